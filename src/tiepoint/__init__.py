@@ -1,0 +1,66 @@
+"""tiepoint: local keypoints, scores and descriptors from any image.
+
+    >>> import tiepoint
+    >>> detector = tiepoint.Detector()
+    >>> features = detector("bee.jpg")
+
+Names load on first use, so that `import tiepoint` is quick and imports no engine.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tiepoint.config import DetectionConfig as DetectionConfig
+    from tiepoint.config import NetworkConfig as NetworkConfig
+    from tiepoint.config import ProcessorConfig as ProcessorConfig
+    from tiepoint.detector import Detector as Detector
+    from tiepoint.errors import CheckpointError as CheckpointError
+    from tiepoint.errors import ConfigError as ConfigError
+    from tiepoint.errors import FormatError as FormatError
+    from tiepoint.errors import ImageError as ImageError
+    from tiepoint.errors import MissingExtraError as MissingExtraError
+    from tiepoint.errors import TiepointError as TiepointError
+    from tiepoint.features import Features as Features
+    from tiepoint.features import Matches as Matches
+    from tiepoint.formats import load as load
+    from tiepoint.formats import save as save
+    from tiepoint.matching import match as match
+    from tiepoint.plotting import plot as plot
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "DetectionConfig": "config",
+    "Detector": "detector",
+    "Features": "features",
+    "FormatError": "errors",
+    "ImageError": "errors",
+    "Matches": "features",
+    "MissingExtraError": "errors",
+    "NetworkConfig": "config",
+    "ProcessorConfig": "config",
+    "TiepointError": "errors",
+    "load": "formats",
+    "match": "matching",
+    "plot": "plotting",
+    "save": "formats",
+}
+
+__all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604 - all are strings
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tiepoint' has no attribute {name!r}")
+    value = getattr(import_module(f"tiepoint.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,143 @@
+"""What can be set, with its default and unit; every other module reads these classes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from tiepoint.errors import ConfigError
+
+CELL_PX = 8
+"""Side of a cell in pixels: three 2x2 poolings (SuperPoint, section 3.1)."""
+
+DescriptorSampling = Literal["exact", "superpoint"]
+"""How a keypoint's descriptor is read off the dense map; stored with the weights."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution of the network, named as in the state dict."""
+
+    name: str
+    in_channels: int
+    out_channels: int
+    kernel_px: int
+    relu: bool
+    pool: bool
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Widths of a SuperPoint network. Defaults are the paper's (section 3).
+
+    Attributes:
+        encoder_hidden_sizes: Channels of the four encoder blocks.
+        decoder_hidden_size: Channels between the two layers of each head.
+        keypoint_decoder_dim: 64 in-cell positions and "no keypoint"; always 65.
+        descriptor_decoder_dim: Descriptor length D.
+    """
+
+    encoder_hidden_sizes: tuple[int, ...] = (64, 64, 128, 128)
+    decoder_hidden_size: int = 256
+    keypoint_decoder_dim: int = CELL_PX * CELL_PX + 1
+    descriptor_decoder_dim: int = 256
+
+    def __post_init__(self) -> None:
+        if len(self.encoder_hidden_sizes) != 4:
+            raise ConfigError(
+                f"encoder_hidden_sizes has {len(self.encoder_hidden_sizes)} entries, expected 4: "
+                "one per encoder block"
+            )
+        if self.keypoint_decoder_dim != CELL_PX * CELL_PX + 1:
+            raise ConfigError(
+                f"keypoint_decoder_dim is {self.keypoint_decoder_dim}, expected 65: "
+                "64 positions in an 8x8 cell and 'no keypoint'"
+            )
+        widths = (*self.encoder_hidden_sizes, self.decoder_hidden_size, self.descriptor_decoder_dim)
+        if any(isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths):
+            raise ConfigError(f"network widths must be whole numbers of at least 1, got {widths}")
+
+    def encoder_layers(self) -> tuple[Layer, ...]:
+        """The eight 3x3 layers of the encoder, a 2x2 pooling after the 2nd, 4th and 6th."""
+        layers = []
+        channels = 1
+        for block, width in enumerate(self.encoder_hidden_sizes):
+            prefix = f"encoder.conv_blocks.{block}"
+            layers.append(Layer(f"{prefix}.conv_a", channels, width, 3, relu=True, pool=False))
+            pool = block < len(self.encoder_hidden_sizes) - 1
+            layers.append(Layer(f"{prefix}.conv_b", width, width, 3, relu=True, pool=pool))
+            channels = width
+        return tuple(layers)
+
+    def keypoint_layers(self) -> tuple[Layer, ...]:
+        """Encoder output to the 65 logits of each cell."""
+        return self._head("keypoint_decoder.conv_score", self.keypoint_decoder_dim)
+
+    def descriptor_layers(self) -> tuple[Layer, ...]:
+        """Encoder output to one descriptor per cell, not yet of unit length."""
+        return self._head("descriptor_decoder.conv_descriptor", self.descriptor_decoder_dim)
+
+    def layers(self) -> tuple[Layer, ...]:
+        """All twelve layers: encoder, keypoint head, descriptor head."""
+        return (*self.encoder_layers(), *self.keypoint_layers(), *self.descriptor_layers())
+
+    def _head(self, prefix: str, out_channels: int) -> tuple[Layer, ...]:
+        encoded, hidden = self.encoder_hidden_sizes[-1], self.decoder_hidden_size
+        return (
+            Layer(f"{prefix}_a", encoded, hidden, 3, relu=True, pool=False),
+            Layer(f"{prefix}_b", hidden, out_channels, 1, relu=False, pool=False),
+        )
+
+
+@dataclass(frozen=True)
+class ProcessorConfig:
+    """How an image becomes pixels.
+
+    Attributes:
+        max_side: The longer side is brought down to this many px, aspect kept; an image is
+            never enlarged. None keeps the native size.
+    """
+
+    max_side: int | None = 1024
+
+    def __post_init__(self) -> None:
+        if self.max_side is not None:
+            _require_whole("max_side", self.max_side, minimum=1, unit="px, or None for native size")
+
+
+@dataclass(frozen=True)
+class DetectionConfig:
+    """How dense maps become keypoints.
+
+    Attributes:
+        threshold: A keypoint's probability must exceed this, 0..1.
+        max_keypoints: Keep the best so many; None keeps all.
+        nms_radius: Of two keypoints this close or closer in x and in y, in px of the network's
+            input, the better one stays; 0 keeps every pixel above the threshold.
+        border: No keypoint nearer than this to any of the four sides, in px of the input.
+        subpixel: Refine each position within its pixel; False returns whole pixels.
+        descriptors: False skips the descriptors.
+    """
+
+    threshold: float = 0.005
+    max_keypoints: int | None = None
+    nms_radius: int = 4
+    border: int = 4
+    subpixel: bool = True
+    descriptors: bool = True
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)
+        if not number or not math.isfinite(self.threshold) or not 0 <= self.threshold <= 1:
+            raise ConfigError(f"threshold is {self.threshold!r}, expected a probability in 0..1")
+        if self.max_keypoints is not None:
+            unit = "keypoints, or None for all"
+            _require_whole("max_keypoints", self.max_keypoints, minimum=1, unit=unit)
+        _require_whole("nms_radius", self.nms_radius, minimum=0, unit="px")
+        _require_whole("border", self.border, minimum=0, unit="px")
+
+
+def _require_whole(name: str, value: object, *, minimum: int, unit: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ConfigError(f"{name} is {value!r}, expected a whole number >= {minimum} ({unit})")

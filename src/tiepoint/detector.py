@@ -1,0 +1,346 @@
+"""Detector: the whole way from image to features, on one screen in `Detector._detect`."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal, TypedDict, TypeGuard, TypeVar, Unpack, overload
+
+from tiepoint import __version__, processor, runtime
+from tiepoint.config import DetectionConfig, ProcessorConfig
+from tiepoint.errors import ConfigError, ImageError, TiepointError
+from tiepoint.features import Features
+from tiepoint.image import SourceImage, read
+from tiepoint.weights import Checkpoint, load_checkpoint
+
+OnError = Literal["raise", "skip", "return"]
+Source = TypeVar("Source")
+
+READ_AHEAD = 4
+"""Images decoded before the network asks for them, in `Detector.stream`."""
+
+
+class Options(TypedDict, total=False):
+    """Detection options that a call may set; one left out stays as the detector has it.
+
+    `threshold` and `nms_radius` of None mean the checkpoint's own; `max_keypoints` of None means
+    the checkpoint's own too; `max_side` of None means native size.
+    """
+
+    max_side: int | None
+    max_keypoints: int | None
+    threshold: float | None
+    nms_radius: int | None
+    descriptors: bool
+
+
+class Detector:
+    """Finds keypoints in images. Thread-safe, picklable, and usable after a fork.
+
+    Args:
+        checkpoint: "default", a bundled name, or a folder with a checkpoint.
+        engine: "auto" takes the fastest here, or "openvino", "torch" (extra `torch`).
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        precision: "auto" and "f32" compute in float32; "bf16" where the processor has it.
+            Coordinates and scores are float32 whatever the precision.
+        max_side: The longer side is brought down to this many px before detection; None keeps
+            the native size. Images are never enlarged.
+        max_keypoints: Keep the best so many; None takes the checkpoint's own limit.
+        threshold: A keypoint's probability must exceed this, 0..1; None takes the checkpoint's.
+        nms_radius: px of the network's input; None takes the checkpoint's.
+        descriptors: False skips them.
+
+    Raises:
+        CheckpointError: No such checkpoint, or a damaged one.
+        ConfigError: A setting out of range.
+        MissingExtraError: The engine needs an extra that is not installed.
+    """
+
+    _runtime: runtime.Runtime | None
+
+    def __init__(
+        self,
+        checkpoint: str | Path = "default",
+        *,
+        engine: str = "auto",
+        device: str = "auto",
+        precision: str = "auto",
+        max_side: int | None = 1024,
+        max_keypoints: int | None = None,
+        threshold: float | None = None,
+        nms_radius: int | None = None,
+        descriptors: bool = True,
+    ) -> None:
+        self.checkpoint: Checkpoint = load_checkpoint(checkpoint)
+        self.engine, self.device, self.precision = runtime.choose(engine, device, precision)
+        self._defaults = Options(
+            max_side=max_side,
+            max_keypoints=max_keypoints,
+            threshold=threshold,
+            nms_radius=nms_radius,
+            descriptors=descriptors,
+        )
+        self._configs({})  # refuses nonsense at birth
+        self._set_up()
+
+    @overload
+    def __call__(
+        self,
+        source: list[Any] | tuple[Any, ...],
+        *,
+        channel_order: str = ...,
+        on_error: Literal["raise"] = ...,
+        **options: Unpack[Options],
+    ) -> list[Features]: ...
+    @overload
+    def __call__(
+        self,
+        source: list[Any] | tuple[Any, ...],
+        *,
+        channel_order: str = ...,
+        on_error: Literal["skip"],
+        **options: Unpack[Options],
+    ) -> list[Features | None]: ...
+    @overload
+    def __call__(
+        self,
+        source: Any,
+        *,
+        channel_order: str = ...,
+        on_error: OnError = ...,
+        **options: Unpack[Options],
+    ) -> Features: ...
+    def __call__(
+        self,
+        source: Any,
+        *,
+        channel_order: str = "rgb",
+        on_error: OnError = "raise",
+        **options: Unpack[Options],
+    ) -> Any:
+        """Detect keypoints in one image or in a list of images.
+
+        Args:
+            source: A path, URL, bytes, file object, PIL image, NumPy array (`H W`, `H W 1/3/4`)
+                or torch tensor (`C H W`); or a list or tuple of these, sizes may differ.
+            channel_order: "rgb", or "bgr" for arrays from OpenCV.
+            on_error: What a bad item in a list does: "raise" names its index, "skip" leaves None
+                in its place. A single bad image always raises.
+            options: `max_side`, `max_keypoints`, `threshold`, `nms_radius`, `descriptors`, for
+                this call only.
+
+        Returns:
+            Features, or a list of them in the order of the sources.
+
+        Raises:
+            ImageError: An image cannot be read.
+            ConfigError: A setting out of range.
+        """
+        if not _is_batch(source):
+            return self._detect([read(source, channel_order=channel_order)], options)[0]
+        results: list[Features | None] = []
+        found = self.stream(source, on_error="return", channel_order=channel_order, **options)
+        for index, (_, result) in enumerate(found):
+            if isinstance(result, TiepointError):
+                if on_error == "raise":
+                    raise type(result)(f"item {index} of {len(source)}: {result}") from result
+                results.append(None)
+            else:
+                results.append(result)
+        return results
+
+    @overload
+    def stream(
+        self,
+        sources: Iterable[Source],
+        *,
+        channel_order: str = ...,
+        on_error: Literal["raise"] = ...,
+        **options: Unpack[Options],
+    ) -> Iterator[tuple[Source, Features]]: ...
+    @overload
+    def stream(
+        self,
+        sources: Iterable[Source],
+        *,
+        channel_order: str = ...,
+        on_error: Literal["skip"],
+        **options: Unpack[Options],
+    ) -> Iterator[tuple[Source, Features | None]]: ...
+    @overload
+    def stream(
+        self,
+        sources: Iterable[Source],
+        *,
+        channel_order: str = ...,
+        on_error: Literal["return"],
+        **options: Unpack[Options],
+    ) -> Iterator[tuple[Source, Features | TiepointError]]: ...
+    def stream(
+        self,
+        sources: Iterable[Source],
+        *,
+        channel_order: str = "rgb",
+        on_error: OnError = "raise",
+        **options: Unpack[Options],
+    ) -> Iterator[tuple[Source, Any]]:
+        """Detect in any number of images, a few in memory at a time, in order.
+
+        The next images are decoded while the network works on the last.
+
+        Args:
+            sources: Whatever a call takes; may be endless.
+            channel_order: "rgb", or "bgr" for arrays from OpenCV.
+            on_error: "raise"; "skip" gives None in place of the features; "return" gives the
+                error in their place.
+            options: As for a call.
+
+        Yields:
+            (source, features), in the order of the sources.
+        """
+        if on_error not in ("raise", "skip", "return"):
+            raise ConfigError(f"on_error is {on_error!r}, expected 'raise', 'skip' or 'return'")
+        self._configs(options)  # refuses nonsense now, not at the first image
+        return self._stream(sources, channel_order, on_error, options)
+
+    def provenance(self, **options: Unpack[Options]) -> dict[str, Any]:
+        """The `meta` of features made with these options, without what an image adds."""
+        pixels, detection = self._configs(options)
+        return {
+            "checkpoint": self.checkpoint.name,
+            "sha256": self.checkpoint.sha256,
+            "rules": self.checkpoint.rules,
+            "settings": {**asdict(pixels), **asdict(detection)},
+            "engine": self.engine,
+            "device": self.device,
+            "precision": self.precision,
+            "tiepoint_version": __version__,
+        }
+
+    def _detect(self, images: Sequence[SourceImage], options: Options) -> list[Features]:
+        """file -> image was `read`; from here on: pixels -> network -> keypoints -> results."""
+        pixel_config, detection = self._configs(options)
+        network = self._network()
+        pixels, placements = processor.prepare([image.pixels for image in images], pixel_config)
+        maps = network(pixels, placements, detection.descriptors)
+        found = network.extract(maps, placements, detection, self.checkpoint.sampling)
+        provenance = self.provenance(**options)
+        return [
+            Features(
+                xy=placement.to_image(keypoints.xy),
+                scores=keypoints.scores,
+                descriptors=keypoints.descriptors,
+                size_hw=placement.image_hw,
+                meta={
+                    **provenance,
+                    "source": image.name,
+                    "exif_orientation": image.exif_orientation,
+                },
+            )
+            for image, placement, keypoints in zip(images, placements, found, strict=True)
+        ]
+
+    def _stream(
+        self, sources: Iterable[Any], channel_order: str, on_error: OnError, options: Options
+    ) -> Iterator[tuple[Any, Any]]:
+        group: list[tuple[Any, SourceImage | TiepointError]] = []
+        batch_size = self._network().batch_size
+        for source, image in _read_ahead(sources, channel_order):
+            if isinstance(image, TiepointError) and on_error == "raise":
+                raise image
+            group.append((source, image))
+            if len(group) == batch_size:
+                yield from self._finish(group, on_error, options)
+                group = []
+        yield from self._finish(group, on_error, options)
+
+    def _finish(
+        self,
+        group: Sequence[tuple[Any, SourceImage | TiepointError]],
+        on_error: OnError,
+        options: Options,
+    ) -> Iterator[tuple[Any, Any]]:
+        images = [image for _, image in group if isinstance(image, SourceImage)]
+        features = iter(self._detect(images, options) if images else [])
+        for source, image in group:
+            if isinstance(image, SourceImage):
+                yield source, next(features)
+            else:
+                yield source, image if on_error == "return" else None
+
+    def _configs(self, options: Options) -> tuple[ProcessorConfig, DetectionConfig]:
+        unknown = sorted(set(options) - set(Options.__annotations__))
+        if unknown:
+            raise ConfigError(
+                f"unknown option {', '.join(unknown)}; there are "
+                f"{', '.join(Options.__annotations__)}"
+            )
+        wanted = {**self._defaults, **options}
+        pixels = ProcessorConfig(max_side=wanted.pop("max_side"))  # type: ignore[arg-type]
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return pixels, replace(self.checkpoint.detection, **given)  # type: ignore[arg-type]
+
+    def _network(self) -> runtime.Runtime:
+        """The engine, built on first use in each process: threads do not survive a fork."""
+        if self._pid != os.getpid():
+            self._set_up()
+        with self._lock:
+            if self._runtime is None:
+                self._runtime = runtime.build(
+                    self.checkpoint, self.engine, self.device, self.precision
+                )
+            return self._runtime
+
+    def _set_up(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._runtime = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_runtime", "_pid", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._set_up()
+
+    def __repr__(self) -> str:
+        return (
+            f"Detector({self.checkpoint.name!r}, engine={self.engine!r}, "
+            f"device={self.device!r}, precision={self.precision!r})"
+        )
+
+
+def _is_batch(source: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    return isinstance(source, list | tuple)
+
+
+def _read_ahead(
+    sources: Iterable[Any], channel_order: str
+) -> Iterator[tuple[Any, SourceImage | TiepointError]]:
+    """Decode on a thread of its own, `READ_AHEAD` images before they are asked for."""
+
+    def read_one(source: Any) -> SourceImage | TiepointError:
+        try:
+            return read(source, channel_order=channel_order)
+        except ImageError as error:
+            return error
+
+    waiting: deque[tuple[Any, Future[SourceImage | TiepointError]]] = deque()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tiepoint-read") as pool:
+        try:
+            for source in sources:
+                waiting.append((source, pool.submit(read_one, source)))
+                if len(waiting) > READ_AHEAD:
+                    first, image = waiting.popleft()
+                    yield first, image.result()
+            while waiting:
+                first, image = waiting.popleft()
+                yield first, image.result()
+        finally:
+            for _, image in waiting:
+                image.cancel()

@@ -1,0 +1,38 @@
+"""Everything tiepoint raises for a user's mistake; all of it is a `TiepointError`."""
+
+from __future__ import annotations
+
+
+class TiepointError(Exception):
+    """Base of all errors that name something the caller can mend."""
+
+
+class ImageError(TiepointError):
+    """An image could not be read: missing, not an image, truncated, empty, NaN, wrong type."""
+
+
+class CheckpointError(TiepointError):
+    """A checkpoint is missing, damaged, or does not have the tensors its config names."""
+
+
+class ConfigError(TiepointError, ValueError):
+    """A setting is out of range or unknown."""
+
+
+class FormatError(TiepointError):
+    """A features file could not be read or written, or its ending is unknown."""
+
+
+class MissingExtraError(TiepointError, ImportError):
+    """A feature needs an optional dependency that is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs the extra '{extra}', which is not installed: "
+            f'pip install "tiepoint[{extra}]"'
+        )
+        self.what = what
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), (self.what, self.extra)

@@ -1,0 +1,144 @@
+"""THE pixel convention: integer coordinates are pixel centres, x right, y down.
+
+(0, 0) is the centre of the top-left pixel, so an image of width W spans x from -0.5 to W - 0.5.
+Resizing by s maps x to (x + 0.5) s - 0.5. Cell (i, j) is centred at (8 j + 3.5, 8 i + 3.5).
+Other conventions exist only in the readers and writers of the formats that use them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tiepoint.config import CELL_PX
+from tiepoint.errors import ConfigError
+
+Float = NDArray[np.floating[Any]]
+SizeHW = tuple[int, int]
+
+
+def resize_xy(xy: Float, from_hw: SizeHW, to_hw: SizeHW) -> Float:
+    """Move points along when an image is resized.
+
+    Args:
+        xy: N 2, px of an image of size `from_hw`.
+        from_hw, to_hw: (height, width) in px.
+
+    Returns:
+        N 2 of xy's type, px of the image of size `to_hw`.
+    """
+    scale = np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0]], dtype=np.float64)  # 2 (x, y)
+    moved: Float = ((xy.astype(np.float64) + 0.5) * scale - 0.5).astype(xy.dtype)  # N 2
+    return moved
+
+
+def resize_matrix(from_hw: SizeHW, to_hw: SizeHW) -> NDArray[np.float64]:
+    """`resize_xy` as a 3x3 matrix on homogeneous (x, y, 1)."""
+    sx, sy = to_hw[1] / from_hw[1], to_hw[0] / from_hw[0]
+    return np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]])
+
+
+def resize_homography(
+    homography: ArrayLike, a_hw: SizeHW, new_a_hw: SizeHW, b_hw: SizeHW, new_b_hw: SizeHW
+) -> NDArray[np.float64]:
+    """A homography from image A to image B after both were resized.
+
+    Args:
+        homography: 3x3, x_B ~ H x_A in px of the images of size `a_hw` and `b_hw`.
+    """
+    matrix = np.asarray(homography, dtype=np.float64)  # 3 3
+    to_b, from_a = resize_matrix(b_hw, new_b_hw), resize_matrix(new_a_hw, a_hw)
+    result: NDArray[np.float64] = to_b @ matrix @ from_a
+    return result
+
+
+def apply_homography(homography: ArrayLike, xy: ArrayLike) -> NDArray[np.float64]:
+    """Map points by x' ~ H x.
+
+    Args:
+        homography: 3x3.
+        xy: N 2, px.
+
+    Returns:
+        N 2 float64; points that map to or behind infinity are NaN.
+    """
+    points = np.asarray(xy, dtype=np.float64).reshape(-1, 2)  # N 2
+    matrix = np.asarray(homography, dtype=np.float64)  # 3 3
+    mapped = points @ matrix[:, :2].T + matrix[:, 2]  # N 3
+    w = mapped[:, 2:]  # N 1
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        result: NDArray[np.float64] = np.where(w > 0, mapped[:, :2] / w, np.nan)  # N 2
+    return result
+
+
+def cell_centre_xy(rows: ArrayLike, columns: ArrayLike) -> NDArray[np.float64]:
+    """Pixel coordinates of cell centres: (8 j + 3.5, 8 i + 3.5).
+
+    Args:
+        rows, columns: N cell indices.
+
+    Returns:
+        N 2 float64, px.
+    """
+    offset = (CELL_PX - 1) / 2
+    x = np.asarray(columns, dtype=np.float64) * CELL_PX + offset
+    y = np.asarray(rows, dtype=np.float64) * CELL_PX + offset
+    return np.stack([x, y], axis=-1)  # N 2
+
+
+def fit_inside(size_hw: SizeHW, max_side: int | None) -> SizeHW:
+    """The size after the longer side is brought down to `max_side`: never larger, never below 1.
+
+    Args:
+        size_hw: (height, width) in px.
+        max_side: px, or None to keep the size.
+    """
+    longer = max(size_hw)
+    if max_side is None or longer <= max_side:
+        return size_hw
+    height, width = (max(1, round(side * max_side / longer)) for side in size_hw)
+    return height, width
+
+
+def whole_cells(size_hw: SizeHW) -> SizeHW:
+    """The size rounded up to whole cells of 8x8 px."""
+    height, width = (-(-side // CELL_PX) * CELL_PX for side in size_hw)
+    return height, width
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies in the network's input, and the way back.
+
+    The image, resized to `resized_hw`, stands in the top-left corner of a field of
+    `padded_hw`: whole cells, the last up to 7 rows and columns repeating the image's edge.
+    Beyond that field lies what a larger image of the same batch needs.
+
+    Attributes:
+        image_hw: (height, width) of the original image, px.
+        resized_hw: (height, width) in the input, px.
+    """
+
+    image_hw: SizeHW
+    resized_hw: SizeHW
+
+    def __post_init__(self) -> None:
+        for name, size in (("image_hw", self.image_hw), ("resized_hw", self.resized_hw)):
+            if len(size) != 2 or min(size) < 1:
+                raise ConfigError(f"{name} is {size}, expected (height, width) of at least 1 px")
+
+    @property
+    def padded_hw(self) -> SizeHW:
+        """`resized_hw` rounded up to whole cells."""
+        return whole_cells(self.resized_hw)
+
+    def to_image(self, xy: Float) -> Float:
+        """N 2 in px of the input -> N 2 in px of the original image."""
+        return resize_xy(xy, self.resized_hw, self.image_hw)
+
+    def to_input(self, xy: Float) -> Float:
+        """N 2 in px of the original image -> N 2 in px of the input."""
+        return resize_xy(xy, self.image_hw, self.resized_hw)

@@ -1,0 +1,81 @@
+"""Pictures of results, drawn with OpenCV so that no plotting library is needed."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint.errors import ConfigError
+from tiepoint.features import Features
+from tiepoint.files import write_bytes
+from tiepoint.image import read
+
+SUBPIXEL_BITS = 4
+"""OpenCV draws at 1/16 px: a marker sits where the keypoint is, not on the next whole pixel."""
+
+
+def plot(
+    features: Features, image: Any, path: str | PathLike[str] | None = None
+) -> NDArray[np.uint8]:
+    """Draw keypoints over their image: the better the score, the more yellow the ring.
+
+    Args:
+        features: Of this image.
+        image: Whatever the detector reads.
+        path: Where to write the picture as PNG; None only returns it.
+
+    Returns:
+        H W 3 uint8, RGB. Images whose longer side is under 480 px are enlarged by a whole
+        number, so that the rings leave the picture visible.
+
+    Raises:
+        ConfigError: The image has another size than the features say.
+        ImageError: The image cannot be read.
+    """
+    pixels = read(image).pixels
+    if pixels.shape[:2] != features.size_hw:
+        raise ConfigError(
+            f"the image is {pixels.shape[1]}x{pixels.shape[0]} px, the features are of one of "
+            f"{features.size_hw[1]}x{features.size_hw[0]} px: pass the image they were found in"
+        )
+    height, width = features.size_hw
+    zoom = max(1, min(8, 480 // max(height, width)))
+    canvas = _as_rgb8(pixels)
+    canvas = canvas.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    radius = max(3.0, 0.004 * zoom * max(height, width))
+    thickness = max(1, round(radius / 3))
+    ranks = np.linspace(0, 1, max(1, len(features)))[::-1]  # best first
+    colours = cv2.applyColorMap((ranks * 255).astype(np.uint8), cv2.COLORMAP_PLASMA)[:, 0, ::-1]
+    centres = (features.xy + 0.5) * zoom - 0.5  # N 2
+    fixed = np.round(centres * 2**SUBPIXEL_BITS).astype(int)
+    for centre, colour in zip(fixed[::-1], colours[::-1], strict=True):
+        _ring(canvas, centre, radius, colour.tolist(), thickness)
+    if path is not None:
+        encoded = cv2.imencode(".png", canvas[:, :, ::-1])[1]
+        write_bytes(path, encoded.tobytes())
+    return canvas
+
+
+def _ring(
+    canvas: NDArray[np.uint8],
+    centre: NDArray[np.int_],
+    radius: float,
+    colour: list[int],
+    thickness: int,
+) -> None:
+    scaled = round(radius * 2**SUBPIXEL_BITS)
+    point = (int(centre[0]), int(centre[1]))
+    cv2.circle(canvas, point, scaled, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def _as_rgb8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    if pixels.dtype == np.uint8:
+        scaled = pixels
+    else:
+        top = 65535.0 if pixels.dtype == np.uint16 else 1.0
+        scaled = np.round(pixels * (255.0 / top)).astype(np.uint8)
+    return scaled.copy() if scaled.ndim == 3 else np.stack([scaled] * 3, axis=2)

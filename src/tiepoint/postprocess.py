@@ -1,0 +1,208 @@
+"""Dense maps -> keypoints, in NumPy and OpenCV. `postprocess_torch` follows the same rules.
+
+Source: SuperPoint (DeTone et al. 2018), sections 3.2 and 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint.config import CELL_PX, DescriptorSampling, DetectionConfig
+from tiepoint.geometry import Placement
+from tiepoint.maps import DenseMaps, Keypoints
+
+Float32 = NDArray[np.float32]
+
+NMS_ROUNDS = 2
+"""Maxima, then maxima of what they left over: as many as SuperPoint's own max-pooling form."""
+
+FLOOR = np.float32(1e-12)
+"""Least probability whose logarithm the sub-pixel refinement looks at."""
+
+
+def extract(
+    maps: DenseMaps[Float32],
+    placements: Sequence[Placement],
+    config: DetectionConfig,
+    sampling: DescriptorSampling,
+) -> list[Keypoints[Float32]]:
+    """Keypoints of every image of a batch, in px of the network's input."""
+    found = []
+    for index, placement in enumerate(placements):
+        h, w = (side // CELL_PX for side in placement.padded_hw)
+        heatmap = cells_to_heatmap(maps.logits[index : index + 1, :, :h, :w])[0]  # H W
+        height, width = placement.resized_hw
+        xy, scores = select(heatmap[:height, :width], config)  # N 2, N
+        described = None
+        if config.descriptors and maps.descriptors is not None:
+            described = sample_at(maps.descriptors[index, :, :h, :w], xy, sampling)  # N D
+        found.append(Keypoints(xy, scores, described))
+    return found
+
+
+def cells_to_heatmap(logits: Float32) -> Float32:
+    """Soft-max over the 65 channels of each cell, the first 64 laid out as pixels.
+
+    Args:
+        logits: B 65 h w.
+
+    Returns:
+        B H W, the probability of a keypoint at each pixel; H = 8 h, W = 8 w.
+    """
+    batch, _, h, w = logits.shape
+    powers: Float32 = np.exp(logits - logits.max(axis=1, keepdims=True))  # B 65 h w
+    powers /= powers.sum(axis=1, keepdims=True)
+    pixels = powers[:, :-1].reshape(batch, CELL_PX, CELL_PX, h, w)  # B row column h w
+    return pixels.transpose(0, 3, 1, 4, 2).reshape(batch, h * CELL_PX, w * CELL_PX)  # B H W
+
+
+def select(heatmap: Float32, config: DetectionConfig) -> tuple[Float32, Float32]:
+    """Decide which pixels are keypoints.
+
+    Args:
+        heatmap: H W, probabilities; only the image itself, without padding.
+
+    Returns:
+        xy: N 2 float32, px, best score first; ties by y, then x.
+        scores: N float32, the heat map at the pixel that was chosen.
+    """
+    height, width = heatmap.shape
+    chosen = suppress(heatmap, config.nms_radius) & (heatmap > config.threshold)
+    inside = np.zeros_like(chosen)
+    edge = config.border
+    inside[edge : max(edge, height - edge), edge : max(edge, width - edge)] = True
+    rows, columns = np.nonzero(chosen & inside)  # row by row, so a stable sort breaks ties right
+    best = np.argsort(-heatmap[rows, columns], kind="stable")[: config.max_keypoints]
+    rows, columns = rows[best], columns[best]
+    xy = np.stack([columns, rows], axis=1).astype(np.float32)  # N 2
+    if config.subpixel:
+        xy += subpixel_shift(heatmap, rows, columns)
+    return xy, heatmap[rows, columns]
+
+
+def suppress(heatmap: Float32, radius: int) -> NDArray[np.bool_]:
+    """Non-maximum suppression: which pixels are the best of their neighbourhood.
+
+    Two keypoints never lie within `radius` of each other in both x and y. Of equal neighbours
+    the first in reading order stays.
+
+    Args:
+        heatmap: H W.
+        radius: px; 0 keeps everything.
+
+    Returns:
+        H W bool.
+    """
+    if radius == 0:
+        return np.ones(heatmap.shape, dtype=np.bool_)
+    kept = _maxima(heatmap, radius)
+    for _ in range(NMS_ROUNDS - 1):
+        covered = _dilate(kept.astype(np.uint8), radius).astype(np.bool_)
+        rest = np.where(covered, np.float32(0), heatmap)
+        kept |= _maxima(rest, radius) & ~covered
+    return kept
+
+
+def subpixel_shift(heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Float32:
+    """Vertex of the parabola through the log probabilities of a pixel and its neighbours.
+
+    One parabola along x and one along y: exact for a Gaussian peak. Pixels at the edge of the
+    heat map, and any that are no maximum along an axis, keep that coordinate.
+
+    Args:
+        heatmap: H W.
+        rows, columns: N.
+
+    Returns:
+        N 2 float32 (x, y), within -0.5..0.5 px.
+    """
+    height, width = heatmap.shape
+    centre = np.log(np.maximum(heatmap[rows, columns], FLOOR))  # N
+    shifts = np.zeros((len(rows), 2), dtype=np.float32)  # N 2
+    for axis, (dy, dx) in enumerate(((0, 1), (1, 0))):
+        low_y, low_x = np.maximum(rows - dy, 0), np.maximum(columns - dx, 0)
+        high_y, high_x = np.minimum(rows + dy, height - 1), np.minimum(columns + dx, width - 1)
+        before = np.log(np.maximum(heatmap[low_y, low_x], FLOOR))  # N
+        after = np.log(np.maximum(heatmap[high_y, high_x], FLOOR))  # N
+        bend = 2 * centre - before - after  # N, positive at a maximum
+        peak = (centre >= before) & (centre >= after) & (bend > 0)
+        peak &= (high_y - low_y == 2 * dy) & (high_x - low_x == 2 * dx)
+        shifts[peak, axis] = (after - before)[peak] / (2 * bend[peak])
+    return shifts
+
+
+def sample_at(descriptors: Float32, xy: Float32, sampling: DescriptorSampling = "exact") -> Float32:
+    """Read the dense descriptors between cell centres, bilinearly.
+
+    Only the four cells around each keypoint are touched. Beyond the outermost centres the
+    outermost cells hold.
+
+    Args:
+        descriptors: D h w, of any length.
+        xy: N 2, px of the network's input.
+        sampling: "exact", or "superpoint" for weights trained with its stretched coordinates.
+
+    Returns:
+        N D float32 of unit length.
+    """
+    cells = np.moveaxis(descriptors, 0, -1)  # h w D
+    h, w, _ = cells.shape
+    columns, rows = cell_coordinates(xy, (h, w), sampling).T  # N, N
+    left = np.clip(np.floor(columns).astype(np.intp), 0, max(w - 2, 0))
+    top = np.clip(np.floor(rows).astype(np.intp), 0, max(h - 2, 0))
+    right, bottom = np.minimum(left + 1, w - 1), np.minimum(top + 1, h - 1)
+    along_x = np.clip(columns - np.float32(left), 0, 1)[:, None]  # N 1
+    along_y = np.clip(rows - np.float32(top), 0, 1)[:, None]  # N 1
+    upper = _unit(cells[top, left]) * (1 - along_x) + _unit(cells[top, right]) * along_x  # N D
+    lower = _unit(cells[bottom, left]) * (1 - along_x) + _unit(cells[bottom, right]) * along_x
+    return _unit(upper * (1 - along_y) + lower * along_y)  # N D
+
+
+def cell_coordinates(
+    xy: Float32, size_hw: tuple[int, int], sampling: DescriptorSampling
+) -> Float32:
+    """Pixels -> cells (column, row); cell centres are whole numbers.
+
+    "superpoint" is the published code's rule: the first centre at 3.5 px, the last at the
+    image's end less 1 px, so it is off by up to 3.5 px at the right and bottom.
+
+    Args:
+        xy: N 2, px.
+        size_hw: (h, w), cells.
+
+    Returns:
+        N 2 float32.
+    """
+    centred = xy - np.float32((CELL_PX - 1) / 2)
+    if sampling == "exact":
+        return centred / np.float32(CELL_PX)
+    cells = np.array(size_hw[::-1], dtype=np.float32)  # 2 (w, h)
+    return centred / (cells * CELL_PX - np.float32((CELL_PX + 1) / 2)) * (cells - 1)
+
+
+def _maxima(heatmap: Float32, radius: int) -> NDArray[np.bool_]:
+    """Pixels that no other within `radius` exceeds; of equal ones the first in reading order."""
+    highest = heatmap == _dilate(heatmap, radius)  # H W
+    # Reading order as a number that float32 holds exactly up to 2**24 pixels.
+    exact = np.float32 if heatmap.size < 2**24 else np.float64
+    order = np.arange(heatmap.size, 0, -1, dtype=exact).reshape(heatmap.shape)
+    order[~highest] = 0
+    first: NDArray[np.bool_] = highest & (order == _dilate(order, radius))
+    return first
+
+
+def _dilate(values: NDArray[np.generic], radius: int) -> NDArray[np.generic]:
+    """Largest value within `radius` in x and y; outside the array counts as smaller than all."""
+    square = np.ones((2 * radius + 1, 2 * radius + 1), dtype=np.uint8)
+    largest: NDArray[np.generic] = cv2.dilate(values, square)
+    return largest
+
+
+def _unit(vectors: Float32) -> Float32:
+    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]  # N 1
+    unit: Float32 = vectors / np.maximum(length, FLOOR)
+    return unit

@@ -1,0 +1,219 @@
+"""Dense maps -> keypoints in torch: the whole batch at once, on its device, differentiable.
+
+The twin of `postprocess`; tests hold the two equal. Keypoints of all images lie in one flat
+list, each with the number of its image, so that ragged counts need no loop and no padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tiepoint.config import CELL_PX, DescriptorSampling, DetectionConfig
+from tiepoint.geometry import Placement, SizeHW
+from tiepoint.maps import DenseMaps, Keypoints
+from tiepoint.postprocess import FLOOR, NMS_ROUNDS
+
+
+class FlatKeypoints(NamedTuple):
+    """Keypoints of a batch in one list, image by image, best score first within each.
+
+    Attributes:
+        image: M int64, which image of the batch.
+        xy: M 2 float32, px of the network's input.
+        scores: M float32.
+    """
+
+    image: Tensor
+    xy: Tensor
+    scores: Tensor
+
+
+def extract(
+    maps: DenseMaps[Tensor],
+    placements: Sequence[Placement],
+    config: DetectionConfig,
+    sampling: DescriptorSampling,
+) -> list[Keypoints[Tensor]]:
+    """Keypoints of every image of a batch, in px of the network's input."""
+    sizes_hw = [placement.resized_hw for placement in placements]
+    flat = select(cells_to_heatmap(maps.logits), sizes_hw, config)
+    described = None
+    if config.descriptors and maps.descriptors is not None:
+        fields = torch.tensor([p.padded_hw for p in placements], device=flat.xy.device)
+        dense, cells_hw = maps.descriptors, fields // CELL_PX  # B D h w, B 2
+        described = sample_at(dense, flat.image, flat.xy, cells_hw, sampling)  # M D
+    counts = torch.bincount(flat.image, minlength=len(placements)).tolist()
+    ends = list(accumulate(counts))
+    return [
+        Keypoints(
+            flat.xy[end - count : end],
+            flat.scores[end - count : end],
+            None if described is None else described[end - count : end],
+        )
+        for count, end in zip(counts, ends, strict=True)
+    ]
+
+
+def cells_to_heatmap(logits: Tensor) -> Tensor:
+    """Soft-max over the 65 channels, the first 64 laid out as pixels: B 65 h w -> B H W."""
+    probabilities = torch.softmax(logits.float(), dim=1)[:, :-1]  # B 64 h w
+    return functional.pixel_shuffle(probabilities, CELL_PX)[:, 0]  # B H W
+
+
+def select(heatmap: Tensor, sizes_hw: Sequence[SizeHW], config: DetectionConfig) -> FlatKeypoints:
+    """Decide which pixels are keypoints, in all images at once.
+
+    Args:
+        heatmap: B H W, probabilities.
+        sizes_hw: (height, width) of each image in the batch, px, without padding.
+    """
+    B, H, W = heatmap.shape
+    device = heatmap.device
+    sizes = torch.tensor(sizes_hw, device=device).reshape(B, 2, 1)  # B 2 1
+    y, x = torch.arange(H, device=device), torch.arange(W, device=device)
+    in_rows, in_columns = y < sizes[:, 0], x < sizes[:, 1]  # B H, B W
+    image_area = in_rows[:, :, None] & in_columns[:, None, :]  # B H W
+    if not bool(image_area.all()):
+        heatmap = heatmap * image_area
+    edge = config.border
+    far_rows = (y >= edge) & (y < sizes[:, 0] - edge)  # B H
+    far_columns = (x >= edge) & (x < sizes[:, 1] - edge)  # B W
+    allowed = far_rows[:, :, None] & far_columns[:, None, :]  # B H W
+    with torch.no_grad():
+        chosen = suppress(heatmap, config.nms_radius) & (heatmap > config.threshold) & allowed
+        image, rows, columns = torch.nonzero(chosen, as_tuple=True)  # M each, in reading order
+    best = _best_per_image(image, heatmap[image, rows, columns].detach(), B, config.max_keypoints)
+    image, rows, columns = image[best], rows[best], columns[best]
+    xy = torch.stack([columns, rows], dim=1).float()  # M 2
+    if config.subpixel:
+        xy = xy + subpixel_shift(heatmap, sizes[:, :, 0], image, rows, columns)
+    return FlatKeypoints(image, xy, heatmap[image, rows, columns])
+
+
+def suppress(heatmap: Tensor, radius: int) -> Tensor:
+    """Non-maximum suppression of B H W; see `postprocess.suppress`. Returns B H W bool."""
+    if radius == 0:
+        return torch.ones_like(heatmap, dtype=torch.bool)
+    kept = _maxima(heatmap, radius)
+    for _ in range(NMS_ROUNDS - 1):
+        covered = _dilate(kept.float(), radius) > 0
+        rest = heatmap.masked_fill(covered, 0)
+        kept = kept | (_maxima(rest, radius) & ~covered)
+    return kept
+
+
+def subpixel_shift(
+    heatmap: Tensor, sizes: Tensor, image: Tensor, rows: Tensor, columns: Tensor
+) -> Tensor:
+    """Vertices of the parabolas through the log probabilities; see `postprocess.subpixel_shift`.
+
+    Args:
+        heatmap: B H W.
+        sizes: B 2 (height, width) of each image, px.
+        image, rows, columns: M.
+
+    Returns:
+        M 2 float32 (x, y), within -0.5..0.5 px.
+    """
+    floor = float(FLOOR)
+    centre = heatmap[image, rows, columns].clamp(min=floor).log()  # M
+    shifts = []
+    for dy, dx in ((0, 1), (1, 0)):
+        position, last = (columns, sizes[image, 1] - 1) if dx else (rows, sizes[image, 0] - 1)
+        interior = (position > 0) & (position < last)  # M
+        step_y, step_x = dy * interior, dx * interior
+        before = heatmap[image, rows - step_y, columns - step_x].clamp(min=floor).log()
+        after = heatmap[image, rows + step_y, columns + step_x].clamp(min=floor).log()
+        bend = 2 * centre - before - after
+        peak = interior & (centre >= before) & (centre >= after) & (bend > 0)
+        safe = torch.where(peak, bend, 1.0)  # keeps the gradient finite where it is not used
+        shifts.append(torch.where(peak, (after - before) / (2 * safe), 0.0))
+    return torch.stack(shifts, dim=1)  # M 2
+
+
+def sample_at(
+    descriptors: Tensor,
+    image: Tensor,
+    xy: Tensor,
+    cells_hw: Tensor,
+    sampling: DescriptorSampling = "exact",
+) -> Tensor:
+    """Read the dense descriptors between cell centres; see `postprocess.sample_at`.
+
+    Args:
+        descriptors: B D h w, of any length.
+        image: M, which image of the batch.
+        xy: M 2, px of the network's input.
+        cells_hw: B 2 int64, (h, w) of each image's own cells.
+
+    Returns:
+        M D float32 of unit length.
+    """
+    cells = descriptors.permute(0, 2, 3, 1)  # B h w D
+    most = cells_hw[image]  # M 2 (h, w)
+    position = cell_coordinates(xy.float(), most, sampling)  # M 2 (column, row)
+    highest = (most.flip(1) - 2).clamp(min=0)  # M 2
+    first = torch.minimum(position.detach().floor().long().clamp(min=0), highest)  # M 2
+    second = torch.minimum(first + 1, most.flip(1) - 1)  # M 2
+    along = (position - first).clamp(0, 1)  # M 2
+    along_x, along_y = along[:, :1], along[:, 1:]  # M 1, M 1
+    left, top, right, bottom = first[:, 0], first[:, 1], second[:, 0], second[:, 1]
+    upper = torch.lerp(_unit(cells[image, top, left]), _unit(cells[image, top, right]), along_x)
+    lower = torch.lerp(
+        _unit(cells[image, bottom, left]), _unit(cells[image, bottom, right]), along_x
+    )
+    return _unit(torch.lerp(upper, lower, along_y))  # M D
+
+
+def cell_coordinates(xy: Tensor, cells_hw: Tensor, sampling: DescriptorSampling) -> Tensor:
+    """Pixels -> cells (column, row); see `postprocess.cell_coordinates`.
+
+    Args:
+        xy: M 2, px.
+        cells_hw: M 2, (h, w) of the image each point lies in.
+    """
+    centred = xy - (CELL_PX - 1) / 2
+    if sampling == "exact":
+        return centred / CELL_PX
+    cells = cells_hw.flip(1)  # M 2 (w, h)
+    return centred / (cells * CELL_PX - (CELL_PX + 1) / 2) * (cells - 1)
+
+
+def _best_per_image(image: Tensor, scores: Tensor, batch: int, most: int | None) -> Tensor:
+    """Order by image, then score; the best `most` of each. Equal scores stay in order."""
+    order = torch.argsort(scores, descending=True, stable=True)
+    order = order[torch.argsort(image[order], stable=True)]  # M
+    if most is None:
+        return order
+    counts = torch.bincount(image, minlength=batch)  # B
+    starts = torch.cumsum(counts, 0) - counts  # B
+    rank = torch.arange(len(order), device=image.device) - starts[image[order]]  # M
+    return order[rank < most]
+
+
+def _maxima(heatmap: Tensor, radius: int) -> Tensor:
+    """Pixels that no other within `radius` exceeds; of equal ones the first in reading order."""
+    highest = heatmap == _dilate(heatmap, radius)  # B H W
+    H, W = heatmap.shape[1:]
+    # Reading order as a number that float32 holds exactly up to 2**24 pixels.
+    exact = torch.float32 if H * W < 2**24 else torch.float64
+    order = torch.arange(H * W, 0, -1, dtype=exact, device=heatmap.device).reshape(1, H, W)
+    order = order * highest  # B H W
+    return highest & (order == _dilate(order, radius))
+
+
+def _dilate(values: Tensor, radius: int) -> Tensor:
+    """Largest value within `radius` in x and y: two passes cost far less than one square."""
+    side = 2 * radius + 1
+    rows = functional.max_pool2d(values[:, None], (1, side), 1, (0, radius))
+    return functional.max_pool2d(rows, (side, 1), 1, (radius, 0))[:, 0]
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return functional.normalize(vectors.float(), dim=1, eps=float(FLOOR))

@@ -1,0 +1,80 @@
+"""Images -> pixels: grey, scaled to 0..1, fitted inside the longest side, padded to cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint.config import ProcessorConfig
+from tiepoint.geometry import Placement, fit_inside
+
+LUMA = np.array([[0.299, 0.587, 0.114]], dtype=np.float32)
+"""Weights of R, G, B in grey (ITU-R BT.601), as Pillow and OpenCV use them."""
+
+_RANGE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
+
+
+def prepare(
+    images: Sequence[NDArray[Any]], config: ProcessorConfig
+) -> tuple[NDArray[np.float32], list[Placement]]:
+    """Put images of any size into one batch.
+
+    Args:
+        images: At least one, each `H W` or `H W 3` RGB; uint8, uint16, or float32 in 0..1.
+
+    Returns:
+        pixels: B 1 H W float32 in 0..1, H and W the multiples of 8 that hold the largest image.
+        placements: Where each image lies, and the way back.
+    """
+    fields, placements = [], []
+    for image in images:
+        resized = to_grey(resize(image, config.max_side))  # H' W'
+        height, width = image.shape[:2]
+        rows, columns = resized.shape
+        placement = Placement(image_hw=(height, width), resized_hw=(rows, columns))
+        placements.append(placement)
+        fields.append(pad_to(resized, placement.padded_hw))  # whole cells
+    if len(fields) == 1:
+        return fields[0][None, None], placements  # 1 1 H W
+    height = max(field.shape[0] for field in fields)
+    width = max(field.shape[1] for field in fields)
+    pixels = np.zeros((len(fields), 1, height, width), dtype=np.float32)  # B 1 H W
+    for batch_pixels, field in zip(pixels, fields, strict=True):
+        batch_pixels[0, : field.shape[0], : field.shape[1]] = field
+    return pixels, placements
+
+
+def resize(image: NDArray[Any], max_side: int | None) -> NDArray[Any]:
+    """Bring the longer side down to `max_side`, aspect and type kept; never enlarge.
+
+    Averages the area under each new pixel, so nothing aliases and pixel centres follow
+    `geometry.resize_xy` exactly.
+    """
+    height, width = image.shape[:2]
+    new_height, new_width = fit_inside((height, width), max_side)
+    if (new_height, new_width) == (height, width):
+        return image
+    resized: NDArray[Any] = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
+    return resized
+
+
+def to_grey(image: NDArray[Any]) -> NDArray[np.float32]:
+    """`H W` or `H W 3` of any of the three types -> `H W` float32 in 0..1."""
+    scale = np.float32(1 / _RANGE[image.dtype])
+    if image.ndim == 3:
+        grey: NDArray[np.float32] = cv2.transform(image.astype(np.float32), LUMA * scale)
+        return np.minimum(grey.reshape(image.shape[:2]), np.float32(1))  # rounding may pass 1
+    scaled: NDArray[np.float32] = np.multiply(image, scale, dtype=np.float32)
+    return scaled
+
+
+def pad_to(field: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """Repeat the bottom row and right column, so that padding draws no edge of its own."""
+    below, right = size_hw[0] - field.shape[0], size_hw[1] - field.shape[1]
+    if below == right == 0:
+        return np.ascontiguousarray(field)
+    return np.pad(field, ((0, below), (0, right)), mode="edge")

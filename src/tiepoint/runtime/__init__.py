@@ -1,0 +1,116 @@
+"""Engines: pixels -> dense maps. OpenVINO needs no torch; torch also runs on CUDA and MPS."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import platform
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint.config import DescriptorSampling, DetectionConfig
+from tiepoint.errors import ConfigError, MissingExtraError
+from tiepoint.geometry import Placement
+from tiepoint.maps import DenseMaps, Keypoints
+from tiepoint.weights import Checkpoint
+
+Engine = Literal["auto", "openvino", "torch"]
+Precision = Literal["auto", "f32", "bf16"]
+ENGINES = ("openvino", "torch")
+PRECISIONS = ("f32", "bf16")
+
+
+class Runtime(Protocol):
+    """A network made ready to run.
+
+    Attributes:
+        engine, device, precision: What runs, for `meta`.
+        batch_size: How many images at a time suit it.
+    """
+
+    engine: str
+    device: str
+    precision: str
+    batch_size: int
+
+    def __call__(
+        self, pixels: NDArray[np.float32], placements: Sequence[Placement], descriptors: bool
+    ) -> DenseMaps[Any]:
+        """Run the network on B 1 H W float32 in 0..1."""
+
+    def extract(
+        self,
+        maps: DenseMaps[Any],
+        placements: Sequence[Placement],
+        config: DetectionConfig,
+        sampling: DescriptorSampling,
+    ) -> list[Keypoints[NDArray[np.float32]]]:
+        """Dense maps, where they lie, to keypoints as NumPy arrays."""
+
+
+def choose(engine: str, device: str, precision: str) -> tuple[str, str, str]:
+    """Settle every "auto", without importing an engine.
+
+    An NVIDIA or Apple GPU with torch installed is taken first, else OpenVINO on the CPU.
+
+    Raises:
+        ConfigError: An unknown engine or precision, or a device the engine does not run on.
+        MissingExtraError: torch was asked for and is not installed.
+    """
+    if engine not in ("auto", *ENGINES):
+        raise ConfigError(f"engine is {engine!r}, expected one of auto, {', '.join(ENGINES)}")
+    if precision not in ("auto", *PRECISIONS):
+        raise ConfigError(
+            f"precision is {precision!r}, expected one of auto, {', '.join(PRECISIONS)}"
+        )
+    kind = device.split(":", maxsplit=1)[0]
+    if kind not in ("auto", "cpu", "cuda", "mps"):
+        raise ConfigError(f"device is {device!r}, expected auto, cpu, cuda, cuda:N or mps")
+    if engine == "openvino" and kind not in ("auto", "cpu"):
+        raise ConfigError(f"engine 'openvino' runs on the CPU here, not on {device!r}")
+    if device == "auto":
+        device = "cpu" if engine == "openvino" else _find_gpu() or "cpu"
+    if engine == "auto":
+        engine = "openvino" if device == "cpu" else "torch"
+    if engine == "torch" and not _has_torch():
+        raise MissingExtraError(f"engine 'torch' on device {device!r}", "torch")
+    return engine, device, "f32" if precision == "auto" else precision
+
+
+def build(checkpoint: Checkpoint, engine: str, device: str, precision: str) -> Runtime:
+    """The network of a checkpoint on a settled engine, device and precision."""
+    if engine == "torch":
+        from tiepoint.runtime.torch import TorchRuntime
+
+        return TorchRuntime(checkpoint, device, precision)
+    from tiepoint.runtime.openvino import OpenVinoRuntime
+
+    return OpenVinoRuntime(checkpoint, precision)
+
+
+def _has_torch() -> bool:
+    return "torch" in sys.modules or importlib.util.find_spec("torch") is not None
+
+
+def _find_gpu() -> str | None:
+    """A GPU that torch could use, asked of the driver, since importing torch takes seconds."""
+    if not _has_torch():
+        return None
+    if sys.platform == "darwin":
+        return "mps" if platform.machine() == "arm64" else None
+    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(library)
+        count = ctypes.c_int(0)
+        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    except (OSError, AttributeError):
+        return None
+    if not found or count.value == 0:
+        return None
+    import torch  # a driver alone is not enough: torch may be a CPU build
+
+    return "cuda" if torch.cuda.is_available() else None

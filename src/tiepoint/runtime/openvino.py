@@ -1,0 +1,149 @@
+"""The SuperPoint network on a CPU by OpenVINO, built from the tensors without torch."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset13 as ops
+
+from tiepoint import postprocess
+from tiepoint.config import CELL_PX, DescriptorSampling, DetectionConfig, Layer
+from tiepoint.errors import ConfigError
+from tiepoint.geometry import Placement
+from tiepoint.maps import DenseMaps, Keypoints
+from tiepoint.weights import Checkpoint, Tensors
+
+Float32 = NDArray[np.float32]
+
+
+class OpenVinoRuntime:
+    """Compiled once for every image size; safe to call from several threads."""
+
+    engine = "openvino"
+    device = "cpu"
+    batch_size = 1  # one image already keeps all cores busy
+
+    def __init__(self, checkpoint: Checkpoint, precision: str) -> None:
+        core = ov.Core()
+        if precision == "bf16":
+            able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            if "BF16" not in able:
+                raise ConfigError(
+                    "precision 'bf16': this processor has no bfloat16 arithmetic; use 'f32'"
+                )
+        self.precision = precision
+        # OpenVINO's own default is bf16 where the processor has it: always say which.
+        options = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        model = build_model(checkpoint, descriptors=True)
+        self._with_descriptors = core.compile_model(model, "CPU", options)
+        self._core, self._options, self._checkpoint = core, options, checkpoint
+        self._without: ov.CompiledModel | None = None
+        self._idle: dict[bool, queue.SimpleQueue[ov.InferRequest]] = {
+            True: queue.SimpleQueue(),
+            False: queue.SimpleQueue(),
+        }
+
+    def __call__(
+        self, pixels: Float32, placements: Sequence[Placement], descriptors: bool
+    ) -> DenseMaps[Float32]:
+        """Run the network on B 1 H W float32 in 0..1.
+
+        Images of different sizes run one by one on their own fields, so that no padding can
+        leak into them.
+        """
+        fields = [placement.padded_hw for placement in placements]
+        if all(field == pixels.shape[2:] for field in fields):
+            return self._infer(pixels, descriptors)
+        singles = [
+            self._infer(np.ascontiguousarray(pixels[i : i + 1, :, :height, :width]), descriptors)
+            for i, (height, width) in enumerate(fields)
+        ]
+        h, w = (side // CELL_PX for side in pixels.shape[2:])
+        described = [m.descriptors for m in singles if m.descriptors is not None]
+        return DenseMaps(
+            _stack([m.logits for m in singles], h, w),  # B 65 h w
+            _stack(described, h, w) if described else None,  # B D h w
+        )
+
+    def extract(
+        self,
+        maps: DenseMaps[Float32],
+        placements: Sequence[Placement],
+        config: DetectionConfig,
+        sampling: DescriptorSampling,
+    ) -> list[Keypoints[Float32]]:
+        """Dense maps to keypoints, in NumPy and OpenCV."""
+        return postprocess.extract(maps, placements, config, sampling)
+
+    def _infer(self, pixels: Float32, descriptors: bool) -> DenseMaps[Float32]:
+        try:
+            request = self._idle[descriptors].get_nowait()
+        except queue.Empty:
+            request = self._compiled(descriptors).create_infer_request()
+        try:
+            request.infer({0: ov.Tensor(pixels, shared_memory=True)})
+            outputs = [request.get_output_tensor(i).data.copy() for i in range(1 + descriptors)]
+        finally:
+            self._idle[descriptors].put(request)
+        # The model gives h w C: each cell's values side by side, which is how they are read.
+        dense = [np.moveaxis(output, -1, 1) for output in outputs]  # B C h w
+        return DenseMaps(dense[0], dense[1] if descriptors else None)
+
+    def _compiled(self, descriptors: bool) -> ov.CompiledModel:
+        if descriptors:
+            return self._with_descriptors
+        if self._without is None:
+            model = build_model(self._checkpoint, descriptors=False)
+            self._without = self._core.compile_model(model, "CPU", self._options)
+        return self._without
+
+
+def build_model(checkpoint: Checkpoint, *, descriptors: bool) -> ov.Model:
+    """The network of a checkpoint as an OpenVINO model.
+
+    Args:
+        descriptors: False leaves the descriptor head out.
+
+    Returns:
+        A model from pixels B 1 H W to logits B h w 65 and, if asked for, descriptors B h w D.
+    """
+    config, tensors = checkpoint.network, checkpoint.tensors
+    pixels = ops.parameter([-1, 1, -1, -1], np.float32, name="pixels")
+    encoded = _chain(pixels.output(0), config.encoder_layers(), tensors)  # B C h w
+    heads = [config.keypoint_layers()]
+    if descriptors:
+        heads.append(config.descriptor_layers())
+    outputs = []
+    for layers in heads:
+        dense = _chain(encoded, layers, tensors)  # B C h w
+        outputs.append(ops.transpose(dense, np.array([0, 2, 3, 1])).output(0))  # B h w C
+    return ov.Model(outputs, [pixels], "superpoint")
+
+
+def _chain(node: ov.Output, layers: Iterable[Layer], tensors: Tensors) -> ov.Output:
+    for layer in layers:
+        pad = [layer.kernel_px // 2] * 2
+        weight = ops.constant(tensors[f"{layer.name}.weight"], np.float32)
+        bias = ops.constant(tensors[f"{layer.name}.bias"].reshape(1, -1, 1, 1), np.float32)
+        node = ops.convolution(node, weight, [1, 1], pad, pad, [1, 1]).output(0)
+        node = ops.add(node, bias).output(0)
+        if layer.relu:
+            node = ops.relu(node).output(0)
+        if layer.pool:
+            node = ops.max_pool(node, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
+    return node
+
+
+def _stack(singles: Sequence[Float32], h: int, w: int) -> Float32:
+    """1 C h' w' each -> B C h w, zero outside."""
+    batch = np.zeros((len(singles), singles[0].shape[1], h, w), dtype=np.float32)
+    for image, single in zip(batch, singles, strict=True):
+        image[:, : single.shape[2], : single.shape[3]] = single[0]
+    return batch

@@ -1,0 +1,87 @@
+"""The SuperPoint network on a CPU, an NVIDIA or an Apple GPU by torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tiepoint import postprocess, postprocess_torch
+from tiepoint.config import DescriptorSampling, DetectionConfig
+from tiepoint.errors import ConfigError
+from tiepoint.geometry import Placement
+from tiepoint.maps import DenseMaps, Keypoints
+from tiepoint.network import SuperPoint, cell_mask
+from tiepoint.weights import Checkpoint
+
+Float32 = NDArray[np.float32]
+
+
+class TorchRuntime:
+    """Network and post-processing on one device; safe to call from several threads."""
+
+    engine = "torch"
+
+    def __init__(self, checkpoint: Checkpoint, device: str, precision: str) -> None:
+        self.device = device
+        self.precision = precision
+        self.batch_size = 1 if device == "cpu" else 8
+        self._device = _usable(device)
+        network = SuperPoint(checkpoint.network).load(checkpoint.tensors).eval()
+        network.requires_grad_(False)
+        network = network.to(self._device)
+        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def __call__(
+        self, pixels: Float32, placements: Sequence[Placement], descriptors: bool
+    ) -> DenseMaps[Tensor]:
+        """Run the network on B 1 H W float32 in 0..1; images of different sizes are masked."""
+        height, width = pixels.shape[2:]
+        inside = cell_mask([placement.padded_hw for placement in placements], (height, width))
+        batch = torch.from_numpy(pixels).to(self._device)  # B 1 H W
+        if inside is not None:
+            inside = inside.to(self._device)  # B 1 h w
+        narrow = self.precision == "bf16"
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=narrow),
+        ):
+            logits, dense = self._network(batch, inside, descriptors)  # B 65 h w, B D h w
+        return DenseMaps(logits.float(), None if dense is None else dense.float())
+
+    def extract(
+        self,
+        maps: DenseMaps[Tensor],
+        placements: Sequence[Placement],
+        config: DetectionConfig,
+        sampling: DescriptorSampling,
+    ) -> list[Keypoints[Float32]]:
+        """Dense maps to keypoints: on a GPU there, so that only the keypoints leave it."""
+        if self._device.type == "cpu":  # OpenCV's maximum filter is far quicker there than torch's
+            dense = None if maps.descriptors is None else maps.descriptors.numpy()
+            arrays = DenseMaps(maps.logits.numpy(), dense)
+            return postprocess.extract(arrays, placements, config, sampling)
+        with torch.inference_mode():
+            found = postprocess_torch.extract(maps, placements, config, sampling)
+        return [
+            Keypoints(
+                one.xy.cpu().numpy(),
+                one.scores.cpu().numpy(),
+                None if one.descriptors is None else one.descriptors.cpu().numpy(),
+            )
+            for one in found
+        ]
+
+
+def _usable(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"device is {name!r}, which this torch ({torch.__version__}) cannot use: {error}"
+        ) from error
+    return device

@@ -1,0 +1,280 @@
+"""From dense maps to keypoints: NumPy against its slow twin, torch against NumPy."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import twins
+from tiepoint import postprocess
+from tiepoint.config import DetectionConfig
+from tiepoint.errors import ConfigError
+from tiepoint.geometry import Placement, cell_centre_xy
+from tiepoint.maps import DenseMaps
+
+ALL = DetectionConfig(threshold=0.0, border=0, subpixel=False)
+
+# Few distinct values make many ties, which is where rules differ.
+heatmaps = hnp.arrays(
+    np.float32,
+    hnp.array_shapes(min_dims=2, max_dims=2, max_side=14),
+    elements=st.sampled_from([0.0, 0.25, 0.5, 0.75]).map(np.float32),
+)
+
+
+def dense(seed: int, h: int, w: int, d: int = 8, batch: int = 1) -> DenseMaps[np.ndarray]:
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 2, (batch, 65, h, w)).astype(np.float32)
+    return DenseMaps(logits, random.normal(0, 1, (batch, d, h, w)).astype(np.float32))
+
+
+def empty_map() -> np.ndarray:
+    return np.zeros((24, 32), dtype=np.float32)
+
+
+def test_heat_map_puts_channel_8_row_plus_column_at_that_pixel_of_the_cell() -> None:
+    logits = np.full((1, 65, 2, 3), -20, dtype=np.float32)
+    logits[0, 8 * 5 + 2, 1, 2] = 20
+    heatmap = postprocess.cells_to_heatmap(logits)[0]
+    assert heatmap.shape == (16, 24)
+    assert np.unravel_index(heatmap.argmax(), heatmap.shape) == (8 + 5, 16 + 2)
+    assert heatmap.max() == pytest.approx(1, abs=1e-6)
+
+
+def test_heat_map_equals_the_slow_twin() -> None:
+    maps = dense(1, 3, 4)
+    expected = twins.heatmap(maps.logits[0])
+    np.testing.assert_allclose(postprocess.cells_to_heatmap(maps.logits)[0], expected, atol=1e-6)
+
+
+def test_a_flat_heat_map_gives_no_keypoints_above_its_height() -> None:
+    xy, scores = postprocess.select(empty_map(), ALL)
+    assert xy.shape == (0, 2) and xy.dtype == np.float32
+    assert scores.shape == (0,)
+
+
+def test_a_single_peak_is_found_where_it_is() -> None:
+    heatmap = empty_map()
+    heatmap[7, 20] = 0.5
+    xy, scores = postprocess.select(heatmap, ALL)
+    assert xy.tolist() == [[20, 7]] and scores.tolist() == [0.5]
+
+
+def test_a_peak_equal_to_the_threshold_is_no_keypoint() -> None:
+    heatmap = empty_map()
+    heatmap[7, 20] = 0.5
+    assert len(postprocess.select(heatmap, dataclasses.replace(ALL, threshold=0.5))[0]) == 0
+
+
+def test_two_equal_peaks_within_the_radius_leave_the_first_in_reading_order() -> None:
+    heatmap = empty_map()
+    heatmap[10, 14] = heatmap[11, 11] = 0.5
+    xy, _ = postprocess.select(heatmap, ALL)
+    assert xy.tolist() == [[14, 10]]
+
+
+def test_two_peaks_just_beyond_the_radius_both_stay() -> None:
+    heatmap = empty_map()
+    heatmap[10, 10], heatmap[10, 15] = 0.5, 0.4
+    assert postprocess.select(heatmap, ALL)[0].tolist() == [[10, 10], [15, 10]]
+
+
+def test_a_plateau_leaves_points_no_closer_than_the_radius() -> None:
+    heatmap = np.full((40, 40), 0.3, dtype=np.float32)
+    xy, _ = postprocess.select(heatmap, ALL)
+    assert len(xy) > 1
+    distances = np.abs(xy[:, None] - xy[None]).max(axis=2)
+    assert distances[~np.eye(len(xy), dtype=bool)].min() > ALL.nms_radius
+
+
+def test_the_border_is_cleared_on_all_four_sides() -> None:
+    heatmap = np.random.default_rng(0).random((40, 56), dtype=np.float32)
+    xy, _ = postprocess.select(heatmap, dataclasses.replace(ALL, border=4, nms_radius=1))
+    assert xy.min() >= 4
+    assert xy[:, 0].max() <= 56 - 1 - 4 and xy[:, 1].max() <= 40 - 1 - 4
+    assert (xy[:, 0].max(), xy[:, 1].max()) == (51, 35)  # and no more than the border
+
+
+def test_a_border_wider_than_the_image_leaves_nothing() -> None:
+    heatmap = np.random.default_rng(0).random((5, 7), dtype=np.float32)
+    assert len(postprocess.select(heatmap, dataclasses.replace(ALL, border=4))[0]) == 0
+
+
+def test_keypoints_come_best_first_with_ties_by_y_then_x() -> None:
+    heatmap = empty_map()
+    for x, y, score in [(25, 3, 0.2), (5, 3, 0.2), (15, 15, 0.9), (5, 15, 0.2)]:
+        heatmap[y, x] = score
+    xy, scores = postprocess.select(heatmap, ALL)
+    assert xy.tolist() == [[15, 15], [5, 3], [25, 3], [5, 15]]
+    assert (np.diff(scores) <= 0).all()
+
+
+def test_only_the_best_are_kept_when_a_number_is_given() -> None:
+    heatmap = np.random.default_rng(3).random((40, 40), dtype=np.float32)
+    every, _ = postprocess.select(heatmap, ALL)
+    best, _ = postprocess.select(heatmap, dataclasses.replace(ALL, max_keypoints=5))
+    np.testing.assert_array_equal(best, every[:5])
+
+
+def test_a_zero_radius_keeps_every_pixel_above_the_threshold() -> None:
+    heatmap = np.random.default_rng(3).random((9, 9), dtype=np.float32)
+    config = dataclasses.replace(ALL, nms_radius=0, threshold=0.4)
+    assert len(postprocess.select(heatmap, config)[0]) == (heatmap > 0.4).sum()
+
+
+@settings(max_examples=150, deadline=None)
+@given(heatmaps, st.integers(0, 4), st.integers(0, 3), st.sampled_from([None, 1, 4]))
+def test_selection_equals_the_slow_twin(
+    heatmap: np.ndarray, radius: int, border: int, most: int | None
+) -> None:
+    config = DetectionConfig(0.2, most, radius, border, subpixel=False)
+    xy, _ = postprocess.select(heatmap, config)
+    expected = twins.select(heatmap, 0.2, radius, border, most)
+    assert [tuple(point) for point in xy.astype(int).tolist()] == expected
+
+
+def test_refinement_equals_the_slow_twin() -> None:
+    heatmap = postprocess.cells_to_heatmap(dense(5, 5, 6).logits)[0]
+    whole, _ = postprocess.select(heatmap, ALL)
+    refined, _ = postprocess.select(heatmap, dataclasses.replace(ALL, subpixel=True))
+    expected = [twins.subpixel(heatmap, int(x), int(y)) for x, y in whole]
+    np.testing.assert_allclose(refined, expected, atol=1e-4)
+    assert np.abs(refined - whole).max() <= 0.5
+
+
+@pytest.mark.parametrize("centre", [(12.0, 10.0), (12.3, 9.6), (11.51, 10.49)])
+def test_refinement_finds_the_centre_of_a_gaussian(centre: tuple[float, float]) -> None:
+    y, x = np.mgrid[:24, :32]
+    blob = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / 2).astype(np.float32)
+    xy, _ = postprocess.select(blob, DetectionConfig(0.5))
+    np.testing.assert_allclose(xy, [centre], atol=1e-4)
+
+
+def test_refinement_at_the_edge_keeps_the_coordinate_that_has_no_neighbour() -> None:
+    heatmap = empty_map()
+    heatmap[0, 10:13] = 0.3, 0.5, 0.4
+    xy, _ = postprocess.select(heatmap, dataclasses.replace(ALL, subpixel=True))
+    assert xy[0, 1] == 0 and 11 < xy[0, 0] < 11.5
+
+
+@pytest.mark.parametrize("size_hw", [(8, 8), (8, 40), (40, 56)])
+def test_a_ramp_of_coordinates_sampled_at_a_point_returns_the_point(
+    size_hw: tuple[int, int],
+) -> None:
+    """Sampling is exact: descriptors (x, y, 1) of the cell centres give back x and y."""
+    h, w = size_hw[0] // 8, size_hw[1] // 8
+    rows, columns = np.mgrid[:h, :w]
+    centres = cell_centre_xy(rows.ravel(), columns.ravel()).reshape(h, w, 2)
+    # A scale at which unit length changes no direction by more than float32 can tell.
+    ramp = np.stack([1e-3 * centres[..., 0], 1e-3 * centres[..., 1], np.ones((h, w))]) * 1.0
+    xy = np.random.default_rng(0).uniform([3.5, 3.5], [8 * w - 4.5, 8 * h - 4.5], (50, 2))
+    sampled = postprocess.sample_at(ramp.astype(np.float32), xy.astype(np.float32))
+    np.testing.assert_allclose(1e3 * sampled[:, :2] / sampled[:, 2:], xy, atol=0.02)
+
+
+def test_sampling_equals_the_slow_twin() -> None:
+    maps = dense(2, 4, 5)
+    xy = np.random.default_rng(1).uniform(-0.5, [39.5, 31.5], (60, 2)).astype(np.float32)
+    expected = [twins.sample(maps.descriptors[0], x, y) for x, y in xy.astype(np.float64)]
+    np.testing.assert_allclose(postprocess.sample_at(maps.descriptors[0], xy), expected, atol=1e-5)
+
+
+def test_published_sampling_drifts_by_three_and_a_half_pixels_to_the_far_side() -> None:
+    corners = np.array([[3.5, 3.5], [631.5, 471.5]], dtype=np.float32)
+    ours = postprocess.cell_coordinates(corners, (60, 80), "exact")
+    theirs = postprocess.cell_coordinates(corners, (60, 80), "superpoint")
+    np.testing.assert_allclose(ours, [[0, 0], [78.5, 58.5]])
+    np.testing.assert_allclose(theirs[0], [0, 0])
+    assert (8 * (ours[1] - theirs[1]) < 0).all() or (8 * (ours[1] - theirs[1]) > 0).all()
+
+
+def test_descriptors_have_unit_length_and_empty_input_keeps_their_width() -> None:
+    maps = dense(2, 4, 5)
+    none = postprocess.sample_at(maps.descriptors[0], np.zeros((0, 2), np.float32))
+    assert none.shape == (0, 8) and none.dtype == np.float32
+    some = postprocess.sample_at(maps.descriptors[0], np.array([[9.0, 9.0]], np.float32))
+    np.testing.assert_allclose(np.linalg.norm(some, axis=1), 1, atol=1e-6)
+
+
+def test_padding_in_a_batch_is_never_looked_at() -> None:
+    maps = dense(7, 6, 8, batch=2)
+    small = Placement(image_hw=(29, 41), resized_hw=(29, 41))
+    whole = Placement(image_hw=(48, 64), resized_hw=(48, 64))
+    config = DetectionConfig(0.01)
+    first = postprocess.extract(maps, [small, whole], config, "exact")[0]
+    logits, descriptors = maps.logits.copy(), maps.descriptors.copy()
+    logits[0, :, 4:], logits[0, :, :, 6:] = np.nan, np.nan
+    descriptors[0, :, 4:], descriptors[0, :, :, 6:] = np.nan, np.nan
+    again = postprocess.extract(DenseMaps(logits, descriptors), [small, whole], config, "exact")[0]
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert first.xy[:, 0].max() < 41 and first.xy[:, 1].max() < 29
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("threshold", 1.5), ("threshold", float("nan")), ("max_keypoints", 0), ("nms_radius", -1),
+     ("nms_radius", 2.5), ("border", True)],
+)  # fmt: skip
+def test_settings_out_of_range_are_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=field):
+        DetectionConfig(**{field: value})
+
+
+class TestTorchTwin:
+    """`postprocess_torch` follows the same rules."""
+
+    torch = pytest.importorskip("torch")
+
+    @pytest.mark.parametrize("sampling", ["exact", "superpoint"])
+    @pytest.mark.parametrize("most", [None, 7])
+    def test_mixed_batch_gives_the_same_keypoints(self, sampling: str, most: int | None) -> None:
+        from tiepoint import postprocess_torch
+
+        maps = dense(11, 6, 8, batch=3)
+        sizes = [(48, 64), (29, 41), (8, 8)]
+        placements = [Placement(image_hw=size, resized_hw=size) for size in sizes]
+        config = DetectionConfig(0.02, most, nms_radius=2, border=1)
+        expected = postprocess.extract(maps, placements, config, sampling)
+        tensors = DenseMaps(*(self.torch.from_numpy(a) for a in (maps.logits, maps.descriptors)))
+        found = postprocess_torch.extract(tensors, placements, config, sampling)
+        assert sum(len(one.xy) for one in expected) > 10
+        for ours, theirs in zip(expected, found, strict=True):
+            np.testing.assert_allclose(ours.xy, theirs.xy, atol=1e-3)
+            np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-6)
+            np.testing.assert_allclose(ours.descriptors, theirs.descriptors, atol=1e-5)
+
+    @settings(max_examples=100, deadline=None)
+    @given(heatmaps, st.integers(0, 4), st.sampled_from([None, 3]))
+    def test_ties_break_the_same_way(
+        self, heatmap: np.ndarray, radius: int, most: int | None
+    ) -> None:
+        from tiepoint import postprocess_torch
+
+        config = DetectionConfig(0.2, most, radius, border=1)
+        xy, scores = postprocess.select(heatmap, config)
+        flat = postprocess_torch.select(
+            self.torch.from_numpy(heatmap)[None], [heatmap.shape], config
+        )
+        np.testing.assert_allclose(flat.xy.numpy(), xy, atol=1e-5)
+        np.testing.assert_array_equal(flat.scores.numpy(), scores)
+
+    def test_scores_positions_and_descriptors_carry_a_finite_gradient(self) -> None:
+        from tiepoint import postprocess_torch
+
+        maps = dense(13, 5, 5)
+        logits, descriptors = (
+            self.torch.from_numpy(a).requires_grad_() for a in (maps.logits, maps.descriptors)
+        )
+        placement = Placement(image_hw=(40, 40), resized_hw=(40, 40))
+        (found,) = postprocess_torch.extract(
+            DenseMaps(logits, descriptors), [placement], DetectionConfig(0.02), "exact"
+        )
+        (found.xy.sum() + found.scores.sum() + found.descriptors.sum()).backward()
+        for gradient in (logits.grad, descriptors.grad):
+            assert self.torch.isfinite(gradient).all() and gradient.abs().max() > 0

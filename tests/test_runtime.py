@@ -1,0 +1,138 @@
+"""The engines: each equals the slow twin, each other, and itself in a batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import twins
+from conftest import random_checkpoint
+from tiepoint import runtime
+from tiepoint.config import ProcessorConfig
+from tiepoint.errors import ConfigError
+from tiepoint.geometry import Placement
+from tiepoint.processor import prepare
+from tiepoint.runtime.openvino import OpenVinoRuntime
+from tiepoint.weights import load_checkpoint
+
+ENGINES = ["openvino", "torch"]
+
+
+def make(engine: str, checkpoint=None, precision: str = "f32") -> runtime.Runtime:
+    if engine == "torch":
+        pytest.importorskip("torch")
+    return runtime.build(checkpoint or load_checkpoint(), engine, "cpu", precision)
+
+
+def as_arrays(maps) -> tuple[np.ndarray, np.ndarray]:
+    return tuple(np.asarray(a) for a in (maps.logits, maps.descriptors))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("widths", [(8, 8, 16, 16), (4, 6, 10, 12)])
+def test_network_equals_the_slow_twin_at_any_width(engine: str, widths) -> None:
+    checkpoint = random_checkpoint(1, widths, hidden=20, length=9)
+    pixels = np.random.default_rng(2).random((1, 1, 32, 40), dtype=np.float32)
+    place = Placement(image_hw=(32, 40), resized_hw=(32, 40))
+    found = as_arrays(make(engine, checkpoint)(pixels, [place], True))
+    expected = twins.network(pixels[0, 0], checkpoint.tensors)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours[0], theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_batch_of_mixed_sizes_gives_what_each_image_gives_alone(engine: str, photographs) -> None:
+    network, config = make(engine), ProcessorConfig(max_side=256)
+    images = [photographs[0], photographs[1], photographs[1][:9, :31], photographs[3][:, :100]]
+    maps = network(*prepare(images, config), True)
+    _, placements = prepare(images, config)
+    for index, (image, placement) in enumerate(zip(images, placements, strict=True)):
+        alone = as_arrays(network(*prepare([image], config), True))
+        h, w = (side // 8 for side in placement.padded_hw)
+        for together, single in zip(as_arrays(maps), alone, strict=True):
+            np.testing.assert_allclose(together[index, :, :h, :w], single[0], atol=3e-4)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_descriptor_head_can_be_left_out(engine: str) -> None:
+    pixels = np.random.default_rng(2).random((1, 1, 32, 40), dtype=np.float32)
+    place = [Placement(image_hw=(32, 40), resized_hw=(32, 40))]
+    network = make(engine)
+    without = network(pixels, place, False)
+    assert without.descriptors is None
+    np.testing.assert_allclose(
+        np.asarray(without.logits), as_arrays(network(pixels, place, True))[0], atol=1e-5
+    )
+
+
+def test_both_engines_give_the_same_maps_of_real_photographs(photographs) -> None:
+    for image in photographs:
+        pixels, placements = prepare([image], ProcessorConfig(max_side=320))
+        maps = [as_arrays(make(engine)(pixels, placements, True)) for engine in ENGINES]
+        for ours, theirs in zip(*maps, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-3, rtol=1e-4)
+
+
+def test_results_do_not_change_when_the_engine_runs_again() -> None:
+    network = make("openvino")
+    random = np.random.default_rng(2)
+    pixels = random.random((1, 1, 32, 40), dtype=np.float32)
+    place = [Placement(image_hw=(32, 40), resized_hw=(32, 40))]
+    first = network(pixels, place, True)
+    kept = first.logits.copy()
+    network(random.random((1, 1, 32, 40), dtype=np.float32), place, True)
+    np.testing.assert_array_equal(first.logits, kept)
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "precision", "named"),
+    [("tensorrt", "auto", "auto", "engine"), ("auto", "tpu", "auto", "device"),
+     ("openvino", "cuda", "auto", "openvino"), ("auto", "auto", "f64", "precision")],
+)  # fmt: skip
+def test_an_unknown_engine_device_or_precision_is_refused_by_name(
+    engine: str, device: str, precision: str, named: str
+) -> None:
+    with pytest.raises(ConfigError, match=named):
+        runtime.choose(engine, device, precision)
+
+
+def test_a_device_that_torch_lacks_is_refused_with_the_reason() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(ConfigError, match="cuda"):
+        runtime.build(load_checkpoint(), "torch", "cuda", "f32")
+
+
+def test_auto_settles_on_openvino_where_there_is_no_gpu(monkeypatch) -> None:
+    monkeypatch.setattr(runtime, "_find_gpu", lambda: None)
+    assert runtime.choose("auto", "auto", "auto") == ("openvino", "cpu", "f32")
+
+
+def test_auto_takes_a_gpu_that_torch_can_use(monkeypatch) -> None:
+    monkeypatch.setattr(runtime, "_find_gpu", lambda: "cuda")
+    monkeypatch.setattr(runtime, "_has_torch", lambda: True)
+    assert runtime.choose("auto", "auto", "auto") == ("torch", "cuda", "f32")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_bfloat16_stays_near_float32(engine: str, photographs) -> None:
+    try:
+        network = make(engine, precision="bf16")
+    except ConfigError as error:
+        pytest.skip(str(error))
+    pixels, placements = prepare([photographs[0]], ProcessorConfig(max_side=256))
+    narrow = as_arrays(network(pixels, placements, True))
+    wide = as_arrays(make(engine)(pixels, placements, True))
+    assert narrow[0].dtype == np.float32
+    assert np.abs(narrow[0] - wide[0]).max() > 0
+    assert np.corrcoef(narrow[0].ravel(), wide[0].ravel())[0, 1] > 0.999
+
+
+def test_the_compiled_model_takes_every_size() -> None:
+    network = OpenVinoRuntime(random_checkpoint(), "f32")
+    for height, width in [(8, 8), (8, 320), (320, 8), (96, 64)]:
+        pixels = np.zeros((1, 1, height, width), dtype=np.float32)
+        maps = network(pixels, [Placement((height, width), (height, width))], True)
+        assert maps.logits.shape == (1, 65, height // 8, width // 8)
+        assert maps.descriptors.shape == (1, 16, height // 8, width // 8)

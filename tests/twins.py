@@ -1,0 +1,134 @@
+"""Slow twins: the same rules in the plainest NumPy there is, for comparison."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def heatmap(logits: np.ndarray) -> np.ndarray:
+    """65 h w -> H W, cell by cell."""
+    _, h, w = logits.shape
+    result = np.zeros((8 * h, 8 * w))
+    for i in range(h):
+        for j in range(w):
+            powers = np.exp(logits[:, i, j].astype(np.float64))
+            shares = powers / powers.sum()
+            for row in range(8):
+                for column in range(8):
+                    result[8 * i + row, 8 * j + column] = shares[8 * row + column]
+    return result
+
+
+def maxima(heatmap: np.ndarray, radius: int) -> np.ndarray:
+    height, width = heatmap.shape
+    highest = np.zeros((height, width), dtype=bool)
+    for y in range(height):
+        for x in range(width):
+            window = heatmap[
+                max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1
+            ]
+            highest[y, x] = heatmap[y, x] == window.max()
+    first = highest.copy()
+    for y, x in zip(*np.nonzero(highest), strict=True):
+        for v in range(max(0, y - radius), min(height, y + radius + 1)):
+            for u in range(max(0, x - radius), min(width, x + radius + 1)):
+                if highest[v, u] and (v, u) < (y, x):
+                    first[y, x] = False
+    return first
+
+
+def suppress(heatmap: np.ndarray, radius: int) -> np.ndarray:
+    if radius == 0:
+        return np.ones(heatmap.shape, dtype=bool)
+    kept = maxima(heatmap, radius)
+    covered = np.zeros_like(kept)
+    for y, x in zip(*np.nonzero(kept), strict=True):
+        covered[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1] = True
+    return kept | (maxima(np.where(covered, 0, heatmap), radius) & ~covered)
+
+
+def select(
+    heatmap: np.ndarray,
+    threshold: float,
+    radius: int,
+    border: int,
+    most: int | None,
+) -> list[tuple[int, int]]:
+    """Whole-pixel keypoints (x, y), best first."""
+    height, width = heatmap.shape
+    kept = suppress(heatmap, radius)
+    points = [
+        (x, y)
+        for y in range(border, height - border)
+        for x in range(border, width - border)
+        if kept[y, x] and heatmap[y, x] > threshold
+    ]
+    points.sort(key=lambda point: (-heatmap[point[1], point[0]], point[1], point[0]))
+    return points[:most]
+
+
+def subpixel(heatmap: np.ndarray, x: int, y: int) -> tuple[float, float]:
+    """One keypoint's refined position."""
+
+    def shift(before: float, centre: float, after: float) -> float:
+        low, mid, high = (math.log(max(float(v), 1e-12)) for v in (before, centre, after))
+        bend = 2 * mid - low - high
+        return (high - low) / (2 * bend) if mid >= low and mid >= high and bend > 0 else 0.0
+
+    height, width = heatmap.shape
+    dx = dy = 0.0
+    if 0 < x < width - 1:
+        dx = shift(heatmap[y, x - 1], heatmap[y, x], heatmap[y, x + 1])
+    if 0 < y < height - 1:
+        dy = shift(heatmap[y - 1, x], heatmap[y, x], heatmap[y + 1, x])
+    return x + dx, y + dy
+
+
+def sample(dense: np.ndarray, x: float, y: float) -> np.ndarray:
+    """One descriptor between cell centres, bilinearly; D h w -> D."""
+    _, h, w = dense.shape
+    column = min(max((x - 3.5) / 8, 0.0), w - 1)
+    row = min(max((y - 3.5) / 8, 0.0), h - 1)
+    total = np.zeros(len(dense))
+    for i in range(h):
+        for j in range(w):
+            weight = max(0.0, 1 - abs(row - i)) * max(0.0, 1 - abs(column - j))
+            cell = dense[:, i, j].astype(np.float64)
+            total += weight * cell / max(np.linalg.norm(cell), 1e-12)
+    return total / max(np.linalg.norm(total), 1e-12)
+
+
+def convolve(image: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """C H W -> O H W, zeros outside."""
+    out, _, side, _ = weight.shape
+    pad = side // 2
+    height, width = image.shape[1:]
+    field = np.pad(image.astype(np.float64), ((0, 0), (pad, pad), (pad, pad)))
+    result = np.zeros((out, height, width))
+    for dy in range(side):
+        for dx in range(side):
+            window = field[:, dy : dy + height, dx : dx + width]
+            result += np.einsum("oc,chw->ohw", weight[:, :, dy, dx], window)
+    return result + bias[:, None, None]
+
+
+def network(image: np.ndarray, tensors: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """H W -> logits 65 h w, descriptors D h w, layer by layer as in the paper."""
+
+    def layer(features: np.ndarray, name: str, relu: bool = True) -> np.ndarray:
+        made = convolve(features, tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+        return np.maximum(made, 0) if relu else made
+
+    features = image[None]
+    for block in range(4):
+        features = layer(features, f"encoder.conv_blocks.{block}.conv_a")
+        features = layer(features, f"encoder.conv_blocks.{block}.conv_b")
+        if block < 3:
+            c, height, width = features.shape
+            features = features.reshape(c, height // 2, 2, width // 2, 2).max(axis=(2, 4))
+    score = layer(features, "keypoint_decoder.conv_score_a")
+    logits = layer(score, "keypoint_decoder.conv_score_b", relu=False)
+    described = layer(features, "descriptor_decoder.conv_descriptor_a")
+    return logits, layer(described, "descriptor_decoder.conv_descriptor_b", relu=False)
