@@ -49,7 +49,8 @@ def plot(
     radius = max(3.0, 0.004 * zoom * max(height, width))
     thickness = max(1, round(radius / 3))
     ranks = np.linspace(0, 1, max(1, len(features)))[::-1]  # best first
-    colours = cv2.applyColorMap((ranks * 255).astype(np.uint8), cv2.COLORMAP_PLASMA)[:, 0, ::-1]
+    levels = (ranks * 255).astype(np.uint8)[:, None]  # N 1
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_PLASMA)[: len(features), 0, ::-1]  # N 3
     centres = (features.xy + 0.5) * zoom - 0.5  # N 2
     fixed = np.round(centres * 2**SUBPIXEL_BITS).astype(int)
     for centre, colour in zip(fixed[::-1], colours[::-1], strict=True):

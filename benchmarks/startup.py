@@ -1,0 +1,80 @@
+"""From process start to written file: what a person waits for on the command line.
+
+    python benchmarks/startup.py
+
+Times whole processes: `tiepoint --help`, `tiepoint detect one.jpg`, and, where transformers and
+torch are installed, the keypoint guide's own script under transformers with the same weights.
+The first run of each warms the disk cache and is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+
+GUIDE = """
+import sys
+from PIL import Image
+import torch
+from transformers import AutoImageProcessor, SuperPointForKeypointDetection
+processor = AutoImageProcessor.from_pretrained(sys.argv[1])
+model = SuperPointForKeypointDetection.from_pretrained(sys.argv[1])
+image = Image.open(sys.argv[2]).convert("RGB")
+inputs = processor(image, return_tensors="pt")
+with torch.no_grad():
+    outputs = model(**inputs)
+found = processor.post_process_keypoint_detection(outputs, [(image.height, image.width)])
+torch.save(found, sys.argv[3])
+"""
+
+
+def seconds(command: list[str], repeats: int) -> float:
+    """Median wall time of a command, warmed by one run."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, env=environment)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=7)
+    repeats: int = parser.parse_args().repeats
+    import skimage
+
+    source = Path(skimage.__file__).parent / "data" / "motorcycle_left.png"
+    with tempfile.TemporaryDirectory() as folder:
+        image, out = Path(folder) / "one.jpg", Path(folder) / "one.npz"
+        cv2.imwrite(str(image), cv2.resize(cv2.imread(str(source)), (640, 480)))
+        tiepoint = [sys.executable, "-m", "tiepoint"]
+        detect = [*tiepoint, "detect", str(image), "-o", str(out), "--overwrite"]
+        rows = {
+            "tiepoint --help": seconds([*tiepoint, "--help"], repeats),
+            "tiepoint detect one.jpg": seconds(detect, repeats),
+        }
+        if all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
+            from tiepoint.weights import BUNDLED, DEFAULT
+
+            weights = Path(folder) / "checkpoint"
+            shutil.copytree(BUNDLED / DEFAULT, weights)
+            guide = [sys.executable, "-c", GUIDE, str(weights), str(image), str(out)]
+            rows["guide's script, transformers"] = seconds(guide, max(1, repeats // 2))
+    for name, value in rows.items():
+        print(f"{name:32s}{value:8.2f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Which sub-pixel refinement is best: the measurement behind `postprocess.subpixel_shift`.
+
+The same keypoints on the same generated pairs, refined in different ways. Prints how far matched
+points lie from the truth, and how many homographies come out within 1 and 3 px.
+
+    python benchmarks/subpixel.py --photos ../shared/photos --count 300
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint import Detector, processor
+from tiepoint.config import DetectionConfig, ProcessorConfig
+from tiepoint.evaluation import metrics
+from tiepoint.evaluation.generated import generated_pairs, list_photos
+from tiepoint.evaluation.run import measure
+from tiepoint.evaluation.settings import Settings
+from tiepoint.features import Features
+from tiepoint.geometry import apply_homography
+from tiepoint.matching import match
+from tiepoint.postprocess import cells_to_heatmap, sample_at, select, subpixel_shift
+
+Float32 = NDArray[np.float32]
+Whole = NDArray[np.intp]
+Refine = Callable[[Float32, Whole, Whole], Float32]
+
+
+def none(heatmap: Float32, rows: Whole, columns: Whole) -> Float32:
+    return np.zeros((len(rows), 2), np.float32)
+
+
+def parabola(heatmap: Float32, rows: Whole, columns: Whole, log: bool) -> Float32:
+    """One parabola along each axis, through probabilities or their logarithms."""
+    if log:
+        return subpixel_shift(heatmap, rows, columns)
+    return subpixel_shift(np.exp(heatmap), rows, columns)  # its logarithm is the heat map itself
+
+
+def newton(heatmap: Float32, rows: Whole, columns: Whole) -> Float32:
+    """Vertex of a two-dimensional quadric through the 3x3 log probabilities."""
+    v = np.log(np.maximum(window(heatmap, rows, columns, 1), 1e-12)).astype(np.float64)  # N 3 3
+    gx, gy = (v[:, 1, 2] - v[:, 1, 0]) / 2, (v[:, 2, 1] - v[:, 0, 1]) / 2
+    xx = v[:, 1, 2] + v[:, 1, 0] - 2 * v[:, 1, 1]
+    yy = v[:, 2, 1] + v[:, 0, 1] - 2 * v[:, 1, 1]
+    xy = (v[:, 2, 2] + v[:, 0, 0] - v[:, 0, 2] - v[:, 2, 0]) / 4
+    determinant = xx * yy - xy * xy
+    good = (determinant > 1e-9) & (xx < 0)
+    safe = np.where(good, determinant, 1)
+    shift = np.stack([(xy * gy - yy * gx) / safe, (xy * gx - xx * gy) / safe], axis=1)  # N 2
+    return np.where(good[:, None], np.clip(shift, -0.5, 0.5), 0).astype(np.float32)
+
+
+def centroid(heatmap: Float32, rows: Whole, columns: Whole, radius: int) -> Float32:
+    """Centre of mass of the probabilities in a window (soft-argmax of temperature 1)."""
+    mass = window(heatmap, rows, columns, radius)  # N s s
+    offsets = np.arange(-radius, radius + 1)
+    total = mass.sum(axis=(1, 2))
+    x = (mass.sum(axis=1) * offsets).sum(axis=1) / total
+    y = (mass.sum(axis=2) * offsets).sum(axis=1) / total
+    return np.stack([x, y], axis=1).astype(np.float32)  # N 2
+
+
+def window(heatmap: Float32, rows: Whole, columns: Whole, radius: int) -> Float32:
+    offsets = np.arange(-radius, radius + 1)
+    padded = np.pad(heatmap, radius, mode="edge")
+    y = rows[:, None, None] + radius + offsets[None, :, None]
+    x = columns[:, None, None] + radius + offsets[None, None, :]
+    values: Float32 = padded[y, x]  # N s s
+    return values
+
+
+VARIANTS: dict[str, Refine] = {
+    "none": none,
+    "parabola, p": partial(parabola, log=False),
+    "parabola, log p": partial(parabola, log=True),
+    "quadric 3x3, log p": newton,
+    "centroid 3x3": partial(centroid, radius=1),
+    "centroid 5x5": partial(centroid, radius=2),
+    "centroid 7x7": partial(centroid, radius=3),
+}
+
+
+class Dense:
+    """The network's maps of one image, from which every variant reads its own features."""
+
+    def __init__(self, detector: Detector, image: NDArray[np.uint8], k: int) -> None:
+        pixels, (self.placement,) = processor.prepare([image], ProcessorConfig(max_side=None))
+        maps = detector._network()(pixels, [self.placement], True)
+        height, width = self.placement.resized_hw
+        self.heatmap = cells_to_heatmap(np.asarray(maps.logits))[0, :height, :width]
+        self.descriptors = np.asarray(maps.descriptors)[0]
+        config: DetectionConfig = replace(
+            detector.checkpoint.detection, threshold=0.0, max_keypoints=4 * k, subpixel=False
+        )
+        self.whole, self.scores = select(self.heatmap, config)
+
+    def features(self, refine: Refine) -> Features:
+        columns, rows = self.whole.astype(np.intp).T
+        xy = self.whole + refine(self.heatmap, rows, columns)  # N 2
+        described = sample_at(self.descriptors, xy)
+        return Features(xy, self.scores, described, self.placement.image_hw)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--checkpoint", default="default")
+    options = parser.parse_args()
+    settings = Settings()
+    detector = Detector(options.checkpoint, device="cpu")
+    distances: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    errors: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    for pair in generated_pairs(list_photos(options.photos), options.count):
+        loaded = pair.load(settings.long_side)
+        a, b = (Dense(detector, image, settings.k) for image in (loaded.image_a, loaded.image_b))
+        for name, refine in VARIANTS.items():
+            one, other = a.features(refine), b.features(refine)
+            errors[name].append(measure(one, other, loaded, settings).error_px)
+            best_one, best_other = one.top(settings.k), other.top(settings.k)
+            i, j = match(best_one, best_other).pairs.T
+            truth = apply_homography(loaded.homography, best_one.xy[i])
+            apart = np.linalg.norm(truth - best_other.xy[j], axis=1)
+            distances[name] += apart[apart < settings.correct_px].tolist()
+    print(f"{options.count} generated pairs, {settings.k} points, matches within 3 px of the truth")
+    print(f"{'refinement':20s} {'median px':>10s} {'rms px':>8s} {'H 1 px':>8s} {'H 3 px':>8s}")
+    for name in VARIANTS:
+        apart, error = np.array(distances[name]), np.array(errors[name])
+        rms = np.sqrt((apart**2).mean())
+        low, high = metrics.mean_interval(error <= 1)
+        print(
+            f"{name:20s} {np.median(apart):10.3f} {rms:8.3f} {np.mean(error <= 1):8.3f} "
+            f"{np.mean(error <= 3):8.3f}   (1 px: {low:.3f}..{high:.3f})"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Files, folders, globs, URLs and lists -> one input per image, in a steady order."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from tiepoint.batch.layout import is_overlay
+
+IMAGE_ENDINGS = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".tif", ".tiff", ".webp", ".avif"),
+        *(".bmp", ".gif", ".pbm", ".pgm", ".pnm", ".ppm"),
+    }
+)
+"""What folders and globs take; a file that is named itself may end in anything."""
+
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_UNSAFE = re.compile(r'[\x00-\x1f\\:*?"<>|]')  # not allowed in a file name somewhere
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image.
+
+    Attributes:
+        source: Path or URL, as the detector takes it.
+        place: Where its results go below the output folder; never leaves it.
+    """
+
+    source: str
+    place: PurePosixPath
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Something that was asked for and cannot be used."""
+
+    source: str
+    reason: str
+
+
+def expand(arguments: Sequence[str], listing: Iterable[str] = ()) -> Iterator[Input | Unreadable]:
+    """The images that arguments name, one by one, each once.
+
+    A folder or glob on its own gives places relative to it. Beside other arguments its path as
+    typed comes first, so that left/1.png and right/1.png stay apart. Hidden files and overlays
+    of earlier runs are left out of folders and globs.
+
+    Args:
+        arguments: Files, folders (taken with all below them), globs (`**` too), URLs, or "-".
+        listing: What "-" stands for: one argument per line, read as it is needed.
+
+    Yields:
+        Inputs, sorted within a folder; `Unreadable` for a folder that cannot be listed and for
+        an input whose results would fall on another's.
+    """
+    if len(arguments) == 1 and arguments[0] != "-":
+        yield from _expand_one(arguments[0], alone=True)  # one walk meets nothing twice
+        return
+    yield from _distinct(_expand_all(arguments, listing))
+
+
+def _expand_all(arguments: Sequence[str], listing: Iterable[str]) -> Iterator[Input | Unreadable]:
+    for argument in arguments:
+        if argument == "-":
+            for line in listing:
+                if name := line.rstrip("\r\n"):
+                    yield from _expand_one(name, alone=False)
+        else:
+            yield from _expand_one(argument, alone=False)
+
+
+def _expand_one(argument: str, *, alone: bool) -> Iterator[Input | Unreadable]:
+    if _URL.match(argument):
+        yield Input(argument, _place_of_url(argument))
+    elif Path(argument).is_dir():
+        yield from _walk(argument, PurePosixPath() if alone else _place_as_typed(argument))
+    elif glob.has_magic(argument) and not os.path.lexists(argument):
+        yield from _glob(argument, alone=alone)
+    else:
+        yield Input(argument, _place_as_typed(argument))
+
+
+def _distinct(found: Iterable[Input | Unreadable]) -> Iterator[Input | Unreadable]:
+    taken: dict[int, int] = {}  # place -> source, as hashes: 0.1 GB for a million inputs
+    for item in found:
+        if isinstance(item, Unreadable):
+            yield item
+            continue
+        place, source = hash(item.place), hash(_identity(item.source))
+        if place not in taken:
+            taken[place] = source
+            yield item
+        elif taken[place] != source:
+            yield Unreadable(
+                item.source,
+                f"another input already goes to {item.place}; give the folder above both, or "
+                "write them to two output folders",
+            )
+
+
+def _walk(folder: str, place: PurePosixPath) -> Iterator[Input | Unreadable]:
+    images, folders = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):  # a link may lead round in a circle
+                    folders.append(entry.name)
+                elif _is_image_name(entry.name):
+                    images.append(entry.name)
+    except OSError as error:
+        yield Unreadable(folder, f"{folder}: cannot be listed ({error.strerror})")
+    for name in sorted(images):
+        path = Path(folder, name)
+        if not is_overlay(path):
+            yield Input(str(path), place / name)
+    for name in sorted(folders):
+        yield from _walk(str(Path(folder, name)), place / name)
+
+
+def _glob(pattern: str, *, alone: bool) -> Iterator[Input]:
+    parts = Path(pattern).parts
+    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    base = Path(*parts[:fixed])
+    prefix = PurePosixPath() if alone else _place_as_typed(str(base))
+    matches = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - pathlib's enters hidden folders
+    for path in map(Path, sorted(set(matches))):
+        below = path.relative_to(base)
+        if _is_image_name(path.name) and path.is_file() and not is_overlay(path):
+            leaves = ".." in below.parts
+            yield Input(str(path), prefix / (path.name if leaves else PurePosixPath(*below.parts)))
+
+
+def _place_as_typed(argument: str) -> PurePosixPath:
+    """The path itself if it stays below the current folder, else its last name."""
+    path = Path(argument)
+    if path.is_absolute() or path.drive or ".." in path.parts:
+        return PurePosixPath(Path(os.path.abspath(argument)).name)  # noqa: PTH100 - no links
+    return PurePosixPath(*path.parts)
+
+
+def _place_of_url(url: str) -> PurePosixPath:
+    split = urlsplit(url)
+    parts = [_UNSAFE.sub("_", part) for part in unquote(split.path).split("/")]
+    names = [part for part in parts if part not in ("", ".", "..")]
+    place = PurePosixPath(_UNSAFE.sub("_", split.netloc.rpartition("@")[2]), *names)
+    if split.query:  # often what tells two images apart
+        digest = hashlib.sha256(split.query.encode()).hexdigest()[:8]
+        place = place.with_name(f"{place.stem}-{digest}{place.suffix}")
+    return place
+
+
+def _identity(source: str) -> str:
+    return source if _URL.match(source) else os.path.abspath(source)  # noqa: PTH100 - no links
+
+
+def _is_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS  # noqa: PTH122 - a million times

@@ -1,0 +1,240 @@
+"""The work itself: skip what is done, detect the rest, write each result whole."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tiepoint.batch.inputs import Input, Unreadable
+from tiepoint.batch.layout import Layout, Target
+from tiepoint.errors import FormatError, TiepointError
+from tiepoint.features import Features, different_settings
+from tiepoint.formats import Summary, as_json, load, save, summarise
+
+if TYPE_CHECKING:
+    from tiepoint.detector import Detector, Options
+
+Status = Literal["done", "skipped", "failed", "refused"]
+
+GROUP = 256
+"""Inputs looked at before their images are read: what is in memory of a million paths."""
+
+_NO_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""Errors that every later file would meet too."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one input.
+
+    Attributes:
+        source: As it was named.
+        status: "done"; "skipped": its results were there; "failed": `error` says why;
+            "refused": other results stand in their place.
+        output: The features file, or None if there is none to look for.
+        overlay: The picture with the keypoints, or None if none was wanted.
+        keypoints: How many, or None if unknown.
+        size_hw: (height, width) of the image in px, or None if it was never read.
+        milliseconds: From asking for the features to having them; images are read ahead, so
+            this is less than reading and detecting takes. None if nothing was detected.
+        error: What went wrong and what to do, or None.
+    """
+
+    source: str
+    status: Status
+    output: Path | None = None
+    overlay: Path | None = None
+    keypoints: int | None = None
+    size_hw: tuple[int, int] | None = None
+    milliseconds: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class _Task:
+    """An input with something left to do; `stored` where only the overlay is missing."""
+
+    source: str
+    target: Target
+    stored: Summary | None = None
+
+
+def run(
+    inputs: Iterable[Input | Unreadable],
+    detector: Detector,
+    layout: Layout,
+    *,
+    overwrite: bool = False,
+    options: Options | None = None,
+) -> Iterator[Record]:
+    """Detect keypoints in many images and write a features file for each.
+
+    An output that is there and was made with the same settings is left alone, so that a stopped
+    run goes on where it was. Interrupting leaves whole files only.
+
+    Args:
+        inputs: As from `expand`; read as needed.
+        detector: Does the detection.
+        layout: Where results go.
+        overwrite: Replace whatever is there.
+        options: Detection options for this run.
+
+    Yields:
+        A record per input, in order.
+
+    Raises:
+        FormatError: The disk is full or read-only: going on would be of no use.
+    """
+    chosen: Options = {} if options is None else options
+    wanted: dict[str, Any] = as_json(detector.provenance(**chosen))
+    remaining = iter(inputs)
+    size = 1  # grows, so that the first result comes at once
+    while plans := [
+        _plan(item, layout, wanted, overwrite=overwrite) for item in islice(remaining, size)
+    ]:
+        yield from _carry_out(plans, detector, chosen)
+        size = min(2 * size, GROUP)
+
+
+def _plan(
+    item: Input | Unreadable, layout: Layout, wanted: Mapping[str, Any], *, overwrite: bool
+) -> Record | _Task:
+    if isinstance(item, Unreadable):
+        return Record(item.source, "failed", error=item.reason)
+    target = layout.target(item.place)
+    task = _Task(item.source, target)
+    try:
+        if overwrite:
+            return task
+        if not target.features.exists():
+            _refuse_foreign(target.overlay)
+            return task
+        stored = summarise(target.features)
+        _refuse_other_settings(target.features, stored.meta, wanted)
+        _refuse_other_image(target.features, stored.meta.get("source"), item.source)
+        if target.overlay is not None and not target.overlay.exists():
+            return _Task(item.source, target, stored)
+    except FormatError as error:
+        return _record(task, "refused", error=FormatError(f"{error}; --overwrite replaces it"))
+    except OSError as error:  # a name too long, a folder that is a file
+        reason = f"{target.features}: cannot be looked at ({error.strerror}); check the path"
+        return _record(task, "failed", error=FormatError(reason))
+    return _record(task, "skipped", stored)
+
+
+def _carry_out(
+    plans: list[Record | _Task], detector: Detector, options: Options
+) -> Iterator[Record]:
+    sources = [plan.source for plan in plans if isinstance(plan, _Task) and plan.stored is None]
+    if not sources:  # a run with nothing to do builds no network
+        yield from (_finish_stored(p) if isinstance(p, _Task) else p for p in plans)
+        return
+    results = detector.stream(sources, on_error="return", **options)
+    for plan in plans:
+        if isinstance(plan, Record):
+            yield plan
+        elif plan.stored is not None:
+            yield _finish_stored(plan)
+        else:
+            start = time.perf_counter()
+            _, result = next(results)
+            yield _finish(plan, result, 1000 * (time.perf_counter() - start))
+
+
+def _finish(task: _Task, result: Features | TiepointError, milliseconds: float) -> Record:
+    if isinstance(result, TiepointError):
+        return _record(task, "failed", error=result)
+    found = Summary(len(result), result.size_hw, dict(result.meta))
+    try:
+        _make_folder(task.target.features.parent)
+        save(result, task.target.features)
+        _draw(task, result)
+    except TiepointError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_DISK:
+            raise
+        return _record(task, "failed", found, milliseconds, error)
+    return _record(task, "done", found, milliseconds)
+
+
+def _finish_stored(task: _Task) -> Record:
+    """Draw the overlay of features that an earlier run wrote."""
+    try:
+        features = load(task.target.features)
+        _draw(task, features)
+    except TiepointError as error:
+        return _record(task, "failed", task.stored, error=error)
+    return _record(task, "skipped", task.stored)
+
+
+def _draw(task: _Task, features: Features) -> None:
+    if task.target.overlay is not None:
+        from tiepoint.plotting import plot
+
+        plot(features, task.source, task.target.overlay)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FormatError(
+            f"{folder}: cannot be made ({error.strerror}); choose another output folder"
+        ) from error
+
+
+def _refuse_foreign(overlay: Path | None) -> None:
+    if overlay is not None and overlay.exists():
+        raise FormatError(f"{overlay}: exists, and no features beside it, so it is no overlay")
+
+
+def _refuse_other_settings(
+    path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> None:
+    names = different_settings(stored, wanted)
+    if names:
+        differences = ", ".join(
+            f"{name} {_entry(stored, name)!r} instead of {_entry(wanted, name)!r}" for name in names
+        )
+        raise FormatError(f"{path}: was made with other settings: {differences}")
+
+
+def _refuse_other_image(path: Path, stored: object, source: str) -> None:
+    """Two folders with equal names in them, written to one output folder."""
+    if not isinstance(stored, str) or stored == source:
+        return
+    # A path that leads nowhere from here may be the same image seen from another folder.
+    other = Path(stored).is_file() and Path(source).is_file() and not Path(stored).samefile(source)
+    if other:
+        raise FormatError(f"{path}: holds the features of another image, {stored}")
+
+
+def _entry(meta: Mapping[str, Any], name: str) -> Any:
+    """The entry that `different_settings` calls "a.b" or "a"."""
+    value: Any = meta
+    for key in name.split(".", maxsplit=1):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _record(
+    task: _Task,
+    status: Status,
+    found: Summary | None = None,
+    milliseconds: float | None = None,
+    error: TiepointError | None = None,
+) -> Record:
+    return Record(
+        source=task.source,
+        status=status,
+        output=task.target.features,
+        overlay=task.target.overlay,
+        keypoints=None if found is None else found.keypoints,
+        size_hw=None if found is None else found.size_hw,
+        milliseconds=milliseconds,
+        error=None if error is None else str(error),
+    )

@@ -1,0 +1,84 @@
+"""The command `tiepoint`. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from tiepoint import __version__
+from tiepoint.cli import exit_codes
+from tiepoint.errors import TiepointError
+
+COMMANDS = ("detect", "evaluate", "info")
+"""Each is a module of this package that holds a typer app of its own."""
+
+
+class Commands(TyperGroup):
+    """The commands, imported when asked for; a mistake of the user's ends in one line."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, as `--help` shows them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        return typer.main.get_command(import_module(f"tiepoint.cli.{cmd_name}").app)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; a `TiepointError` from it means that it was called wrongly."""
+        try:
+            return super().invoke(ctx)
+        except TiepointError as error:
+            typer.echo(f"tiepoint: {error}", err=True)
+            raise typer.Exit(exit_codes.USAGE) from error
+        except KeyboardInterrupt as error:
+            typer.echo("tiepoint: interrupted", err=True)
+            raise typer.Exit(exit_codes.INTERRUPTED) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help needs no rich, which takes as long as all the rest
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tiepoint {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Find keypoints in images: corners that are found again in another picture."""
+
+
+def main() -> None:
+    """The entry point of `tiepoint` and `python -m tiepoint`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _terminate)
+    app()
+
+
+def _terminate(*_: object) -> NoReturn:
+    sys.exit(exit_codes.TERMINATED)  # unlike the signal's own way, this removes half-written files

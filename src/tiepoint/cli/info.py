@@ -1,0 +1,100 @@
+"""`tiepoint info`: what is installed here and what it would use."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+
+from tiepoint import __version__
+from tiepoint.errors import CheckpointError
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show the version, engines, devices and bundled checkpoints."""
+    facts = _facts()
+    typer.echo(json.dumps(facts, indent=2) if as_json else _as_text(facts))
+
+
+def _facts() -> dict[str, Any]:
+    from tiepoint import runtime, weights
+
+    engine, device, precision = runtime.choose("auto", "auto", "auto")
+    return {
+        "tiepoint": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "engines": {name: _version(name) for name in runtime.ENGINES},
+        "devices": ["cpu"] if device == "cpu" else [device, "cpu"],
+        "default": {"engine": engine, "device": device, "precision": precision},
+        "checkpoints": [_checkpoint(name) for name in weights.bundled_checkpoints()],
+    }
+
+
+def _version(package: str) -> str | None:
+    """Of an installed package, without importing it: torch alone takes seconds."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _checkpoint(name: str) -> dict[str, Any]:
+    from tiepoint import weights
+
+    try:
+        checkpoint = weights.load_checkpoint(name)
+    except CheckpointError as error:
+        return {"name": name, "error": str(error)}
+    network = checkpoint.network
+    return {
+        "name": name,
+        "default": name == weights.DEFAULT,
+        "note": checkpoint.note,
+        "encoder_hidden_sizes": list(network.encoder_hidden_sizes),
+        "decoder_hidden_size": network.decoder_hidden_size,
+        "descriptor_decoder_dim": network.descriptor_decoder_dim,
+        "parameters": sum(tensor.size for tensor in checkpoint.tensors.values()),
+        "rules": checkpoint.rules,
+        "sha256": checkpoint.sha256,
+    }
+
+
+def _as_text(facts: dict[str, Any]) -> str:
+    default = facts["default"]
+    engines = [f"{name} {version or 'not installed'}" for name, version in facts["engines"].items()]
+    lines = [
+        f"tiepoint     {facts['tiepoint']}",
+        f"Python       {facts['python']} on {facts['platform']}, {facts['processors']} processors",
+        f"engines      {', '.join(engines)}",
+        f"devices      {', '.join(facts['devices'])}",
+        f"default      {default['engine']} on {default['device']}, {default['precision']}",
+    ]
+    for checkpoint in facts["checkpoints"]:
+        lines += ["", *_checkpoint_lines(checkpoint)]
+    return "\n".join(lines)
+
+
+def _checkpoint_lines(facts: dict[str, Any]) -> list[str]:
+    if "error" in facts:
+        return [f"checkpoint   {facts['name']}: {facts['error']}"]
+    mark = " (default)" if facts["default"] else ""
+    note = f": {facts['note']}" if facts["note"] else ""
+    encoder = ", ".join(map(str, facts["encoder_hidden_sizes"]))
+    return [
+        f"checkpoint   {facts['name']}{mark}{note}",
+        f"  widths     encoder {encoder}; heads {facts['decoder_hidden_size']}; "
+        f"descriptors {facts['descriptor_decoder_dim']}",
+        f"  parameters {facts['parameters']:,}",
+        f"  SHA-256    {facts['sha256']}",
+    ]

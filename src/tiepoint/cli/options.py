@@ -1,0 +1,57 @@
+"""The options that set up a Detector, as every command spells them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tiepoint.config import ProcessorConfig
+
+NATIVE = "none"
+
+CHECKPOINT = "default"
+AUTO = "auto"
+MAX_SIDE = NATIVE if ProcessorConfig.max_side is None else str(ProcessorConfig.max_side)
+
+Checkpoint = Annotated[
+    str, typer.Option("--checkpoint", "-c", help="A bundled name, or a checkpoint's folder.")
+]
+Engine = Annotated[str, typer.Option(help="auto, openvino or torch.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[str, typer.Option(help="auto, f32 or bf16.")]
+MaxSide = Annotated[
+    str,
+    typer.Option(
+        metavar="PX", help=f"Bring the longer side down to PX first; '{NATIVE}' keeps the size."
+    ),
+]
+MaxKeypoints = Annotated[
+    int | None, typer.Option(metavar="N", help="Keep the best N; else the checkpoint's limit.")
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(metavar="P", help="Least probability, 0..1; else the checkpoint's."),
+]
+NmsRadius = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PX", help="Keypoints are farther apart than this; else the checkpoint's."
+    ),
+]
+
+
+def parse_max_side(text: str) -> int | None:
+    """px, or None for "none".
+
+    Raises:
+        typer.BadParameter: Neither a whole number nor "none".
+    """
+    if text.lower() == NATIVE:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(
+            f"{text!r} is neither a whole number of px, at least 1, nor '{NATIVE}'",
+            param_hint="--max-side",
+        )
+    return int(text)

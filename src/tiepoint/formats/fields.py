@@ -1,0 +1,150 @@
+"""What every format shares: the convention's name, `meta` as JSON values, and the checks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tiepoint.errors import ConfigError, FormatError
+from tiepoint.features import Features
+
+CONVENTION = "center0"
+"""Pixel centres are whole numbers and (0, 0) is the first: tiepoint.geometry."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a features file says of itself, read without its descriptors.
+
+    Attributes:
+        keypoints: How many.
+        size_hw: (height, width) of the image, px.
+        meta: As in `Features`.
+    """
+
+    keypoints: int
+    size_hw: tuple[int, int]
+    meta: dict[str, Any]
+
+
+def as_json(value: Any, name: str = "meta") -> Any:
+    """A value of `meta` as JSON has it: tuples become lists, NumPy scalars plain numbers.
+
+    Raises:
+        FormatError: A value that JSON has no form for, NaN and infinity among them.
+    """
+    if isinstance(value, np.generic | np.ndarray):
+        return as_json(value.tolist(), name)
+    if isinstance(value, PathLike):
+        return str(Path(value))
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise FormatError(f"{name}: key {key!r} is not text; files keep text keys only")
+        return {key: as_json(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item, f"{name}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, float) and not np.isfinite(value):
+        raise FormatError(f"{name} is {value}, which JSON cannot hold; use None or a text")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise FormatError(
+        f"{name} is of type {type(value).__name__}; files keep None, numbers, texts, lists and "
+        "dicts of these"
+    )
+
+
+def meta_text(meta: Mapping[str, Any]) -> str:
+    """`meta` as one line of JSON."""
+    return json.dumps(as_json(meta))
+
+
+def parse_meta(text: str, name: str) -> dict[str, Any]:
+    """The reverse of `meta_text`; `name` is the file's, for errors."""
+    try:
+        meta = json.loads(text)
+    except ValueError as error:
+        raise damaged(name, f"meta is not JSON: {error}") from error
+    if not isinstance(meta, dict):
+        raise damaged(name, f"meta is a {type(meta).__name__}, expected an object")
+    return meta
+
+
+def check_convention(found: object, name: str) -> None:
+    """Raise unless a file says that it follows our pixel convention."""
+    if found is None:
+        raise FormatError(
+            f'{name}: says no pixel convention, expected convention="{CONVENTION}"; '
+            "not a features file that tiepoint wrote"
+        )
+    if found != CONVENTION:
+        raise FormatError(
+            f'{name}: pixel convention is {found!r}, expected "{CONVENTION}" (pixel centres are '
+            "whole numbers); convert the coordinates, or detect again"
+        )
+
+
+def check_size(value: Any, name: str) -> tuple[int, int]:
+    """(height, width) in px from whatever a file held."""
+    try:
+        height, width = (int(side) for side in value)
+    except (TypeError, ValueError) as error:
+        raise damaged(name, f"size_hw is {value!r}, expected (height, width)") from error
+    if min(height, width) < 1:
+        raise damaged(name, f"size_hw is ({height}, {width}), expected at least 1 px")
+    return height, width
+
+
+def features_from(
+    name: str,
+    *,
+    xy: ArrayLike,
+    scores: ArrayLike,
+    descriptors: ArrayLike | None,
+    size_hw: Any,
+    meta: dict[str, Any],
+) -> Features:
+    """Features from what a file held, or a FormatError that says what does not fit."""
+    try:
+        return Features(
+            xy=_float32(xy),
+            scores=_float32(scores),
+            descriptors=None if descriptors is None else _float32(descriptors),
+            size_hw=check_size(size_hw, name),
+            meta=meta,
+        )
+    except (ConfigError, FloatingPointError, TypeError, ValueError) as error:
+        raise damaged(name, str(error)) from error
+
+
+def require(keys: Sequence[str], found: Mapping[str, Any], name: str) -> None:
+    """Raise unless a file holds all of these keys."""
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise damaged(name, f"lacks {', '.join(missing)}")
+
+
+def damaged(name: str, reason: str) -> FormatError:
+    """The error of a file that is cut off, damaged, or not ours."""
+    return FormatError(f"{name}: not a whole features file ({reason}); detect again")
+
+
+def unreadable(name: str, error: OSError) -> NoReturn:
+    """Raise for a file that the operating system does not give us."""
+    reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+    raise FormatError(f"{name}: cannot be read ({reason}); check the path") from error
+
+
+def _float32(value: ArrayLike) -> NDArray[np.float32]:
+    array = np.asarray(value)
+    if array.size and array.dtype.kind not in "fiu":
+        raise ValueError(f"an array of {array.dtype}, expected numbers")
+    with np.errstate(over="raise"):
+        return array.astype(np.float32, copy=False)

@@ -1,0 +1,115 @@
+"""JSON: the field names are the keys, one line each, the short ones first.
+
+Numbers are the shortest decimals that give the same float32 again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint.errors import FormatError
+from tiepoint.features import Features
+from tiepoint.formats import fields
+from tiepoint.formats.fields import Summary
+
+EMPTY_LENGTH = "descriptor_length"
+"""Only in files without keypoints, where `descriptors: []` cannot say the length D."""
+MAX_LENGTH = 65_536
+"""No network has longer descriptors; a damaged file must not ask for all memory."""
+
+_HEAD = ("convention", "size_hw", "meta", "scores")
+
+
+def encode(features: Features) -> bytes:
+    """The file's bytes."""
+    described = features.descriptors
+    lines = {
+        "convention": json.dumps(fields.CONVENTION),
+        "size_hw": json.dumps([int(side) for side in features.size_hw]),
+        "meta": fields.meta_text(features.meta),
+        "scores": _vector(features.scores, "scores"),
+        "xy": _table(features.xy, "xy"),
+        "descriptors": "null" if described is None else _table(described, "descriptors"),
+    }
+    if described is not None and len(described) == 0:
+        lines[EMPTY_LENGTH] = str(described.shape[1])
+    body = ",\n".join(f'"{key}": {text}' for key, text in lines.items())
+    return f"{{\n{body}\n}}\n".encode()
+
+
+def read(path: Path) -> Features:
+    """Features from a file."""
+    name = str(path)
+    try:
+        held = json.loads(path.read_bytes())
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise fields.damaged(name, str(error)) from error
+    except OSError as error:
+        fields.unreadable(name, error)
+    summary = _summary(held, name)
+    fields.require(["xy", "descriptors"], held, name)
+    described = held["descriptors"]
+    if described == []:
+        described = np.zeros((0, _empty_length(held, name)))
+    return fields.features_from(
+        name,
+        xy=held["xy"] or np.zeros((0, 2)),
+        scores=held["scores"],
+        descriptors=described,
+        size_hw=summary.size_hw,
+        meta=summary.meta,
+    )
+
+
+def summarise(path: Path) -> Summary:
+    """The head of a file: its first lines if tiepoint laid it out, else all of it."""
+    try:
+        with path.open("rb") as file:
+            lines = [file.readline() for _ in range(len(_HEAD) + 1)]
+            file.seek(-3, 2)
+            whole = file.read() == b"\n}\n"
+        head = json.loads(b"".join(lines).rstrip(b",\n") + b"}") if whole else {}
+    except OSError as error:
+        if not path.is_file() or path.stat().st_size >= 3:
+            fields.unreadable(str(path), error)
+        head = {}
+    except ValueError:
+        head = {}
+    if isinstance(head, dict) and tuple(head) == _HEAD:
+        return _summary(head, str(path))
+    features = read(path)
+    return Summary(len(features), features.size_hw, dict(features.meta))
+
+
+def _summary(held: Any, name: str) -> Summary:
+    if not isinstance(held, dict):
+        raise fields.damaged(name, f"holds a {type(held).__name__}, expected an object")
+    fields.check_convention(held.get("convention"), name)
+    fields.require(["size_hw", "meta", "scores"], held, name)
+    if not isinstance(held["scores"], list) or not isinstance(held["meta"], dict):
+        raise fields.damaged(name, "scores must be a list and meta an object")
+    size_hw = fields.check_size(held["size_hw"], name)
+    return Summary(len(held["scores"]), size_hw, held["meta"])
+
+
+def _empty_length(held: dict[str, Any], name: str) -> int:
+    length = held.get(EMPTY_LENGTH, 0)
+    if not isinstance(length, int) or not 0 <= length <= MAX_LENGTH:
+        raise fields.damaged(name, f"{EMPTY_LENGTH} is {length!r}, expected 0..{MAX_LENGTH}")
+    return length
+
+
+def _vector(values: NDArray[np.float32], name: str) -> str:
+    if not np.isfinite(values).all():
+        raise FormatError(f"{name} hold NaN or infinity, which JSON cannot; save as .npz")
+    # NumPy prints a float32 with the fewest digits that identify it.
+    return f"[{', '.join(values.astype(np.float32).astype('U32').tolist())}]"
+
+
+def _table(rows: NDArray[np.float32], name: str) -> str:
+    return f"[{', '.join(_vector(row, name) for row in rows)}]"

@@ -1,0 +1,114 @@
+"""`tiepoint info` and `--version`: what is here and what would be used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import tiepoint
+from tiepoint import Detector, weights
+from tiepoint.cli import app
+
+
+def run(*arguments: str) -> Any:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def facts() -> Any:
+    return json.loads(run("info", "--json").stdout)
+
+
+def test_version_is_the_package_s() -> None:
+    assert run("--version").stdout == f"tiepoint {tiepoint.__version__}\n"
+
+
+def test_info_names_engines_devices_and_the_default() -> None:
+    said = facts()
+    assert said["tiepoint"] == tiepoint.__version__
+    assert said["engines"]["openvino"] == metadata.version("openvino")
+    detector = Detector()
+    chosen = {name: getattr(detector, name) for name in ("engine", "device", "precision")}
+    assert said["default"] == chosen
+    assert said["default"]["device"] in said["devices"]
+    assert "cpu" in said["devices"]
+
+
+def test_info_describes_each_bundled_checkpoint_as_it_is_loaded() -> None:
+    said = {entry["name"]: entry for entry in facts()["checkpoints"]}
+    assert list(said) == weights.bundled_checkpoints()
+    for name, entry in said.items():
+        checkpoint = weights.load_checkpoint(name)
+        file = weights.BUNDLED / name / weights.WEIGHTS_FILE
+        assert entry["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+        assert entry["encoder_hidden_sizes"] == list(checkpoint.network.encoder_hidden_sizes)
+        assert entry["descriptor_decoder_dim"] == checkpoint.network.descriptor_decoder_dim
+        assert entry["parameters"] == sum(t.size for t in checkpoint.tensors.values())
+    assert [name for name, entry in said.items() if entry["default"]] == [weights.DEFAULT]
+
+
+def test_the_bootstrap_is_marked_as_for_development() -> None:
+    assert "bootstrap, for development" in run("info").stdout
+
+
+def test_the_text_holds_the_same_facts() -> None:
+    text, said = run("info").stdout, facts()
+    for checkpoint in said["checkpoints"]:
+        assert checkpoint["sha256"] in text
+        assert f"{checkpoint['parameters']:,}" in text
+    assert re.search(rf"^tiepoint +{re.escape(tiepoint.__version__)}$", text, re.MULTILINE)
+    assert f"openvino {said['engines']['openvino']}" in text
+
+
+def test_an_absent_engine_is_said_to_be_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = metadata.version
+
+    def without_torch(name: str) -> str:
+        if name == "torch":
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(metadata, "version", without_torch)
+    assert facts()["engines"]["torch"] is None
+    assert "torch not installed" in run("info").stdout
+
+
+def test_a_damaged_checkpoint_is_named_and_the_rest_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled = tmp_path / "checkpoints"
+    shutil.copytree(weights.BUNDLED, bundled)
+    broken = bundled / weights.DEFAULT / weights.WEIGHTS_FILE
+    broken.write_bytes(broken.read_bytes()[:-1])
+    monkeypatch.setattr(weights, "BUNDLED", bundled)
+    result = run("info")
+    assert "SHA-256 is" in result.stdout
+    assert "engines" in result.stdout
+
+
+def test_info_imports_no_engine() -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom tiepoint.cli import app\n"
+        "assert CliRunner().invoke(app, ['info']).exit_code == 0\n"
+        "print(*sys.modules)"
+    )
+    source = str(Path(__file__).resolve().parents[2] / "src")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": source},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert not {"torch", "openvino"} & set(done.stdout.split())

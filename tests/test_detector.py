@@ -1,0 +1,247 @@
+"""The detector as users meet it: real photographs in, features out."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import tiepoint
+from conftest import random_checkpoint
+from tiepoint import detector as detector_module
+from tiepoint.detector import Detector
+from tiepoint.errors import ConfigError, ImageError
+from tiepoint.features import Features
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector(max_side=320, device="cpu")
+
+
+def same(a: Features, b: Features) -> bool:
+    arrays = ((a.xy, b.xy), (a.scores, b.scores), (a.descriptors, b.descriptors))
+    return a.size_hw == b.size_hw and all(np.array_equal(one, other) for one, other in arrays)
+
+
+def pair_up(a: Features, b: Features, radius_px: float = 1e-2) -> np.ndarray:
+    """Index pairs of keypoints that lie at the same place."""
+    distance = np.linalg.norm(a.xy[:, None] - b.xy[None], axis=2)
+    nearest = distance.argmin(axis=1)
+    close = distance[np.arange(len(a)), nearest] < radius_px
+    return np.stack([np.nonzero(close)[0], nearest[close]], axis=1)
+
+
+def test_a_photograph_gives_features_in_its_own_pixels(detector: Detector, photographs) -> None:
+    image = photographs[1]
+    features = detector(image)
+    assert len(features) > 50
+    assert features.size_hw == image.shape[:2]
+    assert features.xy.dtype == features.scores.dtype == features.descriptors.dtype == np.float32
+    assert features.descriptors.shape == (len(features), 128)
+    np.testing.assert_allclose(np.linalg.norm(features.descriptors, axis=1), 1, atol=1e-5)
+    assert (np.diff(features.scores) <= 0).all()
+    assert (features.xy >= 0).all() and (features.xy < np.array(image.shape[1::-1])).all()
+
+
+def test_corners_of_a_drawn_square_are_found_without_a_shift_to_any_side(detector: Detector) -> None:
+    image = np.full((240, 320), 40, np.uint8)
+    image[60:180, 100:260] = 220
+    features = detector(image, max_keypoints=4)
+    corners = np.array([[99.5, 59.5], [259.5, 59.5], [99.5, 179.5], [259.5, 179.5]])
+    distance = np.linalg.norm(features.xy[None] - corners[:, None], axis=2)
+    assert len(features) == 4 and distance.min(axis=1).max() < 1.5
+    # The weights may place a corner inside the square; the square as a whole must not move.
+    shift = features.xy[distance.argmin(axis=1)].mean(axis=0) - corners.mean(axis=0)
+    assert np.abs(shift).max() < 0.25
+
+
+def test_both_engines_find_the_same_keypoints(photographs) -> None:
+    pytest.importorskip("torch")
+    for image in photographs:
+        one, other = (Detector(engine=e, device="cpu")(image) for e in ("openvino", "torch"))
+        pairs = pair_up(one, other)
+        # A point may sit on the threshold or beside an equal rival: fewer than one in a thousand.
+        assert len(pairs) >= 0.999 * max(len(one), len(other))
+        i, j = pairs.T
+        np.testing.assert_allclose(one.scores[i], other.scores[j], atol=1e-5)
+        np.testing.assert_allclose(one.descriptors[i], other.descriptors[j], atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_a_list_of_different_sizes_gives_what_each_image_gives_alone(
+    engine: str, photographs, monkeypatch
+) -> None:
+    if engine == "torch":
+        pytest.importorskip("torch")
+    detector = Detector(engine=engine, device="cpu", max_side=256)
+    detector._network().batch_size = 3  # as on a GPU; four images make a full and a partial batch
+    images = [*photographs, photographs[0][:40, :333]]
+    for alone, together in zip(map(detector, images), detector(images), strict=True):
+        assert len(alone) == len(together)
+        np.testing.assert_allclose(alone.xy, together.xy, atol=1e-3)
+        np.testing.assert_allclose(alone.descriptors, together.descriptors, atol=1e-4)
+
+
+def test_path_bytes_pil_and_array_of_one_file_give_equal_features(
+    detector: Detector, photographs, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    path = tmp_path / "사진 one.jpg"
+    Image.fromarray(photographs[1]).save(path, quality=90)
+    with Image.open(path) as pil:
+        found = detector([path, str(path), path.read_bytes(), pil, np.asarray(pil)])
+    assert all(same(found[0], other) for other in found[1:])
+    assert found[0].meta["source"] == str(path)
+
+
+def test_coordinates_follow_the_image_when_it_is_brought_down(photographs) -> None:
+    """The same picture at twice the size gives the same points at twice the place."""
+    small = photographs[0][::1, ::1]
+    large = np.repeat(np.repeat(small, 2, axis=0), 2, axis=1)
+    detector = Detector(max_side=small.shape[0], device="cpu")
+    one, other = detector(small), detector(large)
+    assert len(one) == len(other)
+    np.testing.assert_allclose((one.xy + 0.5) * 2 - 0.5, other.xy, atol=1e-3)
+
+
+def test_native_size_and_never_enlarged(photographs) -> None:
+    image = photographs[1][:100, :150]
+    detector = Detector(device="cpu")
+    assert same(detector(image, max_side=None), detector(image, max_side=4000))
+
+
+def test_keypoints_reach_the_right_and_bottom_edge_of_an_odd_size() -> None:
+    rng = np.random.default_rng(0)
+    image = cv2.resize(rng.integers(0, 256, (31, 41), np.uint8), (413, 311), interpolation=0)
+    features = Detector(device="cpu", max_side=None, threshold=1e-4)(image)
+    assert 413 - 15 < features.xy[:, 0].max() < 413 - 4
+    assert 311 - 15 < features.xy[:, 1].max() < 311 - 4
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (1, 500), (7, 7), (3, 2000), (8, 8), (17, 9)])
+def test_tiny_and_extreme_images_give_features_or_none(detector: Detector, size_hw) -> None:
+    image = np.random.default_rng(0).integers(0, 256, size_hw, dtype=np.uint8)
+    features = detector(image)
+    assert features.size_hw == size_hw and features.xy.shape == (len(features), 2)
+
+
+def test_nothing_to_find_gives_empty_arrays_of_the_right_shape(detector: Detector) -> None:
+    features = detector(np.full((50, 60), 128, np.uint8))
+    assert features.xy.shape == (0, 2) and features.scores.shape == (0,)
+    assert features.descriptors.shape == (0, 128)
+    assert detector([]) == []
+
+
+def test_options_of_a_call_hold_for_that_call_only(detector: Detector, photographs) -> None:
+    before = detector(photographs[0])
+    assert len(detector(photographs[0], max_keypoints=7)) == 7
+    assert detector(photographs[0], descriptors=False).descriptors is None
+    assert len(detector(photographs[0], threshold=0.5)) < len(before)
+    assert len(detector(photographs[0], nms_radius=12)) < len(before)
+    assert same(detector(photographs[0]), before)
+
+
+def test_features_carry_where_they_come_from(detector: Detector, photographs) -> None:
+    meta = detector(photographs[0], max_keypoints=9).meta
+    assert meta["checkpoint"] == detector.checkpoint.name
+    assert meta["sha256"] == detector.checkpoint.sha256
+    assert meta["rules"] == "exact" and meta["precision"] == "f32"
+    assert meta["engine"] == "openvino" and meta["tiepoint_version"] == tiepoint.__version__
+    assert meta["settings"]["max_keypoints"] == 9 and meta["settings"]["max_side"] == 320
+    assert meta["source"] == "array" and meta["exif_orientation"] == 1
+    expected = detector.provenance(max_keypoints=9)
+    assert {k: v for k, v in meta.items() if k in expected} == expected
+
+
+def test_a_bad_item_in_a_list_is_named_by_its_index(detector: Detector, tmp_path: Path) -> None:
+    good, bad = np.zeros((20, 20), np.uint8), tmp_path / "missing.jpg"
+    with pytest.raises(ImageError, match=r"item 1 of 3.*missing\.jpg"):
+        detector([good, bad, good])
+
+
+def test_a_bad_item_can_be_skipped_and_leaves_none_in_its_place(detector: Detector) -> None:
+    good = np.zeros((20, 20), np.uint8)
+    found = detector([good, b"no image", good], on_error="skip")
+    assert [item is None for item in found] == [False, True, False]
+
+
+def test_a_single_bad_image_raises(detector: Detector) -> None:
+    with pytest.raises(ImageError):
+        detector(b"no image")
+
+
+def test_a_stream_keeps_order_and_reads_only_a_few_images_ahead(detector: Detector) -> None:
+    asked = []
+
+    def sources():
+        for number in range(100):
+            asked.append(number)
+            yield np.full((16, 16), number, np.uint8)
+
+    stream = detector.stream(sources())
+    for number, (source, features) in zip(range(5), stream, strict=False):
+        assert source[0, 0] == number and isinstance(features, Features)
+    assert len(asked) <= 5 + detector_module.READ_AHEAD + 1
+    stream.close()
+
+
+def test_a_stream_can_hand_over_the_error_itself(detector: Detector) -> None:
+    found = list(detector.stream([np.zeros((9, 9), np.uint8), b""], on_error="return"))
+    assert isinstance(found[0][1], Features) and isinstance(found[1][1], ImageError)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({"threshold": 2}, "threshold"), ({"max_side": 0}, "max_side"), ({"nms_radius": -1}, "nms"),
+     ({"max_keypoints": 0}, "max_keypoints")],
+)  # fmt: skip
+def test_nonsense_is_refused_at_birth_and_per_call(detector: Detector, options, named) -> None:
+    with pytest.raises(ConfigError, match=named):
+        Detector(**options)
+    with pytest.raises(ConfigError, match=named):
+        detector(np.zeros((9, 9), np.uint8), **options)
+
+
+def test_an_unknown_option_names_the_known_ones(detector: Detector) -> None:
+    with pytest.raises(ConfigError, match=r"max_kps.*max_keypoints"):
+        detector(np.zeros((9, 9), np.uint8), max_kps=3)
+    with pytest.raises(ConfigError, match="on_error"):
+        detector.stream([], on_error="ignore")
+
+
+def test_several_threads_share_one_detector(detector: Detector, photographs) -> None:
+    expected = [detector(image) for image in photographs]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            assert all(map(same, pool.map(detector, photographs), expected))
+    assert threading.active_count() < 20
+
+
+def test_a_detector_travels_through_pickle(detector: Detector, photographs) -> None:
+    again = pickle.loads(pickle.dumps(detector))
+    assert same(again(photographs[0]), detector(photographs[0]))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_detector_works_in_a_forked_child(detector: Detector, photographs) -> None:
+    expected = detector(photographs[0])
+    context = multiprocessing.get_context("fork")
+    with context.Pool(1) as pool:
+        child = pool.apply_async(detector, (photographs[0],)).get(timeout=60)
+    assert same(child, expected)
+
+
+def test_any_checkpoint_width_works(monkeypatch, photographs) -> None:
+    monkeypatch.setattr(detector_module, "load_checkpoint", lambda _: random_checkpoint(5))
+    features = Detector("whatever", device="cpu")(photographs[0])
+    assert len(features) > 0 and features.descriptors.shape[1] == 16
