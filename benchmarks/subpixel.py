@@ -38,10 +38,15 @@ def none(heatmap: Float32, rows: Whole, columns: Whole) -> Float32:
 
 
 def parabola(heatmap: Float32, rows: Whole, columns: Whole, log: bool) -> Float32:
-    """One parabola along each axis, through probabilities or their logarithms."""
-    if log:
-        return subpixel_shift(heatmap, rows, columns)
-    return subpixel_shift(np.exp(heatmap), rows, columns)  # its logarithm is the heat map itself
+    """One parabola along each axis, through three probabilities or their logarithms."""
+    v = window(heatmap, rows, columns, 1)  # N 3 3
+    v = np.log(np.maximum(v, 1e-12)) if log else v
+    shift = np.zeros((len(rows), 2), np.float32)
+    for axis, (before, after) in enumerate(((v[:, 1, 0], v[:, 1, 2]), (v[:, 0, 1], v[:, 2, 1]))):
+        bend = 2 * v[:, 1, 1] - before - after
+        good = bend > 0
+        shift[good, axis] = ((after - before)[good] / (2 * bend[good])).clip(-0.5, 0.5)
+    return shift
 
 
 def newton(heatmap: Float32, rows: Whole, columns: Whole) -> Float32:
@@ -68,6 +73,23 @@ def centroid(heatmap: Float32, rows: Whole, columns: Whole, radius: int) -> Floa
     return np.stack([x, y], axis=1).astype(np.float32)  # N 2
 
 
+def mean_shift(
+    heatmap: Float32, rows: Whole, columns: Whole, sigma: float, reach: int, rounds: int
+) -> Float32:
+    """The nearest peak of the heat map smoothed by a Gaussian (Comaniciu and Meer 2002)."""
+    mass = window(heatmap, rows, columns, reach).astype(np.float64)  # N s s
+    offsets = np.arange(-reach, reach + 1)
+    shift = np.zeros((len(rows), 2))
+    for _ in range(rounds):
+        near_x, near_y = np.exp(-((offsets - shift.T[:, :, None]) ** 2) / (2 * sigma**2))
+        weight = mass * near_y[:, :, None] * near_x[:, None, :]
+        total = weight.sum(axis=(1, 2))
+        x = (weight.sum(axis=1) * offsets).sum(axis=1) / total
+        y = (weight.sum(axis=2) * offsets).sum(axis=1) / total
+        shift = np.stack([x, y], axis=1)
+    return shift.astype(np.float32)
+
+
 def window(heatmap: Float32, rows: Whole, columns: Whole, radius: int) -> Float32:
     offsets = np.arange(-radius, radius + 1)
     padded = np.pad(heatmap, radius, mode="edge")
@@ -82,9 +104,12 @@ VARIANTS: dict[str, Refine] = {
     "parabola, p": partial(parabola, log=False),
     "parabola, log p": partial(parabola, log=True),
     "quadric 3x3, log p": newton,
-    "centroid 3x3": partial(centroid, radius=1),
     "centroid 5x5": partial(centroid, radius=2),
-    "centroid 7x7": partial(centroid, radius=3),
+    "centroid 7x7 (tiepoint)": subpixel_shift,
+    "centroid 9x9": partial(centroid, radius=4),
+    "mean shift 1, 7x7, 5": partial(mean_shift, sigma=1, reach=3, rounds=5),
+    "mean shift 1.5, 7x7, 5": partial(mean_shift, sigma=1.5, reach=3, rounds=5),
+    "mean shift 2, 9x9, 10": partial(mean_shift, sigma=2, reach=4, rounds=10),
 }
 
 
@@ -109,6 +134,13 @@ class Dense:
         return Features(xy, self.scores, described, self.placement.image_hw)
 
 
+def crowding(xy: Float32) -> float:
+    """Share of points with another within 2 px: points that a refinement drew together."""
+    apart = np.linalg.norm(xy[:, None] - xy[None], axis=2)  # N N
+    np.fill_diagonal(apart, np.inf)
+    return float((apart.min(axis=1, initial=np.inf) < 2).mean()) if len(xy) else 0.0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True)
@@ -119,11 +151,13 @@ def main() -> None:
     detector = Detector(options.checkpoint, device="cpu")
     distances: dict[str, list[float]] = {name: [] for name in VARIANTS}
     errors: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    crowded: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for pair in generated_pairs(list_photos(options.photos), options.count):
         loaded = pair.load(settings.long_side)
         a, b = (Dense(detector, image, settings.k) for image in (loaded.image_a, loaded.image_b))
         for name, refine in VARIANTS.items():
             one, other = a.features(refine), b.features(refine)
+            crowded[name].append(crowding(one.top(settings.k).xy))
             errors[name].append(measure(one, other, loaded, settings).error_px)
             best_one, best_other = one.top(settings.k), other.top(settings.k)
             i, j = match(best_one, best_other).pairs.T
@@ -131,15 +165,14 @@ def main() -> None:
             apart = np.linalg.norm(truth - best_other.xy[j], axis=1)
             distances[name] += apart[apart < settings.correct_px].tolist()
     print(f"{options.count} generated pairs, {settings.k} points, matches within 3 px of the truth")
-    print(f"{'refinement':20s} {'median px':>10s} {'rms px':>8s} {'H 1 px':>8s} {'H 3 px':>8s}")
+    print(f"{'refinement':26s}   median px   rms px   H 1 px   H 3 px  crowded")
     for name in VARIANTS:
         apart, error = np.array(distances[name]), np.array(errors[name])
         rms = np.sqrt((apart**2).mean())
         low, high = metrics.mean_interval(error <= 1)
-        print(
-            f"{name:20s} {np.median(apart):10.3f} {rms:8.3f} {np.mean(error <= 1):8.3f} "
-            f"{np.mean(error <= 3):8.3f}   (1 px: {low:.3f}..{high:.3f})"
-        )
+        figures = (np.median(apart), rms, np.mean(error <= 1), np.mean(error <= 3))
+        row = "".join(f"{figure:9.3f}" for figure in (*figures, np.mean(crowded[name])))
+        print(f"{name:26s}   {row}   (H 1 px: {low:.3f}..{high:.3f})")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import tiepoint
 from conftest import random_checkpoint
 from tiepoint import detector as detector_module
 from tiepoint.detector import Detector
-from tiepoint.errors import ConfigError, ImageError
+from tiepoint.errors import ConfigError, EngineError, ImageError
 from tiepoint.features import Features
 
 
@@ -51,7 +51,9 @@ def test_a_photograph_gives_features_in_its_own_pixels(detector: Detector, photo
     assert (features.xy >= 0).all() and (features.xy < np.array(image.shape[1::-1])).all()
 
 
-def test_corners_of_a_drawn_square_are_found_without_a_shift_to_any_side(detector: Detector) -> None:
+def test_corners_of_a_drawn_square_are_found_without_a_shift_to_any_side(
+    detector: Detector,
+) -> None:
     image = np.full((240, 320), 40, np.uint8)
     image[60:180, 100:260] = 220
     features = detector(image, max_keypoints=4)
@@ -197,6 +199,32 @@ def test_a_stream_keeps_order_and_reads_only_a_few_images_ahead(detector: Detect
 def test_a_stream_can_hand_over_the_error_itself(detector: Detector) -> None:
     found = list(detector.stream([np.zeros((9, 9), np.uint8), b""], on_error="return"))
     assert isinstance(found[0][1], Features) and isinstance(found[1][1], ImageError)
+
+
+class Overflowing:
+    """A runtime without memory for large images, as engines report it."""
+
+    def __init__(self, network) -> None:
+        self._network = network
+        self.batch_size = 3
+
+    def __call__(self, pixels, placements, descriptors):
+        if pixels.shape[0] > 1 or pixels.shape[2] > 100:
+            raise RuntimeError("bad allocation\nat some line")
+        return self._network(pixels, placements, descriptors)
+
+    def __getattr__(self, name):
+        return getattr(self._network, name)
+
+
+def test_running_out_of_memory_costs_the_large_image_only(photographs) -> None:
+    detector = Detector(device="cpu", max_side=None)
+    detector._runtime = Overflowing(detector._network())
+    small, large = photographs[0][:64, :64], photographs[0]
+    found = detector([small, large, small], on_error="skip")
+    assert [item is None for item in found] == [False, True, False]
+    with pytest.raises(EngineError, match=r"512x512 px.*bad allocation.*lower max_side"):
+        detector(large)
 
 
 @pytest.mark.parametrize(

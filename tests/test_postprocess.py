@@ -143,23 +143,32 @@ def test_refinement_equals_the_slow_twin() -> None:
     whole, _ = postprocess.select(heatmap, ALL)
     refined, _ = postprocess.select(heatmap, dataclasses.replace(ALL, subpixel=True))
     expected = [twins.subpixel(heatmap, int(x), int(y)) for x, y in whole]
-    np.testing.assert_allclose(refined, expected, atol=1e-4)
-    assert np.abs(refined - whole).max() <= 0.5
+    np.testing.assert_allclose(refined, expected, atol=1e-3)
+    assert np.abs(refined - whole).max() > 0.1
 
 
 @pytest.mark.parametrize("centre", [(12.0, 10.0), (12.3, 9.6), (11.51, 10.49)])
-def test_refinement_finds_the_centre_of_a_gaussian(centre: tuple[float, float]) -> None:
+@pytest.mark.parametrize("sigma", [0.6, 0.8])
+def test_refinement_finds_the_centre_of_a_blob(centre: tuple[float, float], sigma: float) -> None:
     y, x = np.mgrid[:24, :32]
-    blob = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / 2).astype(np.float32)
+    squared = (x - centre[0]) ** 2 + (y - centre[1]) ** 2
+    blob = np.exp(-squared / (2 * sigma**2)).astype(np.float32)
     xy, _ = postprocess.select(blob, DetectionConfig(0.5))
-    np.testing.assert_allclose(xy, [centre], atol=1e-4)
+    np.testing.assert_allclose(xy, [centre], atol=0.02)
 
 
-def test_refinement_at_the_edge_keeps_the_coordinate_that_has_no_neighbour() -> None:
+def test_refinement_leaves_a_lone_pixel_where_it_is_even_in_a_corner() -> None:
     heatmap = empty_map()
-    heatmap[0, 10:13] = 0.3, 0.5, 0.4
+    heatmap[0, 0] = heatmap[12, 20] = heatmap[23, 31] = 0.5
     xy, _ = postprocess.select(heatmap, dataclasses.replace(ALL, subpixel=True))
-    assert xy[0, 1] == 0 and 11 < xy[0, 0] < 11.5
+    assert xy.tolist() == [[0, 0], [20, 12], [31, 23]]
+
+
+def test_refinement_of_the_faintest_keypoint_is_finite() -> None:
+    heatmap = np.full((24, 32), 1e-38, np.float32)
+    heatmap[10, 10] = 2e-38
+    xy, _ = postprocess.select(heatmap, dataclasses.replace(ALL, subpixel=True))
+    assert len(xy) > 0 and np.isfinite(xy).all()
 
 
 @pytest.mark.parametrize("size_hw", [(8, 8), (8, 40), (40, 56)])

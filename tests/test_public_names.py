@@ -9,9 +9,9 @@ import pytest
 import tiepoint
 
 PLAIN = {
-    "CheckpointError", "ConfigError", "DetectionConfig", "Detector", "Features", "FormatError",
-    "ImageError", "Matches", "MissingExtraError", "NetworkConfig", "ProcessorConfig",
-    "TiepointError", "__version__", "load", "match", "plot", "save",
+    "CheckpointError", "ConfigError", "DetectionConfig", "Detector", "EngineError", "Features",
+    "FormatError", "ImageError", "Matches", "MissingExtraError", "NetworkConfig",
+    "ProcessorConfig", "TiepointError", "__version__", "load", "match", "plot", "save",
 }  # fmt: skip
 GUIDE = {
     "AutoImageProcessor", "SuperPointConfig", "SuperPointForKeypointDetection",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 
@@ -70,20 +68,14 @@ def select(
 
 
 def subpixel(heatmap: np.ndarray, x: int, y: int) -> tuple[float, float]:
-    """One keypoint's refined position."""
-
-    def shift(before: float, centre: float, after: float) -> float:
-        low, mid, high = (math.log(max(float(v), 1e-12)) for v in (before, centre, after))
-        bend = 2 * mid - low - high
-        return (high - low) / (2 * bend) if mid >= low and mid >= high and bend > 0 else 0.0
-
+    """One keypoint's refined position: the centre of mass of 7x7 values."""
     height, width = heatmap.shape
-    dx = dy = 0.0
-    if 0 < x < width - 1:
-        dx = shift(heatmap[y, x - 1], heatmap[y, x], heatmap[y, x + 1])
-    if 0 < y < height - 1:
-        dy = shift(heatmap[y - 1, x], heatmap[y, x], heatmap[y + 1, x])
-    return x + dx, y + dy
+    total = sum_x = sum_y = 0.0
+    for v in range(max(0, y - 3), min(height, y + 4)):
+        for u in range(max(0, x - 3), min(width, x + 4)):
+            weight = float(heatmap[v, u])
+            total, sum_x, sum_y = total + weight, sum_x + weight * u, sum_y + weight * v
+    return sum_x / total, sum_y / total
 
 
 def sample(dense: np.ndarray, x: float, y: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict, TypeGuard, TypeVar, Unpack, overload
 
 from tiepoint import __version__, processor, runtime
 from tiepoint.config import DetectionConfig, ProcessorConfig
-from tiepoint.errors import ConfigError, ImageError, TiepointError
+from tiepoint.errors import ConfigError, EngineError, ImageError, TiepointError
 from tiepoint.features import Features
 from tiepoint.image import SourceImage, read
 from tiepoint.weights import Checkpoint, load_checkpoint
@@ -43,7 +43,7 @@ class Detector:
     """Finds keypoints in images. Thread-safe, picklable, and usable after a fork.
 
     Args:
-        checkpoint: "default", a bundled name, or a folder with a checkpoint.
+        checkpoint: "default", a bundled name, a folder with a checkpoint, or a Hub id `org/name`.
         engine: "auto" takes the fastest here, or "openvino", "torch" (extra `torch`).
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto" and "f32" compute in float32; "bf16" where the processor has it.
@@ -211,8 +211,10 @@ class Detector:
     def provenance(self, **options: Unpack[Options]) -> dict[str, Any]:
         """The `meta` of features made with these options, without what an image adds."""
         pixels, detection = self._configs(options)
+        commit = self.checkpoint.revision
         return {
             "checkpoint": self.checkpoint.name,
+            **({} if commit is None else {"revision": commit}),
             "sha256": self.checkpoint.sha256,
             "rules": self.checkpoint.rules,
             "settings": {**asdict(pixels), **asdict(detection)},
@@ -226,9 +228,12 @@ class Detector:
         """file -> image was `read`; from here on: pixels -> network -> keypoints -> results."""
         pixel_config, detection = self._configs(options)
         network = self._network()
-        pixels, placements = processor.prepare([image.pixels for image in images], pixel_config)
-        maps = network(pixels, placements, detection.descriptors)
-        found = network.extract(maps, placements, detection, self.checkpoint.sampling)
+        try:
+            pixels, placements = processor.prepare([i.pixels for i in images], pixel_config)
+            maps = network(pixels, placements, detection.descriptors)
+            found = network.extract(maps, placements, detection, self.checkpoint.sampling)
+        except (MemoryError, RuntimeError) as error:  # RuntimeError: what engines raise
+            raise EngineError(_what_failed(images, pixel_config, error)) from error
         provenance = self.provenance(**options)
         return [
             Features(
@@ -266,12 +271,26 @@ class Detector:
         options: Options,
     ) -> Iterator[tuple[Any, Any]]:
         images = [image for _, image in group if isinstance(image, SourceImage)]
-        features = iter(self._detect(images, options) if images else [])
+        found = iter(self._attempt(images, options) if images else [])
         for source, image in group:
-            if isinstance(image, SourceImage):
-                yield source, next(features)
+            result = next(found) if isinstance(image, SourceImage) else image
+            if isinstance(result, Features) or on_error == "return":
+                yield source, result
+            elif on_error == "raise":
+                raise result
             else:
-                yield source, image if on_error == "return" else None
+                yield source, None
+
+    def _attempt(
+        self, images: Sequence[SourceImage], options: Options
+    ) -> list[Features | EngineError]:
+        """Detect in a batch; if that fails, in one image at a time."""
+        try:
+            return [*self._detect(images, options)]
+        except EngineError as error:
+            if len(images) == 1:
+                return [error]
+        return [found for image in images for found in self._attempt([image], options)]
 
     def _configs(self, options: Options) -> tuple[ProcessorConfig, DetectionConfig]:
         unknown = sorted(set(options) - set(Options.__annotations__))
@@ -313,6 +332,15 @@ class Detector:
             f"Detector({self.checkpoint.name!r}, engine={self.engine!r}, "
             f"device={self.device!r}, precision={self.precision!r})"
         )
+
+
+def _what_failed(images: Sequence[SourceImage], config: ProcessorConfig, error: Exception) -> str:
+    names = ", ".join(f"{i.name} ({i.size_hw[1]}x{i.size_hw[0]} px)" for i in images)
+    reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+    return (
+        f"{names}: the engine failed at max_side={config.max_side} ({reason[0]}); "
+        "if memory ran out, lower max_side"
+    )
 
 
 def _is_batch(source: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:

@@ -19,8 +19,16 @@ class ConfigError(TiepointError, ValueError):
     """A setting is out of range or unknown."""
 
 
+class EngineError(TiepointError):
+    """The engine failed on an image, most often for lack of memory."""
+
+
 class FormatError(TiepointError):
     """A features file could not be read or written, or its ending is unknown."""
+
+
+class TrainingError(TiepointError):
+    """A training run cannot start, cannot go on, or is not worth going on with."""
 
 
 class MissingExtraError(TiepointError, ImportError):

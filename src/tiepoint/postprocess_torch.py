@@ -17,7 +17,7 @@ from torch.nn import functional
 from tiepoint.config import CELL_PX, DescriptorSampling, DetectionConfig
 from tiepoint.geometry import Placement, SizeHW
 from tiepoint.maps import DenseMaps, Keypoints
-from tiepoint.postprocess import FLOOR, NMS_ROUNDS
+from tiepoint.postprocess import FLOOR, NMS_ROUNDS, SUBPIXEL_REACH_PX
 
 
 class FlatKeypoints(NamedTuple):
@@ -92,7 +92,7 @@ def select(heatmap: Tensor, sizes_hw: Sequence[SizeHW], config: DetectionConfig)
     image, rows, columns = image[best], rows[best], columns[best]
     xy = torch.stack([columns, rows], dim=1).float()  # M 2
     if config.subpixel:
-        xy = xy + subpixel_shift(heatmap, sizes[:, :, 0], image, rows, columns)
+        xy = xy + subpixel_shift(heatmap, image, rows, columns)
     return FlatKeypoints(image, xy, heatmap[image, rows, columns])
 
 
@@ -108,33 +108,26 @@ def suppress(heatmap: Tensor, radius: int) -> Tensor:
     return kept
 
 
-def subpixel_shift(
-    heatmap: Tensor, sizes: Tensor, image: Tensor, rows: Tensor, columns: Tensor
-) -> Tensor:
-    """Vertices of the parabolas through the log probabilities; see `postprocess.subpixel_shift`.
+def subpixel_shift(heatmap: Tensor, image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """From each pixel to the centre of mass around it; see `postprocess.subpixel_shift`.
 
     Args:
-        heatmap: B H W.
-        sizes: B 2 (height, width) of each image, px.
+        heatmap: B H W, 0 outside each image.
         image, rows, columns: M.
 
     Returns:
-        M 2 float32 (x, y), within -0.5..0.5 px.
+        M 2 float32 (x, y), px.
     """
-    floor = float(FLOOR)
-    centre = heatmap[image, rows, columns].clamp(min=floor).log()  # M
-    shifts = []
-    for dy, dx in ((0, 1), (1, 0)):
-        position, last = (columns, sizes[image, 1] - 1) if dx else (rows, sizes[image, 0] - 1)
-        interior = (position > 0) & (position < last)  # M
-        step_y, step_x = dy * interior, dx * interior
-        before = heatmap[image, rows - step_y, columns - step_x].clamp(min=floor).log()
-        after = heatmap[image, rows + step_y, columns + step_x].clamp(min=floor).log()
-        bend = 2 * centre - before - after
-        peak = interior & (centre >= before) & (centre >= after) & (bend > 0)
-        safe = torch.where(peak, bend, 1.0)  # keeps the gradient finite where it is not used
-        shifts.append(torch.where(peak, (after - before) / (2 * safe), 0.0))
-    return torch.stack(shifts, dim=1)  # M 2
+    reach = SUBPIXEL_REACH_PX
+    steps = torch.arange(-reach, reach + 1, device=heatmap.device)  # s
+    around = functional.pad(heatmap, (reach, reach, reach, reach))
+    y = rows[:, None, None] + reach + steps[:, None]  # M s 1
+    x = columns[:, None, None] + reach + steps  # M 1 s
+    peak = heatmap[image, rows, columns].clamp(min=float(FLOOR))[:, None, None]
+    mass = around[image[:, None, None], y, x] / peak  # M s s
+    offsets = steps.to(mass.dtype)
+    moments = torch.stack([mass.sum(dim=1) @ offsets, mass.sum(dim=2) @ offsets], dim=1)  # M 2
+    return moments / mass.sum(dim=(1, 2)).clamp(min=float(FLOOR))[:, None]  # M 2
 
 
 def sample_at(
