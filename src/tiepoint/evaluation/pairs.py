@@ -1,0 +1,233 @@
+"""Pairs of images with a known homography, read from folders, brought to evaluation size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint import image
+from tiepoint.errors import FormatError, TiepointError
+from tiepoint.geometry import Float, SizeHW, apply_homography, resize_homography
+from tiepoint.processor import resize, to_grey
+
+PAIRS_FILE = "pairs.txt"
+HPATCHES_GROUPS = {"i": "illumination", "v": "viewpoint"}
+
+Grey = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedPair:
+    """Two images at evaluation size, and the truth between them.
+
+    Attributes:
+        image_a, image_b: `H W` uint8, grey.
+        homography: 3x3 float64, x_B ~ H x_A in px of these two images.
+    """
+
+    image_a: Grey
+    image_b: Grey
+    homography: NDArray[np.float64]
+
+
+class Pair(Protocol):
+    """A pair that is loaded when its turn comes."""
+
+    @property
+    def group(self) -> str:
+        """Which row of the table it belongs to."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Unique in its group."""
+        ...
+
+    def load(self, long_side: int) -> LoadedPair:
+        """Read or draw the pair with its longer sides at most `long_side` px.
+
+        Raises:
+            TiepointError: It cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A pair, or a whole folder, that could not be read."""
+
+    group: str
+    name: str
+    message: str
+
+
+@dataclass(frozen=True, eq=False)
+class PairFiles:
+    """Two image files and x_B ~ H x_A in px of these files."""
+
+    group: str
+    name: str
+    path_a: Path
+    path_b: Path
+    homography: NDArray[np.float64]
+
+    def load(self, long_side: int) -> LoadedPair:
+        """See `Pair.load`."""
+        pixels_a, pixels_b = image.read(self.path_a).pixels, image.read(self.path_b).pixels
+        return at_evaluation_size(pixels_a, pixels_b, self.homography, long_side)
+
+
+def at_evaluation_size(
+    pixels_a: NDArray[Any], pixels_b: NDArray[Any], homography: NDArray[np.float64], long_side: int
+) -> LoadedPair:
+    """Grey, each image brought down to `long_side` once, the truth carried along exactly.
+
+    Args:
+        pixels_a, pixels_b: `H W` or `H W 3` RGB; uint8, uint16, or float32 in 0..1.
+        homography: 3x3, x_B ~ H x_A in px of these images.
+        long_side: px; smaller images keep their size.
+
+    Raises:
+        FormatError: The homography sends a corner of image A to infinity.
+    """
+    small_a, small_b = _grey_uint8(pixels_a, long_side), _grey_uint8(pixels_b, long_side)
+    a_hw, b_hw = _size_hw(pixels_a), _size_hw(pixels_b)
+    truth = resize_homography(homography, a_hw, _size_hw(small_a), b_hw, _size_hw(small_b))
+    return LoadedPair(small_a, small_b, _facing(truth, _size_hw(small_a)))
+
+
+def corners_xy(size_hw: SizeHW) -> NDArray[np.float64]:
+    """4 2: the centres of the four corner pixels."""
+    right, bottom = size_hw[1] - 1, size_hw[0] - 1
+    return np.array([[0, 0], [right, 0], [right, bottom], [0, bottom]], dtype=np.float64)
+
+
+def inside(xy: Float, size_hw: SizeHW) -> NDArray[np.bool_]:
+    """Which of N 2 points lie on the image, its outermost pixels' outer edges included."""
+    height, width = size_hw
+    x, y = xy[:, 0], xy[:, 1]
+    on_image: NDArray[np.bool_] = (
+        (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    )
+    return on_image
+
+
+def read_folders(folders: Sequence[Path]) -> tuple[list[PairFiles], list[Failure]]:
+    """The pairs of several folders, each its own group, in the order given.
+
+    Returns:
+        pairs: What can be evaluated.
+        failures: Lines and folders that could not be read.
+    """
+    pairs: list[PairFiles] = []
+    failures: list[Failure] = []
+    names = [folder.resolve().name for folder in folders]
+    for folder, name in zip(folders, names, strict=True):
+        group = name if names.count(name) == 1 else str(folder)
+        try:
+            found, broken = read_folder(folder, group)
+        except TiepointError as error:
+            found, broken = [], [Failure(group, "", str(error))]
+        pairs += found
+        failures += broken
+    return pairs, failures
+
+
+def read_folder(folder: Path, group: str) -> tuple[list[PairFiles], list[Failure]]:
+    """The pairs of one folder: a `pairs.txt`, or HPatches' `i_*` and `v_*` sequences.
+
+    `pairs.txt` holds a line `imgA imgB h11 h12 h13 h21 ... h33` per pair, paths relative to it;
+    empty lines and lines that start with `#` are passed over. An HPatches sequence holds
+    `1.ppm` to `6.ppm` and `H_1_2` to `H_1_6`; its groups are `<group>/illumination` and
+    `<group>/viewpoint`.
+
+    Raises:
+        FormatError: No such folder, neither layout, or no pairs.
+    """
+    if not folder.is_dir():
+        raise FormatError(f"{folder}: no such folder; expected one with {PAIRS_FILE} or HPatches")
+    listed = (folder / PAIRS_FILE).is_file()
+    items = list(_listed(folder, group) if listed else _hpatches(folder, group))
+    pairs = [item for item in items if isinstance(item, PairFiles)]
+    failures = [item for item in items if isinstance(item, Failure)]
+    if not pairs and not failures:
+        raise FormatError(
+            f"{folder}: no pairs; expected {PAIRS_FILE} with a line 'imgA imgB' and 9 numbers per "
+            "pair, or HPatches' folders i_* and v_* with H_1_2 ... in them"
+        )
+    return pairs, failures
+
+
+def _listed(folder: Path, group: str) -> Iterator[PairFiles | Failure]:
+    path = folder / PAIRS_FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if not fields or fields[0].startswith("#"):
+            continue
+        where = f"{path}, line {number}"
+        name = " ".join(fields[:2])
+        try:
+            if len(fields) != 11:
+                raise FormatError(
+                    f"{where}: {len(fields)} fields, expected 11: imgA imgB and the 9 numbers of "
+                    "the homography, row by row"
+                )
+            homography = _matrix(fields[2:], where)
+        except FormatError as error:
+            yield Failure(group, name, str(error))
+            continue
+        yield PairFiles(group, name, folder / fields[0], folder / fields[1], homography)
+
+
+def _hpatches(folder: Path, group: str) -> Iterator[PairFiles | Failure]:
+    for sequence in sorted(path for path in folder.glob("[iv]_*") if path.is_dir()):
+        subgroup = f"{group}/{HPATCHES_GROUPS[sequence.name[0]]}"
+        for path in sorted(sequence.glob("H_1_*"), key=lambda path: (len(path.name), path.name)):
+            other = path.name.removeprefix("H_1_")
+            name = f"{sequence.name} 1 {other}"
+            try:
+                homography = _matrix(path.read_text(encoding="utf-8").split(), str(path))
+            except (FormatError, OSError, UnicodeDecodeError) as error:
+                yield Failure(subgroup, name, f"{path}: {error}")
+                continue
+            images = sequence / "1.ppm", sequence / f"{other}.ppm"
+            yield PairFiles(subgroup, name, *images, homography)
+
+
+def _matrix(fields: Sequence[str], where: str) -> NDArray[np.float64]:
+    try:
+        numbers = np.array([float(field) for field in fields])
+    except ValueError as error:
+        raise FormatError(f"{where}: {error}, expected the 9 numbers of a homography") from error
+    if numbers.shape != (9,):
+        raise FormatError(f"{where}: {numbers.size} numbers, expected the 9 of a homography")
+    matrix = numbers.reshape(3, 3)
+    if not np.isfinite(matrix).all() or np.linalg.matrix_rank(matrix) < 3:
+        raise FormatError(f"{where}: the homography is not finite or cannot be inverted")
+    return matrix
+
+
+def _facing(homography: NDArray[np.float64], a_hw: SizeHW) -> NDArray[np.float64]:
+    """The homography with the sign by which image A lies before the camera, not behind it."""
+    for sign in (1.0, -1.0):
+        signed = sign * homography
+        if np.isfinite(apply_homography(signed, corners_xy(a_hw))).all():
+            return signed
+    raise FormatError("the true homography sends a corner of image A to infinity: wrong numbers?")
+
+
+def _grey_uint8(pixels: NDArray[Any], long_side: int) -> Grey:
+    return np.rint(to_grey(resize(pixels, long_side)) * 255).astype(np.uint8)  # H W
+
+
+def _size_hw(pixels: NDArray[Any]) -> SizeHW:
+    return pixels.shape[0], pixels.shape[1]

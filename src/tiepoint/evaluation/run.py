@@ -1,0 +1,145 @@
+"""Every method on every pair: load, detect, match, estimate, measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from tiepoint.errors import ConfigError, TiepointError
+from tiepoint.evaluation import metrics
+from tiepoint.evaluation.methods import Method
+from tiepoint.evaluation.pairs import Failure, LoadedPair, Pair
+from tiepoint.evaluation.settings import Settings
+from tiepoint.features import Features
+from tiepoint.matching import match
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One method's figures on one pair.
+
+    Attributes:
+        keypoints_a, keypoints_b: Points matched, at most k.
+        matches, correct: Mutual nearest neighbours, and those of them that are right.
+        repeatability: 0..1.
+        seed_errors_px: Mean corner error of each estimate; infinite where there is none.
+    """
+
+    keypoints_a: int
+    keypoints_b: int
+    matches: int
+    correct: int
+    repeatability: float
+    seed_errors_px: tuple[float, ...]
+
+    @property
+    def error_px(self) -> float:
+        """The median over the seeds."""
+        return float(np.median(self.seed_errors_px))
+
+    @property
+    def precision(self) -> float:
+        """Share of the matches that are right; 0 without matches."""
+        return self.correct / self.matches if self.matches else 0.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """Which method on which pair, and its figures."""
+
+    group: str
+    pair: str
+    method: str
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Records by pair, then by method, in the order given; and what could not be read."""
+
+    settings: Settings
+    methods: tuple[Method, ...]
+    records: tuple[Record, ...]
+    failures: tuple[Failure, ...]
+
+
+def evaluate(
+    pairs: Sequence[Pair],
+    methods: Sequence[Method],
+    settings: Settings,
+    *,
+    failures: Sequence[Failure] = (),
+    workers: int = 1,
+    on_pair: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Run every method on every pair. The result does not depend on the number of workers.
+
+    Args:
+        failures: What was lost while listing the pairs; kept in the result.
+        workers: Threads; each has one pair in memory.
+        on_pair: Called once per pair done, in order.
+
+    Raises:
+        ConfigError: No methods, two of one name, or fewer than one worker.
+    """
+    names = [method.name for method in methods]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"methods are {names}, expected at least one and no name twice")
+    if workers < 1:
+        raise ConfigError(f"workers is {workers}, expected at least 1")
+    records: list[Record] = []
+    lost = list(failures)
+    for outcome in _in_order(pairs, lambda pair: _pair(pair, methods, settings), workers):
+        if isinstance(outcome, Failure):
+            lost.append(outcome)
+        else:
+            records += outcome
+        on_pair()
+    return Evaluation(settings, tuple(methods), tuple(records), tuple(lost))
+
+
+def measure(a: Features, b: Features, pair: LoadedPair, settings: Settings) -> Measured:
+    """Compare the features of a pair of images with its truth."""
+    truth = pair.homography
+    best_a, best_b = a.top(settings.k), b.top(settings.k)
+    pairs = match(best_a, best_b).pairs  # M 2
+    xy_a, xy_b = best_a.xy[pairs[:, 0]], best_b.xy[pairs[:, 1]]  # M 2
+    estimates = [metrics.estimate_homography(xy_a, xy_b, seed) for seed in range(settings.seeds)]
+    return Measured(
+        keypoints_a=len(best_a),
+        keypoints_b=len(best_b),
+        matches=len(pairs),
+        correct=int(metrics.correct_matches(xy_a, xy_b, truth, settings.correct_px).sum()),
+        repeatability=metrics.repeatability(
+            a.xy, b.xy, truth, a.size_hw, b.size_hw, settings.k, settings.repeat_px
+        ),
+        seed_errors_px=tuple(metrics.corner_error(h, truth, a.size_hw) for h in estimates),
+    )
+
+
+def _pair(pair: Pair, methods: Sequence[Method], settings: Settings) -> list[Record] | Failure:
+    """All methods on one pair, or none: rows of the table stand for the same pairs."""
+    try:
+        loaded = pair.load(settings.long_side)
+        records = []
+        for method in methods:
+            a = method.detect(loaded.image_a, settings.k)
+            b = method.detect(loaded.image_b, settings.k)
+            measured = measure(a, b, loaded, settings)
+            records.append(Record(pair.group, pair.name, method.name, measured))
+    except TiepointError as error:
+        return Failure(pair.group, pair.name, str(error))
+    return records
+
+
+def _in_order(
+    pairs: Sequence[Pair], work: Callable[[Pair], list[Record] | Failure], workers: int
+) -> Iterator[list[Record] | Failure]:
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="tiepoint-evaluate") as pool:
+        try:
+            yield from pool.map(work, pairs)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,138 @@
+"""Mutual nearest neighbours."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tiepoint import matching
+from tiepoint.errors import ConfigError
+from tiepoint.features import Features
+from tiepoint.matching import match
+
+
+def features(descriptors: NDArray[np.float32] | None, count: int = 0, **meta: Any) -> Features:
+    n = count if descriptors is None else len(descriptors)
+    xy = np.zeros((n, 2), np.float32)
+    return Features(xy, np.linspace(1, 0, n, dtype=np.float32), descriptors, (10, 10), meta)
+
+
+def unit(count: int, length: int = 16, seed: int = 0) -> NDArray[np.float32]:
+    rows = np.random.default_rng(seed).standard_normal((count, length))
+    vectors: NDArray[np.float64] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return vectors.astype(np.float32)
+
+
+def slow_match(a: NDArray[np.float32], b: NDArray[np.float32]) -> list[tuple[int, int, float]]:
+    def cosine(i: int, j: int) -> np.float32:
+        return np.float32((a[i].astype(np.float64) * b[j].astype(np.float64)).sum())
+
+    found = []
+    for i in range(len(a)):
+        j = max(range(len(b)), key=lambda j, i=i: (cosine(i, j), -j))
+        if max(range(len(a)), key=lambda other, j=j: (cosine(other, j), -other)) == i:
+            found.append((i, j, float(cosine(i, j))))
+    return sorted(found, key=lambda row: (-row[2], row[0]))
+
+
+def assert_equals_slow_twin(a: NDArray[np.float32], b: NDArray[np.float32]) -> None:
+    result, expected = match(features(a), features(b)), slow_match(a, b)
+    assert result.pairs.tolist() == [[i, j] for i, j, _ in expected]
+    np.testing.assert_array_equal(result.scores, np.array([row[2] for row in expected], np.float32))
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (1, 30), (30, 1), (40, 55)])
+def test_matches_equal_the_slow_twin(counts: tuple[int, int]) -> None:
+    assert_equals_slow_twin(unit(counts[0], seed=1), unit(counts[1], seed=2))
+
+
+@pytest.mark.parametrize("block", [1, 7, 16])
+def test_the_block_size_changes_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = unit(33, seed=3), unit(47, seed=4)
+    whole = match(features(a), features(b))
+    monkeypatch.setattr(matching, "BLOCK", block)
+    assert_equals_slow_twin(a, b)
+    np.testing.assert_array_equal(match(features(a), features(b)).pairs, whole.pairs)
+
+
+@pytest.mark.parametrize("block", [3, 1024])
+def test_of_equal_descriptors_the_lower_index_wins(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "BLOCK", block)
+    kinds = unit(4, length=67, seed=5)
+    a, b = kinds[[2, 0, 2, 1, 0, 2, 1]], kinds[[1, 1, 0, 2, 2, 0, 3, 1]]
+    result = match(features(a), features(b))
+    assert sorted(map(tuple, result.pairs.tolist())) == [(0, 3), (1, 2), (3, 0)]
+    assert_equals_slow_twin(a, b)
+
+
+def test_equal_descriptors_tie_wherever_they_stand_in_a_large_set() -> None:
+    b = unit(3000, length=64, seed=6)
+    place = np.random.default_rng(7).permutation(3000)[:500]
+    b[place] = b[place.min()]
+    a = b[[place.min()]]
+    assert match(features(a), features(b)).pairs.tolist() == [[0, int(place.min())]]
+
+
+def test_swapping_the_images_swaps_the_pairs() -> None:
+    a, b = features(unit(60, seed=8)), features(unit(50, seed=9))
+    there, back = match(a, b).pairs, match(b, a).pairs
+    assert {tuple(p) for p in there} == {tuple(p[::-1]) for p in back}
+
+
+def test_a_shuffled_copy_is_matched_completely_with_cosine_one_best_first() -> None:
+    a = unit(200, length=32, seed=10)
+    order = np.random.default_rng(11).permutation(200)
+    result = match(features(a), features(a[order]))
+    assert len(result) == 200
+    assert (order[result.pairs[:, 1]] == result.pairs[:, 0]).all()
+    np.testing.assert_allclose(result.scores, 1, atol=1e-6)
+    assert (np.diff(result.scores) <= 0).all()
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (0, 5), (5, 0)])
+def test_no_keypoints_give_no_matches(counts: tuple[int, int]) -> None:
+    result = match(features(unit(counts[0])), features(unit(counts[1])))
+    assert result.pairs.shape == (0, 2)
+    assert result.pairs.dtype == np.int64
+    assert result.scores.shape == (0,)
+
+
+def test_missing_descriptors_are_named_with_their_image() -> None:
+    with pytest.raises(ConfigError, match="features B have no descriptors"):
+        match(features(unit(3)), features(None, count=3))
+
+
+def test_descriptors_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ConfigError, match="length 16 and features B of 8"):
+        match(features(unit(3)), features(unit(3, length=8)))
+
+
+@pytest.mark.parametrize("key", ["sha256", "rules"])
+def test_descriptors_of_other_weights_or_rules_are_refused(key: str) -> None:
+    a, b = unit(3), unit(4)
+    with pytest.raises(ConfigError, match=f"{key} one and features B two"):
+        match(features(a, **{key: "one"}), features(b, **{key: "two"}))
+    assert len(match(features(a, **{key: "one"}), features(b, **{key: "one"}))) > 0
+    assert len(match(features(a, **{key: "one"}), features(b))) > 0  # made by hand: unknown
+
+
+def test_descriptors_that_are_not_finite_are_refused() -> None:
+    bad = unit(3)
+    bad[1, 2] = np.nan
+    with pytest.raises(ConfigError, match="features A have descriptors with NaN"):
+        match(features(bad), features(unit(3)))
+
+
+def test_memory_stays_far_below_the_whole_similarity_matrix() -> None:
+    a, b = features(unit(9000, length=8, seed=12)), features(unit(9000, length=8, seed=13))
+    tracemalloc.start()
+    match(a, b)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60e6  # the matrix has 324 MB
