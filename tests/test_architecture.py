@@ -18,7 +18,17 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"processor", "postprocess", "postprocess_torch", "runtime"}),
     frozenset(
-        {"detector", "superpoint", "image_processing", "compat", "outputs", "pretrained", "convert"}
+        {
+            "detector",
+            "superpoint",
+            "image_processing",
+            "compat",
+            "outputs",
+            "pretrained",
+            "fitting",
+            "superpoint_config",
+            "convert",
+        }
     ),
     frozenset({"matching", "registration", "plotting", "formats", "export"}),
     frozenset({"training", "evaluation", "batch", "viewer"}),
@@ -28,7 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
 
 TORCH_USERS = frozenset(
     {"network", "postprocess_torch", "runtime.torch", "superpoint", "image_processing", "compat",
-     "outputs", "convert", "export", "training"}
+     "outputs", "convert", "export", "training", "cli.train", "cli.adapt"}
 )  # fmt: skip
 
 LONGEST_FILE_LINES, LONGEST_FUNCTION_LINES = 400, 60

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tiepoint.batch import FolderLayout, Input, Record, SingleFile, Unreadable, expand, run, worker
+from tiepoint.batch import layout as layout_module
 from tiepoint.errors import FormatError, ImageError
 from tiepoint.features import Features
 from tiepoint.formats import FORMATS, load, save
@@ -378,7 +379,7 @@ def test_a_folder_that_holds_images_and_results_can_be_given_again(here: Path) -
 def test_a_full_disk_stops_the_run(here: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     for number in range(3):
         put(here / "photos" / f"{number}.png")
-    monkeypatch.setattr(worker, "save", fail_after(1, code))
+    monkeypatch.setattr(layout_module, "save", fail_after(1, code))
     fake: Any = FakeDetector()
     records = run(expand(["photos"]), fake, FolderLayout(here / "out", ".npz"))
     assert next(records).status == "done"

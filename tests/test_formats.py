@@ -200,10 +200,10 @@ def test_nan_does_not_fit_json_and_does_fit_npz(tmp_path: Path) -> None:
     assert_equal(load(tmp_path / "x.npz"), features)
 
 
-@pytest.mark.parametrize("name", ["features.foo", "features", "features.h5", ".npz"])
+@pytest.mark.parametrize("name", ["features.foo", "features", "features.hdf", ".npz"])
 def test_an_unknown_ending_names_the_known_ones(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    words = r"the ending picks the format, one of \.npz, \.json, \.csv"
+    words = r"the ending picks the format, one of \.npz, \.json, \.csv, \.h5"
     with pytest.raises(FormatError, match=words):
         save(make(), path)
     with pytest.raises(FormatError, match=words):

@@ -20,7 +20,8 @@ GUIDE = {
 
 
 def test_the_public_names_are_these() -> None:
-    assert set(tiepoint.__all__) == PLAIN | GUIDE
+    assert set(tiepoint.__all__) == PLAIN
+    assert set(tiepoint._HOME) | {"__version__"} == PLAIN | GUIDE
 
 
 @pytest.mark.parametrize("name", sorted(PLAIN))
@@ -29,6 +30,12 @@ def test_every_name_loads_and_says_what_it_is_for(name: str) -> None:
     if name != "__version__":
         assert (value.__doc__ or "").strip()
     assert name in dir(tiepoint)
+
+
+def test_a_star_import_brings_every_name_that_needs_no_torch() -> None:
+    names: dict[str, object] = {}
+    exec("from tiepoint import *", names)
+    assert set(names) - {"__builtins__"} == PLAIN
 
 
 @pytest.mark.parametrize("name", sorted(GUIDE))

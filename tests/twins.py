@@ -41,10 +41,13 @@ def suppress(heatmap: np.ndarray, radius: int) -> np.ndarray:
     if radius == 0:
         return np.ones(heatmap.shape, dtype=bool)
     kept = maxima(heatmap, radius)
-    covered = np.zeros_like(kept)
-    for y, x in zip(*np.nonzero(kept), strict=True):
-        covered[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1] = True
-    return kept | (maxima(np.where(covered, 0, heatmap), radius) & ~covered)
+    for _ in range(2):
+        covered = np.zeros_like(kept)
+        for y, x in zip(*np.nonzero(kept), strict=True):
+            rows = slice(max(0, y - radius), y + radius + 1)
+            covered[rows, max(0, x - radius) : x + radius + 1] = True
+        kept |= maxima(np.where(covered, 0, heatmap), radius) & ~covered
+    return kept
 
 
 def select(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tiepoint.detector import Detector as Detector
     from tiepoint.errors import CheckpointError as CheckpointError
     from tiepoint.errors import ConfigError as ConfigError
+    from tiepoint.errors import EngineError as EngineError
     from tiepoint.errors import FormatError as FormatError
     from tiepoint.errors import ImageError as ImageError
     from tiepoint.errors import MissingExtraError as MissingExtraError
@@ -27,16 +28,25 @@ if TYPE_CHECKING:
     from tiepoint.features import Matches as Matches
     from tiepoint.formats import load as load
     from tiepoint.formats import save as save
+    from tiepoint.image_processing import AutoImageProcessor as AutoImageProcessor
+    from tiepoint.image_processing import SuperPointImageProcessor as SuperPointImageProcessor
     from tiepoint.matching import match as match
     from tiepoint.plotting import plot as plot
+    from tiepoint.superpoint import SuperPointConfig as SuperPointConfig
+    from tiepoint.superpoint import SuperPointForKeypointDetection as SuperPointForKeypointDetection
+    from tiepoint.superpoint import (
+        SuperPointKeypointDescriptionOutput as SuperPointKeypointDescriptionOutput,
+    )
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "AutoImageProcessor": "image_processing",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "DetectionConfig": "config",
     "Detector": "detector",
+    "EngineError": "errors",
     "Features": "features",
     "FormatError": "errors",
     "ImageError": "errors",
@@ -44,6 +54,10 @@ _HOME = {
     "MissingExtraError": "errors",
     "NetworkConfig": "config",
     "ProcessorConfig": "config",
+    "SuperPointConfig": "superpoint",
+    "SuperPointForKeypointDetection": "superpoint",
+    "SuperPointImageProcessor": "image_processing",
+    "SuperPointKeypointDescriptionOutput": "superpoint",
     "TiepointError": "errors",
     "load": "formats",
     "match": "matching",
@@ -51,16 +65,33 @@ _HOME = {
     "save": "formats",
 }
 
-__all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604 - all are strings
+_NEEDS_TORCH = ("superpoint", "image_processing")
+
+# A star import must work without torch, so it leaves the guide's names out.
+__all__ = [  # noqa: PLE0604 - all are strings
+    *sorted(name for name, home in _HOME.items() if home not in _NEEDS_TORCH),
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'tiepoint' has no attribute {name!r}")
+    if _HOME[name] in _NEEDS_TORCH:
+        _require_torch(name)
     value = getattr(import_module(f"tiepoint.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOME})
+
+
+def _require_torch(name: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        from tiepoint.errors import MissingExtraError
+
+        raise MissingExtraError(f"tiepoint.{name}", "torch")

@@ -96,7 +96,7 @@ class Matches:
         return f"Matches({len(self)} pairs)"
 
 
-SOURCE_KEYS = ("source", "exif_orientation", "engine", "device", "tiepoint_version")
+SOURCE_KEYS = ("source", "exif_orientation", "engine", "device", "tiepoint_version", "revision")
 """Entries of `meta` that may differ between files made with the same settings."""
 
 

@@ -27,14 +27,24 @@ class SuperPoint(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.config = config
+        self.network_config = config
         for layer in config.layers():
             _add_by_path(self, layer.name, _convolution(layer))
 
     def forward(
         self, pixels: Tensor, inside: Tensor | None = None, descriptors: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """Run the network.
+        """Run the network; see `dense`."""
+        return self.dense(pixels, inside, descriptors)
+
+    def dense(
+        self,
+        pixels: Tensor,
+        inside: Tensor | None = None,
+        descriptors: bool = True,
+        hidden_states: list[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Pixels to dense maps: everything that needs no decision, so it compiles as one graph.
 
         Args:
             pixels: B 1 H W in 0..1; H and W multiples of 8.
@@ -42,26 +52,35 @@ class SuperPoint(nn.Module):
                 of pixels; None when all cells belong to the images. With it, what lies in the
                 padding changes nothing inside.
             descriptors: False skips the descriptor head.
+            hidden_states: A list that receives the output of each encoder block.
 
         Returns:
             logits: B 65 h w.
             descriptors: B D h w, not of unit length, or None.
         """
-        encoded = self.encode(pixels, inside)  # B C h w
-        logits = self.head(encoded, self.config.keypoint_layers())  # B 65 h w
+        config = self.network_config
+        encoded = self.encode(pixels, inside, hidden_states)  # B C h w
+        logits = self.head(encoded, config.keypoint_layers())  # B 65 h w
         if not descriptors:
             return logits, None
-        return logits, self.head(encoded, self.config.descriptor_layers())  # B D h w
+        return logits, self.head(encoded, config.descriptor_layers())  # B D h w
 
-    def encode(self, pixels: Tensor, inside: Tensor | None = None) -> Tensor:
-        """B 1 H W -> B C h w."""
+    def encode(
+        self,
+        pixels: Tensor,
+        inside: Tensor | None = None,
+        hidden_states: list[Tensor] | None = None,
+    ) -> Tensor:
+        """B 1 H W -> B C h w; see `dense`."""
         features = pixels if inside is None else pixels * _at_size(inside, pixels)
-        for layer in self.config.encoder_layers():
+        for layer in self.network_config.encoder_layers():
             features = self._convolve(layer, features)
             if inside is not None:
                 features = features * _at_size(inside, features)
             if layer.pool:
                 features = functional.max_pool2d(features, 2)
+            if hidden_states is not None and layer.name.endswith("conv_b"):  # a block ends here
+                hidden_states.append(features)
         return features
 
     def head(self, encoded: Tensor, layers: Iterable[Layer]) -> Tensor:

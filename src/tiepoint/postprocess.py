@@ -17,8 +17,8 @@ from tiepoint.maps import DenseMaps, Keypoints
 
 Float32 = NDArray[np.float32]
 
-NMS_ROUNDS = 2
-"""Maxima, then maxima of what they left over: as many as SuperPoint's own max-pooling form."""
+NMS_ROUNDS = 3
+"""Maxima, then twice the maxima of what is left over, as in SuperPoint's published code."""
 
 SUBPIXEL_REACH_PX = 3
 """The refinement looks so far around a pixel: less than the usual NMS radius of 4."""

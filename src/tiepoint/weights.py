@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from tiepoint.config import DescriptorSampling, DetectionConfig, NetworkConfig
 from tiepoint.errors import CheckpointError, ConfigError
+from tiepoint.hub import CONFIG_FILE, WEIGHTS_FILE, Token, fetch, is_id, stated_sha256
 
 BUNDLED = Path(__file__).parent / "checkpoints"
 DEFAULT = "bootstrap"
-CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE = "config.json", "model.safetensors", "manifest.json"
+MANIFEST_FILE = "manifest.json"
 RULES_VERSION = 1
 
 Rules = Literal["exact", "transformers"]
@@ -43,6 +44,7 @@ class Checkpoint:
         rules: "exact", or "transformers" for a checkpoint that does not say it follows ours.
         tensors: Name -> float32 array, exactly the ones that `network` names.
         note: One line for `tiepoint info`; empty for a user's own.
+        revision: The commit of a checkpoint from the Hub, if known.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Checkpoint:
     rules: Rules
     tensors: Tensors
     note: str = ""
+    revision: str | None = None
 
     @property
     def sampling(self) -> DescriptorSampling:
@@ -65,46 +68,93 @@ def bundled_checkpoints() -> list[str]:
     return sorted(names, key=lambda name: (name != DEFAULT, name))
 
 
-def load_checkpoint(checkpoint: str | Path = "default") -> Checkpoint:
+def load_checkpoint(
+    checkpoint: str | Path = "default",
+    *,
+    revision: str | None = None,
+    token: Token = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
-        checkpoint: "default", a bundled name, or a folder with `config.json` and
-            `model.safetensors`.
+        checkpoint: "default", a bundled name, a folder with `config.json` and
+            `model.safetensors`, or a Hub id `org/name`. A folder that exists wins over a Hub id
+            of the same text.
+        revision: Of a Hub id: branch, tag or commit; None takes `main`.
+        token: Of a Hub id: for private and gated repositories.
+        cache_dir: Of a Hub id: None takes huggingface_hub's own.
+        local_files_only: Of a Hub id: ask the cache alone.
 
     Raises:
-        CheckpointError: Nothing of that name, a damaged file, or tensors that do not fit.
+        CheckpointError: Nothing of that name, a damaged file, or tensors that do not fit; for a
+            Hub id also no permission or no connection.
     """
     name = DEFAULT if checkpoint == "default" else str(checkpoint)
-    folder = locate(name)
+    folder, commit = _find(checkpoint, revision, token, cache_dir, local_files_only)
     config = read_json(folder / CONFIG_FILE)
     rules = rules_of(config, folder / CONFIG_FILE)
     network = network_config(config, folder / CONFIG_FILE)
     data = _read_bytes(folder / WEIGHTS_FILE)
     sha256 = hashlib.sha256(data).hexdigest()
+    _check_cached(folder / WEIGHTS_FILE, sha256)
     note = _check_manifest(folder, sha256)
     tensors = decode_tensors(data, folder / WEIGHTS_FILE)
     check_tensors(tensors, network, folder / WEIGHTS_FILE)
     detection = detection_config(config, folder / CONFIG_FILE)
-    return Checkpoint(name, sha256, network, detection, rules, tensors, note)
+    return Checkpoint(name, sha256, network, detection, rules, tensors, note, commit)
 
 
-def locate(checkpoint: str | Path) -> Path:
-    """The folder of a checkpoint: "default", a bundled name, or the folder itself.
+def locate(
+    checkpoint: str | Path,
+    *,
+    revision: str | None = None,
+    token: Token = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder of a checkpoint, after it was downloaded if need be.
+
+    Args:
+        checkpoint: As for `load_checkpoint`, and so the others.
 
     Raises:
-        CheckpointError: Nothing of that name.
+        CheckpointError: Nothing of that name; for a Hub id also no permission or no connection.
     """
+    return _find(checkpoint, revision, token, cache_dir, local_files_only)[0]
+
+
+def _find(
+    checkpoint: str | Path,
+    revision: str | None,
+    token: Token,
+    cache_dir: str | Path | None,
+    local_files_only: bool,
+) -> tuple[Path, str | None]:
+    """The folder, and the commit of a checkpoint from the Hub."""
     name = DEFAULT if checkpoint == "default" else str(checkpoint)
-    if name in bundled_checkpoints():
-        return BUNDLED / name
-    folder = Path(checkpoint)
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"checkpoint {name!r}: neither a bundled name ({', '.join(bundled_checkpoints())}) "
-            f"nor a folder; give a folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}"
+    folder = BUNDLED / name if name in bundled_checkpoints() else Path(checkpoint)
+    if folder.is_dir():
+        if revision not in (None, "main"):
+            raise CheckpointError(
+                f"checkpoint {name!r}: revision {revision!r} can be given for a Hub id only; "
+                f"this is the folder {folder}"
+            )
+        return folder, None
+    if isinstance(checkpoint, str) and is_id(checkpoint):
+        fetched = fetch(
+            checkpoint,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
         )
-    return folder
+        return fetched.folder, fetched.revision
+    raise CheckpointError(
+        f"checkpoint {name!r}: neither a bundled name ({', '.join(bundled_checkpoints())}) nor a "
+        f"folder nor a Hub id (org/name); give a folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}"
+    )
 
 
 def network_config(config: Mapping[str, Any], path: Path) -> NetworkConfig:
@@ -217,6 +267,16 @@ def _to_float32(name: str, entry: Mapping[str, Any], path: Path) -> NDArray[np.f
         return wide.view(np.float32).reshape(shape)
     stored = np.frombuffer(data, dtype=f"<f{_BYTES_PER_VALUE[dtype]}")
     return stored.astype(np.float32).reshape(shape)
+
+
+def _check_cached(path: Path, sha256: str) -> None:
+    """Hold a file of the Hub's cache against the checksum that it is filed under."""
+    stated = stated_sha256(path)
+    if stated not in (None, sha256):
+        raise CheckpointError(
+            f"{path}: SHA-256 is {sha256}, the Hub says {stated}: the file in the cache is "
+            f"damaged; delete {path.resolve()} and load again"
+        )
 
 
 def _check_manifest(folder: Path, sha256: str) -> str:

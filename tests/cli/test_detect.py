@@ -150,7 +150,7 @@ def test_the_options_reach_the_detector(here: Path) -> None:
         ([], "Missing argument"),
         (["x.png", "--foo"], "--foo"),
         (["x.png", "--format", "h5"], "h5"),
-        (["x.png", "-o", "x.h5"], "the ending picks the format, one of .npz, .json, .csv"),
+        (["x.png", "-o", "x.hdf5"], "the ending picks the format, one of .npz, .json, .csv"),
         (["x.png", "-o", "x.npz", "--format", "csv"], "drop one"),
         (["x.png", "x.png", "y.png", "-o", "x.npz"], "several"),
         (["x.png", "-o", "x.png"], "is a file"),

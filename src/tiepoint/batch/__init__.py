@@ -12,6 +12,7 @@ from tiepoint.batch.inputs import Unreadable as Unreadable
 from tiepoint.batch.inputs import expand as expand
 from tiepoint.batch.layout import FolderLayout as FolderLayout
 from tiepoint.batch.layout import Layout as Layout
+from tiepoint.batch.layout import OneFileForAll as OneFileForAll
 from tiepoint.batch.layout import SingleFile as SingleFile
 from tiepoint.batch.layout import Target as Target
 from tiepoint.batch.worker import Record as Record

@@ -14,7 +14,7 @@ from tiepoint.batch.inputs import Input, Unreadable
 from tiepoint.batch.layout import Layout, Target
 from tiepoint.errors import FormatError, TiepointError
 from tiepoint.features import Features, different_settings
-from tiepoint.formats import Summary, as_json, load, save, summarise
+from tiepoint.formats import Summary, as_json
 
 if TYPE_CHECKING:
     from tiepoint.detector import Detector, Options
@@ -88,7 +88,8 @@ def run(
         A record per input, in order.
 
     Raises:
-        FormatError: The disk is full or read-only: going on would be of no use.
+        FormatError: The disk is full or read-only: going on would be of no use; or the one file
+            for all inputs cannot be written.
     """
     chosen: Options = {} if options is None else options
     wanted: dict[str, Any] = as_json(detector.provenance(**chosen))
@@ -99,6 +100,7 @@ def run(
     ]:
         yield from _carry_out(plans, detector, chosen)
         size = min(2 * size, GROUP)
+    layout.finish()
 
 
 def _plan(
@@ -111,11 +113,11 @@ def _plan(
     try:
         if overwrite:
             return task
-        if not target.features.exists():
+        if not target.exists():
             _refuse_foreign(target.overlay)
             return task
-        stored = summarise(target.features)
-        _refuse_other_settings(target.features, stored.meta, wanted)
+        stored = target.summarise()
+        _refuse_other_settings(target.label, stored.meta, wanted)
         _refuse_other_image(target.features, stored.meta.get("source"), item.source)
         if target.overlay is not None and not target.overlay.exists():
             return _Task(item.source, target, stored)
@@ -152,7 +154,7 @@ def _finish(task: _Task, result: Features | TiepointError, milliseconds: float) 
     found = Summary(len(result), result.size_hw, dict(result.meta))
     try:
         _make_folder(task.target.features.parent)
-        save(result, task.target.features)
+        task.target.save(result)
         _draw(task, result)
     except TiepointError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_DISK:
@@ -164,7 +166,7 @@ def _finish(task: _Task, result: Features | TiepointError, milliseconds: float) 
 def _finish_stored(task: _Task) -> Record:
     """Draw the overlay of features that an earlier run wrote."""
     try:
-        features = load(task.target.features)
+        features = task.target.load()
         _draw(task, features)
     except TiepointError as error:
         return _record(task, "failed", task.stored, error=error)
@@ -193,14 +195,14 @@ def _refuse_foreign(overlay: Path | None) -> None:
 
 
 def _refuse_other_settings(
-    path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]
+    label: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> None:
     names = different_settings(stored, wanted)
     if names:
         differences = ", ".join(
             f"{name} {_entry(stored, name)!r} instead of {_entry(wanted, name)!r}" for name in names
         )
-        raise FormatError(f"{path}: was made with other settings: {differences}")
+        raise FormatError(f"{label}: was made with other settings: {differences}")
 
 
 def _refuse_other_image(path: Path, stored: object, source: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from itertools import chain, islice
 from pathlib import Path
@@ -23,7 +24,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 DEFAULT_OUT = Path("tiepoint-out")
 DEFAULT_ENDING = ".npz"
 OTHER_FILE_ENDINGS = frozenset(
-    {".db", ".h5", ".hdf5", ".mat", ".npy", ".pkl", ".pt", ".txt", ".xml", ".yaml", ".yml"}
+    {".db", ".hdf5", ".mat", ".npy", ".pkl", ".pt", ".txt", ".xml", ".yaml", ".yml"}
 )
 """A name that ends so is surely meant to be a file: a folder of that name would surprise."""
 
@@ -49,7 +50,10 @@ Inputs = Annotated[
 Out = Annotated[
     Path,
     typer.Option(
-        "--out", "-o", help="Folder for the results, or a .npz, .json, .csv file for one image."
+        "--out",
+        "-o",
+        help="Folder for the results; or a .npz, .json, .csv file for one image, "
+        "or a .h5 file for all of them.",
     ),
 ]
 Format = Annotated[
@@ -63,6 +67,9 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace results that are already there.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON object per image, for machines.")]
+Half = Annotated[
+    bool, typer.Option("--half", help="In a .h5 file: descriptors as float16, half the size.")
+]
 NoDescriptors = Annotated[bool, typer.Option("--no-descriptors", help="Positions and scores only.")]
 
 
@@ -83,8 +90,9 @@ def detect(
     threshold: options.Threshold = None,
     nms_radius: options.NmsRadius = None,
     no_descriptors: NoDescriptors = False,
+    half: Half = False,
 ) -> None:
-    """Find keypoints in images and write a features file for each.
+    """Find keypoints in images and write a features file for each, or one .h5 file for all.
 
     Results that are there already, made with the same settings, are left as they are, so a
     stopped run can be started again. Exit status: 0 all done, 1 some images failed, 2 wrong
@@ -92,6 +100,7 @@ def detect(
     """
     side = options.parse_max_side(max_side)
     ending = _ending(out, features_format)
+    _check_h5(ending, plot=plot, half=half)
     found = _found(inputs, out)
     from tiepoint.batch import run
     from tiepoint.cli.report import Report
@@ -108,19 +117,21 @@ def detect(
         nms_radius=nms_radius,
         descriptors=not no_descriptors and ending != ".csv",  # which holds none
     )
-    layout = _layout(out, ending, plot=plot)
-    with Report(as_json=as_json, count=lambda: _count(inputs)) as report:
+    with (
+        _layout(out, ending, plot=plot, half=half) as layout,
+        Report(as_json=as_json, count=lambda: _count(inputs)) as report,
+    ):
         report.follow(run(found, detector, layout, overwrite=overwrite))
     raise typer.Exit(report.exit_code)
 
 
 def _ending(out: Path, features_format: FeaturesFormat | None) -> str:
     """The ending of the features files; raises for an OUT and a format that do not fit."""
-    from tiepoint.formats import FORMATS
+    from tiepoint.formats import ALL_FORMATS
 
     ending = out.suffix.lower()
     wanted = None if features_format is None else f".{features_format}"
-    if ending in FORMATS:
+    if ending in ALL_FORMATS:
         if wanted not in (None, ending):
             raise ConfigError(f"-o {out} is a {ending} file, --format says {wanted}: drop one")
         if out.is_dir():
@@ -128,14 +139,25 @@ def _ending(out: Path, features_format: FeaturesFormat | None) -> str:
         return ending
     if ending in OTHER_FILE_ENDINGS:
         raise ConfigError(
-            f"-o {out}: the ending picks the format, one of {', '.join(FORMATS)}; "
+            f"-o {out}: the ending picks the format, one of {', '.join(ALL_FORMATS)}; "
             "a folder for results needs a name without an ending"
         )
     if out.exists() and not out.is_dir():
         raise ConfigError(
-            f"-o {out} is a file; name a folder, or a file that ends in one of {', '.join(FORMATS)}"
+            f"-o {out} is a file; name a folder, or a file that ends in one of "
+            f"{', '.join(ALL_FORMATS)}"
         )
     return wanted or DEFAULT_ENDING
+
+
+def _check_h5(ending: str, *, plot: bool, half: bool) -> None:
+    """Raise for options that a .h5 file, or only a .h5 file, cannot have."""
+    from tiepoint.formats import FORMATS
+
+    if plot and ending not in FORMATS:
+        raise ConfigError(f"--plot: a {ending} file holds no pictures; give -o a folder")
+    if half and ending in FORMATS:
+        raise ConfigError(f"--half: {ending} files hold float32; give -o a .h5 file, or drop it")
 
 
 def _found(inputs: list[str], out: Path) -> Iterator[Input | Unreadable]:
@@ -155,9 +177,11 @@ def _found(inputs: list[str], out: Path) -> Iterator[Input | Unreadable]:
     return chain(first, found)
 
 
-def _layout(out: Path, ending: str, *, plot: bool) -> Layout:
+@contextmanager
+def _layout(out: Path, ending: str, *, plot: bool, half: bool) -> Iterator[Layout]:
     """Where results go; makes that folder, so that a wrong one shows before any work."""
-    from tiepoint.batch import FolderLayout, SingleFile
+    from tiepoint.batch import FolderLayout, OneFileForAll, SingleFile
+    from tiepoint.formats import FORMATS, H5Writer
 
     single = out.suffix.lower() == ending
     folder = out.parent if single else out
@@ -169,7 +193,14 @@ def _layout(out: Path, ending: str, *, plot: bool) -> Layout:
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise FormatError(f"-o {out}: {folder} cannot be written to; choose another folder")
-    return SingleFile(out, plot) if single else FolderLayout(out, ending, plot)
+    if ending in FORMATS:
+        yield SingleFile(out, plot) if single else FolderLayout(out, ending, plot)
+        return
+    writer = H5Writer(out, half=half)
+    try:
+        yield OneFileForAll(writer)
+    finally:
+        writer.suspend()  # an interrupted run goes on from its journal
 
 
 def _lines_of_stdin() -> Iterator[str]:

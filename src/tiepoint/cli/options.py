@@ -15,7 +15,10 @@ AUTO = "auto"
 MAX_SIDE = NATIVE if ProcessorConfig.max_side is None else str(ProcessorConfig.max_side)
 
 Checkpoint = Annotated[
-    str, typer.Option("--checkpoint", "-c", help="A bundled name, or a checkpoint's folder.")
+    str,
+    typer.Option(
+        "--checkpoint", "-c", help="A bundled name, a checkpoint's folder, or a Hub id org/name."
+    ),
 ]
 Engine = Annotated[str, typer.Option(help="auto, openvino or torch.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]

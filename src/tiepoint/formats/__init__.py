@@ -9,9 +9,12 @@ from typing import Protocol
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
 from tiepoint.files import write_bytes
-from tiepoint.formats import csv_text, json_text, npz
+from tiepoint.formats import csv_text, h5, json_text, npz
 from tiepoint.formats.fields import Summary as Summary
 from tiepoint.formats.fields import as_json as as_json
+from tiepoint.formats.h5 import H5Features as H5Features
+from tiepoint.formats.h5 import read_h5 as read_h5
+from tiepoint.formats.h5_writer import H5Writer as H5Writer
 
 
 class Format(Protocol):
@@ -23,6 +26,9 @@ class Format(Protocol):
 
 
 FORMATS: dict[str, Format] = {".npz": npz, ".json": json_text, ".csv": csv_text}
+"""Formats of one file per image, by ending."""
+ALL_FORMATS: dict[str, Format] = {**FORMATS, h5.ENDING: h5}
+"""Those, and .h5, whose files hold one image or many: `H5Writer` and `read_h5`."""
 
 
 def save(features: Features, path: str | PathLike[str]) -> None:
@@ -30,11 +36,12 @@ def save(features: Features, path: str | PathLike[str]) -> None:
 
     Args:
         features: Of one image.
-        path: Ends in .npz, .json or .csv; CSV holds x, y and score, no descriptors.
+        path: Ends in .npz, .json, .csv or .h5; CSV holds x, y and score, no descriptors.
 
     Raises:
         FormatError: An unknown ending, values the format cannot hold, or the file cannot be
             written.
+        MissingExtraError: .h5 needs the extra `hdf5`.
     """
     write_bytes(path, format_of(path).encode(features))
 
@@ -46,7 +53,9 @@ def load(path: str | PathLike[str]) -> Features:
         Features; tuples in `meta` come back as lists, and from CSV there are no descriptors.
 
     Raises:
-        FormatError: An unknown ending, no such file, or a damaged or foreign one.
+        FormatError: An unknown ending, no such file, a damaged or foreign one, or an .h5 file of
+            several images.
+        MissingExtraError: .h5 needs the extra `hdf5`.
     """
     return format_of(path).read(Path(path))
 
@@ -67,6 +76,6 @@ def format_of(path: str | PathLike[str]) -> Format:
         FormatError: An ending that is none of them.
     """
     ending = Path(path).suffix.lower()
-    if ending not in FORMATS:
-        raise FormatError(f"{path}: the ending picks the format, one of {', '.join(FORMATS)}")
-    return FORMATS[ending]
+    if ending not in ALL_FORMATS:
+        raise FormatError(f"{path}: the ending picks the format, one of {', '.join(ALL_FORMATS)}")
+    return ALL_FORMATS[ending]

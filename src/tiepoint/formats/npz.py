@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -39,11 +39,16 @@ def encode(features: Features) -> bytes:
 
 def read(path: Path) -> Features:
     """Features from a file."""
-    with _opened(path) as arrays:
-        summary = _summary(arrays, str(path))
-        fields.require(["xy", "scores"], arrays, str(path))
+    return decode(path, str(path))
+
+
+def decode(source: Path | BinaryIO, name: str) -> Features:
+    """Features from a file or from the bytes of one; `name` is the file's, for errors."""
+    with _opened(source, name) as arrays:
+        summary = _summary(arrays, name)
+        fields.require(["xy", "scores"], arrays, name)
         return fields.features_from(
-            str(path),
+            name,
             xy=arrays["xy"],
             scores=arrays["scores"],
             descriptors=arrays.get("descriptors"),
@@ -54,7 +59,7 @@ def read(path: Path) -> Features:
 
 def summarise(path: Path) -> Summary:
     """The head of a file, without its coordinates and descriptors."""
-    with _opened(path) as arrays:
+    with _opened(path, str(path)) as arrays:
         return _summary(arrays, str(path))
 
 
@@ -69,15 +74,15 @@ def _summary(arrays: Any, name: str) -> Summary:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(source: Path | BinaryIO, name: str) -> Iterator[Any]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(source, allow_pickle=False) as arrays:
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise ValueError("one bare array")
             yield arrays
     except FormatError:
         raise
     except _BROKEN as error:
-        raise fields.damaged(str(path), str(error)) from error
+        raise fields.damaged(name, str(error)) from error
     except OSError as error:
-        fields.unreadable(str(path), error)
+        fields.unreadable(name, error)

@@ -1,0 +1,102 @@
+"""Saving and publishing, as the guide's model, config and processor share them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from tiepoint.errors import FormatError
+from tiepoint.files import write_bytes
+from tiepoint.hub import Token, push
+from tiepoint.weights import RULES_VERSION, locate
+
+EXACT: Mapping[str, Any] = MappingProxyType({"version": RULES_VERSION, "rules": "exact"})
+"""The key "tiepoint" of a config that follows the exact rules."""
+
+
+def locate_checkpoint(
+    name_or_path: str | PathLike[str] | None,
+    *,
+    revision: str | None,
+    token: Token,
+    cache_dir: str | PathLike[str] | None,
+    local_files_only: bool,
+) -> Path:
+    """The folder of a checkpoint; None is the bundled default. See `weights.locate`."""
+    return locate(
+        as_checkpoint(name_or_path),
+        revision=revision,
+        token=token,
+        cache_dir=None if cache_dir is None else Path(cache_dir),
+        local_files_only=local_files_only,
+    )
+
+
+def as_checkpoint(name_or_path: str | PathLike[str] | None) -> str | Path:
+    """What the functions of `weights` call a checkpoint; only text can be a Hub id."""
+    if name_or_path is None:
+        return "default"
+    return name_or_path if isinstance(name_or_path, str) else Path(name_or_path)
+
+
+def make_folder(folder: str | PathLike[str]) -> Path:
+    """Create a folder to save into.
+
+    Raises:
+        FormatError: It cannot be created.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FormatError(
+            f"{path}: cannot be made a folder ({error.strerror}); choose another place"
+        ) from error
+    return path
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a config file, keys sorted.
+
+    Raises:
+        FormatError: It cannot be written, or a value is none of JSON's.
+    """
+    try:
+        text = json.dumps(dict(values), indent=2, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"{path}: a setting cannot be written as JSON ({error})") from error
+    write_bytes(path, f"{text}\n".encode())
+
+
+def push_saved(
+    save: Callable[[Path], None],
+    repo_id: str,
+    *,
+    commit_message: str | None,
+    private: bool | None,
+    token: Token,
+    revision: str | None,
+) -> str:
+    """Save into a temporary folder and upload what lies there; see `hub.push`.
+
+    Args:
+        save: Writes the files into the folder it is given.
+
+    Returns:
+        The commit's address.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder))
+        return push(
+            folder,
+            repo_id,
+            token=token,
+            private=private,
+            revision=revision,
+            commit_message=commit_message,
+        )
