@@ -16,24 +16,17 @@ PHOTOGRAPHS = ("camera.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcy
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("demo-out"))
-    output: Path = parser.parse_args().output
+    output: Path = parser.parse_args().output.resolve()
 
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
-    photographs = [str(folder / name) for name in PHOTOGRAPHS]
-    command = [
-        sys.executable,
-        "-m",
-        "tiepoint",
-        "detect",
-        *photographs,
-        "-o",
-        str(output),
-        "--plot",
-    ]
-    print("tiepoint detect", *PHOTOGRAPHS, "-o", output, "--plot", flush=True)
-    return subprocess.call([*command, "--overwrite"])
+    arguments = ["detect", *PHOTOGRAPHS, "-o", str(output), "--plot"]
+    print("tiepoint", *arguments, flush=True)
+    command = [sys.executable, "-m", "tiepoint", *arguments, "--overwrite"]
+    status = subprocess.call(command, cwd=folder)
+    print(f"Pictures (.png) and features (.npz) of each photograph are in {output}")
+    return status
 
 
 if __name__ == "__main__":
