@@ -169,7 +169,7 @@ def main() -> None:
     for name in VARIANTS:
         apart, error = np.array(distances[name]), np.array(errors[name])
         rms = np.sqrt((apart**2).mean())
-        low, high = metrics.mean_interval(error <= 1)
+        low, high = metrics.mean_interval((error <= 1).astype(float))
         figures = (np.median(apart), rms, np.mean(error <= 1), np.mean(error <= 3))
         row = "".join(f"{figure:9.3f}" for figure in (*figures, np.mean(crowded[name])))
         print(f"{name:26s}   {row}   (H 1 px: {low:.3f}..{high:.3f})")
