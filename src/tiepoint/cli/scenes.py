@@ -1,0 +1,77 @@
+"""`tiepoint scenes`: what the network would be trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tiepoint.errors import ConfigError
+from tiepoint.training.settings import DataConfig
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+_SIZE = "x".join(map(str, DataConfig().size_hw))
+_COLUMNS = {
+    "slope": "slope",
+    "kurtosis": "kurtosis",
+    "empty": "empty cells",
+    "peaks": "peaks/100 cells",
+    "contrast": "contrast",
+    "spread": "spread",
+    "corners_per_100_cells": "corners/100",
+    "ignored_cells": "ignored cells",
+    "common_view": "common view",
+}
+
+
+@app.command()
+def scenes(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for sheets and report.")],
+    photos: Annotated[
+        list[Path] | None,
+        typer.Option("--photos", help="Folder of photographs to compare with; may be repeated."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other scenes.")] = 0,
+    count: Annotated[int, typer.Option("--count", min=1, help="Pairs per kind.")] = 16,
+    size: Annotated[
+        str, typer.Option("--size", help="Height x width of a view in px, multiples of 8.")
+    ] = _SIZE,
+) -> None:
+    """Draw sample training pairs with their labels, and say what they look like in numbers.
+
+    Each kind of scene gets a sheet: green rings are corners to be found, blue areas are left out
+    of the loss, yellow numbers stand at the same places of both views. report.json holds the
+    figures that are printed: 10, 50 and 90 % quantiles over the views.
+    """
+    from tiepoint.training.samples import write_samples
+
+    config = DataConfig(size_hw=_size_hw(size), photos=tuple(map(str, photos or ())))
+    report = write_samples(output, config, seed, count)
+    typer.echo(_table(report))
+    typer.echo(f"sheets and report.json lie in {output}")
+
+
+def _size_hw(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"--size is {text!r}, expected height x width in px, such as {_SIZE}")
+    return int(parts[0]), int(parts[1])
+
+
+def _table(report: dict[str, Any]) -> str:
+    """One line per statistic, one column per kind."""
+    kinds = [name for name, found in report.items() if isinstance(found, dict)]
+    wide = max(19, *(len(kind) + 2 for kind in kinds))  # quantiles take up to 17
+    lines = [f"{'10 / 50 / 90 %':<18}" + "".join(f"{kind:>{wide}}" for kind in kinds)]
+    for name, title in _COLUMNS.items():
+        cells = [_quantiles(report[kind].get(name)) for kind in kinds]
+        lines.append(f"{title:<18}" + "".join(f"{cell:>{wide}}" for cell in cells))
+    flat = report["generated"]["in_cell_of_flat"]
+    lines.append(f"corners per place of a cell: {flat[0]:.2f}..{flat[1]:.2f} of flat")
+    return "\n".join(lines)
+
+
+def _quantiles(values: list[float] | None) -> str:
+    return " ".join(f"{value:.3g}" for value in values) if values else "-"

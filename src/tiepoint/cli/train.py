@@ -1,0 +1,182 @@
+"""`tiepoint train`: arguments of the command line -> a training run."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tiepoint.cli import exit_codes, options
+from tiepoint.errors import ConfigError, MissingExtraError
+from tiepoint.training.presets import PRESETS
+from tiepoint.training.settings import DataConfig
+
+if TYPE_CHECKING:
+    from tiepoint.training.command import Result
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+DEFAULT_PRESET = "cpu"
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # numbers from glibc's malloc.h
+STOPPED: dict[int, int] = {
+    signal.SIGINT: exit_codes.INTERRUPTED,
+    signal.SIGTERM: exit_codes.TERMINATED,
+}
+"""Exit status by the number of the signal that stopped a run."""
+
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder of the run: state, log, checkpoint.")
+]
+Photos = Annotated[
+    list[Path],
+    typer.Option(
+        help="Folder with photographs to train on as well; a fifth of them, by name, is held out "
+        "for the benchmark. Repeat it for more."
+    ),
+]
+PresetName = Annotated[str, typer.Option("--preset", help=f"{', '.join(PRESETS)}.")]
+Resume = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder.")
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(help="Budget in all; the schedule fits itself into it. Else the preset's.", min=0),
+]
+Steps = Annotated[int | None, typer.Option(help="Budget in steps instead of minutes.", min=1)]
+Seed = Annotated[int, typer.Option(help="Another seed: other weights, other scenes.", min=0)]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Processes that draw scenes; else all cores but one.", min=0),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="Threads that train on a CPU; else what the workers leave.", min=1),
+]
+Compile = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile",
+        help="Run the network through torch.compile. Else it is done on a CPU with a C++ compiler "
+        "for budgets from 10 minutes on: it waits a minute per stage, then trains faster.",
+    ),
+]
+COMPILE_FROM_MINUTES = 10.0
+
+
+@app.command()
+def train(
+    out: Out = None,
+    photos: Photos = [],  # noqa: B006 - typer copies it
+    preset: PresetName = DEFAULT_PRESET,
+    device: options.Device = options.AUTO,
+    resume: Resume = None,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    seed: Seed = 0,
+    workers: Workers = None,
+    threads: Threads = None,
+    compile_network: Compile = None,
+) -> None:
+    """Train a network from generated scenes, and photographs if there are any.
+
+    Writes state.pt (every minute, and when stopped), log.jsonl, curves.png and the folder
+    checkpoint, which every other command takes as --checkpoint. A stopped run goes on with
+    --resume. Exit status: 0 done, 1 the run was hopeless, 2 wrong arguments, 130 or 143 stopped
+    by a signal.
+    """
+    if (out is None) == (resume is None):
+        raise ConfigError("give either -o for a new run or --resume for one that was stopped")
+    if preset not in PRESETS:
+        raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+    drawing = default_workers() if workers is None else workers
+    command = prepare(threads, drawing)
+    if resume is not None:
+        finish(
+            lambda: command.resume(
+                resume, minutes=minutes, workers=drawing, device=device,
+                compiled=compiles(compile_network, minutes or COMPILE_FROM_MINUTES),
+                benchmark_photos=photos or None, say=typer.echo,
+            )
+        )  # fmt: skip
+    if out is not None:
+        chosen = command.with_budget(PRESETS[preset], minutes, steps)
+        data = DataConfig(photos=tuple(str(folder) for folder in photos))
+        finish(
+            lambda: command.train(
+                chosen, data, out, seed=seed, workers=drawing, device=device,
+                compiled=compiles(compile_network, chosen.minutes),
+                benchmark_photos=photos, say=typer.echo,
+            )
+        )  # fmt: skip
+
+
+def prepare(threads: int | None, workers: int) -> ModuleType:
+    """Load what trains, and set torch up as suits a process that does nothing else.
+
+    Threads and workers together take every core once: torch's threads wait for one another in
+    every layer, so one thread without a core of its own slows all of them down several times.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("Training", "torch")
+    import torch
+
+    from tiepoint.training import command
+
+    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) - workers))
+    _keep_memory()
+    torch.backends.cudnn.benchmark = True  # the sizes of a stage never change
+    return command
+
+
+def _keep_memory() -> None:
+    """Have the C library keep freed memory for the next step, where it is glibc.
+
+    Else every large tensor is fetched from the system and given back, page by page: a fifth of
+    the time of a step on a CPU.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28)):
+            mallopt(option, value)
+
+
+def compiles(wanted: bool | None, minutes: float | None) -> bool:
+    """Whether to compile: as wanted, else on a CPU where a budget of so many minutes repays it."""
+    if wanted is not None:
+        return wanted
+    import torch
+
+    able = any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+    long = minutes is not None and minutes >= COMPILE_FROM_MINUTES
+    return able and long and not torch.cuda.is_available()
+
+
+def default_workers() -> int:
+    """All cores but one, which trains."""
+    return max(1, (os.cpu_count() or 1) - 1)
+
+
+def finish(run: Callable[[], Result]) -> None:
+    """Run to the end and leave with the exit status that says how it ended."""
+    from tiepoint.training.trainer import HopelessError
+
+    try:
+        result = run()
+    except HopelessError as error:
+        typer.echo(f"tiepoint: {error}", err=True)
+        raise typer.Exit(exit_codes.FAILED) from error
+    typer.echo(f"checkpoint: {result.checkpoint}")
+    if result.signal is not None:
+        typer.echo(f"stopped; go on with: tiepoint train --resume {result.checkpoint.parent}")
+        raise typer.Exit(STOPPED[result.signal])

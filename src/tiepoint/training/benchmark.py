@@ -1,0 +1,67 @@
+"""A held-out benchmark while training: generated pairs of photographs that are not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tiepoint.errors import FormatError
+from tiepoint.evaluation.generated import generated_pairs, list_photos
+from tiepoint.evaluation.methods import checkpoint_methods, method
+from tiepoint.evaluation.pairs import Pair
+from tiepoint.evaluation.report import rows
+from tiepoint.evaluation.run import evaluate
+from tiepoint.evaluation.settings import Settings
+
+SETTINGS = Settings(k=500, long_side=480, seeds=1)
+"""Smaller than `tiepoint evaluate`'s: these figures compare the states of one run."""
+
+YARDSTICKS = ("sift", "orb")
+SEED = 7
+"""Not the seed of `tiepoint evaluate generated`, whose pairs are kept for the final figures."""
+
+WITHIN_PX = 3.0
+
+
+class Benchmark:
+    """Pairs, and what SIFT and ORB reach on them, computed once.
+
+    Args:
+        folders: With photographs; only their development part is used.
+        count: Pairs.
+    """
+
+    def __init__(self, folders: Sequence[Path], count: int) -> None:
+        photos: list[Path] = []
+        for folder in folders:
+            try:
+                photos += list_photos(folder, "development")
+            except FormatError:  # a folder may have no such part
+                continue
+        self.pairs: Sequence[Pair] = generated_pairs(photos, count, SEED) if photos else ()
+        self._yardsticks: dict[str, dict[str, float]] = {}
+
+    def measure(self, checkpoint: Path) -> dict[str, dict[str, float]]:
+        """Name of the method -> its figures; the checkpoint's own stand under `tiepoint`.
+
+        Returns:
+            Empty without pairs. `within_3px`, `repeatability` and `precision` are in 0..1.
+        """
+        if not self.pairs:
+            return {}
+        if not self._yardsticks:
+            self._yardsticks = self._figures([method(name) for name in YARDSTICKS])
+        [own] = self._figures(checkpoint_methods([str(checkpoint)])).values()
+        return {"tiepoint": own, **self._yardsticks}
+
+    def _figures(self, methods: Sequence[object]) -> dict[str, dict[str, float]]:
+        found = rows(evaluate(self.pairs, methods, SETTINGS))  # type: ignore[arg-type]
+        all_pairs: dict[str, dict[str, float]] = {}
+        for row in found:
+            if row.method not in all_pairs:  # the first row of a method stands for all groups
+                all_pairs[row.method] = {
+                    "within_3px": round(row.within[WITHIN_PX].mean, 4),
+                    "repeatability": round(row.repeatability.mean, 4),
+                    "precision": round(row.precision.mean, 4),
+                }
+        return all_pairs

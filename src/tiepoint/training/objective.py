@@ -1,0 +1,116 @@
+"""One batch -> the loss to minimise, and the figures that tell how training goes."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tiepoint.postprocess_torch import cells_to_heatmap, sample_at
+from tiepoint.training.batch import Batch
+from tiepoint.training.losses import (
+    DescriptorLoss,
+    descriptor_loss,
+    detector_loss,
+    repeatability_loss,
+    soft_labels,
+)
+from tiepoint.training.network import TrainableSuperPoint
+from tiepoint.training.presets import Stage
+from tiepoint.training.sampling import choose_points, label_itself
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """Attributes:
+    loss: What is minimised.
+    figures: Name -> scalar, without gradients.
+    """
+
+    loss: Tensor
+    figures: dict[str, Tensor]
+
+
+def objective(
+    network: nn.Module,
+    average: TrainableSuperPoint,
+    batch: Batch,
+    stage: Stage,
+    points: int,
+    generator: torch.Generator,
+    precision: AbstractContextManager[object],
+) -> Objective:
+    """Losses of a batch, as a stage weighs them.
+
+    Args:
+        network: Trained, a `TrainableSuperPoint` or the same compiled; in training mode.
+        average: Its running average, in evaluation mode: labels images that have no labels.
+        points: Wanted of each pair by the descriptor loss.
+        precision: Autocast, entered for the convolutions only.
+    """
+    with precision:
+        if stage.self_labels and not bool(batch.labelled.all()):
+            batch = _label_itself(average, batch)
+        pixels = batch.pixels.contiguous(memory_format=torch.channels_last)
+        logits, dense = network(pixels, descriptors=stage.descriptor_weight > 0)
+    logits = logits.float()  # 2P 65 h w
+    found = _detector(logits, batch)
+    loss, figures = found.loss, found.figures
+    if stage.repeat_weight > 0:
+        first, second = logits.chunk(2)
+        there, back = batch.flow.chunk(2)
+        repeat = (
+            repeatability_loss(first, second, there, stage.point_cost)
+            + repeatability_loss(second, first, back, stage.point_cost)
+        ) / 2
+        loss = loss + stage.repeat_weight * repeat
+        figures["repeat"] = repeat.detach()
+    if dense is not None:
+        matched = _descriptors(logits, dense, batch, stage.temperature, points, generator)
+        loss = loss + stage.descriptor_weight * matched.loss
+        figures["descriptor"] = matched.loss.detach()
+        figures["accuracy"] = matched.accuracy
+        figures["positive"] = matched.positive
+        figures["hardest_negative"] = matched.hardest_negative
+    return Objective(loss, figures)
+
+
+def _detector(logits: Tensor, batch: Batch) -> Objective:
+    labels = soft_labels(batch.corner_image, batch.corner_xy, len(logits), batch.size_hw)
+    known = batch.labelled
+    if not bool(known.all()):
+        logits, labels = logits[known], labels[known]
+    found = detector_loss(logits, labels, batch.ignore[known])
+    figures = {
+        "detector": found.loss.detach(),
+        "cross_entropy": found.cross_entropy,
+        "blind": found.blind,
+    }
+    return Objective(found.loss, figures)
+
+
+def _label_itself(average: TrainableSuperPoint, batch: Batch) -> Batch:
+    with torch.no_grad():
+        unknown = batch.pixels[~batch.labelled].contiguous(memory_format=torch.channels_last)
+        logits, _ = average(unknown, descriptors=False)
+        return label_itself(batch, logits.float())
+
+
+def _descriptors(
+    logits: Tensor,
+    dense: Tensor,
+    batch: Batch,
+    temperature: float,
+    points: int,
+    generator: torch.Generator,
+) -> DescriptorLoss:
+    with torch.no_grad():
+        chosen = choose_points(batch, cells_to_heatmap(logits), points, generator)
+    h, w = dense.shape[2:]
+    cells_hw = torch.tensor([[h, w]], device=dense.device).expand(len(dense), 2)  # 2P 2
+    image = torch.cat([chosen.pair, chosen.pair + batch.pairs])  # 2M
+    xy = torch.cat([chosen.xy_a, chosen.xy_b])  # 2M 2
+    a, b = sample_at(dense, image, xy, cells_hw).chunk(2)  # M D each
+    return descriptor_loss(a, b, chosen.pair, chosen.xy_a, chosen.xy_b, temperature)

@@ -1,0 +1,132 @@
+"""Pairs of views with exact correspondences and corners, drawn from a seed and an index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint.errors import ConfigError
+from tiepoint.training import scenes
+from tiepoint.training.labels import view_labels
+from tiepoint.training.photometry import Exposed, expose
+from tiepoint.training.render import Rendering, flow, render
+from tiepoint.training.settings import DataConfig, Geometry, Photometry
+
+__all__ = [
+    "DataConfig",
+    "Geometry",
+    "Photometry",
+    "TrainingPair",
+    "TrainingView",
+    "training_pair",
+]
+
+LOOKS = 4
+LEAST_SEEN = 0.75
+"""Of the smallest overlap, that must be left where bodies stand in the way."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingView:
+    """One image of a pair.
+
+    Attributes:
+        image: `H W` uint8.
+        corners_xy: N 2 float32 px: exact corners that are seen and of sufficient contrast.
+        ignore: `H W` bool, px about which a detector's loss must say nothing.
+        labelled: False where corners are not known (photographs).
+    """
+
+    image: NDArray[np.uint8]
+    corners_xy: NDArray[np.float32]
+    ignore: NDArray[np.bool_]
+    labelled: bool
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPair:
+    """Two views of one scene.
+
+    Attributes:
+        a, b: The views, of one size.
+        a_to_b: `H W 2` float32 px (x, y): where each px centre of A lies in B; NaN where B does
+            not show it.
+        b_to_a: Likewise.
+        kind: One of `settings.KINDS`.
+    """
+
+    a: TrainingView
+    b: TrainingView
+    a_to_b: NDArray[np.float32]
+    b_to_a: NDArray[np.float32]
+    kind: str
+
+
+def training_pair(config: DataConfig, seed: int, index: int) -> TrainingPair:
+    """The pair of this index; the same whoever draws it, and in whatever order.
+
+    Args:
+        seed: At least 0.
+        index: At least 0.
+
+    Raises:
+        ConfigError: A negative seed or index.
+        FormatError, ImageError: Photographs that are not there or cannot be read.
+    """
+    if seed < 0 or index < 0:
+        raise ConfigError(f"seed is {seed} and index {index}, expected whole numbers >= 0")
+    scene = scenes.scene(config, seed, index)
+    rng = np.random.default_rng([seed, index, 1])
+    drawn, flows = _seen(scene, config, rng)
+    exposed = [expose(one.image, rng, config.photometry) for one in drawn]
+    a_to_b, b_to_a = flows
+    _hide(a_to_b, exposed[0].covered, exposed[1].covered)
+    _hide(b_to_a, exposed[1].covered, exposed[0].covered)
+    labelled = scene.kind != "photo"
+    views = [_view(one, shown, config, labelled) for one, shown in zip(exposed, drawn, strict=True)]
+    return TrainingPair(views[0], views[1], a_to_b, b_to_a, scene.kind)
+
+
+def _seen(
+    scene: scenes.Scene, config: DataConfig, rng: np.random.Generator
+) -> tuple[list[Rendering], list[NDArray[np.float32]]]:
+    """Both views and the flows between them; again when bodies hide too much of what is common."""
+    for _ in range(LOOKS):
+        look = scenes.look(scene, config, rng)
+        a, b = (
+            render(look.layers, to, order, scene.backdrop, config.size_hw, config.cover_px)
+            for to, order in zip(look.to_views, look.orders, strict=True)
+        )
+        flows = [flow(a, b, *look.to_views), flow(b, a, *look.to_views[::-1])]
+        common = max(float(np.isfinite(there[..., 0]).mean()) for there in flows)
+        if common >= LEAST_SEEN * config.geometry.min_overlap:
+            break
+    return [a, b], flows
+
+
+def _view(exposed: Exposed, drawn: Rendering, config: DataConfig, labelled: bool) -> TrainingView:
+    corners, ignore = view_labels(
+        exposed.clean,
+        drawn.corners_xy,
+        drawn.positive,
+        exposed.covered,
+        drawn.unlabelled,
+        config.min_contrast,
+    )
+    return TrainingView(exposed.image, corners, ignore, labelled)
+
+
+def _hide(
+    there: NDArray[np.float32], here_covered: NDArray[np.bool_], there_covered: NDArray[np.bool_]
+) -> None:
+    """Take out of a flow what something before either lens covers."""
+    there[here_covered] = np.nan
+    if not there_covered.any():
+        return
+    known = np.isfinite(there[..., 0])
+    at = np.rint(there[known]).astype(np.int64)  # N 2, inside the view
+    gone = there_covered[at[:, 1], at[:, 0]]
+    rows, columns = np.nonzero(known)
+    there[rows[gone], columns[gone]] = np.nan

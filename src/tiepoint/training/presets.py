@@ -1,0 +1,196 @@
+"""Recipes with a name: widths, sizes, stages and budget. Light: the command line reads it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from typing import Any
+
+from tiepoint.config import CELL_PX, NetworkConfig
+from tiepoint.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run with losses and images of its own.
+
+    Attributes:
+        name: For logs.
+        share: Of the run's budget; the shares of a run sum to 1.
+        size_hw: (height, width) of the training images, px, multiples of 8.
+        pairs: Pairs per step.
+        descriptor_weight: Of the descriptor loss beside the detector's; 0 leaves that head out.
+        temperature: Of the descriptor loss, in cosines.
+        repeat_weight: Of the repeatability loss; 0 leaves it out.
+        point_cost: A point must be found again more often than this to gain, 0..1.
+        self_labels: Images without labels get the averaged network's own detections.
+    """
+
+    name: str
+    share: float
+    size_hw: tuple[int, int]
+    pairs: int
+    descriptor_weight: float = 1.0
+    temperature: float = 0.07
+    repeat_weight: float = 0.0
+    point_cost: float = 0.3
+    self_labels: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"share is {self.share!r}, expected a part of the budget in 0..1")
+        if len(self.size_hw) != 2 or any(s < CELL_PX or s % CELL_PX for s in self.size_hw):
+            raise ConfigError(f"size_hw is {self.size_hw}, expected two multiples of {CELL_PX} px")
+        if self.pairs < 1:
+            raise ConfigError(f"pairs is {self.pairs!r}, expected at least 1 per step")
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature is {self.temperature!r}, expected more than 0")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything that decides a run but its data, its seed and its budget.
+
+    Attributes:
+        name: For logs and manifests.
+        network: Widths.
+        stages: In order.
+        minutes: Budget unless another is given; None where `steps` is the budget.
+        steps: Likewise.
+        learning_rate: Highest, reached after `warm_up_steps`; falls as a cosine from there to
+            `final_rate` of it at the end of the budget.
+        weight_decay: AdamW's, on the convolutions' weights.
+        average: The averaged network keeps this much of itself per step.
+        clip: Largest norm of the gradient.
+        points: Wanted of each pair by the descriptor loss.
+        batch_norm: False for fine-tuning a folded checkpoint.
+        benchmark_every: Steps between held-out benchmarks.
+        benchmark_pairs: Pairs in each.
+        bf16: Convolutions in bfloat16.
+    """
+
+    name: str
+    network: NetworkConfig
+    stages: tuple[Stage, ...]
+    minutes: float | None = None
+    steps: int | None = None
+    learning_rate: float = 1e-3
+    final_rate: float = 0.01
+    warm_up_steps: int = 100
+    weight_decay: float = 1e-4
+    average: float = 0.999
+    clip: float = 1.0
+    points: int = 96
+    batch_norm: bool = True
+    benchmark_every: int = 1000
+    benchmark_pairs: int = 24
+    bf16: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.stages or not math.isclose(sum(stage.share for stage in self.stages), 1):
+            raise ConfigError(
+                f"preset {self.name!r}: the stages' shares sum to "
+                f"{sum(stage.share for stage in self.stages)}, expected 1"
+            )
+        if (self.minutes is None) == (self.steps is None):
+            raise ConfigError(f"preset {self.name!r}: give either minutes or steps")
+        budget = self.steps if self.minutes is None else self.minutes
+        if budget is None or not budget > 0 or not math.isfinite(budget):
+            raise ConfigError(f"the budget is {budget!r}, expected more than 0 minutes or steps")
+
+    def stage_at(self, done: float) -> int:
+        """The stage's number when so much of the budget, 0..1, is spent."""
+        ends = list(accumulate(stage.share for stage in self.stages))
+        return min(sum(done >= end - 1e-9 for end in ends), len(self.stages) - 1)
+
+    def rate_at(self, done: float, step: int) -> float:
+        """The learning rate when so much of the budget is spent, after so many steps."""
+        warm = min(1.0, (step + 1) / max(1, self.warm_up_steps))
+        cosine = (1 + math.cos(math.pi * min(1.0, done))) / 2
+        return self.learning_rate * warm * (self.final_rate + (1 - self.final_rate) * cosine)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `from_json` takes them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Preset:
+        """What `to_json` gave, also after it went through a file."""
+        network = dict(values["network"])
+        network["encoder_hidden_sizes"] = tuple(network["encoder_hidden_sizes"])
+        stages = [{**stage, "size_hw": tuple(stage["size_hw"])} for stage in values["stages"]]
+        return cls(
+            **{
+                **values,
+                "network": NetworkConfig(**network),
+                "stages": tuple(Stage(**stage) for stage in stages),
+            }
+        )
+
+
+def _stages(small: tuple[int, int], large: tuple[int, int], pairs: int) -> tuple[Stage, ...]:
+    """Detector first: staged training beats joint training from the start (RDD, 2025)."""
+    fewer = max(1, round(pairs * small[0] * small[1] / (large[0] * large[1])))
+    return (
+        Stage("detector", 0.12, small, pairs, descriptor_weight=0.0),
+        Stage("joint", 0.68, small, pairs),
+        Stage("finish", 0.20, large, fewer, temperature=0.05, repeat_weight=0.5, self_labels=True),
+    )
+
+
+QUARTER = NetworkConfig((32, 32, 64, 64), 128, descriptor_decoder_dim=128)
+
+PRESETS: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "full",
+            NetworkConfig(),
+            _stages((240, 320), (320, 448), 64),
+            minutes=30,
+            warm_up_steps=300,
+            points=256,
+        ),
+        Preset(
+            "small",
+            NetworkConfig((16, 32, 64, 64), 128, descriptor_decoder_dim=128),
+            _stages((160, 160), (224, 224), 12),
+            minutes=150,
+            learning_rate=2e-3,
+        ),
+        Preset(
+            "cpu",
+            QUARTER,
+            _stages((160, 160), (224, 224), 12),
+            minutes=150,
+            learning_rate=2e-3,
+        ),
+        Preset(
+            "smoke",
+            NetworkConfig((8, 8, 16, 16), 32, descriptor_decoder_dim=32),
+            (
+                Stage("detector", 0.4, (64, 64), 2, descriptor_weight=0.0),
+                Stage("joint", 0.3, (64, 64), 2),
+                Stage("finish", 0.3, (96, 96), 2, repeat_weight=0.5, self_labels=True),
+            ),
+            steps=20,
+            warm_up_steps=5,
+            points=32,
+            benchmark_pairs=2,
+        ),
+    )
+}
+"""`full` for a GPU; `small` and `cpu` for two cores and an evening; `smoke` shows that it runs."""
+
+
+ADAPT = Preset(
+    "adapt",
+    QUARTER,  # replaced by the checkpoint's own widths
+    (Stage("adapt", 1.0, (160, 160), 12, temperature=0.05, repeat_weight=0.5, self_labels=True),),
+    minutes=20,
+    learning_rate=2e-4,
+    batch_norm=False,
+)
+"""Fine-tuning on images without labels; no norm, since a checkpoint's norms are folded in."""

@@ -1,0 +1,158 @@
+"""`tiepoint train` and `adapt` as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import tiepoint
+from tiepoint.cli import app, exit_codes
+from tiepoint.training.presets import ADAPT, PRESETS
+from tiepoint.weights import load_checkpoint
+
+FEW = ("--workers", "0", "--threads", "1")
+
+
+def run(*arguments: str | Path) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return done.exit_code, done.output
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    code, output = run("train", "--preset", "smoke", "--steps", "12", "-o", folder, *FEW)
+    assert code == 0, output
+    assert "checkpoint" in output
+    return folder
+
+
+def test_one_command_trains_a_checkpoint_that_a_detector_loads(trained: Path) -> None:
+    detector = tiepoint.Detector(trained / "checkpoint", threshold=0.0)
+    assert detector.checkpoint.network == PRESETS["smoke"].network
+    image = np.random.default_rng(0).integers(0, 256, (96, 128), dtype=np.uint8)
+    features = detector(image)
+    assert len(features) > 0
+    assert features.descriptors is not None
+    assert features.descriptors.shape[1] == 32
+
+
+def test_a_run_leaves_state_log_and_curves(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert names == {"checkpoint", "curves.png", "log.jsonl", "optimiser-12.pt", "state.pt"}
+    assert json.loads((trained / "log.jsonl").read_text().splitlines()[-1])["step"] == 12
+
+
+def test_the_manifest_says_how_to_repeat_the_run(trained: Path) -> None:
+    manifest = json.loads((trained / "checkpoint" / "manifest.json").read_text())
+    assert manifest["preset"]["name"] == "smoke"
+    assert (manifest["seed"], manifest["steps"], manifest["finished"]) == (0, 12, True)
+    assert manifest["data"]["photos"] == []
+    assert manifest["images"] == 12 * 4
+    assert {"commit", "machine", "hours", "origin", "licence"} <= manifest.keys()
+
+
+def test_a_folder_with_a_run_is_not_overwritten(trained: Path) -> None:
+    code, output = run("train", "--preset", "smoke", "-o", trained, *FEW)
+    assert code == exit_codes.USAGE
+    assert "--resume" in output
+
+
+def test_resuming_a_finished_run_changes_nothing(trained: Path) -> None:
+    before = load_checkpoint(trained / "checkpoint").sha256
+    code, _ = run("train", "--resume", trained, *FEW)
+    assert code == 0
+    assert load_checkpoint(trained / "checkpoint").sha256 == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train",), "give either -o"),
+        (("train", "-o", "a", "--resume", "b"), "give either -o"),
+        (("train", "-o", "a", "--preset", "huge"), "full, small, cpu, smoke"),
+        (("train", "-o", "a", "--minutes", "1", "--steps", "1"), "both minutes and steps"),
+        (("train", "-o", "a", "--device", "abacus"), "device 'abacus' cannot be used"),
+        (("train", "--resume", "nowhere"), "missing"),
+        (("adapt", "nowhere", "-o", "a", "-c", "nowhere"), "neither a bundled name"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, output = run(*arguments)
+    assert code == exit_codes.USAGE
+    assert said in output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_run_saves_and_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "tiepoint", "train", *FEW]
+    arguments = ["--preset", "smoke", "--steps", "40", "-o", str(folder)]
+    process = subprocess.Popen(
+        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        log = folder / "log.jsonl"
+        for _ in range(600):
+            if log.exists():  # it trains now, or is about to
+                break
+            time.sleep(0.1)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == exit_codes.TERMINATED, output
+    assert "--resume" in output
+    manifest = json.loads((folder / "checkpoint" / "manifest.json").read_text())
+    assert not manifest["finished"]
+    assert manifest["steps"] < 40
+    code, output = run("train", "--resume", folder, *FEW)
+    assert code == 0, output
+    manifest = json.loads((folder / "checkpoint" / "manifest.json").read_text())
+    assert (manifest["finished"], manifest["steps"]) == (True, 40)
+
+
+def test_adapting_starts_from_the_checkpoint(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        blocks = rng.integers(0, 256, (30, 40), dtype=np.uint8)
+        scene = cv2.resize(blocks, (400, 300), interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(photos / f"{index}.png"), scene)
+    code, output = run("adapt", photos, "-o", tmp_path / "run", "--steps", "1", "--all", *FEW)
+    assert code == 0, output
+    before, after = load_checkpoint("default"), load_checkpoint(tmp_path / "run" / "checkpoint")
+    assert after.network == before.network
+    changes = [np.abs(after.tensors[n] - before.tensors[n]).max() for n in before.tensors]
+    assert 0 < max(changes) < 0.01
+    manifest = json.loads((tmp_path / "run" / "checkpoint" / "manifest.json").read_text())
+    assert before.sha256 in manifest["origin"]
+    assert manifest["preset"]["name"] == ADAPT.name
+
+
+def test_the_help_of_train_loads_no_torch() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from tiepoint.cli import app; "
+        "print(CliRunner().invoke(app, ['train', '--help']).exit_code, "
+        "{'torch', 'cv2', 'numpy'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "0 set()"

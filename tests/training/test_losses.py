@@ -1,0 +1,262 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import slow_losses
+import torch
+from fake_pairs import shifted_flow
+
+from tiepoint.training.losses import (
+    descriptor_loss,
+    detector_loss,
+    repeatability_loss,
+    soft_labels,
+)
+
+SIZE_HW = (16, 24)
+
+
+def some_corners(seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [
+        np.array([[3.0, 4.0], [7.5, 7.5], [15.2, 8.9], [12.1, 3.3], [12.6, 3.1]]),  # two crowd
+        rng.uniform(0, [23, 15], (3, 2)),
+        np.empty((0, 2)),
+    ]
+
+
+def flat(corners: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    image = np.repeat(np.arange(len(corners)), [len(c) for c in corners])
+    return torch.from_numpy(image), torch.from_numpy(np.concatenate(corners)).float()
+
+
+def labels_of(corners: list[np.ndarray]) -> torch.Tensor:
+    return soft_labels(*flat(corners), len(corners), SIZE_HW)
+
+
+def some_ignored(seed: int = 1) -> np.ndarray:
+    ignore = np.random.default_rng(seed).random((3, *SIZE_HW)) < 0.01
+    ignore[0, 3:6, 2:5] = True  # around a corner
+    return ignore
+
+
+def check_gradient(
+    loss: Callable[[torch.Tensor], torch.Tensor],
+    twin: Callable[[np.ndarray], float],
+    at: np.ndarray,
+    count: int = 12,
+) -> None:
+    """torch's gradient against differences of the twin in float64, at some places."""
+    values = torch.from_numpy(at).float().requires_grad_()
+    loss(values).backward()
+    assert values.grad is not None
+    gradient = values.grad.numpy().ravel()
+    rng = np.random.default_rng(0)
+    largest = np.argsort(-np.abs(gradient))[: count // 2]
+    for place in (*largest, *rng.integers(0, at.size, count // 2)):
+        step = np.zeros(at.size)
+        step[place] = 1e-4
+        step = step.reshape(at.shape)
+        slope = (twin(at + step) - twin(at - step)) / 2e-4
+        assert gradient[place] == pytest.approx(slope, rel=2e-3, abs=2e-6)
+
+
+def test_soft_labels_equal_the_slow_twin() -> None:
+    corners = some_corners()
+    np.testing.assert_allclose(
+        labels_of(corners).numpy(), slow_losses.labels(corners, SIZE_HW), atol=1e-6
+    )
+
+
+def test_a_corner_on_a_pixel_is_one_bin() -> None:
+    labels = labels_of([np.array([[10.0, 5.0]])])
+    assert labels[0, 8 * 5 + 2, 0, 1] == 1
+    assert labels.sum() == 6  # the other five cells say "no keypoint"
+    assert labels[0, -1, 0, 1] == 0
+
+
+def test_the_centre_of_mass_of_a_label_is_the_corner() -> None:
+    labels = labels_of([np.array([[8.0 + 3.3, 2.6]])])
+    bins = labels[0, :64, 0, 1].reshape(8, 8)
+    assert float((bins.sum(0) * torch.arange(8)).sum()) == pytest.approx(3.3, abs=1e-5)
+    assert float((bins.sum(1) * torch.arange(8)).sum()) == pytest.approx(2.6, abs=1e-5)
+
+
+def test_a_corner_between_cells_is_shared() -> None:
+    labels = labels_of([np.array([[7.25, 3.0]])])
+    assert labels[0, 8 * 3 + 7, 0, 0] == pytest.approx(0.75)
+    assert labels[0, 8 * 3, 0, 1] == pytest.approx(0.25)
+    assert labels[0, -1, 0, 1] == pytest.approx(0.75)
+
+
+def test_corners_outside_the_image_are_dropped() -> None:
+    labels = labels_of([np.array([[-3.0, 2.0], [30.0, 2.0], [4.0, 99.0]])])
+    assert labels[:, :-1].sum() == 0
+
+
+def test_the_detector_loss_equals_the_slow_twin() -> None:
+    rng = np.random.default_rng(2)
+    logits, ignore = rng.normal(0, 2, (3, 65, 2, 3)), some_ignored()
+    labels = labels_of(some_corners())
+    found = detector_loss(torch.from_numpy(logits), labels, torch.from_numpy(ignore))
+    loss, cross_entropy = slow_losses.detector(logits, labels.numpy(), ignore)
+    assert float(found.loss) == pytest.approx(loss, rel=1e-4)
+    assert float(found.cross_entropy) == pytest.approx(cross_entropy, rel=1e-4)
+
+
+def test_the_detector_loss_has_the_twins_gradient() -> None:
+    ignore, labels = some_ignored(), labels_of(some_corners())
+    check_gradient(
+        lambda logits: detector_loss(logits, labels, torch.from_numpy(ignore)).loss,
+        lambda logits: slow_losses.detector(logits, labels.numpy(), ignore)[0],
+        np.random.default_rng(3).normal(0, 1, (3, 65, 2, 3)),
+    )
+
+
+def test_the_detector_loss_is_zero_when_the_network_says_the_labels() -> None:
+    labels = labels_of(some_corners())
+    found = detector_loss(labels.clamp(min=1e-30).log(), labels, torch.zeros(3, *SIZE_HW) > 0)
+    assert float(found.loss) == pytest.approx(0, abs=1e-5)
+
+
+def test_saying_nothing_costs_ln_65() -> None:
+    labels = labels_of([np.array([[3.0, 4.0]])])
+    found = detector_loss(torch.zeros(1, 65, 2, 3), labels, torch.zeros(1, *SIZE_HW) > 0)
+    assert float(found.cross_entropy) == pytest.approx(np.log(65), rel=1e-5)
+
+
+def test_the_best_constant_answer_costs_what_blind_says() -> None:
+    labels = labels_of([np.array([[3.0, 4.0], [12.0, 4.0]])])  # 2 of 6 cells
+    constant = torch.cat([torch.full((64,), 2 / 6 / 64), torch.tensor([4 / 6])]).log()
+    logits = constant[None, :, None, None].expand(1, 65, 2, 3)
+    found = detector_loss(logits, labels, torch.zeros(1, *SIZE_HW) > 0)
+    assert float(found.cross_entropy) == pytest.approx(float(found.blind), rel=1e-5)
+
+
+def test_ignored_pixels_have_no_gradient() -> None:
+    logits = torch.randn(1, 65, 2, 3, requires_grad=True)
+    ignore = torch.zeros(1, *SIZE_HW, dtype=torch.bool)
+    ignore[0, 12, 20] = True  # in an empty cell: nothing is said about this cell
+    ignore[0, 6, 6] = True  # in the corner's cell: nothing about this pixel
+    labels = labels_of([np.array([[3.0, 4.0]])])
+    detector_loss(logits, labels, ignore).loss.backward()
+    assert logits.grad is not None
+    assert (logits.grad[0, :, 1, 2] == 0).all()
+    assert logits.grad[0, 8 * 6 + 6, 0, 0] == 0
+    assert (logits.grad[0, :, 0, 1] != 0).all()
+
+
+def test_with_everything_ignored_the_loss_is_zero() -> None:
+    logits = torch.randn(1, 65, 2, 3, requires_grad=True)
+    found = detector_loss(
+        logits, labels_of([np.empty((0, 2))]), torch.ones(1, *SIZE_HW, dtype=torch.bool)
+    )
+    found.loss.backward()
+    assert found.loss.item() == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
+
+
+def described(count: int = 12, seed: int = 0) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(count, 8))
+    b = a + 0.7 * rng.normal(size=(count, 8))
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (a, b))
+    pair = np.arange(count) % 2
+    xy_a, xy_b = rng.uniform(0, 20, (2, count, 2))
+    return a, b, pair, xy_a, xy_b
+
+
+def torched(*arrays: np.ndarray) -> list[torch.Tensor]:
+    return [
+        torch.from_numpy(a) if a.dtype == np.int64 else torch.from_numpy(a).float() for a in arrays
+    ]
+
+
+def test_the_descriptor_loss_equals_the_slow_twin() -> None:
+    arrays = described()
+    found = descriptor_loss(*torched(*arrays), 0.1)
+    loss, accuracy = slow_losses.descriptors(*arrays, 0.1)
+    assert float(found.loss) == pytest.approx(loss, rel=1e-4)
+    assert float(found.accuracy) == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_the_descriptor_loss_has_the_twins_gradient() -> None:
+    a, *rest = described()
+    check_gradient(
+        lambda values: descriptor_loss(values, *torched(*rest), 0.1).loss,
+        lambda values: slow_losses.descriptors(values, *rest, 0.1)[0],
+        a,
+    )
+
+
+def test_a_near_twin_of_a_point_is_no_negative() -> None:
+    same = torch.nn.functional.normalize(torch.ones(2, 4), dim=1)
+    xy = torch.tensor([[10.0, 10.0], [15.0, 10.0]])
+    pair = torch.zeros(2, dtype=torch.int64)
+    near = descriptor_loss(same, same, pair, xy, xy, 0.1)
+    assert float(near.loss) == pytest.approx(0, abs=1e-6)
+    far = descriptor_loss(same, same, pair, xy * 2, xy * 2, 0.1)
+    assert float(far.loss) == pytest.approx(np.log(2), rel=1e-5)
+    other_image = descriptor_loss(same, same, torch.arange(2), xy, xy, 0.1)
+    assert float(other_image.loss) == pytest.approx(np.log(2), rel=1e-5)
+
+
+def test_without_points_the_descriptor_loss_is_finite() -> None:
+    none = torch.zeros(0, 4, requires_grad=True)
+    xy = torch.zeros(0, 2)
+    found = descriptor_loss(none, none, torch.zeros(0, dtype=torch.int64), xy, xy, 0.1)
+    found.loss.backward()
+    assert found.loss.item() == 0
+
+
+def views(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    logits, other = rng.normal(0, 2, (2, 1, 65, 2, 2))
+    return logits, other, shifted_flow((16, 16), np.array([2.3, -1.6], np.float32))[None]
+
+
+def test_the_repeatability_loss_equals_the_slow_twin() -> None:
+    logits, other, flow = views()
+    found = repeatability_loss(*torched(logits, other, flow), 0.3)
+    assert float(found) == pytest.approx(
+        slow_losses.repeatability(logits, other, flow, 0.3), rel=1e-4
+    )
+
+
+def test_the_repeatability_loss_has_the_twins_gradient() -> None:
+    logits, other, flow = views()
+    rest = torched(other, flow)
+    check_gradient(
+        lambda values: repeatability_loss(values, *rest, 0.3),
+        lambda values: slow_losses.repeatability(values, other, flow, 0.3),
+        logits,
+        count=6,
+    )
+
+
+def test_points_that_are_found_again_grow_and_others_shrink() -> None:
+    """One point with a partner where it should be, one without."""
+    logits = torch.zeros(1, 65, 2, 2)
+    logits[:, -1] = 6
+    logits[0, 8 * 4 + 4, 0, 0] = logits[0, 8 * 4 + 4, 1, 1] = 6
+    other = torch.zeros(1, 65, 2, 2)
+    other[:, -1] = 6
+    other[0, 8 * 4 + 5, 0, 0] = 9  # a pixel to the right of the first one
+    flow = torch.from_numpy(shifted_flow((16, 16), np.array([1.0, 0.0], np.float32))[None])
+    logits.requires_grad_()
+    repeatability_loss(logits, other, flow, 0.3).backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 8 * 4 + 4, 0, 0] < 0  # descent raises it
+    assert logits.grad[0, 8 * 4 + 4, 1, 1] > 0
+
+
+def test_where_nothing_is_visible_nothing_is_learnt() -> None:
+    logits = torch.randn(1, 65, 2, 2, requires_grad=True)
+    loss = repeatability_loss(
+        logits, torch.randn(1, 65, 2, 2), torch.full((1, 16, 16, 2), torch.nan), 0.3
+    )
+    loss.backward()
+    assert float(loss) == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()

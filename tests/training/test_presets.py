@@ -1,0 +1,75 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from tiepoint.config import NetworkConfig
+from tiepoint.errors import ConfigError
+from tiepoint.training.presets import ADAPT, PRESETS, Preset, Stage
+
+EVERY = [*PRESETS.values(), ADAPT]
+
+
+@pytest.mark.parametrize("preset", EVERY, ids=lambda preset: preset.name)
+def test_a_preset_survives_a_file(preset: Preset) -> None:
+    assert Preset.from_json(json.loads(json.dumps(preset.to_json()))) == preset
+
+
+def test_the_widths_are_the_promised_ones() -> None:
+    assert PRESETS["full"].network == NetworkConfig((64, 64, 128, 128), 256, 65, 256)
+    assert PRESETS["small"].network == NetworkConfig((16, 32, 64, 64), 128, 65, 128)
+    assert PRESETS["cpu"].network == NetworkConfig((32, 32, 64, 64), 128, 65, 128)
+
+
+@pytest.mark.parametrize("preset", EVERY, ids=lambda preset: preset.name)
+def test_any_budget_goes_through_all_stages_in_order(preset: Preset) -> None:
+    for steps in (10, 997):
+        seen = [preset.stage_at(step / steps) for step in range(steps)]
+        assert seen == sorted(seen)
+        assert set(seen) == set(range(len(preset.stages)))
+    assert preset.stage_at(1.0) == len(preset.stages) - 1
+
+
+@pytest.mark.parametrize("preset", EVERY, ids=lambda preset: preset.name)
+def test_the_rate_warms_up_and_falls_to_its_last_part(preset: Preset) -> None:
+    assert preset.rate_at(0, 0) == pytest.approx(preset.learning_rate / preset.warm_up_steps)
+    assert preset.rate_at(0, preset.warm_up_steps) == pytest.approx(preset.learning_rate)
+    assert preset.rate_at(1, 10**6) == pytest.approx(preset.learning_rate * preset.final_rate)
+    rates = [preset.rate_at(done / 50, 10**6) for done in range(51)]
+    assert rates == sorted(rates, reverse=True)
+
+
+STAGE = Stage("only", 1.0, (64, 64), 2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"share": 0.0},
+        {"share": 1.5},
+        {"size_hw": (60, 64)},
+        {"size_hw": (64,)},
+        {"pairs": 0},
+        {"temperature": 0.0},
+    ],
+)
+def test_nonsense_stages_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        replace(STAGE, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"minutes": 1.0, "steps": 10},
+        {"steps": 0},
+        {"minutes": float("inf")},
+        {"stages": ()},
+        {"stages": (STAGE, STAGE)},
+    ],
+)
+def test_nonsense_presets_are_refused(wrong: dict[str, object]) -> None:
+    budget = {} if wrong.keys() & {"minutes", "steps"} or not wrong else {"steps": 5}
+    with pytest.raises(ConfigError):
+        Preset(**{"name": "x", "network": NetworkConfig(), "stages": (STAGE,), **budget, **wrong})  # type: ignore[arg-type]

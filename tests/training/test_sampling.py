@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+import torch
+from fake_pairs import SHIFT_XY, squares
+
+from tiepoint.training.batch import Batch, collate
+from tiepoint.training.sampling import BORDER_PX, choose_points, label_itself
+
+CPU = torch.device("cpu")
+SIZE_HW = (64, 80)
+
+
+def some_batch(count: int = 4) -> Batch:
+    return collate([squares(0, index, SIZE_HW) for index in range(count)], CPU)
+
+
+def chosen(batch: Batch, per_pair: int = 40, seed: int = 0):
+    heatmap = torch.rand(len(batch.pixels), *SIZE_HW, generator=torch.Generator().manual_seed(9))
+    return choose_points(batch, heatmap, per_pair, torch.Generator().manual_seed(seed)), heatmap
+
+
+def test_first_views_come_first_in_a_batch() -> None:
+    batch = some_batch(3)
+    pair = squares(0, 1, SIZE_HW)
+    assert batch.pixels.shape == (6, 1, *SIZE_HW)
+    assert torch.equal(batch.pixels[4, 0], torch.from_numpy(pair.b.image).float() / 255)
+    mine = batch.corner_xy[batch.corner_image == 1]
+    np.testing.assert_array_equal(mine.numpy(), pair.a.corners_xy)
+    np.testing.assert_array_equal(batch.flow[4].numpy(), pair.b_to_a)
+    assert batch.labelled.tolist() == [True, True, True, False, True, True]
+
+
+def test_points_lie_where_the_flow_says() -> None:
+    points, _ = chosen(some_batch())
+    moved = points.xy_b - points.xy_a
+    np.testing.assert_allclose(moved.numpy(), np.tile(SHIFT_XY, (len(moved), 1)), atol=1e-5)
+
+
+def test_pairs_take_turns_in_which_view_has_whole_pixels() -> None:
+    points, _ = chosen(some_batch())
+    whole_in_a = (points.xy_a == points.xy_a.round()).all(dim=1)
+    assert torch.equal(whole_in_a, points.pair % 2 == 0)
+
+
+def test_points_keep_off_the_border_of_both_views() -> None:
+    points, _ = chosen(some_batch())
+    for xy in (points.xy_a, points.xy_b):
+        assert (xy >= BORDER_PX).all()
+        assert (xy <= torch.tensor([SIZE_HW[1], SIZE_HW[0]]) - 1 - BORDER_PX).all()
+
+
+def test_a_pair_gives_as_many_points_as_wanted_and_half_are_detector_peaks() -> None:
+    batch = some_batch()
+    points, heatmap = chosen(batch)
+    assert torch.bincount(points.pair).tolist() == [40] * 4
+    first = points.xy_a[points.pair == 0].long()
+    strengths = heatmap[0, first[:, 1], first[:, 0]]
+    assert float(strengths[:20].min()) > float(strengths[20:].median())
+
+
+def test_textured_points_lie_on_edges_more_than_random_ones() -> None:
+    batch = some_batch()
+    points, _ = chosen(batch, 80)
+    pixels = batch.pixels[0, 0]
+    slope = (pixels[4:, 2:-2] - pixels[:-4, 2:-2]).abs() + (
+        pixels[2:-2, 4:] - pixels[2:-2, :-4]
+    ).abs()
+    slope = torch.nn.functional.pad(slope, (2, 2, 2, 2))
+    at = points.xy_a[points.pair == 0].long()
+    strength = slope[at[:, 1], at[:, 0]]
+    textured, anywhere = strength[40:60], strength[60:]
+    assert float(textured.mean()) > 2 * float(anywhere.mean())
+
+
+def test_the_same_generator_draws_the_same_points_and_another_others() -> None:
+    batch = some_batch()
+    (first, _), (again, _), (other, _) = (chosen(batch, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.xy_a, again.xy_a)
+    assert first.xy_a.shape != other.xy_a.shape or not torch.equal(first.xy_a, other.xy_a)
+
+
+def test_pairs_that_share_nothing_give_no_points() -> None:
+    batch = some_batch()
+    batch.flow[[0, 4]] = torch.nan
+    points, _ = chosen(batch)
+    assert set(points.pair.tolist()) == {1, 2, 3}
+    batch.flow[:] = torch.nan
+    points, _ = chosen(batch)
+    assert len(points.pair) == 0
+
+
+def test_a_network_labels_only_images_without_labels() -> None:
+    batch = some_batch(4)  # the second views of pairs 0 and 3 have no labels
+    unknown = torch.nonzero(~batch.labelled)[:, 0].tolist()
+    assert unknown == [4, 7]
+    logits = torch.zeros(2, 65, 8, 10)
+    logits[:, -1] = 12
+    logits[1, 8 * 3 + 5, 2, 4] = 15  # a sure point of the second of them
+    logits[1, 8 * 3 + 5, 6, 1] = 8.5  # a doubtful one
+    labelled = label_itself(batch, logits)
+    assert labelled.labelled.all()
+    new = labelled.corner_image[len(batch.corner_image) :]
+    assert new.tolist() == [7]
+    x, y = labelled.corner_xy[-1].tolist()
+    assert (x, y) == pytest.approx((8 * 4 + 5, 8 * 2 + 3), abs=0.5)
+    assert torch.equal(labelled.corner_xy[:-1], batch.corner_xy)
+    assert labelled.ignore[7].nonzero().tolist() == [[8 * 6 + 3, 8 * 1 + 5]]
+    assert not labelled.ignore[4].any()
