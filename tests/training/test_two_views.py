@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tiepoint.geometry import apply_homography
-from tiepoint.training import cameras, scenes, textures
+from tiepoint.training import cameras, pairs, scenes, textures
 from tiepoint.training.canvas import Canvas, Sheet
 from tiepoint.training.pairs import DataConfig, Geometry, Photometry, training_pair
 from tiepoint.training.render import Layer, flow, render
@@ -263,3 +263,13 @@ def test_a_homography_of_a_sheet_maps_its_corners() -> None:
     assert np.sqrt(np.abs(np.linalg.det(jacobian))) == pytest.approx(
         cameras.scale_at(matrix, xy), rel=1e-3
     )
+
+
+def test_a_place_at_the_very_edge_of_the_other_view_counts_as_its_last_pixel() -> None:
+    flow_px = np.full((8, 8, 2), np.nan, np.float32)
+    flow_px[0, 0] = 7.5, 7.5
+    flow_px[0, 1] = -0.5, 3.0
+    covered = np.zeros((8, 8), bool)
+    covered[7, 7] = True
+    pairs._hide(flow_px, np.zeros((8, 8), bool), covered)
+    assert np.isnan(flow_px[0, 0]).all() and flow_px[0, 1].tolist() == [-0.5, 3.0]

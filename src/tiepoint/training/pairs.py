@@ -126,7 +126,9 @@ def _hide(
     if not there_covered.any():
         return
     known = np.isfinite(there[..., 0])
-    at = np.rint(there[known]).astype(np.int64)  # N 2, inside the view
+    height, width = there_covered.shape
+    last = (width - 1, height - 1)  # a view reaches half a px beyond its last centres
+    at = np.clip(np.rint(there[known]), 0, last).astype(np.int64)  # N 2
     gone = there_covered[at[:, 1], at[:, 0]]
     rows, columns = np.nonzero(known)
     there[rows[gone], columns[gone]] = np.nan
