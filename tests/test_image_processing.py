@@ -37,9 +37,9 @@ def outputs(xy: list[list[float]], mask: list[int]) -> SuperPointKeypointDescrip
 
 def test_images_of_different_size_share_a_batch_with_a_mask() -> None:
     inputs = make_processor(EXACT_RULES)([GREY, COLOUR], return_tensors="pt")
-    assert inputs.pixel_values.shape == (2, 3, 104, 96)
+    assert inputs.pixel_values.shape == (2, 3, 100, 90)
     assert inputs.pixel_values.dtype == torch.float32
-    assert inputs.pixel_mask.shape == (2, 104, 96) and inputs.pixel_mask.dtype == torch.int64
+    assert inputs.pixel_mask.shape == (2, 100, 90) and inputs.pixel_mask.dtype == torch.int64
     assert inputs.pixel_mask.sum(dim=(1, 2)).tolist() == [60 * 90, 100 * 50]
     assert inputs.pixel_mask[0, :60, :90].all() and inputs.pixel_mask[1, :100, :50].all()
 
@@ -48,13 +48,14 @@ def test_the_three_channels_are_the_same_grey_the_detector_sees() -> None:
     inputs = make_processor(EXACT_RULES)(COLOUR, return_tensors="np")
     expected, _ = processor.prepare([COLOUR], ProcessorConfig(max_side=None))
     for channel in range(3):
-        np.testing.assert_array_equal(inputs["pixel_values"][:, channel], expected[:, 0])
+        np.testing.assert_array_equal(inputs["pixel_values"][:, channel], expected[:, 0, :100, :50])
 
 
 def test_the_pixels_of_an_image_do_not_depend_on_its_batch() -> None:
     alone = make_processor(EXACT_RULES)(GREY, return_tensors="np").pixel_values
     together = make_processor(EXACT_RULES)([COLOUR, GREY], return_tensors="np").pixel_values
-    np.testing.assert_array_equal(together[1:, :, :64, :96], alone)
+    np.testing.assert_array_equal(together[1:, :, :60, :90], alone)
+    np.testing.assert_array_equal(together[1, :, 60:64], together[1, :, 59:60].repeat(4, axis=1))
     assert not together[1, :, 64:].any()  # beyond its own cells
 
 
@@ -80,7 +81,7 @@ def test_without_resizing_the_native_size_stays() -> None:
     large = np.zeros((500, 700), np.uint8)
     inputs = SuperPointImageProcessor(do_resize=False)(large, return_tensors="np")
     assert inputs.pixel_mask.sum() == 500 * 700
-    assert inputs.pixel_values.shape == (1, 3, 504, 704)
+    assert inputs.pixel_values.shape == (1, 3, 500, 700)
     called = SuperPointImageProcessor()(large, return_tensors="np", do_resize=False)
     np.testing.assert_array_equal(called.pixel_values, inputs.pixel_values)
 
@@ -124,6 +125,17 @@ def test_lists_of_lists_and_batches_are_flattened() -> None:
     assert len(made(batch, return_tensors="np").pixel_values) == 1
 
 
+def test_arrays_and_tensors_may_have_their_colours_first_or_last() -> None:
+    made, first = make_processor(EXACT_RULES), COLOUR.transpose(2, 0, 1)
+    expected = made(COLOUR, return_tensors="np").pixel_values
+    for source in (first, torch.from_numpy(COLOUR), first[None], torch.from_numpy(COLOUR)[None]):
+        np.testing.assert_array_equal(made(source, return_tensors="np").pixel_values, expected)
+        values = made([COLOUR, source[0] if source.ndim == 4 else source]).pixel_values
+        np.testing.assert_array_equal(values[1], expected[0])
+    with pytest.raises(ImageError, match="shape"):
+        made(np.zeros((5, 6, 7), np.uint8))
+
+
 def test_a_bad_image_in_a_list_is_named_by_its_index() -> None:
     with pytest.raises(ImageError, match="item 1 of 2"):
         make_processor(EXACT_RULES)([GREY, "missing.png"])
@@ -133,7 +145,7 @@ def test_a_bad_image_in_a_list_is_named_by_its_index() -> None:
 
 def test_without_return_tensors_there_are_lists_of_arrays() -> None:
     inputs = make_processor(EXACT_RULES)([GREY, COLOUR])
-    assert [one.shape for one in inputs.pixel_values] == [(3, 104, 96)] * 2
+    assert [one.shape for one in inputs.pixel_values] == [(3, 100, 90)] * 2
     assert isinstance(inputs.pixel_values, list) and len(inputs.pixel_mask) == 2
     with pytest.raises(ConfigError, match="return_tensors is 'tf'"):
         make_processor(EXACT_RULES)(GREY, return_tensors="tf")
@@ -210,6 +222,16 @@ def test_target_sizes_that_do_not_fit_are_refused(sizes: object) -> None:
             outputs([[0.5, 0.5]], [1]),
             sizes,
         )
+
+
+def test_anything_but_the_models_output_is_refused() -> None:
+    found = outputs([[0.5, 0.5]], [1])
+    made = SuperPointImageProcessor()
+    with pytest.raises(ConfigError, match="type tuple.*return_dict=True"):
+        made.post_process_keypoint_detection(found.to_tuple(), [(10, 10)])
+    found.scores = None
+    with pytest.raises(ConfigError, match="scores in it of type NoneType"):
+        made.post_process_keypoint_detection(found, [(10, 10)])
 
 
 # ---- loading and saving -----------------------------------------------------------------------

@@ -275,6 +275,18 @@ def test_pixels_that_fill_no_whole_cells_are_padded_by_repeating_the_edge(
         torch.testing.assert_close(out[name], expected[name], atol=1e-6, rtol=0)
 
 
+def test_images_of_one_size_need_no_mask(
+    model: SuperPointForKeypointDetection, small: list[np.ndarray]
+) -> None:
+    images = [small[2][:85, :109], small[1][:85, :109]]  # no whole cells
+    inputs = make_processor(EXACT_RULES)(images, return_tensors="pt")
+    with torch.no_grad():
+        expected, out = model(**inputs), model(inputs.pixel_values)
+    assert int(out.mask.sum()) > 0
+    for name in out:
+        assert torch.equal(out[name], expected[name]), name
+
+
 @pytest.mark.parametrize(
     ("pixels", "mask"),
     [
@@ -291,6 +303,14 @@ def test_pixels_and_masks_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="pixel_"):
         model(pixels, pixel_mask=mask)
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["np", None])
+def test_inputs_that_are_no_tensors_say_how_to_get_them(rules: str, kind: str | None) -> None:
+    inputs = make_processor(rules)(np.zeros((24, 24, 3), np.uint8), return_tensors=kind)
+    with pytest.raises(ConfigError, match='return_tensors="pt"'):
+        make_model(rules)(**inputs)
 
 
 def test_the_dense_part_compiles_as_one_graph(model: SuperPointForKeypointDetection) -> None:
@@ -448,3 +468,9 @@ def test_a_model_can_be_copied_and_pickled(model: SuperPointForKeypointDetection
 def test_an_output_holds_only_what_it_was_given() -> None:
     out = SuperPointKeypointDescriptionOutput(scores=torch.zeros(1, 2))
     assert list(out) == ["scores"] and len(out) == 1
+
+
+def test_transformers_older_words_for_dtype_and_speed_are_understood() -> None:
+    model = SuperPointForKeypointDetection.from_pretrained(torch_dtype=torch.float16)
+    assert model.dtype == torch.float16
+    assert AutoImageProcessor.from_pretrained(use_fast=True).rules == "exact"

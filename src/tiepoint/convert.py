@@ -153,10 +153,10 @@ def _read_torch(path: Path) -> Tensors:
         raise MissingExtraError(f"reading {path.name}, a file of torch's,", "torch") from error
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except Exception as error:  # its text is left out: torch's advice is to run the file's code
         raise CheckpointError(
             f"{path}: torch reads no tensors from it without running code from the file "
-            f"({_first_line(error)}). It is damaged, or a pickle of a whole model: save its "
+            f"({type(error).__name__}). It is damaged, or a pickle of a whole model: save its "
             "state_dict() where you trust it, or get the weights as safetensors"
         ) from error
     mapping = _unwrap(held)
@@ -283,8 +283,3 @@ def _json(values: Mapping[str, Any]) -> bytes:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return (", ".join(names[:_LISTED]) + more) or "none"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

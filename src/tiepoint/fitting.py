@@ -16,14 +16,18 @@ from tiepoint.image import read
 
 Size = Mapping[str, int] | Sequence[int] | int
 
+_CHANNELS = (1, 3, 4)
 _SIZE_FORMS = "a dict with height and width, with max_height and max_width, or with longest_edge"
 
 
 def read_all(images: Any) -> list[NDArray[Any]]:
-    """One image, a batch, a list or a list of lists -> arrays as `image.read` gives them."""
+    """One image, a batch, a list or a list of lists -> arrays as `image.read` gives them.
+
+    Arrays and tensors may be C H W or H W C, as transformers takes them.
+    """
     if not isinstance(images, list | tuple):
         if getattr(images, "ndim", None) != 4:
-            return [read(images).pixels]
+            return [read(_usual_layout(images)).pixels]
         images = list(images)  # B C H W or B H W C
     if any(isinstance(item, list | tuple) for item in images):
         groups = [item if isinstance(item, list | tuple) else [item] for item in images]
@@ -33,22 +37,37 @@ def read_all(images: Any) -> list[NDArray[Any]]:
     arrays = []
     for index, image in enumerate(images):
         try:
-            arrays.append(read(image).pixels)
+            arrays.append(read(_usual_layout(image)).pixels)
         except TiepointError as error:
             raise type(error)(f"item {index} of {len(images)}: {error}") from error
     return arrays
 
 
+def _usual_layout(image: Any) -> Any:
+    """An array that can only be C H W -> H W C, a tensor that can only be H W C -> C H W."""
+    if getattr(image, "ndim", None) != 3:
+        return image
+    first, last = image.shape[0] in _CHANNELS, image.shape[2] in _CHANNELS
+    if isinstance(image, np.ndarray):
+        return np.moveaxis(image, 0, -1) if first and not last else image
+    return image.permute(2, 0, 1) if last and not first and hasattr(image, "permute") else image
+
+
 def prepare(
     images: Sequence[NDArray[Any]], box_hw: SizeHW | None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Images -> B 3 H W and B H W."""
+    """Images -> B 3 H W and B H W, H and W those of the largest image.
+
+    The model pads to whole cells itself, so images of one size need no mask.
+    """
     fitted = []
     for image in images:
         height, width = image.shape[:2]
         longest = None if box_hw is None else longest_side((height, width), box_hw)
         fitted.append(processor.resize(image, longest))
-    pixels, placements = processor.prepare(fitted, ProcessorConfig(max_side=None))  # B 1 H W
+    pixels, placements = processor.prepare(fitted, ProcessorConfig(max_side=None))
+    largest = [max(sides) for sides in zip(*(one.resized_hw for one in placements), strict=True)]
+    pixels = pixels[:, :, : largest[0], : largest[1]]  # B 1 H W
     mask = np.zeros((len(pixels), *pixels.shape[2:]), dtype=np.int64)  # B H W
     for image_mask, placement in zip(mask, placements, strict=True):
         height, width = placement.resized_hw

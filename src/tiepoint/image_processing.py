@@ -105,8 +105,8 @@ class SuperPointImageProcessor:
 
         Returns:
             `pixel_values`, B 3 H W float32 in 0..1, under the exact rules three equal channels
-            and H and W multiples of 8; there also `pixel_mask`, B H W int64, 1 for the image and
-            0 for padding.
+            and H and W those of the largest image; there also `pixel_mask`, B H W int64, 1 for
+            the image and 0 for padding.
 
         Raises:
             ImageError: An image cannot be read; in a list its index is named.
@@ -187,12 +187,14 @@ class SuperPointImageProcessor:
         Args:
             name_or_path: A bundled name, a folder, or a Hub id; None for the bundled default.
             revision, token, cache_dir, local_files_only: For a Hub id.
-            settings: Replace those of the checkpoint; named as in the constructor.
+            settings: Replace those of the checkpoint; named as in the constructor. `use_fast`
+                is taken and without effect: there is one implementation.
 
         Raises:
             CheckpointError: Nothing of that name, or no processor's settings there.
             ConfigError: A setting out of range.
         """
+        settings.pop("use_fast", None)
         unknown = sorted(set(settings) - _SETTINGS)
         if unknown:
             raise ConfigError(
@@ -294,16 +296,19 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 def _require_grey(do_grayscale: bool) -> None:
     if not do_grayscale:
         raise ConfigError(
-            "do_grayscale is False: the exact rules always turn images grey; leave it out, or "
-            "build the processor with tiepoint=None for transformers' rules"
+            "do_grayscale is False: the exact rules always turn images grey; leave it out (in a "
+            "checkpoint, take it out of preprocessor_config.json), or build the processor with "
+            "tiepoint=None for transformers' rules"
         )
 
 
 def _required(outputs: SuperPointKeypointDescriptionOutput, name: str) -> Tensor:
-    value = getattr(outputs, name)
-    if value is None:
-        raise ConfigError(f"outputs.{name} is None, expected the model's outputs")
-    assert isinstance(value, Tensor)
+    value = getattr(outputs, name, None)
+    if not isinstance(value, Tensor):
+        raise ConfigError(
+            f"outputs is of type {type(outputs).__name__} and {name} in it of type "
+            f"{type(value).__name__}, expected what the model returns with return_dict=True"
+        )
     return value
 
 

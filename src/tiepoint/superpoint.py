@@ -109,6 +109,11 @@ class SuperPointForKeypointDetection(SuperPoint):
                 "labels were given: SuperPointForKeypointDetection finds keypoints and has no "
                 "loss; tiepoint.training trains a network"
             )
+        if not isinstance(pixel_values, Tensor):
+            raise ConfigError(
+                f"pixel_values is of type {type(pixel_values).__name__}, expected a torch tensor: "
+                'call the processor with return_tensors="pt"'
+            )
         if pixel_values.ndim != 4 or 0 in pixel_values.shape:
             raise ConfigError(
                 f"pixel_values has shape {tuple(pixel_values.shape)}, expected B C H W"
@@ -197,12 +202,15 @@ class SuperPointForKeypointDetection(SuperPoint):
             dtype: The weights' type, as `torch.float16` or "float16". None or "auto" takes what
                 config.json says, or else that of the file.
             device: Where to put it; None is the CPU.
-            settings: Replace those of config.json; named as in `SuperPointConfig`.
+            settings: Replace those of config.json; named as in `SuperPointConfig`. `torch_dtype`
+                is transformers' older name for `dtype`.
 
         Raises:
             CheckpointError: Nothing of that name, a damaged file, or tensors that do not fit.
             ConfigError: A setting out of range, or an unknown one.
         """
+        former_name = settings.pop("torch_dtype", None)
+        dtype = former_name if dtype is None else dtype
         folder = locate_checkpoint(
             name_or_path,
             revision=revision,
