@@ -255,6 +255,7 @@ def test_one_corrupt_file_among_five_is_reported_and_the_rest_done(here: Path) -
     assert [record.status for record in records] == ["done", "done", "failed", "done", "done"]
     assert records[2].error is not None
     assert "2.png" in records[2].error
+    assert records[2].output is None  # a path that leads nowhere is not named
     assert len(files_below(here / "out")) == 4
 
 
@@ -396,6 +397,7 @@ def test_one_name_that_cannot_be_written_does_not_stop_the_run(
     first, second = go(["photos"], here / "out", overwrite=True)
     assert (first.status, second.status) == ("failed", "done")
     assert first.size_hw == (10, 20)  # it was read
+    assert first.output is None
 
 
 def test_a_name_too_long_for_its_results_is_reported(here: Path) -> None:

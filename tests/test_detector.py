@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -244,6 +246,10 @@ def test_an_unknown_option_names_the_known_ones(detector: Detector) -> None:
         detector(np.zeros((9, 9), np.uint8), max_kps=3)
     with pytest.raises(ConfigError, match="on_error"):
         detector.stream([], on_error="ignore")
+    with pytest.raises(ConfigError, match="on_error"):
+        detector([b"no image"], on_error="ignore")
+    with pytest.raises(ConfigError, match="got one str"):
+        detector.stream("photograph.jpg")
 
 
 def test_several_threads_share_one_detector(detector: Detector, photographs) -> None:
@@ -267,6 +273,39 @@ def test_a_detector_works_in_a_forked_child(detector: Detector, photographs) -> 
     with context.Pool(1) as pool:
         child = pool.apply_async(detector, (photographs[0],)).get(timeout=60)
     assert same(child, expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+@pytest.mark.parametrize("use", [True, False])
+def test_a_child_may_use_or_drop_what_it_inherits_and_end_as_usual(engine: str, use: bool) -> None:
+    # In a process of its own: neither the fork nor a deadlock may touch this one.
+    script = f"""
+import os, signal, sys
+import numpy as np, tiepoint
+image = np.random.default_rng(0).random((240, 320)).astype(np.float32)
+detector = tiepoint.Detector(engine={engine!r}, device="cpu")
+expected = detector(image)
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    agrees = not {use} or np.array_equal(detector(image).xy, expected.xy)
+    del detector
+    sys.exit(0 if agrees else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_numpy_numbers_serve_as_options(detector: Detector, photographs) -> None:
+    plain = detector(photographs[0], max_keypoints=5, threshold=0.25, max_side=200)
+    options = {
+        "max_keypoints": np.int64(5),
+        "threshold": np.float32(0.25),
+        "max_side": np.int16(200),
+    }
+    features = detector(photographs[0], **options)
+    assert same(features, plain) and features.meta == plain.meta
 
 
 def test_any_checkpoint_width_works(monkeypatch, photographs) -> None:

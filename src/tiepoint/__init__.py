@@ -85,13 +85,19 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    # help() and inspect load all that is named here.
+    usable = {n for n, home in _HOME.items() if home not in _NEEDS_TORCH or _has_torch()}
+    return sorted({*globals(), *usable})
+
+
+def _has_torch() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("torch") is not None
 
 
 def _require_torch(name: str) -> None:
-    from importlib.util import find_spec
-
-    if find_spec("torch") is None:
+    if not _has_torch():
         from tiepoint.errors import MissingExtraError
 
         raise MissingExtraError(f"tiepoint.{name}", "torch")

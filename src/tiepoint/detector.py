@@ -11,6 +11,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeGuard, TypeVar, Unpack, overload
 
+import numpy as np
+
 from tiepoint import __version__, processor, runtime
 from tiepoint.config import DetectionConfig, ProcessorConfig
 from tiepoint.errors import ConfigError, EngineError, ImageError, TiepointError
@@ -112,7 +114,7 @@ class Detector:
         source: Any,
         *,
         channel_order: str = ...,
-        on_error: OnError = ...,
+        on_error: Literal["raise", "skip"] = ...,
         **options: Unpack[Options],
     ) -> Features: ...
     def __call__(
@@ -120,7 +122,7 @@ class Detector:
         source: Any,
         *,
         channel_order: str = "rgb",
-        on_error: OnError = "raise",
+        on_error: Literal["raise", "skip"] = "raise",
         **options: Unpack[Options],
     ) -> Any:
         """Detect keypoints in one image or in a list of images.
@@ -139,8 +141,9 @@ class Detector:
 
         Raises:
             ImageError: An image cannot be read.
-            ConfigError: A setting out of range.
+            ConfigError: A setting out of range or unknown.
         """
+        _check_choice(on_error, ("raise", "skip"))
         if not _is_batch(source):
             return self._detect([read(source, channel_order=channel_order)], options)[0]
         results: list[Features | None] = []
@@ -203,8 +206,10 @@ class Detector:
         Yields:
             (source, features), in the order of the sources.
         """
-        if on_error not in ("raise", "skip", "return"):
-            raise ConfigError(f"on_error is {on_error!r}, expected 'raise', 'skip' or 'return'")
+        _check_choice(on_error, ("raise", "skip", "return"))
+        if isinstance(sources, str | bytes | os.PathLike):
+            kind = type(sources).__name__
+            raise ConfigError(f"stream takes a list or iterator of images, got one {kind}; wrap it")
         self._configs(options)  # refuses nonsense now, not at the first image
         return self._stream(sources, channel_order, on_error, options)
 
@@ -299,7 +304,10 @@ class Detector:
                 f"unknown option {', '.join(unknown)}; there are "
                 f"{', '.join(Options.__annotations__)}"
             )
-        wanted = {**self._defaults, **options}
+        wanted = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in {**self._defaults, **options}.items()
+        }
         pixels = ProcessorConfig(max_side=wanted.pop("max_side"))  # type: ignore[arg-type]
         given = {name: value for name, value in wanted.items() if value is not None}
         return pixels, replace(self.checkpoint.detection, **given)  # type: ignore[arg-type]
@@ -332,6 +340,11 @@ class Detector:
             f"Detector({self.checkpoint.name!r}, engine={self.engine!r}, "
             f"device={self.device!r}, precision={self.precision!r})"
         )
+
+
+def _check_choice(on_error: str, known: tuple[str, ...]) -> None:
+    if on_error not in known:
+        raise ConfigError(f"on_error is {on_error!r}, expected one of {', '.join(known)}")
 
 
 def _what_failed(images: Sequence[SourceImage], config: ProcessorConfig, error: Exception) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import ConfigError
+from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features
 from tiepoint.files import write_bytes
 from tiepoint.image import read
@@ -34,8 +35,11 @@ def plot(
 
     Raises:
         ConfigError: The image has another size than the features say.
+        FormatError: The path does not end in .png, or cannot be written.
         ImageError: The image cannot be read.
     """
+    if path is not None and Path(path).suffix.lower() != ".png":
+        raise FormatError(f"{path}: overlays are written as PNG; let the name end in .png")
     pixels = read(image).pixels
     if pixels.shape[:2] != features.size_hw:
         raise ConfigError(

@@ -152,14 +152,16 @@ def _finish(task: _Task, result: Features | TiepointError, milliseconds: float) 
     if isinstance(result, TiepointError):
         return _record(task, "failed", error=result)
     found = Summary(len(result), result.size_hw, dict(result.meta))
+    saved = False
     try:
         _make_folder(task.target.features.parent)
         task.target.save(result)
+        saved = True
         _draw(task, result)
     except TiepointError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_DISK:
             raise
-        return _record(task, "failed", found, milliseconds, error)
+        return _record(task, "failed", found, milliseconds, error, saved=saved)
     return _record(task, "done", found, milliseconds)
 
 
@@ -169,7 +171,7 @@ def _finish_stored(task: _Task) -> Record:
         features = task.target.load()
         _draw(task, features)
     except TiepointError as error:
-        return _record(task, "failed", task.stored, error=error)
+        return _record(task, "failed", task.stored, error=error, saved=True)
     return _record(task, "skipped", task.stored)
 
 
@@ -229,12 +231,15 @@ def _record(
     found: Summary | None = None,
     milliseconds: float | None = None,
     error: TiepointError | None = None,
+    *,
+    saved: bool = False,
 ) -> Record:
+    failed = status == "failed"
     return Record(
         source=task.source,
         status=status,
-        output=task.target.features,
-        overlay=task.target.overlay,
+        output=task.target.features if saved or not failed else None,
+        overlay=None if failed else task.target.overlay,
         keypoints=None if found is None else found.keypoints,
         size_hw=None if found is None else found.size_hw,
         milliseconds=milliseconds,

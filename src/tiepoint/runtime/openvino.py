@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import queue
+import weakref
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -35,6 +38,7 @@ class OpenVinoRuntime:
                 raise ConfigError(
                     "precision 'bf16': this processor has no bfloat16 arithmetic; use 'f32'"
                 )
+        _alive.add(self)
         self.precision = precision
         # OpenVINO's own default is bf16 where the processor has it: always say which.
         options = {
@@ -103,6 +107,22 @@ class OpenVinoRuntime:
             model = build_model(self._checkpoint, descriptors=False)
             self._without = self._core.compile_model(model, "CPU", self._options)
         return self._without
+
+
+_alive: weakref.WeakSet[OpenVinoRuntime] = weakref.WeakSet()
+
+
+def _keep_in_child() -> None:
+    """In a forked child, never let go of the parent's networks.
+
+    Their destructors wait for threads that a fork does not copy, for ever.
+    """
+    for network in _alive:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(network))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_in_child)
 
 
 def build_model(checkpoint: Checkpoint, *, descriptors: bool) -> ov.Model:

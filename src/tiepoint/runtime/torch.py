@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,18 @@ from tiepoint.weights import Checkpoint
 Float32 = NDArray[np.float32]
 
 
+_is_forked = False
+
+
+def _note_fork() -> None:
+    global _is_forked  # noqa: PLW0603
+    _is_forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
 class TorchRuntime:
     """Network and post-processing on one device; safe to call from several threads."""
 
@@ -30,6 +43,9 @@ class TorchRuntime:
         self.precision = precision
         self.batch_size = 1 if device == "cpu" else 8
         self._device = _usable(device)
+        if _is_forked and device == "cpu":
+            # OpenMP would wait for ever for the threads of the parent, which a fork does not copy.
+            torch.set_num_threads(1)
         network = SuperPoint(checkpoint.network).load(checkpoint.tensors).eval()
         network.requires_grad_(False)
         network = network.to(self._device)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from tiepoint.detector import Detector
 from tiepoint.errors import FormatError
 from tiepoint.evaluation.generated import generated_pairs, list_photos
 from tiepoint.evaluation.methods import checkpoint_methods, method
@@ -22,6 +25,11 @@ SEED = 7
 
 WITHIN_PX = 3.0
 
+POINTS, POINTS_SIDE = 600, 640
+"""Keypoints that suit a photograph of this longer side in px: enough for any use, few strays."""
+
+THRESHOLDS = (1e-4, 0.2)
+
 
 class Benchmark:
     """Pairs, and what SIFT and ORB reach on them, computed once.
@@ -38,6 +46,7 @@ class Benchmark:
                 photos += list_photos(folder, "development")
             except FormatError:  # a folder may have no such part
                 continue
+        self.photos = photos
         self.pairs: Sequence[Pair] = generated_pairs(photos, count, SEED) if photos else ()
         self._yardsticks: dict[str, dict[str, float]] = {}
 
@@ -53,6 +62,23 @@ class Benchmark:
             self._yardsticks = self._figures([method(name) for name in YARDSTICKS])
         [own] = self._figures(checkpoint_methods([str(checkpoint)])).values()
         return {"tiepoint": own, **self._yardsticks}
+
+    def threshold(self, checkpoint: Path) -> float | None:
+        """The threshold at which the median held-out photograph keeps `POINTS` keypoints.
+
+        Weights differ in how sure they sound: one threshold for all would give some of them
+        hardly a point, and others thousands.
+
+        Returns:
+            Two significant digits, in `THRESHOLDS`; None without photographs.
+        """
+        if not self.photos:
+            return None
+        detector = Detector(checkpoint, device="cpu", max_side=POINTS_SIDE, descriptors=False)
+        found = detector.stream(self.photos, threshold=0.0, max_keypoints=POINTS)
+        last = [float(features.scores[-1]) for _, features in found if len(features)]
+        middle = float(np.median(last)) if last else THRESHOLDS[0]
+        return float(f"{min(max(middle, THRESHOLDS[0]), THRESHOLDS[1]):.2g}")
 
     def _figures(self, methods: Sequence[object]) -> dict[str, dict[str, float]]:
         found = rows(evaluate(self.pairs, methods, SETTINGS))  # type: ignore[arg-type]

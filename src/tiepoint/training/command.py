@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from tiepoint.config import DetectionConfig
 from tiepoint.errors import ConfigError, TrainingError
 from tiepoint.training.benchmark import Benchmark
 from tiepoint.training.export import commit, export_checkpoint, machine
@@ -213,6 +214,7 @@ def _run(trainer: Trainer, photos: Sequence[Path], say: Callable[[str], None]) -
         finished = trainer.run(stop)
         if finished:
             benchmark(trainer)
+            _export(trainer, checkpoint, held_out.threshold(checkpoint))
         else:
             _export(trainer, checkpoint)
     log.draw()
@@ -249,8 +251,15 @@ def stopped_by_signals() -> Iterator[Stop]:
             signal.signal(noted, handler)
 
 
-def _export(run: Trainer, folder: Path) -> None:
-    export_checkpoint(folder, run.average.state_dict(), run.preset.network, _manifest(run))
+def _export(run: Trainer, folder: Path, threshold: float | None = None) -> None:
+    detection = DetectionConfig() if threshold is None else DetectionConfig(threshold=threshold)
+    export_checkpoint(
+        folder,
+        run.average.state_dict(),
+        run.preset.network,
+        _manifest(run),
+        detection=detection,
+    )
 
 
 def _manifest(run: Trainer) -> dict[str, Any]:
