@@ -307,3 +307,19 @@ def test_real_photographs_are_read_as_pillow_reads_them(shared: Path) -> None:
         with Image.open(path) as image:
             if image.mode in ("L", "RGB"):
                 np.testing.assert_array_equal(read(path).pixels, np.asarray(image))
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("", "an empty path"),
+        ("file:///photos/a.jpg", "not file://"),
+        ("s3://bucket/a.jpg", "only http:// and https://"),
+        ("data:image/png;base64,AAAA", "not data:"),
+    ],
+)
+def test_what_is_neither_path_nor_web_address_is_refused_by_its_kind(
+    source: str, said: str
+) -> None:
+    with pytest.raises(ImageError, match=said):
+        read(source)

@@ -86,9 +86,14 @@ def test_results_do_not_change_when_the_engine_runs_again() -> None:
 
 @pytest.mark.parametrize(
     ("engine", "device", "precision", "named"),
-    [("tensorrt", "auto", "auto", "engine"), ("auto", "tpu", "auto", "device"),
-     ("openvino", "cuda", "auto", "openvino"), ("auto", "auto", "f64", "precision")],
-)  # fmt: skip
+    [
+        ("tensorrt", "auto", "auto", "engine"),
+        ("auto", "tpu", "auto", "device"),
+        ("auto", 0, "auto", "device is '0'"),
+        ("openvino", "cuda", "auto", "openvino"),
+        ("auto", "auto", "f64", "precision"),
+    ],
+)
 def test_an_unknown_engine_device_or_precision_is_refused_by_name(
     engine: str, device: str, precision: str, named: str
 ) -> None:

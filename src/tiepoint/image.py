@@ -29,6 +29,7 @@ DEFAULT_MAX_PIXELS = 250_000_000
 MAX_PIXELS_VARIABLE = "TIEPOINT_MAX_PIXELS"
 _LONGEST_NAME = 300
 _URL = re.compile(r"https?://", re.IGNORECASE)
+_OTHER_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 _EXPECTED = (
     "expected a path, an http(s) URL, bytes, a binary file, a PIL image, "
     "a NumPy array or a torch tensor"
@@ -91,8 +92,7 @@ def read(
         raise ConfigError(f'channel_order is {channel_order!r}, expected "rgb" or "bgr"')
     limit = _pixel_limit(max_pixels)
     if isinstance(source, str | os.PathLike):
-        name = os.fsdecode(source)
-        return _read_url(name, limit) if _URL.match(name) else _read_path(name, limit)
+        return _read_named(os.fsdecode(source), limit)
     if isinstance(source, bytes | bytearray | memoryview):
         return _image(*decode(io.BytesIO(source), "bytes", limit), name="bytes")
     if isinstance(source, Image.Image):
@@ -131,6 +131,20 @@ def _pixel_limit(max_pixels: int | None) -> int:
 
 def _read_url(url: str, limit: int) -> SourceImage:
     return _image(*decode(io.BytesIO(fetch(url)), url, limit), name=url)
+
+
+def _read_named(name: str, limit: int) -> SourceImage:
+    if not name:
+        raise ImageError(f"an empty path is not an image: {_EXPECTED}")
+    if _URL.match(name):
+        return _read_url(name, limit)
+    scheme = _OTHER_SCHEME.match(name)
+    if scheme:
+        raise ImageError(
+            f"{_shortened(name)}: of addresses only http:// and https:// are read, not "
+            f"{scheme[0]}; fetch it and pass its path or bytes"
+        )
+    return _read_path(name, limit)
 
 
 def _read_path(name: str, limit: int) -> SourceImage:

@@ -67,6 +67,7 @@ def choose(engine: str, device: str, precision: str) -> tuple[str, str, str]:
         raise ConfigError(
             f"precision is {precision!r}, expected one of auto, {', '.join(PRECISIONS)}"
         )
+    device = str(device)  # a torch.device says its name; a bare number is refused by name
     kind = device.split(":", maxsplit=1)[0]
     if kind not in ("auto", "cpu", "cuda", "mps"):
         raise ConfigError(f"device is {device!r}, expected auto, cpu, cuda, cuda:N or mps")
