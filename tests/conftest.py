@@ -31,6 +31,13 @@ def photographs() -> list[NDArray[np.uint8]]:
     return [data.camera(), data.astronaut()[:301, :407], data.coffee(), data.cat()]
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, which is the working folder too."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def random_checkpoint(
     seed: int = 0,
     widths: tuple[int, int, int, int] = (8, 8, 16, 16),

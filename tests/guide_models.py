@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 from conftest import random_checkpoint
 from tiepoint import SuperPointConfig, SuperPointForKeypointDetection, SuperPointImageProcessor
@@ -12,6 +15,13 @@ from tiepoint.pretrained import EXACT
 
 Rules = str
 EXACT_RULES, TRANSFORMERS_RULES = "exact", "transformers"
+BOTH = pytest.mark.parametrize("rules", [EXACT_RULES, TRANSFORMERS_RULES])
+
+PINNED = "5.23.0"
+"""The transformers whose rules `compat` follows."""
+
+COLOUR = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+PALETTE = Image.fromarray(COLOUR).convert("P")
 
 
 def mark(rules: Rules) -> dict[str, Any] | None:

@@ -1,24 +1,19 @@
-"""HDF5 in hloc's layout: many images in one file, that no kill can cost."""
+"""HDF5 in hloc's layout: many images in one file, and files that are wrong."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from test_formats import any_features, assert_equal, make
+from features_files import any_features, assert_equal, make, names_in, write_h5
 from tiepoint import formats
-from tiepoint.cli import app
 from tiepoint.errors import FormatError, MissingExtraError
 from tiepoint.formats import H5Writer, load, read_h5, save, summarise
 from tiepoint.formats.h5 import DATASETS
@@ -30,24 +25,6 @@ PARTS = st.text(
     st.characters(exclude_characters="/\x00", exclude_categories=["Cs"]), min_size=1, max_size=6
 ).filter(lambda part: part not in (".", "..", *DATASETS))
 NAMES = st.lists(PARTS, min_size=1, max_size=3).map("/".join)
-
-
-def write(path: Path, *names: str, **more: Any) -> None:
-    with H5Writer(path, **more) as writer:
-        for number, name in enumerate(names):
-            writer.add(name, make(number + 1))
-
-
-def half_written(path: Path, *names: str) -> None:
-    """Leave what a run leaves that stopped after these images."""
-    writer = H5Writer(path)
-    for number, name in enumerate(names):
-        writer.add(name, make(number + 1))
-    writer.suspend()
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 # The layout
@@ -69,7 +46,7 @@ def test_the_layout_is_hlocs(tmp_path: Path) -> None:
 
 
 def test_hlocs_own_reader_finds_the_names_and_arrays(tmp_path: Path) -> None:
-    write(tmp_path / "x.h5", "a.jpg", "sub/b.jpg", "sub/deep/c.jpg")
+    write_h5(tmp_path / "x.h5", "a.jpg", "sub/b.jpg", "sub/deep/c.jpg")
     names = set()
     with h5py.File(tmp_path / "x.h5", "r") as file:
         file.visititems(
@@ -137,7 +114,7 @@ def test_meta_too_long_for_an_attribute_is_refused_at_once(tmp_path: Path) -> No
 
 
 def test_loading_a_file_of_several_images_names_them(tmp_path: Path) -> None:
-    write(tmp_path / "x.h5", *(f"{n}.jpg" for n in range(7)))
+    write_h5(tmp_path / "x.h5", *(f"{n}.jpg" for n in range(7)))
     with pytest.raises(FormatError, match=r"7 images: 0\.jpg, .*4\.jpg and 2 more.*read_h5"):
         load(tmp_path / "x.h5")
     with pytest.raises(FormatError, match="7 images"):
@@ -172,7 +149,7 @@ def test_any_names_and_stops_give_the_same_images(
 
 
 def test_the_mapping_reads_lazily_and_knows_its_names(tmp_path: Path) -> None:
-    write(tmp_path / "x.h5", "b.jpg", "a/c.jpg", "한글/사진.jpg")
+    write_h5(tmp_path / "x.h5", "b.jpg", "a/c.jpg", "한글/사진.jpg")
     found = read_h5(tmp_path / "x.h5")
     assert set(found) == {"b.jpg", "a/c.jpg", "한글/사진.jpg"}
     assert "a/c.jpg" in found and "a" not in found and 5 not in found
@@ -203,7 +180,7 @@ def test_a_name_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_image_may_lie_in_a_folder_called_as_another_image(tmp_path: Path) -> None:
-    write(tmp_path / "x.h5", "a", "a/b", "a/b/c")
+    write_h5(tmp_path / "x.h5", "a", "a/b", "a/b/c")
     assert set(read_h5(tmp_path / "x.h5")) == {"a", "a/b", "a/b/c"}
     with H5Writer(tmp_path / "x.h5") as writer:
         writer.add("a", make(9))
@@ -251,141 +228,6 @@ def test_float16_halves_descriptors_and_leaves_positions_and_scores(tmp_path: Pa
     assert loaded.descriptors.dtype == np.float32
     sizes = [(tmp_path / name).stat().st_size for name in ("half.h5", "whole.h5")]
     assert sizes[0] < 0.6 * sizes[1]
-
-
-# Interruptions
-
-
-def test_nothing_stands_under_the_name_until_the_end(tmp_path: Path) -> None:
-    path = tmp_path / "x.h5"
-    with H5Writer(path) as writer:
-        writer.add("a.jpg", make())
-        assert names_in(tmp_path) == ["x.h5.partial"]
-    assert names_in(tmp_path) == ["x.h5"]
-
-
-def test_an_exception_keeps_what_is_finished_for_the_next_run(tmp_path: Path) -> None:
-    path = tmp_path / "x.h5"
-    with pytest.raises(KeyboardInterrupt), H5Writer(path) as writer:
-        writer.add("a.jpg", make(2))
-        raise KeyboardInterrupt
-    assert names_in(tmp_path) == ["x.h5.partial"]
-    with H5Writer(path) as writer:
-        assert "a.jpg" in writer and "b.jpg" not in writer
-        assert writer.summarise("a.jpg").keypoints == 2
-        assert_equal(writer.read("a.jpg"), make(2))
-        writer.add("b.jpg", make(3))
-    assert set(read_h5(path)) == {"a.jpg", "b.jpg"}
-
-
-def test_a_journal_cut_off_anywhere_keeps_every_whole_image(tmp_path: Path) -> None:
-    path, partial = tmp_path / "x.h5", tmp_path / "x.h5.partial"
-    ends = []
-    writer = H5Writer(path)
-    for number in range(3):
-        writer.add(f"{number}.jpg", make(number + 1))
-        ends.append(partial.stat().st_size)
-    writer.suspend()
-    data = partial.read_bytes()
-    for length in [*range(0, len(data), 97), *ends]:
-        partial.write_bytes(data[:length])
-        path.unlink(missing_ok=True)
-        whole = sum(end <= length for end in ends)
-        with H5Writer(path) as writer:
-            assert len(writer) == whole
-            writer.add("new.jpg", make(7))
-        found = read_h5(path)
-        assert set(found) == {*(f"{number}.jpg" for number in range(whole)), "new.jpg"}
-        assert all(len(found[f"{number}.jpg"]) == number + 1 for number in range(whole))
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
-def test_a_killed_process_loses_no_finished_image(tmp_path: Path) -> None:
-    code = f"""
-import sys
-sys.path[:0] = {[str(Path(__file__).parent)]!r}
-from test_formats import make
-from tiepoint.formats import H5Writer
-writer = H5Writer({str(tmp_path / "x.h5")!r})
-for number in range(10**9):
-    writer.add(f"{{number}}.jpg", make(50, 64))
-    print(number, flush=True)
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    said = [int(process.stdout.readline()) for _ in range(40)]
-    process.send_signal(signal.SIGKILL)
-    said += [int(line) for line in process.stdout.read().splitlines() if line]
-    process.wait()
-    with H5Writer(tmp_path / "x.h5") as writer:
-        assert len(writer) in (len(said), len(said) + 1)
-    assert {f"{number}.jpg" for number in said} <= set(read_h5(tmp_path / "x.h5"))
-
-
-def test_more_images_join_those_of_a_finished_file(tmp_path: Path) -> None:
-    path = tmp_path / "x.h5"
-    write(path, "a.jpg")
-    with h5py.File(path, "a") as file:
-        file["a.jpg"]["global_descriptor"] = np.ones(3)  # of another program
-    before = path.read_bytes()
-    half_written(path, "b.jpg", "c.jpg")
-    assert path.read_bytes() == before
-    with H5Writer(path) as writer:
-        assert len(writer) == 3
-    assert set(read_h5(path)) == {"a.jpg", "b.jpg", "c.jpg"}
-    with h5py.File(path, "r") as file:
-        assert file["a.jpg"]["global_descriptor"][()].tolist() == [1, 1, 1]
-
-
-def test_a_writer_that_adds_nothing_touches_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "x.h5"
-    write(path)
-    assert names_in(tmp_path) == []
-    write(path, "a.jpg")
-    stamp = path.stat().st_mtime_ns
-    write(path)
-    assert path.stat().st_mtime_ns == stamp and names_in(tmp_path) == ["x.h5"]
-
-
-def test_a_second_writer_of_the_same_file_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip("fcntl")
-    with H5Writer(tmp_path / "x.h5") as writer:
-        writer.add("a.jpg", make())
-        with pytest.raises(FormatError, match="another process is writing it"):
-            H5Writer(tmp_path / "x.h5")
-        writer.add("b.jpg", make())
-    assert len(read_h5(tmp_path / "x.h5")) == 2
-
-
-def test_a_file_that_cannot_be_written_keeps_the_journal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "x.h5"
-    writer = H5Writer(path)
-    writer.add("a.jpg", make())
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", full)
-        with pytest.raises(FormatError, match="No space left on device"):
-            writer.close()
-    assert names_in(tmp_path) == ["x.h5.partial"]
-    write(path)
-    assert list(read_h5(path)) == ["a.jpg"]
-
-
-def test_a_foreign_partial_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.h5.partial").write_bytes(b"something of the user's own")
-    with pytest.raises(FormatError, match="not a journal"):
-        H5Writer(tmp_path / "x.h5")
-    assert (tmp_path / "x.h5.partial").read_bytes() == b"something of the user's own"
-    with (
-        H5Writer(tmp_path / "no" / "x.h5") as writer,
-        pytest.raises(FormatError, match="cannot be written"),
-    ):
-        writer.add("a.jpg", make())
 
 
 # Wrong files
@@ -453,7 +295,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 def test_a_group_that_does_not_fit_says_where_and_spares_the_others(
     tmp_path: Path, change: Any, said: str
 ) -> None:
-    write(tmp_path / "x.h5", "good.jpg", "bad.jpg", "three.jpg")
+    write_h5(tmp_path / "x.h5", "good.jpg", "bad.jpg", "three.jpg")
     with h5py.File(tmp_path / "x.h5", "a") as file:
         change(file["three.jpg"])
     found = read_h5(tmp_path / "x.h5")
@@ -463,7 +305,7 @@ def test_a_group_that_does_not_fit_says_where_and_spares_the_others(
 
 
 def test_links_that_lead_nowhere_or_in_circles_break_nothing(tmp_path: Path) -> None:
-    write(tmp_path / "x.h5", "a/b.jpg")
+    write_h5(tmp_path / "x.h5", "a/b.jpg")
     with h5py.File(tmp_path / "x.h5", "a") as file:
         file["dangling"] = h5py.SoftLink("/nowhere")
         file["outside"] = h5py.ExternalLink("no.h5", "/x")
@@ -489,115 +331,3 @@ def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
             use(tmp_path / "x.h5")
     assert names_in(tmp_path) == []
     assert ".h5" in formats.ALL_FORMATS
-
-
-# `tiepoint detect -o features.h5`
-
-
-@pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for number, name in enumerate(["a.png", "b.png", "사진/c.png"]):
-        path = tmp_path / "photos" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(number).integers(0, 256, (48, 64), dtype=np.uint8)
-        path.write_bytes(cv2.imencode(".png", noise)[1].tobytes())
-    return tmp_path
-
-
-def detect(*arguments: str) -> Any:
-    return CliRunner().invoke(app, ["detect", *arguments])
-
-
-def test_all_images_go_to_one_file_under_their_relative_paths(photos: Path) -> None:
-    result = detect("photos", "-o", "out/features.h5")
-    assert result.exit_code == 0, result.output
-    found = read_h5(photos / "out" / "features.h5")
-    assert set(found) == {"a.png", "b.png", "사진/c.png"}
-    assert names_in(photos / "out") == ["features.h5"]
-    assert detect("photos", "-o", "folder").exit_code == 0
-    for name, features in found.items():
-        assert_equal(features, load(photos / "folder" / f"{name}.npz"))
-
-
-def test_what_is_in_the_file_is_skipped_and_new_images_join(photos: Path) -> None:
-    assert detect("photos/a.png", "photos/b.png", "-o", "x.h5").exit_code == 0
-    stamp = (photos / "x.h5").stat().st_mtime_ns
-    again = detect("photos/a.png", "photos/b.png", "-o", "x.h5")
-    assert again.exit_code == 0 and "2 skipped" in again.stderr
-    assert (photos / "x.h5").stat().st_mtime_ns == stamp
-    more = detect("photos/a.png", "photos", "-o", "x.h5")
-    assert "1 done, 2 skipped" in more.stderr
-    assert {"photos/a.png", "photos/b.png", "photos/사진/c.png"} == set(read_h5("x.h5"))
-
-
-def test_other_settings_are_refused_until_overwritten(photos: Path) -> None:
-    assert detect("photos", "-o", "x.h5").exit_code == 0
-    other = detect("photos", "-o", "x.h5", "--threshold", "0.25")
-    assert other.exit_code == 1
-    assert "x.h5: a.png: was made with other settings: settings.threshold" in other.stderr
-    assert "3 refused" in other.stderr and "--overwrite" in other.stderr
-    assert detect("photos", "-o", "x.h5", "--threshold", "0.25", "--overwrite").exit_code == 0
-    found = read_h5("x.h5")
-    assert {item.meta["settings"]["threshold"] for item in found.values()} == {0.25}
-
-
-def test_an_interrupted_run_goes_on_from_its_journal(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add = H5Writer.add
-
-    def interrupt(self: H5Writer, name: str, features: Any) -> None:
-        add(self, name, features)
-        if len(self) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(H5Writer, "add", interrupt)
-    stopped = detect("photos", "-o", "x.h5")
-    assert stopped.exit_code == 130 and "goes on from here" in stopped.stderr
-    assert not (photos / "x.h5").exists() and (photos / "x.h5.partial").exists()
-    monkeypatch.setattr(H5Writer, "add", add)
-    rest = detect("photos", "-o", "x.h5")
-    assert rest.exit_code == 0 and "1 done, 2 skipped" in rest.stderr
-    assert {"a.png", "b.png", "사진/c.png"} == set(read_h5("x.h5"))
-    assert not (photos / "x.h5.partial").exists()
-
-
-def test_what_an_interrupted_run_left_is_refused_under_other_settings(photos: Path) -> None:
-    assert detect("photos", "-o", "x.h5").exit_code == 0
-    writer = H5Writer(photos / "y.h5")
-    for name, features in read_h5("x.h5").items():
-        writer.add(name, features)
-    writer.suspend()
-    other = detect("photos", "-o", "y.h5", "--threshold", "0.25")
-    assert other.exit_code == 1 and "3 refused" in other.stderr
-    assert "3 skipped" in detect("photos", "-o", "y.h5").stderr
-
-
-def test_a_bad_image_fails_alone(photos: Path) -> None:
-    (photos / "photos" / "bad.png").write_bytes(b"")
-    result = detect("photos", "-o", "x.h5")
-    assert result.exit_code == 1 and "3 done, 1 failed" in result.stderr
-    assert len(read_h5("x.h5")) == 3
-
-
-def test_half_and_plot_are_taken_only_where_they_fit(photos: Path) -> None:
-    assert detect("photos", "-o", "x.h5", "--half").exit_code == 0
-    with h5py.File("x.h5", "r") as file:
-        assert file["a.png"]["descriptors"].dtype == np.float16
-        assert file["a.png"]["keypoints"].dtype == np.float32
-    for arguments, said in [(["-o", "y.h5", "--plot"], "--plot"), (["--half"], "--half")]:
-        result = detect("photos", *arguments)
-        assert result.exit_code == 2 and said in result.stderr
-    assert not (photos / "y.h5").exists() and not (photos / "tiepoint-out").exists()
-
-
-def test_places_are_names(photos: Path) -> None:
-    from tiepoint.batch import OneFileForAll
-
-    with H5Writer(photos / "x.h5") as writer:
-        target = OneFileForAll(writer).target(PurePosixPath("a/b.png"))
-        assert not target.exists()
-        target.save(make(4))
-        assert target.exists() and len(target.load()) == target.summarise().keypoints == 4
-        assert target.label.endswith("x.h5: a/b.png") and target.overlay is None

@@ -1,4 +1,4 @@
-"""The guide's processor under the exact rules; `test_compat` has transformers' rules."""
+"""The guide's processor under the exact rules; `test_compat_parity` has transformers' rules."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_auto_settles_on_openvino_where_there_is_no_gpu(monkeypatch) -> None:
 
 def test_auto_takes_a_gpu_that_torch_can_use(monkeypatch) -> None:
     monkeypatch.setattr(runtime, "_find_gpu", lambda: "cuda")
-    monkeypatch.setattr(runtime, "_has_torch", lambda: True)
+    monkeypatch.setattr(runtime, "is_installed", lambda _: True)
     assert runtime.choose("auto", "auto", "auto") == ("torch", "cuda", "f32")
 
 

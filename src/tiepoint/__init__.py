@@ -85,19 +85,18 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
+    from tiepoint.extras import is_installed
+
     # help() and inspect load all that is named here.
-    usable = {n for n, home in _HOME.items() if home not in _NEEDS_TORCH or _has_torch()}
+    has_torch = is_installed("torch")
+    usable = {name for name, home in _HOME.items() if has_torch or home not in _NEEDS_TORCH}
     return sorted({*globals(), *usable})
 
 
-def _has_torch() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("torch") is not None
-
-
 def _require_torch(name: str) -> None:
-    if not _has_torch():
+    from tiepoint.extras import is_installed
+
+    if not is_installed("torch"):
         from tiepoint.errors import MissingExtraError
 
         raise MissingExtraError(f"tiepoint.{name}", "torch")

@@ -1,4 +1,4 @@
-"""Writing files so that no reader ever sees half of one."""
+"""Making folders, and writing files so that no reader ever sees half of one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ from os import PathLike
 from pathlib import Path
 
 from tiepoint.errors import FormatError
+
+
+def make_folder(folder: str | PathLike[str], *, advice: str = "choose another place") -> Path:
+    """Create a folder, and those above it, unless it is there.
+
+    Args:
+        advice: What the error tells the caller to do.
+
+    Raises:
+        FormatError: It cannot be created; its `__cause__` is the OSError.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be made ({error.strerror}); {advice}") from error
+    return path
 
 
 def write_bytes(path: str | PathLike[str], data: bytes) -> None:

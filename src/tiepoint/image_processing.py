@@ -18,16 +18,17 @@ from torch import Tensor
 
 from tiepoint import compat, fitting
 from tiepoint.errors import CheckpointError, ConfigError
+from tiepoint.files import make_folder
 from tiepoint.hub import PREPROCESSOR_FILE, Token
 from tiepoint.outputs import BatchFeature, SuperPointKeypointDescriptionOutput, stack
-from tiepoint.pretrained import EXACT, locate_checkpoint, make_folder, push_saved, write_json
+from tiepoint.pretrained import EXACT, Publishable, locate_checkpoint, write_json
 from tiepoint.weights import Rules, read_json, rules_of
 
 PROCESSOR_TYPE = "SuperPointImageProcessor"
 _KNOWN_TYPES = (PROCESSOR_TYPE, f"{PROCESSOR_TYPE}Pil", f"{PROCESSOR_TYPE}Fast")
 
 
-class SuperPointImageProcessor:
+class SuperPointImageProcessor(Publishable):
     """Turns images into the model's inputs, and its outputs into px of the images.
 
     Built in code it follows the exact rules: each image is fitted inside `size`, aspect kept,
@@ -53,6 +54,7 @@ class SuperPointImageProcessor:
     """
 
     model_input_names = ("pixel_values", "pixel_mask")
+    _commit_message = "Upload an image processor with tiepoint"
 
     def __init__(
         self,
@@ -234,35 +236,6 @@ class SuperPointImageProcessor:
             FormatError: It cannot be written.
         """
         write_json(make_folder(folder) / PREPROCESSOR_FILE, self.to_dict())
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str | None = None,
-        private: bool | None = None,
-        token: Token = None,
-        revision: str | None = None,
-    ) -> str:
-        """Upload preprocessor_config.json to the Hub; returns the commit's address.
-
-        Args:
-            repo_id: "org/name"; made if it does not exist.
-            private: Whether a new repository is private; None takes the account's default.
-            token: A token, or True or None for the stored one.
-            revision: Branch; None is the main one.
-
-        Raises:
-            CheckpointError: The Hub refuses or cannot be reached.
-        """
-        return push_saved(
-            self.save_pretrained,
-            repo_id,
-            commit_message=commit_message or "Upload an image processor with tiepoint",
-            private=private,
-            token=token,
-            revision=revision,
-        )
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.to_dict().items())

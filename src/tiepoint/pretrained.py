@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from tiepoint.errors import FormatError
 from tiepoint.files import write_bytes
@@ -44,22 +44,6 @@ def as_checkpoint(name_or_path: str | PathLike[str] | None) -> str | Path:
     return name_or_path if isinstance(name_or_path, str) else Path(name_or_path)
 
 
-def make_folder(folder: str | PathLike[str]) -> Path:
-    """Create a folder to save into.
-
-    Raises:
-        FormatError: It cannot be created.
-    """
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FormatError(
-            f"{path}: cannot be made a folder ({error.strerror}); choose another place"
-        ) from error
-    return path
-
-
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a config file, keys sorted.
 
@@ -73,30 +57,43 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_bytes(path, f"{text}\n".encode())
 
 
-def push_saved(
-    save: Callable[[Path], None],
-    repo_id: str,
-    *,
-    commit_message: str | None,
-    private: bool | None,
-    token: Token,
-    revision: str | None,
-) -> str:
-    """Save into a temporary folder and upload what lies there; see `hub.push`.
+class Publishable:
+    """What can be saved into a folder can be uploaded, too."""
 
-    Args:
-        save: Writes the files into the folder it is given.
+    _commit_message: ClassVar[str | None] = None
+    """Of an upload without a message of its own; None is that of `hub.push`."""
 
-    Returns:
-        The commit's address.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        save(Path(folder))
-        return push(
-            folder,
-            repo_id,
-            token=token,
-            private=private,
-            revision=revision,
-            commit_message=commit_message,
-        )
+    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+        """Write the files into a folder."""
+        raise NotImplementedError
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: Token = None,
+        revision: str | None = None,
+    ) -> str:
+        """Upload to the Hub what `save_pretrained` writes; returns the commit's address.
+
+        Args:
+            repo_id: "org/name"; made if it does not exist.
+            private: Whether a new repository is private; None takes the account's default.
+            token: A token, or True or None for the stored one.
+            revision: Branch; None is the main one.
+
+        Raises:
+            CheckpointError: The Hub refuses or cannot be reached.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder))
+            return push(
+                folder,
+                repo_id,
+                token=token,
+                private=private,
+                revision=revision,
+                commit_message=commit_message or self._commit_message,
+            )

@@ -19,18 +19,13 @@ from torch.nn import functional
 from tiepoint import compat
 from tiepoint.config import CELL_PX
 from tiepoint.errors import ConfigError
-from tiepoint.files import write_bytes
+from tiepoint.files import make_folder, write_bytes
 from tiepoint.geometry import SizeHW, whole_cells
 from tiepoint.hub import CONFIG_FILE, WEIGHTS_FILE, Token
 from tiepoint.network import SuperPoint, cell_mask
 from tiepoint.outputs import SuperPointKeypointDescriptionOutput
 from tiepoint.postprocess_torch import FlatKeypoints, cells_to_heatmap, sample_at, select
-from tiepoint.pretrained import (
-    locate_checkpoint,
-    make_folder,
-    push_saved,
-    write_json,
-)
+from tiepoint.pretrained import Publishable, locate_checkpoint, write_json
 from tiepoint.superpoint_config import SuperPointConfig
 from tiepoint.weights import load_checkpoint
 
@@ -49,7 +44,7 @@ _DTYPES = {
 _IN_FILE = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-class SuperPointForKeypointDetection(SuperPoint):
+class SuperPointForKeypointDetection(SuperPoint, Publishable):
     """SuperPoint with everything after it: pixel values in, keypoints out.
 
     Built from a config its weights are random; `from_pretrained` loads a checkpoint.
@@ -254,35 +249,6 @@ class SuperPointForKeypointDetection(SuperPoint):
             "dtype": "float32",
         }
         write_json(place / CONFIG_FILE, config)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str | None = None,
-        private: bool | None = None,
-        token: Token = None,
-        revision: str | None = None,
-    ) -> str:
-        """Upload config.json and model.safetensors to the Hub; returns the commit's address.
-
-        Args:
-            repo_id: "org/name"; made if it does not exist.
-            private: Whether a new repository is private; None takes the account's default.
-            token: A token, or True or None for the stored one.
-            revision: Branch; None is the main one.
-
-        Raises:
-            CheckpointError: The Hub refuses or cannot be reached.
-        """
-        return push_saved(
-            self.save_pretrained,
-            repo_id,
-            commit_message=commit_message,
-            private=private,
-            token=token,
-            revision=revision,
-        )
 
 
 def _valid_sizes(pixel_mask: Tensor, expected: tuple[int, int, int]) -> list[SizeHW]:

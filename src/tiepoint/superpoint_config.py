@@ -10,8 +10,9 @@ from typing import Any
 
 from tiepoint.config import DetectionConfig, NetworkConfig
 from tiepoint.errors import CheckpointError, ConfigError
+from tiepoint.files import make_folder
 from tiepoint.hub import CONFIG_FILE, Token
-from tiepoint.pretrained import EXACT, locate_checkpoint, make_folder, write_json
+from tiepoint.pretrained import EXACT, locate_checkpoint, write_json
 from tiepoint.weights import Rules, detection_config, network_config, read_json, rules_of
 
 

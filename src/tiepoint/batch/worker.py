@@ -14,6 +14,7 @@ from tiepoint.batch.inputs import Input, Unreadable
 from tiepoint.batch.layout import Layout, Target
 from tiepoint.errors import FormatError, TiepointError
 from tiepoint.features import Features, different_settings
+from tiepoint.files import make_folder
 from tiepoint.formats import Summary, as_json
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def _finish(task: _Task, result: Features | TiepointError, milliseconds: float) 
     found = Summary(len(result), result.size_hw, dict(result.meta))
     saved = False
     try:
-        _make_folder(task.target.features.parent)
+        make_folder(task.target.features.parent, advice="choose another output folder")
         task.target.save(result)
         saved = True
         _draw(task, result)
@@ -180,15 +181,6 @@ def _draw(task: _Task, features: Features) -> None:
         from tiepoint.plotting import plot
 
         plot(features, task.source, task.target.overlay)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FormatError(
-            f"{folder}: cannot be made ({error.strerror}); choose another output folder"
-        ) from error
 
 
 def _refuse_foreign(overlay: Path | None) -> None:

@@ -181,16 +181,12 @@ def _found(inputs: list[str], out: Path) -> Iterator[Input | Unreadable]:
 def _layout(out: Path, ending: str, *, plot: bool, half: bool) -> Iterator[Layout]:
     """Where results go; makes that folder, so that a wrong one shows before any work."""
     from tiepoint.batch import FolderLayout, OneFileForAll, SingleFile
+    from tiepoint.files import make_folder
     from tiepoint.formats import FORMATS, H5Writer
 
     single = out.suffix.lower() == ending
     folder = out.parent if single else out
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FormatError(
-            f"-o {out}: {folder} cannot be made ({error.strerror}); choose another folder"
-        ) from error
+    make_folder(folder, advice="choose another folder with -o")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise FormatError(f"-o {out}: {folder} cannot be written to; choose another folder")
     if ending in FORMATS:

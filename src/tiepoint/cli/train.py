@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import shutil
 import signal
@@ -17,6 +16,7 @@ import typer
 
 from tiepoint.cli import exit_codes, options
 from tiepoint.errors import ConfigError, MissingExtraError
+from tiepoint.extras import is_installed
 from tiepoint.training.presets import PRESETS
 from tiepoint.training.settings import DataConfig
 
@@ -125,7 +125,7 @@ def prepare(threads: int | None, workers: int) -> ModuleType:
     Threads and workers together take every core once: torch's threads wait for one another in
     every layer, so one thread without a core of its own slows all of them down several times.
     """
-    if importlib.util.find_spec("torch") is None:
+    if not is_installed("torch"):
         raise MissingExtraError("Training", "torch")
     import torch
 

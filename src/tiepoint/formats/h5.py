@@ -97,7 +97,7 @@ def encode(features: Features) -> bytes:
     source = features.meta.get("source")
     name = PurePath(source).name if isinstance(source, str) else ""
     buffer = io.BytesIO()
-    with library().File(buffer, "w") as file:
+    with load_h5py().File(buffer, "w") as file:
         try:
             check_name(name)
         except FormatError:
@@ -219,9 +219,9 @@ def image_names(file: Any) -> Iterator[str]:
         if name.count("/") > _DEEPEST:
             raise ValueError(f"groups lie in each other {_DEEPEST} deep, perhaps in a circle")
         members = {key: group.get(key) for key in group}  # None for a link that leads nowhere
-        if name and isinstance(members.get("keypoints"), library().Dataset):
+        if name and isinstance(members.get("keypoints"), load_h5py().Dataset):
             yield name
-        below = sorted(key for key, item in members.items() if isinstance(item, library().Group))
+        below = sorted(key for key, item in members.items() if isinstance(item, load_h5py().Group))
         waiting += [(f"{name}/{key}" if name else key, members[key]) for key in reversed(below)]
 
 
@@ -232,7 +232,7 @@ def opened(path: Path) -> Iterator[Any]:
     Raises:
         FormatError: No such file, no permission, or not HDF5.
     """
-    h5py = library()
+    h5py = load_h5py()
     try:
         path.open("rb").close()
     except OSError as error:  # h5py's own messages are for its developers
@@ -241,7 +241,7 @@ def opened(path: Path) -> Iterator[Any]:
         yield file
 
 
-def library() -> Any:
+def load_h5py() -> Any:
     """h5py.
 
     Raises:

@@ -46,7 +46,7 @@ class H5Writer:
     """
 
     def __init__(self, path: str | PathLike[str], *, half: bool = False) -> None:
-        h5.library()
+        h5.load_h5py()
         self.path = Path(path)
         self.partial = self.path.with_name(self.path.name + PARTIAL)
         self._half = half
@@ -165,7 +165,7 @@ class H5Writer:
                 self._stored.close()
                 self._stored = None
                 shutil.copyfile(self.path, half_done)
-            with h5.library().File(half_done, "a") as file:
+            with h5.load_h5py().File(half_done, "a") as file:
                 for name in self._records:
                     h5.write_group(file, name, self.read(name), half=self._half)
             half_done.replace(self.path)
@@ -198,7 +198,7 @@ class H5Writer:
 
     def _open_stored(self) -> None:
         names = h5.H5Features(self.path)
-        self._stored = h5.library().File(self.path, "r")
+        self._stored = h5.load_h5py().File(self.path, "r")
         self._stored_names = frozenset(names)
         for name in names:
             self._note_groups(name)

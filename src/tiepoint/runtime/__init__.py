@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import platform
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from tiepoint.config import DescriptorSampling, DetectionConfig
 from tiepoint.errors import ConfigError, MissingExtraError
+from tiepoint.extras import is_installed
 from tiepoint.geometry import Placement
 from tiepoint.maps import DenseMaps, Keypoints
 from tiepoint.weights import Checkpoint
@@ -77,7 +77,7 @@ def choose(engine: str, device: str, precision: str) -> tuple[str, str, str]:
         device = "cpu" if engine == "openvino" else _find_gpu() or "cpu"
     if engine == "auto":
         engine = "openvino" if device == "cpu" else "torch"
-    if engine == "torch" and not _has_torch():
+    if engine == "torch" and not is_installed("torch"):
         raise MissingExtraError(f"engine 'torch' on device {device!r}", "torch")
     return engine, device, "f32" if precision == "auto" else precision
 
@@ -93,13 +93,9 @@ def build(checkpoint: Checkpoint, engine: str, device: str, precision: str) -> R
     return OpenVinoRuntime(checkpoint, precision)
 
 
-def _has_torch() -> bool:
-    return "torch" in sys.modules or importlib.util.find_spec("torch") is not None
-
-
 def _find_gpu() -> str | None:
     """A GPU that torch could use, asked of the driver, since importing torch takes seconds."""
-    if not _has_torch():
+    if not is_installed("torch"):
         return None
     if sys.platform == "darwin":
         return "mps" if platform.machine() == "arm64" else None

@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import FormatError
-from tiepoint.files import write_bytes
+from tiepoint.files import make_folder, write_bytes
 from tiepoint.training.pairs import DataConfig, TrainingPair, TrainingView, training_pair
 from tiepoint.training.statistics import pair_summary, photographs_at, summary
 
@@ -38,10 +37,7 @@ def write_samples(folder: Path, config: DataConfig, seed: int, count: int) -> di
         FormatError: The folder cannot be written, or no photographs are there.
         ImageError: A photograph cannot be read.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FormatError(f"{folder}: cannot be made ({error.strerror}), name a folder") from error
+    make_folder(folder, advice="name a folder")
     drawn_only = replace(config, photos=())
     report: dict[str, Any] = {"seed": seed, "size_hw": list(config.size_hw)}
     for kind in (kind for kind, share in config.mix if share > 0):

@@ -1,0 +1,83 @@
+"""Features to write and compare, and .h5 files that hold several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tiepoint.features import Features
+from tiepoint.formats import H5Writer
+
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def make(count: int = 3, length: int | None = 4, **meta: object) -> Features:
+    rng = np.random.default_rng(count)
+    return Features(
+        xy=rng.uniform(0, 100, (count, 2)).astype(np.float32),
+        scores=rng.uniform(0, 1, count).astype(np.float32),
+        descriptors=None if length is None else rng.normal(size=(count, length)).astype("f4"),
+        size_hw=(480, 640),
+        meta=meta or {"checkpoint": "fake", "settings": {"threshold": 0.0015, "max_side": None}},
+    )
+
+
+def assert_equal(left: Features, right: Features) -> None:
+    assert left.size_hw == right.size_hw
+    assert left.meta == right.meta
+    for name in ("xy", "scores", "descriptors"):
+        a, b = getattr(left, name), getattr(right, name)
+        if a is None or b is None:
+            assert a is b
+        else:
+            assert a.dtype == b.dtype == np.float32
+            np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32))  # bits: -0.0 too
+            assert a.shape == b.shape
+
+
+@st.composite
+def any_features(draw: st.DrawFn, *, described: bool) -> Features:
+    count = draw(st.integers(0, 4))
+    length = draw(st.none() | st.integers(1, 5)) if described else None
+    arrays = [
+        draw(hnp.arrays(np.float32, shape, elements=FINITE))
+        for shape in [(count, 2), (count,), (count, length or 0)]
+    ]
+    return Features(
+        xy=arrays[0],
+        scores=arrays[1],
+        descriptors=None if length is None else arrays[2],
+        size_hw=(draw(st.integers(1, 10**6)), draw(st.integers(1, 10**6))),
+        meta=draw(st.dictionaries(st.text(), JSON_VALUES, max_size=3)),
+    )
+
+
+def write_h5(path: Path, *names: str, **more: Any) -> None:
+    with H5Writer(path, **more) as writer:
+        for number, name in enumerate(names):
+            writer.add(name, make(number + 1))
+
+
+def half_written_h5(path: Path, *names: str) -> None:
+    """Leave what a run leaves that stopped after these images."""
+    writer = H5Writer(path)
+    for number, name in enumerate(names):
+        writer.add(name, make(number + 1))
+    writer.suspend()
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
