@@ -19,7 +19,7 @@ from tiepoint import hub as hub_module
 from tiepoint import weights
 from tiepoint.detector import Detector
 from tiepoint.errors import CheckpointError
-from tiepoint.features import same_settings
+from tiepoint.features import different_settings
 
 BUNDLED = weights.BUNDLED / weights.DEFAULT
 ID = "someone/points-v1"
@@ -63,7 +63,7 @@ def test_a_detector_takes_a_hub_id_and_its_features_name_it(stocked: FakeHub) ->
     np.testing.assert_array_equal(features.xy, own.xy)
     assert features.meta["checkpoint"] == ID
     assert features.meta["revision"] == stocked.repos[ID].refs["main"]
-    assert same_settings(features.meta, {**features.meta, "revision": "0" * 40})
+    assert not different_settings(features.meta, {**features.meta, "revision": "0" * 40})
 
 
 def test_the_second_load_downloads_nothing(stocked: FakeHub) -> None:

@@ -121,7 +121,7 @@ def test_hidden_states_are_the_output_of_each_block_after_its_pooling(rules: str
 
 @BOTH
 def test_labels_are_refused_with_a_pointer_to_training(rules: str) -> None:
-    with pytest.raises(ValueError, match=r"tiepoint\.training") as caught:
+    with pytest.raises(ValueError, match="tiepoint train") as caught:
         make_model(rules)(torch.rand(1, 3, 16, 16), labels=torch.zeros(1))
     assert isinstance(caught.value, TiepointError)
 

@@ -100,11 +100,6 @@ SOURCE_KEYS = ("source", "exif_orientation", "engine", "device", "tiepoint_versi
 """Entries of `meta` that may differ between files made with the same settings."""
 
 
-def same_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two `meta` describe the same detection: checkpoint, rules, settings, precision."""
-    return not different_settings(a, b)
-
-
 def different_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """The entries of `meta` in which two detections differ, source and engine apart."""
     names = sorted({*a, *b} - set(SOURCE_KEYS))

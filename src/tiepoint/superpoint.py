@@ -102,7 +102,7 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
         if labels is not None:
             raise ConfigError(
                 "labels were given: SuperPointForKeypointDetection finds keypoints and has no "
-                "loss; tiepoint.training trains a network"
+                "loss; leave them out, or train a network with: tiepoint train"
             )
         if not isinstance(pixel_values, Tensor):
             raise ConfigError(
