@@ -89,8 +89,9 @@ def repeatability(
             for x in range(8 * w):
                 for v in range(8 * h):
                     for u in range(8 * w):
-                        if (u - x) ** 2 + (v - y) ** 2 <= 1.2**2:
-                            around[y, x] += theirs[v, u]
+                        if max(abs(u - x), abs(v - y)) <= 1:
+                            distance2 = (u - x) ** 2 + (v - y) ** 2
+                            around[y, x] += np.exp(-distance2 / (2 * 0.8**2)) * theirs[v, u]
         around = np.minimum(around, 1)
         for y in range(8 * h):
             for x in range(8 * w):

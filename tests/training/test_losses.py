@@ -251,6 +251,20 @@ def test_points_that_are_found_again_grow_and_others_shrink() -> None:
     assert logits.grad[0, 8 * 4 + 4, 1, 1] > 0
 
 
+def test_a_point_found_again_nearer_to_its_place_earns_more() -> None:
+    logits = torch.zeros(1, 65, 2, 2)
+    logits[:, -1] = 6
+    logits[0, 8 * 4 + 4, 0, 0] = 9
+    flow = torch.from_numpy(shifted_flow((16, 16), np.zeros(2, np.float32))[None])
+    losses = []
+    for away_px in range(3):
+        other = torch.zeros(1, 65, 2, 2)
+        other[:, -1] = 6
+        other[0, 8 * 4 + 4 + away_px, 0, 0] = 9
+        losses.append(float(repeatability_loss(logits, other, flow, 0.3)))
+    assert losses[0] < losses[1] < losses[2]
+
+
 def test_where_nothing_is_visible_nothing_is_learnt() -> None:
     logits = torch.randn(1, 65, 2, 2, requires_grad=True)
     loss = repeatability_loss(

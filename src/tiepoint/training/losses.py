@@ -15,8 +15,9 @@ from tiepoint.postprocess_torch import cells_to_heatmap
 NEAR_PX = 8.0
 """Points nearer than this have like descriptors by construction: no negatives of each other."""
 
-REPEAT_PX = 1.2
-"""A point this near the place where the other view's point should be counts as found again."""
+REPEAT_SIGMA_PX = 0.8
+"""A point found again at a distance d from where it should be counts exp(-d^2 / (2 sigma^2)):
+a plain count within a radius would not ask for positions better than that radius."""
 
 LEFT_OUT = -1e4
 """A logit that takes part in no soft-max; finite, so that zero times its logarithm is zero."""
@@ -146,15 +147,16 @@ def repeatability_loss(
     """A point is worth having where the other view has it too.
 
     Each cell draws a point, or none, from its soft-max. A point earns the chance that the other
-    view has one within `REPEAT_PX` of where it should be, and costs `point_cost`. This is the
-    policy gradient's reward, its expectation taken exactly rather than by drawing. The other view
-    is held fixed: call once each way. No detector is averaged over warps.
+    view has one where it should be, less the farther away that one lies (`REPEAT_SIGMA_PX`), and
+    costs `point_cost`. This is the policy gradient's reward, its expectation taken exactly rather
+    than by drawing. The other view is held fixed: call once each way. No detector is averaged
+    over warps.
 
     Args:
         logits: B 65 h w.
         other_logits: B 65 h w, of the other view.
         flow: B H W 2, where each pixel lies in the other view, px; NaN where it is not visible.
-        point_cost: 0..1; points less likely to be found again lose.
+        point_cost: 0..1; points that earn less lose.
 
     Returns:
         Minus the reward per cell; 0 when nothing is visible in both views.
@@ -162,17 +164,18 @@ def repeatability_loss(
     visible = torch.isfinite(flow).all(dim=-1)  # B H W
     chance = cells_to_heatmap(logits)  # B H W
     with torch.no_grad():
-        around = _within_repeat_px(cells_to_heatmap(other_logits)).clamp(max=1)  # B H W
+        around = _near(cells_to_heatmap(other_logits)).clamp(max=1)  # B H W
         reward = _read(around, torch.where(visible[..., None], flow, 0.0)) - point_cost  # B H W
         cells = visible.sum().clamp(min=1) / CELL_PX**2
     return -(chance * reward * visible).sum() / cells
 
 
-def _within_repeat_px(values: Tensor) -> Tensor:
-    """Sum over the pixel and its four neighbours: those within 1.2 px. B H W -> B H W."""
+def _near(values: Tensor) -> Tensor:
+    """Sum over the pixel and its eight neighbours, the farther the less. B H W -> B H W."""
     offset = torch.tensor([-1.0, 0.0, 1.0], device=values.device)
-    disc = (offset[:, None] ** 2 + offset[None] ** 2 <= REPEAT_PX**2).float()  # 3 3
-    return functional.conv2d(values[:, None], disc[None, None], padding=1)[:, 0]
+    weight = torch.exp(-(offset**2) / (2 * REPEAT_SIGMA_PX**2))  # 3
+    kernel = weight[:, None] * weight[None]  # 3 3
+    return functional.conv2d(values[:, None], kernel[None, None], padding=1)[:, 0]
 
 
 def _read(values: Tensor, xy: Tensor) -> Tensor:
