@@ -62,6 +62,48 @@ def test_the_manifest_says_how_to_repeat_the_run(trained: Path) -> None:
     assert {"commit", "machine", "hours", "origin", "licence"} <= manifest.keys()
 
 
+def test_a_manifest_is_enough_to_repeat_a_run(trained: Path, tmp_path: Path) -> None:
+    """Steps of each stage decide, so a second repetition has every bit of the first."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for origin, folder in ((trained, first), (first, second)):
+        code, output = run("train", "--repeat", origin / "checkpoint", "-o", folder, *FEW)
+        assert code == 0, output
+    manifests = [
+        json.loads((folder / "checkpoint" / "manifest.json").read_text())
+        for folder in (trained, first, second)
+    ]
+    for name in ("seed", "data", "stage_steps", "images", "origin"):
+        assert manifests[0][name] == manifests[1][name] == manifests[2][name]
+    assert sum(manifests[0]["stage_steps"].values()) == 12
+    assert manifests[1]["sha256"] == manifests[2]["sha256"]
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "no json"])
+def test_what_is_no_manifest_cannot_be_repeated(text: str, tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(text)
+    code, output = run("train", "--repeat", manifest, "-o", tmp_path / "run", *FEW)
+    assert code != 0
+    assert "not the manifest of a run" in output
+
+
+def test_the_mix_of_scenes_can_be_chosen(tmp_path: Path) -> None:
+    code, output = run(
+        "train", "--preset", "smoke", "--steps", "1", "--mix", "shapes=1, leaves=3",
+        "-o", tmp_path, *FEW,
+    )  # fmt: skip
+    assert code == 0, output
+    manifest = json.loads((tmp_path / "checkpoint" / "manifest.json").read_text())
+    assert manifest["data"]["mix"] == [["shapes", 1.0], ["leaves", 3.0]]
+
+
+@pytest.mark.parametrize("mix", ["", "shapes", "shapes=x", "shapes=1,shapes=2", "=1", "bricks=1"])
+def test_a_mix_that_makes_no_sense_is_refused(mix: str, tmp_path: Path) -> None:
+    code, output = run("train", "--preset", "smoke", "--mix", mix, "-o", tmp_path / "run", *FEW)
+    assert code == exit_codes.USAGE
+    assert "mix" in output
+
+
 def test_a_folder_with_a_run_is_not_overwritten(trained: Path) -> None:
     code, output = run("train", "--preset", "smoke", "-o", trained, *FEW)
     assert code == exit_codes.USAGE

@@ -39,6 +39,29 @@ def test_the_rate_warms_up_and_falls_to_its_last_part(preset: Preset) -> None:
     assert rates == sorted(rates, reverse=True)
 
 
+def test_steps_of_each_stage_are_a_budget_too() -> None:
+    preset = replace(PRESETS["cpu"], minutes=None, stage_steps=(4, 2, 10))
+    stages = [preset.stage_at(preset.done(step, seconds=0)) for step in range(16)]
+    assert stages == [0] * 4 + [1] * 2 + [2] * 10
+    done = [preset.done(step, seconds=0) for step in range(17)]
+    assert done == sorted(done)
+    assert (done[0], done[5], done[16]) == (0, pytest.approx(0.15 + 0.65 / 2), 1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"minutes": None},
+        {"steps": 3},
+        {"minutes": None, "stage_steps": (1, 2)},
+        {"minutes": None, "stage_steps": (1, 2, 0)},
+    ],
+)
+def test_a_budget_is_one_thing_above_zero(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="budget|steps"):
+        replace(PRESETS["cpu"], **wrong)  # type: ignore[arg-type]
+
+
 STAGE = Stage("only", 1.0, (64, 64), 2)
 
 

@@ -60,7 +60,7 @@ def adapt(
     them. Writes what `tiepoint train` writes; a stopped run goes on with its --resume.
     """
     drawing = default_workers() if workers is None else workers
-    command = prepare(threads, drawing)
+    command = prepare(threads)
     data = DataConfig(
         photos=(str(photos),),
         photo_share=PHOTO_SHARE,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
@@ -33,6 +35,8 @@ STOPPED: dict[int, int] = {
 }
 """Exit status by the number of the signal that stopped a run."""
 
+_MIX = ",".join(f"{kind}={share:g}" for kind, share in DataConfig().mix)
+
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder of the run: state, log, checkpoint.")
 ]
@@ -43,9 +47,24 @@ Photos = Annotated[
         "for the benchmark. Repeat it for more."
     ),
 ]
+Mix = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND=SHARE,...",
+        help=f"Kinds of drawn scenes and how often each comes: {_MIX}. A kind not named does not "
+        "come at all.",
+    ),
+]
 PresetName = Annotated[str, typer.Option("--preset", help=f"{', '.join(PRESETS)}.")]
 Resume = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder.")
+]
+Repeat = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="MANIFEST",
+        help="Train anew with the recipe, data, seed and steps of this checkpoint's manifest.json.",
+    ),
 ]
 Minutes = Annotated[
     float | None,
@@ -59,7 +78,7 @@ Workers = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(help="Threads that train on a CPU; else what the workers leave.", min=1),
+    typer.Option(help="Threads that train on a CPU; else one per core.", min=1),
 ]
 Compile = Annotated[
     bool | None,
@@ -76,9 +95,11 @@ COMPILE_FROM_MINUTES = 10.0
 def train(
     out: Out = None,
     photos: Photos = [],  # noqa: B006 - typer copies it
+    mix: Mix = None,
     preset: PresetName = DEFAULT_PRESET,
     device: options.Device = options.AUTO,
     resume: Resume = None,
+    repeat: Repeat = None,
     minutes: Minutes = None,
     steps: Steps = None,
     seed: Seed = 0,
@@ -95,10 +116,12 @@ def train(
     """
     if (out is None) == (resume is None):
         raise ConfigError("give either -o for a new run or --resume for one that was stopped")
+    if resume is not None and repeat is not None:
+        raise ConfigError("give either --resume or --repeat: a stopped run keeps its own recipe")
     if preset not in PRESETS:
         raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     drawing = default_workers() if workers is None else workers
-    command = prepare(threads, drawing)
+    command = prepare(threads)
     if resume is not None:
         finish(
             lambda: command.resume(
@@ -108,30 +131,59 @@ def train(
             )
         )  # fmt: skip
     if out is not None:
-        chosen = command.with_budget(PRESETS[preset], minutes, steps)
-        data = DataConfig(photos=tuple(str(folder) for folder in photos))
+        chosen, data = PRESETS[preset], DataConfig()
+        if repeat is not None:
+            chosen, data, seed = command.repeated(repeat)
+        if photos or repeat is None:
+            data = replace(data, photos=tuple(str(folder) for folder in photos))
+        if mix is not None:
+            data = replace(data, mix=read_mix(mix))
+        chosen = command.with_budget(chosen, minutes, steps)
         finish(
             lambda: command.train(
                 chosen, data, out, seed=seed, workers=drawing, device=device,
                 compiled=compiles(compile_network, chosen.minutes),
-                benchmark_photos=photos, say=typer.echo,
+                benchmark_photos=[Path(folder) for folder in data.photos], say=typer.echo,
             )
         )  # fmt: skip
 
 
-def prepare(threads: int | None, workers: int) -> ModuleType:
+def read_mix(text: str) -> tuple[tuple[str, float], ...]:
+    """`shapes=0.2,leaves=0.8` as (kind, share) each.
+
+    Raises:
+        ConfigError: Not of this form, or a kind twice.
+    """
+    mix: dict[str, float] = {}
+    for part in text.split(","):
+        kind, _, share = (word.strip() for word in part.partition("="))
+        try:
+            value = float(share)
+        except ValueError:
+            value = math.nan
+        if not kind or kind in mix or math.isnan(value):
+            raise ConfigError(
+                f"--mix has {part!r}, expected kinds once each with a share, such as {_MIX}"
+            )
+        mix[kind] = value
+    return tuple(mix.items())
+
+
+def prepare(threads: int | None) -> ModuleType:
     """Load what trains, and set torch up as suits a process that does nothing else.
 
-    Threads and workers together take every core once: torch's threads wait for one another in
-    every layer, so one thread without a core of its own slows all of them down several times.
+    Torch's threads wait for one another in every layer. They must sleep then, not spin: spinning
+    takes the core from a worker and from the very thread that is waited for, and slows all of
+    them down several times.
     """
     if not is_installed("torch"):
         raise MissingExtraError("Training", "torch")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
     import torch
 
     from tiepoint.training import command
 
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) - workers))
+    torch.set_num_threads(threads or os.cpu_count() or 1)
     _keep_memory()
     torch.backends.cudnn.benchmark = True  # the sizes of a stage never change
     return command

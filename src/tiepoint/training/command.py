@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,9 +23,10 @@ from tiepoint.training.presets import ADAPT, Preset, Stage
 from tiepoint.training.settings import DataConfig
 from tiepoint.training.state import STATE_FILE
 from tiepoint.training.trainer import Hooks, PairSource, Record, Trainer
-from tiepoint.weights import load_checkpoint
+from tiepoint.weights import MANIFEST_FILE, load_checkpoint
 
 CHECKPOINT_FOLDER = "checkpoint"
+RANDOM_WEIGHTS = "random weights"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def train(
         TrainingError: The folder holds a run already, or the run is hopeless.
     """
     _refuse_used(folder)
-    about = _about(preset, data, "random weights")
+    about = _about(preset, data, RANDOM_WEIGHTS)
     trainer = Trainer(preset, seed, _opener(data, seed, workers), folder, find_device(device),
                       about=about, compiled=compiled)  # fmt: skip
     return _run(trainer, benchmark_photos, say)
@@ -136,6 +138,34 @@ def resume(
     return _run(trainer, photos, say)
 
 
+def repeated(manifest: Path) -> tuple[Preset, DataConfig, int]:
+    """The recipe, data and seed of a finished run, its budget in steps: whatever the machine.
+
+    Args:
+        manifest: A checkpoint's `manifest.json`, or the checkpoint's folder.
+
+    Raises:
+        TrainingError: Not the manifest of a finished run from random weights.
+    """
+    path = manifest / MANIFEST_FILE if manifest.is_dir() else manifest
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        preset, data = Preset.from_json(values["preset"]), data_from_json(values["data"])
+        steps = tuple(values["stage_steps"][stage.name] for stage in preset.stages)
+        seed = int(values["seed"])
+        fresh = values["finished"] and values["origin"] == RANDOM_WEIGHTS
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{path}: not the manifest of a run by tiepoint train ({type(error).__name__}: {error})"
+        ) from error
+    if not fresh:
+        raise TrainingError(
+            f"{path}: started from {values['origin']}, finished: {values['finished']}; only a "
+            "finished run from random weights can be repeated"
+        )
+    return replace(preset, minutes=None, steps=None, stage_steps=steps), data, seed
+
+
 def with_budget(preset: Preset, minutes: float | None, steps: int | None) -> Preset:
     """The preset with another budget; both None keeps its own.
 
@@ -146,7 +176,7 @@ def with_budget(preset: Preset, minutes: float | None, steps: int | None) -> Pre
         raise ConfigError("both minutes and steps are given, expected one of them as the budget")
     if minutes is None and steps is None:
         return preset
-    return replace(preset, minutes=minutes, steps=steps)
+    return replace(preset, minutes=minutes, steps=steps, stage_steps=None)
 
 
 def data_from_json(values: Mapping[str, Any]) -> DataConfig:
@@ -272,6 +302,7 @@ def _manifest(run: Trainer) -> dict[str, Any]:
         "seed": run.seed,
         **run.about,
         "steps": progress.step,
+        "stage_steps": progress.stage_steps,
         "images": progress.images,
         "hours": round(progress.seconds / 3600, 3),
         "skipped_steps": progress.skipped,

@@ -59,6 +59,7 @@ class Preset:
         stages: In order.
         minutes: Budget unless another is given; None where `steps` is the budget.
         steps: Likewise.
+        stage_steps: Likewise, steps of each stage: how a run is repeated that had another budget.
         learning_rate: Highest, reached after `warm_up_steps`; falls as a cosine from there to
             `final_rate` of it at the end of the budget.
         weight_decay: AdamW's, on the convolutions' weights.
@@ -76,6 +77,7 @@ class Preset:
     stages: tuple[Stage, ...]
     minutes: float | None = None
     steps: int | None = None
+    stage_steps: tuple[int, ...] | None = None
     learning_rate: float = 1e-3
     final_rate: float = 0.01
     warm_up_steps: int = 100
@@ -94,11 +96,36 @@ class Preset:
                 f"preset {self.name!r}: the stages' shares sum to "
                 f"{sum(stage.share for stage in self.stages)}, expected 1"
             )
-        if (self.minutes is None) == (self.steps is None):
-            raise ConfigError(f"preset {self.name!r}: give either minutes or steps")
-        budget = self.steps if self.minutes is None else self.minutes
-        if budget is None or not budget > 0 or not math.isfinite(budget):
-            raise ConfigError(f"the budget is {budget!r}, expected more than 0 minutes or steps")
+        given = [self.minutes, self.steps, self.stage_steps]
+        if sum(budget is not None for budget in given) != 1:
+            raise ConfigError(
+                f"preset {self.name!r}: minutes, steps and stage_steps are {given}, expected one "
+                "of them and None for the others"
+            )
+        if self.stage_steps is not None and len(self.stage_steps) != len(self.stages):
+            raise ConfigError(
+                f"stage_steps has {len(self.stage_steps)} numbers, expected one for each of "
+                f"{len(self.stages)} stages"
+            )
+        for budget in self.stage_steps or (self.minutes or self.steps or 0,):
+            if not budget > 0 or not math.isfinite(budget):
+                raise ConfigError(
+                    f"the budget is {budget!r}, expected more than 0 minutes or steps"
+                )
+
+    def done(self, step: int, seconds: float) -> float:
+        """Share of the budget spent after so many steps and seconds, 0..1."""
+        if self.minutes is not None:
+            return min(1.0, seconds / (60 * self.minutes))
+        if self.steps is not None:
+            return min(1.0, step / self.steps)
+        assert self.stage_steps is not None
+        done = 0.0
+        for stage, steps in zip(self.stages, self.stage_steps, strict=True):
+            if step < steps:
+                return done + stage.share * step / steps
+            done, step = done + stage.share, step - steps
+        return 1.0
 
     def stage_at(self, done: float) -> int:
         """The stage's number when so much of the budget, 0..1, is spent."""
@@ -121,9 +148,11 @@ class Preset:
         network = dict(values["network"])
         network["encoder_hidden_sizes"] = tuple(network["encoder_hidden_sizes"])
         stages = [{**stage, "size_hw": tuple(stage["size_hw"])} for stage in values["stages"]]
+        of_stages = values.get("stage_steps")
         return cls(
             **{
                 **values,
+                "stage_steps": None if of_stages is None else tuple(of_stages),
                 "network": NetworkConfig(**network),
                 "stages": tuple(Stage(**stage) for stage in stages),
             }

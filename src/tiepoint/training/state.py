@@ -31,6 +31,7 @@ class Progress:
         step: Optimiser steps tried, skipped ones included; also the next step's number.
         stage: Number of the stage that the last step belonged to.
         stage_step: Steps tried in it.
+        stage_steps: Name of the stage -> steps tried in it so far.
         seconds: Spent on training so far, benchmarks apart.
         waited: Of these, spent waiting for data.
         images: Seen so far.
@@ -46,6 +47,7 @@ class Progress:
     images: int = 0
     skipped: int = 0
     streak: int = 0
+    stage_steps: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass

@@ -208,10 +208,7 @@ class Trainer:
     @property
     def done(self) -> float:
         """Share of the budget spent, 0..1."""
-        if self.preset.steps is not None:
-            return min(1.0, self.progress.step / self.preset.steps)
-        assert self.preset.minutes is not None
-        return min(1.0, self.progress.seconds / (60 * self.preset.minutes))
+        return self.preset.done(self.progress.step, self.progress.seconds)
 
     @property
     def stage(self) -> Stage:
@@ -282,6 +279,8 @@ class Trainer:
             self.progress.streak += 1
         self.progress.step += 1
         self.progress.stage_step += 1
+        in_stage = self.progress.stage_steps
+        in_stage[stage.name] = in_stage.get(stage.name, 0) + 1
         self.progress.images += len(batch.pixels)
         return found
 
