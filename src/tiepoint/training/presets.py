@@ -35,7 +35,7 @@ class Stage:
     descriptor_weight: float = 1.0
     temperature: float = 0.07
     repeat_weight: float = 0.0
-    point_cost: float = 0.2
+    point_cost: float = 0.04
     self_labels: bool = False
 
     def __post_init__(self) -> None:
