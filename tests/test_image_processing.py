@@ -237,7 +237,7 @@ def test_anything_but_the_models_output_is_refused() -> None:
 # ---- loading and saving -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [None, "default", "bootstrap"])
+@pytest.mark.parametrize("name", [None, "default", "base"])
 def test_the_bundled_processor_follows_the_exact_rules(name: str | None) -> None:
     made = AutoImageProcessor.from_pretrained(name)
     assert isinstance(made, SuperPointImageProcessor)

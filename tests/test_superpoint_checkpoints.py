@@ -121,7 +121,7 @@ def test_the_bundled_model_loads_by_default_on_the_device_that_is_asked_for() ->
     assert model.config.rules == "exact" and model.device == torch.device("cpu")
     assert model.config.keypoint_threshold == Detector().checkpoint.detection.threshold
     other = SuperPointForKeypointDetection.from_pretrained(
-        "bootstrap", device="meta", dtype="float16", max_keypoints=3
+        "base", device="meta", dtype="float16", max_keypoints=3
     )
     assert other.device.type == "meta" and other.dtype == torch.float16
     assert other.config.max_keypoints == 3

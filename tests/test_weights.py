@@ -32,12 +32,23 @@ def edit(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({k: v for k, v in config.items() if v is not ...}))
 
 
-def test_the_default_is_bundled_verified_and_marked_as_bootstrap() -> None:
+def test_the_default_is_bundled_and_verified() -> None:
     checkpoint = weights.load_checkpoint()
     assert checkpoint.name == weights.bundled_checkpoints()[0]
-    assert checkpoint.note == "bootstrap, for development"
     assert len(checkpoint.tensors) == 24 and len(checkpoint.sha256) == 64
     assert all(array.dtype == np.float32 for array in checkpoint.tensors.values())
+
+
+def test_every_bundled_checkpoint_has_a_card_and_a_manifest_of_its_own_weights() -> None:
+    for name in weights.bundled_checkpoints():
+        folder, checkpoint = weights.BUNDLED / name, weights.load_checkpoint(name)
+        manifest = json.loads((folder / weights.MANIFEST_FILE).read_text())
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert manifest["name"] == name and manifest["licence"] == "Apache-2.0"
+        assert {"preset", "data", "seed", "stage_steps", "commit", "hours"} <= manifest.keys()
+        assert checkpoint.sha256 in card
+        assert f"{manifest['images']:,}" in card and manifest["commit"][:7] in card
+        assert "Apache-2.0" in card and "10,977,554" in card
 
 
 def test_a_folder_of_the_users_own_loads_like_a_bundled_one(folder: Path) -> None:
@@ -139,7 +150,7 @@ def test_a_config_that_is_no_json_object_is_refused(folder: Path, text: str) -> 
 
 
 def test_a_name_that_is_nothing_says_what_there_is() -> None:
-    with pytest.raises(CheckpointError, match="bootstrap"):
+    with pytest.raises(CheckpointError, match="base"):
         weights.load_checkpoint("no-such-thing")
 
 

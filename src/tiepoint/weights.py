@@ -22,7 +22,7 @@ from tiepoint.errors import CheckpointError, ConfigError
 from tiepoint.hub import CONFIG_FILE, WEIGHTS_FILE, Token, fetch, is_id, stated_sha256
 
 BUNDLED = Path(__file__).parent / "checkpoints"
-DEFAULT = "bootstrap"
+DEFAULT = "base"
 MANIFEST_FILE = "manifest.json"
 RULES_VERSION = 1
 

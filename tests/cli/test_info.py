@@ -58,8 +58,10 @@ def test_info_describes_each_bundled_checkpoint_as_it_is_loaded() -> None:
     assert [name for name, entry in said.items() if entry["default"]] == [weights.DEFAULT]
 
 
-def test_the_bootstrap_is_marked_as_for_development() -> None:
-    assert "bootstrap, for development" in run("info").stdout
+def test_the_text_says_what_each_checkpoint_is() -> None:
+    for name in weights.bundled_checkpoints():
+        note = weights.load_checkpoint(name).note
+        assert note and note in run("info").stdout
 
 
 def test_the_text_holds_the_same_facts() -> None:

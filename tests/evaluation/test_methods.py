@@ -29,7 +29,7 @@ def detectors() -> list[Detect]:
     return [
         method("sift").detect,
         method("orb").detect,
-        checkpoint_methods(["bootstrap"])[0].detect,
+        checkpoint_methods(["base"])[0].detect,
     ]
 
 
