@@ -23,7 +23,7 @@ FLAT = f"{SHAPES},leaves=0.46,glyphs=0.11,repeats=0.1"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="for the last row and figures")
-    parser.add_argument("--steps", type=int, default=1500, help="of each run")
+    parser.add_argument("--steps", type=int, default=1000, help="of each run")
     parser.add_argument("--preset", default="cpu")
     parser.add_argument("--count", type=int, default=200, help="pairs that are measured")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the runs")
