@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tiepoint.config import DetectionConfig as DetectionConfig
+    from tiepoint.config import MatchingConfig as MatchingConfig
     from tiepoint.config import NetworkConfig as NetworkConfig
     from tiepoint.config import ProcessorConfig as ProcessorConfig
     from tiepoint.detector import Detector as Detector
@@ -51,6 +52,7 @@ _HOME = {
     "FormatError": "errors",
     "ImageError": "errors",
     "Matches": "features",
+    "MatchingConfig": "config",
     "MissingExtraError": "errors",
     "NetworkConfig": "config",
     "ProcessorConfig": "config",
