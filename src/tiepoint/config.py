@@ -20,6 +20,11 @@ MatchScore = Literal["cosine", "dual-softmax"]
 COLDEST = 1e-3
 """Least temperature: cosines are known to 6e-8, and below this only the best of a row counts."""
 
+SEQUENTIAL_WINDOW = 10
+"""Following images that each of a sequence is matched with: COLMAP's sequential matcher."""
+SIMILAR_IMAGES = 20
+"""Most alike images that each of a collection is matched with."""
+
 
 @dataclass(frozen=True)
 class Layer:

@@ -79,10 +79,10 @@ def match_by(
     config: MatchingConfig, features_a: Features, features_b: Features, *, device: str = "cpu"
 ) -> Matches:
     """`match` with its settings in one object; arguments and errors as there."""
-    _check_device(device)
+    check_device(device)
     a, b = _descriptors(features_a, "A"), _descriptors(features_b, "B")
     _same_kind(features_a, features_b, a.shape[1], b.shape[1])
-    meta = _provenance(config, features_a, features_b)
+    meta = provenance(config, features_a, features_b)
     if len(a) == 0 or len(b) == 0:
         return Matches(np.empty((0, 2), np.int64), np.empty(0, np.float32), meta)
     of_a, of_b = _nearest(config, a, b, device)
@@ -156,7 +156,8 @@ def _least(threshold: float | None) -> np.float32:
     return np.float32(-np.inf if threshold is None else threshold)
 
 
-def _provenance(config: MatchingConfig, a: Features, b: Features) -> dict[str, Any]:
+def provenance(config: MatchingConfig, a: Features, b: Features) -> dict[str, Any]:
+    """`meta` of the matches that these features give under these settings."""
     meta: dict[str, Any] = {
         "settings": asdict(config),
         "keypoints": [len(a), len(b)],
@@ -169,7 +170,13 @@ def _provenance(config: MatchingConfig, a: Features, b: Features) -> dict[str, A
     return meta
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raise unless `match` knows the device and has what it needs for it.
+
+    Raises:
+        ConfigError: Another device.
+        MissingExtraError: torch is not installed.
+    """
     if device != "cpu" and device.split(":", maxsplit=1)[0] != "cuda":
         raise ConfigError(
             f"device is {device!r}, expected cpu, cuda or cuda:N (Apple's GPUs lack the float64 "

@@ -7,7 +7,8 @@ hence on the place in the block: equal descriptors would tie in one place and no
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,8 @@ BLOCK = 1024
 Float = NDArray[np.floating[Any]]
 
 
-class Nearest(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Nearest:
     """Of each vector of one set, the nearest in the other; ties go to the lower index.
 
     Attributes:
