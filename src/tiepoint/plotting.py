@@ -19,7 +19,7 @@ from tiepoint.image import read
 SUBPIXEL_BITS = 4
 """OpenCV draws at 1/16 px: a marker sits where the keypoint is, not on the next whole pixel."""
 
-MAX_LINES = 200
+MAX_LINES = 120
 """Lines of matches drawn: more hide each other."""
 MATCHES_SIDE_PX = 1000
 """Longer side of each image beside another: two fit a screen."""
@@ -75,15 +75,15 @@ def plot_matches(
 ) -> NDArray[np.uint8]:
     """Draw two images side by side with lines between matched keypoints, the best most yellow.
 
-    Every matched keypoint is marked; lines are drawn for the best matches only, since hundreds of
-    them hide each other and the images.
+    Every matched keypoint is marked. Of many matches only some get a line, from the best to the
+    worst in even steps, since hundreds of lines hide each other and the images.
 
     Args:
         image_a, image_b: Whatever the detector reads.
         features_a, features_b: Of these images.
         matches: Of these features.
         path: Where to write the picture as PNG; None only returns it.
-        max_lines: Lines drawn, best matches first; None draws all.
+        max_lines: Lines drawn at most; None draws all.
         max_side: px; an image is brought to this longer side, but enlarged by whole numbers only.
 
     Returns:
@@ -107,8 +107,10 @@ def plot_matches(
     ends_a = xy_a[matches.pairs[:, 0]]  # M 2
     ends_b = xy_b[matches.pairs[:, 1]] + [start, 0]  # M 2
     colours = _colours(_levels(matches.scores))  # M 3
-    _lines(canvas, ends_a[:max_lines], ends_b[:max_lines], colours)
-    radius = max(2.0, height / 300)
+    count = len(matches) if max_lines is None else min(max_lines, len(matches))
+    lined = np.linspace(0, len(matches) - 1, count).round().astype(int)  # L
+    _lines(canvas, ends_a[lined], ends_b[lined], colours[lined])
+    radius = max(3.0, height / 250)
     for ends in (ends_a, ends_b):
         for centre, colour in reversed(list(zip(_fixed(ends), colours.tolist(), strict=True))):
             _ring(canvas, centre, radius, colour, 1)
@@ -124,7 +126,7 @@ def _lines(
 ) -> None:
     """Draw lines half transparent, the best on top."""
     over = canvas.copy()
-    drawn = zip(_fixed(ends_a), _fixed(ends_b), colours[: len(ends_a)].tolist(), strict=True)
+    drawn = zip(_fixed(ends_a), _fixed(ends_b), colours.tolist(), strict=True)
     for a, b, colour in reversed(list(drawn)):
         cv2.line(over, a.tolist(), b.tolist(), colour, 1, cv2.LINE_AA, SUBPIXEL_BITS)
     canvas[:] = cv2.addWeighted(over, LINE_OPACITY, canvas, 1 - LINE_OPACITY, 0)
