@@ -156,6 +156,13 @@ def test_an_interrupted_writer_goes_on_from_its_journal(tmp_path: Path, h5py: An
     assert names_in(tmp_path) == ["m.h5"] and list(read_matches_h5(path)) == [("a", "b")]
 
 
+def test_closing_twice_is_closing_once(tmp_path: Path, h5py: Any) -> None:
+    with H5MatchesWriter(tmp_path / "m.h5") as writer:
+        writer.add("a", "b", make())
+        writer.close()
+    assert len(read_matches_h5(tmp_path / "m.h5")) == 1 and names_in(tmp_path) == ["m.h5"]
+
+
 def test_names_that_hloc_cannot_tell_apart_are_refused(tmp_path: Path, h5py: Any) -> None:
     with H5MatchesWriter(tmp_path / "m.h5") as writer:
         writer.add("x/a", "b", make())

@@ -98,7 +98,11 @@ class Journal:
                 self.path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Delete the file, since its results are elsewhere now."""
+        """Forget the results and delete the file, since they are elsewhere now."""
+        self._starts.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
         self.path.unlink(missing_ok=True)
 
     def _open(self) -> None:

@@ -118,6 +118,7 @@ class H5MatchesWriter:
             self.suspend()
             raise
         journalled = [_from_journal(key) for key in self._journal]
+        self._names: set[object] = {*self._stored, *journalled}
         self._groups = {_group(*names): names for names in [*self._stored, *journalled]}
 
     def __enter__(self) -> Self:
@@ -135,7 +136,7 @@ class H5MatchesWriter:
             self.suspend()
 
     def __contains__(self, names: object) -> bool:
-        return self._is_new(names) or names in self._stored
+        return names in self._names
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -181,6 +182,7 @@ class H5MatchesWriter:
         _check_meta(names, matches)
         self._journal.add("\x00".join(names), matches_npz.encode(matches))
         self._groups[group] = names
+        self._names.add(names)
 
     def close(self) -> None:
         """Put what was added into the file and remove the journal.
