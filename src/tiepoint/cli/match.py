@@ -40,7 +40,7 @@ class Scores(StrEnum):
 Images = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[A B]",
+        metavar="A B",
         help="Two images, or features files of one image: .npz, .json or .h5.",
     ),
 ]
