@@ -30,15 +30,27 @@ LAYERS: tuple[frozenset[str], ...] = (
             "convert",
         }
     ),
-    frozenset({"matching", "registration", "plotting", "formats", "export"}),
+    frozenset(
+        {
+            "neighbours",
+            "neighbours_torch",
+            "matching",
+            "pairing",
+            "registration",
+            "plotting",
+            "formats",
+            "export",
+        }
+    ),
     frozenset({"training", "evaluation", "batch", "viewer"}),
     frozenset({"cli", "__main__"}),
 )
 """Lowest first. A module imports from its own layer or from lower ones."""
 
 TORCH_USERS = frozenset(
-    {"network", "postprocess_torch", "runtime.torch", "superpoint", "image_processing", "compat",
-     "outputs", "convert", "export", "training", "cli.train", "cli.adapt"}
+    {"network", "neighbours_torch", "postprocess_torch", "runtime.torch", "superpoint",
+     "image_processing", "compat", "outputs", "convert", "export", "training",
+     "cli.train", "cli.adapt"}
 )  # fmt: skip
 
 LONGEST_FILE_LINES, LONGEST_FUNCTION_LINES = 400, 60

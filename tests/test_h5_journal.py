@@ -26,6 +26,13 @@ def test_nothing_stands_under_the_name_until_the_end(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["x.h5"]
 
 
+def test_closing_twice_is_closing_once(tmp_path: Path) -> None:
+    with H5Writer(tmp_path / "x.h5") as writer:
+        writer.add("a.jpg", make())
+        writer.close()
+    assert list(read_h5(tmp_path / "x.h5")) == ["a.jpg"] and names_in(tmp_path) == ["x.h5"]
+
+
 def test_an_exception_keeps_what_is_finished_for_the_next_run(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     with pytest.raises(KeyboardInterrupt), H5Writer(path) as writer:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tiepoint import matching
+from tiepoint import neighbours
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features
 from tiepoint.matching import match
@@ -54,7 +54,7 @@ def test_matches_equal_the_slow_twin(counts: tuple[int, int]) -> None:
 def test_the_block_size_changes_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = unit(33, seed=3), unit(47, seed=4)
     whole = match(features(a), features(b))
-    monkeypatch.setattr(matching, "BLOCK", block)
+    monkeypatch.setattr(neighbours, "BLOCK", block)
     assert_equals_slow_twin(a, b)
     np.testing.assert_array_equal(match(features(a), features(b)).pairs, whole.pairs)
 
@@ -63,7 +63,7 @@ def test_the_block_size_changes_nothing(block: int, monkeypatch: pytest.MonkeyPa
 def test_of_equal_descriptors_the_lower_index_wins(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(matching, "BLOCK", block)
+    monkeypatch.setattr(neighbours, "BLOCK", block)
     kinds = unit(4, length=67, seed=5)
     a, b = kinds[[2, 0, 2, 1, 0, 2, 1]], kinds[[1, 1, 0, 2, 2, 0, 3, 1]]
     result = match(features(a), features(b))

@@ -10,8 +10,9 @@ import tiepoint
 
 PLAIN = {
     "CheckpointError", "ConfigError", "DetectionConfig", "Detector", "EngineError", "Features",
-    "FormatError", "ImageError", "Matches", "MissingExtraError", "NetworkConfig",
-    "ProcessorConfig", "TiepointError", "__version__", "load", "match", "plot", "save",
+    "FormatError", "ImageError", "Matches", "MatchingConfig", "MissingExtraError",
+    "NetworkConfig", "ProcessorConfig", "TiepointError", "__version__", "load",
+    "load_matches", "match", "plot", "plot_matches", "save", "save_matches",
 }  # fmt: skip
 GUIDE = {
     "AutoImageProcessor", "SuperPointConfig", "SuperPointForKeypointDetection",

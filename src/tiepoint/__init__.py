@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tiepoint.config import DetectionConfig as DetectionConfig
+    from tiepoint.config import MatchingConfig as MatchingConfig
     from tiepoint.config import NetworkConfig as NetworkConfig
     from tiepoint.config import ProcessorConfig as ProcessorConfig
     from tiepoint.detector import Detector as Detector
@@ -27,11 +28,14 @@ if TYPE_CHECKING:
     from tiepoint.features import Features as Features
     from tiepoint.features import Matches as Matches
     from tiepoint.formats import load as load
+    from tiepoint.formats import load_matches as load_matches
     from tiepoint.formats import save as save
+    from tiepoint.formats import save_matches as save_matches
     from tiepoint.image_processing import AutoImageProcessor as AutoImageProcessor
     from tiepoint.image_processing import SuperPointImageProcessor as SuperPointImageProcessor
     from tiepoint.matching import match as match
     from tiepoint.plotting import plot as plot
+    from tiepoint.plotting import plot_matches as plot_matches
     from tiepoint.superpoint import SuperPointConfig as SuperPointConfig
     from tiepoint.superpoint import SuperPointForKeypointDetection as SuperPointForKeypointDetection
     from tiepoint.superpoint import (
@@ -51,6 +55,7 @@ _HOME = {
     "FormatError": "errors",
     "ImageError": "errors",
     "Matches": "features",
+    "MatchingConfig": "config",
     "MissingExtraError": "errors",
     "NetworkConfig": "config",
     "ProcessorConfig": "config",
@@ -60,9 +65,12 @@ _HOME = {
     "SuperPointKeypointDescriptionOutput": "superpoint",
     "TiepointError": "errors",
     "load": "formats",
+    "load_matches": "formats",
     "match": "matching",
     "plot": "plotting",
+    "plot_matches": "plotting",
     "save": "formats",
+    "save_matches": "formats",
 }
 
 _NEEDS_TORCH = ("superpoint", "image_processing")

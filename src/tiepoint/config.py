@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from tiepoint.errors import ConfigError
 
@@ -13,6 +13,17 @@ CELL_PX = 8
 
 DescriptorSampling = Literal["exact", "superpoint"]
 """How a keypoint's descriptor is read off the dense map; stored with the weights."""
+
+MatchScore = Literal["cosine", "dual-softmax"]
+"""What two keypoints are compared by when they are matched."""
+
+COLDEST = 1e-3
+"""Least temperature: cosines are known to 6e-8, and below this only the best of a row counts."""
+
+SEQUENTIAL_WINDOW = 10
+"""Following images that each of a sequence is matched with: COLMAP's sequential matcher."""
+SIMILAR_IMAGES = 20
+"""Most alike images that each of a collection is matched with."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +147,60 @@ class DetectionConfig:
             _require_whole("max_keypoints", self.max_keypoints, minimum=1, unit=unit)
         _require_whole("nms_radius", self.nms_radius, minimum=0, unit="px")
         _require_whole("border", self.border, minimum=0, unit="px")
+
+
+@dataclass(frozen=True)
+class MatchingConfig:
+    """Which keypoints of two images are taken for the same.
+
+    Attributes:
+        mutual: Two keypoints must choose each other; False keeps every keypoint's choice in A.
+        ratio: Lowe's test: the distance of two descriptors must be less than this share of the
+            distance to the second nearest, 0..1; None leaves it out. Cosine only.
+        min_similarity: Least cosine of two descriptors, -1..1; None takes any.
+        scores: "cosine", or "dual-softmax": the probability that two keypoints choose each other.
+        temperature: Of the soft-max: the lower, the more the best counts. 1/20 as in DeDoDe (3DV
+            2024), which has unit descriptors too. Dual soft-max only.
+        min_probability: Least score, 0..1; None takes any. Dual soft-max only.
+    """
+
+    mutual: bool = True
+    ratio: float | None = None
+    min_similarity: float | None = None
+    scores: MatchScore = "cosine"
+    temperature: float = 0.05
+    min_probability: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.scores not in get_args(MatchScore):
+            raise ConfigError(
+                f"scores is {self.scores!r}, expected one of {', '.join(get_args(MatchScore))}"
+            )
+        _require_within("ratio", self.ratio, 0, 1, "a share of the second distance")
+        if self.ratio == 0:
+            raise ConfigError("ratio is 0, which no two keypoints pass; 0.8 is Lowe's own")
+        _require_within("min_similarity", self.min_similarity, -1, 1, "a cosine")
+        _require_within("min_probability", self.min_probability, 0, 1, "a probability")
+        _require_within("temperature", self.temperature, COLDEST, 1000, "a temperature")
+        if self.temperature is None:
+            raise ConfigError(f"temperature is None, expected a number from {COLDEST} to 1000")
+        if self.scores == "cosine" and self.min_probability is not None:
+            raise ConfigError(
+                "min_probability goes with scores='dual-softmax'; for cosines give min_similarity"
+            )
+        if self.scores == "dual-softmax" and self.ratio is not None:
+            raise ConfigError(
+                "ratio goes with scores='cosine'; the soft-max weighs the other neighbours itself: "
+                "give min_probability"
+            )
+
+
+def _require_within(name: str, value: object, low: float, high: float, unit: str) -> None:
+    if value is None:
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not low <= value <= high:  # type: ignore[operator]
+        raise ConfigError(f"{name} is {value!r}, expected {unit} from {low} to {high}")
 
 
 def _require_whole(name: str, value: object, *, minimum: int, unit: str) -> None:

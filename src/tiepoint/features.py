@@ -75,11 +75,13 @@ class Matches:
 
     Attributes:
         pairs: M 2 int64, index in A and index in B.
-        scores: M float32; for mutual nearest neighbours the cosine of the two descriptors.
+        scores: M float32; the cosine of the two descriptors, or with "dual-softmax" a probability.
+        meta: Where the matches come from: settings, keypoints of each image, sources, version.
     """
 
     pairs: NDArray[np.int64]
     scores: NDArray[np.float32]
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = len(self.pairs)
@@ -94,6 +96,17 @@ class Matches:
 
     def __repr__(self) -> str:
         return f"Matches({len(self)} pairs)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "meta": dict(self.meta)}
+
+    def take(self, index: NDArray[Any] | slice) -> Matches:
+        """The matches at `index` (an index array, a boolean mask or a slice), meta kept."""
+        return replace(self, pairs=self.pairs[index], scores=self.scores[index])
+
+    def top(self, count: int) -> Matches:
+        """The best `count` matches."""
+        return self.take(slice(0, max(0, count)))
 
 
 SOURCE_KEYS = ("source", "exif_orientation", "engine", "device", "tiepoint_version", "revision")

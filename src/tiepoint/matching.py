@@ -1,84 +1,189 @@
-"""Which keypoint of image A is which of image B: mutual nearest neighbours by cosine."""
+"""Which keypoint of image A is which of image B: nearest neighbours, and which of them to trust."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import ConfigError
+from tiepoint import __version__, neighbours
+from tiepoint.config import MatchingConfig, MatchScore
+from tiepoint.errors import ConfigError, MissingExtraError
+from tiepoint.extras import is_installed
 from tiepoint.features import Features, Matches
-
-BLOCK = 1024
-"""Descriptors of each image compared at a time: 8 MB of cosines, whatever the counts."""
+from tiepoint.neighbours import Nearest
 
 SAME_WEIGHTS = ("sha256", "rules")
 """Entries of `meta` that must agree: descriptors of other weights live in another space."""
 
-Index = NDArray[np.int64]
-Cosines = NDArray[np.float32]
 
+def match(
+    features_a: Features,
+    features_b: Features,
+    *,
+    mutual: bool = MatchingConfig.mutual,
+    ratio: float | None = MatchingConfig.ratio,
+    min_similarity: float | None = MatchingConfig.min_similarity,
+    scores: MatchScore = MatchingConfig.scores,
+    temperature: float = MatchingConfig.temperature,
+    min_probability: float | None = MatchingConfig.min_probability,
+    device: str = "cpu",
+) -> Matches:
+    """Match two images: each keypoint's most similar one, by default where both choose each other.
 
-def match(features_a: Features, features_b: Features) -> Matches:
-    """Match two images: each keypoint's most similar one, where both choose each other.
+    Exact, and the same every time: among equals the lower index, that is the better score of the
+    keypoint, wins. No more than about 60 MB is needed beside the descriptors, whatever the counts.
 
-    Cosines are summed in float64 and then rounded to float32; among equal ones the lower index,
-    that is the better score, wins. The result depends on nothing but the descriptors.
+    The ratio test compares Euclidean distances of unit descriptors, sqrt(2 - 2 cosine): the nearest
+    must be closer than `ratio` times the second nearest, and with `mutual` this must hold from B to
+    A as well. Where the other image has one keypoint only there is no second, and the test passes.
 
     Args:
         features_a, features_b: Features with descriptors (N_A D and N_B D) of the same weights.
+        mutual: False keeps the choice of every keypoint in A; several may choose the same in B.
+        ratio: 0..1, 0.8 in Lowe's paper; None leaves the test out. With "cosine" only.
+        min_similarity: Least cosine, -1..1.
+        scores: What is compared: "cosine", or "dual-softmax", the probability that two keypoints
+            choose each other among all.
+        temperature: Of the soft-max; "dual-softmax" only.
+        min_probability: Least score, 0..1; "dual-softmax" only.
+        device: "cpu", or "cuda", "cuda:N" with torch (extra `torch`).
 
     Returns:
-        Matches, best cosine first; ties by the index in A. Empty when either image has no
+        Matches, best score first; ties by the index in A. Empty when either image has no
         keypoints.
 
     Raises:
         ConfigError: Features without descriptors, of different lengths D, of different weights
-            or rules, or with descriptors that are not finite.
+            or rules, or with descriptors that are not finite; or a setting out of range.
+        EngineError: torch does not find the device.
+        MissingExtraError: A GPU was asked for, and torch is not installed.
+
+    Source:
+        Ratio test: Lowe, IJCV 2004, section 7.1. Dual soft-max: LoFTR, CVPR 2021, section 3.3.
     """
+    config = MatchingConfig(
+        mutual=mutual,
+        ratio=ratio,
+        min_similarity=min_similarity,
+        scores=scores,
+        temperature=temperature,
+        min_probability=min_probability,
+    )
+    return match_by(config, features_a, features_b, device=device)
+
+
+def match_by(
+    config: MatchingConfig, features_a: Features, features_b: Features, *, device: str = "cpu"
+) -> Matches:
+    """`match` with its settings in one object; arguments and errors as there."""
+    check_device(device)
     a, b = _descriptors(features_a, "A"), _descriptors(features_b, "B")
     _same_kind(features_a, features_b, a.shape[1], b.shape[1])
+    meta = provenance(config, features_a, features_b)
     if len(a) == 0 or len(b) == 0:
-        return Matches(np.empty((0, 2), np.int64), np.empty(0, np.float32))
-    of_a, cosines, of_b = nearest_both_ways(a, b)
-    mutual = np.flatnonzero(of_b[of_a] == np.arange(len(a)))  # M
-    mutual = mutual[np.argsort(-cosines[mutual], kind="stable")]  # M
-    pairs = np.stack([mutual, of_a[mutual]], axis=1).astype(np.int64)  # M 2
-    return Matches(pairs, cosines[mutual])
+        return Matches(np.empty((0, 2), np.int64), np.empty(0, np.float32), meta)
+    of_a, of_b = _nearest(config, a, b, device)
+    kept = np.flatnonzero(_accepted(config, of_a, of_b))  # M, indices in A
+    pairs = np.stack([kept, of_a.index[kept]], axis=1)  # M 2
+    found = of_a.score[kept]  # M
+    if config.scores == "dual-softmax":
+        enough = _cosines(a, b, pairs) >= _least(config.min_similarity)
+        pairs, found = pairs[enough], np.exp(found[enough])
+        enough = found >= (config.min_probability or 0)
+    else:
+        enough = found >= _least(config.min_similarity)
+    pairs, found = pairs[enough], found[enough].astype(np.float32)
+    order = np.argsort(-found, kind="stable")  # M
+    return Matches(pairs[order], found[order], meta)
 
 
-def nearest_both_ways(
-    a: NDArray[np.float32], b: NDArray[np.float32]
-) -> tuple[Index, Cosines, Index]:
-    """The nearest neighbours between two sets of unit vectors, in bounded memory.
+def _nearest(
+    config: MatchingConfig, a: NDArray[np.float32], b: NDArray[np.float32], device: str
+) -> tuple[Nearest, Nearest]:
+    engine: Any = neighbours
+    left: Any = a
+    right: Any = b
+    if device != "cpu":
+        from tiepoint import neighbours_torch as engine
 
-    Args:
-        a, b: N_A D and N_B D float32, neither empty.
+        left, right = engine.to_device(a, device), engine.to_device(b, device)
+    if config.scores == "dual-softmax":
+        nearest = engine.by_probability(left, right, config.temperature)
+    else:
+        nearest = engine.by_cosine(left, right, second=config.ratio is not None)
+    both: tuple[Nearest, Nearest] = nearest
+    return both
 
-    Returns:
-        N_A indices into b, N_A cosines of these, N_B indices into a. Ties go to the lower index.
+
+def _accepted(config: MatchingConfig, of_a: Nearest, of_b: Nearest) -> NDArray[np.bool_]:
+    """N_A: whether a keypoint of A keeps its choice."""
+    accepted = np.ones(len(of_a.index), bool)
+    if config.mutual:
+        accepted &= of_b.index[of_a.index] == np.arange(len(of_a.index))
+    if config.ratio is not None:
+        accepted &= _stands_out(of_a, config.ratio)
+        if config.mutual:
+            accepted &= _stands_out(of_b, config.ratio)[of_a.index]
+    return accepted
+
+
+def _stands_out(nearest: Nearest, ratio: float) -> NDArray[np.bool_]:
+    """N: Lowe's test, on squared distances over two."""
+    assert nearest.second is not None
+    first = np.maximum(1 - nearest.score.astype(np.float64), 0)  # rounding gives cosines above 1
+    second = np.maximum(1 - nearest.second.astype(np.float64), 0)
+    passed: NDArray[np.bool_] = first < ratio**2 * second
+    return passed
+
+
+def _cosines(
+    a: NDArray[np.float32], b: NDArray[np.float32], pairs: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """M: of the two descriptors of each pair."""
+    cosines = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), neighbours.BLOCK):
+        part = slice(start, start + neighbours.BLOCK)
+        left, right = a[pairs[part, 0]].astype(np.float64), b[pairs[part, 1]].astype(np.float64)
+        cosines[part] = (left * right).sum(axis=1)
+    return cosines
+
+
+def _least(threshold: float | None) -> np.float32:
+    """A limit in the type of what it limits: a cosine of 0.9 in float32 is not below 0.9."""
+    return np.float32(-np.inf if threshold is None else threshold)
+
+
+def provenance(config: MatchingConfig, a: Features, b: Features) -> dict[str, Any]:
+    """`meta` of the matches that these features give under these settings."""
+    meta: dict[str, Any] = {
+        "settings": asdict(config),
+        "keypoints": [len(a), len(b)],
+        "sources": [a.meta.get("source"), b.meta.get("source")],
+        "tiepoint_version": __version__,
+    }
+    for key in ("checkpoint", *SAME_WEIGHTS):
+        if key in a.meta and a.meta[key] == b.meta.get(key):
+            meta[key] = a.meta[key]
+    return meta
+
+
+def check_device(device: str) -> None:
+    """Raise unless `match` knows the device and has what it needs for it.
+
+    Raises:
+        ConfigError: Another device.
+        MissingExtraError: torch is not installed.
     """
-    best_a, of_a = np.full(len(a), -np.inf, np.float32), np.zeros(len(a), np.int64)
-    best_b, of_b = np.full(len(b), -np.inf, np.float32), np.zeros(len(b), np.int64)
-    for row in range(0, len(a), BLOCK):
-        rows = slice(row, row + BLOCK)
-        left = a[rows].astype(np.float64)  # BLOCK D
-        for column in range(0, len(b), BLOCK):
-            columns = slice(column, column + BLOCK)
-            # float32 sums depend on the BLAS kernel, hence on the place in the block: equal
-            # descriptors would tie in one place and not in another.
-            cosines = (left @ b[columns].astype(np.float64).T).astype(np.float32)  # BLOCK BLOCK
-            _improve(best_a[rows], of_a[rows], cosines, column)
-            _improve(best_b[columns], of_b[columns], np.ascontiguousarray(cosines.T), row)
-    return of_a, best_a, of_b
-
-
-def _improve(best: Cosines, index: Index, cosines: Cosines, offset: int) -> None:
-    """Take over, in place, what this block has strictly better than the blocks before it."""
-    nearest = cosines.argmax(axis=1)  # BLOCK; the first of equals
-    found = cosines[np.arange(len(cosines)), nearest]  # BLOCK
-    better = found > best
-    best[better] = found[better]
-    index[better] = nearest[better] + offset
+    if device != "cpu" and device.split(":", maxsplit=1)[0] != "cuda":
+        raise ConfigError(
+            f"device is {device!r}, expected cpu, cuda or cuda:N (Apple's GPUs lack the float64 "
+            "that exact matching needs)"
+        )
+    if device != "cpu" and not is_installed("torch"):
+        raise MissingExtraError(f"matching on device {device!r}", "torch")
 
 
 def _descriptors(features: Features, name: str) -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ Status = Literal["done", "skipped", "failed", "refused"]
 GROUP = 256
 """Inputs looked at before their images are read: what is in memory of a million paths."""
 
-_NO_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+NO_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """Errors that every later file would meet too."""
 
 
@@ -160,7 +160,7 @@ def _finish(task: _Task, result: Features | TiepointError, milliseconds: float) 
         saved = True
         _draw(task, result)
     except TiepointError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_DISK:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_DISK:
             raise
         return _record(task, "failed", found, milliseconds, error, saved=saved)
     return _record(task, "done", found, milliseconds)

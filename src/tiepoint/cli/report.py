@@ -1,4 +1,4 @@
-"""What `tiepoint detect` says: results on stdout, everything else on stderr."""
+"""What commands over many inputs say: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +17,7 @@ from tiepoint.errors import FormatError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from tiepoint.batch import Record
+    from tiepoint.batch import PairRecord, Record
 
 _NAME_CELLS = 36
 _HEADER = ("image", "size", "keypoints", "ms", "output")
@@ -27,11 +28,13 @@ class Report:
 
     Args:
         as_json: Lines for machines instead of a table.
-        count: Tells the number of images; called only for a progress bar.
+        count: Tells the number of inputs; called only for a progress bar.
 
     Attributes:
         exit_code: What the command exits with.
     """
+
+    doing = "detecting"
 
     def __init__(self, *, as_json: bool, count: Callable[[], int | None]) -> None:
         self._as_json = as_json
@@ -44,7 +47,7 @@ class Report:
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
-            self._progress = _progress(self._count())
+            self._progress = _progress(self.doing, self._count())
             self._progress.start()
         return self
 
@@ -60,17 +63,17 @@ class Report:
             seconds = time.perf_counter() - self._start
             print(f"tiepoint: {self._summary()} in {seconds:.1f} s", file=sys.stderr)
 
-    def follow(self, records: Iterator[Record]) -> None:
+    def follow(self, records: Iterator[Any]) -> None:
         """Print records until they end, the disk is full, or Ctrl-C."""
         try:
             for record in records:
                 self._add(record)
         except FormatError as error:
             self._stopped = exit_codes.FAILED
-            _complain(f"stopped: {error}")
+            complain(f"stopped: {error}")
         except KeyboardInterrupt:
             self._stopped = exit_codes.INTERRUPTED
-            _complain("interrupted; the same command goes on from here")
+            complain("interrupted; the same command goes on from here")
 
     @property
     def exit_code(self) -> int:
@@ -83,24 +86,63 @@ class Report:
             exit_codes.FAILED if self._seen["failed"] or self._seen["refused"] else exit_codes.DONE
         )
 
-    def _add(self, record: Record) -> None:
+    def _add(self, record: Any) -> None:
         if not self._as_json and not self._seen:
-            _print(_columns(*_HEADER))
+            _print(self._header())
         self._seen[record.status] += 1
-        self._readable |= record.status == "refused" or record.size_hw is not None
+        self._readable |= record.status == "refused" or self._was_read(record)
         if record.error is not None:
-            _complain(f"{record.status}: {record.error}")
+            complain(f"{record.status}: {record.error}")
         if self._as_json:
-            _print(json.dumps(_as_object(record)))
+            _print(json.dumps(self._as_object(record)))
         elif record.error is None:
-            _print(_row(record))
+            _print(self._row(record))
         if self._progress is not None:
             self._progress.advance(self._progress.task_ids[0])
+
+    def _was_read(self, record: Record) -> bool:
+        return record.size_hw is not None
+
+    def _header(self) -> str:
+        return _columns(*_HEADER)
+
+    def _row(self, record: Record) -> str:
+        return _row(record)
+
+    def _as_object(self, record: Record) -> dict[str, Any]:
+        return _as_object(record)
 
     def _summary(self) -> str:
         statuses = ("done", "skipped", "failed", "refused")
         said = [f"{self._seen[name]} {name}" for name in statuses if self._seen[name]]
         return ", ".join(said) or "nothing done"
+
+
+class PairReport(Report):
+    """The same for pairs of images."""
+
+    doing = "matching"
+
+    def _was_read(self, record: PairRecord) -> bool:  # type: ignore[override]
+        return record.status in ("done", "skipped")
+
+    def _header(self) -> str:
+        return _pair_columns("image a", "image b", "matches", "ms")
+
+    def _row(self, record: PairRecord) -> str:  # type: ignore[override]
+        spent = "skipped" if record.milliseconds is None else f"{record.milliseconds:.0f}"
+        return _pair_columns(record.image_a, record.image_b, str(record.matches), spent)
+
+    def _as_object(self, record: PairRecord) -> dict[str, Any]:  # type: ignore[override]
+        spent = record.milliseconds and round(record.milliseconds, 1)
+        return {**asdict(record), "milliseconds": spent}
+
+
+def _pair_columns(image_a: str, image_b: str, matches: str, spent: str) -> str:
+    from rich.cells import cell_len
+
+    names = [name + " " * (_NAME_CELLS - cell_len(name)) for name in (image_a, image_b)]
+    return f"{names[0]} {names[1]} {matches:>7} {spent:>7}"
 
 
 def _row(record: Record) -> str:
@@ -130,7 +172,7 @@ def _as_object(record: Record) -> dict[str, Any]:
     }
 
 
-def _progress(total: int | None) -> Progress:
+def _progress(doing: str, total: int | None) -> Progress:
     from rich import progress
     from rich.console import Console
 
@@ -144,7 +186,7 @@ def _progress(total: int | None) -> Progress:
         # Lines that share the terminal with the bar must go through it; a pipe's must not.
         redirect_stdout=sys.stdout.isatty(),
     )
-    bar.add_task("detecting", total=total)
+    bar.add_task(doing, total=total)
     return bar
 
 
@@ -152,5 +194,6 @@ def _print(line: str) -> None:
     print(line, flush=True)  # a program at the other end of a pipe sees each line at once
 
 
-def _complain(message: str) -> None:
+def complain(message: str) -> None:
+    """Say it on stderr."""
     print(f"tiepoint: {message}", file=sys.stderr, flush=True)

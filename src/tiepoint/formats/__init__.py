@@ -1,4 +1,4 @@
-"""Features files: the ending picks the format. Float32 comes back exactly as it went in."""
+"""Files of features and of matches. Float32 comes back exactly as it went in."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from tiepoint.formats.fields import as_json as as_json
 from tiepoint.formats.h5 import H5Features as H5Features
 from tiepoint.formats.h5 import read_h5 as read_h5
 from tiepoint.formats.h5_writer import H5Writer as H5Writer
+from tiepoint.formats.matches_h5 import H5Matches as H5Matches
+from tiepoint.formats.matches_h5 import H5MatchesWriter as H5MatchesWriter
+from tiepoint.formats.matches_h5 import read_matches_h5 as read_matches_h5
+from tiepoint.formats.matches_npz import load_matches as load_matches
+from tiepoint.formats.matches_npz import save_matches as save_matches
 
 
 class Format(Protocol):

@@ -204,10 +204,10 @@ def summarise_group(group: Any, where: str) -> Summary:
     with _explained(where):
         fields.require(["keypoints", "image_size"], group, where)
         if "convention" in group.attrs:
-            fields.check_convention(_text(group, "convention"), where)
+            fields.check_convention(text_of(group, "convention"), where)
         size_wh = group["image_size"][()].tolist()
         size_hw = fields.check_size(size_wh[::-1], where)
-        meta = fields.parse_meta(_text(group, "meta"), where) if "meta" in group.attrs else {}
+        meta = fields.parse_meta(text_of(group, "meta"), where) if "meta" in group.attrs else {}
         return Summary(int(group["keypoints"].shape[0]), size_hw, meta)
 
 
@@ -264,7 +264,7 @@ def _explained(where: str) -> Iterator[None]:
         raise fields.damaged(where, str(error)) from error
 
 
-def _text(group: Any, key: str) -> str:
+def text_of(group: Any, key: str) -> str:
     """An attribute of fixed length: libhdf5 crashes on damaged ones of variable length."""
     kind = group.attrs.get_id(key).dtype
     if kind.kind != "S":
