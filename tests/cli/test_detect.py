@@ -16,6 +16,7 @@ from tiepoint import Detector, load
 from tiepoint.cli import options
 from tiepoint.cli.detect import FeaturesFormat
 from tiepoint.formats import FORMATS
+from tiepoint.weights import load_checkpoint
 
 
 def test_one_image_gives_a_features_file_a_line_and_a_summary(here: Path) -> None:
@@ -161,7 +162,8 @@ def test_other_settings_are_refused_until_overwritten(here: Path) -> None:
     assert "skipped" in again.stdout
     other = detect("x.png", "--threshold", "0.25")
     assert other.exit_code == 1
-    assert "settings.threshold 0.0015 instead of 0.25" in other.stderr
+    own = load_checkpoint().detection.threshold
+    assert f"settings.threshold {own} instead of 0.25" in other.stderr
     assert "--overwrite" in other.stderr
     assert detect("x.png", "--threshold", "0.25", "--overwrite").exit_code == 0
     assert load("tiepoint-out/x.png.npz").meta["settings"]["threshold"] == 0.25
