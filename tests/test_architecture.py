@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "tiepoint"
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "extras", "config", "geometry", "features", "maps", "files"}),
+    frozenset({"errors", "extras", "config", "geometry", "features", "alignment", "maps", "files"}),
     frozenset(
         {"download", "pixels", "decoding", "deep_colour", "image", "hub", "network", "weights"}
     ),
@@ -30,7 +30,19 @@ LAYERS: tuple[frozenset[str], ...] = (
             "convert",
         }
     ),
-    frozenset({"matching", "registration", "plotting", "formats", "export"}),
+    frozenset(
+        {
+            "matching",
+            "planar",
+            "epipolar",
+            "verification",
+            "registration",
+            "warping",
+            "plotting",
+            "formats",
+            "export",
+        }
+    ),
     frozenset({"training", "evaluation", "batch", "viewer"}),
     frozenset({"cli", "__main__"}),
 )

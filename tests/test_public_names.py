@@ -11,7 +11,8 @@ import tiepoint
 PLAIN = {
     "CheckpointError", "ConfigError", "DetectionConfig", "Detector", "EngineError", "Features",
     "FormatError", "ImageError", "Matches", "MissingExtraError", "NetworkConfig",
-    "ProcessorConfig", "TiepointError", "__version__", "load", "match", "plot", "save",
+    "ProcessorConfig", "Registration", "RegistrationConfig", "RegistrationError", "TiepointError",
+    "__version__", "load", "match", "plot", "register", "save", "warp",
 }  # fmt: skip
 GUIDE = {
     "AutoImageProcessor", "SuperPointConfig", "SuperPointForKeypointDetection",

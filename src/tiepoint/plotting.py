@@ -48,7 +48,7 @@ def plot(
         )
     height, width = features.size_hw
     zoom = max(1, min(8, 480 // max(height, width)))
-    canvas = _as_rgb8(pixels)
+    canvas = as_rgb8(pixels)
     canvas = canvas.repeat(zoom, axis=0).repeat(zoom, axis=1)
     radius = max(3.0, 0.004 * zoom * max(height, width))
     thickness = max(1, round(radius / 3))
@@ -77,7 +77,8 @@ def _ring(
     cv2.circle(canvas, point, scaled, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def _as_rgb8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def as_rgb8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """What `image.read` gives, of any type, as a copy in 8-bit RGB for the eye."""
     if pixels.dtype == np.uint8:
         scaled = pixels
     else:
