@@ -27,7 +27,6 @@ from tiepoint.evaluation.methods import Method, checkpoint_methods, method
 from tiepoint.evaluation.pairs import Grey, Pair, PairFiles, read_folders
 from tiepoint.features import Features
 from tiepoint.geometry import Float, apply_homography, inside
-from tiepoint.matching import match
 from tiepoint.processor import resize, to_grey
 from tiepoint.registration import register
 from tiepoint.verification import common_view
@@ -187,16 +186,22 @@ def poses(folder: Path, detect: Method) -> None:
         name_a, name_b, *numbers = line.split()
         values = np.array([float(number) for number in numbers])
         images = [image.read(folder / name).pixels for name in (name_a, name_b)]
-        features = [found(detect, np.rint(to_grey(pixels) * 255).astype(np.uint8)) for pixels in images]
+        features = [
+            found(detect, np.rint(to_grey(pixels) * 255).astype(np.uint8)) for pixels in images
+        ]
         cameras = [
-            np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]) for fx, fy, cx, cy in values[:8].reshape(2, 4)
+            np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+            for fx, fy, cx, cy in values[:8].reshape(2, 4)
         ]
         truth = values[8:].reshape(4, 4)
-        result = register(*features, "essential", intrinsics=cameras)
+        result = register(features[0], features[1], "essential", intrinsics=cameras)
         refused += not result.success
         errors.append(pose_error_deg(result, truth))
     within = " / ".join(f"{np.mean(np.array(errors) <= limit):.2f}" for limit in (1, 3, 5))
-    print(f"\n{folder.name}: {len(errors)} pairs, {refused} refused, within 1 / 3 / 5 degrees {within}")
+    print(
+        f"\n{folder.name}: {len(errors)} pairs, {refused} refused; "
+        f"within 1 / 3 / 5 degrees: {within}"
+    )
     wrong = [error for error in errors if 10 < error < math.inf]
     print(f"registered, and off by more than 10 degrees: {len(wrong)}")
 

@@ -26,6 +26,9 @@ class Residuals(NamedTuple):
     rms: float
 
 
+NO_RESIDUALS = Residuals(math.nan, math.nan)
+
+
 @dataclass(frozen=True, eq=False)
 class Registration:
     """What `register` found. Check `success`, or let `transform` raise.
@@ -61,7 +64,7 @@ class Registration:
     matches: Matches
     inliers: NDArray[np.bool_]
     coverage: float = 0.0
-    reprojection_px: Residuals = Residuals(math.nan, math.nan)
+    reprojection_px: Residuals = NO_RESIDUALS
     overlap_sd_px: float = math.nan
     corner_sd_px: float = math.nan
     rotation: Matrix | None = None
@@ -105,7 +108,8 @@ class Registration:
 
     def inverse(self, xy: ArrayLike) -> NDArray[np.float64]:
         """Carry points of B to A; see `transform`."""
-        return _carried(np.linalg.inv(self._plane_matrix("inverse")), xy)
+        back = np.linalg.inv(self._plane_matrix("inverse"))
+        return _carried(back, xy)
 
     def summary(self) -> dict[str, Any]:
         """The figures as plain numbers and lists, for JSON; figures that are unknown are None."""
@@ -141,7 +145,7 @@ class Registration:
         return self.matrix
 
 
-def _carried(matrix: Matrix, xy: ArrayLike) -> NDArray[np.float64]:
+def _carried(matrix: ArrayLike, xy: ArrayLike) -> NDArray[np.float64]:
     points = np.asarray(xy, dtype=np.float64)
     if points.shape != (2,) and (points.ndim != 2 or points.shape[1] != 2):
         raise RegistrationError(

@@ -144,6 +144,16 @@ PLANE_MODELS = ("homography", "affine", "similarity", "translation")
 TWO_VIEW_MODELS = ("fundamental", "essential")
 """Models that give for each px of one image a line in the other."""
 
+MODEL_NAMES = {
+    "homography": "a homography",
+    "affine": "an affine transform",
+    "similarity": "a similarity",
+    "translation": "a translation",
+    "fundamental": "a fundamental matrix",
+    "essential": "an essential matrix",
+}
+"""As sentences call them."""
+
 
 @dataclass(frozen=True)
 class RegistrationConfig:

@@ -56,9 +56,7 @@ def fundamental_consensus(xy_a: Float, xy_b: Float, within_px: float) -> Matrix 
         return None
     a, b = np.asarray(xy_a, np.float64), np.asarray(xy_b, np.float64)
     try:
-        found, _ = cv2.findFundamentalMat(
-            a, b, cv2.USAC_MAGSAC, within_px, CONFIDENCE, ITERATIONS
-        )
+        found, _ = cv2.findFundamentalMat(a, b, cv2.USAC_MAGSAC, within_px, CONFIDENCE, ITERATIONS)
     except cv2.error:  # points that are all one, or on one line
         return None
     if found is None or found.shape != (3, 3) or not np.isfinite(found).all():

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint import epipolar, planar, verification
-from tiepoint.alignment import OK, Registration, Residuals
-from tiepoint.config import PLANE_MODELS, RegistrationConfig
+from tiepoint.alignment import NO_RESIDUALS, OK, Registration, Residuals
+from tiepoint.config import MODEL_NAMES, PLANE_MODELS, RegistrationConfig
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features, Matches
@@ -125,7 +125,7 @@ def _register(
     px = max(seen_px(features_a), seen_px(features_b)) if cameras else seen_px(features_b)
     found = _find(model, xy_a[order], xy_b[order], settings.inlier_px * px, cameras)
     if found is None:
-        return replace(result, reason=f"no {model} that the {count} matches agree on")
+        return replace(result, reason=f"the {count} matches agree on no model")
     inliers = np.zeros(count, bool)
     inliers[order[found.inliers]] = True
     found = replace(found, inliers=inliers)
@@ -185,7 +185,7 @@ def _judge_plane(
     limit = settings.max_overlap_sd_px * px
     if not objection and not result.overlap_sd_px <= limit:
         objection = (
-            f"the {len(xy_a)} matches that fit leave the {model} open by "
+            f"the {len(xy_a)} matches that fit leave {MODEL_NAMES[model]} open by "
             f"{result.overlap_sd_px:.2g} px over the common view, {limit:.2g} px are allowed: "
             "they are too few, too scattered, or all in one place or on one line"
         )
@@ -201,7 +201,7 @@ def _judge_two_views(
 ) -> Registration:
     height, width = result.features_b.size_hw
     xy_a, xy_b = _at(result, found.inliers)
-    model, matrix = settings.model, found.matrix
+    matrix = found.matrix
     in_px = matrix if cameras is None else epipolar.pixel_matrix(matrix, cameras)
     result = replace(
         result,
@@ -228,9 +228,7 @@ def _judge_two_views(
     result = _verdict(result, objection, matrix)
     if not result.success or found.pose is None:
         return result
-    return replace(
-        result, rotation=found.pose.rotation, translation=found.pose.translation
-    )
+    return replace(result, rotation=found.pose.rotation, translation=found.pose.translation)
 
 
 def _too_few(
@@ -240,7 +238,7 @@ def _too_few(
     matches, inliers = len(result.matches), int(result.inliers.sum())
     if inliers < settings.min_inliers:
         return (
-            f"{inliers} of {matches} matches fit a {settings.model}, {settings.min_inliers} are "
+            f"{inliers} of {matches} matches fit {MODEL_NAMES[settings.model]}, {settings.min_inliers} are "
             "asked for: the images show different things, or too little that is alike"
         )
     chance = verification.log10_chance(
@@ -248,7 +246,7 @@ def _too_few(
     )
     if chance > math.log10(settings.max_chance):
         return (
-            f"{inliers} of {matches} matches fit a {settings.model}, which chance alone would "
+            f"{inliers} of {matches} matches fit {MODEL_NAMES[settings.model]}, which chance alone would "
             f"bring about 10^{chance:.0f} times, 10^{math.log10(settings.max_chance):.0f} are "
             "allowed: the images show different things, or too little that is alike"
         )
@@ -266,8 +264,8 @@ def _too_simple(result: Registration, settings: RegistrationConfig, px: float) -
     if inliers >= SIMPLER_SHARE * fitting:
         return ""
     return (
-        f"a {settings.model} fits {inliers} matches where a homography fits {fitting}: the images "
-        'differ by more; register with "affine" or "homography"'
+        f"{MODEL_NAMES[settings.model]} fits {inliers} matches where a homography fits {fitting}: "
+        'the images differ by more; register with "homography"'
     )
 
 
@@ -303,7 +301,7 @@ def _at(
 
 def _residuals(distances: NDArray[np.float64]) -> Residuals:
     if len(distances) == 0:
-        return Residuals(math.nan, math.nan)
+        return NO_RESIDUALS
     return Residuals(float(np.median(distances)), _rms(distances))
 
 
@@ -336,7 +334,8 @@ def _features(
     if isinstance(source, list | tuple):
         raise ConfigError(f"register takes one image at a time, got a {type(source).__name__}")
     detect = detector or _detector(str(checkpoint))
-    return detect(source, max_keypoints=best)
+    found: Features = detect(source, max_keypoints=best)
+    return found
 
 
 def _matched(a: Any, b: Any, matches: Matches) -> tuple[Features, Features]:

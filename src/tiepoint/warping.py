@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 
 import cv2
@@ -11,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.alignment import Registration
-from tiepoint.errors import ConfigError, RegistrationError
+from tiepoint.errors import ConfigError, FormatError
+from tiepoint.files import write_bytes
 from tiepoint.geometry import SizeHW, apply_homography, resize_matrix
 from tiepoint.image import DEFAULT_MAX_PIXELS, read
 from tiepoint.plotting import as_rgb8
@@ -321,3 +324,45 @@ def _channels(pixels: Image) -> int:
 
 def _hw(pixels: Image) -> SizeHW:
     return pixels.shape[0], pixels.shape[1]
+
+
+def alike(image_a: Image, image_b: Image) -> tuple[Image, Image]:
+    """Two images as `image.read` gives them, in the deeper type and the larger number of channels
+    of both."""
+    depth = max((image_a.dtype, image_b.dtype), key=lambda dtype: dtype.itemsize)
+    colour = max(image_a.ndim, image_b.ndim) == 3
+    a, b = (_in_type(pixels, depth) for pixels in (image_a, image_b))
+    return tuple(  # type: ignore[return-value]
+        np.stack([pixels] * 3, axis=2) if colour and pixels.ndim == 2 else pixels
+        for pixels in (a, b)
+    )
+
+
+def write_picture(path: str | PathLike[str], picture: Image) -> None:
+    """Write an image file, whole or not at all: PNG for 8 and 16 bits, TIFF for floats too.
+
+    Args:
+        picture: `H W` or `H W 3` RGB; uint8, uint16, or float32 for TIFF.
+
+    Raises:
+        FormatError: The ending is none of these, or does not hold this type.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in (".png", ".tif", ".tiff"):
+        raise FormatError(f"{path}: the ending picks the format, one of .png, .tif, .tiff")
+    if ending == ".png" and picture.dtype.kind == "f":
+        raise FormatError(f"{path}: PNG holds no floats, and the image is one; write a .tif")
+    ordered = picture if picture.ndim == 2 else np.ascontiguousarray(picture[:, :, ::-1])
+    done, encoded = cv2.imencode(ending, ordered)
+    if not done:
+        raise FormatError(f"{path}: OpenCV could not encode {picture.shape} {picture.dtype}")
+    write_bytes(path, encoded.tobytes())
+
+
+def _in_type(pixels: Image, dtype: np.dtype[Any]) -> Image:
+    """From one to another of uint8, uint16 and float32 in 0..1."""
+    if pixels.dtype == dtype:
+        return pixels
+    if dtype == np.uint16:
+        return pixels.astype(np.uint16) * 257
+    return pixels.astype(np.float32) / np.iinfo(pixels.dtype).max

@@ -15,7 +15,7 @@ from tiepoint import __version__
 from tiepoint.cli import exit_codes
 from tiepoint.errors import TiepointError
 
-COMMANDS = ("detect", "evaluate", "train", "adapt", "scenes", "convert", "info")
+COMMANDS = ("detect", "register", "evaluate", "train", "adapt", "scenes", "convert", "info")
 """Each is a module of this package that holds a typer app of its own."""
 
 

@@ -15,8 +15,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from tiepoint import __version__
-from tiepoint import planar
+from tiepoint import __version__, planar
 from tiepoint.evaluation import metrics
 from tiepoint.evaluation.run import Evaluation, Measured, Record
 
