@@ -236,18 +236,17 @@ def _too_few(
 ) -> str:
     """Why so many inliers are not enough; "" if they are."""
     matches, inliers = len(result.matches), int(result.inliers.sum())
+    fitting = f"{inliers} of {matches} matches fit {MODEL_NAMES[settings.model]}"
     if inliers < settings.min_inliers:
         return (
-            f"{inliers} of {matches} matches fit {MODEL_NAMES[settings.model]}, {settings.min_inliers} are "
-            "asked for: the images show different things, or too little that is alike"
+            f"{fitting}, {settings.min_inliers} are asked for: the images show different things, or too little that is alike"
         )
     chance = verification.log10_chance(
         matches, inliers, points_needed, share, verification.SOLUTIONS.get(settings.model, 1)
     )
     if chance > math.log10(settings.max_chance):
         return (
-            f"{inliers} of {matches} matches fit {MODEL_NAMES[settings.model]}, which chance alone would "
-            f"bring about 10^{chance:.0f} times, 10^{math.log10(settings.max_chance):.0f} are "
+            f"{fitting}, which chance alone would bring about 10^{chance:.0f} times, 10^{math.log10(settings.max_chance):.0f} are "
             "allowed: the images show different things, or too little that is alike"
         )
     return ""

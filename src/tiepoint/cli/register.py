@@ -210,7 +210,8 @@ def _write_json(path: Path, result: Registration, a: str, b: str) -> None:
 
 
 def _sentence(result: Registration) -> str:
-    found = f"{int(result.inliers.sum())} of {len(result.matches)} matches fit {MODEL_NAMES[result.model]}"
+    inliers, name = int(result.inliers.sum()), MODEL_NAMES[result.model]
+    found = f"{inliers} of {len(result.matches)} matches fit {name}"
     off = f"median {result.reprojection_px.median:.2f} px off"
     if result.model in TWO_VIEW_MODELS:
         return f"registered: {found}, {off}"
