@@ -239,15 +239,16 @@ def _too_few(
     fitting = f"{inliers} of {matches} matches fit {MODEL_NAMES[settings.model]}"
     if inliers < settings.min_inliers:
         return (
-            f"{fitting}, {settings.min_inliers} are asked for: the images show different things, or too little that is alike"
+            f"{fitting}, {settings.min_inliers} are asked for: the images show different "
+            "things, or too little that is alike"
         )
     chance = verification.log10_chance(
         matches, inliers, points_needed, share, verification.SOLUTIONS.get(settings.model, 1)
     )
     if chance > math.log10(settings.max_chance):
         return (
-            f"{fitting}, which chance alone would bring about 10^{chance:.0f} times, 10^{math.log10(settings.max_chance):.0f} are "
-            "allowed: the images show different things, or too little that is alike"
+            f"{fitting}, which chance alone would bring about 10^{chance:.0f} times, "
+            f"10^{math.log10(settings.max_chance):.0f} are allowed: the images show different things, or too little that is alike"
         )
     return ""
 
