@@ -248,7 +248,8 @@ def _too_few(
     if chance > math.log10(settings.max_chance):
         return (
             f"{fitting}, which chance alone would bring about 10^{chance:.0f} times, "
-            f"10^{math.log10(settings.max_chance):.0f} are allowed: the images show different things, or too little that is alike"
+            f"10^{math.log10(settings.max_chance):.0f} are allowed: the images show different "
+            "things, or too little that is alike"
         )
     return ""
 
