@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.errors import MissingExtraError
+from tiepoint.extras import is_installed
 from tiepoint.geometry import Float
 from tiepoint.planar import CONFIDENCE, ITERATIONS, REFINEMENT_ROUNDS, Matrix
 
@@ -77,7 +79,7 @@ def pose_consensus(
     if len(xy_a) < POINTS_NEEDED["essential"]:
         return None
     rays_a, rays_b = rays(xy_a, cameras[0]), rays(xy_b, cameras[1])
-    focal = float(np.mean([camera[i, i] for camera in cameras for i in range(2)]))
+    focal = mean_focal(cameras)
     try:
         found, _ = cv2.findEssentialMat(
             rays_a, rays_b, np.eye(3), method=cv2.USAC_MAGSAC, prob=CONFIDENCE,
@@ -92,6 +94,37 @@ def pose_consensus(
     except cv2.error:  # points that are all one, or on one line
         return None
     return Pose(np.asarray(rotation, np.float64), np.asarray(translation, np.float64).ravel())
+
+
+def poselib_pose(
+    xy_a: Float, xy_b: Float, cameras: tuple[Matrix, Matrix], within_px: float, seed: int
+) -> Pose | None:
+    """PoseLib's robust pose (extra `pose`), refined by its own bundle adjustment.
+
+    Args:
+        within_px: The largest epipolar error that still counts; PoseLib wants twice what
+            `refine_pose` does (measured).
+
+    Raises:
+        MissingExtraError: PoseLib is not installed.
+    """
+    if not is_installed("poselib"):
+        raise MissingExtraError("pose_search='poselib'", "pose")
+    import poselib
+
+    if len(xy_a) < POINTS_NEEDED["essential"]:
+        return None
+    focal = mean_focal(cameras)
+    # Rays in px of one plain camera: PoseLib's own models know no skew.
+    points = [rays(xy, camera) * focal for xy, camera in zip((xy_a, xy_b), cameras, strict=True)]
+    plain = {"model": "SIMPLE_PINHOLE", "width": 0, "height": 0, "params": [focal, 0.0, 0.0]}
+    search = {"max_epipolar_error": within_px, "seed": seed}
+    pose, report = poselib.estimate_relative_pose(points[0], points[1], plain, plain, search, {})
+    moved = np.asarray(pose.t, np.float64)
+    length = float(np.linalg.norm(moved))
+    if report["num_inliers"] < POINTS_NEEDED["essential"] or not 0 < length < np.inf:
+        return None
+    return Pose(np.asarray(pose.R, np.float64), moved / length)
 
 
 def refine_fundamental(
@@ -157,6 +190,11 @@ def pixel_matrix(essential: Matrix, cameras: tuple[Matrix, Matrix]) -> Matrix:
     """The fundamental matrix of an essential one: K_B^-T E K_A^-1."""
     matrix: Matrix = np.linalg.inv(cameras[1]).T @ essential @ np.linalg.inv(cameras[0])
     return matrix
+
+
+def mean_focal(cameras: tuple[Matrix, Matrix]) -> float:
+    """px."""
+    return float(np.mean([camera[i, i] for camera in cameras for i in range(2)]))
 
 
 def rays(xy: Float, camera: Matrix) -> NDArray[np.float64]:

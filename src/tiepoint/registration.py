@@ -42,6 +42,7 @@ class Options(TypedDict, total=False):
     min_inliers: int
     max_chance: float
     max_overlap_sd_px: float
+    pose_search: str
     seed: int
 
 
@@ -123,7 +124,7 @@ def _register(
         why = f"no keypoints in image {' and '.join(empty)}" if empty else f"{len(order)} matches"
         return replace(result, reason=f"{why}, {settings.min_inliers} matches are asked for")
     px = max(seen_px(features_a), seen_px(features_b)) if cameras else seen_px(features_b)
-    found = _find(model, xy_a[order], xy_b[order], settings.inlier_px * px, cameras)
+    found = _find(model, xy_a[order], xy_b[order], settings.inlier_px * px, cameras, settings)
     if found is None:
         return replace(result, reason=f"the {count} matches agree on no model")
     inliers = np.zeros(count, bool)
@@ -134,7 +135,12 @@ def _register(
 
 
 def _find(
-    model: str, xy_a: Float, xy_b: Float, inlier_px: float, cameras: Cameras | None
+    model: str,
+    xy_a: Float,
+    xy_b: Float,
+    inlier_px: float,
+    cameras: Cameras | None,
+    settings: RegistrationConfig,
 ) -> _Found | None:
     """Consensus, then least squares on its inliers; the consensus at half the inliers' distance,
     which was the best measured for homographies and for poses."""
@@ -149,6 +155,12 @@ def _find(
         if rough is None:
             return None
         return _Found(*epipolar.refine_fundamental(rough, xy_a, xy_b, inlier_px))
+    if settings.pose_search == "poselib":
+        pose = epipolar.poselib_pose(xy_a, xy_b, cameras, 2 * inlier_px, settings.seed)
+        if pose is None:
+            return None
+        in_px = epipolar.pixel_matrix(pose.essential, cameras)
+        return _Found(pose.essential, epipolar.sampson_px(in_px, xy_a, xy_b) <= inlier_px, pose)
     pose = epipolar.pose_consensus(xy_a, xy_b, cameras, inlier_px / 2)
     if pose is None:
         return None
@@ -212,7 +224,7 @@ def _judge_two_views(
     points_needed = 7 if cameras is None else 5
     objection = _too_few(result, settings, points_needed, band)
     if not objection and cameras is None:
-        plane = _find("homography", xy_a, xy_b, PLANE_PX * px, None)
+        plane = _find("homography", xy_a, xy_b, PLANE_PX * px, None, settings)
         if plane is not None and plane.inliers.mean() >= verification.DEGENERATE_SHARE:
             objection = (
                 f"{plane.inliers.mean():.0%} of the matches that fit lie on one plane, or the "
@@ -260,7 +272,7 @@ def _too_simple(result: Registration, settings: RegistrationConfig, px: float) -
         return ""
     order = _shuffled(result.xy_a, result.xy_b, settings.seed)
     xy_a, xy_b = result.xy_a[order], result.xy_b[order]
-    full = _find("homography", xy_a, xy_b, settings.inlier_px * px, None)
+    full = _find("homography", xy_a, xy_b, settings.inlier_px * px, None, settings)
     inliers, fitting = int(result.inliers.sum()), 0 if full is None else int(full.inliers.sum())
     if inliers >= SIMPLER_SHARE * fitting:
         return ""
