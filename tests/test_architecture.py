@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "tiepoint"
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "extras", "config", "geometry", "features", "maps", "files"}),
+    frozenset({"errors", "extras", "config", "geometry", "features", "alignment", "maps", "files"}),
     frozenset(
         {"download", "pixels", "decoding", "deep_colour", "image", "hub", "network", "weights"}
     ),
@@ -37,6 +37,10 @@ LAYERS: tuple[frozenset[str], ...] = (
             "matching",
             "pairing",
             "registration",
+            "planar",
+            "epipolar",
+            "verification",
+            "warping",
             "plotting",
             "formats",
             "export",

@@ -13,6 +13,7 @@ PLAIN = {
     "FormatError", "ImageError", "Matches", "MatchingConfig", "MissingExtraError",
     "NetworkConfig", "ProcessorConfig", "TiepointError", "__version__", "load",
     "load_matches", "match", "plot", "plot_matches", "save", "save_matches",
+    "Registration", "RegistrationConfig", "RegistrationError", "register", "warp",
 }  # fmt: skip
 GUIDE = {
     "AutoImageProcessor", "SuperPointConfig", "SuperPointForKeypointDetection",

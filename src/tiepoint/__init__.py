@@ -13,10 +13,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tiepoint.alignment import Registration as Registration
     from tiepoint.config import DetectionConfig as DetectionConfig
     from tiepoint.config import MatchingConfig as MatchingConfig
     from tiepoint.config import NetworkConfig as NetworkConfig
     from tiepoint.config import ProcessorConfig as ProcessorConfig
+    from tiepoint.config import RegistrationConfig as RegistrationConfig
     from tiepoint.detector import Detector as Detector
     from tiepoint.errors import CheckpointError as CheckpointError
     from tiepoint.errors import ConfigError as ConfigError
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from tiepoint.errors import FormatError as FormatError
     from tiepoint.errors import ImageError as ImageError
     from tiepoint.errors import MissingExtraError as MissingExtraError
+    from tiepoint.errors import RegistrationError as RegistrationError
     from tiepoint.errors import TiepointError as TiepointError
     from tiepoint.features import Features as Features
     from tiepoint.features import Matches as Matches
@@ -36,11 +39,13 @@ if TYPE_CHECKING:
     from tiepoint.matching import match as match
     from tiepoint.plotting import plot as plot
     from tiepoint.plotting import plot_matches as plot_matches
+    from tiepoint.registration import register as register
     from tiepoint.superpoint import SuperPointConfig as SuperPointConfig
     from tiepoint.superpoint import SuperPointForKeypointDetection as SuperPointForKeypointDetection
     from tiepoint.superpoint import (
         SuperPointKeypointDescriptionOutput as SuperPointKeypointDescriptionOutput,
     )
+    from tiepoint.warping import warp as warp
 
 __version__ = "0.1.0"
 
@@ -59,6 +64,9 @@ _HOME = {
     "MissingExtraError": "errors",
     "NetworkConfig": "config",
     "ProcessorConfig": "config",
+    "Registration": "alignment",
+    "RegistrationConfig": "config",
+    "RegistrationError": "errors",
     "SuperPointConfig": "superpoint",
     "SuperPointForKeypointDetection": "superpoint",
     "SuperPointImageProcessor": "image_processing",
@@ -71,6 +79,8 @@ _HOME = {
     "plot_matches": "plotting",
     "save": "formats",
     "save_matches": "formats",
+    "register": "registration",
+    "warp": "warping",
 }
 
 _NEEDS_TORCH = ("superpoint", "image_processing")

@@ -203,6 +203,83 @@ def _require_within(name: str, value: object, low: float, high: float, unit: str
         raise ConfigError(f"{name} is {value!r}, expected {unit} from {low} to {high}")
 
 
+PLANE_MODELS = ("homography", "affine", "similarity", "translation")
+"""Models that carry each px of one image to a px of the other."""
+
+TWO_VIEW_MODELS = ("fundamental", "essential")
+"""Models that give for each px of one image a line in the other."""
+
+MODEL_NAMES = {
+    "homography": "a homography",
+    "affine": "an affine transform",
+    "similarity": "a similarity",
+    "translation": "a translation",
+    "fundamental": "a fundamental matrix",
+    "essential": "an essential matrix",
+}
+"""As sentences call them."""
+
+
+@dataclass(frozen=True)
+class RegistrationConfig:
+    """How two images are registered, and what is asked of the result.
+
+    The limits are chosen on pairs of unrelated photographs and on pairs with known truth
+    (benchmarks/registration.py). Distances are in px of the images as the detector saw them, so
+    a photograph of four times the detector's `max_side` is given four times as many px.
+
+    Attributes:
+        model: "homography" for planes and turning cameras, "affine", "similarity",
+            "translation"; "fundamental", "essential" for two views of a scene with depth.
+        max_keypoints: Match the best so many of each image.
+        threshold_px: A match this near the model is an inlier; None takes the model's own,
+            `inlier_px`. The consensus is looked for with half of it.
+        min_inliers: Refuse a result with fewer.
+        max_chance: Refuse a result of which chance would bring about more than this many, were
+            all matches wrong (a contrario; Moisan and Stival, IJCV 2004).
+        max_overlap_sd_px: Refuse a result of which the common view is known less well than this;
+            see `Registration.overlap_sd_px`.
+        pose_search: For "essential": "opencv", or "poselib" (extra `pose`), which was a little
+            better, and faster, on 76 pairs with known poses.
+        seed: Another seed, another order in which consensus is looked for.
+    """
+
+    model: str = "homography"
+    max_keypoints: int = 1000
+    threshold_px: float | None = None
+    min_inliers: int = 15
+    max_chance: float = 1e-8
+    max_overlap_sd_px: float = 1.5
+    pose_search: str = "opencv"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        models = (*PLANE_MODELS, *TWO_VIEW_MODELS)
+        if self.model not in models:
+            raise ConfigError(f"model is {self.model!r}, expected one of {', '.join(models)}")
+        if self.pose_search not in ("opencv", "poselib"):
+            raise ConfigError(
+                f'pose_search is {self.pose_search!r}, expected "opencv" or "poselib"'
+            )
+        _require_whole("max_keypoints", self.max_keypoints, minimum=1, unit="keypoints")
+        _require_whole("min_inliers", self.min_inliers, minimum=1, unit="matches")
+        _require_whole("seed", self.seed, minimum=0, unit="any number")
+        for name in ("threshold_px", "max_chance", "max_overlap_sd_px"):
+            value = getattr(self, name)
+            if name == "threshold_px" and value is None:
+                continue
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not value > 0:  # also refuses NaN
+                raise ConfigError(f"{name} is {value!r}, expected a number above 0")
+
+    @property
+    def inlier_px(self) -> float:
+        """`threshold_px`, or the model's own: 3 px; 2 px and 1 px from epipolar lines."""
+        if self.threshold_px is not None:
+            return self.threshold_px
+        return {"fundamental": 2.0, "essential": 1.0}.get(self.model, 3.0)
+
+
 def _require_whole(name: str, value: object, *, minimum: int, unit: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ConfigError(f"{name} is {value!r}, expected a whole number >= {minimum} ({unit})")

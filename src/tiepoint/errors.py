@@ -27,6 +27,10 @@ class FormatError(TiepointError):
     """A features file could not be read or written, or its ending is unknown."""
 
 
+class RegistrationError(TiepointError, ValueError):
+    """Images that were not registered, or asked for what their model does not tell."""
+
+
 class TrainingError(TiepointError):
     """A training run cannot start, cannot go on, or is not worth going on with."""
 

@@ -74,6 +74,22 @@ def apply_homography(homography: ArrayLike, xy: ArrayLike) -> NDArray[np.float64
     return result
 
 
+def corners_xy(size_hw: SizeHW) -> NDArray[np.float64]:
+    """4 2: the centres of the four corner pixels."""
+    right, bottom = size_hw[1] - 1, size_hw[0] - 1
+    return np.array([[0, 0], [right, 0], [right, bottom], [0, bottom]], dtype=np.float64)
+
+
+def inside(xy: Float, size_hw: SizeHW) -> NDArray[np.bool_]:
+    """Which of N 2 points lie on the image, its outermost pixels' outer edges included."""
+    height, width = size_hw
+    x, y = xy[:, 0], xy[:, 1]
+    on_image: NDArray[np.bool_] = (
+        (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    )
+    return on_image
+
+
 def cell_centre_xy(rows: ArrayLike, columns: ArrayLike) -> NDArray[np.float64]:
     """Pixel coordinates of cell centres: (8 j + 3.5, 8 i + 3.5).
 

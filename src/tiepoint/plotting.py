@@ -50,7 +50,7 @@ def plot(
     pixels = _pixels_of(image, features, "the image is")
     height, width = features.size_hw
     zoom = max(1, min(8, 480 // max(height, width)))
-    canvas = _as_rgb8(pixels)
+    canvas = as_rgb8(pixels)
     canvas = canvas.repeat(zoom, axis=0).repeat(zoom, axis=1)
     radius = max(3.0, 0.004 * zoom * max(height, width))
     thickness = max(1, round(radius / 3))
@@ -136,7 +136,7 @@ def _fitted(
     pixels: NDArray[Any], xy: NDArray[np.float32], max_side: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """An image brought to a size for looking at, and its keypoints there."""
-    image = _as_rgb8(pixels)
+    image = as_rgb8(pixels)
     from_hw = image.shape[0], image.shape[1]
     zoom = max(1, max_side // max(from_hw))
     to_hw = fit_inside((from_hw[0] * zoom, from_hw[1] * zoom), max_side)
@@ -212,7 +212,8 @@ def _ring(
     cv2.circle(canvas, point, scaled, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def _as_rgb8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def as_rgb8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """What `image.read` gives, of any type, as a copy in 8-bit RGB for the eye."""
     if pixels.dtype == np.uint8:
         scaled = pixels
     else:

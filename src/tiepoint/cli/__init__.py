@@ -15,7 +15,9 @@ from tiepoint import __version__
 from tiepoint.cli import exit_codes
 from tiepoint.errors import TiepointError
 
-COMMANDS = ("detect", "match", "evaluate", "train", "adapt", "scenes", "convert", "info")
+COMMANDS = (
+    "detect", "match", "register", "evaluate", "train", "adapt", "scenes", "convert", "info",
+)  # fmt: skip
 """Each is a module of this package that holds a typer app of its own."""
 
 

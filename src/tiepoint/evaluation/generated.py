@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from tiepoint import image
 from tiepoint.errors import ConfigError, FormatError
-from tiepoint.evaluation.pairs import LoadedPair, at_evaluation_size, corners_xy, inside
+from tiepoint.evaluation.pairs import LoadedPair, at_evaluation_size
 from tiepoint.evaluation.settings import GENERATED_COUNT, GENERATED_SEED, PARTS, Part
-from tiepoint.geometry import SizeHW, apply_homography, resize_matrix
+from tiepoint.geometry import SizeHW, apply_homography, corners_xy, inside, resize_matrix
 from tiepoint.processor import to_grey
 
 IMAGE_ENDINGS = frozenset(

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.evaluation.pairs import corners_xy, inside
-from tiepoint.geometry import Float, SizeHW, apply_homography
+from tiepoint import planar
+from tiepoint.geometry import Float, SizeHW, apply_homography, corners_xy, inside
 
 MAGSAC_PX = 1.5
 """Inlier threshold of USAC_MAGSAC: the best measured on real pairs, against 3 px RANSAC."""
-
-MAGSAC_ITERATIONS = 10_000
-MAGSAC_CONFIDENCE = 0.9999
 
 BOOTSTRAP_RESAMPLES = 2000
 BOOTSTRAP_SEED = 0
@@ -38,15 +34,8 @@ def estimate_homography(xy_a: Float, xy_b: Float, seed: int) -> NDArray[np.float
     if len(xy_a) < 4:
         return None
     order = np.random.default_rng(seed).permutation(len(xy_a))  # M
-    matrix, _ = cv2.findHomography(
-        np.asarray(xy_a, np.float64)[order],
-        np.asarray(xy_b, np.float64)[order],
-        cv2.USAC_MAGSAC,
-        MAGSAC_PX,
-        maxIters=MAGSAC_ITERATIONS,
-        confidence=MAGSAC_CONFIDENCE,
-    )
-    return None if matrix is None else np.asarray(matrix, np.float64)
+    a, b = np.asarray(xy_a, np.float64)[order], np.asarray(xy_b, np.float64)[order]
+    return planar.consensus("homography", a, b, MAGSAC_PX)
 
 
 def corner_error(

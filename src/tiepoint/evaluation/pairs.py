@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tiepoint import image
 from tiepoint.errors import FormatError, TiepointError
-from tiepoint.geometry import Float, SizeHW, apply_homography, resize_homography
+from tiepoint.geometry import SizeHW, apply_homography, corners_xy, resize_homography
 from tiepoint.processor import resize, to_grey
 
 PAIRS_FILE = "pairs.txt"
@@ -99,22 +99,6 @@ def at_evaluation_size(
     a_hw, b_hw = _size_hw(pixels_a), _size_hw(pixels_b)
     truth = resize_homography(homography, a_hw, _size_hw(small_a), b_hw, _size_hw(small_b))
     return LoadedPair(small_a, small_b, _facing(truth, _size_hw(small_a)))
-
-
-def corners_xy(size_hw: SizeHW) -> NDArray[np.float64]:
-    """4 2: the centres of the four corner pixels."""
-    right, bottom = size_hw[1] - 1, size_hw[0] - 1
-    return np.array([[0, 0], [right, 0], [right, bottom], [0, bottom]], dtype=np.float64)
-
-
-def inside(xy: Float, size_hw: SizeHW) -> NDArray[np.bool_]:
-    """Which of N 2 points lie on the image, its outermost pixels' outer edges included."""
-    height, width = size_hw
-    x, y = xy[:, 0], xy[:, 1]
-    on_image: NDArray[np.bool_] = (
-        (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
-    )
-    return on_image
 
 
 def read_folders(folders: Sequence[Path]) -> tuple[list[PairFiles], list[Failure]]:

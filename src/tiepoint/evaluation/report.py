@@ -15,7 +15,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from tiepoint import __version__
+from tiepoint import __version__, planar
 from tiepoint.evaluation import metrics
 from tiepoint.evaluation.run import Evaluation, Measured, Record
 
@@ -110,8 +110,8 @@ def as_json(evaluation: Evaluation, **more: Any) -> str:
         "settings": {
             **asdict(evaluation.settings),
             "magsac_px": metrics.MAGSAC_PX,
-            "magsac_iterations": metrics.MAGSAC_ITERATIONS,
-            "magsac_confidence": metrics.MAGSAC_CONFIDENCE,
+            "magsac_iterations": planar.ITERATIONS,
+            "magsac_confidence": planar.CONFIDENCE,
             "error_over_seeds": "median",
             "bootstrap_resamples": metrics.BOOTSTRAP_RESAMPLES,
             "bootstrap_seed": metrics.BOOTSTRAP_SEED,

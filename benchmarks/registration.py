@@ -1,0 +1,231 @@
+"""Registration: wrong answers against pairs given up, and what refinement brings.
+
+Unrelated photographs must not be registered, under any model. Pairs with known homographies
+should be, unless too little is matched to do it well. Poses, if given, are measured in degrees.
+
+python benchmarks/registration.py --photos ../shared/photos --real ../shared/eval/oxford \
+    ../shared/eval/iguazu ../shared/eval/homogr --poses ../shared/eval/strecha ../shared/eval/tum
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint import image
+from tiepoint.alignment import Registration
+from tiepoint.config import PLANE_MODELS, TWO_VIEW_MODELS, RegistrationConfig
+from tiepoint.evaluation import metrics
+from tiepoint.evaluation.generated import LEVELS, generated_pairs, list_photos
+from tiepoint.evaluation.methods import Method, checkpoint_methods, method
+from tiepoint.evaluation.pairs import Grey, Pair, PairFiles, read_folders
+from tiepoint.features import Features
+from tiepoint.geometry import Float, apply_homography, inside
+from tiepoint.processor import resize, to_grey
+from tiepoint.registration import register
+from tiepoint.verification import common_view
+
+LONG_SIDE = 640
+UNRELATED_SEED = 1
+WITHIN_PX = (1.0, 3.0, 5.0)
+WRONG_PX = 10.0  # a registration that is off so far over the common view is a wrong answer
+GOOD_PX = 5.0  # a refused estimate this near the truth has been given up
+LAX = RegistrationConfig(min_inliers=4, max_chance=math.inf, max_overlap_sd_px=math.inf)
+VIEW = 1.2  # focal length in longer sides where none is known
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One pair with a known homography; errors in px of B."""
+
+    group: str
+    registered: bool
+    reason: str
+    corners_consensus: float
+    corners_refined: float
+    overlap: float
+    overlap_sd: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--real", type=Path, nargs="*", default=[])
+    parser.add_argument("--poses", type=Path, nargs="*", default=[])
+    parser.add_argument("--unrelated", type=int, default=500)
+    parser.add_argument("--generated", type=int, default=300)
+    parser.add_argument("--checkpoint", default="default")
+    parser.add_argument("--method", default="tiepoint", help="tiepoint, sift or orb")
+    options = parser.parse_args()
+    chosen = options.method
+    detect = checkpoint_methods([options.checkpoint])[0] if chosen == "tiepoint" else method(chosen)
+    photos = list_photos(options.photos)
+    print(f"{detect.name}, {RegistrationConfig()}\n")
+    unrelated(photos, options.unrelated, detect)
+    pairs: list[Pair] = [*generated_pairs(photos, options.generated)]
+    real: list[PairFiles] = read_folders(options.real)[0] if options.real else []
+    outcomes = [known(pair, detect) for pair in [*pairs, *real]]
+    report(outcomes)
+    for folder in options.poses:
+        poses(folder, detect)
+
+
+def found(detect: Method, pixels: Grey) -> Features:
+    best = RegistrationConfig().max_keypoints
+    return detect.detect(pixels, best).top(best)
+
+
+def unrelated(photos: Sequence[Path], count: int, detect: Method) -> None:
+    """Every model on pairs of photographs that have nothing in common."""
+    ways = [(i, j) for i in range(len(photos)) for j in range(i + 1, len(photos))]
+    order = np.random.default_rng(UNRELATED_SEED).permutation(len(ways))[:count]
+    features = [found(detect, grey(photo)) for photo in photos]
+    print(f"{len(order)} pairs of unrelated photographs")
+    print(f"{'model':12s} false registrations  most inliers")
+    for model in (*PLANE_MODELS, *TWO_VIEW_MODELS):
+        registered, most = [], 0
+        for index in order:
+            i, j = ways[index]
+            result = register(
+                features[i],
+                features[j],
+                model,
+                intrinsics=[camera(features[k]) for k in (i, j)] if model == "essential" else None,
+            )
+            most = max(most, int(result.inliers.sum()))
+            if result.success:
+                registered.append(f"{photos[i].name} {photos[j].name}")
+        print(f"{model:12s} {len(registered):19d} {most:13d}  {'; '.join(registered)}")
+
+
+def known(pair: Pair, detect: Method) -> Outcome:
+    loaded = pair.load(LONG_SIDE)
+    truth = loaded.homography
+    a, b = found(detect, loaded.image_a), found(detect, loaded.image_b)
+    verdict = register(a, b)
+    lax = register(a, b, config=LAX)
+    start = metrics.estimate_homography(lax.xy_a, lax.xy_b, 0)
+    return Outcome(
+        pair.group,
+        verdict.success,
+        verdict.reason,
+        metrics.corner_error(start, truth, a.size_hw),
+        metrics.corner_error(lax.matrix, truth, a.size_hw),
+        overlap_error(lax, truth),
+        lax.overlap_sd_px,
+    )
+
+
+def overlap_error(result: Registration, truth: NDArray[np.float64]) -> float:
+    """rms over the common view as it truly is, px."""
+    if result.matrix is None:
+        return math.inf
+    none: Float = np.empty((0, 2))
+    a_hw, b_hw = result.features_a.size_hw, result.features_b.size_hw
+    places = common_view(truth, none, none, a_hw, b_hw).places_xy
+    there = apply_homography(truth, places)
+    assert inside(there, b_hw).any()
+    apart = result.transform(places) - there
+    error = float(np.sqrt((apart**2).sum(axis=1).mean()))
+    return error if math.isfinite(error) else math.inf
+
+
+def report(outcomes: Sequence[Outcome]) -> None:
+    print(f"\npairs with a known homography, at most {LONG_SIDE} px")
+    print(
+        f"{'':12s} pairs  registered  wrong  given up |  share of pairs with a corner error within "
+        f"{' / '.join(f'{px:g}' for px in WITHIN_PX)} px | error in the common view"
+    )
+    print(
+        f"{'':47s}|  {'consensus alone':>18s} {'refined':>18s} {'registered':>18s}"
+        f"        | {'median px':>9s} {'of its sd':>9s}"
+    )
+    levels = [level.name for level in LEVELS]
+    groups = [*levels, *sorted({o.group for o in outcomes} - set(levels))]
+    rows = [(name, [o for o in outcomes if o.group == name]) for name in groups]
+    rows.append(("generated", [o for o in outcomes if o.group in levels]))
+    rows.append(("real", [o for o in outcomes if o.group not in levels]))
+    for name, chosen in rows:
+        if not chosen:
+            continue
+        done = [o for o in chosen if o.registered]
+        wrong = sum(o.overlap > WRONG_PX for o in done)
+        given_up = sum(o.overlap <= GOOD_PX for o in chosen if not o.registered)
+        columns = " ".join(
+            f"{' / '.join(f'{share:.2f}' for share in shares(errors)):>18s}"
+            for errors in (
+                [o.corners_consensus for o in chosen],
+                [o.corners_refined for o in chosen],
+                [o.corners_refined if o.registered else math.inf for o in chosen],
+            )
+        )
+        median = np.median([o.overlap for o in done]) if done else math.nan
+        ratio = np.median([o.overlap / max(o.overlap_sd, 1e-9) for o in done]) if done else math.nan
+        print(
+            f"{name:12s} {len(chosen):5d} {len(done):11d} {wrong:6d} {given_up:9d} |  {columns}"
+            f"        | {median:9.2f} {ratio:9.2f}"
+        )
+    print(f"wrong: registered, and off by more than {WRONG_PX:g} px rms over the common view")
+    print(f"given up: refused, and the estimate was within {GOOD_PX:g} px of the truth there")
+
+
+def shares(errors: Sequence[float]) -> list[float]:
+    return [float(np.mean(np.array(errors) <= px)) for px in WITHIN_PX]
+
+
+def poses(folder: Path, detect: Method) -> None:
+    """Rotation and direction of movement, the worse of both, in degrees."""
+    errors, refused = [], 0
+    for line in (folder / "pairs.txt").read_text(encoding="utf-8").splitlines():
+        name_a, name_b, *numbers = line.split()
+        values = np.array([float(number) for number in numbers])
+        images = [image.read(folder / name).pixels for name in (name_a, name_b)]
+        features = [
+            found(detect, np.rint(to_grey(pixels) * 255).astype(np.uint8)) for pixels in images
+        ]
+        cameras = [
+            np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+            for fx, fy, cx, cy in values[:8].reshape(2, 4)
+        ]
+        truth = values[8:].reshape(4, 4)
+        result = register(features[0], features[1], "essential", intrinsics=cameras)
+        refused += not result.success
+        errors.append(pose_error_deg(result, truth))
+    within = " / ".join(f"{np.mean(np.array(errors) <= limit):.2f}" for limit in (1, 3, 5))
+    print(
+        f"\n{folder.name}: {len(errors)} pairs, {refused} refused; "
+        f"within 1 / 3 / 5 degrees: {within}"
+    )
+    wrong = [error for error in errors if 10 < error < math.inf]
+    print(f"registered, and off by more than 10 degrees: {len(wrong)}")
+
+
+def pose_error_deg(result: Registration, truth: NDArray[np.float64]) -> float:
+    if result.rotation is None or result.translation is None:
+        return math.inf
+    turn = (np.trace(result.rotation.T @ truth[:3, :3]) - 1) / 2
+    moved = truth[:3, 3] / np.linalg.norm(truth[:3, 3])
+    return max(
+        math.degrees(math.acos(float(np.clip(value, -1, 1))))
+        for value in (turn, moved @ result.translation)
+    )
+
+
+def camera(features: Features) -> NDArray[np.float64]:
+    height, width = features.size_hw
+    focal = VIEW * max(height, width)
+    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+
+
+def grey(path: Path) -> Grey:
+    return np.rint(to_grey(resize(image.read(path).pixels, LONG_SIDE)) * 255).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Registration: how two images lie to one another, how well that is known, and why if it is not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tiepoint.config import PLANE_MODELS
+from tiepoint.errors import RegistrationError
+from tiepoint.features import Features, Matches
+from tiepoint.geometry import apply_homography
+
+Matrix = NDArray[np.float64]
+
+OK = "ok"
+
+
+class Residuals(NamedTuple):
+    """Distances of the inliers from the model, px of image B: the median and the rms."""
+
+    median: float
+    rms: float
+
+
+NO_RESIDUALS = Residuals(math.nan, math.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """What `register` found. Check `success`, or let `transform` raise.
+
+    Attributes:
+        success: Whether the images line up. If not, `matrix` is None and the figures below say
+            how far it got.
+        reason: "ok", or in plain words what was missing.
+        model: "homography", "affine", "similarity", "translation", "fundamental", "essential".
+        matrix: 3x3 float64, or None. The first four carry px of A to px of B, x_B ~ H x_A;
+            "fundamental" is F with x_B^T F x_A = 0 in px; "essential" is E likewise in
+            coordinates of the cameras.
+        features_a, features_b: What was matched.
+        matches: M pairs between them.
+        inliers: M bool, the matches that fit the matrix.
+        coverage: Share of the common view that holds inliers, 0..1: of a 10x10 grid over the
+            image that lies more fully in the other, those cells that do so. For "fundamental"
+            and "essential" the common view is open and all cells of A count.
+        reprojection_px: Median and rms distance of the inliers in B; from the epipolar geometry
+            (Sampson's) for the two-view models. NaN without inliers.
+        overlap_sd_px: How far a place of the common view would move if the points were measured
+            anew: standard deviation, rms over the common view, px of B. NaN for two-view models.
+        corner_sd_px: The same of A's four corners, which may lie far outside the common view.
+        rotation, translation: Of "essential": X_B = R X_A + t, 3x3 and 3 of length 1; else None.
+    """
+
+    success: bool
+    reason: str
+    model: str
+    matrix: Matrix | None
+    features_a: Features
+    features_b: Features
+    matches: Matches
+    inliers: NDArray[np.bool_]
+    coverage: float = 0.0
+    reprojection_px: Residuals = NO_RESIDUALS
+    overlap_sd_px: float = math.nan
+    corner_sd_px: float = math.nan
+    rotation: Matrix | None = None
+    translation: NDArray[np.float64] | None = None
+
+    def __repr__(self) -> str:
+        found = f"{int(self.inliers.sum())} of {len(self.matches)} matches"
+        if not self.success:
+            return f"Registration(not registered: {self.reason})"
+        known = "" if math.isnan(self.overlap_sd_px) else f", known to {self.overlap_sd_px:.2f} px"
+        return f"Registration({self.model}, {found}{known})"
+
+    @property
+    def inlier_ratio(self) -> float:
+        """Inliers among the matches, 0..1; 0 without matches."""
+        return float(self.inliers.mean()) if len(self.inliers) else 0.0
+
+    @property
+    def xy_a(self) -> NDArray[np.float32]:
+        """M 2: where the matches lie in A, px."""
+        return self.features_a.xy[self.matches.pairs[:, 0]]
+
+    @property
+    def xy_b(self) -> NDArray[np.float32]:
+        """M 2: where the matches lie in B, px."""
+        return self.features_b.xy[self.matches.pairs[:, 1]]
+
+    def transform(self, xy: ArrayLike) -> NDArray[np.float64]:
+        """Carry points of A to B.
+
+        Args:
+            xy: N 2, or one point of 2, px of A.
+
+        Returns:
+            Likewise in px of B, float64; NaN for points that B's camera has behind it.
+
+        Raises:
+            RegistrationError: Not registered, or a two-view model, which tells only the line.
+        """
+        return _carried(self._plane_matrix("transform"), xy)
+
+    def inverse(self, xy: ArrayLike) -> NDArray[np.float64]:
+        """Carry points of B to A; see `transform`."""
+        back = np.linalg.inv(self._plane_matrix("inverse"))
+        return _carried(back, xy)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures as plain numbers and lists, for JSON; figures that are unknown are None."""
+        return {
+            "success": self.success,
+            "reason": self.reason,
+            "model": self.model,
+            "matrix": _listed(self.matrix),
+            "rotation": _listed(self.rotation),
+            "translation": _listed(self.translation),
+            "keypoints": [len(self.features_a), len(self.features_b)],
+            "matches": len(self.matches),
+            "inliers": int(self.inliers.sum()),
+            "inlier_ratio": self.inlier_ratio,
+            "coverage": self.coverage,
+            "reprojection_px": {
+                "median": _finite(self.reprojection_px.median),
+                "rms": _finite(self.reprojection_px.rms),
+            },
+            "overlap_sd_px": _finite(self.overlap_sd_px),
+            "corner_sd_px": _finite(self.corner_sd_px),
+            "size_hw": [list(self.features_a.size_hw), list(self.features_b.size_hw)],
+        }
+
+    def _plane_matrix(self, what: str) -> Matrix:
+        if not self.success or self.matrix is None:
+            raise RegistrationError(f"not registered: {self.reason}")
+        if self.model not in PLANE_MODELS:
+            raise RegistrationError(
+                f"a {self.model} matrix gives a line for each point, not a place: {what} needs "
+                f"one of {', '.join(PLANE_MODELS)}"
+            )
+        return self.matrix
+
+
+def _carried(matrix: ArrayLike, xy: ArrayLike) -> NDArray[np.float64]:
+    points = np.asarray(xy, dtype=np.float64)
+    if points.shape != (2,) and (points.ndim != 2 or points.shape[1] != 2):
+        raise RegistrationError(
+            f"points have shape {points.shape}, expected (N, 2), or (2,) for one point"
+        )
+    return apply_homography(matrix, points).reshape(points.shape)
+
+
+def _listed(values: NDArray[np.float64] | None) -> list[Any] | None:
+    return None if values is None else values.tolist()
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

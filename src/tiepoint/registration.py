@@ -1,0 +1,393 @@
+"""Bring two images of one thing into line, and say how well, or why not.
+
+Detect, match, find the model that most matches agree on, fit it to them by least squares, then
+doubt it: a wrong answer is worse than none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint import epipolar, planar, verification
+from tiepoint.alignment import NO_RESIDUALS, OK, Registration, Residuals
+from tiepoint.config import MODEL_NAMES, PLANE_MODELS, RegistrationConfig
+from tiepoint.detector import Detector
+from tiepoint.errors import ConfigError
+from tiepoint.features import Features, Matches
+from tiepoint.geometry import Float, corners_xy, fit_inside
+from tiepoint.matching import match
+
+Cameras = tuple[planar.Matrix, planar.Matrix]
+
+SIMPLER_SHARE = 0.75
+"""A simpler model than a homography must fit this share of the matches that a homography fits.
+A wrong model otherwise fits one part of the images well and is off everywhere else."""
+
+PLANE_PX = 3.0
+"""px as the detector saw them: a plane or a turn that explains a match this well explains it."""
+
+
+class Options(TypedDict, total=False):
+    """Settings of `RegistrationConfig` that a call may set by name."""
+
+    max_keypoints: int
+    threshold_px: float | None
+    min_inliers: int
+    max_chance: float
+    max_overlap_sd_px: float
+    pose_search: str
+    seed: int
+
+
+def register(
+    a: Any,
+    b: Any,
+    model: str | None = None,
+    *,
+    matches: Matches | None = None,
+    detector: Detector | None = None,
+    checkpoint: str | Path = "default",
+    intrinsics: Any = None,
+    config: RegistrationConfig | None = None,
+    **options: Unpack[Options],
+) -> Registration:
+    """Find how image A lies in image B.
+
+    The result depends on the images and the settings alone; not on the order of keypoints.
+
+    Args:
+        a, b: Each a path, URL, bytes, PIL image, array or tensor, or Features of it.
+        model: "homography" (the default), "affine", "similarity" or "translation" for planes,
+            scans, far scenes and turning cameras; "fundamental" or "essential" for two views of
+            a scene with depth.
+        matches: Between features `a` and `b`; None matches mutual nearest neighbours.
+        detector: Detects in what is not Features; None makes one of `checkpoint` that takes the
+            best keypoints whatever their score.
+        checkpoint: As for `Detector`.
+        intrinsics: For "essential": the camera matrix K, 3x3, of both images, or a pair (K_A,
+            K_B); in px with (0, 0) at the centre of the top-left pixel.
+        config: All settings at once; None takes the defaults.
+        options: Settings of `RegistrationConfig` by name, which go before `config`.
+
+    Returns:
+        Registration. One that failed says why: `success`, `reason`.
+
+    Raises:
+        ImageError: An image cannot be read.
+        ConfigError: A setting out of range or unknown, intrinsics missing or not those of a
+            camera, features that cannot be matched.
+    """
+    settings = _settings(config, model, options)
+    cameras = _cameras(intrinsics, settings.model)
+    if matches is None:
+        best = settings.max_keypoints
+        features_a, features_b = (_features(x, detector, checkpoint, best) for x in (a, b))
+        matches = match(features_a, features_b)
+    else:
+        features_a, features_b = _matched(a, b, matches)
+    return _register(features_a, features_b, matches, settings, cameras)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A model, and which matches fit it."""
+
+    matrix: planar.Matrix
+    inliers: NDArray[np.bool_]
+    pose: epipolar.Pose | None = None
+
+
+def _register(
+    features_a: Features,
+    features_b: Features,
+    matches: Matches,
+    settings: RegistrationConfig,
+    cameras: Cameras | None,
+) -> Registration:
+    """Matches -> consensus -> least squares -> verdict."""
+    model, count = settings.model, len(matches)
+    xy_a = features_a.xy[matches.pairs[:, 0]].astype(np.float64)  # M 2
+    xy_b = features_b.xy[matches.pairs[:, 1]].astype(np.float64)  # M 2
+    result = Registration(
+        False, "", model, None, features_a, features_b, matches, np.zeros(count, bool)
+    )
+    order = _shuffled(xy_a, xy_b, settings.seed)  # those that are finite
+    if len(order) < settings.min_inliers:
+        empty = [name for name, f in (("A", features_a), ("B", features_b)) if len(f) == 0]
+        why = f"no keypoints in image {' and '.join(empty)}" if empty else f"{len(order)} matches"
+        return replace(result, reason=f"{why}, {settings.min_inliers} matches are asked for")
+    px = max(seen_px(features_a), seen_px(features_b)) if cameras else seen_px(features_b)
+    found = _find(model, xy_a[order], xy_b[order], settings.inlier_px * px, cameras, settings)
+    if found is None:
+        return replace(result, reason=f"the {count} matches agree on no model")
+    inliers = np.zeros(count, bool)
+    inliers[order[found.inliers]] = True
+    found = replace(found, inliers=inliers)
+    judge = _judge_plane if model in PLANE_MODELS else _judge_two_views
+    return judge(replace(result, inliers=inliers), found, settings, cameras, px)
+
+
+def _find(
+    model: str,
+    xy_a: Float,
+    xy_b: Float,
+    inlier_px: float,
+    cameras: Cameras | None,
+    settings: RegistrationConfig,
+) -> _Found | None:
+    """Consensus, then least squares on its inliers; the consensus at half the inliers' distance,
+    which was the best measured for homographies and for poses."""
+    if model in PLANE_MODELS:
+        start = planar.consensus(model, xy_a, xy_b, inlier_px / 2)
+        if start is None:
+            return None
+        matrix, inliers = planar.refine(model, start, xy_a, xy_b, inlier_px)
+        return _Found(planar.facing(matrix, xy_a[inliers]), inliers)
+    if cameras is None:
+        rough = epipolar.fundamental_consensus(xy_a, xy_b, inlier_px / 2)
+        if rough is None:
+            return None
+        return _Found(*epipolar.refine_fundamental(rough, xy_a, xy_b, inlier_px))
+    if settings.pose_search == "poselib":
+        pose = epipolar.poselib_pose(xy_a, xy_b, cameras, 2 * inlier_px, settings.seed)
+        if pose is None:
+            return None
+        in_px = epipolar.pixel_matrix(pose.essential, cameras)
+        return _Found(pose.essential, epipolar.sampson_px(in_px, xy_a, xy_b) <= inlier_px, pose)
+    pose = epipolar.pose_consensus(xy_a, xy_b, cameras, inlier_px / 2)
+    if pose is None:
+        return None
+    pose, inliers = epipolar.refine_pose(pose, xy_a, xy_b, cameras, inlier_px)
+    return _Found(pose.essential, inliers, pose)
+
+
+def _judge_plane(
+    result: Registration, found: _Found, settings: RegistrationConfig, _: object, px: float
+) -> Registration:
+    """Enough matches, hardly by chance, a possible view, the right kind of model, well known."""
+    a_hw, b_hw = result.features_a.size_hw, result.features_b.size_hw
+    xy_a, xy_b = _at(result, found.inliers)
+    model, matrix = settings.model, found.matrix
+    radius = settings.inlier_px * px
+    objection = _too_few(
+        result, settings, planar.POINTS_NEEDED[model], math.pi * radius**2 / (b_hw[0] * b_hw[1])
+    )
+    if objection and len(xy_a) < planar.POINTS_NEEDED[model]:
+        return replace(result, reason=objection)
+    common = verification.common_view(matrix, xy_a, xy_b, a_hw, b_hw)
+    overlap_sd = planar.point_deviation_px(model, matrix, xy_a, xy_b, common.places_xy)
+    corner_sd = planar.point_deviation_px(model, matrix, xy_a, xy_b, corners_xy(a_hw))
+    result = replace(
+        result,
+        coverage=common.coverage,
+        reprojection_px=_residuals(planar.distances_px(matrix, xy_a, xy_b)),
+        overlap_sd_px=_rms(overlap_sd),
+        corner_sd_px=_rms(corner_sd),
+    )
+    limit = settings.max_overlap_sd_px * px
+    # First, for the shape of a model that is open is an accident.
+    if not objection and len(common.places_xy) and not result.overlap_sd_px <= limit:
+        objection = (
+            f"the {len(xy_a)} matches that fit leave {MODEL_NAMES[model]} open by "
+            f"{result.overlap_sd_px:.2g} px over the common view, {limit:.2g} px are allowed: "
+            "they are too few, too scattered, or all in one place or on one line"
+        )
+    seen_scale = seen_px(result.features_a) / px
+    objection = objection or verification.plane_objection(matrix, common, a_hw, seen_scale)
+    objection = objection or _too_simple(result, settings, px)
+    return _verdict(result, objection, matrix / matrix[2, 2])
+
+
+def _judge_two_views(
+    result: Registration,
+    found: _Found,
+    settings: RegistrationConfig,
+    cameras: Cameras | None,
+    px: float,
+) -> Registration:
+    height, width = result.features_b.size_hw
+    xy_a, xy_b = _at(result, found.inliers)
+    matrix = found.matrix
+    in_px = matrix if cameras is None else epipolar.pixel_matrix(matrix, cameras)
+    result = replace(
+        result,
+        coverage=verification.coverage_of(xy_a, result.features_a.size_hw),
+        reprojection_px=_residuals(epipolar.sampson_px(in_px, xy_a, xy_b)),
+    )
+    band = 2 * settings.inlier_px * px * math.hypot(width, height) / (height * width)
+    points_needed = 7 if cameras is None else 5
+    objection = _too_few(result, settings, points_needed, band)
+    if not objection and cameras is None:
+        plane = _find("homography", xy_a, xy_b, PLANE_PX * px, None, settings)
+        if plane is not None and plane.inliers.mean() >= verification.DEGENERATE_SHARE:
+            objection = (
+                f"{plane.inliers.mean():.0%} of the matches that fit lie on one plane, or the "
+                'camera only turned, which leaves the epipoles open; register with "homography"'
+            )
+    if not objection and cameras is not None:
+        turned = epipolar.turned_share(xy_a, xy_b, cameras, PLANE_PX * px)
+        if turned >= verification.DEGENERATE_SHARE:
+            objection = (
+                f"a turn of the camera explains {turned:.0%} of the matches that fit, which "
+                'leaves its movement open; register with "homography"'
+            )
+    result = _verdict(result, objection, matrix)
+    if not result.success or found.pose is None:
+        return result
+    return replace(result, rotation=found.pose.rotation, translation=found.pose.translation)
+
+
+def _too_few(
+    result: Registration, settings: RegistrationConfig, points_needed: int, share: float
+) -> str:
+    """Why so many inliers are not enough; "" if they are."""
+    matches, inliers = len(result.matches), int(result.inliers.sum())
+    fitting = f"{inliers} of {matches} matches fit {MODEL_NAMES[settings.model]}"
+    if inliers < settings.min_inliers:
+        return (
+            f"{fitting}, {settings.min_inliers} are asked for: the images show different "
+            "things, or too little that is alike"
+        )
+    chance = verification.log10_chance(
+        matches, inliers, points_needed, share, verification.SOLUTIONS.get(settings.model, 1)
+    )
+    if chance > math.log10(settings.max_chance):
+        return (
+            f"{fitting}, which chance alone would bring about 10^{chance:.0f} times, "
+            f"10^{math.log10(settings.max_chance):.0f} are allowed: the images show different "
+            "things, or too little that is alike"
+        )
+    return ""
+
+
+def _too_simple(result: Registration, settings: RegistrationConfig, px: float) -> str:
+    """Whether a homography fits many more matches; "" if not."""
+    if settings.model == "homography":
+        return ""
+    order = _shuffled(result.xy_a, result.xy_b, settings.seed)
+    xy_a, xy_b = result.xy_a[order], result.xy_b[order]
+    full = _find("homography", xy_a, xy_b, settings.inlier_px * px, None, settings)
+    inliers, fitting = int(result.inliers.sum()), 0 if full is None else int(full.inliers.sum())
+    if inliers >= SIMPLER_SHARE * fitting:
+        return ""
+    return (
+        f"{MODEL_NAMES[settings.model]} fits {inliers} matches where a homography fits {fitting}: "
+        'the images differ by more; register with "homography"'
+    )
+
+
+def _verdict(result: Registration, objection: str, matrix: planar.Matrix) -> Registration:
+    """The matrix is handed out only if nothing speaks against it."""
+    if objection:
+        return replace(result, reason=objection)
+    return replace(result, success=True, reason=OK, matrix=matrix)
+
+
+def seen_px(features: Features) -> float:
+    """px of the image to one px as the detector saw it: above 1 where `max_side` reduced it."""
+    settings = features.meta.get("settings")
+    max_side = settings.get("max_side") if isinstance(settings, dict) else None
+    if not isinstance(max_side, int):
+        return 1.0
+    return max(features.size_hw) / max(fit_inside(features.size_hw, max_side))
+
+
+def _shuffled(xy_a: Float, xy_b: Float, seed: int) -> NDArray[np.int64]:
+    """Index of the finite matches, in an order that depends on their places and the seed alone."""
+    finite = np.flatnonzero(np.isfinite(xy_a).all(axis=1) & np.isfinite(xy_b).all(axis=1))
+    a, b = xy_a[finite], xy_b[finite]
+    sorted_ = np.lexsort((b[:, 1], b[:, 0], a[:, 1], a[:, 0]))
+    return finite[sorted_[np.random.default_rng(seed).permutation(len(finite))]]
+
+
+def _at(
+    result: Registration, index: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return result.xy_a[index].astype(np.float64), result.xy_b[index].astype(np.float64)
+
+
+def _residuals(distances: NDArray[np.float64]) -> Residuals:
+    if len(distances) == 0:
+        return NO_RESIDUALS
+    return Residuals(float(np.median(distances)), _rms(distances))
+
+
+def _rms(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt((values**2).mean())) if len(values) else math.inf
+
+
+def _settings(
+    config: RegistrationConfig | None, model: str | None, options: Options
+) -> RegistrationConfig:
+    unknown = sorted(set(options) - set(Options.__annotations__))
+    if unknown:
+        raise ConfigError(
+            f"unknown option {', '.join(unknown)}; there are {', '.join(Options.__annotations__)}"
+        )
+    given: dict[str, Any] = dict(options) if model is None else {**options, "model": model}
+    return replace(config or RegistrationConfig(), **given)
+
+
+@lru_cache(maxsize=1)
+def _detector(checkpoint: str) -> Detector:
+    return Detector(checkpoint, threshold=0.0)
+
+
+def _features(
+    source: Any, detector: Detector | None, checkpoint: str | Path, best: int
+) -> Features:
+    if isinstance(source, Features):
+        return source.top(best)
+    if isinstance(source, list | tuple):
+        raise ConfigError(f"register takes one image at a time, got a {type(source).__name__}")
+    detect = detector or _detector(str(checkpoint))
+    found: Features = detect(source, max_keypoints=best)
+    return found
+
+
+def _matched(a: Any, b: Any, matches: Matches) -> tuple[Features, Features]:
+    """Features that these matches can belong to."""
+    if not isinstance(a, Features) or not isinstance(b, Features):
+        raise ConfigError("matches are given, expected the Features that they index for a and b")
+    if len(matches) and (
+        matches.pairs.min() < 0 or (matches.pairs.max(axis=0) >= (len(a), len(b))).any()
+    ):
+        raise ConfigError(
+            f"matches name keypoints beyond the {len(a)} of a and {len(b)} of b: pass the "
+            "features that were matched"
+        )
+    return a, b
+
+
+def _cameras(intrinsics: Any, model: str) -> Cameras | None:
+    if model != "essential":
+        if intrinsics is not None:
+            raise ConfigError(f'intrinsics are for model "essential", not for "{model}"')
+        return None
+    if intrinsics is None:
+        raise ConfigError('model "essential" needs intrinsics: K, 3x3, or a pair (K_A, K_B)')
+    try:
+        matrices = np.asarray(intrinsics, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"intrinsics are no numbers ({error}): K, 3x3, or a pair") from error
+    if matrices.shape == (3, 3):
+        matrices = np.stack([matrices, matrices])
+    if matrices.shape != (2, 3, 3):
+        raise ConfigError(
+            f"intrinsics have shape {matrices.shape}, expected K, 3x3, or a pair (K_A, K_B)"
+        )
+    for camera in matrices:
+        last_row = np.isfinite(camera).all() and (camera[2] == (0, 0, 1)).all()
+        if not last_row or not (np.diag(camera) > 0).all():
+            raise ConfigError(
+                f"intrinsics {camera.tolist()} are not those of a camera, expected "
+                "[[fx, s, cx], [0, fy, cy], [0, 0, 1]] with fx and fy above 0, px"
+            )
+    return matrices[0], matrices[1]
