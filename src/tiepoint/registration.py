@@ -191,17 +191,18 @@ def _judge_plane(
         overlap_sd_px=_rms(overlap_sd),
         corner_sd_px=_rms(corner_sd),
     )
-    seen_scale = seen_px(result.features_a) / px
-    objection = objection or verification.plane_objection(matrix, common, a_hw, seen_scale)
-    objection = objection or _too_simple(result, settings, px)
     limit = settings.max_overlap_sd_px * px
-    if not objection and not result.overlap_sd_px <= limit:
+    # First, for the shape of a model that is open is an accident.
+    if not objection and len(common.places_xy) and not result.overlap_sd_px <= limit:
         objection = (
             f"the {len(xy_a)} matches that fit leave {MODEL_NAMES[model]} open by "
             f"{result.overlap_sd_px:.2g} px over the common view, {limit:.2g} px are allowed: "
             "they are too few, too scattered, or all in one place or on one line"
         )
-    return _verdict(result, objection, matrix / matrix[2, 2])
+    seen_scale = seen_px(result.features_a) / px
+    objection = objection or verification.plane_objection(matrix, common, a_hw, seen_scale)
+    objection = objection or _too_simple(result, settings, px)
+    return _verdict(result, objection, matrix if objection else matrix / matrix[2, 2])
 
 
 def _judge_two_views(

@@ -24,9 +24,8 @@ from tiepoint.evaluation.generated import (
     overlap,
     part_of,
 )
-from tiepoint.evaluation.pairs import corners_xy, inside
 from tiepoint.evaluation.settings import GENERATED_SEED
-from tiepoint.geometry import apply_homography
+from tiepoint.geometry import apply_homography, corners_xy, inside
 
 
 @pytest.fixture

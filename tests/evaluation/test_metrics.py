@@ -17,8 +17,7 @@ from tiepoint.evaluation.metrics import (
     mean_interval,
     repeatability,
 )
-from tiepoint.evaluation.pairs import inside
-from tiepoint.geometry import apply_homography
+from tiepoint.geometry import apply_homography, inside
 
 TRUTH = np.array([[0.9, 0.1, 12], [-0.08, 1.05, 6], [1e-4, -2e-4, 1]])
 SIZE = 200, 300

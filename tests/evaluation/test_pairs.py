@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from tiepoint.errors import FormatError, TiepointError
-from tiepoint.evaluation.pairs import at_evaluation_size, inside, read_folder, read_folders
-from tiepoint.geometry import apply_homography
+from tiepoint.evaluation.pairs import at_evaluation_size, read_folder, read_folders
+from tiepoint.geometry import apply_homography, inside
 
 IDENTITY = "1 0 0 0 1 0 0 0 1"
 

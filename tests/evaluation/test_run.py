@@ -16,11 +16,11 @@ from rich.console import Console
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.evaluation import report
 from tiepoint.evaluation.methods import Method, method
-from tiepoint.evaluation.pairs import Failure, Grey, LoadedPair, inside
+from tiepoint.evaluation.pairs import Failure, Grey, LoadedPair
 from tiepoint.evaluation.run import Evaluation, Measured, Record, evaluate, measure
 from tiepoint.evaluation.settings import Settings
 from tiepoint.features import Features
-from tiepoint.geometry import apply_homography
+from tiepoint.geometry import apply_homography, inside
 
 SIZE = 240, 320
 SETTINGS = Settings(k=200)
