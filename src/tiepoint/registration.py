@@ -202,7 +202,7 @@ def _judge_plane(
     seen_scale = seen_px(result.features_a) / px
     objection = objection or verification.plane_objection(matrix, common, a_hw, seen_scale)
     objection = objection or _too_simple(result, settings, px)
-    return _verdict(result, objection, matrix / matrix[2, 2])
+    return _verdict(result, objection, matrix if objection else matrix / matrix[2, 2])
 
 
 def _judge_two_views(

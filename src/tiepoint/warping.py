@@ -154,15 +154,14 @@ def blend(
     in_b = np.zeros(place.size_hw, bool)
     x, y = place.offset_xy
     in_b[y : y + b.shape[0], x : x + b.shape[1]] = True
-    share_a = _inset_px(in_a) / np.maximum(_inset_px(in_a) + _inset_px(in_b), 1)  # H W
+    inset_a, inset_b = _inset_px(in_a), _inset_px(in_b)  # H W
+    share_a = inset_a / np.where(in_a | in_b, inset_a + inset_b, 1)  # H W
     whole_b = np.zeros((*place.size_hw, *b.shape[2:]), b.dtype)
     whole_b[y : y + b.shape[0], x : x + b.shape[1]] = b
-    share = share_a.reshape(share_a.shape + (1,) * (a.ndim - 2)).astype(np.float64)
-    warped_a = _warped(a, registration, place).astype(np.float64)
-    # Beyond its image a value weighs nothing, but NaN times nothing is NaN.
-    mixed = np.where(share == 0, whole_b, np.where(share == 1, warped_a, 0.0))
-    both = in_a & in_b & (share_a > 0) & (share_a < 1)
-    mixed[both] = warped_a[both] * share[both] + whole_b[both] * (1 - share[both])
+    mixed = np.where(_like(in_a, a), _warped(a, registration, place), whole_b).astype(np.float64)
+    both = in_a & in_b
+    share = _like(share_a[both].astype(np.float64), a[0])  # P, or P 1
+    mixed[both] = mixed[both] * share + whole_b[both] * (1 - share)
     result = _as_type(mixed, a.dtype)
     result[~(in_a | in_b)] = fill
     return result
@@ -291,6 +290,11 @@ def _edges_xy(size_hw: SizeHW) -> NDArray[np.float64]:
     """4 2: the outer corners of an image: half a pixel beyond the centres of its corner pixels."""
     right, bottom = size_hw[1] - 0.5, size_hw[0] - 0.5
     return np.array([[-0.5, -0.5], [right, -0.5], [right, bottom], [-0.5, bottom]])
+
+
+def _like(values: NDArray[Any], image: Image) -> NDArray[Any]:
+    """With an axis for the channels, if the image has one."""
+    return values[..., None] if image.ndim > values.ndim else values
 
 
 def _inset_px(mask: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -95,10 +95,7 @@ def register(
         model=model, max_keypoints=max_keypoints, threshold_px=threshold_px,
         min_inliers=min_inliers, seed=seed,
     )  # fmt: skip
-    if pictures and model in TWO_VIEW_MODELS:
-        raise ConfigError(f"--model {model} moves no image: leave out {_named(pictures)}")
-    if canvas and out is None:
-        raise ConfigError("--canvas is about the picture of -o, which is not given")
+    _check_pictures(pictures, model, whole=canvas and out is None)
     cameras = _cameras(intrinsics)
     side = options.parse_max_side(max_side)
     from tiepoint import registration
@@ -122,6 +119,13 @@ def register(
         _stop(f"not registered: {result.reason}{left}", exit_codes.NOT_REGISTERED)
     _draw(pixels_a, pixels_b, result, out, overlay, checkerboard, canvas=canvas)
     typer.echo(_sentence(result), err=as_json == STDOUT)
+
+
+def _check_pictures(pictures: list[Path], model: str, *, whole: bool) -> None:
+    if pictures and model in TWO_VIEW_MODELS:
+        raise ConfigError(f"--model {model} moves no image: leave out {_named(pictures)}")
+    if whole:
+        raise ConfigError("--canvas is about the picture of -o, which is not given")
 
 
 def _check(

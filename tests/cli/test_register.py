@@ -1,0 +1,132 @@
+"""`tiepoint register` from its arguments to its files and exit code."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
+
+from tiepoint.cli import app
+from tiepoint.cli import register as command
+from tiepoint.config import RegistrationConfig
+from tiepoint.image import read
+
+runner = CliRunner()
+TRUTH = np.array([[0.95, 0.08, 20], [-0.05, 0.95, 25], [5e-5, 5e-5, 1]])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photographs: list[NDArray[np.uint8]]) -> Path:
+    """a.png, the same seen from elsewhere as b.png, and c.png, which shows something else."""
+    photo = photographs[2]
+    size = photo.shape[1::-1]
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    Image.fromarray(cv2.warpPerspective(photo, TRUTH, size)).save(tmp_path / "b.png")
+    Image.fromarray(photographs[0]).save(tmp_path / "c.png")
+    return tmp_path
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = runner.invoke(app, ["register", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_two_views_are_registered_and_every_picture_written(folder: Path) -> None:
+    a, b = folder / "a.png", folder / "b.png"
+    out, overlay, board = folder / "out.png", folder / "overlay.png", folder / "board.png"
+    report = folder / "report.json"
+    code, said, errors = run(
+        a, b, "-o", out, "--overlay", overlay, "--checkerboard", board, "--json", report
+    )
+    assert (code, errors) == (0, "")
+    assert said.startswith("registered: ")
+    content = json.loads(report.read_text())
+    assert content["success"] and content["reason"] == "ok"
+    np.testing.assert_allclose(content["matrix"], TRUTH, rtol=0.05, atol=1.0)
+    moved, there = read(out).pixels, read(b).pixels
+    assert moved.shape == there.shape
+    shown = (moved > 0) & (there > 0)
+    assert np.median(np.abs(moved[shown].astype(int) - there[shown])) <= 4
+    assert read(overlay).pixels.shape == read(board).pixels.shape == there.shape
+
+
+def test_both_images_whole_on_one_canvas_of_the_deeper_type(folder: Path) -> None:
+    deep = read(folder / "a.png").pixels.astype(np.uint16) * 257
+    cv2.imwrite(str(folder / "deep.png"), deep[:, :, ::-1])
+    code, _, _ = run(folder / "deep.png", folder / "b.png", "--canvas", "-o", folder / "both.tif")
+    assert code == 0
+    both = read(folder / "both.tif").pixels
+    height, width = read(folder / "b.png").size_hw
+    assert both.dtype == np.uint16 and both.shape[0] > height and both.shape[1] >= width
+
+
+def test_unrelated_images_exit_4_with_the_reason_and_no_picture(folder: Path) -> None:
+    before = sorted(folder.iterdir())
+    code, said, errors = run(
+        folder / "a.png", folder / "c.png", "-o", folder / "out.png", "--overlay",
+        folder / "overlay.png", "--json", "-",
+    )  # fmt: skip
+    assert code == 4
+    assert sorted(folder.iterdir()) == before
+    content = json.loads(said)
+    assert not content["success"] and content["matrix"] is None
+    assert content["reason"] in errors
+    assert "nothing was written to" in errors
+
+
+def test_a_picture_that_is_there_is_not_replaced_unasked(folder: Path) -> None:
+    out = folder / "out.png"
+    out.write_bytes(b"mine")
+    code, _, errors = run(folder / "a.png", folder / "b.png", "-o", out)
+    assert code == 2 and "--overwrite" in errors and out.read_bytes() == b"mine"
+    assert run(folder / "a.png", folder / "c.png", "-o", out, "--overwrite")[0] == 4
+    assert out.read_bytes() == b"mine"
+    assert run(folder / "a.png", folder / "b.png", "-o", out, "--overwrite")[0] == 0
+    assert out.read_bytes() != b"mine"
+
+
+def test_an_image_that_cannot_be_read_exits_3(folder: Path) -> None:
+    code, _, errors = run(folder / "gone.png", folder / "b.png", "-o", folder / "out.png")
+    assert code == 3 and "no such file" in errors
+    assert not (folder / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-o", "out.jpg"], "the ending picks the format"),
+        (["--overlay", "out.tif"], "one of .png"),
+        (["-o", "x.png", "--overlay", "x.png"], "two files of one name"),
+        (["-o", "gone/out.png"], "no such folder"),
+        (["--model", "spline"], "expected one of homography"),
+        (["--model", "essential"], "needs intrinsics"),
+        (["--model", "essential", "--intrinsics", "1,2,3"], "FX,FY,CX,CY"),
+        (["--model", "fundamental", "-o", "out.png"], "moves no image"),
+        (["--intrinsics", "600,600,300,200"], "intrinsics are for"),
+        (["--canvas"], "-o, which is not given"),
+        (["--threshold-px", "-1"], "threshold_px"),
+        (["--max-side", "large"], "--max-side"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_why(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(folder)
+    code, _, errors = run("a.png", "b.png", *options)
+    assert code == 2
+    assert message in errors
+
+
+def test_the_defaults_are_those_of_the_configuration() -> None:
+    parameters = inspect.signature(command.register).parameters
+    for name in ("model", "max_keypoints", "threshold_px", "min_inliers", "seed"):
+        assert parameters[name].default == getattr(RegistrationConfig(), name)
