@@ -23,14 +23,10 @@ def squares(seed: int, index: int, size_hw: tuple[int, int]) -> TrainingPair:
         image[y : y + side, x : x + side] = rng.integers(150, 255)
         corners += [(x, y), (x + side - 1, y), (x, y + side - 1), (x + side - 1, y + side - 1)]
     noisy = np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
-    view_a = TrainingView(
-        noisy, np.array(corners, np.float32), np.zeros(size_hw, np.bool_), labelled=True
-    )
+    view_a = TrainingView(noisy, np.array(corners, np.float32), np.zeros(size_hw, np.bool_))
     shift = np.array(SHIFT_XY, np.float32)
     moved = np.roll(noisy, (-2, 3), axis=(0, 1))
-    view_b = TrainingView(
-        moved, view_a.corners_xy + shift, np.zeros(size_hw, np.bool_), labelled=index % 3 != 0
-    )
+    view_b = TrainingView(moved, view_a.corners_xy + shift, np.zeros(size_hw, np.bool_))
     return TrainingPair(
         view_a, view_b, shifted_flow(size_hw, shift), shifted_flow(size_hw, -shift), "shapes"
     )

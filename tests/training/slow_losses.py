@@ -31,7 +31,7 @@ def labels(corners: list[np.ndarray], size_hw: tuple[int, int]) -> np.ndarray:
 
 def detector(logits: np.ndarray, labels: np.ndarray, ignore: np.ndarray) -> tuple[float, float]:
     """(loss, cross-entropy)."""
-    total = entropy = cells = 0.0
+    total = entropy = place = cells = 0.0
     batch, _, h, w = logits.shape
     for b in range(batch):
         for i in range(h):
@@ -47,8 +47,14 @@ def detector(logits: np.ndarray, labels: np.ndarray, ignore: np.ndarray) -> tupl
                         total -= share * np.log(chance)
                         entropy -= share * np.log(share)
                 cells += 1
+                mass, given = target[:64].sum(), chances[:-1] / chances[:-1].sum()
+                for share, chance in zip(
+                    target[:64][asked[:64]] / max(mass, 1e-9), given, strict=True
+                ):
+                    if share > 0:
+                        place += mass * share * np.log(share / chance)
     cells = max(cells, 1)
-    return (total - entropy) / cells, total / cells
+    return (total - entropy + 4 * place) / cells, total / cells
 
 
 def descriptors(
@@ -61,7 +67,7 @@ def descriptors(
             cosines, own = [], 0
             for j in range(count):
                 near = min(np.linalg.norm(xy_a[i] - xy_a[j]), np.linalg.norm(xy_b[i] - xy_b[j]))
-                if i != j and pair[i] == pair[j] and near < 8:
+                if i != j and pair[i] == pair[j] and near < 3:
                     continue
                 if i == j:
                     own = len(cosines)

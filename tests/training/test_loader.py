@@ -24,7 +24,6 @@ def same(one, other) -> bool:
             np.array_equal(a.image, b.image)
             and np.array_equal(a.ignore, b.ignore)
             and np.array_equal(a.corners_xy, b.corners_xy)
-            and a.labelled == b.labelled
             for a, b in ((one.a, other.a), (one.b, other.b))
         )
     )

@@ -18,7 +18,7 @@ def test_a_preset_survives_a_file(preset: Preset) -> None:
 def test_the_widths_are_the_promised_ones() -> None:
     assert PRESETS["full"].network == NetworkConfig((64, 64, 128, 128), 256, 65, 256)
     assert PRESETS["small"].network == NetworkConfig((16, 32, 64, 64), 128, 65, 128)
-    assert PRESETS["cpu"].network == NetworkConfig((32, 32, 64, 64), 128, 65, 128)
+    assert PRESETS["cpu"].network == NetworkConfig((32, 64, 96, 128), 96, 65, 128)
 
 
 @pytest.mark.parametrize("preset", EVERY, ids=lambda preset: preset.name)
@@ -45,7 +45,7 @@ def test_steps_of_each_stage_are_a_budget_too() -> None:
     assert stages == [0] * 4 + [1] * 2 + [2] * 10
     done = [preset.done(step, seconds=0) for step in range(17)]
     assert done == sorted(done)
-    assert (done[0], done[5], done[16]) == (0, pytest.approx(0.15 + 0.65 / 2), 1)
+    assert (done[0], done[5], done[16]) == (0, pytest.approx(0.12 + 0.58 / 2), 1)
 
 
 @pytest.mark.parametrize(

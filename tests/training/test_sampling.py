@@ -1,10 +1,9 @@
 import numpy as np
-import pytest
 import torch
 from fake_pairs import SHIFT_XY, squares
 
 from tiepoint.training.batch import Batch, collate
-from tiepoint.training.sampling import BORDER_PX, choose_points, label_itself
+from tiepoint.training.sampling import BORDER_PX, SATELLITE_PX, SATELLITES, choose_points
 
 CPU = torch.device("cpu")
 SIZE_HW = (64, 80)
@@ -27,7 +26,6 @@ def test_first_views_come_first_in_a_batch() -> None:
     mine = batch.corner_xy[batch.corner_image == 1]
     np.testing.assert_array_equal(mine.numpy(), pair.a.corners_xy)
     np.testing.assert_array_equal(batch.flow[4].numpy(), pair.b_to_a)
-    assert batch.labelled.tolist() == [True, True, True, False, True, True]
 
 
 def test_points_lie_where_the_flow_says() -> None:
@@ -52,10 +50,26 @@ def test_points_keep_off_the_border_of_both_views() -> None:
 def test_a_pair_gives_as_many_points_as_wanted_and_half_are_detector_peaks() -> None:
     batch = some_batch()
     points, heatmap = chosen(batch)
-    assert torch.bincount(points.pair).tolist() == [40] * 4
-    first = points.xy_a[points.pair == 0].long()
+    wanted = points.pair[:160]
+    assert torch.bincount(wanted).tolist() == [40] * 4
+    assert len(points.pair) <= 160 * (1 + SATELLITES)
+    first = points.xy_a[:160][wanted == 0].long()
     strengths = heatmap[0, first[:, 1], first[:, 0]]
     assert float(strengths[:20].min()) > float(strengths[20:].median())
+
+
+def test_satellites_lie_around_the_other_points() -> None:
+    points, _ = chosen(some_batch())
+    satellites = points.pair[160:]
+    assert len(satellites) > 200
+    for pair in range(4):
+        own = points.xy_a[:160][points.pair[:160] == pair]
+        around = points.xy_a[160:][satellites == pair]
+        gaps = torch.cdist(around, own)
+        near, far = SATELLITE_PX
+        rounded = 0.5**0.5  # a satellite is a whole pixel
+        fits = (gaps >= near - rounded - 1e-3) & (gaps <= far + rounded + 1e-3)
+        assert fits.any(dim=1).all()
 
 
 def test_textured_points_lie_on_edges_more_than_random_ones() -> None:
@@ -66,7 +80,7 @@ def test_textured_points_lie_on_edges_more_than_random_ones() -> None:
         pixels[2:-2, 4:] - pixels[2:-2, :-4]
     ).abs()
     slope = torch.nn.functional.pad(slope, (2, 2, 2, 2))
-    at = points.xy_a[points.pair == 0].long()
+    at = points.xy_a[:320][points.pair[:320] == 0].long()
     strength = slope[at[:, 1], at[:, 0]]
     textured, anywhere = strength[40:60], strength[60:]
     assert float(textured.mean()) > 2 * float(anywhere.mean())
@@ -87,22 +101,3 @@ def test_pairs_that_share_nothing_give_no_points() -> None:
     batch.flow[:] = torch.nan
     points, _ = chosen(batch)
     assert len(points.pair) == 0
-
-
-def test_a_network_labels_only_images_without_labels() -> None:
-    batch = some_batch(4)  # the second views of pairs 0 and 3 have no labels
-    unknown = torch.nonzero(~batch.labelled)[:, 0].tolist()
-    assert unknown == [4, 7]
-    logits = torch.zeros(2, 65, 8, 10)
-    logits[:, -1] = 12
-    logits[1, 8 * 3 + 5, 2, 4] = 15  # a sure point of the second of them
-    logits[1, 8 * 3 + 5, 6, 1] = 8.5  # a doubtful one
-    labelled = label_itself(batch, logits)
-    assert labelled.labelled.all()
-    new = labelled.corner_image[len(batch.corner_image) :]
-    assert new.tolist() == [7]
-    x, y = labelled.corner_xy[-1].tolist()
-    assert (x, y) == pytest.approx((8 * 4 + 5, 8 * 2 + 3), abs=0.5)
-    assert torch.equal(labelled.corner_xy[:-1], batch.corner_xy)
-    assert labelled.ignore[7].nonzero().tolist() == [[8 * 6 + 3, 8 * 1 + 5]]
-    assert not labelled.ignore[4].any()

@@ -21,7 +21,7 @@ def square(grey: float, ground: float = 0.4) -> np.ndarray:
     return (ground + (grey - ground) * cover).astype(np.float32)
 
 
-def labelled(clean: np.ndarray, xy=SQUARE, positive=None, hidden=None, unlabelled=None):
+def labelled(clean: np.ndarray, xy=SQUARE, positive=None, hidden=None):
     none = np.zeros(clean.shape, bool)
     sure = np.ones(len(xy), bool) if positive is None else np.array(positive)
     return labels.view_labels(
@@ -29,7 +29,6 @@ def labelled(clean: np.ndarray, xy=SQUARE, positive=None, hidden=None, unlabelle
         np.asarray(xy, np.float64),
         sure,
         none if hidden is None else hidden,
-        none if unlabelled is None else unlabelled,
         0.06,
     )
 
@@ -51,20 +50,13 @@ def test_a_doubtful_corner_is_ignored_whatever_its_contrast() -> None:
     assert ignore[20, 60] and not ignore[20, 20]
 
 
-def test_corners_that_nobody_labelled_are_ignored() -> None:
-    xy, ignore = labelled(square(0.9), xy=SQUARE[:1])
-    assert len(xy) == 1
-    assert ignore[17:24, 57:64].any() and ignore[47:54, 17:24].any()
-    assert not ignore[17:24, 17:24].any() and not ignore[10:30, 30:50].any()
-
-
-def test_hidden_and_unlabelled_areas_are_ignored() -> None:
-    hidden, unlabelled = np.zeros((80, 96), bool), np.zeros((80, 96), bool)
+def test_hidden_areas_are_ignored() -> None:
+    hidden = np.zeros((80, 96), bool)
     hidden[15:25, 15:25] = True
-    unlabelled[:, 80:] = True
-    xy, ignore = labelled(square(0.9), hidden=hidden, unlabelled=unlabelled)
-    assert len(xy) == 3 and ignore[20, 20] and ignore[:, 80:].all()
-    assert len(labelled(square(0.9), xy=np.zeros((0, 2)))[0]) == 0
+    xy, ignore = labelled(square(0.9), hidden=hidden)
+    assert len(xy) == 3 and ignore[20, 20] and not ignore[:, 80:].any()
+    xy, ignore = labelled(square(0.9), xy=np.zeros((0, 2)), hidden=hidden)
+    assert len(xy) == 0 and ignore[20, 20] and not ignore[:, 80:].any()
 
 
 def test_crowded_points_are_those_with_a_near_neighbour() -> None:

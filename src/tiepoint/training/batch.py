@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +23,6 @@ class Batch:
         corner_image: M int64, which image each corner lies in.
         corner_xy: M 2 float32, px.
         ignore: 2P H W bool, pixels about which nothing is known.
-        labelled: 2P bool; False where the corners are not known.
         flow: 2P H W 2 float32: where each pixel lies in the pair's other view, px; NaN where
             it is not visible there.
     """
@@ -32,7 +31,6 @@ class Batch:
     corner_image: Tensor
     corner_xy: Tensor
     ignore: Tensor
-    labelled: Tensor
     flow: Tensor
 
     @property
@@ -44,16 +42,6 @@ class Batch:
     def size_hw(self) -> tuple[int, int]:
         """(height, width), px."""
         return self.pixels.shape[2], self.pixels.shape[3]
-
-    def with_corners(self, image: Tensor, xy: Tensor, ignore: Tensor, labelled: Tensor) -> Batch:
-        """The batch with more corners: those of `image`, `xy` join its own."""
-        return replace(
-            self,
-            corner_image=torch.cat([self.corner_image, image]),
-            corner_xy=torch.cat([self.corner_xy, xy]),
-            ignore=ignore,
-            labelled=labelled,
-        )
 
 
 def collate(pairs: Sequence[TrainingPair], device: torch.device) -> Batch:
@@ -68,6 +56,5 @@ def collate(pairs: Sequence[TrainingPair], device: torch.device) -> Batch:
         corner_image=torch.from_numpy(np.repeat(np.arange(len(views)), counts)).to(device),
         corner_xy=torch.from_numpy(corners.astype(np.float32)).to(device),
         ignore=torch.from_numpy(np.stack([view.ignore for view in views])).to(device),
-        labelled=torch.tensor([view.labelled for view in views], device=device),
         flow=torch.from_numpy(np.stack(flows).astype(np.float32, copy=False)).to(device),
     )

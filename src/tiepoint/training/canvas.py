@@ -37,14 +37,12 @@ class Sheet:
         corners_xy: N 2 float32 px.
         positive: N bool; False where the corner is neither positive nor negative.
         clearance: N float32 px, distance to what covers it, at most `NEAR_PX`.
-        labelled: False where the corners are not known (photographs).
     """
 
     image: Grey
     corners_xy: NDArray[np.float32]
     positive: NDArray[np.bool_]
     clearance: NDArray[np.float32]
-    labelled: bool = True
 
     @cached_property
     def levels(self) -> tuple[Grey, ...]:

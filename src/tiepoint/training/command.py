@@ -214,8 +214,6 @@ def find_device(name: str) -> torch.device:
 def _opener(data: DataConfig, seed: int, workers: int) -> Callable[[Stage, int], PairSource]:
     def open_source(stage: Stage, step: int) -> PairSource:
         sized = replace(data, size_hw=stage.size_hw)
-        if stage.descriptor_weight == 0 and not stage.self_labels:
-            sized = replace(sized, photos=())  # without labels they would teach nothing here
         return PairLoader(sized, seed, stage.pairs, step, workers)
 
     return open_source

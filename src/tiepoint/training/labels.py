@@ -15,8 +15,6 @@ DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 SQUARE = np.ones((5, 5), np.uint8)
 APART_PX = 3.0
 """Corners nearer than this to one another are one blur: none of them is sure."""
-STRUCTURE = 4e-4
-"""Shi and Tomasi's smaller eigenvalue where texture looks like a corner nobody labelled."""
 EDGE = 0.4
 """Product of the eigenvalues over their squared mean, below which it is an edge: 1 : 8.3."""
 FAINT = 3e-5
@@ -28,7 +26,6 @@ def view_labels(
     corners_xy: NDArray[np.float64],
     positive: NDArray[np.bool_],
     hidden: NDArray[np.bool_],
-    unlabelled: NDArray[np.bool_],
     min_contrast: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Sort the corners of a view.
@@ -38,17 +35,15 @@ def view_labels(
         corners_xy: N 2 px, corners that nothing covers.
         positive: N bool; the others are doubtful by their form.
         hidden: `H W` bool, px that something before the lens covers.
-        unlabelled: `H W` bool, px of surfaces whose corners are not known.
         min_contrast: Least range of grey on both rings.
 
     Returns:
         N 2 float32 px of sure corners; `H W` bool, px of which nothing is said.
     """
-    eigen, cornered = structure_of(clean)
     near = np.asarray(cv2.dilate(hidden.astype(np.uint8), SQUARE)) > 0
-    peaks = cornered & (eigen > np.float32(STRUCTURE)) & (eigen >= cv2.dilate(eigen, SQUARE))
     if len(corners_xy) == 0:
-        return np.zeros((0, 2), np.float32), _discs(peaks) | unlabelled | near
+        return np.zeros((0, 2), np.float32), near
+    eigen, _ = structure_of(clean)
     at_x = np.clip(np.rint(corners_xy[:, 0]).astype(np.int64), 0, clean.shape[1] - 1)
     at_y = np.clip(np.rint(corners_xy[:, 1]).astype(np.int64), 0, clean.shape[0] - 1)
     contrast = ring_contrast(clean, corners_xy)
@@ -56,17 +51,17 @@ def view_labels(
     shown = ~near[at_y, at_x]
     sure = positive & shown & (contrast >= min_contrast) & (strength >= FAINT)
     sure &= ~crowded(corners_xy, sure)
-    # Doubt only where a corner may be seen at all; a sure corner's own peak is no doubt.
+    # Doubt only where a corner may be seen at all.
     doubtful = ~sure & shown & (contrast >= min_contrast / 2) & (strength >= FAINT / 2)
-    own = np.zeros(clean.shape, np.uint8)
-    own[at_y[sure], at_x[sure]] = 1
-    peaks &= cv2.dilate(own, np.ones((7, 7), np.uint8)) == 0
-    peaks[at_y[doubtful], at_x[doubtful]] = True
-    return corners_xy[sure].astype(np.float32), _discs(peaks) | unlabelled | near
+    return corners_xy[sure].astype(np.float32), discs(corners_xy[doubtful], clean.shape) | near
 
 
-def _discs(points: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.asarray(cv2.dilate(points.astype(np.uint8), DISC)) > 0
+def discs(xy: NDArray[np.float64], size_hw: tuple[int, ...]) -> NDArray[np.bool_]:
+    """`H W` bool, the px around points that lie in the view."""
+    points = np.zeros(size_hw, np.uint8)
+    columns, rows = np.rint(xy).astype(np.int64).T
+    points[np.clip(rows, 0, size_hw[0] - 1), np.clip(columns, 0, size_hw[1] - 1)] = 1
+    return np.asarray(cv2.dilate(points, DISC)) > 0
 
 
 def structure_of(clean: Values) -> tuple[Values, NDArray[np.bool_]]:

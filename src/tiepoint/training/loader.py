@@ -218,12 +218,12 @@ class _Crew:
         slot = step % self._slots
         batch = []
         for place in range(self._batch_size):
-            count_a, count_b, labelled, kind = done[place]
+            count_a, count_b, kind = done[place]
             arrays = self._fields.views(self._memory, slot * self._batch_size + place)
             arrays[3], arrays[7] = arrays[3][:count_a], arrays[7][:count_b]
             image_a, mask_a, a_to_b, xy_a, image_b, mask_b, b_to_a, xy_b = map(np.copy, arrays)
-            view_a = TrainingView(image_a, xy_a, mask_a, labelled)
-            view_b = TrainingView(image_b, xy_b, mask_b, labelled)
+            view_a = TrainingView(image_a, xy_a, mask_a)
+            view_b = TrainingView(image_b, xy_b, mask_b)
             batch.append(TrainingPair(view_a, view_b, a_to_b, b_to_a, kind))
         self._ask(step + 1)  # its slot is free now
         return batch
@@ -274,7 +274,7 @@ def _work(pipe: Connection, config: DataConfig, seed: int, batch_size: int, memo
                 place = slot * batch_size + index % batch_size
                 _store(fields.views(memory, place), pair)
                 counts = len(pair.a.corners_xy), len(pair.b.corners_xy)
-                pipe.send((index, (*counts, pair.a.labelled, pair.kind)))
+                pipe.send((index, (*counts, pair.kind)))
 
 
 def _store(arrays: Sequence[NDArray[Any]], pair: TrainingPair) -> None:

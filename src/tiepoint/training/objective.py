@@ -17,9 +17,8 @@ from tiepoint.training.losses import (
     repeatability_loss,
     soft_labels,
 )
-from tiepoint.training.network import TrainableSuperPoint
 from tiepoint.training.presets import Stage
-from tiepoint.training.sampling import choose_points, label_itself
+from tiepoint.training.sampling import choose_points
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +34,6 @@ class Objective:
 
 def objective(
     network: nn.Module,
-    average: TrainableSuperPoint,
     batch: Batch,
     stage: Stage,
     points: int,
@@ -46,13 +44,10 @@ def objective(
 
     Args:
         network: Trained, a `TrainableSuperPoint` or the same compiled; in training mode.
-        average: Its running average, in evaluation mode: labels images that have no labels.
         points: Wanted of each pair by the descriptor loss.
         precision: Autocast, entered for the convolutions only.
     """
     with precision:
-        if stage.self_labels and not bool(batch.labelled.all()):
-            batch = _label_itself(average, batch)
         pixels = batch.pixels.contiguous(memory_format=torch.channels_last)
         logits, dense = network(pixels, descriptors=stage.descriptor_weight > 0)
     logits = logits.float()  # 2P 65 h w
@@ -79,23 +74,13 @@ def objective(
 
 def _detector(logits: Tensor, batch: Batch) -> Objective:
     labels = soft_labels(batch.corner_image, batch.corner_xy, len(logits), batch.size_hw)
-    known = batch.labelled
-    if not bool(known.all()):
-        logits, labels = logits[known], labels[known]
-    found = detector_loss(logits, labels, batch.ignore[known])
+    found = detector_loss(logits, labels, batch.ignore)
     figures = {
         "detector": found.loss.detach(),
         "cross_entropy": found.cross_entropy,
         "blind": found.blind,
     }
     return Objective(found.loss, figures)
-
-
-def _label_itself(average: TrainableSuperPoint, batch: Batch) -> Batch:
-    with torch.no_grad():
-        unknown = batch.pixels[~batch.labelled].contiguous(memory_format=torch.channels_last)
-        logits, _ = average(unknown, descriptors=False)
-        return label_itself(batch, logits.float())
 
 
 def _descriptors(

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from tiepoint.errors import ConfigError
 from tiepoint.training import scenes
-from tiepoint.training.labels import view_labels
+from tiepoint.training.labels import APART_PX, discs, view_labels
 from tiepoint.training.photometry import Exposed, expose
 from tiepoint.training.render import Rendering, flow, render
 from tiepoint.training.settings import DataConfig, Geometry, Photometry
+from tiepoint.training.structure import Points, seen_from, structure_points
 
 __all__ = [
     "DataConfig",
@@ -34,15 +35,14 @@ class TrainingView:
 
     Attributes:
         image: `H W` uint8.
-        corners_xy: N 2 float32 px: exact corners that are seen and of sufficient contrast.
+        corners_xy: N 2 float32 px: exact corners that are seen and of sufficient contrast, and
+            points of the texture that the other view has too.
         ignore: `H W` bool, px about which a detector's loss must say nothing.
-        labelled: False where corners are not known (photographs).
     """
 
     image: NDArray[np.uint8]
     corners_xy: NDArray[np.float32]
     ignore: NDArray[np.bool_]
-    labelled: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +84,11 @@ def training_pair(config: DataConfig, seed: int, index: int) -> TrainingPair:
     a_to_b, b_to_a = flows
     _hide(a_to_b, exposed[0].covered, exposed[1].covered)
     _hide(b_to_a, exposed[1].covered, exposed[0].covered)
-    labelled = scene.kind != "photo"
-    views = [_view(one, shown, config, labelled) for one, shown in zip(exposed, drawn, strict=True)]
+    points = [structure_points(one.clean, one.covered) for one in exposed]
+    views = [
+        _view(one, shown, config, points[number], flows[number], points[1 - number])
+        for number, (one, shown) in enumerate(zip(exposed, drawn, strict=True))
+    ]
     return TrainingPair(views[0], views[1], a_to_b, b_to_a, scene.kind)
 
 
@@ -106,16 +109,25 @@ def _seen(
     return [a, b], flows
 
 
-def _view(exposed: Exposed, drawn: Rendering, config: DataConfig, labelled: bool) -> TrainingView:
+def _view(
+    exposed: Exposed,
+    drawn: Rendering,
+    config: DataConfig,
+    points_xy: Points,
+    there: NDArray[np.float32],
+    points_there: Points,
+) -> TrainingView:
+    """Labels of a view: drawn corners, then points of its texture that the other view has too."""
     corners, ignore = view_labels(
-        exposed.clean,
-        drawn.corners_xy,
-        drawn.positive,
-        exposed.covered,
-        drawn.unlabelled,
-        config.min_contrast,
+        exposed.clean, drawn.corners_xy, drawn.positive, exposed.covered, config.min_contrast
     )
-    return TrainingView(exposed.image, corners, ignore, labelled)
+    seen = seen_from(points_xy, there, points_there)
+    ignore |= discs(points_xy[~seen.visible], ignore.shape)
+    found = points_xy[seen.again]
+    if len(corners) and len(found):  # a corner's own blob is no second point
+        gaps = np.hypot(*(found[:, None] - corners[None]).transpose(2, 0, 1)).min(axis=1)
+        found = found[gaps > APART_PX]
+    return TrainingView(exposed.image, np.concatenate([corners, found.astype(np.float32)]), ignore)
 
 
 def _hide(

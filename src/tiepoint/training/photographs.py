@@ -53,7 +53,6 @@ def photograph(rng: Rng, size_hw: tuple[int, int], folders: tuple[str, ...], par
         np.zeros((0, 2), np.float32),
         np.zeros(0, bool),
         np.zeros(0, np.float32),
-        labelled=False,
     )
 
 

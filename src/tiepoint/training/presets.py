@@ -25,7 +25,6 @@ class Stage:
         temperature: Of the descriptor loss, in cosines.
         repeat_weight: Of the repeatability loss; 0 leaves it out.
         point_cost: A point that earns less by being found again loses, 0..1.
-        self_labels: Images without labels get the averaged network's own detections.
     """
 
     name: str
@@ -36,7 +35,6 @@ class Stage:
     temperature: float = 0.07
     repeat_weight: float = 0.0
     point_cost: float = 0.04
-    self_labels: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -65,7 +63,7 @@ class Preset:
         weight_decay: AdamW's, on the convolutions' weights.
         average: The averaged network keeps this much of itself per step.
         clip: Largest norm of the gradient.
-        points: Wanted of each pair by the descriptor loss.
+        points: Wanted of each pair by the descriptor loss; satellites come on top.
         batch_norm: False for fine-tuning a folded checkpoint.
         benchmark_every: Steps between held-out benchmarks.
         benchmark_pairs: Pairs in each.
@@ -159,36 +157,29 @@ class Preset:
         )
 
 
-DESCRIPTOR_WEIGHT, REPEAT_WEIGHT = 0.2, 5.0
-"""They bring the three losses' gradients in the shared encoder nearer to one size: unweighted, the
-descriptors' is four to ten times the detector's, and the detector forgets where corners lie."""
+DESCRIPTOR_WEIGHT, REPEAT_WEIGHT = 1.0, 5.0
+"""They bring the three losses' gradients in the shared encoder nearer to one size."""
 
 
 def _stages(
     small: tuple[int, int], large: tuple[int, int], pairs: int, pairs_of_large: int
 ) -> tuple[Stage, ...]:
     """Detector first: staged training beats joint training from the start (RDD, 2025)."""
-    joint = Stage(
-        "joint",
-        0.65,
-        small,
-        pairs,
-        descriptor_weight=DESCRIPTOR_WEIGHT,
-        repeat_weight=REPEAT_WEIGHT,
-    )
+    joint = Stage("joint", 0.58, small, pairs, descriptor_weight=DESCRIPTOR_WEIGHT)
     finish = replace(
         joint,
         name="finish",
-        share=0.2,
+        share=0.3,
         size_hw=large,
         pairs=pairs_of_large,
         temperature=0.05,
-        self_labels=True,
+        repeat_weight=REPEAT_WEIGHT,
     )
-    return Stage("detector", 0.15, small, pairs, descriptor_weight=0.0), joint, finish
+    return Stage("detector", 0.12, small, pairs, descriptor_weight=0.0), joint, finish
 
 
-QUARTER = NetworkConfig((32, 32, 64, 64), 128, descriptor_decoder_dim=128)
+CPU_WIDTHS = NetworkConfig((32, 64, 96, 128), 96, descriptor_decoder_dim=128)
+"""Half the paper's operations; wide where the image is small, which costs little time."""
 
 PRESETS: Mapping[str, Preset] = {
     preset.name: preset
@@ -199,26 +190,26 @@ PRESETS: Mapping[str, Preset] = {
             _stages((240, 320), (320, 448), 64, 34),
             minutes=30,
             warm_up_steps=300,
-            points=256,
+            points=128,
         ),
         Preset(
             "small",
             NetworkConfig((16, 32, 64, 64), 128, descriptor_decoder_dim=128),
-            _stages((160, 160), (224, 224), 6, 4),
+            _stages((160, 160), (160, 160), 6, 6),
             minutes=150,
             learning_rate=8e-3,
             warm_up_steps=300,
-            points=160,
+            points=72,
             benchmark_every=5000,
         ),
         Preset(
             "cpu",
-            QUARTER,
-            _stages((160, 160), (224, 224), 6, 4),
+            CPU_WIDTHS,
+            _stages((160, 160), (160, 160), 6, 6),
             minutes=150,
             learning_rate=8e-3,
             warm_up_steps=300,
-            points=160,
+            points=72,
             benchmark_every=5000,
         ),
         Preset(
@@ -227,7 +218,7 @@ PRESETS: Mapping[str, Preset] = {
             (
                 Stage("detector", 0.4, (64, 64), 2, descriptor_weight=0.0),
                 Stage("joint", 0.3, (64, 64), 2),
-                Stage("finish", 0.3, (96, 96), 2, repeat_weight=0.5, self_labels=True),
+                Stage("finish", 0.3, (96, 96), 2, repeat_weight=0.5),
             ),
             steps=20,
             warm_up_steps=5,
@@ -241,7 +232,7 @@ PRESETS: Mapping[str, Preset] = {
 
 ADAPT = Preset(
     "adapt",
-    QUARTER,  # replaced by the checkpoint's own widths
+    CPU_WIDTHS,  # replaced by the checkpoint's own widths
     (
         Stage(
             "adapt",
@@ -251,7 +242,6 @@ ADAPT = Preset(
             descriptor_weight=DESCRIPTOR_WEIGHT,
             temperature=0.05,
             repeat_weight=REPEAT_WEIGHT,
-            self_labels=True,
         ),
     ),
     minutes=20,

@@ -54,14 +54,12 @@ class Rendering:
         owner: `H W` int16, 1 + the number of the layer that fills the px, or `NOBODY`.
         corners_xy: N 2 float64 px, inside the view.
         positive: N bool.
-        unlabelled: `H W` bool, px of layers whose corners are not known.
     """
 
     image: Grey
     owner: NDArray[np.int16]
     corners_xy: Points
     positive: NDArray[np.bool_]
-    unlabelled: NDArray[np.bool_]
 
 
 def render(
@@ -109,9 +107,7 @@ def render(
         )
         xy.append(found)
         positive.append(sure)
-    labelled = np.array([True] + [layer.sheet.labelled for layer in layers])
-    whole = _whole(owner)
-    return Rendering(small, whole, np.concatenate(xy), np.concatenate(positive), ~labelled[whole])
+    return Rendering(small, _whole(owner), np.concatenate(xy), np.concatenate(positive))
 
 
 def flow(

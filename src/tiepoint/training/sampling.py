@@ -1,4 +1,4 @@
-"""Which points of a pair the descriptor loss looks at, and where the detector labels itself."""
+"""Which points of a pair the descriptor loss looks at."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tiepoint.config import CELL_PX, DetectionConfig
-from tiepoint.postprocess_torch import cells_to_heatmap, select
+from tiepoint.config import CELL_PX
 from tiepoint.training.batch import Batch
 
 DETECTOR_SHARE, TEXTURED_SHARE = 0.5, 0.25
@@ -19,14 +18,13 @@ but a detector that moves in training must find good ones at its new places too.
 POOL = 4
 """Textured points are the most textured of so many times their number drawn at random."""
 
+SATELLITES = 2
+SATELLITE_PX = (3.0, 8.0)
+"""Around each point so many more are drawn, at distances between these: the points that a
+descriptor must be told apart from first, and that hardly come together by chance."""
+
 BORDER_PX = 4
 """No point nearer to a side of either view: inference has no keypoint there."""
-
-SELF_THRESHOLD = 0.06
-"""Least probability of a label that the network gives itself."""
-
-DOUBT = 0.015
-"""Cells of a self-labelled image with a probability between this and the threshold are left out."""
 
 
 class Points(NamedTuple):
@@ -47,12 +45,13 @@ def choose_points(
 ) -> Points:
     """Draw points that both views see: half detector maxima, a quarter textured, a quarter random.
 
-    A point is a whole pixel of one view, the first for even pairs and the second for odd ones,
-    and lies between pixels in the other, exactly where the flow says.
+    Each has `SATELLITES` more around it, where both views see these too. A point is a whole pixel
+    of one view, the first for even pairs and the second for odd ones, and lies between pixels in
+    the other, exactly where the flow says.
 
     Args:
         heatmap: 2P H W, the detector's probabilities.
-        per_pair: Points wanted of each pair; fewer where the views share little.
+        per_pair: Points wanted of each pair, satellites apart; fewer where the views share little.
     """
     P, device = batch.pairs, heatmap.device
     height, width = batch.size_hw
@@ -77,29 +76,34 @@ def choose_points(
     found = torch.cat([strength > 0, contrast > 0, spare & (spare.cumsum(1) <= rest)], dim=1)
     pixel = torch.cat([best, pool.gather(1, place), anywhere], dim=1)[found]  # M
     of = pair[:, None].expand_as(found)[found]  # M
+    around, of_around = _satellites(pixel, of, usable, generator)
+    pixel, of = torch.cat([pixel, around]), torch.cat([of, of_around])  # M
     xy = torch.stack([pixel % width, pixel // width], dim=1).float()  # M 2
     there = flow.flatten(1, 2)[of, pixel]  # M 2
     swapped = (of % 2 == 1)[:, None]
     return Points(of, torch.where(swapped, there, xy), torch.where(swapped, xy, there))
 
 
-def label_itself(batch: Batch, logits: Tensor) -> Batch:
-    """Give images without labels the network's own detections, found in a single pass.
-
-    Corners that are known exactly stay as they are, and their images too.
+def _satellites(
+    pixel: Tensor, pair: Tensor, usable: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Pixels around others, as many as are usable: their numbers, and their pairs.
 
     Args:
-        logits: B 65 h w for the B images of the batch without labels, of the averaged network.
+        pixel, pair: M int64.
+        usable: P H W bool.
     """
-    unknown = torch.nonzero(~batch.labelled)[:, 0]  # B
-    heatmap = cells_to_heatmap(logits)  # B H W
-    own = DetectionConfig(threshold=SELF_THRESHOLD, border=0, descriptors=False)
-    keypoints = select(heatmap, [batch.size_hw] * len(unknown), own)
-    doubtful = (heatmap > DOUBT) & (heatmap <= SELF_THRESHOLD)
-    ignore = batch.ignore.clone()
-    ignore[unknown] = doubtful  # before, nothing was known about any of their pixels
-    known = torch.ones_like(batch.labelled)
-    return batch.with_corners(unknown[keypoints.image], keypoints.xy, ignore, known)
+    height, width = usable.shape[1:]
+    pixel, pair = pixel.repeat(SATELLITES), pair.repeat(SATELLITES)  # S M
+    near, far = SATELLITE_PX
+    drawn = torch.rand(2, len(pixel), generator=generator, device=pixel.device)
+    radius, angle = near + (far - near) * drawn[0], 2 * torch.pi * drawn[1]
+    x = pixel % width + (radius * angle.cos()).round().long()
+    y = pixel // width + (radius * angle.sin()).round().long()
+    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    pixel, pair = (y * width + x)[inside], pair[inside]
+    seen = usable.flatten(1)[pair, pixel]
+    return pixel[seen], pair[seen]
 
 
 def _usable(flow: Tensor) -> Tensor:

@@ -31,11 +31,11 @@ class Geometry:
         own_roll_deg: Standard deviation of view A's turn; drawn scenes also get any angle.
     """
 
-    scale: tuple[float, float] = (0.5, 2.0)
-    common_scale: tuple[float, float] = (0.7, 1.4)
-    common_share: float = 0.7
-    roll_deg: float = 20.0
-    tilt_deg: float = 50.0
+    scale: tuple[float, float] = (0.4, 2.5)
+    common_scale: tuple[float, float] = (0.65, 1.55)
+    common_share: float = 0.6
+    roll_deg: float = 40.0
+    tilt_deg: float = 58.0
     min_overlap: float = 0.4
     own_tilt_deg: float = 25.0
     own_roll_deg: float = 12.0

@@ -262,7 +262,7 @@ class Trainer:
         self.network.train()
         norms = [buffer.clone() for buffer in self.network.buffers()]
         found = objective(
-            self._forward, self.average, batch, stage, self.preset.points, self._generator,
+            self._forward, batch, stage, self.preset.points, self._generator,
             self._precision(),
         )  # fmt: skip
         self.optimiser.zero_grad(set_to_none=True)
@@ -346,8 +346,7 @@ class Trainer:
             if name in means:
                 before = self.recent.get(name, means[name])
                 self.recent[name] = 0.8 * before + 0.2 * means[name]
-        # A network's own labels may be few, so they prove nothing.
-        if self.progress.step >= HOPELESS_AFTER and not stage.self_labels:
+        if self.progress.step >= HOPELESS_AFTER:
             flat = self.recent.get("cross_entropy", 0.0)
             if flat > HOPELESS_BLIND * self.recent.get("blind", float("inf")):
                 raise HopelessError(
