@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "neighbours",
             "neighbours_torch",
+            "steering",
             "matching",
             "pairing",
             "registration",

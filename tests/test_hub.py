@@ -68,7 +68,7 @@ def test_a_detector_takes_a_hub_id_and_its_features_name_it(stocked: FakeHub) ->
 
 def test_the_second_load_downloads_nothing(stocked: FakeHub) -> None:
     weights.load_checkpoint(ID)
-    assert len(stocked.downloads()) == 3
+    assert len(stocked.downloads()) == 4
     stocked.log.clear()
     weights.load_checkpoint(ID)
     assert [line.split()[0] for line in stocked.log] == ["HEAD"]
@@ -86,7 +86,12 @@ def test_a_manifest_is_not_fetched(hub: FakeHub) -> None:
     hub.add(ID, BUNDLED)
     folder = weights.locate(ID)
     assert sorted(p.name for p in folder.iterdir()) == sorted(
-        [weights.CONFIG_FILE, weights.WEIGHTS_FILE, hub_module.PREPROCESSOR_FILE]
+        [
+            weights.CONFIG_FILE,
+            weights.WEIGHTS_FILE,
+            hub_module.PREPROCESSOR_FILE,
+            hub_module.STEERING_FILE,
+        ]
     )
 
 
@@ -295,7 +300,7 @@ print(len(detector(np.zeros((40, 40), np.uint8))), "torch" in sys.modules)
         check=False,
     )  # fmt: skip
     assert done.stdout.split() == ["0", "False"], done.stderr
-    assert len(stocked.downloads()) == 3
+    assert len(stocked.downloads()) == 4
 
 
 def test_loading_what_is_bundled_does_not_import_the_hubs_library() -> None:

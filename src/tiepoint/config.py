@@ -14,6 +14,9 @@ CELL_PX = 8
 DescriptorSampling = Literal["exact", "superpoint"]
 """How a keypoint's descriptor is read off the dense map; stored with the weights."""
 
+Rotation = Literal["auto", "none"]
+"""Whether matching tries turned images."""
+
 MatchScore = Literal["cosine", "dual-softmax"]
 """What two keypoints are compared by when they are matched."""
 
@@ -162,6 +165,8 @@ class MatchingConfig:
         temperature: Of the soft-max: the lower, the more the best counts. 1/20 as in DeDoDe (3DV
             2024), which has unit descriptors too. Dual soft-max only.
         min_probability: Least score, 0..1; None takes any. Dual soft-max only.
+        rotation: "auto" turns image A by the eighth of a turn that fits best, where the
+            checkpoint has a steering matrix; "none" matches the images as they stand.
     """
 
     mutual: bool = True
@@ -170,8 +175,13 @@ class MatchingConfig:
     scores: MatchScore = "cosine"
     temperature: float = 0.05
     min_probability: float | None = None
+    rotation: Rotation = "auto"
 
     def __post_init__(self) -> None:
+        if self.rotation not in get_args(Rotation):
+            raise ConfigError(
+                f"rotation is {self.rotation!r}, expected one of {', '.join(get_args(Rotation))}"
+            )
         if self.scores not in get_args(MatchScore):
             raise ConfigError(
                 f"scores is {self.scores!r}, expected one of {', '.join(get_args(MatchScore))}"

@@ -19,6 +19,8 @@ from tiepoint.errors import CheckpointError
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 PREPROCESSOR_FILE = "preprocessor_config.json"
+STEERING_FILE = "steering.safetensors"
+"""A checkpoint has it or not; see `steering`."""
 
 TIMEOUT_S = 10.0
 """For one answer of the Hub; huggingface_hub's own default."""
@@ -96,9 +98,10 @@ def fetch(
             _look(repo_id, revision, token)
         config = Path(hf.hf_hub_download(repo_id, CONFIG_FILE, revision=revision, **common))
         commit = config.parent.name  # the other files must be of the same one
-        if cached(PREPROCESSOR_FILE, commit) is None:
-            with _optional(local_files_only):
-                hf.hf_hub_download(repo_id, PREPROCESSOR_FILE, revision=commit, **common)
+        for name in (PREPROCESSOR_FILE, STEERING_FILE):
+            if cached(name, commit) is None:
+                with _optional(local_files_only):
+                    hf.hf_hub_download(repo_id, name, revision=commit, **common)
         weights = Path(hf.hf_hub_download(repo_id, WEIGHTS_FILE, revision=commit, **common))
     return Fetched(weights.parent, commit if _COMMIT.fullmatch(commit) else None)
 
@@ -128,9 +131,9 @@ def push(
     """Upload a checkpoint folder to the Hub in one commit; the repository is made if need be.
 
     Args:
-        folder: With `config.json` and `model.safetensors`; `preprocessor_config.json` and
-            `README.md` go along if they are there, nothing else does. A folder with
-            `preprocessor_config.json` alone adds that to a checkpoint.
+        folder: With `config.json` and `model.safetensors`; `preprocessor_config.json`,
+            `steering.safetensors` and `README.md` go along if they are there, nothing else does.
+            A folder with `preprocessor_config.json` alone adds that to a checkpoint.
         repo_id: `org/name`.
         token: One that may write.
         private: Of a new repository: True or False; None takes the account's default.
@@ -152,7 +155,7 @@ def push(
         raise CheckpointError(f"repository {repo_id!r}: expected an id of the form org/name")
     import huggingface_hub as hf
 
-    names = (CONFIG_FILE, WEIGHTS_FILE, PREPROCESSOR_FILE, "README.md")
+    names = (CONFIG_FILE, WEIGHTS_FILE, PREPROCESSOR_FILE, STEERING_FILE, "README.md")
     files = [
         hf.CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name)
         for name in names

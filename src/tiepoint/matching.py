@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint import __version__, neighbours
-from tiepoint.config import MatchingConfig, MatchScore
+from tiepoint.config import MatchingConfig, MatchScore, Rotation
 from tiepoint.errors import ConfigError, MissingExtraError
 from tiepoint.extras import is_installed
 from tiepoint.features import Features, Matches
 from tiepoint.neighbours import Nearest
+from tiepoint.steering import TURNS, best_turn, load_steering, turned
 
 SAME_WEIGHTS = ("sha256", "rules")
 """Entries of `meta` that must agree: descriptors of other weights live in another space."""
@@ -29,6 +30,7 @@ def match(
     scores: MatchScore = MatchingConfig.scores,
     temperature: float = MatchingConfig.temperature,
     min_probability: float | None = MatchingConfig.min_probability,
+    rotation: Rotation = MatchingConfig.rotation,
     device: str = "cpu",
 ) -> Matches:
     """Match two images: each keypoint's most similar one, by default where both choose each other.
@@ -49,11 +51,14 @@ def match(
             choose each other among all.
         temperature: Of the soft-max; "dual-softmax" only.
         min_probability: Least score, 0..1; "dual-softmax" only.
+        rotation: "auto" tries eight turns of A with the best keypoints, through the steering matrix
+            that lies beside the checkpoint, and matches with the one that fits; without such a
+            matrix, and with "none", the images are matched as they stand.
         device: "cpu", or "cuda", "cuda:N" with torch (extra `torch`).
 
     Returns:
         Matches, best score first; ties by the index in A. Empty when either image has no
-        keypoints.
+        keypoints. `meta["turned_deg"]` says how A was turned, counterclockwise.
 
     Raises:
         ConfigError: Features without descriptors, of different lengths D, of different weights
@@ -63,6 +68,7 @@ def match(
 
     Source:
         Ratio test: Lowe, IJCV 2004, section 7.1. Dual soft-max: LoFTR, CVPR 2021, section 3.3.
+        Turns: see `steering`.
     """
     config = MatchingConfig(
         mutual=mutual,
@@ -71,6 +77,7 @@ def match(
         scores=scores,
         temperature=temperature,
         min_probability=min_probability,
+        rotation=rotation,
     )
     return match_by(config, features_a, features_b, device=device)
 
@@ -85,6 +92,7 @@ def match_by(
     meta = provenance(config, features_a, features_b)
     if len(a) == 0 or len(b) == 0:
         return Matches(np.empty((0, 2), np.int64), np.empty(0, np.float32), meta)
+    a, meta["turned_deg"] = _towards(config, features_a, a, b)
     of_a, of_b = _nearest(config, a, b, device)
     kept = np.flatnonzero(_accepted(config, of_a, of_b))  # M, indices in A
     pairs = np.stack([kept, of_a.index[kept]], axis=1)  # M 2
@@ -98,6 +106,20 @@ def match_by(
     pairs, found = pairs[enough], found[enough].astype(np.float32)
     order = np.argsort(-found, kind="stable")  # M
     return Matches(pairs[order], found[order], meta)
+
+
+def _towards(
+    config: MatchingConfig, features_a: Features, a: NDArray[np.float32], b: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], int]:
+    """Descriptors of A as if it were turned the way B stands, and that turn in degrees."""
+    checkpoint, sha256 = features_a.meta.get("checkpoint"), features_a.meta.get("sha256")
+    if config.rotation == "none" or not isinstance(checkpoint, str) or not isinstance(sha256, str):
+        return a, 0
+    steering = load_steering(checkpoint, sha256, a.shape[1])
+    if steering is None:
+        return a, 0
+    turn = best_turn(a, b, steering)
+    return turned(a, steering, turn), turn * 360 // TURNS
 
 
 def _nearest(

@@ -37,6 +37,13 @@ class Scores(StrEnum):
     DUAL_SOFTMAX = "dual-softmax"
 
 
+class Rotations(StrEnum):
+    """Whether turned images are tried."""
+
+    AUTO = "auto"
+    NONE = "none"
+
+
 Images = Annotated[
     list[str] | None,
     typer.Argument(
@@ -83,6 +90,12 @@ Temperature = Annotated[float, typer.Option(metavar="T", help="Of the dual soft-
 MinProbability = Annotated[
     float | None, typer.Option(metavar="P", help="Least probability of the dual soft-max, 0..1.")
 ]
+RotationOption = Annotated[
+    Rotations,
+    typer.Option(
+        "--rotation", help="'auto' also tries A turned by 45, 90, ... degrees; 'none' does not."
+    ),
+]
 MatchingDevice = Annotated[str, typer.Option(help="Where to match: cpu, cuda or cuda:N.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace results that are already there.")
@@ -106,6 +119,7 @@ def match(
     scores: ScoresOption = Scores(MatchingConfig.scores),  # noqa: B008 - an enumeration's member
     temperature: Temperature = MatchingConfig.temperature,
     min_probability: MinProbability = MatchingConfig.min_probability,
+    rotation: RotationOption = Rotations(MatchingConfig.rotation),  # noqa: B008 - likewise
     matching_device: MatchingDevice = "cpu",
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -124,8 +138,9 @@ def match(
     pairs failed, 2 wrong usage, 3 nothing readable, 130 interrupted.
     """
     config = MatchingConfig(
-        not not_mutual, ratio, min_similarity, scores.value, temperature, min_probability
-    )
+        not not_mutual, ratio, min_similarity, scores.value, temperature, min_probability,
+        rotation.value,
+    )  # fmt: skip
     if features is not None:
         _check_many(features, images, plot, out)
         assert out is not None
@@ -139,15 +154,9 @@ def match(
         from tiepoint.detector import Detector
 
         return Detector(
-            checkpoint,
-            engine=engine,
-            device=device,
-            precision=precision,
-            max_side=side,
-            max_keypoints=max_keypoints,
-            threshold=threshold,
-            nms_radius=nms_radius,
-        )
+            checkpoint, engine=engine, device=device, precision=precision, max_side=side,
+            max_keypoints=max_keypoints, threshold=threshold, nms_radius=nms_radius,
+        )  # fmt: skip
 
     _two(images, make, out, plot, config, matching_device, as_json)
 

@@ -105,7 +105,7 @@ def measure(a: Features, b: Features, pair: LoadedPair, settings: Settings) -> M
     """Compare the features of a pair of images with its truth."""
     truth = pair.homography
     best_a, best_b = a.top(settings.k), b.top(settings.k)
-    pairs = match(best_a, best_b).pairs  # M 2
+    pairs = match(best_a, best_b, rotation=settings.rotation).pairs  # M 2
     xy_a, xy_b = best_a.xy[pairs[:, 0]], best_b.xy[pairs[:, 1]]  # M 2
     estimates = [metrics.estimate_homography(xy_a, xy_b, seed) for seed in range(settings.seeds)]
     return Measured(

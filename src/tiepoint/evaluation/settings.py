@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from tiepoint.config import Rotation
 from tiepoint.errors import ConfigError
 
 GENERATED_COUNT = 1000
@@ -33,6 +34,8 @@ class Settings:
         within_px: Shares of pairs with an error up to these are reported.
         repeat_px: A point this near is the same point.
         correct_px: A match this near the truth is correct.
+        rotation: "auto" lets matching turn images, where a checkpoint can; "none" compares the
+            methods as they stand.
     """
 
     k: int = 1000
@@ -41,6 +44,7 @@ class Settings:
     within_px: tuple[float, ...] = (1.0, 3.0, 5.0, 10.0)
     repeat_px: float = 3.0
     correct_px: float = 3.0
+    rotation: Rotation = "none"
 
     def __post_init__(self) -> None:
         for name, unit in (("k", "points"), ("long_side", "px"), ("seeds", "estimates")):

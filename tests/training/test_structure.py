@@ -1,0 +1,91 @@
+"""Points of a scene's texture: where they lie, and when another view has them too."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from fake_pairs import shifted_flow
+
+from tiepoint.geometry import apply_homography
+from tiepoint.training import structure, textures
+from tiepoint.training.structure import seen_from, structure_points
+
+SIZE = (64, 80)
+CLEAR = np.zeros(SIZE, bool)
+
+
+def blobs(*centres: tuple[float, float], contrast: float = 0.4) -> np.ndarray:
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    image = np.full(SIZE, 0.3)
+    for at_x, at_y in centres:
+        image += contrast * np.exp(-((x - at_x) ** 2 + (y - at_y) ** 2) / (2 * 1.8**2))
+    return image.astype(np.float32)
+
+
+def slow_points(clean: np.ndarray) -> list[tuple[int, int]]:
+    """Whole px (x, y) that exceed their 24 neighbours and the least strength, one by one."""
+    smooth = cv2.GaussianBlur(clean, (0, 0), structure.SIGMA_PX).astype(np.float64)
+    pad = np.pad(smooth, 1, mode="reflect")
+    strength = np.zeros(clean.shape)
+    for y in range(clean.shape[0]):
+        for x in range(clean.shape[1]):
+            n = pad[y : y + 3, x : x + 3]
+            xx = (np.array([1, 2, 1]) @ (n @ [1, -2, 1])) / 4
+            yy = (np.array([1, -2, 1]) @ (n @ [1, 2, 1])) / 4
+            xy = (np.array([-1, 0, 1]) @ (n @ [-1, 0, 1])) / 4
+            strength[y, x] = np.sqrt(abs(xx * yy - xy * xy)) * structure.SIGMA_PX**2
+    found = []
+    for y in range(2, clean.shape[0] - 2):
+        for x in range(2, clean.shape[1] - 2):
+            around = strength[y - 2 : y + 3, x - 2 : x + 3]
+            if strength[y, x] > structure.LEAST and strength[y, x] == around.max():
+                found.append((x, y))
+    return found
+
+
+def test_points_are_those_of_the_slow_twin() -> None:
+    values = textures.noise(np.random.default_rng(3), 96, 1.4)[: SIZE[0], : SIZE[1]]
+    clean = np.clip(0.5 + 0.12 * values, 0, 1).astype(np.float32)
+    found, slow = structure_points(clean, CLEAR), slow_points(clean)
+    assert len(slow) > 20
+    assert found.shape == (len(slow), 2)
+    assert np.abs(found - np.array(slow)).max() <= 0.5  # within the px that the twin found
+
+
+@pytest.mark.parametrize("contrast", [0.4, -0.25])
+def test_a_blob_is_one_point_at_its_centre(contrast: float) -> None:
+    found = structure_points(blobs((30.3, 20.8), (52.5, 41.0), contrast=contrast), CLEAR)
+    centres = np.array([[30.3, 20.8], [52.5, 41.0]])
+    near = np.hypot(*(found[:, None] - centres).transpose(2, 0, 1)).min(axis=0)
+    assert (near < 0.05).all()
+
+
+def test_faint_flat_and_covered_places_have_no_point() -> None:
+    assert len(structure_points(np.full(SIZE, 0.5, np.float32), CLEAR)) == 0
+    assert len(structure_points(blobs((30, 20), contrast=0.01), CLEAR)) == 0
+    covered = CLEAR.copy()
+    covered[18:23, 33:60] = True
+    assert len(structure_points(blobs((30, 20)), covered)) == 0
+
+
+def test_a_point_is_seen_again_where_the_flow_says_and_not_beside_it() -> None:
+    flow = shifted_flow(SIZE, np.array([4.25, -3.5], np.float32))
+    xy = np.array([[20.4, 30.2], [40.0, 40.0], [77.0, 30.0]])  # the last one leaves the view
+    others = np.array([[24.9, 26.5], [44.25, 38.0]])
+    seen = seen_from(xy, flow, others)
+    assert seen.visible.tolist() == [True, True, False]
+    assert seen.again.tolist() == [True, False, False]
+    assert seen_from(xy, flow, np.zeros((0, 2))).again.tolist() == [False] * 3
+    assert len(seen_from(np.zeros((0, 2)), flow, others).again) == 0
+
+
+def test_where_the_other_view_enlarges_its_px_count_less() -> None:
+    matrix = np.array([[3.0, 0, -90], [0, 3.0, -90], [0, 0, 1]])
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    flow = apply_homography(matrix, np.stack([x, y], axis=-1).reshape(-1, 2).astype(float))
+    flow = flow.reshape(*SIZE, 2).astype(np.float32)
+    xy = np.array([[40.3, 40.0]])
+    there = apply_homography(matrix, xy)
+    for away_px, again in ((2.5, True), (3.5, False)):
+        assert seen_from(xy, flow, there + np.array([away_px, 0])).again.tolist() == [again]
