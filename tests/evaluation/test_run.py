@@ -131,8 +131,11 @@ def test_no_points_at_all_are_a_result_and_no_error() -> None:
     empty = Method("empty", lambda image, k: features(np.empty((0, 2)), np.empty((0, 8))))
     evaluation = evaluate([KnownPair(0)], [empty], SETTINGS)
     measured = evaluation.records[0].measured
-    assert measured == Measured(0, 0, 0, 0, 0.0, (math.inf,) * 3)
-    assert measured.precision == 0
+    assert (measured.keypoints_a, measured.matches, measured.correct) == (0, 0, 0)
+    assert measured.repeatability == measured.precision == measured.matching_score == 0
+    assert measured.matching_accuracy == (0.0,) * 10
+    assert math.isnan(measured.localisation_px)
+    assert measured.seed_errors_px == (math.inf,) * 3
     assert evaluation.failures == ()
 
 
@@ -205,7 +208,9 @@ def test_settings_and_methods_that_make_no_sense_are_refused() -> None:
 
 def made_by_hand() -> Evaluation:
     def record(group: str, pair: str, name: str, *errors: float) -> Record:
-        return Record(group, pair, name, Measured(100, 90, 40, 10, 0.5, errors))
+        accuracy = tuple(n / 20 for n in range(1, 11))
+        figures = Measured(100, 90, 40, 10, 0.5, 0.8, 50.0, accuracy, errors)
+        return Record(group, pair, name, figures)
 
     return Evaluation(
         Settings(k=100),
@@ -233,6 +238,25 @@ def test_rows_stand_for_all_pairs_and_for_each_set() -> None:
     assert rows[0].precision.mean == 0.25
 
 
+def test_rows_hold_areas_accuracy_localisation_and_score() -> None:
+    row = report.rows(made_by_hand())[0]  # SIFT's errors are 0.9 px and infinite
+    assert row.auc[1].mean == pytest.approx((0.1 + 0) / 2)
+    assert row.auc[5].mean == pytest.approx((1 - 0.9 / 5) / 2)
+    assert row.matching_accuracy[3] == pytest.approx(0.15)
+    assert row.localisation_px.mean == pytest.approx(0.8)
+    assert row.matching_score.mean == pytest.approx(10 / 50)
+    console = Console(width=132)
+    with console.capture() as capture:
+        console.print(report.detail_table(made_by_hand()))
+    assert "…" not in capture.get()
+
+
+def test_a_shift_is_the_localisation_error() -> None:
+    row = one_row(knows_the_truth((0.6, 0.8)))
+    assert row.localisation_px.mean == pytest.approx(1.0, abs=0.05)
+    assert row.matching_accuracy[1.0] + row.matching_accuracy[2.0] > 1
+
+
 def test_one_set_alone_has_no_second_row() -> None:
     only = replace(made_by_hand(), records=made_by_hand().records[:2])
     assert [row.group for row in report.rows(only)] == ["wall", "wall"]
@@ -240,7 +264,7 @@ def test_one_set_alone_has_no_second_row() -> None:
 
 def test_json_holds_everything_and_no_infinity(tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.json"
-    report.write_json(path, made_by_hand(), kind="homography")
+    report.write_text(path, report.as_json(made_by_hand(), kind="homography"))
     content = json.loads(path.read_text(), parse_constant=pytest.fail)
     assert content["kind"] == "homography"
     assert content["settings"]["k"] == 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
@@ -15,21 +15,25 @@ from tiepoint.evaluation.settings import (
     GENERATED_SEED,
     METHODS,
     PARTS,
+    PoseSettings,
     Settings,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from rich.table import Table
 
     from tiepoint.evaluation.methods import Method
     from tiepoint.evaluation.pairs import Failure, Pair
 
-DEFAULTS = Settings()
+DEFAULTS, POSE_DEFAULTS = Settings(), PoseSettings()
+Result = TypeVar("Result")
 METHOD_NAMES = ",".join(METHODS)
 TABLE_WIDTH = 132  # columns; a narrower terminal wraps the lines rather than lose figures
 
 app = typer.Typer(
-    help="Measure keypoints on pairs of images with known homographies, beside SIFT and ORB.",
+    help="Measure keypoints on pairs of images with known truth, beside SIFT and ORB.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
@@ -54,6 +58,7 @@ LongSide = Annotated[
 Seeds = Annotated[int, typer.Option(help="Homographies estimated per pair.", min=1)]
 Limit = Annotated[int | None, typer.Option(help="Only the first so many pairs.", min=1)]
 Workers = Annotated[int, typer.Option(help="Threads; the result is the same.", min=1)]
+Details = Annotated[bool, typer.Option("--details", help="A second table with more metrics.")]
 Json = Annotated[
     Path | None, typer.Option("--json", help="Write everything, pair by pair, to this file.")
 ]
@@ -72,6 +77,7 @@ def homography(
     seeds: Seeds = DEFAULTS.seeds,
     limit: Limit = None,
     workers: Workers = WORKERS,
+    details: Details = False,
     json: Json = None,
 ) -> None:
     """Score real pairs with known homographies."""
@@ -81,7 +87,7 @@ def homography(
     chosen = _methods(methods, checkpoint)
     pairs, failures = read_folders(folders)
     about = {"kind": "homography", "folders": [str(folder) for folder in folders]}
-    _evaluate(pairs[:limit], failures, chosen, settings, workers, json, about)
+    _evaluate(pairs[:limit], failures, chosen, settings, workers, details, json, about)
 
 
 @app.command()
@@ -100,6 +106,7 @@ def generated(
     seeds: Seeds = DEFAULTS.seeds,
     limit: Limit = None,
     workers: Workers = WORKERS,
+    details: Details = False,
     json: Json = None,
 ) -> None:
     """Score 1,000 graded homographies with photometric change, drawn from photographs."""
@@ -118,7 +125,39 @@ def generated(
         "part": part,
         "seed": seed,
     }
-    _evaluate(pairs, [], chosen, settings, workers, json, about)
+    _evaluate(pairs, [], chosen, settings, workers, details, json, about)
+
+
+@app.command()
+def pose(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders with a pairs.txt that holds cameras and poses.")
+    ],
+    checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
+    methods: MethodNames = METHOD_NAMES,
+    k: K = POSE_DEFAULTS.k,
+    long_side: LongSide = POSE_DEFAULTS.long_side,
+    seeds: Seeds = POSE_DEFAULTS.seeds,
+    limit: Limit = None,
+    workers: Workers = WORKERS,
+    json: Json = None,
+) -> None:
+    """Score real pairs with known cameras by the relative pose that their matches give."""
+    from tiepoint.evaluation import poses
+
+    settings = PoseSettings(k=k, long_side=long_side, seeds=seeds)
+    chosen = _methods(methods, checkpoint)
+    pairs, failures = poses.read_pose_folders(folders)
+    evaluation = _run(
+        len(pairs[:limit]),
+        lambda on_pair: poses.evaluate_poses(
+            pairs[:limit], chosen, settings, failures=failures, workers=workers, on_pair=on_pair
+        ),
+    )
+    tables = [poses.pose_table(evaluation)] if evaluation.records else []
+    about = {"kind": "pose", "folders": [str(folder) for folder in folders]}
+    text = poses.pose_json(evaluation, **about) if json and tables else None
+    _finish(tables, evaluation.failures, json, text)
 
 
 def _methods(names: str, checkpoints: Sequence[str]) -> list[Method]:
@@ -136,35 +175,55 @@ def _evaluate(
     methods: Sequence[Method],
     settings: Settings,
     workers: int,
+    details: bool,
     json: Path | None,
     about: dict[str, Any],
 ) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from tiepoint.evaluation import report
     from tiepoint.evaluation.run import evaluate
 
+    evaluation = _run(
+        len(pairs),
+        lambda on_pair: evaluate(
+            pairs, methods, settings, failures=failures, workers=workers, on_pair=on_pair
+        ),
+    )
+    tables = [report.table(evaluation)] if evaluation.records else []
+    if tables and details:
+        tables.append(report.detail_table(evaluation))
+    text = report.as_json(evaluation, **about) if json and tables else None
+    _finish(tables, evaluation.failures, json, text)
+
+
+def _run(count: int, work: Callable[[Callable[[], None]], Result]) -> Result:
+    """Do the work under a progress bar; it is given what to call after each pair."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     errors = Console(stderr=True)
     with Progress(console=errors, disable=not errors.is_terminal, transient=True) as progress:
-        task = progress.add_task("pairs", total=len(pairs))
-        evaluation = evaluate(
-            pairs,
-            methods,
-            settings,
-            failures=failures,
-            workers=workers,
-            on_pair=lambda: progress.advance(task),
-        )
-    for failure in evaluation.failures:
+        task = progress.add_task("pairs", total=count)
+        return work(lambda: progress.advance(task))
+
+
+def _finish(
+    tables: Sequence[Table], failures: Sequence[Failure], json: Path | None, text: str | None
+) -> None:
+    """Print tables, write the report, and leave with a status that says whether all went well."""
+    from rich.console import Console
+
+    from tiepoint.evaluation.report import write_text
+
+    for failure in failures:
         typer.echo(f"skipped {failure.group} {failure.name}: {failure.message}", err=True)
-    if not evaluation.records:
+    if not tables:
         _stop("no pair could be read", exit_codes.NOTHING_READABLE)
-    Console(width=max(Console().width, TABLE_WIDTH)).print(report.table(evaluation))
-    if json is not None:
-        report.write_json(json, evaluation, **about)
-    if evaluation.failures:
-        _stop(f"{len(evaluation.failures)} could not be read and were skipped", exit_codes.FAILED)
+    for table in tables:
+        Console(width=max(Console().width, TABLE_WIDTH)).print(table)
+    if json is not None and text is not None:
+        write_text(json, text)
+    if failures:
+        _stop(f"{len(failures)} could not be read and were skipped", exit_codes.FAILED)
 
 
 def _stop(message: str, code: int) -> NoReturn:

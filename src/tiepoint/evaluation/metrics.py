@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +75,51 @@ def correct_matches(
     return right
 
 
+class Repeated(NamedTuple):
+    """Which points of a pair are found again.
+
+    Attributes:
+        share: (found of A + found of B) / (N_A + N_B), 0..1; 0 without points in the common view.
+        localisation_px: Mean distance of those found from where they should be; NaN without any.
+        common: (N_A + N_B) / 2, points of the common view.
+    """
+
+    share: float
+    localisation_px: float
+    common: float
+
+
+def repeated(
+    xy_a: Float,
+    xy_b: Float,
+    truth: NDArray[np.float64],
+    a_hw: SizeHW,
+    b_hw: SizeHW,
+    k: int,
+    within_px: float,
+) -> Repeated:
+    """Points found again.
+
+    Only points inside the common view count, and of these the k best of each image. A point of A
+    is found again if, carried to B, it lies `within_px` of one of these points of B; a point of B
+    likewise in A.
+
+    Args:
+        xy_a, xy_b: All points of each image, best first, N 2, px.
+    """
+    back = np.linalg.inv(truth)  # its w is one over the forward w: the same points lie in front
+    in_b, in_a = apply_homography(truth, xy_a), apply_homography(back, xy_b)  # N_A 2, N_B 2
+    shared_a, shared_b = inside(in_b, b_hw), inside(in_a, a_hw)
+    a, in_b = np.asarray(xy_a)[shared_a][:k], in_b[shared_a][:k]
+    b, in_a = np.asarray(xy_b)[shared_b][:k], in_a[shared_b][:k]
+    distance = np.concatenate([_nearest_px(in_b, b), _nearest_px(in_a, a)])
+    if len(distance) == 0:
+        return Repeated(0.0, math.nan, 0.0)
+    found = distance <= within_px
+    mean = float(distance[found].mean()) if found.any() else math.nan
+    return Repeated(float(found.mean()), mean, len(distance) / 2)
+
+
 def repeatability(
     xy_a: Float,
     xy_b: Float,
@@ -82,28 +129,35 @@ def repeatability(
     k: int,
     within_px: float,
 ) -> float:
-    """Share of points found again: (found of A + found of B) / (N_A + N_B), 0..1.
+    """The share alone of `repeated`."""
+    return repeated(xy_a, xy_b, truth, a_hw, b_hw, k, within_px).share
 
-    Only points inside the common view count, and of these the k best of each image. A point of A
-    is found again if, carried to B, it lies `within_px` of one of these points of B; a point of B
-    likewise in A.
+
+def matching_accuracy(
+    xy_a: Float, xy_b: Float, truth: NDArray[np.float64], within_px: Sequence[float]
+) -> tuple[float, ...]:
+    """Share of matches that are right within so many px each; 0 without matches.
 
     Args:
-        xy_a, xy_b: All points of each image, best first, N 2, px.
-
-    Returns:
-        0 when neither image has a point in the common view.
+        xy_a, xy_b: M 2, px.
     """
-    back = np.linalg.inv(truth)  # its w is one over the forward w: the same points lie in front
-    in_b, in_a = apply_homography(truth, xy_a), apply_homography(back, xy_b)  # N_A 2, N_B 2
-    shared_a, shared_b = inside(in_b, b_hw), inside(in_a, a_hw)
-    a, in_b = np.asarray(xy_a)[shared_a][:k], in_b[shared_a][:k]
-    b, in_a = np.asarray(xy_b)[shared_b][:k], in_a[shared_b][:k]
-    total = len(a) + len(b)
-    if total == 0:
-        return 0.0
-    found = _found(in_b, b, within_px) + _found(in_a, a, within_px)
-    return found / total
+    if len(xy_a) == 0:
+        return (0.0,) * len(within_px)
+    return tuple(float(correct_matches(xy_a, xy_b, truth, limit).mean()) for limit in within_px)
+
+
+def area_shares(errors: Float, up_to: float) -> NDArray[np.float64]:
+    """What each error adds to the area under the curve of shares, 0..1; their mean is the AUC.
+
+    The share of pairs with an error of at most x, averaged over x from 0 to `up_to`: exact, where
+    sums of trapezoids depend on where they begin.
+
+    Args:
+        errors: N, of any unit, at least 0; may be infinite.
+        up_to: In the same unit.
+    """
+    shares: NDArray[np.float64] = np.clip(1 - np.asarray(errors, np.float64) / up_to, 0, 1)
+    return shares
 
 
 def mean_interval(values: Float) -> tuple[float, float]:
@@ -122,15 +176,15 @@ def mean_interval(values: Float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _found(points: Float, others: Float, within_px: float) -> int:
-    """How many of N 2 points have one of M 2 others within reach."""
+def _nearest_px(points: Float, others: Float) -> NDArray[np.float64]:
+    """Distance of each of N 2 points from the nearest of M 2 others; infinite without others."""
     if len(others) == 0:
-        return 0
-    found = 0
+        return np.full(len(points), math.inf)
+    parts = [np.zeros(0)]
     for start in range(0, len(points), _CHUNK):
         offsets = points[start : start + _CHUNK, None] - others[None]  # CHUNK M 2
-        found += int((_norms(offsets).min(axis=1) <= within_px).sum())
-    return found
+        parts.append(_norms(offsets).min(axis=1))
+    return np.concatenate(parts)
 
 
 def _norms(vectors: Float) -> NDArray[np.float64]:

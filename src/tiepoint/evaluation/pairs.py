@@ -95,10 +95,10 @@ def at_evaluation_size(
     Raises:
         FormatError: The homography sends a corner of image A to infinity.
     """
-    small_a, small_b = _grey_uint8(pixels_a, long_side), _grey_uint8(pixels_b, long_side)
-    a_hw, b_hw = _size_hw(pixels_a), _size_hw(pixels_b)
-    truth = resize_homography(homography, a_hw, _size_hw(small_a), b_hw, _size_hw(small_b))
-    return LoadedPair(small_a, small_b, _facing(truth, _size_hw(small_a)))
+    small_a, small_b = grey_uint8(pixels_a, long_side), grey_uint8(pixels_b, long_side)
+    a_hw, b_hw = size_hw_of(pixels_a), size_hw_of(pixels_b)
+    truth = resize_homography(homography, a_hw, size_hw_of(small_a), b_hw, size_hw_of(small_b))
+    return LoadedPair(small_a, small_b, _facing(truth, size_hw_of(small_a)))
 
 
 def read_folders(folders: Sequence[Path]) -> tuple[list[PairFiles], list[Failure]]:
@@ -209,9 +209,11 @@ def _facing(homography: NDArray[np.float64], a_hw: SizeHW) -> NDArray[np.float64
     raise FormatError("the true homography sends a corner of image A to infinity: wrong numbers?")
 
 
-def _grey_uint8(pixels: NDArray[Any], long_side: int) -> Grey:
+def grey_uint8(pixels: NDArray[Any], long_side: int) -> Grey:
+    """`H W` uint8, brought down to a longer side of so many px."""
     return np.rint(to_grey(resize(pixels, long_side)) * 255).astype(np.uint8)  # H W
 
 
-def _size_hw(pixels: NDArray[Any]) -> SizeHW:
+def size_hw_of(pixels: NDArray[Any]) -> SizeHW:
+    """(height, width)."""
     return pixels.shape[0], pixels.shape[1]

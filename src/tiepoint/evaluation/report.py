@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from rich.table import Table
 
 from tiepoint import __version__, planar
 from tiepoint.evaluation import metrics
+from tiepoint.evaluation.methods import Method
+from tiepoint.evaluation.pairs import Failure
 from tiepoint.evaluation.run import Evaluation, Measured, Record
+from tiepoint.evaluation.settings import Settings
 
 ALL = "all"
 """Group of the rows over every pair."""
@@ -40,7 +43,11 @@ class Row:
         keypoints: Mean number of points matched per image.
         within: Share of pairs whose error is at most so many px, by px.
         within_by_seed: The same for each seed alone, in order of the seeds.
+        auc: Area under the share of pairs over their error, up to so many px, by px.
         repeatability, matches, correct, precision: Means over pairs.
+        localisation_px: Mean over pairs with repeated points.
+        matching_score: Right matches over points of the common view, mean over pairs.
+        matching_accuracy: Share of matches right within so many px, mean over pairs, by px.
     """
 
     group: str
@@ -53,6 +60,10 @@ class Row:
     matches: Mean
     correct: Mean
     precision: Mean
+    auc: dict[float, Mean]
+    localisation_px: Mean
+    matching_score: Mean
+    matching_accuracy: dict[float, float]
 
 
 def rows(evaluation: Evaluation) -> list[Row]:
@@ -66,7 +77,7 @@ def rows(evaluation: Evaluation) -> list[Row]:
                 for record in evaluation.records
                 if record.method == method.name and group in (ALL, record.group)
             ]
-            found.append(_row(group, method.name, chosen, evaluation.settings.within_px))
+            found.append(_row(group, method.name, chosen, evaluation.settings))
     return found
 
 
@@ -92,10 +103,37 @@ def table(evaluation: Evaluation) -> Table:
             shown.add_section()
         cells = [row.group if row.group != last else "", row.method, str(row.pairs)]
         cells.append(f"{row.keypoints:.0f}")
-        cells += [_cell(share, 2) for share in row.within.values()]
-        cells += [_cell(row.repeatability, 2), _cell(row.matches, 0), _cell(row.correct, 0)]
-        shown.add_row(*cells, _cell(row.precision, 2))
+        cells += [cell(share, 2) for share in row.within.values()]
+        cells += [cell(row.repeatability, 2), cell(row.matches, 0), cell(row.correct, 0)]
+        shown.add_row(*cells, cell(row.precision, 2))
         last = row.group
+    return shown
+
+
+DETAILED_PX = (1.0, 3.0, 5.0, 10.0)
+
+
+def detail_table(evaluation: Evaluation) -> Table:
+    """Further figures of the same rows, over all pairs and per group."""
+    shown = Table(
+        title="Areas under the curve, matching accuracy, localisation, matching score",
+        caption="AUC: of the shares of pairs up to so many px. Accuracy: share of matches right "
+        "within so many px. Localisation: mean distance of repeated points, px. Score: right "
+        "matches over points of the common view.",
+        box=box.SIMPLE_HEAD,
+    )
+    shown.add_column("set")
+    shown.add_column("method", no_wrap=True)
+    names = [f"AUC {px:g}" for px in evaluation.settings.within_px]
+    names += [f"acc. {px:g}" for px in DETAILED_PX]
+    for name in [*names, "local.", "score"]:
+        shown.add_column(name, justify="right", no_wrap=True)
+    for row in rows(evaluation):
+        shares = [row.matching_accuracy[px] for px in DETAILED_PX]
+        cells = [_number(area.mean, 2) for area in row.auc.values()]
+        cells += [_number(share, 2) for share in shares]
+        cells += [_number(row.localisation_px.mean, 2), _number(row.matching_score.mean, 2)]
+        shown.add_row(row.group, row.method, *cells)
     return shown
 
 
@@ -105,13 +143,30 @@ def as_json(evaluation: Evaluation, **more: Any) -> str:
     Args:
         more: Entries to add, such as what the pairs were made from.
     """
+    settings = {
+        **asdict(evaluation.settings),
+        "magsac_px": metrics.MAGSAC_PX,
+        "magsac_iterations": planar.ITERATIONS,
+        "magsac_confidence": planar.CONFIDENCE,
+    }
+    pairs = [_pair(record) for record in evaluation.records]
+    found = [asdict(row) for row in rows(evaluation)]
+    return document(settings, evaluation.methods, found, pairs, evaluation.failures, more)
+
+
+def document(
+    settings: Mapping[str, Any],
+    methods: Sequence[Method],
+    rows: Sequence[Mapping[str, Any]],
+    pairs: Sequence[Mapping[str, Any]],
+    failures: Sequence[Failure],
+    more: Mapping[str, Any],
+) -> str:
+    """An evaluation of any kind as JSON, with what is needed to make it again."""
     content = {
         **more,
         "settings": {
-            **asdict(evaluation.settings),
-            "magsac_px": metrics.MAGSAC_PX,
-            "magsac_iterations": planar.ITERATIONS,
-            "magsac_confidence": planar.CONFIDENCE,
+            **settings,
             "error_over_seeds": "median",
             "bootstrap_resamples": metrics.BOOTSTRAP_RESAMPLES,
             "bootstrap_seed": metrics.BOOTSTRAP_SEED,
@@ -124,44 +179,58 @@ def as_json(evaluation: Evaluation, **more: Any) -> str:
             "python": platform.python_version(),
             "machine": platform.machine(),
         },
-        "methods": {method.name: dict(method.settings) for method in evaluation.methods},
-        "rows": [asdict(row) for row in rows(evaluation)],
-        "pairs": [_pair(record) for record in evaluation.records],
-        "failures": [asdict(failure) for failure in evaluation.failures],
+        "methods": {method.name: dict(method.settings) for method in methods},
+        "rows": rows,
+        "pairs": pairs,
+        "failures": [asdict(failure) for failure in failures],
     }
     return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_json(path: Path, evaluation: Evaluation, **more: Any) -> None:
-    """Write `as_json`; parent folders are made."""
+def write_text(path: Path, text: str) -> None:
+    """Write a report; parent folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(as_json(evaluation, **more), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
-def _row(group: str, method: str, records: Sequence[Record], within_px: Sequence[float]) -> Row:
+def _row(group: str, method: str, records: Sequence[Record], settings: Settings) -> Row:
+    within_px = settings.within_px
     measured = [record.measured for record in records]
     errors = np.array([one.error_px for one in measured])  # N
     by_seed = np.array([one.seed_errors_px for one in measured])  # N seeds
     counts = [(one.keypoints_a + one.keypoints_b) / 2 for one in measured]
 
     def mean(value: Callable[[Measured], float]) -> Mean:
-        return _mean(np.array([value(one) for one in measured], dtype=np.float64))
+        return mean_of(np.array([value(one) for one in measured], dtype=np.float64))
 
     return Row(
         group,
         method,
         len(records),
         float(np.mean(counts)),
-        {px: _mean(errors <= px) for px in within_px},
+        {px: mean_of(errors <= px) for px in within_px},
         {px: tuple((by_seed <= px).mean(axis=0).tolist()) for px in within_px},
         mean(lambda one: one.repeatability),
         mean(lambda one: one.matches),
         mean(lambda one: one.correct),
         mean(lambda one: one.precision),
+        {px: mean_of(metrics.area_shares(errors, px)) for px in within_px},
+        mean_of([one.localisation_px for one in measured if math.isfinite(one.localisation_px)]),
+        mean(lambda one: one.matching_score),
+        dict(
+            zip(
+                settings.accuracy_px,
+                np.mean([one.matching_accuracy for one in measured], axis=0).tolist(),
+                strict=True,
+            )
+        ),
     )
 
 
-def _mean(values: Any) -> Mean:
+def mean_of(values: Any) -> Mean:
+    """The mean over pairs with its interval; NaN without pairs."""
+    if len(values) == 0:
+        return Mean(math.nan, math.nan, math.nan)
     return Mean(float(np.mean(values)), *metrics.mean_interval(values))
 
 
@@ -174,10 +243,12 @@ def _pair(record: Record) -> dict[str, Any]:
         **asdict(measured),
         "error_px": measured.error_px,
         "precision": measured.precision,
+        "matching_score": measured.matching_score,
     }
 
 
-def _cell(value: Mean, digits: int) -> str:
+def cell(value: Mean, digits: int) -> str:
+    """A mean as tables show it, its interval below."""
     low, mean, high = (_number(one, digits) for one in (value.low, value.mean, value.high))
     return f"{mean}\n{low}-{high}"
 

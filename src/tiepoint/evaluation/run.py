@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +26,9 @@ class Measured:
         keypoints_a, keypoints_b: Points matched, at most k.
         matches, correct: Mutual nearest neighbours, and those of them that are right.
         repeatability: 0..1.
+        localisation_px: Mean distance of repeated points from their true places; NaN without any.
+        common: Points of the common view, the mean of both images.
+        matching_accuracy: Share of the matches within each of `Settings.accuracy_px`.
         seed_errors_px: Mean corner error of each estimate; infinite where there is none.
     """
 
@@ -33,6 +37,9 @@ class Measured:
     matches: int
     correct: int
     repeatability: float
+    localisation_px: float
+    common: float
+    matching_accuracy: tuple[float, ...]
     seed_errors_px: tuple[float, ...]
 
     @property
@@ -44,6 +51,11 @@ class Measured:
     def precision(self) -> float:
         """Share of the matches that are right; 0 without matches."""
         return self.correct / self.matches if self.matches else 0.0
+
+    @property
+    def matching_score(self) -> float:
+        """Right matches over the points of the common view (Mikolajczyk and Schmid, 2005)."""
+        return self.correct / self.common if self.common else 0.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ def evaluate(
         raise ConfigError(f"workers is {workers}, expected at least 1")
     records: list[Record] = []
     lost = list(failures)
-    for outcome in _in_order(pairs, lambda pair: _pair(pair, methods, settings), workers):
+    for outcome in in_order(pairs, lambda pair: _pair(pair, methods, settings), workers):
         if isinstance(outcome, Failure):
             lost.append(outcome)
         else:
@@ -108,14 +120,18 @@ def measure(a: Features, b: Features, pair: LoadedPair, settings: Settings) -> M
     pairs = match(best_a, best_b, rotation=settings.rotation).pairs  # M 2
     xy_a, xy_b = best_a.xy[pairs[:, 0]], best_b.xy[pairs[:, 1]]  # M 2
     estimates = [metrics.estimate_homography(xy_a, xy_b, seed) for seed in range(settings.seeds)]
+    again = metrics.repeated(
+        a.xy, b.xy, truth, a.size_hw, b.size_hw, settings.k, settings.repeat_px
+    )
     return Measured(
         keypoints_a=len(best_a),
         keypoints_b=len(best_b),
         matches=len(pairs),
         correct=int(metrics.correct_matches(xy_a, xy_b, truth, settings.correct_px).sum()),
-        repeatability=metrics.repeatability(
-            a.xy, b.xy, truth, a.size_hw, b.size_hw, settings.k, settings.repeat_px
-        ),
+        repeatability=again.share,
+        localisation_px=again.localisation_px,
+        common=again.common,
+        matching_accuracy=metrics.matching_accuracy(xy_a, xy_b, truth, settings.accuracy_px),
         seed_errors_px=tuple(metrics.corner_error(h, truth, a.size_hw) for h in estimates),
     )
 
@@ -135,11 +151,14 @@ def _pair(pair: Pair, methods: Sequence[Method], settings: Settings) -> list[Rec
     return records
 
 
-def _in_order(
-    pairs: Sequence[Pair], work: Callable[[Pair], list[Record] | Failure], workers: int
-) -> Iterator[list[Record] | Failure]:
+Item = TypeVar("Item")
+Done = TypeVar("Done")
+
+
+def in_order(items: Sequence[Item], work: Callable[[Item], Done], workers: int) -> Iterator[Done]:
+    """The work of several threads, in the order of the items."""
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="tiepoint-evaluate") as pool:
         try:
-            yield from pool.map(work, pairs)
+            yield from pool.map(work, items)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
