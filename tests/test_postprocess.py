@@ -127,6 +127,42 @@ def test_a_zero_radius_keeps_every_pixel_above_the_threshold() -> None:
     assert len(postprocess.select(heatmap, config)[0]) == (heatmap > 0.4).sum()
 
 
+def test_spread_points_lie_farther_apart_and_reach_where_the_best_do_not() -> None:
+    heatmap = np.random.default_rng(4).random((96, 128), dtype=np.float32) ** 4
+    heatmap[:, 64:] *= 0.3  # the best points lie on the left
+    best, _ = postprocess.select(heatmap, dataclasses.replace(ALL, max_keypoints=30))
+    config = dataclasses.replace(ALL, max_keypoints=30, spread=True)
+    even, scores = postprocess.select(heatmap, config)
+    assert len(best) == len(even) == 30
+    assert (np.diff(scores) <= 0).all()
+    assert (best[:, 0] >= 64).sum() <= 3
+    assert (even[:, 0] >= 64).sum() >= 10
+    apart = np.abs(even[:, None] - even[None]).max(axis=2)
+    assert apart[~np.eye(30, dtype=bool)].min() > 2 * ALL.nms_radius
+
+
+def test_the_radius_is_the_widest_that_leaves_enough() -> None:
+    heatmap = np.random.default_rng(6).random((48, 64), dtype=np.float32)
+    config = dataclasses.replace(ALL, max_keypoints=12, spread=True)
+    counts = [int(twins.suppress(heatmap, radius).sum()) for radius in range(24)]
+    widest = max(radius for radius, count in enumerate(counts) if count >= 12)
+    found = postprocess.widest_radius(
+        lambda radius: int(postprocess.suppress(heatmap, radius).sum()), heatmap.shape, config
+    )
+    assert found == widest > ALL.nms_radius
+
+
+def test_spreading_changes_nothing_where_there_are_too_few_points_or_no_limit() -> None:
+    heatmap = empty_map()
+    for x, y in [(5, 5), (11, 5), (25, 15)]:
+        heatmap[y, x] = 0.5
+    for most in (10, None):
+        config = dataclasses.replace(ALL, max_keypoints=most, spread=True)
+        plain = dataclasses.replace(config, spread=False)
+        even, best = (postprocess.select(heatmap, c)[0] for c in (config, plain))
+        np.testing.assert_array_equal(even, best)
+
+
 @settings(max_examples=150, deadline=None)
 @given(heatmaps, st.integers(0, 4), st.integers(0, 3), st.sampled_from([None, 1, 4]))
 def test_selection_equals_the_slow_twin(
@@ -241,14 +277,16 @@ class TestTorchTwin:
     torch = pytest.importorskip("torch")
 
     @pytest.mark.parametrize("sampling", ["exact", "superpoint"])
-    @pytest.mark.parametrize("most", [None, 7])
-    def test_mixed_batch_gives_the_same_keypoints(self, sampling: str, most: int | None) -> None:
+    @pytest.mark.parametrize(("most", "spread"), [(None, False), (7, False), (7, True)])
+    def test_mixed_batch_gives_the_same_keypoints(
+        self, sampling: str, most: int | None, spread: bool
+    ) -> None:
         from tiepoint import postprocess_torch
 
         maps = dense(11, 6, 8, batch=3)
         sizes = [(48, 64), (29, 41), (8, 8)]
         placements = [Placement(image_hw=size, resized_hw=size) for size in sizes]
-        config = DetectionConfig(0.02, most, nms_radius=2, border=1)
+        config = DetectionConfig(0.02, most, nms_radius=2, border=1, spread=spread)
         expected = postprocess.extract(maps, placements, config, sampling)
         tensors = DenseMaps(*(self.torch.from_numpy(a) for a in (maps.logits, maps.descriptors)))
         found = postprocess_torch.extract(tensors, placements, config, sampling)

@@ -132,6 +132,8 @@ class DetectionConfig:
         border: No keypoint nearer than this to any of the four sides, in px of the input.
         subpixel: Refine each position within its pixel; False returns whole pixels.
         descriptors: False skips the descriptors.
+        spread: With `max_keypoints`, take points that lie evenly over the image: the NMS radius
+            grows as far as it leaves so many.
     """
 
     threshold: float = 0.005
@@ -140,6 +142,7 @@ class DetectionConfig:
     border: int = 4
     subpixel: bool = True
     descriptors: bool = True
+    spread: bool = False
 
     def __post_init__(self) -> None:
         number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)

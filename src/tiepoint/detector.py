@@ -39,6 +39,7 @@ class Options(TypedDict, total=False):
     threshold: float | None
     nms_radius: int | None
     descriptors: bool
+    spread: bool
 
 
 class Detector:
@@ -56,6 +57,7 @@ class Detector:
         threshold: A keypoint's probability must exceed this, 0..1; None takes the checkpoint's.
         nms_radius: px of the network's input; None takes the checkpoint's.
         descriptors: False skips them.
+        spread: Spread `max_keypoints` evenly over the image in place of taking the best.
 
     Raises:
         CheckpointError: No such checkpoint, or a damaged one.
@@ -77,6 +79,7 @@ class Detector:
         threshold: float | None = None,
         nms_radius: int | None = None,
         descriptors: bool = True,
+        spread: bool = False,
     ) -> None:
         self.checkpoint: Checkpoint = load_checkpoint(checkpoint)
         self.engine, self.device, self.precision = runtime.choose(engine, device, precision)
@@ -86,6 +89,7 @@ class Detector:
             threshold=threshold,
             nms_radius=nms_radius,
             descriptors=descriptors,
+            spread=spread,
         )
         self._configs({})  # refuses nonsense at birth
         self._set_up()
@@ -133,8 +137,8 @@ class Detector:
             channel_order: "rgb", or "bgr" for arrays from OpenCV.
             on_error: What a bad item in a list does: "raise" names its index, "skip" leaves None
                 in its place. A single bad image always raises.
-            options: `max_side`, `max_keypoints`, `threshold`, `nms_radius`, `descriptors`, for
-                this call only.
+            options: `max_side`, `max_keypoints`, `threshold`, `nms_radius`, `descriptors`,
+                `spread`, for this call only.
 
         Returns:
             Features, or a list of them in the order of the sources.

@@ -5,7 +5,7 @@ Source: SuperPoint (DeTone et al. 2018), sections 3.2 and 3.3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -74,17 +74,46 @@ def select(heatmap: Float32, config: DetectionConfig) -> tuple[Float32, Float32]
         scores: N float32, the heat map at the pixel that was chosen.
     """
     height, width = heatmap.shape
-    chosen = suppress(heatmap, config.nms_radius) & (heatmap > config.threshold)
-    inside = np.zeros_like(chosen)
+    allowed = heatmap > config.threshold
     edge = config.border
+    inside = np.zeros_like(allowed)
     inside[edge : max(edge, height - edge), edge : max(edge, width - edge)] = True
-    rows, columns = np.nonzero(chosen & inside)  # row by row, so a stable sort breaks ties right
+    allowed &= inside
+
+    def chosen(radius: int) -> NDArray[np.bool_]:
+        return suppress(heatmap, radius) & allowed
+
+    radius = widest_radius(lambda r: int(chosen(r).sum()), heatmap.shape, config)
+    rows, columns = np.nonzero(chosen(radius))  # row by row, so a stable sort breaks ties right
     best = np.argsort(-heatmap[rows, columns], kind="stable")[: config.max_keypoints]
     rows, columns = rows[best], columns[best]
     xy = np.stack([columns, rows], axis=1).astype(np.float32)  # N 2
     if config.subpixel:
         xy += subpixel_shift(heatmap, rows, columns)
     return xy, heatmap[rows, columns]
+
+
+def widest_radius(
+    count: Callable[[int], int], size_hw: tuple[int, ...], config: DetectionConfig
+) -> int:
+    """The NMS radius, widened where keypoints shall be spread evenly.
+
+    Points that are farther apart are fewer: the widest radius that leaves `max_keypoints` spreads
+    them over the whole image, each still the best of its neighbourhood.
+
+    Args:
+        count: radius -> how many keypoints it leaves.
+    """
+    if not config.spread or config.max_keypoints is None:
+        return config.nms_radius
+    radius, too_wide = config.nms_radius, max(size_hw)
+    while too_wide - radius > 1:
+        middle = (radius + too_wide) // 2
+        if count(middle) >= config.max_keypoints:
+            radius = middle
+        else:
+            too_wide = middle
+    return radius
 
 
 def suppress(heatmap: Float32, radius: int) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from tiepoint.config import CELL_PX, DescriptorSampling, DetectionConfig
 from tiepoint.geometry import Placement, SizeHW
 from tiepoint.maps import DenseMaps, Keypoints
-from tiepoint.postprocess import FLOOR, NMS_ROUNDS, SUBPIXEL_REACH_PX
+from tiepoint.postprocess import FLOOR, NMS_ROUNDS, SUBPIXEL_REACH_PX, widest_radius
 
 
 class FlatKeypoints(NamedTuple):
@@ -86,7 +86,8 @@ def select(heatmap: Tensor, sizes_hw: Sequence[SizeHW], config: DetectionConfig)
     far_columns = (x >= edge) & (x < sizes[:, 1] - edge)  # B W
     allowed = far_rows[:, :, None] & far_columns[:, None, :]  # B H W
     with torch.no_grad():
-        chosen = suppress(heatmap, config.nms_radius) & (heatmap > config.threshold) & allowed
+        allowed &= heatmap > config.threshold
+        chosen = _spread(heatmap, allowed, sizes_hw, config) & allowed
         image, rows, columns = torch.nonzero(chosen, as_tuple=True)  # M each, in reading order
     best = _best_per_image(image, heatmap[image, rows, columns].detach(), B, config.max_keypoints)
     image, rows, columns = image[best], rows[best], columns[best]
@@ -94,6 +95,23 @@ def select(heatmap: Tensor, sizes_hw: Sequence[SizeHW], config: DetectionConfig)
     if config.subpixel:
         xy = xy + subpixel_shift(heatmap, image, rows, columns)
     return FlatKeypoints(image, xy, heatmap[image, rows, columns])
+
+
+def _spread(
+    heatmap: Tensor, allowed: Tensor, sizes_hw: Sequence[SizeHW], config: DetectionConfig
+) -> Tensor:
+    """`suppress`, with a radius of its own for each image where they shall be spread evenly."""
+    if not config.spread or config.max_keypoints is None:
+        return suppress(heatmap, config.nms_radius)
+    kept = []
+    for index, size_hw in enumerate(sizes_hw):
+        one, inside = heatmap[index : index + 1], allowed[index : index + 1]  # 1 H W
+
+        def count(radius: int, one: Tensor = one, inside: Tensor = inside) -> int:
+            return int((suppress(one, radius) & inside).sum())
+
+        kept.append(suppress(one, widest_radius(count, size_hw, config)))
+    return torch.cat(kept)
 
 
 def suppress(heatmap: Tensor, radius: int) -> Tensor:

@@ -89,6 +89,7 @@ def detect(
     max_keypoints: options.MaxKeypoints = None,
     threshold: options.Threshold = None,
     nms_radius: options.NmsRadius = None,
+    spread: options.Spread = False,
     no_descriptors: NoDescriptors = False,
     half: Half = False,
 ) -> None:
@@ -115,6 +116,7 @@ def detect(
         max_keypoints=max_keypoints,
         threshold=threshold,
         nms_radius=nms_radius,
+        spread=spread,
         descriptors=not no_descriptors and ending != ".csv",  # which holds none
     )
     with (

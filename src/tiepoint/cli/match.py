@@ -131,6 +131,7 @@ def match(
     max_keypoints: options.MaxKeypoints = None,
     threshold: options.Threshold = None,
     nms_radius: options.NmsRadius = None,
+    spread: options.Spread = False,
 ) -> None:
     """Match the keypoints of two images, or of many pairs of images in a features .h5 file.
 
@@ -156,6 +157,7 @@ def match(
         return Detector(
             checkpoint, engine=engine, device=device, precision=precision, max_side=side,
             max_keypoints=max_keypoints, threshold=threshold, nms_radius=nms_radius,
+            spread=spread,
         )  # fmt: skip
 
     _two(images, make, out, plot, config, matching_device, as_json)

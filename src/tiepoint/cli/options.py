@@ -43,6 +43,11 @@ NmsRadius = Annotated[
     ),
 ]
 
+Spread = Annotated[
+    bool,
+    typer.Option("--spread", help="Spread --max-keypoints evenly over the image, not the best."),
+]
+
 
 def parse_max_side(text: str) -> int | None:
     """px, or None for "none".
