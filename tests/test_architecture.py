@@ -14,7 +14,18 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "tiepoint"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "extras", "config", "geometry", "features", "alignment", "maps", "files"}),
     frozenset(
-        {"download", "pixels", "decoding", "deep_colour", "image", "hub", "network", "weights"}
+        {
+            "download",
+            "pixels",
+            "decoding",
+            "deep_colour",
+            "image",
+            "masks",
+            "read_ahead",
+            "hub",
+            "network",
+            "weights",
+        }
     ),
     frozenset({"processor", "postprocess", "postprocess_torch", "runtime"}),
     frozenset(

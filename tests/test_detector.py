@@ -21,6 +21,7 @@ from tiepoint import detector as detector_module
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, EngineError, ImageError
 from tiepoint.features import Features
+from tiepoint.read_ahead import READ_AHEAD
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +196,7 @@ def test_a_stream_keeps_order_and_reads_only_a_few_images_ahead(detector: Detect
     stream = detector.stream(sources())
     for number, (source, features) in zip(range(5), stream, strict=False):
         assert source[0, 0] == number and isinstance(features, Features)
-    assert len(asked) <= 5 + detector_module.READ_AHEAD + 1
+    assert len(asked) <= 5 + READ_AHEAD + 1
     stream.close()
 
 

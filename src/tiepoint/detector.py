@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeGuard, TypeVar, Unpack, overload
@@ -17,21 +15,22 @@ from tiepoint import __version__, processor, runtime
 from tiepoint.config import DetectionConfig, ProcessorConfig
 from tiepoint.errors import ConfigError, EngineError, ImageError, TiepointError
 from tiepoint.features import Features
-from tiepoint.image import SourceImage, read
+from tiepoint.image import SourceImage
+from tiepoint.masks import Masks, in_input, mask_of, read_masked
+from tiepoint.read_ahead import read_ahead
 from tiepoint.weights import Checkpoint, load_checkpoint
 
 OnError = Literal["raise", "skip", "return"]
 Source = TypeVar("Source")
-
-READ_AHEAD = 4
-"""Images decoded before the network asks for them, in `Detector.stream`."""
 
 
 class Options(TypedDict, total=False):
     """Detection options that a call may set; one left out stays as the detector has it.
 
     `threshold` and `nms_radius` of None mean the checkpoint's own; `max_keypoints` of None means
-    the checkpoint's own too; `max_side` of None means native size.
+    the checkpoint's own too; `max_side` of None means native size. `mask` says where keypoints may
+    lie (0 or black: not there): an array or file for all images, a list of one for each, or a
+    function of the source; see `masks.read_masked`.
     """
 
     max_side: int | None
@@ -40,6 +39,7 @@ class Options(TypedDict, total=False):
     nms_radius: int | None
     descriptors: bool
     spread: bool
+    mask: Masks
 
 
 class Detector:
@@ -138,7 +138,7 @@ class Detector:
             on_error: What a bad item in a list does: "raise" names its index, "skip" leaves None
                 in its place. A single bad image always raises.
             options: `max_side`, `max_keypoints`, `threshold`, `nms_radius`, `descriptors`,
-                `spread`, for this call only.
+                `spread`, for this call only; and `mask`, see `Options`.
 
         Returns:
             Features, or a list of them in the order of the sources.
@@ -149,7 +149,8 @@ class Detector:
         """
         _check_choice(on_error, ("raise", "skip"))
         if not _is_batch(source):
-            return self._detect([read(source, channel_order=channel_order)], options)[0]
+            mask = mask_of(options.get("mask"), source, 0, 1)
+            return self._detect([read_masked(source, mask, channel_order)], options)[0]
         results: list[Features | None] = []
         found = self.stream(source, on_error="return", channel_order=channel_order, **options)
         for index, (_, result) in enumerate(found):
@@ -240,7 +241,8 @@ class Detector:
         try:
             pixels, placements = processor.prepare([i.pixels for i in images], pixel_config)
             maps = network(pixels, placements, detection.descriptors)
-            found = network.extract(maps, placements, detection, self.checkpoint.sampling)
+            masks = [in_input(i.mask, p) for i, p in zip(images, placements, strict=True)]
+            found = network.extract(maps, placements, detection, self.checkpoint.sampling, masks)
         except (MemoryError, RuntimeError) as error:  # RuntimeError: what engines raise
             raise EngineError(_what_failed(images, pixel_config, error)) from error
         provenance = self.provenance(**options)
@@ -254,6 +256,7 @@ class Detector:
                     **provenance,
                     "source": image.name,
                     "exif_orientation": image.exif_orientation,
+                    **({} if image.mask_name is None else {"mask": image.mask_name}),
                 },
             )
             for image, placement, keypoints in zip(images, placements, found, strict=True)
@@ -264,7 +267,17 @@ class Detector:
     ) -> Iterator[tuple[Any, Any]]:
         group: list[tuple[Any, SourceImage | TiepointError]] = []
         batch_size = self._network().batch_size
-        for source, image in _read_ahead(sources, channel_order):
+        count = len(sources) if isinstance(sources, Sized) else None
+
+        def read_one(item: tuple[int, Any]) -> SourceImage | TiepointError:
+            index, source = item
+            try:
+                mask = mask_of(options.get("mask"), source, index, count)
+                return read_masked(source, mask, channel_order)
+            except ImageError as error:
+                return error
+
+        for (_, source), image in read_ahead(enumerate(sources), read_one):
             if isinstance(image, TiepointError) and on_error == "raise":
                 raise image
             group.append((source, image))
@@ -311,6 +324,7 @@ class Detector:
         wanted = {
             name: value.item() if isinstance(value, np.generic) else value
             for name, value in {**self._defaults, **options}.items()
+            if name != "mask"  # of the images, not of the detection
         }
         pixels = ProcessorConfig(max_side=wanted.pop("max_side"))  # type: ignore[arg-type]
         given = {name: value for name, value in wanted.items() if value is not None}
@@ -362,30 +376,3 @@ def _what_failed(images: Sequence[SourceImage], config: ProcessorConfig, error: 
 
 def _is_batch(source: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
     return isinstance(source, list | tuple)
-
-
-def _read_ahead(
-    sources: Iterable[Any], channel_order: str
-) -> Iterator[tuple[Any, SourceImage | TiepointError]]:
-    """Decode on a thread of its own, `READ_AHEAD` images before they are asked for."""
-
-    def read_one(source: Any) -> SourceImage | TiepointError:
-        try:
-            return read(source, channel_order=channel_order)
-        except ImageError as error:
-            return error
-
-    waiting: deque[tuple[Any, Future[SourceImage | TiepointError]]] = deque()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tiepoint-read") as pool:
-        try:
-            for source in sources:
-                waiting.append((source, pool.submit(read_one, source)))
-                if len(waiting) > READ_AHEAD:
-                    first, image = waiting.popleft()
-                    yield first, image.result()
-            while waiting:
-                first, image = waiting.popleft()
-                yield first, image.result()
-        finally:
-            for _, image in waiting:
-                image.cancel()

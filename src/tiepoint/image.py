@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from tiepoint.decoding import decode, from_pil
@@ -47,11 +48,15 @@ class SourceImage:
             "bytes", "file object", "PIL image", "array", "tensor".
         exif_orientation: 1 to 8, as recorded in the file; 1 when none is. The pixels are
             upright already.
+        mask: H W bool of the upright image, True where keypoints may lie; None = everywhere.
+        mask_name: The mask's path as given, or "array"; None without one.
     """
 
     pixels: Pixels
     name: str
     exif_orientation: int = 1
+    mask: NDArray[np.bool_] | None = None
+    mask_name: str | None = None
 
     @property
     def size_hw(self) -> tuple[int, int]:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 Array = TypeVar("Array")
 """A NumPy array, or a torch tensor where torch is the engine."""
+
+Masks = Sequence[NDArray[np.bool_] | None] | None
+"""For each image of a batch `H W` bool in px of the input, without padding: where keypoints may
+lie; None = everywhere."""
 
 
 @dataclass(frozen=True, eq=False)

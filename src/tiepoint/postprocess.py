@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tiepoint.config import CELL_PX, DescriptorSampling, DetectionConfig
 from tiepoint.geometry import Placement
-from tiepoint.maps import DenseMaps, Keypoints
+from tiepoint.maps import DenseMaps, Keypoints, Masks
 
 Float32 = NDArray[np.float32]
 
@@ -32,6 +32,7 @@ def extract(
     placements: Sequence[Placement],
     config: DetectionConfig,
     sampling: DescriptorSampling,
+    masks: Masks = None,
 ) -> list[Keypoints[Float32]]:
     """Keypoints of every image of a batch, in px of the network's input."""
     found = []
@@ -39,7 +40,8 @@ def extract(
         h, w = (side // CELL_PX for side in placement.padded_hw)
         heatmap = cells_to_heatmap(maps.logits[index : index + 1, :, :h, :w])[0]  # H W
         height, width = placement.resized_hw
-        xy, scores = select(heatmap[:height, :width], config)  # N 2, N
+        mask = None if masks is None else masks[index]
+        xy, scores = select(heatmap[:height, :width], config, mask)  # N 2, N
         described = None
         if config.descriptors and maps.descriptors is not None:
             described = sample_at(maps.descriptors[index, :, :h, :w], xy, sampling)  # N D
@@ -63,11 +65,15 @@ def cells_to_heatmap(logits: Float32) -> Float32:
     return pixels.transpose(0, 3, 1, 4, 2).reshape(batch, h * CELL_PX, w * CELL_PX)  # B H W
 
 
-def select(heatmap: Float32, config: DetectionConfig) -> tuple[Float32, Float32]:
+def select(
+    heatmap: Float32, config: DetectionConfig, mask: NDArray[np.bool_] | None = None
+) -> tuple[Float32, Float32]:
     """Decide which pixels are keypoints.
 
     Args:
         heatmap: H W, probabilities; only the image itself, without padding.
+        mask: H W, where keypoints may lie; None = everywhere. What lies outside still suppresses
+            weaker neighbours: a mask never makes a point out of the slope of another.
 
     Returns:
         xy: N 2 float32, px, best score first; ties by y, then x.
@@ -79,6 +85,8 @@ def select(heatmap: Float32, config: DetectionConfig) -> tuple[Float32, Float32]
     inside = np.zeros_like(allowed)
     inside[edge : max(edge, height - edge), edge : max(edge, width - edge)] = True
     allowed &= inside
+    if mask is not None:
+        allowed &= mask
 
     def chosen(radius: int) -> NDArray[np.bool_]:
         return suppress(heatmap, radius) & allowed

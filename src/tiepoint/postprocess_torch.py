@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from tiepoint.config import CELL_PX, DescriptorSampling, DetectionConfig
 from tiepoint.geometry import Placement, SizeHW
-from tiepoint.maps import DenseMaps, Keypoints
+from tiepoint.maps import DenseMaps, Keypoints, Masks
 from tiepoint.postprocess import FLOOR, NMS_ROUNDS, SUBPIXEL_REACH_PX, widest_radius
 
 
@@ -39,10 +39,11 @@ def extract(
     placements: Sequence[Placement],
     config: DetectionConfig,
     sampling: DescriptorSampling,
+    masks: Masks = None,
 ) -> list[Keypoints[Tensor]]:
     """Keypoints of every image of a batch, in px of the network's input."""
     sizes_hw = [placement.resized_hw for placement in placements]
-    flat = select(cells_to_heatmap(maps.logits), sizes_hw, config)
+    flat = select(cells_to_heatmap(maps.logits), sizes_hw, config, masks)
     described = None
     if config.descriptors and maps.descriptors is not None:
         fields = torch.tensor([p.padded_hw for p in placements], device=flat.xy.device)
@@ -66,12 +67,15 @@ def cells_to_heatmap(logits: Tensor) -> Tensor:
     return functional.pixel_shuffle(probabilities, CELL_PX)[:, 0]  # B H W
 
 
-def select(heatmap: Tensor, sizes_hw: Sequence[SizeHW], config: DetectionConfig) -> FlatKeypoints:
+def select(
+    heatmap: Tensor, sizes_hw: Sequence[SizeHW], config: DetectionConfig, masks: Masks = None
+) -> FlatKeypoints:
     """Decide which pixels are keypoints, in all images at once.
 
     Args:
         heatmap: B H W, probabilities.
         sizes_hw: (height, width) of each image in the batch, px, without padding.
+        masks: Where keypoints may lie; see `postprocess.select`.
     """
     B, H, W = heatmap.shape
     device = heatmap.device
@@ -85,6 +89,10 @@ def select(heatmap: Tensor, sizes_hw: Sequence[SizeHW], config: DetectionConfig)
     far_rows = (y >= edge) & (y < sizes[:, 0] - edge)  # B H
     far_columns = (x >= edge) & (x < sizes[:, 1] - edge)  # B W
     allowed = far_rows[:, :, None] & far_columns[:, None, :]  # B H W
+    for index, mask in enumerate(masks or ()):
+        if mask is not None:
+            height, width = mask.shape
+            allowed[index, :height, :width] &= torch.from_numpy(mask).to(device)
     with torch.no_grad():
         allowed &= heatmap > config.threshold
         chosen = _spread(heatmap, allowed, sizes_hw, config) & allowed

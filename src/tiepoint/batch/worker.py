@@ -16,6 +16,7 @@ from tiepoint.errors import FormatError, TiepointError
 from tiepoint.features import Features, different_settings
 from tiepoint.files import make_folder
 from tiepoint.formats import Summary, as_json
+from tiepoint.masks import MaskFolder
 
 if TYPE_CHECKING:
     from tiepoint.detector import Detector, Options
@@ -58,11 +59,16 @@ class Record:
 
 @dataclass(frozen=True)
 class _Task:
-    """An input with something left to do; `stored` where only the overlay is missing."""
+    """An input with something left to do; `stored` where only the overlay is missing.
+
+    Attributes:
+        mask: The file that says where keypoints may lie, or None.
+    """
 
     source: str
     target: Target
     stored: Summary | None = None
+    mask: Path | None = None
 
 
 def run(
@@ -72,6 +78,7 @@ def run(
     *,
     overwrite: bool = False,
     options: Options | None = None,
+    masks: MaskFolder | None = None,
 ) -> Iterator[Record]:
     """Detect keypoints in many images and write a features file for each.
 
@@ -84,6 +91,7 @@ def run(
         layout: Where results go.
         overwrite: Replace whatever is there.
         options: Detection options for this run.
+        masks: Where masks of the images lie; an image without one is used whole.
 
     Yields:
         A record per input, in order.
@@ -97,7 +105,7 @@ def run(
     remaining = iter(inputs)
     size = 1  # grows, so that the first result comes at once
     while plans := [
-        _plan(item, layout, wanted, overwrite=overwrite) for item in islice(remaining, size)
+        _plan(item, layout, wanted, masks, overwrite=overwrite) for item in islice(remaining, size)
     ]:
         yield from _carry_out(plans, detector, chosen)
         size = min(2 * size, GROUP)
@@ -105,12 +113,20 @@ def run(
 
 
 def _plan(
-    item: Input | Unreadable, layout: Layout, wanted: Mapping[str, Any], *, overwrite: bool
+    item: Input | Unreadable,
+    layout: Layout,
+    wanted: Mapping[str, Any],
+    masks: MaskFolder | None,
+    *,
+    overwrite: bool,
 ) -> Record | _Task:
     if isinstance(item, Unreadable):
         return Record(item.source, "failed", error=item.reason)
     target = layout.target(item.place)
-    task = _Task(item.source, target)
+    mask = None if masks is None else masks.of(item.place)
+    task = _Task(item.source, target, mask=mask)
+    if mask is not None:
+        wanted = {**wanted, "mask": str(mask)}
     try:
         if overwrite:
             return task
@@ -121,7 +137,7 @@ def _plan(
         _refuse_other_settings(target.label, stored.meta, wanted)
         _refuse_other_image(target.features, stored.meta.get("source"), item.source)
         if target.overlay is not None and not target.overlay.exists():
-            return _Task(item.source, target, stored)
+            return _Task(item.source, target, stored, mask)
     except FormatError as error:
         return _record(task, "refused", error=FormatError(f"{error}; --overwrite replaces it"))
     except OSError as error:  # a name too long, a folder that is a file
@@ -133,10 +149,13 @@ def _plan(
 def _carry_out(
     plans: list[Record | _Task], detector: Detector, options: Options
 ) -> Iterator[Record]:
-    sources = [plan.source for plan in plans if isinstance(plan, _Task) and plan.stored is None]
-    if not sources:  # a run with nothing to do builds no network
+    open_tasks = [plan for plan in plans if isinstance(plan, _Task) and plan.stored is None]
+    if not open_tasks:  # a run with nothing to do builds no network
         yield from (_finish_stored(p) if isinstance(p, _Task) else p for p in plans)
         return
+    sources = [task.source for task in open_tasks]
+    if any(task.mask is not None for task in open_tasks):
+        options = {**options, "mask": [task.mask for task in open_tasks]}
     results = detector.stream(sources, on_error="return", **options)
     for plan in plans:
         if isinstance(plan, Record):

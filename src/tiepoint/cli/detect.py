@@ -70,6 +70,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print a JSON object per imag
 Half = Annotated[
     bool, typer.Option("--half", help="In a .h5 file: descriptors as float16, half the size.")
 ]
+MasksOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--masks",
+        metavar="DIR",
+        help="Folder with masks, black where no keypoints may lie; that of a/b.jpg is "
+        "a/b.jpg.png, as COLMAP names them. Images without one are used whole.",
+    ),
+]
 NoDescriptors = Annotated[bool, typer.Option("--no-descriptors", help="Positions and scores only.")]
 
 
@@ -90,6 +99,7 @@ def detect(
     threshold: options.Threshold = None,
     nms_radius: options.NmsRadius = None,
     spread: options.Spread = False,
+    masks: MasksOption = None,
     no_descriptors: NoDescriptors = False,
     half: Half = False,
 ) -> None:
@@ -106,7 +116,9 @@ def detect(
     from tiepoint.batch import run
     from tiepoint.cli.report import Report
     from tiepoint.detector import Detector
+    from tiepoint.masks import MaskFolder
 
+    folder = None if masks is None else MaskFolder(masks)
     detector = Detector(
         checkpoint,
         engine=engine,
@@ -123,7 +135,7 @@ def detect(
         _layout(out, ending, plot=plot, half=half) as layout,
         Report(as_json=as_json, count=lambda: _count(inputs)) as report,
     ):
-        report.follow(run(found, detector, layout, overwrite=overwrite))
+        report.follow(run(found, detector, layout, overwrite=overwrite, masks=folder))
     raise typer.Exit(report.exit_code)
 
 

@@ -15,7 +15,7 @@ from tiepoint.config import DescriptorSampling, DetectionConfig
 from tiepoint.errors import ConfigError, MissingExtraError
 from tiepoint.extras import is_installed
 from tiepoint.geometry import Placement
-from tiepoint.maps import DenseMaps, Keypoints
+from tiepoint.maps import DenseMaps, Keypoints, Masks
 from tiepoint.weights import Checkpoint
 
 Engine = Literal["auto", "openvino", "torch"]
@@ -48,6 +48,7 @@ class Runtime(Protocol):
         placements: Sequence[Placement],
         config: DetectionConfig,
         sampling: DescriptorSampling,
+        masks: Masks = None,
     ) -> list[Keypoints[NDArray[np.float32]]]:
         """Dense maps, where they lie, to keypoints as NumPy arrays."""
 

@@ -17,7 +17,7 @@ from tiepoint import postprocess
 from tiepoint.config import CELL_PX, DescriptorSampling, DetectionConfig, Layer
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
-from tiepoint.maps import DenseMaps, Keypoints
+from tiepoint.maps import DenseMaps, Keypoints, Masks
 from tiepoint.weights import Checkpoint, Tensors
 
 Float32 = NDArray[np.float32]
@@ -82,9 +82,10 @@ class OpenVinoRuntime:
         placements: Sequence[Placement],
         config: DetectionConfig,
         sampling: DescriptorSampling,
+        masks: Masks = None,
     ) -> list[Keypoints[Float32]]:
         """Dense maps to keypoints, in NumPy and OpenCV."""
-        return postprocess.extract(maps, placements, config, sampling)
+        return postprocess.extract(maps, placements, config, sampling, masks)
 
     def _infer(self, pixels: Float32, descriptors: bool) -> DenseMaps[Float32]:
         try:

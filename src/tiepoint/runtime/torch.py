@@ -14,7 +14,7 @@ from tiepoint import postprocess, postprocess_torch
 from tiepoint.config import DescriptorSampling, DetectionConfig
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
-from tiepoint.maps import DenseMaps, Keypoints
+from tiepoint.maps import DenseMaps, Keypoints, Masks
 from tiepoint.network import SuperPoint, cell_mask
 from tiepoint.weights import Checkpoint
 
@@ -74,14 +74,15 @@ class TorchRuntime:
         placements: Sequence[Placement],
         config: DetectionConfig,
         sampling: DescriptorSampling,
+        masks: Masks = None,
     ) -> list[Keypoints[Float32]]:
         """Dense maps to keypoints: on a GPU there, so that only the keypoints leave it."""
         if self._device.type == "cpu":  # OpenCV's maximum filter is far quicker there than torch's
             dense = None if maps.descriptors is None else maps.descriptors.numpy()
             arrays = DenseMaps(maps.logits.numpy(), dense)
-            return postprocess.extract(arrays, placements, config, sampling)
+            return postprocess.extract(arrays, placements, config, sampling, masks)
         with torch.inference_mode():
-            found = postprocess_torch.extract(maps, placements, config, sampling)
+            found = postprocess_torch.extract(maps, placements, config, sampling, masks)
         return [
             Keypoints(
                 one.xy.cpu().numpy(),
