@@ -111,11 +111,21 @@ class ProcessorConfig:
     Attributes:
         max_side: The longer side is brought down to this many px, aspect kept; an image is
             never enlarged. None keeps the native size.
+        scales: Sizes at which the network sees it, as parts of that size, 0..1: with several,
+            keypoints of a pyramid in one list.
     """
 
     max_side: int | None = 1024
+    scales: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "scales", tuple(self.scales))
+        if not self.scales or len(set(self.scales)) < len(self.scales):
+            raise ConfigError(f"scales is {self.scales}, expected at least one and none twice")
+        for scale in self.scales:
+            _require_within("scales", scale, 0, 1, "parts of the image's size")
+            if scale is None or scale == 0:
+                raise ConfigError(f"scales holds {scale!r}, expected parts above 0, up to 1")
         if self.max_side is not None:
             _require_whole("max_side", self.max_side, minimum=1, unit="px, or None for native size")
 

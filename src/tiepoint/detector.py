@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeGuard, TypeVar, Unpack, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tiepoint import __version__, processor, runtime
 from tiepoint.config import DetectionConfig, ProcessorConfig
 from tiepoint.errors import ConfigError, EngineError, ImageError, TiepointError
 from tiepoint.features import Features
 from tiepoint.image import SourceImage
+from tiepoint.maps import Keypoints, merged
 from tiepoint.masks import Masks, in_input, mask_of, read_masked
 from tiepoint.read_ahead import read_ahead
 from tiepoint.weights import Checkpoint, load_checkpoint
@@ -34,6 +36,7 @@ class Options(TypedDict, total=False):
     """
 
     max_side: int | None
+    scales: Sequence[float]
     max_keypoints: int | None
     threshold: float | None
     nms_radius: int | None
@@ -53,6 +56,8 @@ class Detector:
             Coordinates and scores are float32 whatever the precision.
         max_side: The longer side is brought down to this many px before detection; None keeps
             the native size. Images are never enlarged.
+        scales: Parts of that size, 0..1, at which the network sees each image: several make a
+            pyramid, whose keypoints come in one list, for images that differ in zoom.
         max_keypoints: Keep the best so many; None takes the checkpoint's own limit.
         threshold: A keypoint's probability must exceed this, 0..1; None takes the checkpoint's.
         nms_radius: px of the network's input; None takes the checkpoint's.
@@ -75,6 +80,7 @@ class Detector:
         device: str = "auto",
         precision: str = "auto",
         max_side: int | None = 1024,
+        scales: Sequence[float] = ProcessorConfig.scales,
         max_keypoints: int | None = None,
         threshold: float | None = None,
         nms_radius: int | None = None,
@@ -84,13 +90,9 @@ class Detector:
         self.checkpoint: Checkpoint = load_checkpoint(checkpoint)
         self.engine, self.device, self.precision = runtime.choose(engine, device, precision)
         self._defaults = Options(
-            max_side=max_side,
-            max_keypoints=max_keypoints,
-            threshold=threshold,
-            nms_radius=nms_radius,
-            descriptors=descriptors,
-            spread=spread,
-        )
+            max_side=max_side, scales=scales, max_keypoints=max_keypoints, threshold=threshold,
+            nms_radius=nms_radius, descriptors=descriptors, spread=spread,
+        )  # fmt: skip
         self._configs({})  # refuses nonsense at birth
         self._set_up()
 
@@ -137,8 +139,8 @@ class Detector:
             channel_order: "rgb", or "bgr" for arrays from OpenCV.
             on_error: What a bad item in a list does: "raise" names its index, "skip" leaves None
                 in its place. A single bad image always raises.
-            options: `max_side`, `max_keypoints`, `threshold`, `nms_radius`, `descriptors`,
-                `spread`, for this call only; and `mask`, see `Options`.
+            options: `max_side`, `scales`, `max_keypoints`, `threshold`, `nms_radius`,
+                `descriptors`, `spread`, for this call only; and `mask`, see `Options`.
 
         Returns:
             Features, or a list of them in the order of the sources.
@@ -237,21 +239,22 @@ class Detector:
     def _detect(self, images: Sequence[SourceImage], options: Options) -> list[Features]:
         """file -> image was `read`; from here on: pixels -> network -> keypoints -> results."""
         pixel_config, detection = self._configs(options)
-        network = self._network()
         try:
-            pixels, placements = processor.prepare([i.pixels for i in images], pixel_config)
-            maps = network(pixels, placements, detection.descriptors)
-            masks = [in_input(i.mask, p) for i, p in zip(images, placements, strict=True)]
-            found = network.extract(maps, placements, detection, self.checkpoint.sampling, masks)
+            levels = [
+                self._level(images, pixel_config, scale, detection) for scale in pixel_config.scales
+            ]
         except (MemoryError, RuntimeError) as error:  # RuntimeError: what engines raise
             raise EngineError(_what_failed(images, pixel_config, error)) from error
+        found = [
+            merged(of_image, detection.max_keypoints) for of_image in zip(*levels, strict=True)
+        ]
         provenance = self.provenance(**options)
         return [
             Features(
-                xy=placement.to_image(keypoints.xy),
+                xy=keypoints.xy,
                 scores=keypoints.scores,
                 descriptors=keypoints.descriptors,
-                size_hw=placement.image_hw,
+                size_hw=image.size_hw,
                 meta={
                     **provenance,
                     "source": image.name,
@@ -259,7 +262,25 @@ class Detector:
                     **({} if image.mask_name is None else {"mask": image.mask_name}),
                 },
             )
-            for image, placement, keypoints in zip(images, placements, found, strict=True)
+            for image, keypoints in zip(images, found, strict=True)
+        ]
+
+    def _level(
+        self,
+        images: Sequence[SourceImage],
+        pixel_config: ProcessorConfig,
+        scale: float,
+        detection: DetectionConfig,
+    ) -> list[Keypoints[NDArray[np.float32]]]:
+        """Keypoints of each image at one scale, in px of the image."""
+        network = self._network()
+        pixels, placements = processor.prepare([i.pixels for i in images], pixel_config, scale)
+        maps = network(pixels, placements, detection.descriptors)
+        masks = [in_input(i.mask, p) for i, p in zip(images, placements, strict=True)]
+        found = network.extract(maps, placements, detection, self.checkpoint.sampling, masks)
+        return [
+            keypoints._replace(xy=placement.to_image(keypoints.xy))
+            for keypoints, placement in zip(found, placements, strict=True)
         ]
 
     def _stream(
@@ -326,7 +347,7 @@ class Detector:
             for name, value in {**self._defaults, **options}.items()
             if name != "mask"  # of the images, not of the detection
         }
-        pixels = ProcessorConfig(max_side=wanted.pop("max_side"))  # type: ignore[arg-type]
+        pixels = ProcessorConfig(wanted.pop("max_side"), wanted.pop("scales"))  # type: ignore[arg-type]
         given = {name: value for name, value in wanted.items() if value is not None}
         return pixels, replace(self.checkpoint.detection, **given)  # type: ignore[arg-type]
 

@@ -44,3 +44,22 @@ class Keypoints(NamedTuple, Generic[Array]):
     xy: Array
     scores: Array
     descriptors: Array | None
+
+
+def merged(
+    levels: Sequence[Keypoints[NDArray[np.float32]]], most: int | None
+) -> Keypoints[NDArray[np.float32]]:
+    """Keypoints of several scales of one image in one list, best first; ties by y, then x.
+
+    Args:
+        levels: At least one, all in px of the same image.
+        most: Keep the best so many; None keeps all.
+    """
+    if len(levels) == 1:
+        return levels[0]
+    xy = np.concatenate([level.xy for level in levels])  # N 2
+    scores = np.concatenate([level.scores for level in levels])  # N
+    order = np.lexsort((xy[:, 0], xy[:, 1], -scores))[:most]
+    described = [level.descriptors for level in levels if level.descriptors is not None]
+    descriptors = np.concatenate(described)[order] if len(described) == len(levels) else None
+    return Keypoints(xy[order], scores[order], descriptors)

@@ -19,12 +19,13 @@ _RANGE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.f
 
 
 def prepare(
-    images: Sequence[NDArray[Any]], config: ProcessorConfig
+    images: Sequence[NDArray[Any]], config: ProcessorConfig, scale: float = 1.0
 ) -> tuple[NDArray[np.float32], list[Placement]]:
     """Put images of any size into one batch.
 
     Args:
         images: At least one, each `H W` or `H W 3` RGB; uint8, uint16, or float32 in 0..1.
+        scale: One of `config.scales`.
 
     Returns:
         pixels: B 1 H W float32 in 0..1, H and W the multiples of 8 that hold the largest image.
@@ -32,7 +33,10 @@ def prepare(
     """
     fields, placements = [], []
     for image in images:
-        resized = to_grey(resize(image, config.max_side))  # H' W'
+        side = config.max_side
+        if scale != 1:
+            side = max(1, round(max(fit_inside(image.shape[:2], side)) * scale))
+        resized = to_grey(resize(image, side))  # H' W'
         height, width = image.shape[:2]
         rows, columns = resized.shape
         placement = Placement(image_hw=(height, width), resized_hw=(rows, columns))

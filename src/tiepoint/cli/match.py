@@ -128,6 +128,7 @@ def match(
     device: options.Device = options.AUTO,
     precision: options.Precision = options.AUTO,
     max_side: options.MaxSide = options.MAX_SIDE,
+    scales: options.Scales = options.SCALES,
     max_keypoints: options.MaxKeypoints = None,
     threshold: options.Threshold = None,
     nms_radius: options.NmsRadius = None,
@@ -156,8 +157,8 @@ def match(
 
         return Detector(
             checkpoint, engine=engine, device=device, precision=precision, max_side=side,
-            max_keypoints=max_keypoints, threshold=threshold, nms_radius=nms_radius,
-            spread=spread,
+            scales=options.parse_scales(scales), max_keypoints=max_keypoints, threshold=threshold,
+            nms_radius=nms_radius, spread=spread,
         )  # fmt: skip
 
     _two(images, make, out, plot, config, matching_device, as_json)

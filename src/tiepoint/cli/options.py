@@ -29,6 +29,15 @@ MaxSide = Annotated[
         metavar="PX", help=f"Bring the longer side down to PX first; '{NATIVE}' keeps the size."
     ),
 ]
+Scales = Annotated[
+    str,
+    typer.Option(
+        metavar="S,S,...",
+        help="Parts of that size at which each image is looked at, such as 1,0.7,0.5,0.35: a "
+        "pyramid, for images that differ in zoom.",
+    ),
+]
+SCALES = ",".join(f"{scale:g}" for scale in ProcessorConfig.scales)
 MaxKeypoints = Annotated[
     int | None, typer.Option(metavar="N", help="Keep the best N; else the checkpoint's limit.")
 ]
@@ -47,6 +56,20 @@ Spread = Annotated[
     bool,
     typer.Option("--spread", help="Spread --max-keypoints evenly over the image, not the best."),
 ]
+
+
+def parse_scales(text: str) -> tuple[float, ...]:
+    """The numbers between the commas.
+
+    Raises:
+        typer.BadParameter: Not numbers.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is not a list of numbers such as 1,0.5", param_hint="--scales"
+        ) from error
 
 
 def parse_max_side(text: str) -> int | None:

@@ -83,6 +83,7 @@ def register(
     device: options.Device = options.AUTO,
     precision: options.Precision = options.AUTO,
     max_side: options.MaxSide = options.MAX_SIDE,
+    scales: options.Scales = options.SCALES,
 ) -> None:
     """Bring image A into line with image B, and say how well; or say why they do not line up.
 
@@ -103,8 +104,9 @@ def register(
     from tiepoint.image import read
 
     detector = Detector(
-        checkpoint, engine=engine, device=device, precision=precision, max_side=side, threshold=0.0
-    )
+        checkpoint, engine=engine, device=device, precision=precision, max_side=side,
+        scales=options.parse_scales(scales), threshold=0.0,
+    )  # fmt: skip
     try:
         pixels_a, pixels_b = read(a).pixels, read(b).pixels
     except ImageError as error:

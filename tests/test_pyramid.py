@@ -1,0 +1,98 @@
+"""Several scales of an image: one list of keypoints, each where it belongs."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+import tiepoint
+from tiepoint.cli import app
+from tiepoint.config import ProcessorConfig
+from tiepoint.errors import ConfigError
+from tiepoint.maps import Keypoints, merged
+from tiepoint.processor import prepare
+
+
+@pytest.fixture(scope="module")
+def photograph() -> NDArray[np.uint8]:
+    from skimage import data
+
+    return np.ascontiguousarray(cv2.cvtColor(data.coffee(), cv2.COLOR_RGB2GRAY)[:240, :320])
+
+
+@pytest.fixture(scope="module")
+def detector() -> tiepoint.Detector:
+    return tiepoint.Detector(threshold=0.0, max_keypoints=200)
+
+
+def level(*points: tuple[float, float, float]) -> Keypoints[NDArray[np.float32]]:
+    x, y, score = np.array(points, np.float32).T
+    return Keypoints(np.stack([x, y], axis=1), score, np.stack([score, score], axis=1))
+
+
+def test_scales_come_in_one_list_best_first_with_ties_by_y_then_x() -> None:
+    first, second = level((5, 5, 0.9), (9, 2, 0.4)), level((3, 2, 0.4), (1, 1, 0.95), (0, 0, 0.1))
+    found = merged([first, second], 4)
+    assert found.xy.tolist() == [[1, 1], [5, 5], [3, 2], [9, 2]]
+    assert found.descriptors is not None
+    np.testing.assert_array_equal(found.descriptors[:, 0], found.scores)
+    assert merged([first], None) is first
+    bare = [one._replace(descriptors=None) for one in (first, second)]
+    assert merged(bare, None).descriptors is None
+
+
+@pytest.mark.parametrize("max_side", [None, 160, 999])
+def test_a_scale_is_a_part_of_the_size_that_max_side_leaves(max_side: int | None) -> None:
+    image = np.zeros((240, 320), np.uint8)
+    config = ProcessorConfig(max_side, (1, 0.5))
+    _, (whole,) = prepare([image], config, 1)
+    _, (half,) = prepare([image], config, 0.5)
+    assert half.resized_hw == tuple(side // 2 for side in whole.resized_hw)
+    assert half.image_hw == (240, 320)
+
+
+def test_a_pyramid_is_its_levels_together(
+    detector: tiepoint.Detector, photograph: NDArray[np.uint8]
+) -> None:
+    every = 5000  # more than there are
+    whole, half = (detector(photograph, scales=(s,), max_keypoints=every) for s in (1, 0.5))
+    both = detector(photograph, scales=(1, 0.5), max_keypoints=every)
+    assert len(both) == len(whole) + len(half)
+    places = {*map(tuple, whole.xy.tolist()), *map(tuple, half.xy.tolist())}
+    assert {*map(tuple, both.xy.tolist())} == places
+    assert (np.diff(both.scores) <= 0).all()
+    assert both.meta["settings"]["scales"] == (1, 0.5)
+    assert len(detector(photograph, scales=(1, 0.5))) == 200
+
+
+def test_an_image_and_its_half_match_better_with_a_pyramid(
+    detector: tiepoint.Detector, photograph: NDArray[np.uint8]
+) -> None:
+    small = cv2.resize(photograph, None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA)
+    b = detector(small, max_keypoints=100)
+    right = []
+    for scales in ((1.0,), (1.0, 0.7, 0.4)):
+        a = detector(photograph, scales=scales, max_keypoints=400)
+        i, j = tiepoint.match(a, b).pairs.T
+        there = (a.xy[i] + 0.5) * 0.4 - 0.5
+        right.append(int((np.hypot(*(there - b.xy[j]).T) < 2).sum()))
+    assert right[1] > 1.5 * right[0]
+
+
+@pytest.mark.parametrize("scales", [(), (0,), (1.5,), (1, 1), (-0.5,), (float("nan"),)])
+def test_nonsense_scales_are_refused(scales: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="scales"):
+        tiepoint.Detector(scales=scales)
+
+
+def test_the_command_line_takes_scales(photograph: NDArray[np.uint8], tmp_path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), photograph)
+    out = tmp_path / "a.npz"
+    command = ["detect", str(tmp_path / "a.png"), "-o", str(out), "--scales"]
+    result = CliRunner().invoke(app, [*command, "1,0.5"])
+    assert result.exit_code == 0, result.output
+    assert tiepoint.load(out).meta["settings"]["scales"] == [1, 0.5]
+    assert CliRunner().invoke(app, [*command, "1;2"]).exit_code == 2
