@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tiepoint.errors import CheckpointError, ConfigError
+from tiepoint.errors import CheckpointError, ConfigError, FormatError
 from tiepoint.evaluation import methods
-from tiepoint.evaluation.methods import POOL, checkpoint_methods, method
+from tiepoint.evaluation.methods import POOL, checkpoint_methods, method, stored_method
 from tiepoint.features import Features
 from tiepoint.matching import match
 
@@ -149,3 +150,25 @@ def test_a_checkpoint_row_records_its_weights() -> None:
     assert own.name != "default"
     assert len(own.settings["sha256"]) == 64
     assert own.settings["settings"]["threshold"] == 0
+
+
+def test_features_from_a_file_are_a_method_in_px_of_the_smaller_image(tmp_path: Path) -> None:
+    from tiepoint.formats import H5Writer
+
+    xy = np.array([[10, 20], [399.5, 299.5]], np.float32)
+    described = np.eye(2, 8, dtype=np.float32)
+    found = Features(xy, np.array([0.2, 0.9], np.float32), described, (600, 800), {})
+    with H5Writer(tmp_path / "f.h5") as writer:
+        writer.add("set/1.png", found)
+    mine = stored_method(f"mine={tmp_path / 'f.h5'}")
+    small = np.zeros((300, 400), np.uint8)
+    features = mine.features(small, "set/1.png", 1000)
+    assert mine.name == "mine"
+    assert features.size_hw == (300, 400)
+    np.testing.assert_allclose(features.xy, [[199.5, 149.5], [4.75, 9.75]])  # best first
+    with pytest.raises(FormatError, match="no features of 'set/2.png'"):
+        mine.features(small, "set/2.png", 1000)
+    with pytest.raises(FormatError, match="a drawn image"):
+        mine.features(small, "", 1000)
+    with pytest.raises(ConfigError, match="expected NAME=FILE.h5"):
+        stored_method("f.h5")

@@ -51,6 +51,15 @@ MethodNames = Annotated[
         "OpenCV's quarter-pixel offset).",
     ),
 ]
+Stored = Annotated[
+    list[str],
+    typer.Option(
+        "--features",
+        metavar="NAME=FILE.h5",
+        help="Features of the same images from a file, tiepoint's or hloc's, as a further method; "
+        "repeat it for more.",
+    ),
+]
 K = Annotated[int, typer.Option("--k", help="Points matched per image.", min=1)]
 LongSide = Annotated[
     int, typer.Option("--long-side", help="px; larger images are brought down to it.", min=1)
@@ -72,6 +81,7 @@ def homography(
     ],
     checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
     methods: MethodNames = METHOD_NAMES,
+    features: Stored = [],  # noqa: B006 - typer copies it
     k: K = DEFAULTS.k,
     long_side: LongSide = DEFAULTS.long_side,
     seeds: Seeds = DEFAULTS.seeds,
@@ -84,7 +94,7 @@ def homography(
     from tiepoint.evaluation.pairs import read_folders
 
     settings = Settings(k=k, long_side=long_side, seeds=seeds)
-    chosen = _methods(methods, checkpoint)
+    chosen = _methods(methods, checkpoint, features)
     pairs, failures = read_folders(folders)
     about = {"kind": "homography", "folders": [str(folder) for folder in folders]}
     _evaluate(pairs[:limit], failures, chosen, settings, workers, details, json, about)
@@ -135,6 +145,7 @@ def pose(
     ],
     checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
     methods: MethodNames = METHOD_NAMES,
+    features: Stored = [],  # noqa: B006 - typer copies it
     k: K = POSE_DEFAULTS.k,
     long_side: LongSide = POSE_DEFAULTS.long_side,
     seeds: Seeds = POSE_DEFAULTS.seeds,
@@ -146,7 +157,7 @@ def pose(
     from tiepoint.evaluation import poses
 
     settings = PoseSettings(k=k, long_side=long_side, seeds=seeds)
-    chosen = _methods(methods, checkpoint)
+    chosen = _methods(methods, checkpoint, features)
     pairs, failures = poses.read_pose_folders(folders)
     evaluation = _run(
         len(pairs[:limit]),
@@ -160,13 +171,45 @@ def pose(
     _finish(tables, evaluation.failures, json, text)
 
 
-def _methods(names: str, checkpoints: Sequence[str]) -> list[Method]:
-    from tiepoint.evaluation.methods import checkpoint_methods, method
+@app.command()
+def speed(
+    photos: Annotated[Path, typer.Option(help="Folder with photographs, searched below too.")],
+    checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
+    methods: MethodNames = METHOD_NAMES,
+    k: K = DEFAULTS.k,
+    long_side: LongSide = DEFAULTS.long_side,
+    limit: Annotated[int, typer.Option(help="Photographs.", min=1)] = 10,
+    repeats: Annotated[int, typer.Option(help="Rounds over the photographs.", min=1)] = 3,
+    json: Json = None,
+) -> None:
+    """Time the methods on the same photographs, taking turns; for an idle machine."""
+    from tiepoint.evaluation import speed as timing
+    from tiepoint.evaluation.generated import list_photos
+
+    chosen = _methods(methods, checkpoint)
+    try:
+        files = list_photos(photos, "all")
+    except FormatError as error:
+        _stop(str(error), exit_codes.NOTHING_READABLE)
+    images, failures = timing.load_images(files[:limit], long_side)
+    if not images:
+        _finish([], failures, None, None)
+    rows = _run(
+        repeats * len(images),
+        lambda on_image: timing.measure_speed(images, chosen, k, repeats, on_image=on_image),
+    )
+    settings = {"k": k, "long_side": long_side, "repeats": repeats}
+    text = timing.speed_json(rows, chosen, failures, settings, kind="speed") if json else None
+    _finish([timing.speed_table(rows, k, long_side)], failures, json, text)
+
+
+def _methods(names: str, checkpoints: Sequence[str], stored: Sequence[str] = ()) -> list[Method]:
+    from tiepoint.evaluation.methods import checkpoint_methods, method, stored_method
 
     chosen: list[Method] = []
     for name in filter(None, map(str.strip, names.split(","))):
         chosen += checkpoint_methods(checkpoints) if name == "tiepoint" else [method(name)]
-    return chosen
+    return [*chosen, *map(stored_method, stored)]
 
 
 def _evaluate(

@@ -9,7 +9,7 @@ s^n times its place in that level, off by up to 1.4 px.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.detector import Detector
-from tiepoint.errors import ConfigError
+from tiepoint.errors import ConfigError, FormatError
 from tiepoint.evaluation.pairs import Grey
 from tiepoint.features import Features
+from tiepoint.geometry import resize_xy
 
 POOL = 4
 """Repeatability takes the k best inside the common view: so many times k points are detected."""
@@ -38,11 +39,38 @@ class Method:
         detect: (grey image `H W` uint8, k) -> Features with descriptors of unit length, best
             first: the first k are those that are matched, up to `POOL` times as many follow.
         settings: What else decides the result; goes into the report.
+        stored: Features by the name of their image, in place of `detect`.
     """
 
     name: str
     detect: Callable[[Grey, int], Features]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    stored: Mapping[str, Features] | None = None
+
+    def features(self, image: Grey, name: str, k: int) -> Features:
+        """Features of an image at evaluation size.
+
+        Args:
+            image: `H W` uint8.
+            name: By which a file of features knows it.
+            k: As for `detect`.
+
+        Raises:
+            FormatError: The file does not have this image, or not its descriptors.
+        """
+        if self.stored is None:
+            return self.detect(image, k)
+        if name not in self.stored:
+            raise FormatError(
+                f"method {self.name!r} has no features of {name or 'a drawn image'!r}; expected a "
+                "file made from the same folder"
+            )
+        found = self.stored[name]
+        if found.descriptors is None:
+            raise FormatError(f"method {self.name!r}: the features of {name!r} lack descriptors")
+        size_hw = image.shape[0], image.shape[1]
+        best = found.take(_best_first(found.xy, found.scores))
+        return replace(best, xy=resize_xy(best.xy, found.size_hw, size_hw), size_hw=size_hw)
 
 
 def method(name: str) -> Method:
@@ -73,6 +101,25 @@ def checkpoint_methods(checkpoints: Sequence[str]) -> list[Method]:
         settings = detector.provenance()
         methods.append(Method(name, partial(_tiepoint, detector), settings))
     return methods
+
+
+def stored_method(text: str) -> Method:
+    """Features from a file as a method: `NAME=FILE.h5`, in hloc's layout or tiepoint's.
+
+    Raises:
+        ConfigError: Not of this form.
+        FormatError: The file cannot be read.
+        MissingExtraError: The extra `hdf5` is not installed.
+    """
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise ConfigError(f"--features is {text!r}, expected NAME=FILE.h5")
+    from tiepoint.formats import read_h5
+
+    def nothing(image: Grey, k: int) -> Features:
+        raise AssertionError("stored features are looked up")
+
+    return Method(name, nothing, {"file": path}, read_h5(path))
 
 
 def _tiepoint(detector: Detector, image: Grey, k: int) -> Features:
@@ -154,7 +201,7 @@ def _points(keypoints: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.f
     return xy, np.array([keypoint.response for keypoint in keypoints], np.float64)  # N 2, N
 
 
-def _best_first(xy: NDArray[np.float64], response: NDArray[np.float64]) -> NDArray[np.int64]:
+def _best_first(xy: NDArray[Any], response: NDArray[Any]) -> NDArray[np.int64]:
     return np.lexsort((xy[:, 0], xy[:, 1], -response))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,11 +28,13 @@ class LoadedPair:
     Attributes:
         image_a, image_b: `H W` uint8, grey.
         homography: 3x3 float64, x_B ~ H x_A in px of these two images.
+        names: Of the two images in a file of features; empty where the pair was drawn.
     """
 
     image_a: Grey
     image_b: Grey
     homography: NDArray[np.float64]
+    names: tuple[str, str] = ("", "")
 
 
 class Pair(Protocol):
@@ -68,18 +70,24 @@ class Failure:
 
 @dataclass(frozen=True, eq=False)
 class PairFiles:
-    """Two image files and x_B ~ H x_A in px of these files."""
+    """Two image files and x_B ~ H x_A in px of these files.
+
+    Attributes:
+        names: Of the images, relative to the set's folder, with `/`.
+    """
 
     group: str
     name: str
     path_a: Path
     path_b: Path
     homography: NDArray[np.float64]
+    names: tuple[str, str] = ("", "")
 
     def load(self, long_side: int) -> LoadedPair:
         """See `Pair.load`."""
         pixels_a, pixels_b = image.read(self.path_a).pixels, image.read(self.path_b).pixels
-        return at_evaluation_size(pixels_a, pixels_b, self.homography, long_side)
+        loaded = at_evaluation_size(pixels_a, pixels_b, self.homography, long_side)
+        return replace(loaded, names=self.names)
 
 
 def at_evaluation_size(
@@ -169,7 +177,8 @@ def _listed(folder: Path, group: str) -> Iterator[PairFiles | Failure]:
         except FormatError as error:
             yield Failure(group, name, str(error))
             continue
-        yield PairFiles(group, name, folder / fields[0], folder / fields[1], homography)
+        paths = folder / fields[0], folder / fields[1]
+        yield PairFiles(group, name, *paths, homography, (fields[0], fields[1]))
 
 
 def _hpatches(folder: Path, group: str) -> Iterator[PairFiles | Failure]:
@@ -184,7 +193,8 @@ def _hpatches(folder: Path, group: str) -> Iterator[PairFiles | Failure]:
                 yield Failure(subgroup, name, f"{path}: {error}")
                 continue
             images = sequence / "1.ppm", sequence / f"{other}.ppm"
-            yield PairFiles(subgroup, name, *images, homography)
+            names = f"{sequence.name}/1.ppm", f"{sequence.name}/{other}.ppm"
+            yield PairFiles(subgroup, name, *images, homography, names)
 
 
 def _matrix(fields: Sequence[str], where: str) -> NDArray[np.float64]:

@@ -39,17 +39,23 @@ class LoadedPose:
         image_a, image_b: `H W` uint8, grey.
         cameras: K_A and K_B, 3x3, of these images.
         pose: X_B = R X_A + t, t of unit length.
+        names: Of the two images in a file of features.
     """
 
     image_a: Grey
     image_b: Grey
     cameras: tuple[Matrix, Matrix]
     pose: epipolar.Pose
+    names: tuple[str, str]
 
 
 @dataclass(frozen=True, eq=False)
 class PosePair:
-    """Two image files, their cameras in px of these files, and the pose between them."""
+    """Two image files, their cameras in px of these files, and the pose between them.
+
+    Attributes:
+        names: Of the images, relative to the set's folder, with `/`.
+    """
 
     group: str
     name: str
@@ -57,6 +63,7 @@ class PosePair:
     path_b: Path
     cameras: tuple[Matrix, Matrix]
     pose: epipolar.Pose
+    names: tuple[str, str]
 
     def load(self, long_side: int) -> LoadedPose:
         """Read both images, each brought down to `long_side` px, the cameras carried along.
@@ -70,7 +77,7 @@ class PosePair:
             resize_matrix(size_hw_of(full), size_hw_of(less)) @ camera
             for full, less, camera in zip(pixels, small, self.cameras, strict=True)
         )
-        return LoadedPose(small[0], small[1], (a, b), self.pose)
+        return LoadedPose(small[0], small[1], (a, b), self.pose, self.names)
 
 
 @dataclass(frozen=True)
@@ -208,8 +215,9 @@ def _pair(folder: Path, group: str, fields: Sequence[str]) -> PosePair:
     pose = epipolar.Pose(rotation, moved / np.linalg.norm(moved))
     name = " ".join(fields[:2])
     return PosePair(
-        group, name, folder / fields[0], folder / fields[1], (cameras[0], cameras[1]), pose
-    )
+        group, name, folder / fields[0], folder / fields[1], (cameras[0], cameras[1]), pose,
+        (fields[0], fields[1]),
+    )  # fmt: skip
 
 
 def evaluate_poses(
@@ -236,15 +244,16 @@ def evaluate_poses(
 def _records(
     pair: PosePair, methods: Sequence[Method], settings: PoseSettings
 ) -> list[PoseRecord] | Failure:
+    records = []
     try:
         loaded = pair.load(settings.long_side)
+        for method in methods:
+            a = method.features(loaded.image_a, loaded.names[0], settings.k)
+            b = method.features(loaded.image_b, loaded.names[1], settings.k)
+            measured = measure_pose(a.top(settings.k), b.top(settings.k), loaded, settings)
+            records.append(PoseRecord(pair.group, pair.name, method.name, measured))
     except TiepointError as error:
         return Failure(pair.group, pair.name, str(error))
-    records = []
-    for method in methods:
-        a, b = (method.detect(i, settings.k) for i in (loaded.image_a, loaded.image_b))
-        measured = measure_pose(a.top(settings.k), b.top(settings.k), loaded, settings)
-        records.append(PoseRecord(pair.group, pair.name, method.name, measured))
     return records
 
 

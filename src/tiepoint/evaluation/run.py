@@ -142,8 +142,8 @@ def _pair(pair: Pair, methods: Sequence[Method], settings: Settings) -> list[Rec
         loaded = pair.load(settings.long_side)
         records = []
         for method in methods:
-            a = method.detect(loaded.image_a, settings.k)
-            b = method.detect(loaded.image_b, settings.k)
+            a = method.features(loaded.image_a, loaded.names[0], settings.k)
+            b = method.features(loaded.image_b, loaded.names[1], settings.k)
             measured = measure(a, b, loaded, settings)
             records.append(Record(pair.group, pair.name, method.name, measured))
     except TiepointError as error:
