@@ -68,7 +68,7 @@ def row(
         counts.append(int((np.hypot(*(there - other.xy[j]).T) < RIGHT_PX).sum()))
         if rotation == "auto":
             away = abs((matches.meta["turned_deg"] - degrees + 180) % 360 - 180)
-    return counts[0], counts[1], away > 45
+    return counts[0], counts[1], away > 22.5
 
 
 if __name__ == "__main__":

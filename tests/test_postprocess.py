@@ -141,26 +141,31 @@ def test_spread_points_lie_farther_apart_and_reach_where_the_best_do_not() -> No
     assert apart[~np.eye(30, dtype=bool)].min() > 2 * ALL.nms_radius
 
 
-def test_the_radius_is_the_widest_that_leaves_enough() -> None:
-    heatmap = np.random.default_rng(6).random((48, 64), dtype=np.float32)
-    config = dataclasses.replace(ALL, max_keypoints=12, spread=True)
-    counts = [int(twins.suppress(heatmap, radius).sum()) for radius in range(24)]
-    widest = max(radius for radius, count in enumerate(counts) if count >= 12)
-    found = postprocess.widest_radius(
-        lambda radius: int(postprocess.suppress(heatmap, radius).sum()), heatmap.shape, config
-    )
-    assert found == widest > ALL.nms_radius
+def test_the_radius_leaves_enough_points_and_the_next_one_does_not() -> None:
+    for seed in range(4):
+        heatmap = np.random.default_rng(seed).random((48, 64), dtype=np.float32)
+        config = dataclasses.replace(ALL, max_keypoints=12, spread=True)
+        found = postprocess.widest_radius(
+            lambda radius, h=heatmap: int(postprocess.suppress(h, radius).sum()), (48, 64), config
+        )
+        assert found > ALL.nms_radius
+        assert twins.suppress(heatmap, found).sum() >= 12
+        assert twins.suppress(heatmap, found + 1).sum() < 12
 
 
-def test_spreading_changes_nothing_where_there_are_too_few_points_or_no_limit() -> None:
+def test_spreading_changes_nothing_where_there_are_too_few_points() -> None:
     heatmap = empty_map()
     for x, y in [(5, 5), (11, 5), (25, 15)]:
         heatmap[y, x] = 0.5
-    for most in (10, None):
-        config = dataclasses.replace(ALL, max_keypoints=most, spread=True)
-        plain = dataclasses.replace(config, spread=False)
-        even, best = (postprocess.select(heatmap, c)[0] for c in (config, plain))
-        np.testing.assert_array_equal(even, best)
+    config = dataclasses.replace(ALL, max_keypoints=10, spread=True)
+    plain = dataclasses.replace(config, spread=False)
+    even, best = (postprocess.select(heatmap, c)[0] for c in (config, plain))
+    np.testing.assert_array_equal(even, best)
+
+
+def test_spreading_without_a_number_of_points_is_refused() -> None:
+    with pytest.raises(ConfigError, match="spread needs max_keypoints"):
+        DetectionConfig(spread=True)
 
 
 @settings(max_examples=150, deadline=None)

@@ -82,7 +82,9 @@ def test_an_image_and_its_half_match_better_with_a_pyramid(
     assert right[1] > 1.5 * right[0]
 
 
-@pytest.mark.parametrize("scales", [(), (0,), (1.5,), (1, 1), (-0.5,), (float("nan"),)])
+@pytest.mark.parametrize(
+    "scales", [(), (0,), (1.5,), (1, 1), (-0.5,), (float("nan"),), 0.5, None, ([1],), "1", (True,)]
+)
 def test_nonsense_scales_are_refused(scales: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="scales"):
         tiepoint.Detector(scales=scales)
@@ -96,3 +98,8 @@ def test_the_command_line_takes_scales(photograph: NDArray[np.uint8], tmp_path) 
     assert result.exit_code == 0, result.output
     assert tiepoint.load(out).meta["settings"]["scales"] == [1, 0.5]
     assert CliRunner().invoke(app, [*command, "1;2"]).exit_code == 2
+
+
+def test_spreading_over_several_scales_is_refused(detector: tiepoint.Detector) -> None:
+    with pytest.raises(ConfigError, match="spread goes with one scale"):
+        detector(np.zeros((40, 40), np.uint8), scales=(1, 0.5), spread=True)

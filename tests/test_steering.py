@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -105,6 +106,28 @@ def test_upright_pairs_lose_nothing(tmp_path: Path) -> None:
     found, as_they_are = match(a, b), match(a, b, rotation="none")
     assert np.array_equal(found.pairs, as_they_are.pairs)
     assert np.array_equal(found.scores, as_they_are.scores)
+
+
+def test_without_keypoints_nothing_is_turned(tmp_path: Path) -> None:
+    a, b = views(0)
+    empty = features(a[:0], tmp_path, "abc")
+    assert match(empty, features(b, tmp_path, "abc")).meta["turned_deg"] == 0
+
+
+def test_the_order_of_keypoints_does_not_decide_the_turn(tmp_path: Path) -> None:
+    save_steering(tmp_path, eighth(), "abc")
+    a, b = (features(d, tmp_path, "abc") for d in views(3))
+    backwards = match(a.take(np.arange(len(a))[::-1]), b)
+    assert backwards.meta["turned_deg"] == match(a, b).meta["turned_deg"] == 135
+
+
+def test_a_matrix_that_comes_later_or_anew_is_used(tmp_path: Path) -> None:
+    a, b = (features(d, tmp_path, "abc") for d in views(2))
+    assert match(a, b).meta["turned_deg"] == 0
+    save_steering(tmp_path, eighth(), "abc")
+    assert match(a, b).meta["turned_deg"] == 90
+    os.utime(save_steering(tmp_path, np.eye(D, dtype=np.float32), "abc"), ns=(1, 1))
+    assert match(a, b).meta["turned_deg"] == 0
 
 
 def test_an_unknown_rotation_is_refused() -> None:

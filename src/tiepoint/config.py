@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, get_args
 
 from tiepoint.errors import ConfigError
@@ -119,13 +121,19 @@ class ProcessorConfig:
     scales: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scales", tuple(self.scales))
-        if not self.scales or len(set(self.scales)) < len(self.scales):
-            raise ConfigError(f"scales is {self.scales}, expected at least one and none twice")
-        for scale in self.scales:
-            _require_within("scales", scale, 0, 1, "parts of the image's size")
-            if scale is None or scale == 0:
-                raise ConfigError(f"scales holds {scale!r}, expected parts above 0, up to 1")
+        scales: object = self.scales
+        if isinstance(scales, str) or not isinstance(scales, Iterable):
+            raise ConfigError(f"scales is {scales!r}, expected a list of numbers such as (1, 0.5)")
+        found: tuple[object, ...] = tuple(scales)
+        for scale in found:
+            number = isinstance(scale, Real) and not isinstance(scale, bool)
+            if not number or not 0 < scale <= 1:  # type: ignore[operator]
+                raise ConfigError(
+                    f"scales holds {scale!r}, expected parts of the size above 0, up to 1"
+                )
+        if not found or len(set(found)) < len(found):
+            raise ConfigError(f"scales is {found}, expected at least one and none twice")
+        object.__setattr__(self, "scales", tuple(float(scale) for scale in self.scales))
         if self.max_side is not None:
             _require_whole("max_side", self.max_side, minimum=1, unit="px, or None for native size")
 
@@ -161,6 +169,8 @@ class DetectionConfig:
         if self.max_keypoints is not None:
             unit = "keypoints, or None for all"
             _require_whole("max_keypoints", self.max_keypoints, minimum=1, unit=unit)
+        if self.spread and self.max_keypoints is None:
+            raise ConfigError("spread needs max_keypoints: how many points to spread")
         _require_whole("nms_radius", self.nms_radius, minimum=0, unit="px")
         _require_whole("border", self.border, minimum=0, unit="px")
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeGuard, TypeVar, Unpack, overload
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from tiepoint.errors import ConfigError, EngineError, ImageError, TiepointError
 from tiepoint.features import Features
 from tiepoint.image import SourceImage
 from tiepoint.maps import Keypoints, merged
-from tiepoint.masks import Masks, in_input, mask_of, read_masked
+from tiepoint.masks import MaskSource, check_masks, in_input, mask_of, read_masked
 from tiepoint.read_ahead import read_ahead
 from tiepoint.weights import Checkpoint, load_checkpoint
 
@@ -29,10 +29,9 @@ Source = TypeVar("Source")
 class Options(TypedDict, total=False):
     """Detection options that a call may set; one left out stays as the detector has it.
 
-    `threshold` and `nms_radius` of None mean the checkpoint's own; `max_keypoints` of None means
-    the checkpoint's own too; `max_side` of None means native size. `mask` says where keypoints may
-    lie (0 or black: not there): an array or file for all images, a list of one for each, or a
-    function of the source; see `masks.read_masked`.
+    `threshold`, `nms_radius` and `max_keypoints` of None mean the checkpoint's own, `max_side` of
+    None native size. `mask` says where keypoints may lie (0 or black: not there): an array or file
+    for all images, a list of one for each, or a function of the source; see `masks.read_masked`.
     """
 
     max_side: int | None
@@ -42,7 +41,7 @@ class Options(TypedDict, total=False):
     nms_radius: int | None
     descriptors: bool
     spread: bool
-    mask: Masks
+    mask: MaskSource
 
 
 class Detector:
@@ -56,13 +55,13 @@ class Detector:
             Coordinates and scores are float32 whatever the precision.
         max_side: The longer side is brought down to this many px before detection; None keeps
             the native size. Images are never enlarged.
-        scales: Parts of that size, 0..1, at which the network sees each image: several make a
-            pyramid, whose keypoints come in one list, for images that differ in zoom.
+        scales: Parts of that size at which the network sees each image; several make a pyramid,
+            for images that differ in zoom.
         max_keypoints: Keep the best so many; None takes the checkpoint's own limit.
         threshold: A keypoint's probability must exceed this, 0..1; None takes the checkpoint's.
         nms_radius: px of the network's input; None takes the checkpoint's.
         descriptors: False skips them.
-        spread: Spread `max_keypoints` evenly over the image in place of taking the best.
+        spread: Spread `max_keypoints` evenly over the image; with one scale only.
 
     Raises:
         CheckpointError: No such checkpoint, or a damaged one.
@@ -150,8 +149,9 @@ class Detector:
             ConfigError: A setting out of range or unknown.
         """
         _check_choice(on_error, ("raise", "skip"))
-        if not _is_batch(source):
-            mask = mask_of(options.get("mask"), source, 0, 1)
+        if not isinstance(source, list | tuple):
+            check_masks(options.get("mask"), 1)
+            mask = mask_of(options.get("mask"), source, 0)
             return self._detect([read_masked(source, mask, channel_order)], options)[0]
         results: list[Features | None] = []
         found = self.stream(source, on_error="return", channel_order=channel_order, **options)
@@ -218,6 +218,7 @@ class Detector:
             kind = type(sources).__name__
             raise ConfigError(f"stream takes a list or iterator of images, got one {kind}; wrap it")
         self._configs(options)  # refuses nonsense now, not at the first image
+        check_masks(options.get("mask"), len(sources) if isinstance(sources, Sized) else None)
         return self._stream(sources, channel_order, on_error, options)
 
     def provenance(self, **options: Unpack[Options]) -> dict[str, Any]:
@@ -288,12 +289,11 @@ class Detector:
     ) -> Iterator[tuple[Any, Any]]:
         group: list[tuple[Any, SourceImage | TiepointError]] = []
         batch_size = self._network().batch_size
-        count = len(sources) if isinstance(sources, Sized) else None
 
         def read_one(item: tuple[int, Any]) -> SourceImage | TiepointError:
             index, source = item
             try:
-                mask = mask_of(options.get("mask"), source, index, count)
+                mask = mask_of(options.get("mask"), source, index)
                 return read_masked(source, mask, channel_order)
             except ImageError as error:
                 return error
@@ -349,6 +349,8 @@ class Detector:
         }
         pixels = ProcessorConfig(wanted.pop("max_side"), wanted.pop("scales"))  # type: ignore[arg-type]
         given = {name: value for name, value in wanted.items() if value is not None}
+        if given.get("spread") and len(pixels.scales) > 1:
+            raise ConfigError(f"spread goes with one scale, got scales {pixels.scales}")
         return pixels, replace(self.checkpoint.detection, **given)  # type: ignore[arg-type]
 
     def _network(self) -> runtime.Runtime:
@@ -393,7 +395,3 @@ def _what_failed(images: Sequence[SourceImage], config: ProcessorConfig, error: 
         f"{names}: the engine failed at max_side={config.max_side} ({reason[0]}); "
         "if memory ran out, lower max_side"
     )
-
-
-def _is_batch(source: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
-    return isinstance(source, list | tuple)

@@ -49,7 +49,8 @@ class SourceImage:
         exif_orientation: 1 to 8, as recorded in the file; 1 when none is. The pixels are
             upright already.
         mask: H W bool of the upright image, True where keypoints may lie; None = everywhere.
-        mask_name: The mask's path as given, or "array"; None without one.
+        mask_name: The mask's path as given, or "array" for whatever was in memory; None without
+            one.
     """
 
     pixels: Pixels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,7 +17,7 @@ from tiepoint.image import SourceImage, read
 
 Mask = NDArray[np.bool_]
 
-Masks = Any
+MaskSource = Any
 """A mask for all images, a list of one for each, or a function of the source; see `mask_of`."""
 
 
@@ -65,7 +64,7 @@ def read_masked(source: Any, mask: Any, channel_order: str) -> SourceImage:
         raise ImageError(f"{image.name}: its mask cannot be read ({error})") from error
     allowed = pixels != 0
     if allowed.ndim == 3:
-        allowed = allowed.any(axis=2)
+        allowed = allowed[:, :, :3].any(axis=2)  # an alpha channel says nothing
     if allowed.shape != image.size_hw:
         raise ImageError(
             f"{image.name}: its mask {name} has shape {allowed.shape}, expected (height, width) "
@@ -74,26 +73,31 @@ def read_masked(source: Any, mask: Any, channel_order: str) -> SourceImage:
     return replace(image, mask=np.ascontiguousarray(allowed), mask_name=name)
 
 
-def mask_of(masks: Masks, source: Any, index: int, count: int | None) -> Any:
+def check_masks(masks: MaskSource, count: int | None) -> None:
+    """Raise unless a list of masks has one for each image.
+
+    Args:
+        count: How many images there are, or None if that is not known.
+
+    Raises:
+        ConfigError: A list of another length.
+    """
+    if isinstance(masks, list | tuple) and count != len(masks):
+        images = "a stream of unknown length" if count is None else f"{count} images"
+        raise ConfigError(f"mask holds {len(masks)} masks for {images}, expected one for each")
+
+
+def mask_of(masks: MaskSource, source: Any, index: int) -> Any:
     """The mask of one of several images.
 
     Args:
         masks: None; a list or tuple with one (or None) for each image; a function that takes the
             source and gives one (or None); anything else is the mask of every image.
         index: The image's number.
-        count: How many images there are, or None if that is not known.
-
-    Raises:
-        ConfigError: A list of another length.
     """
     if isinstance(masks, list | tuple):
-        if count != len(masks):
-            images = "a stream of unknown length" if count is None else f"{count} images"
-            raise ConfigError(f"mask holds {len(masks)} masks for {images}, expected one for each")
         return masks[index]
-    if isinstance(masks, Callable):  # type: ignore[arg-type]
-        return masks(source)
-    return masks
+    return masks(source) if callable(masks) else masks
 
 
 def in_input(mask: Mask | None, placement: Placement) -> Mask | None:

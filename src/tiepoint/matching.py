@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +15,7 @@ from tiepoint.errors import ConfigError, MissingExtraError
 from tiepoint.extras import is_installed
 from tiepoint.features import Features, Matches
 from tiepoint.neighbours import Nearest
-from tiepoint.steering import TURNS, best_turn, load_steering, turned
+from tiepoint.steering import PROBED, TURNS, best_turn, load_steering, turned
 
 SAME_WEIGHTS = ("sha256", "rules")
 """Entries of `meta` that must agree: descriptors of other weights live in another space."""
@@ -51,24 +52,24 @@ def match(
             choose each other among all.
         temperature: Of the soft-max; "dual-softmax" only.
         min_probability: Least score, 0..1; "dual-softmax" only.
-        rotation: "auto" tries eight turns of A with the best keypoints, through the steering matrix
-            that lies beside the checkpoint, and matches with the one that fits; without such a
-            matrix, and with "none", the images are matched as they stand.
+        rotation: "auto" tries eight turns of A, through the steering matrix beside the checkpoint
+            that `meta` names, and matches with the one that fits; without a matrix, and with
+            "none", the images are matched as they stand.
         device: "cpu", or "cuda", "cuda:N" with torch (extra `torch`).
 
     Returns:
-        Matches, best score first; ties by the index in A. Empty when either image has no
-        keypoints. `meta["turned_deg"]` says how A was turned, counterclockwise.
+        Matches, best score first; ties by the index in A. Empty when either image has no keypoints.
+        `meta["turned_deg"]` says how A was turned, counterclockwise.
 
     Raises:
         ConfigError: Features without descriptors, of different lengths D, of different weights
             or rules, or with descriptors that are not finite; or a setting out of range.
+        CheckpointError: The steering matrix beside the checkpoint is damaged.
         EngineError: torch does not find the device.
         MissingExtraError: A GPU was asked for, and torch is not installed.
 
     Source:
-        Ratio test: Lowe, IJCV 2004, section 7.1. Dual soft-max: LoFTR, CVPR 2021, section 3.3.
-        Turns: see `steering`.
+        Ratio test: Lowe, IJCV 2004, 7.1. Dual soft-max: LoFTR, CVPR 2021, 3.3. Turns: `steering`.
     """
     config = MatchingConfig(
         mutual=mutual,
@@ -90,9 +91,13 @@ def match_by(
     a, b = _descriptors(features_a, "A"), _descriptors(features_b, "B")
     _same_kind(features_a, features_b, a.shape[1], b.shape[1])
     meta = provenance(config, features_a, features_b)
+    meta["turned_deg"] = 0
     if len(a) == 0 or len(b) == 0:
         return Matches(np.empty((0, 2), np.int64), np.empty(0, np.float32), meta)
-    a, meta["turned_deg"] = _towards(config, features_a, a, b)
+    steering = _steering(config, features_a)
+    if steering is not None:
+        turn = best_turn(a[_best(features_a)], b[_best(features_b)], steering)
+        a, meta["turned_deg"] = turned(a, steering, turn), turn * 360 // TURNS
     of_a, of_b = _nearest(config, a, b, device)
     kept = np.flatnonzero(_accepted(config, of_a, of_b))  # M, indices in A
     pairs = np.stack([kept, of_a.index[kept]], axis=1)  # M 2
@@ -108,18 +113,19 @@ def match_by(
     return Matches(pairs[order], found[order], meta)
 
 
-def _towards(
-    config: MatchingConfig, features_a: Features, a: NDArray[np.float32], b: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], int]:
-    """Descriptors of A as if it were turned the way B stands, and that turn in degrees."""
-    checkpoint, sha256 = features_a.meta.get("checkpoint"), features_a.meta.get("sha256")
-    if config.rotation == "none" or not isinstance(checkpoint, str) or not isinstance(sha256, str):
-        return a, 0
-    steering = load_steering(checkpoint, sha256, a.shape[1])
-    if steering is None:
-        return a, 0
-    turn = best_turn(a, b, steering)
-    return turned(a, steering, turn), turn * 360 // TURNS
+def _steering(config: MatchingConfig, features: Features) -> NDArray[np.float32] | None:
+    """The matrix that turns these descriptors, where turns are wanted and there is one."""
+    checkpoint, sha256 = features.meta.get("checkpoint"), features.meta.get("sha256")
+    known = isinstance(checkpoint, str) and isinstance(sha256, str)
+    if config.rotation == "none" or not known or features.descriptors is None:
+        return None
+    return load_steering(str(checkpoint), str(sha256), features.descriptors.shape[1])
+
+
+def _best(features: Features) -> NDArray[np.int64]:
+    """Indices of the best keypoints, whatever their order: those that decide about the turn."""
+    x, y = features.xy.T
+    return np.lexsort((x, y, -features.scores))[:PROBED]
 
 
 def _nearest(
@@ -189,6 +195,9 @@ def provenance(config: MatchingConfig, a: Features, b: Features) -> dict[str, An
     for key in ("checkpoint", *SAME_WEIGHTS):
         if key in a.meta and a.meta[key] == b.meta.get(key):
             meta[key] = a.meta[key]
+    steering = _steering(config, a)
+    if steering is not None:
+        meta["steering_crc32"] = f"{zlib.crc32(steering.tobytes()):08x}"
     return meta
 
 

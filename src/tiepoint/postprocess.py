@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.config import CELL_PX, DescriptorSampling, DetectionConfig
-from tiepoint.geometry import Placement
+from tiepoint.geometry import Placement, SizeHW
 from tiepoint.maps import DenseMaps, Keypoints, Masks
 
 Float32 = NDArray[np.float32]
@@ -91,7 +91,7 @@ def select(
     def chosen(radius: int) -> NDArray[np.bool_]:
         return suppress(heatmap, radius) & allowed
 
-    radius = widest_radius(lambda r: int(chosen(r).sum()), heatmap.shape, config)
+    radius = widest_radius(lambda r: int(chosen(r).sum()), (height, width), config)
     rows, columns = np.nonzero(chosen(radius))  # row by row, so a stable sort breaks ties right
     best = np.argsort(-heatmap[rows, columns], kind="stable")[: config.max_keypoints]
     rows, columns = rows[best], columns[best]
@@ -101,20 +101,22 @@ def select(
     return xy, heatmap[rows, columns]
 
 
-def widest_radius(
-    count: Callable[[int], int], size_hw: tuple[int, ...], config: DetectionConfig
-) -> int:
+def widest_radius(count: Callable[[int], int], size_hw: SizeHW, config: DetectionConfig) -> int:
     """The NMS radius, widened where keypoints shall be spread evenly.
 
-    Points that are farther apart are fewer: the widest radius that leaves `max_keypoints` spreads
-    them over the whole image, each still the best of its neighbourhood.
+    Points that are farther apart are fewer: a wide radius that still leaves `max_keypoints`, found
+    by halving, spreads them over the whole image, each the best of its neighbourhood.
 
     Args:
         count: radius -> how many keypoints it leaves.
     """
     if not config.spread or config.max_keypoints is None:
         return config.nms_radius
-    radius, too_wide = config.nms_radius, max(size_hw)
+    # N points farther apart than r own squares of side r + 1: N (r + 1)^2 <= (H + r) (W + r).
+    radius, too_wide = config.nms_radius, 1
+    height, width = size_hw
+    while config.max_keypoints * (too_wide + 1) ** 2 <= (height + too_wide) * (width + too_wide):
+        too_wide *= 2
     while too_wide - radius > 1:
         middle = (radius + too_wide) // 2
         if count(middle) >= config.max_keypoints:
@@ -139,11 +141,11 @@ def suppress(heatmap: Float32, radius: int) -> NDArray[np.bool_]:
     """
     if radius == 0:
         return np.ones(heatmap.shape, dtype=np.bool_)
-    kept = _maxima(heatmap, radius)
+    kept = maxima(heatmap, radius)
     for _ in range(NMS_ROUNDS - 1):
         covered = _dilate(kept.astype(np.uint8), radius).astype(np.bool_)
         rest = np.where(covered, np.float32(0), heatmap)
-        kept |= _maxima(rest, radius) & ~covered
+        kept |= maxima(rest, radius) & ~covered
     return kept
 
 
@@ -222,7 +224,7 @@ def cell_coordinates(
     return centred / (cells * CELL_PX - np.float32((CELL_PX + 1) / 2)) * (cells - 1)
 
 
-def _maxima(heatmap: Float32, radius: int) -> NDArray[np.bool_]:
+def maxima(heatmap: Float32, radius: int) -> NDArray[np.bool_]:
     """Pixels that no other within `radius` exceeds; of equal ones the first in reading order."""
     highest = heatmap == _dilate(heatmap, radius)  # H W
     # Reading order as a number that float32 holds exactly up to 2**24 pixels.

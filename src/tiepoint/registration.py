@@ -67,7 +67,8 @@ def register(
         model: "homography" (the default), "affine", "similarity" or "translation" for planes,
             scans, far scenes and turning cameras; "fundamental" or "essential" for two views of
             a scene with depth.
-        matches: Between features `a` and `b`; None matches mutual nearest neighbours.
+        matches: Between features `a` and `b`; None matches mutual nearest neighbours, turned
+            images too (see `tiepoint.match`).
         detector: Detects in what is not Features; None makes one of `checkpoint` that takes the
             best keypoints whatever their score.
         checkpoint: As for `Detector`.
@@ -291,12 +292,16 @@ def _verdict(result: Registration, objection: str, matrix: planar.Matrix) -> Reg
 
 
 def seen_px(features: Features) -> float:
-    """px of the image to one px as the detector saw it: above 1 where `max_side` reduced it."""
+    """px of the image to one px as the detector saw it: above 1 where it was brought down.
+
+    Of a pyramid the largest scale counts, which places its points best.
+    """
     settings = features.meta.get("settings")
-    max_side = settings.get("max_side") if isinstance(settings, dict) else None
-    if not isinstance(max_side, int):
+    if not isinstance(settings, dict):
         return 1.0
-    return max(features.size_hw) / max(fit_inside(features.size_hw, max_side))
+    max_side, largest = settings.get("max_side"), max(settings.get("scales") or [1.0])
+    side = max_side if isinstance(max_side, int) else None
+    return max(features.size_hw) / (max(fit_inside(features.size_hw, side)) * float(largest))
 
 
 def _shuffled(xy_a: Float, xy_b: Float, seed: int) -> NDArray[np.int64]:

@@ -53,13 +53,12 @@ def best_turn(a: Float32, b: Float32, steering: Float32) -> int:
     """By how many eighths image A must be turned to match image B best.
 
     Args:
-        a, b: Descriptors N_A D and N_B D, best keypoint first.
+        a, b: Descriptors N_A D and N_B D, of the best `PROBED` keypoints.
         steering: D D, as `fit_steering` gives it.
 
     Returns:
         -3 ... 4, counterclockwise; 0 unless another turn is clearly better.
     """
-    a, b = a[:PROBED], b[:PROBED]
     if len(a) == 0 or len(b) == 0:
         return 0
     turns = range(1 - TURNS // 2, TURNS // 2 + 1)
@@ -125,7 +124,6 @@ def save_steering(folder: Path, steering: Float32, weights_sha256: str) -> Path:
     return path
 
 
-@lru_cache(maxsize=16)
 def load_steering(checkpoint: str, weights_sha256: str, length: int) -> Float32 | None:
     """The matrix that lies beside a checkpoint, if one does and it is that of these weights.
 
@@ -141,14 +139,22 @@ def load_steering(checkpoint: str, weights_sha256: str, length: int) -> Float32 
     Raises:
         CheckpointError: A damaged file.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
         path = locate(checkpoint, local_files_only=True) / STEERING_FILE
     except CheckpointError:
         return None  # features outlive the folder of their checkpoint
-    if not path.is_file():
+    try:
+        changed = path.stat().st_mtime_ns
+    except FileNotFoundError:
         return None
+    return _read_steering(path.resolve(), changed, weights_sha256, length)
+
+
+@lru_cache(maxsize=16)
+def _read_steering(path: Path, changed_ns: int, weights_sha256: str, length: int) -> Float32 | None:
+    """`load_steering` from its file; a file that changes is read again."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="numpy") as file:
             if (file.metadata() or {}).get(_WEIGHTS) != weights_sha256:

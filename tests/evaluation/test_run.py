@@ -257,6 +257,19 @@ def test_a_shift_is_the_localisation_error() -> None:
     assert row.matching_accuracy[1.0] + row.matching_accuracy[2.0] > 1
 
 
+def test_half_a_view_in_common_does_not_lower_the_matching_score() -> None:
+    """Points that the other image cannot show are not asked for."""
+    xy = np.random.default_rng(0).uniform(0, 1, (150, 2)) * (SIZE[1] - 1, SIZE[0] - 1)
+    codes = np.random.default_rng(1).standard_normal((150, 32))
+    moved = np.array([[1.0, 0, -160], [0, 1, 0], [0, 0, 1]])
+    seen = xy[:, 0] >= 160
+    a = features(xy, codes)
+    b = features(xy[seen] - (160, 0), codes[seen])
+    blank = np.zeros(SIZE, np.uint8)
+    measured = measure(a, b, LoadedPair(blank, blank, moved), SETTINGS)
+    assert measured.matching_score == 1
+
+
 def test_one_set_alone_has_no_second_row() -> None:
     only = replace(made_by_hand(), records=made_by_hand().records[:2])
     assert [row.group for row in report.rows(only)] == ["wall", "wall"]

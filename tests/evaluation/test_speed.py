@@ -59,7 +59,7 @@ def test_medians_are_in_milliseconds_and_relative_to_the_first() -> None:
     assert (slow.median_ms, slow.low_ms, slow.high_ms) == pytest.approx((20, 20, 20))
     assert quick.median_ms == pytest.approx(5)
     assert (slow.times, quick.times) == pytest.approx((1, 0.25))
-    assert slow.keypoints == 4
+    assert slow.keypoints == 5
 
 
 def test_methods_take_turns() -> None:

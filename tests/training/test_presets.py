@@ -96,3 +96,10 @@ def test_nonsense_presets_are_refused(wrong: dict[str, object]) -> None:
     budget = {} if wrong.keys() & {"minutes", "steps"} or not wrong else {"steps": 5}
     with pytest.raises(ConfigError):
         Preset(**{"name": "x", "network": NetworkConfig(), "stages": (STAGE,), **budget, **wrong})  # type: ignore[arg-type]
+
+
+def test_a_recipe_of_another_version_says_so() -> None:
+    values = PRESETS["cpu"].to_json()
+    values["stages"][0]["self_labels"] = True
+    with pytest.raises(ConfigError, match="self_labels, which this version"):
+        Preset.from_json(values)

@@ -53,6 +53,12 @@ def test_points_are_those_of_the_slow_twin() -> None:
     assert np.abs(found - np.array(slow)).max() <= 0.5  # within the px that the twin found
 
 
+def test_a_blob_between_two_px_is_one_point() -> None:
+    found = structure_points(blobs((30.5, 20.0)), CLEAR)
+    near = np.hypot(*(found - [30.5, 20.0]).T) < 1
+    assert near.sum() == 1
+
+
 @pytest.mark.parametrize("contrast", [0.4, -0.25])
 def test_a_blob_is_one_point_at_its_centre(contrast: float) -> None:
     found = structure_points(blobs((30.3, 20.8), (52.5, 41.0), contrast=contrast), CLEAR)

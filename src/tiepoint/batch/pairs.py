@@ -23,8 +23,9 @@ CACHE_BYTES = 256 * 2**20
 
 _CHECKSUMS = "features_crc32"
 _COUNT = "matches"
-_FREE = ("sources", _COUNT)
-"""Entries of `meta` that may differ: where an image lies changes no match."""
+_TURNED = "turned_deg"
+_FREE = ("sources", _COUNT, _TURNED)
+"""Entries of `meta` that may differ: where an image lies changes no match; the others follow."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ class _Run:
             start = time.perf_counter()
             found = match_by(self.config, a, b, device=self.device)
             milliseconds = 1000 * (time.perf_counter() - start)
-            found = replace(found, meta={**wanted, _COUNT: len(found)})
+            turned = {_TURNED: found.meta[_TURNED]}
+            found = replace(found, meta={**wanted, **turned, _COUNT: len(found)})
             self.writer.add(image_a, image_b, found)
         except TiepointError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_DISK:

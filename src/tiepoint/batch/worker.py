@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tiepoint.batch.inputs import Input, Unreadable
 from tiepoint.batch.layout import Layout, Target
-from tiepoint.errors import FormatError, TiepointError
+from tiepoint.errors import ConfigError, FormatError, TiepointError
 from tiepoint.features import Features, different_settings
 from tiepoint.files import make_folder
 from tiepoint.formats import Summary, as_json
@@ -90,7 +90,7 @@ def run(
         detector: Does the detection.
         layout: Where results go.
         overwrite: Replace whatever is there.
-        options: Detection options for this run.
+        options: Detection options for this run, all but `mask`.
         masks: Where masks of the images lie; an image without one is used whole.
 
     Yields:
@@ -101,6 +101,8 @@ def run(
             for all inputs cannot be written.
     """
     chosen: Options = {} if options is None else options
+    if "mask" in chosen:
+        raise ConfigError("options hold a mask: give a folder of masks by masks=")
     wanted: dict[str, Any] = as_json(detector.provenance(**chosen))
     remaining = iter(inputs)
     size = 1  # grows, so that the first result comes at once
@@ -125,8 +127,6 @@ def _plan(
     target = layout.target(item.place)
     mask = None if masks is None else masks.of(item.place)
     task = _Task(item.source, target, mask=mask)
-    if mask is not None:
-        wanted = {**wanted, "mask": str(mask)}
     try:
         if overwrite:
             return task
@@ -134,6 +134,7 @@ def _plan(
             _refuse_foreign(target.overlay)
             return task
         stored = target.summarise()
+        wanted = {**wanted, **_mask_entry(mask, stored.meta.get("mask"))}
         _refuse_other_settings(target.label, stored.meta, wanted)
         _refuse_other_image(target.features, stored.meta.get("source"), item.source)
         if target.overlay is not None and not target.overlay.exists():
@@ -200,6 +201,14 @@ def _draw(task: _Task, features: Features) -> None:
         from tiepoint.plotting import plot
 
         plot(features, task.source, task.target.overlay)
+
+
+def _mask_entry(mask: Path | None, stored: object) -> dict[str, Any]:
+    """What `meta` says of a mask: in the words it was stored with, if they mean the same file."""
+    if mask is None:
+        return {}
+    same = isinstance(stored, str) and Path(stored).is_file() and mask.samefile(stored)
+    return {"mask": stored if same else str(mask)}
 
 
 def _refuse_foreign(overlay: Path | None) -> None:

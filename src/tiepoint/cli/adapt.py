@@ -56,8 +56,8 @@ def adapt(
 ) -> None:
     """Fine-tune a checkpoint on images of your own kind: infrared, satellite, microscopy.
 
-    The images need no labels: the network labels them itself, and learns from warped pairs of
-    them. Writes what `tiepoint train` writes; a stopped run goes on with its --resume.
+    The images need no labels: what both views of a warped pair show at one place is a label.
+    Writes what `tiepoint train` writes; a stopped run goes on with its --resume.
     """
     drawing = default_workers() if workers is None else workers
     command = prepare(threads)

@@ -197,6 +197,7 @@ def speed(
     rows = _run(
         repeats * len(images),
         lambda on_image: timing.measure_speed(images, chosen, k, repeats, on_image=on_image),
+        unit="images",
     )
     settings = {"k": k, "long_side": long_side, "repeats": repeats}
     text = timing.speed_json(rows, chosen, failures, settings, kind="speed") if json else None
@@ -238,14 +239,14 @@ def _evaluate(
     _finish(tables, evaluation.failures, json, text)
 
 
-def _run(count: int, work: Callable[[Callable[[], None]], Result]) -> Result:
-    """Do the work under a progress bar; it is given what to call after each pair."""
+def _run(count: int, work: Callable[[Callable[[], None]], Result], unit: str = "pairs") -> Result:
+    """Do the work under a progress bar; it is given what to call after each of so many."""
     from rich.console import Console
     from rich.progress import Progress
 
     errors = Console(stderr=True)
     with Progress(console=errors, disable=not errors.is_terminal, transient=True) as progress:
-        task = progress.add_task("pairs", total=count)
+        task = progress.add_task(unit, total=count)
         return work(lambda: progress.advance(task))
 
 
@@ -260,7 +261,7 @@ def _finish(
     for failure in failures:
         typer.echo(f"skipped {failure.group} {failure.name}: {failure.message}", err=True)
     if not tables:
-        _stop("no pair could be read", exit_codes.NOTHING_READABLE)
+        _stop("nothing could be read", exit_codes.NOTHING_READABLE)
     for table in tables:
         Console(width=max(Console().width, TABLE_WIDTH)).print(table)
     if json is not None and text is not None:

@@ -59,25 +59,16 @@ def _scenes(count: int, seed: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def _photographs(folder: Path, count: int) -> Iterator[NDArray[np.uint8]]:
-    """Every so many of the images, brought to the size that a detector works at."""
-    import cv2
-    import numpy as np
-
+    """Every so many of the images, at the size that a detector sees them."""
     from tiepoint.cli.report import complain
     from tiepoint.config import ProcessorConfig
     from tiepoint.evaluation.generated import list_photos
+    from tiepoint.evaluation.pairs import grey_uint8
     from tiepoint.image import read
-    from tiepoint.processor import to_grey
 
     files = list_photos(folder, "all")
     for path in files[:: max(1, len(files) // count)][:count]:
         try:
-            grey = to_grey(read(path).pixels)
+            yield grey_uint8(read(path).pixels, ProcessorConfig().max_side)
         except ImageError as error:
             complain(f"left out: {error}")
-            continue
-        side = ProcessorConfig().max_side
-        assert side is not None
-        scale = min(1.0, side / max(grey.shape))
-        smaller = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        yield np.rint(np.clip(smaller, 0, 1) * 255).astype(np.uint8)

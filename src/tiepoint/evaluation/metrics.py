@@ -81,12 +81,10 @@ class Repeated(NamedTuple):
     Attributes:
         share: (found of A + found of B) / (N_A + N_B), 0..1; 0 without points in the common view.
         localisation_px: Mean distance of those found from where they should be; NaN without any.
-        common: (N_A + N_B) / 2, points of the common view.
     """
 
     share: float
     localisation_px: float
-    common: float
 
 
 def repeated(
@@ -114,10 +112,20 @@ def repeated(
     b, in_a = np.asarray(xy_b)[shared_b][:k], in_a[shared_b][:k]
     distance = np.concatenate([_nearest_px(in_b, b), _nearest_px(in_a, a)])
     if len(distance) == 0:
-        return Repeated(0.0, math.nan, 0.0)
+        return Repeated(0.0, math.nan)
     found = distance <= within_px
     mean = float(distance[found].mean()) if found.any() else math.nan
-    return Repeated(float(found.mean()), mean, len(distance) / 2)
+    return Repeated(float(found.mean()), mean)
+
+
+def common_points(
+    xy_a: Float, xy_b: Float, truth: NDArray[np.float64], a_hw: SizeHW, b_hw: SizeHW
+) -> float:
+    """How many points of an image lie in the other's view, the mean of both images."""
+    back = np.linalg.inv(truth)
+    in_b = inside(apply_homography(truth, xy_a), b_hw).sum()
+    in_a = inside(apply_homography(back, xy_b), a_hw).sum()
+    return float(in_b + in_a) / 2
 
 
 def repeatability(

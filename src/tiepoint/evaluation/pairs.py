@@ -219,7 +219,7 @@ def _facing(homography: NDArray[np.float64], a_hw: SizeHW) -> NDArray[np.float64
     raise FormatError("the true homography sends a corner of image A to infinity: wrong numbers?")
 
 
-def grey_uint8(pixels: NDArray[Any], long_side: int) -> Grey:
+def grey_uint8(pixels: NDArray[Any], long_side: int | None) -> Grey:
     """`H W` uint8, brought down to a longer side of so many px."""
     return np.rint(to_grey(resize(pixels, long_side)) * 255).astype(np.uint8)  # H W
 

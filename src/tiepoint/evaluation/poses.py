@@ -18,8 +18,8 @@ from tiepoint.errors import FormatError, TiepointError
 from tiepoint.evaluation import metrics
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.pairs import PAIRS_FILE, Failure, Grey, grey_uint8, size_hw_of
-from tiepoint.evaluation.report import ALL, Mean, cell, document, mean_of
-from tiepoint.evaluation.run import in_order
+from tiepoint.evaluation.report import ALL, OVER_PAIRS, Mean, cell, document, mean_of
+from tiepoint.evaluation.run import check_methods, in_order
 from tiepoint.evaluation.settings import PoseSettings
 from tiepoint.features import Features
 from tiepoint.geometry import resize_matrix
@@ -230,6 +230,7 @@ def evaluate_poses(
     on_pair: Callable[[], None] = lambda: None,
 ) -> PoseEvaluation:
     """Run every method on every pair; arguments as for `run.evaluate`."""
+    check_methods(methods, workers)
     records: list[PoseRecord] = []
     lost = list(failures)
     for outcome in in_order(pairs, lambda pair: _records(pair, methods, settings), workers):
@@ -366,7 +367,7 @@ def pose_json(evaluation: PoseEvaluation, **more: Any) -> str:
         for record in evaluation.records
     ]
     found = [asdict(row) for row in pose_rows(evaluation)]
-    settings = asdict(evaluation.settings)
+    settings = {**asdict(evaluation.settings), **OVER_PAIRS}
     return document(settings, evaluation.methods, found, pairs, evaluation.failures, more)
 
 

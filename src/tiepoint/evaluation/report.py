@@ -137,6 +137,17 @@ def detail_table(evaluation: Evaluation) -> Table:
     return shown
 
 
+OVER_PAIRS = {
+    "magsac_iterations": planar.ITERATIONS,
+    "magsac_confidence": planar.CONFIDENCE,
+    "error_over_seeds": "median",
+    "bootstrap_resamples": metrics.BOOTSTRAP_RESAMPLES,
+    "bootstrap_seed": metrics.BOOTSTRAP_SEED,
+    "convention": "center0",
+}
+"""What else decides figures over pairs; goes into their reports."""
+
+
 def as_json(evaluation: Evaluation, **more: Any) -> str:
     """Everything: settings, versions, methods, rows, pairs, failures.
 
@@ -146,8 +157,7 @@ def as_json(evaluation: Evaluation, **more: Any) -> str:
     settings = {
         **asdict(evaluation.settings),
         "magsac_px": metrics.MAGSAC_PX,
-        "magsac_iterations": planar.ITERATIONS,
-        "magsac_confidence": planar.CONFIDENCE,
+        **OVER_PAIRS,
     }
     pairs = [_pair(record) for record in evaluation.records]
     found = [asdict(row) for row in rows(evaluation)]
@@ -165,13 +175,7 @@ def document(
     """An evaluation of any kind as JSON, with what is needed to make it again."""
     content = {
         **more,
-        "settings": {
-            **settings,
-            "error_over_seeds": "median",
-            "bootstrap_resamples": metrics.BOOTSTRAP_RESAMPLES,
-            "bootstrap_seed": metrics.BOOTSTRAP_SEED,
-            "convention": "center0",
-        },
+        "settings": dict(settings),
         "versions": {
             "tiepoint": __version__,
             "opencv": cv2.__version__,

@@ -27,7 +27,7 @@ class Measured:
         matches, correct: Mutual nearest neighbours, and those of them that are right.
         repeatability: 0..1.
         localisation_px: Mean distance of repeated points from their true places; NaN without any.
-        common: Points of the common view, the mean of both images.
+        common: Matched points of the common view, the mean of both images.
         matching_accuracy: Share of the matches within each of `Settings.accuracy_px`.
         seed_errors_px: Mean corner error of each estimate; infinite where there is none.
     """
@@ -97,11 +97,7 @@ def evaluate(
     Raises:
         ConfigError: No methods, two of one name, or fewer than one worker.
     """
-    names = [method.name for method in methods]
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(f"methods are {names}, expected at least one and no name twice")
-    if workers < 1:
-        raise ConfigError(f"workers is {workers}, expected at least 1")
+    check_methods(methods, workers)
     records: list[Record] = []
     lost = list(failures)
     for outcome in in_order(pairs, lambda pair: _pair(pair, methods, settings), workers):
@@ -111,6 +107,19 @@ def evaluate(
             records += outcome
         on_pair()
     return Evaluation(settings, tuple(methods), tuple(records), tuple(lost))
+
+
+def check_methods(methods: Sequence[Method], workers: int = 1) -> None:
+    """Raise unless results can be told apart by the methods' names.
+
+    Raises:
+        ConfigError: No methods, two of one name, or fewer than one worker.
+    """
+    names = [method.name for method in methods]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"methods are {names}, expected at least one and no name twice")
+    if workers < 1:
+        raise ConfigError(f"workers is {workers}, expected at least 1")
 
 
 def measure(a: Features, b: Features, pair: LoadedPair, settings: Settings) -> Measured:
@@ -130,7 +139,7 @@ def measure(a: Features, b: Features, pair: LoadedPair, settings: Settings) -> M
         correct=int(metrics.correct_matches(xy_a, xy_b, truth, settings.correct_px).sum()),
         repeatability=again.share,
         localisation_px=again.localisation_px,
-        common=again.common,
+        common=metrics.common_points(best_a.xy, best_b.xy, truth, a.size_hw, b.size_hw),
         matching_accuracy=metrics.matching_accuracy(xy_a, xy_b, truth, settings.accuracy_px),
         seed_errors_px=tuple(metrics.corner_error(h, truth, a.size_hw) for h in estimates),
     )

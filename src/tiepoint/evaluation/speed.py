@@ -17,6 +17,7 @@ from tiepoint.errors import ConfigError, TiepointError
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.pairs import Failure, Grey, grey_uint8
 from tiepoint.evaluation.report import document
+from tiepoint.evaluation.run import check_methods
 
 WARM_UP = 2
 """Runs of each method that do not count: engines compile, caches fill."""
@@ -71,25 +72,27 @@ def measure_speed(
         clock: Seconds.
 
     Raises:
-        ConfigError: No images, no methods, or no repetition.
+        ConfigError: No images, no methods, two of one name, or no repetition.
     """
     if not images or not methods or repeats < 1:
         raise ConfigError(
             f"{len(images)} images, {len(methods)} methods and {repeats} repeats, expected at "
             "least one of each"
         )
-    for method in methods:
+    check_methods(methods)
+    timed = {method.name: method.exactly or method.detect for method in methods}
+    for detect in timed.values():
         for _ in range(WARM_UP):
-            method.detect(images[0], k)
+            detect(images[0], k)
     spent: dict[str, list[float]] = {method.name: [] for method in methods}
     counts: dict[str, list[int]] = {method.name: [] for method in methods}
     for _ in range(repeats):
         for one in images:
-            for method in methods:
+            for name, detect in timed.items():
                 begun = clock()
-                found = method.detect(one, k)
-                spent[method.name].append(1000 * (clock() - begun))
-                counts[method.name].append(min(len(found), k))
+                found = detect(one, k)
+                spent[name].append(1000 * (clock() - begun))
+                counts[name].append(len(found))
             on_image()
     first = float(np.median(spent[methods[0].name]))
     rows = []

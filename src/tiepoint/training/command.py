@@ -87,7 +87,7 @@ def adapt(
     compiled: bool = False,
     say: Callable[[str], None] = print,
 ) -> Result:
-    """Fine-tune a checkpoint on images without labels, which it labels itself.
+    """Fine-tune a checkpoint on images without labels.
 
     Raises:
         CheckpointError: No such checkpoint.

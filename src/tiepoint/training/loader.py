@@ -127,7 +127,7 @@ class _Fields:
 
     @property
     def corners(self) -> int:
-        """Room per view: more corners than this cannot be `APART_PX` from one another."""
+        """Room per view: points keep some px from one another, drawn corners and texture each."""
         return self.size_hw[0] * self.size_hw[1] // 5
 
     @property

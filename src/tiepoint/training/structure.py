@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.postprocess import maxima
+
 Values = NDArray[np.float32]
 Points = NDArray[np.float64]
 
@@ -27,8 +29,8 @@ LEAST = 0.008
 """Root of the scale-normalised determinant: a Gaussian blob of that scale and the contrast c gives
 c / 4."""
 
-AROUND = np.ones((5, 5), np.uint8)
-"""A point exceeds all others here."""
+REACH_PX = 2
+"""A point exceeds all others so far around; of equal ones the first in reading order counts."""
 
 CLEAR_PX = 4
 """Points nearer to something before the lens may be its own."""
@@ -67,7 +69,7 @@ def structure_points(clean: Values, hidden: NDArray[np.bool_]) -> Points:
     strength = np.sqrt(np.abs(xx * yy - xy * xy)) * np.float32(SIGMA_PX**2)
     side = 2 * CLEAR_PX + 1
     near = cv2.dilate(hidden.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
-    chosen = (strength > np.float32(LEAST)) & (strength >= cv2.dilate(strength, AROUND)) & ~near
+    chosen = (strength > np.float32(LEAST)) & maxima(strength, REACH_PX) & ~near
     inner = np.zeros_like(chosen)
     inner[2:-2, 2:-2] = True
     rows, columns = np.nonzero(chosen & inner)
