@@ -185,4 +185,5 @@ def test_a_compiled_network_takes_the_same_steps(tmp_path: Path) -> None:
         theirs = compiled.network.state_dict()[name]
         if ours.is_floating_point():
             moved = (ours - before[name]).norm()
-            assert (ours - theirs).norm() <= 0.05 * moved + 1e-6, name
+            # Adam's first steps are signs: where a gradient is all but 0, rounding decides.
+            assert (ours - theirs).norm() <= 0.1 * moved + 1e-6, name
