@@ -180,7 +180,7 @@ def test_a_compiled_network_takes_the_same_steps(tmp_path: Path) -> None:
     preset = replace(PRESET, steps=2, stages=(replace(PRESET.stages[1], share=1.0),), bf16=False)
     plain, compiled = new(tmp_path / "a", preset), new(tmp_path / "b", preset, compiled=True)
     assert plain.run() and compiled.run()
-    # All together: Adam's first steps are signs, and where a gradient is all but 0 rounding decides.
+    # All together: Adam starts with signs, and where a gradient is all but 0 rounding decides.
     before, ours, theirs = (
         torch.cat([value.flatten() for value in run.network.parameters()])
         for run in (new(tmp_path / "c", preset), plain, compiled)
