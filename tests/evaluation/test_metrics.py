@@ -15,7 +15,7 @@ from tiepoint.evaluation.metrics import (
     correct_matches,
     estimate_homography,
     mean_interval,
-    repeatability,
+    repeated,
 )
 from tiepoint.geometry import apply_homography, inside
 
@@ -29,6 +29,10 @@ def points(count: int, seed: int, size_hw: tuple[int, int] = SIZE) -> NDArray[np
 
 def moved(dx: float, dy: float) -> NDArray[np.float64]:
     return np.array([[1, 0, dx], [0, 1, dy], [0, 0, 1.0]])
+
+
+def repeatability(*arguments) -> float:
+    return repeated(*arguments).share
 
 
 def slow_repeatability(

@@ -128,19 +128,6 @@ def common_points(
     return float(in_b + in_a) / 2
 
 
-def repeatability(
-    xy_a: Float,
-    xy_b: Float,
-    truth: NDArray[np.float64],
-    a_hw: SizeHW,
-    b_hw: SizeHW,
-    k: int,
-    within_px: float,
-) -> float:
-    """The share alone of `repeated`."""
-    return repeated(xy_a, xy_b, truth, a_hw, b_hw, k, within_px).share
-
-
 def matching_accuracy(
     xy_a: Float, xy_b: Float, truth: NDArray[np.float64], within_px: Sequence[float]
 ) -> tuple[float, ...]:
