@@ -78,6 +78,57 @@ def test_a_manifest_is_enough_to_repeat_a_run(trained: Path, tmp_path: Path) -> 
     assert manifests[1]["sha256"] == manifests[2]["sha256"]
 
 
+def test_a_run_starts_from_another_and_its_manifest_repeats_both(
+    trained: Path, tmp_path: Path
+) -> None:
+    """The second starts where the first ended, forgets its schedule and says what came before."""
+    grown, first, second = tmp_path / "grown", tmp_path / "first", tmp_path / "second"
+    code, output = run(
+        "train", "--preset", "smoke", "--steps", "4", "--start", trained, "--seed", "7",
+        "-o", grown, *FEW,
+    )  # fmt: skip
+    assert code == 0, output
+    manifest = json.loads((grown / "checkpoint" / "manifest.json").read_text())
+    of_first = json.loads((trained / "checkpoint" / "manifest.json").read_text())
+    assert manifest["before"]["stage_steps"] == of_first["stage_steps"]
+    assert set(manifest["stage_steps"]) == {"joint", "finish"}
+    for origin, folder in ((grown, first), (first, second)):
+        code, output = run("train", "--repeat", origin / "checkpoint", "-o", folder, *FEW)
+        assert code == 0, output
+        assert (folder / "part-1" / "checkpoint").is_dir()
+    hashes = [load_checkpoint(folder / "checkpoint").sha256 for folder in (first, second)]
+    assert hashes[0] == hashes[1]
+
+
+def test_a_start_moves_the_network_from_where_it_was(trained: Path, tmp_path: Path) -> None:
+    """One step keeps close to the start's own weights; random weights lie across them."""
+    code, output = run(
+        "train", "--preset", "smoke", "--steps", "1", "--start", trained, "--seed", "7",
+        "-o", tmp_path / "grown", *FEW,
+    )  # fmt: skip
+    assert code == 0, output
+    before, after = (
+        load_checkpoint(folder / "checkpoint").tensors for folder in (trained, tmp_path / "grown")
+    )
+    for name in (name for name, tensor in before.items() if tensor.ndim > 1):
+        assert np.corrcoef(before[name].ravel(), after[name].ravel())[0, 1] > 0.9, name
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--preset", "cpu", "--seed", "7"), "start from a run of the same preset"),
+        (("--preset", "smoke"), "another seed"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(
+    trained: Path, tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    code, output = run("train", *options, "--start", trained, "-o", tmp_path / "run", *FEW)
+    assert code == exit_codes.USAGE
+    assert said in output
+
+
 @pytest.mark.parametrize("text", ["{}", "[1]", "no json"])
 def test_what_is_no_manifest_cannot_be_repeated(text: str, tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.json"
@@ -122,6 +173,8 @@ def test_resuming_a_finished_run_changes_nothing(trained: Path) -> None:
     [
         (("train",), "give either -o"),
         (("train", "-o", "a", "--resume", "b"), "give either -o"),
+        (("train", "-o", "a", "--start", "b", "--repeat", "c"), "give one of"),
+        (("train", "-o", "a", "--repeat", "c", "--steps", "9"), "--repeat takes budget"),
         (("train", "-o", "a", "--preset", "huge"), "full, small, cpu, smoke"),
         (("train", "-o", "a", "--minutes", "1", "--steps", "1"), "both minutes and steps"),
         (("train", "-o", "a", "--device", "abacus"), "device 'abacus' cannot be used"),

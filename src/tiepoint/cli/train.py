@@ -19,7 +19,7 @@ import typer
 from tiepoint.cli import exit_codes, options
 from tiepoint.errors import ConfigError, MissingExtraError
 from tiepoint.extras import is_installed
-from tiepoint.training.presets import PRESETS
+from tiepoint.training.presets import PRESETS, going_on
 from tiepoint.training.settings import DataConfig
 
 if TYPE_CHECKING:
@@ -66,6 +66,14 @@ Repeat = Annotated[
         help="Train anew with the recipe, data, seed and steps of this checkpoint's manifest.json.",
     ),
 ]
+Start = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Start from the network of the run in this folder, with a schedule of its own: how "
+        "weights grow over several evenings. Needs another --seed.",
+    ),
+]
 Minutes = Annotated[
     float | None,
     typer.Option(help="Budget in all; the schedule fits itself into it. Else the preset's.", min=0),
@@ -100,6 +108,7 @@ def train(
     device: options.Device = options.AUTO,
     resume: Resume = None,
     repeat: Repeat = None,
+    start: Start = None,
     minutes: Minutes = None,
     steps: Steps = None,
     seed: Seed = 0,
@@ -116,8 +125,16 @@ def train(
     """
     if (out is None) == (resume is None):
         raise ConfigError("give either -o for a new run or --resume for one that was stopped")
-    if resume is not None and repeat is not None:
-        raise ConfigError("give either --resume or --repeat: a stopped run keeps its own recipe")
+    if sum(folder is not None for folder in (resume, repeat, start)) > 1:
+        raise ConfigError(
+            "give one of --resume, --repeat and --start: a run that is resumed or repeated keeps "
+            "its own recipe and start"
+        )
+    if repeat is not None and (minutes, steps, mix) != (None, None, None):
+        raise ConfigError(
+            "--repeat takes budget and scenes from the manifest: leave out --minutes, --steps and "
+            "--mix"
+        )
     if preset not in PRESETS:
         raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     drawing = default_workers() if workers is None else workers
@@ -130,20 +147,24 @@ def train(
                 benchmark_photos=photos or None, say=typer.echo,
             )
         )  # fmt: skip
-    if out is not None:
-        chosen, data = PRESETS[preset], DataConfig()
-        if repeat is not None:
-            chosen, data, seed = command.repeated(repeat)
-        if photos or repeat is None:
-            data = replace(data, photos=tuple(str(folder) for folder in photos))
+    if out is not None and repeat is not None:
+        finish(
+            lambda: command.repeat(
+                repeat, out, photos=[str(folder) for folder in photos], workers=drawing,
+                device=device, compiled=compiles(compile_network, None), say=typer.echo,
+            )
+        )  # fmt: skip
+    elif out is not None:
+        data = DataConfig(photos=tuple(str(folder) for folder in photos))
         if mix is not None:
             data = replace(data, mix=read_mix(mix))
+        chosen = PRESETS[preset] if start is None else going_on(PRESETS[preset])
         chosen = command.with_budget(chosen, minutes, steps)
         finish(
             lambda: command.train(
-                chosen, data, out, seed=seed, workers=drawing, device=device,
+                chosen, data, out, start=start, seed=seed, workers=drawing, device=device,
                 compiled=compiles(compile_network, chosen.minutes),
-                benchmark_photos=[Path(folder) for folder in data.photos], say=typer.echo,
+                benchmark_photos=photos, say=typer.echo,
             )
         )  # fmt: skip
 

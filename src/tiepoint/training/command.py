@@ -21,7 +21,7 @@ from tiepoint.training.loader import PairLoader
 from tiepoint.training.log import Log, flat, terminal_line
 from tiepoint.training.presets import ADAPT, Preset, Stage
 from tiepoint.training.settings import DataConfig
-from tiepoint.training.state import STATE_FILE
+from tiepoint.training.state import STATE_FILE, Progress, State, load_state
 from tiepoint.training.trainer import Hooks, PairSource, Record, Trainer
 from tiepoint.weights import MANIFEST_FILE, load_checkpoint
 
@@ -49,6 +49,7 @@ def train(
     data: DataConfig,
     folder: Path,
     *,
+    start: Path | None = None,
     seed: int = 0,
     workers: int = 0,
     device: str = "auto",
@@ -60,18 +61,55 @@ def train(
 
     Args:
         data: Its size is replaced by each stage's.
+        start: Folder of a run whose averaged network this one starts from, by a recipe of its
+            own (see `presets.going_on`); None starts from random weights.
         workers: Processes that draw pairs; 0 draws them in this one.
         compiled: See `Trainer`.
         say: Gets each line for the terminal.
 
     Raises:
-        TrainingError: The folder holds a run already, or the run is hopeless.
+        TrainingError: The folder holds a run already, the start fits it not, or the run is
+            hopeless.
     """
     _refuse_used(folder)
-    about = _about(preset, data, RANDOM_WEIGHTS)
+    about, network = _about(data, RANDOM_WEIGHTS), None
+    if start is not None:
+        state = load_state(start)
+        network = _network_of(state, start, preset, seed)
+        before = _manifest(start, state.run, state.progress)
+        about = {**_about(data, f"run {before['name']}"), "before": before}
     trainer = Trainer(preset, seed, _opener(data, seed, workers), folder, find_device(device),
-                      about=about, compiled=compiled)  # fmt: skip
+                      about=about, start=network, compiled=compiled)  # fmt: skip
     return _run(trainer, benchmark_photos, say)
+
+
+def repeat(manifest: Path, folder: Path, *, photos: Sequence[str] = (), **options: Any) -> Result:
+    """Train anew as a manifest says: every run in a row that led to it.
+
+    Args:
+        folder: Of the last run; those before it lie in `part-1`, `part-2`... inside. Parts that
+            are finished are not run again.
+        photos: Folders in place of those that the manifest names.
+        options: `workers`, `device`, `compiled` and `say` of `train`.
+    """
+    parts = repeated(manifest)
+    start: Path | None = None
+    for number, (preset, stated, seed) in enumerate(parts, start=1):
+        data = replace(stated, photos=tuple(photos) or stated.photos)
+        own = folder if number == len(parts) else folder / f"part-{number}"
+        held_out = [Path(photo) for photo in data.photos]
+        if not (own / STATE_FILE).exists():
+            found = train(
+                preset, data, own, start=start, seed=seed, benchmark_photos=held_out, **options
+            )
+        elif own != folder:
+            found = resume(own, **options)
+        else:
+            _refuse_used(folder)
+        if not found.finished:
+            break
+        start = own
+    return found
 
 
 def adapt(
@@ -101,7 +139,7 @@ def adapt(
             "checkpoints with tiepoint's own rules can be trained further"
         )
     preset = with_budget(replace(ADAPT, network=origin.network), minutes, steps)
-    about = _about(preset, data, f"checkpoint {origin.name}, SHA-256 {origin.sha256}")
+    about = _about(data, f"checkpoint {origin.name}, SHA-256 {origin.sha256}")
     start = {name: torch.from_numpy(array.copy()) for name, array in origin.tensors.items()}
     trainer = Trainer(preset, seed, _opener(data, seed, workers), folder, find_device(device),
                       about=about, start=start, compiled=compiled)  # fmt: skip
@@ -127,8 +165,6 @@ def resume(
     Raises:
         TrainingError: No run there, or it does not fit.
     """
-    from tiepoint.training.state import load_state
-
     run = load_state(folder).run
     data = data_from_json(run["about"]["data"])
     preset = with_budget(Preset.from_json(run["preset"]), minutes, None)
@@ -138,32 +174,36 @@ def resume(
     return _run(trainer, photos, say)
 
 
-def repeated(manifest: Path) -> tuple[Preset, DataConfig, int]:
-    """The recipe, data and seed of a finished run, its budget in steps: whatever the machine.
+def repeated(manifest: Path) -> list[tuple[Preset, DataConfig, int]]:
+    """Recipe, data and seed of the runs in a row that led to a checkpoint, budgets in steps.
 
     Args:
         manifest: A checkpoint's `manifest.json`, or the checkpoint's folder.
 
     Raises:
-        TrainingError: Not the manifest of a finished run from random weights.
+        TrainingError: Not the manifest of finished runs, the first from random weights.
     """
     path = manifest / MANIFEST_FILE if manifest.is_dir() else manifest
+    parts = []
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        preset, data = Preset.from_json(values["preset"]), data_from_json(values["data"])
-        steps = tuple(values["stage_steps"][stage.name] for stage in preset.stages)
-        seed = int(values["seed"])
-        fresh = values["finished"] and values["origin"] == RANDOM_WEIGHTS
+        while values is not None:
+            preset, data = Preset.from_json(values["preset"]), data_from_json(values["data"])
+            steps = tuple(values["stage_steps"][stage.name] for stage in preset.stages)
+            budget = replace(preset, minutes=None, steps=None, stage_steps=steps)
+            parts.append((budget, data, int(values["seed"])))
+            before = values.get("before")
+            if not values["finished"] or (before is None and values["origin"] != RANDOM_WEIGHTS):
+                raise TrainingError(
+                    f"{path}: started from {values['origin']}, finished: {values['finished']}; "
+                    "only finished runs that began with random weights can be repeated"
+                )
+            values = before
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
             f"{path}: not the manifest of a run by tiepoint train ({type(error).__name__}: {error})"
         ) from error
-    if not fresh:
-        raise TrainingError(
-            f"{path}: started from {values['origin']}, finished: {values['finished']}; only a "
-            "finished run from random weights can be repeated"
-        )
-    return replace(preset, minutes=None, steps=None, stage_steps=steps), data, seed
+    return parts[::-1]
 
 
 def with_budget(preset: Preset, minutes: float | None, steps: int | None) -> Preset:
@@ -285,32 +325,57 @@ def _export(run: Trainer, folder: Path, threshold: float | None = None) -> None:
         folder,
         run.average.state_dict(),
         run.preset.network,
-        _manifest(run),
+        _manifest(
+            run.folder,
+            {"preset": run.preset.to_json(), "seed": run.seed, "about": run.about},
+            run.progress,
+        ),
         detection=detection,
     )
 
 
-def _manifest(run: Trainer) -> dict[str, Any]:
-    progress = run.progress
+def _manifest(folder: Path, run: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """What a run was.
+
+    Args:
+        run: As `state.State.run`.
+    """
+    preset = Preset.from_json(run["preset"])
     return {
-        "name": run.folder.resolve().name,
-        "note": f"trained with preset {run.preset.name}, {progress.step} steps",
+        "name": folder.resolve().name,
+        "note": f"trained with preset {preset.name}, {progress.step} steps",
         "licence": "Apache-2.0",
-        "preset": run.preset.to_json(),
-        "seed": run.seed,
-        **run.about,
+        "preset": preset.to_json(),
+        "seed": run["seed"],
+        **run["about"],
         "steps": progress.step,
         "stage_steps": progress.stage_steps,
         "images": progress.images,
         "hours": round(progress.seconds / 3600, 3),
         "skipped_steps": progress.skipped,
-        "finished": run.done >= 1,
+        "finished": preset.done(progress.step, progress.seconds) >= 1,
         "machine": machine(),
     }
 
 
-def _about(preset: Preset, data: DataConfig, origin: str) -> dict[str, Any]:
+def _about(data: DataConfig, origin: str) -> dict[str, Any]:
     return {"data": asdict(data), "origin": origin, "commit": commit()}
+
+
+def _network_of(state: State, folder: Path, preset: Preset, seed: int) -> dict[str, torch.Tensor]:
+    """The averaged network of a run, for another run to start from."""
+    widths = Preset.from_json(state.run["preset"]).network
+    if widths != preset.network:
+        raise TrainingError(
+            f"{folder}: a network of {widths}, the preset {preset.name!r} has {preset.network}; "
+            "start from a run of the same preset"
+        )
+    if state.run["seed"] == seed:
+        raise TrainingError(
+            f"{folder}: its seed is {seed} too, so the new run would see the same scenes again; "
+            "give another seed"
+        )
+    return state.average
 
 
 def _benchmark_line(found: Mapping[str, Mapping[str, float]]) -> str:

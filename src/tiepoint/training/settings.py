@@ -129,7 +129,7 @@ class DataConfig:
     )
     photos: tuple[str, ...] = ()
     part: str = "training"
-    photo_share: float = 0.3
+    photo_share: float = 0.4
     geometry: Geometry = field(default_factory=Geometry)
     photometry: Photometry = field(default_factory=Photometry)
     bank: int = 128
