@@ -32,13 +32,14 @@ def make(count: int = 3, length: int | None = 4, **meta: object) -> Features:
         descriptors=None if length is None else rng.normal(size=(count, length)).astype("f4"),
         size_hw=(480, 640),
         meta=meta or {"checkpoint": "fake", "settings": {"threshold": 0.0015, "max_side": None}},
+        covariance=None if length is None else rng.normal(size=(count, 2, 2)).astype("f4"),
     )
 
 
 def assert_equal(left: Features, right: Features) -> None:
     assert left.size_hw == right.size_hw
     assert left.meta == right.meta
-    for name in ("xy", "scores", "descriptors"):
+    for name in ("xy", "scores", "descriptors", "covariance"):
         a, b = getattr(left, name), getattr(right, name)
         if a is None or b is None:
             assert a is b
@@ -54,7 +55,7 @@ def any_features(draw: st.DrawFn, *, described: bool) -> Features:
     length = draw(st.none() | st.integers(1, 5)) if described else None
     arrays = [
         draw(hnp.arrays(np.float32, shape, elements=FINITE))
-        for shape in [(count, 2), (count,), (count, length or 0)]
+        for shape in [(count, 2), (count,), (count, length or 0), (count, 2, 2)]
     ]
     return Features(
         xy=arrays[0],
@@ -62,6 +63,7 @@ def any_features(draw: st.DrawFn, *, described: bool) -> Features:
         descriptors=None if length is None else arrays[2],
         size_hw=(draw(st.integers(1, 10**6)), draw(st.integers(1, 10**6))),
         meta=draw(st.dictionaries(st.text(), JSON_VALUES, max_size=3)),
+        covariance=arrays[3] if described and draw(st.booleans()) else None,
     )
 
 

@@ -66,7 +66,7 @@ def test_absent_descriptors_stay_absent(tmp_path: Path, ending: str, count: int)
 def test_npz_keys_are_the_field_names_and_the_convention(tmp_path: Path) -> None:
     save(make(), tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz", allow_pickle=False) as arrays:
-        keys = {"xy", "scores", "descriptors", "size_hw", "meta", "convention"}
+        keys = {"xy", "scores", "descriptors", "covariance", "size_hw", "meta", "convention"}
         assert set(arrays) == keys
         assert arrays["convention"] == "center0"
         assert json.loads(str(arrays["meta"]))["checkpoint"] == "fake"
@@ -75,7 +75,7 @@ def test_npz_keys_are_the_field_names_and_the_convention(tmp_path: Path) -> None
 def test_json_keys_are_the_field_names_and_the_convention(tmp_path: Path) -> None:
     save(make(2, 3), tmp_path / "x.json")
     held = json.loads((tmp_path / "x.json").read_text())
-    keys = {"xy", "scores", "descriptors", "size_hw", "meta", "convention"}
+    keys = {"xy", "scores", "descriptors", "covariance", "size_hw", "meta", "convention"}
     assert set(held) == keys
     assert held["convention"] == "center0"
     assert held["size_hw"] == [480, 640]

@@ -36,6 +36,58 @@ def test_consensus_and_refinement_find_the_model_among_wrong_matches(model: str)
     assert inliers[:150].mean() < 0.05
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_matches_a_few_px_beside_the_right_place_do_not_bend_the_refinement(model: str) -> None:
+    """Neighbours taken for the point itself, all to one side: least squares would follow them."""
+    a, b = carried(MATRICES[model], count=300, noise_px=0.3)
+    b[::3] += (4, 2)
+    b[200::3] += (1, 0.5)
+    start = planar.consensus(model, a, b, 1.5)
+    assert start is not None
+    matrix, _ = planar.refine(model, start, a, b, 3.0)
+    plain = planar.least_squares(model, a, b)
+    off, bent = (worst_corner_px(found, MATRICES[model]) for found in (matrix, plain))
+    assert off < 0.4 < bent
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_matches_that_scatter_more_weigh_less(model: str) -> None:
+    """With deviations that tell the good from the poor, mostly, the model is known better."""
+    gains = []
+    for seed in range(12):
+        a, b = carried(MATRICES[model], count=80, noise_px=0.1, seed=seed)
+        deviation = np.where(np.arange(80) % 2, 0.1, 1.5)
+        b += np.random.default_rng(seed).normal(0, deviation[:, None], (80, 2))
+        off = [
+            worst_corner_px(planar.refine(model, MATRICES[model], a, b, 3.0, d)[0], MATRICES[model])
+            for d in (None, deviation)
+        ]
+        gains.append(off[0] / off[1])
+    assert np.median(gains) > 1.5
+
+
+def test_deviations_that_are_none_count_as_usual_ones() -> None:
+    a, b = carried(MATRICES["homography"], count=60, noise_px=0.3)
+    start = MATRICES["homography"]
+    plain, _ = planar.refine("homography", start, a, b, 3.0)
+    for wrong in (0.0, np.nan, np.inf):
+        found, _ = planar.refine("homography", start, a, b, 3.0, np.full(60, wrong))
+        np.testing.assert_allclose(found, plain)
+
+
+def test_the_deviation_of_a_match_is_what_both_images_scatter_by() -> None:
+    """Drawn points: both positions disturbed as their covariances say, then carried over."""
+    matrix, rng = MATRICES["homography"], np.random.default_rng(0)
+    a = scattered(5)
+    around_a = np.array([[[s, 0.3], [0.3, 2 * s]] for s in (1, 2, 3, 4, 5)]) / 10  # px^2
+    around_b = np.array([[[0.5, -0.1], [-0.1, 0.2]]] * 5)
+    stated = planar.match_deviation_px(matrix, a, around_a, around_b)
+    for point, of_a, of_b, deviation in zip(a, around_a, around_b, stated, strict=True):
+        there = apply_homography(matrix, rng.multivariate_normal(point, of_a, 20_000))
+        there += rng.multivariate_normal((0, 0), of_b, 20_000)
+        assert np.sqrt(there.var(axis=0).mean()) == pytest.approx(deviation, rel=0.03)
+
+
 @pytest.mark.parametrize("model", ["translation", "similarity", "affine"])
 def test_least_squares_equals_the_slow_twin(model: str) -> None:
     a, b = carried(MATRICES[model], count=30, noise_px=2.0)

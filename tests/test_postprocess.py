@@ -205,6 +205,37 @@ def test_refinement_leaves_a_lone_pixel_where_it_is_even_in_a_corner() -> None:
     assert xy.tolist() == [[0, 0], [20, 12], [31, 23]]
 
 
+def test_the_second_moment_equals_the_slow_twin() -> None:
+    heatmap = postprocess.cells_to_heatmap(dense(5, 5, 6).logits)[0]
+    rows, columns = postprocess.choose(heatmap, ALL)
+    found = postprocess.second_moment(heatmap, rows, columns)
+    expected = [
+        twins.second_moment(heatmap, int(x), int(y)) for y, x in zip(rows, columns, strict=True)
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert len(rows) > 10 and np.abs(found[:, 0, 1]).max() > 0.1
+
+
+def test_a_lone_pixel_is_known_to_a_pixel_and_a_streak_only_across() -> None:
+    heatmap = empty_map()
+    heatmap[0, 0] = 0.5
+    heatmap[12, 14:21] = 0.5
+    lone, streak = postprocess.second_moment(heatmap, np.array([0, 12]), np.array([0, 17]))
+    np.testing.assert_allclose(lone, np.eye(2) / 12, atol=1e-6)
+    np.testing.assert_allclose(streak, [[4 + 1 / 12, 0], [0, 1 / 12]], atol=1e-5)
+
+
+def test_keypoints_have_covariances_only_where_a_scale_is_known() -> None:
+    maps, size = dense(5, 5, 6), Placement((40, 48), (40, 48))
+    plain, one, three = (
+        postprocess.extract(maps, [size], DetectionConfig(0.02, covariance_scale=s), "exact")[0]
+        for s in (None, 1.0, 3.0)
+    )
+    assert plain.covariance is None
+    np.testing.assert_allclose(three.covariance, 3 * one.covariance, rtol=1e-5)
+    assert (np.linalg.eigvalsh(one.covariance) > 0).all()
+
+
 def test_refinement_of_the_faintest_keypoint_is_finite() -> None:
     heatmap = np.full((24, 32), 1e-38, np.float32)
     heatmap[10, 10] = 2e-38
@@ -291,7 +322,9 @@ class TestTorchTwin:
         maps = dense(11, 6, 8, batch=3)
         sizes = [(48, 64), (29, 41), (8, 8)]
         placements = [Placement(image_hw=size, resized_hw=size) for size in sizes]
-        config = DetectionConfig(0.02, most, nms_radius=2, border=1, spread=spread)
+        config = DetectionConfig(
+            0.02, most, nms_radius=2, border=1, spread=spread, covariance_scale=0.5
+        )
         expected = postprocess.extract(maps, placements, config, sampling)
         tensors = DenseMaps(*(self.torch.from_numpy(a) for a in (maps.logits, maps.descriptors)))
         found = postprocess_torch.extract(tensors, placements, config, sampling)
@@ -300,6 +333,7 @@ class TestTorchTwin:
             np.testing.assert_allclose(ours.xy, theirs.xy, atol=1e-3)
             np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-6)
             np.testing.assert_allclose(ours.descriptors, theirs.descriptors, atol=1e-5)
+            np.testing.assert_allclose(ours.covariance, theirs.covariance, atol=1e-4)
 
     @settings(max_examples=100, deadline=None)
     @given(heatmaps, st.integers(0, 4), st.sampled_from([None, 3]))

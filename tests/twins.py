@@ -81,6 +81,19 @@ def subpixel(heatmap: np.ndarray, x: int, y: int) -> tuple[float, float]:
     return sum_x / total, sum_y / total
 
 
+def second_moment(heatmap: np.ndarray, x: int, y: int) -> np.ndarray:
+    """2x2: how 7x7 values lie about their centre of mass, and the variance within a pixel."""
+    height, width = heatmap.shape
+    centre = subpixel(heatmap, x, y)
+    total, moment = 0.0, np.zeros((2, 2))
+    for v in range(max(0, y - 3), min(height, y + 4)):
+        for u in range(max(0, x - 3), min(width, x + 4)):
+            away = np.array([u - centre[0], v - centre[1]])
+            moment += float(heatmap[v, u]) * np.outer(away, away)
+            total += float(heatmap[v, u])
+    return moment / total + np.eye(2) / 12
+
+
 def sample(dense: np.ndarray, x: float, y: float) -> np.ndarray:
     """One descriptor between cell centres, bilinearly; D h w -> D."""
     _, h, w = dense.shape

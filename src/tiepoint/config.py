@@ -150,6 +150,9 @@ class DetectionConfig:
         border: No keypoint nearer than this to any of the four sides, in px of the input.
         subpixel: Refine each position within its pixel; False returns whole pixels.
         descriptors: False skips the descriptors.
+        covariance_scale: px^2 of a position's variance to each px^2 of the heat map's second
+            moment around it, as `tiepoint calibrate` fits it to a checkpoint; None leaves
+            covariances out.
         spread: With `max_keypoints`, take points that lie evenly over the image: the NMS radius
             grows as far as it leaves so many.
     """
@@ -161,6 +164,7 @@ class DetectionConfig:
     subpixel: bool = True
     descriptors: bool = True
     spread: bool = False
+    covariance_scale: float | None = None
 
     def __post_init__(self) -> None:
         number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)
@@ -169,6 +173,11 @@ class DetectionConfig:
         if self.max_keypoints is not None:
             unit = "keypoints, or None for all"
             _require_whole("max_keypoints", self.max_keypoints, minimum=1, unit=unit)
+        scale = self.covariance_scale
+        if scale is not None:
+            number = isinstance(scale, int | float) and not isinstance(scale, bool)
+            if not number or not math.isfinite(scale) or not scale > 0:
+                raise ConfigError(f"covariance_scale is {scale!r}, expected a number above 0")
         if self.spread and self.max_keypoints is None:
             raise ConfigError("spread needs max_keypoints: how many points to spread")
         _require_whole("nms_radius", self.nms_radius, minimum=0, unit="px")

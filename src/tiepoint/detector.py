@@ -17,7 +17,7 @@ from tiepoint.config import DetectionConfig, ProcessorConfig
 from tiepoint.errors import ConfigError, EngineError, ImageError, TiepointError
 from tiepoint.features import Features
 from tiepoint.image import SourceImage
-from tiepoint.maps import Keypoints, merged
+from tiepoint.maps import Keypoints, in_image, merged
 from tiepoint.masks import MaskSource, check_masks, in_input, mask_of, read_masked
 from tiepoint.read_ahead import read_ahead
 from tiepoint.weights import Checkpoint, load_checkpoint
@@ -255,6 +255,7 @@ class Detector:
                 xy=keypoints.xy,
                 scores=keypoints.scores,
                 descriptors=keypoints.descriptors,
+                covariance=keypoints.covariance,
                 size_hw=image.size_hw,
                 meta={
                     **provenance,
@@ -279,10 +280,7 @@ class Detector:
         maps = network(pixels, placements, detection.descriptors)
         masks = [in_input(i.mask, p) for i, p in zip(images, placements, strict=True)]
         found = network.extract(maps, placements, detection, self.checkpoint.sampling, masks)
-        return [
-            keypoints._replace(xy=placement.to_image(keypoints.xy))
-            for keypoints, placement in zip(found, placements, strict=True)
-        ]
+        return [in_image(keypoints, p) for keypoints, p in zip(found, placements, strict=True)]
 
     def _stream(
         self, sources: Iterable[Any], channel_order: str, on_error: OnError, options: Options

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import MissingExtraError
+from tiepoint.errors import ConfigError, MissingExtraError
 from tiepoint.extras import is_installed
 from tiepoint.geometry import Float
-from tiepoint.planar import CONFIDENCE, ITERATIONS, REFINEMENT_ROUNDS, Matrix
+from tiepoint.planar import CONFIDENCE, ITERATIONS, Matrix
 
 POINTS_NEEDED = {"fundamental": 8, "essential": 5}
 """Matches that OpenCV's estimators ask for."""
+
+REFINEMENT_ROUNDS = 4
+"""Rounds on inliers that are taken anew; most pairs have settled by then."""
 
 _STEPS = 20  # of Levenberg-Marquardt; it settles in 4 to 8
 _DIFFERENCE = 1e-6  # step of the numerical derivatives; parameters are angles and ratios
@@ -45,6 +49,38 @@ class Pose:
         """3x3, x_B^T E x_A = 0 in coordinates of the cameras (K^-1 x)."""
         essential: Matrix = cross(self.translation) @ self.rotation
         return essential
+
+
+def read_cameras(intrinsics: Any, model: str) -> tuple[Matrix, Matrix] | None:
+    """K_A and K_B from what a caller gave; None for models that need none.
+
+    Raises:
+        ConfigError: Not K, 3x3, nor a pair of them; or given or missing where it should not be.
+    """
+    if model != "essential":
+        if intrinsics is not None:
+            raise ConfigError(f'intrinsics are for model "essential", not for "{model}"')
+        return None
+    if intrinsics is None:
+        raise ConfigError('model "essential" needs intrinsics: K, 3x3, or a pair (K_A, K_B)')
+    try:
+        matrices = np.asarray(intrinsics, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"intrinsics are no numbers ({error}): K, 3x3, or a pair") from error
+    if matrices.shape == (3, 3):
+        matrices = np.stack([matrices, matrices])
+    if matrices.shape != (2, 3, 3):
+        raise ConfigError(
+            f"intrinsics have shape {matrices.shape}, expected K, 3x3, or a pair (K_A, K_B)"
+        )
+    for camera in matrices:
+        last_row = np.isfinite(camera).all() and (camera[2] == (0, 0, 1)).all()
+        if not last_row or not (np.diag(camera) > 0).all():
+            raise ConfigError(
+                f"intrinsics {camera.tolist()} are not those of a camera, expected "
+                "[[fx, s, cx], [0, fy, cy], [0, 0, 1]] with fx and fy above 0, px"
+            )
+    return matrices[0], matrices[1]
 
 
 def fundamental_consensus(xy_a: Float, xy_b: Float, within_px: float) -> Matrix | None:

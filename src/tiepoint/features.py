@@ -23,6 +23,9 @@ class Features:
         size_hw: (height, width) of the original upright image, px.
         meta: Where the features come from: checkpoint, SHA-256, rules, settings, engine,
             precision, tiepoint version, source, EXIF orientation.
+        covariance: N 2 2 float32 (x, y) of the positions, px^2 of the original image: how wide
+            the network's answer is around each, scaled to what positions scatter by
+            (`tiepoint calibrate`). None for checkpoints without that scale.
     """
 
     xy: NDArray[np.float32]
@@ -30,6 +33,7 @@ class Features:
     descriptors: NDArray[np.float32] | None
     size_hw: tuple[int, int]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    covariance: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.xy)
@@ -42,6 +46,10 @@ class Features:
         if described is not None and (described.ndim != 2 or len(described) != count):
             raise ConfigError(
                 f"features: descriptors have shape {described.shape}, expected ({count}, D)"
+            )
+        if self.covariance is not None and self.covariance.shape != (count, 2, 2):
+            raise ConfigError(
+                f"features: covariance has shape {self.covariance.shape}, expected ({count}, 2, 2)"
             )
 
     def __len__(self) -> int:
@@ -62,6 +70,7 @@ class Features:
             xy=self.xy[index],
             scores=self.scores[index],
             descriptors=None if self.descriptors is None else self.descriptors[index],
+            covariance=None if self.covariance is None else self.covariance[index],
         )
 
     def top(self, count: int) -> Features:
@@ -107,6 +116,19 @@ class Matches:
     def top(self, count: int) -> Matches:
         """The best `count` matches."""
         return self.take(slice(0, max(0, count)))
+
+
+def covariances_of(
+    a: Features, b: Features, pairs: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """M 2 2 of each image's matched keypoints, px^2; None unless both images have them.
+
+    Args:
+        pairs: M 2, index in A and index in B.
+    """
+    if a.covariance is None or b.covariance is None:
+        return None
+    return a.covariance[pairs[:, 0]], b.covariance[pairs[:, 1]]
 
 
 SOURCE_KEYS = ("source", "exif_orientation", "engine", "device", "tiepoint_version", "revision")

@@ -35,6 +35,13 @@ def resize_xy(xy: Float, from_hw: SizeHW, to_hw: SizeHW) -> Float:
     return moved
 
 
+def resize_covariance(covariance: Float, from_hw: SizeHW, to_hw: SizeHW) -> Float:
+    """N 2 2 (x, y), px^2, of points that `resize_xy` moves along."""
+    scale = np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0]])  # 2 (x, y)
+    moved: Float = (covariance * np.outer(scale, scale)).astype(covariance.dtype)  # N 2 2
+    return moved
+
+
 def resize_matrix(from_hw: SizeHW, to_hw: SizeHW) -> NDArray[np.float64]:
     """`resize_xy` as a 3x3 matrix on homogeneous (x, y, 1)."""
     sx, sy = to_hw[1] / from_hw[1], to_hw[0] / from_hw[0]
@@ -154,6 +161,10 @@ class Placement:
     def to_image(self, xy: Float) -> Float:
         """N 2 in px of the input -> N 2 in px of the original image."""
         return resize_xy(xy, self.resized_hw, self.image_hw)
+
+    def covariance_to_image(self, covariance: Float) -> Float:
+        """N 2 2 in px^2 of the input -> N 2 2 in px^2 of the original image."""
+        return resize_covariance(covariance, self.resized_hw, self.image_hw)
 
     def to_input(self, xy: Float) -> Float:
         """N 2 in px of the original image -> N 2 in px of the input."""

@@ -9,6 +9,8 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.geometry import Placement
+
 Array = TypeVar("Array")
 """A NumPy array, or a torch tensor where torch is the engine."""
 
@@ -39,11 +41,24 @@ class Keypoints(NamedTuple, Generic[Array]):
         xy: N 2 float32.
         scores: N float32.
         descriptors: N D float32 of unit length, or None.
+        covariance: N 2 2 float32 (x, y) of the positions, px^2, or None.
     """
 
     xy: Array
     scores: Array
     descriptors: Array | None
+    covariance: Array | None = None
+
+
+def in_image(
+    keypoints: Keypoints[NDArray[np.float32]], placement: Placement
+) -> Keypoints[NDArray[np.float32]]:
+    """The same in px of the original image."""
+    around = keypoints.covariance
+    return keypoints._replace(
+        xy=placement.to_image(keypoints.xy),
+        covariance=None if around is None else placement.covariance_to_image(around),
+    )
 
 
 def merged(
@@ -60,6 +75,14 @@ def merged(
     xy = np.concatenate([level.xy for level in levels])  # N 2
     scores = np.concatenate([level.scores for level in levels])  # N
     order = np.lexsort((xy[:, 0], xy[:, 1], -scores))[:most]
-    described = [level.descriptors for level in levels if level.descriptors is not None]
-    descriptors = np.concatenate(described)[order] if len(described) == len(levels) else None
-    return Keypoints(xy[order], scores[order], descriptors)
+    descriptors = _joined([level.descriptors for level in levels], order)
+    covariance = _joined([level.covariance for level in levels], order)
+    return Keypoints(xy[order], scores[order], descriptors, covariance)
+
+
+def _joined(
+    parts: Sequence[NDArray[np.float32] | None], order: NDArray[np.intp]
+) -> NDArray[np.float32] | None:
+    """What every level has, in order; None where one has it not."""
+    held = [part for part in parts if part is not None]
+    return np.concatenate(held)[order] if len(held) == len(parts) else None

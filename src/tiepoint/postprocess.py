@@ -23,6 +23,9 @@ NMS_ROUNDS = 3
 SUBPIXEL_REACH_PX = 3
 """The refinement looks so far around a pixel: less than the usual NMS radius of 4."""
 
+PIXEL_VARIANCE = np.float32(1 / 12)
+"""Of a place that is known to lie in a pixel and no better, px^2."""
+
 FLOOR = np.float32(1e-12)
 """Keeps divisions finite; no length and no probability that matters is smaller."""
 
@@ -41,11 +44,17 @@ def extract(
         heatmap = cells_to_heatmap(maps.logits[index : index + 1, :, :h, :w])[0]  # H W
         height, width = placement.resized_hw
         mask = None if masks is None else masks[index]
-        xy, scores = select(heatmap[:height, :width], config, mask)  # N 2, N
+        heatmap = heatmap[:height, :width]
+        rows, columns = choose(heatmap, config, mask)  # N, N
+        xy, scores = _places(heatmap, rows, columns, config)  # N 2, N
         described = None
         if config.descriptors and maps.descriptors is not None:
             described = sample_at(maps.descriptors[index, :, :h, :w], xy, sampling)  # N D
-        found.append(Keypoints(xy, scores, described))
+        covariance = None
+        if config.covariance_scale is not None:
+            spread = second_moment(heatmap, rows, columns)  # N 2 2
+            covariance = spread * np.float32(config.covariance_scale)
+        found.append(Keypoints(xy, scores, described, covariance))
     return found
 
 
@@ -79,6 +88,13 @@ def select(
         xy: N 2 float32, px, best score first; ties by y, then x.
         scores: N float32, the heat map at the pixel that was chosen.
     """
+    return _places(heatmap, *choose(heatmap, config, mask), config)
+
+
+def choose(
+    heatmap: Float32, config: DetectionConfig, mask: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the pixels that `select` takes, N each, in its order."""
     height, width = heatmap.shape
     allowed = heatmap > config.threshold
     edge = config.border
@@ -94,7 +110,13 @@ def select(
     radius = widest_radius(lambda r: int(chosen(r).sum()), (height, width), config)
     rows, columns = np.nonzero(chosen(radius))  # row by row, so a stable sort breaks ties right
     best = np.argsort(-heatmap[rows, columns], kind="stable")[: config.max_keypoints]
-    rows, columns = rows[best], columns[best]
+    return rows[best], columns[best]
+
+
+def _places(
+    heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np.intp], config: DetectionConfig
+) -> tuple[Float32, Float32]:
+    """Chosen pixels -> positions and scores."""
     xy = np.stack([columns, rows], axis=1).astype(np.float32)  # N 2
     if config.subpixel:
         xy += subpixel_shift(heatmap, rows, columns)
@@ -163,16 +185,46 @@ def subpixel_shift(heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np
     Returns:
         N 2 float32 (x, y), px; mostly well under 1, never beyond the window.
     """
+    mass, offsets = _around(heatmap, rows, columns)
+    moments = np.stack([mass.sum(axis=1) @ offsets, mass.sum(axis=2) @ offsets], axis=1)  # N 2
+    shift: Float32 = moments / np.maximum(mass.sum(axis=(1, 2)), FLOOR)[:, None]  # N 2
+    return shift
+
+
+def second_moment(heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Float32:
+    """How wide the probabilities lie about their centre of mass, around each pixel.
+
+    Args:
+        heatmap: H W; outside it there is nothing.
+        rows, columns: N.
+
+    Returns:
+        N 2 2 float32 (x, y), px^2; a twelfth, the variance within a pixel, at least on the
+        diagonal.
+    """
+    mass, offsets = _around(heatmap, rows, columns)
+    mass /= np.maximum(mass.sum(axis=(1, 2)), FLOOR)[:, None, None]
+    mean = subpixel_shift(heatmap, rows, columns)  # N 2
+    squares = np.stack([mass.sum(axis=1) @ offsets**2, mass.sum(axis=2) @ offsets**2], axis=1)
+    mixed = np.einsum("nyx,y,x->n", mass, offsets, offsets)  # N
+    moment = np.empty((len(rows), 2, 2), np.float32)
+    moment[:, [0, 1], [0, 1]] = np.maximum(squares - mean**2, 0) + PIXEL_VARIANCE
+    moment[:, 0, 1] = moment[:, 1, 0] = mixed - mean[:, 0] * mean[:, 1]
+    return moment
+
+
+def _around(
+    heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> tuple[Float32, Float32]:
+    """The probabilities around each pixel, in parts of its own, N s s; and the offsets, s px."""
     reach = SUBPIXEL_REACH_PX
-    offsets = np.arange(-reach, reach + 1, dtype=np.float32)  # s
+    offsets: Float32 = np.arange(-reach, reach + 1, dtype=np.float32)  # s
     windows = np.lib.stride_tricks.sliding_window_view(
         np.pad(heatmap, reach), (len(offsets), len(offsets))
     )
     # Relative to the pixel itself, so that the faintest keypoint does not underflow.
-    mass = windows[rows, columns] / np.maximum(heatmap[rows, columns], FLOOR)[:, None, None]
-    moments = np.stack([mass.sum(axis=1) @ offsets, mass.sum(axis=2) @ offsets], axis=1)  # N 2
-    shift: Float32 = moments / np.maximum(mass.sum(axis=(1, 2)), FLOOR)[:, None]  # N 2
-    return shift
+    peak = np.maximum(heatmap[rows, columns], FLOOR)[:, None, None]
+    return (windows[rows, columns] / peak).astype(np.float32, copy=False), offsets
 
 
 def sample_at(descriptors: Float32, xy: Float32, sampling: DescriptorSampling = "exact") -> Float32:

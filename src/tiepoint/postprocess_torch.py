@@ -17,7 +17,13 @@ from torch.nn import functional
 from tiepoint.config import CELL_PX, DescriptorSampling, DetectionConfig
 from tiepoint.geometry import Placement, SizeHW
 from tiepoint.maps import DenseMaps, Keypoints, Masks
-from tiepoint.postprocess import FLOOR, NMS_ROUNDS, SUBPIXEL_REACH_PX, widest_radius
+from tiepoint.postprocess import (
+    FLOOR,
+    NMS_ROUNDS,
+    PIXEL_VARIANCE,
+    SUBPIXEL_REACH_PX,
+    widest_radius,
+)
 
 
 class FlatKeypoints(NamedTuple):
@@ -27,11 +33,13 @@ class FlatKeypoints(NamedTuple):
         image: M int64, which image of the batch.
         xy: M 2 float32, px of the network's input.
         scores: M float32.
+        covariance: M 2 2 float32, px^2, or None.
     """
 
     image: Tensor
     xy: Tensor
     scores: Tensor
+    covariance: Tensor | None = None
 
 
 def extract(
@@ -56,6 +64,7 @@ def extract(
             flat.xy[end - count : end],
             flat.scores[end - count : end],
             None if described is None else described[end - count : end],
+            None if flat.covariance is None else flat.covariance[end - count : end],
         )
         for count, end in zip(counts, ends, strict=True)
     ]
@@ -102,7 +111,10 @@ def select(
     xy = torch.stack([columns, rows], dim=1).float()  # M 2
     if config.subpixel:
         xy = xy + subpixel_shift(heatmap, image, rows, columns)
-    return FlatKeypoints(image, xy, heatmap[image, rows, columns])
+    covariance = None
+    if config.covariance_scale is not None:
+        covariance = second_moment(heatmap, image, rows, columns) * config.covariance_scale
+    return FlatKeypoints(image, xy, heatmap[image, rows, columns], covariance)
 
 
 def _spread(
@@ -144,6 +156,33 @@ def subpixel_shift(heatmap: Tensor, image: Tensor, rows: Tensor, columns: Tensor
     Returns:
         M 2 float32 (x, y), px.
     """
+    mass, offsets = _around(heatmap, image, rows, columns)
+    moments = torch.stack([mass.sum(dim=1) @ offsets, mass.sum(dim=2) @ offsets], dim=1)  # M 2
+    return moments / mass.sum(dim=(1, 2)).clamp(min=float(FLOOR))[:, None]  # M 2
+
+
+def second_moment(heatmap: Tensor, image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """How wide the probabilities lie around each pixel; see `postprocess.second_moment`.
+
+    Args:
+        heatmap: B H W, 0 outside each image.
+        image, rows, columns: M.
+
+    Returns:
+        M 2 2 float32 (x, y), px^2.
+    """
+    mass, offsets = _around(heatmap, image, rows, columns)
+    mass = mass / mass.sum(dim=(1, 2), keepdim=True).clamp(min=float(FLOOR))
+    mean = subpixel_shift(heatmap, image, rows, columns)  # M 2
+    squares = torch.stack([mass.sum(dim=1) @ offsets**2, mass.sum(dim=2) @ offsets**2], dim=1)
+    mixed = torch.einsum("nyx,y,x->n", mass, offsets, offsets) - mean.prod(dim=1)  # M
+    variance = (squares - mean**2).clamp(min=0) + float(PIXEL_VARIANCE)  # M 2
+    upper = torch.stack([variance[:, 0], mixed], dim=1)  # M 2
+    return torch.stack([upper, torch.stack([mixed, variance[:, 1]], dim=1)], dim=1)  # M 2 2
+
+
+def _around(heatmap: Tensor, image: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """The probabilities around each pixel, in parts of its own, M s s; and the offsets, s px."""
     reach = SUBPIXEL_REACH_PX
     steps = torch.arange(-reach, reach + 1, device=heatmap.device)  # s
     around = functional.pad(heatmap, (reach, reach, reach, reach))
@@ -151,9 +190,7 @@ def subpixel_shift(heatmap: Tensor, image: Tensor, rows: Tensor, columns: Tensor
     x = columns[:, None, None] + reach + steps  # M 1 s
     peak = heatmap[image, rows, columns].clamp(min=float(FLOOR))[:, None, None]
     mass = around[image[:, None, None], y, x] / peak  # M s s
-    offsets = steps.to(mass.dtype)
-    moments = torch.stack([mass.sum(dim=1) @ offsets, mass.sum(dim=2) @ offsets], dim=1)  # M 2
-    return moments / mass.sum(dim=(1, 2)).clamp(min=float(FLOOR))[:, None]  # M 2
+    return mass, steps.to(mass.dtype)
 
 
 def sample_at(

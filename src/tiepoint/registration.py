@@ -20,7 +20,7 @@ from tiepoint.alignment import NO_RESIDUALS, OK, Registration, Residuals
 from tiepoint.config import MODEL_NAMES, PLANE_MODELS, RegistrationConfig
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
-from tiepoint.features import Features, Matches
+from tiepoint.features import Features, Matches, covariances_of
 from tiepoint.geometry import Float, corners_xy, fit_inside
 from tiepoint.matching import match
 
@@ -86,7 +86,7 @@ def register(
             camera, features that cannot be matched.
     """
     settings = _settings(config, model, options)
-    cameras = _cameras(intrinsics, settings.model)
+    cameras = epipolar.read_cameras(intrinsics, settings.model)
     if matches is None:
         best = settings.max_keypoints
         features_a, features_b = (_features(x, detector, checkpoint, best) for x in (a, b))
@@ -125,7 +125,9 @@ def _register(
         why = f"no keypoints in image {' and '.join(empty)}" if empty else f"{len(order)} matches"
         return replace(result, reason=f"{why}, {settings.min_inliers} matches are asked for")
     px = max(seen_px(features_a), seen_px(features_b)) if cameras else seen_px(features_b)
-    found = _find(model, xy_a[order], xy_b[order], settings.inlier_px * px, cameras, settings)
+    around = covariances_of(features_a, features_b, matches.pairs[order])
+    within_px = settings.inlier_px * px
+    found = _find(model, xy_a[order], xy_b[order], within_px, cameras, settings, around)
     if found is None:
         return replace(result, reason=f"the {count} matches agree on no model")
     inliers = np.zeros(count, bool)
@@ -142,14 +144,15 @@ def _find(
     inlier_px: float,
     cameras: Cameras | None,
     settings: RegistrationConfig,
+    around: tuple[Float, Float] | None = None,
 ) -> _Found | None:
-    """Consensus, then least squares on its inliers; the consensus at half the inliers' distance,
-    which was the best measured for homographies and for poses."""
+    """Consensus at half the inliers' distance, the best measured; then least squares."""
     if model in PLANE_MODELS:
         start = planar.consensus(model, xy_a, xy_b, inlier_px / 2)
         if start is None:
             return None
-        matrix, inliers = planar.refine(model, start, xy_a, xy_b, inlier_px)
+        deviation = None if around is None else planar.match_deviation_px(start, xy_a, *around)
+        matrix, inliers = planar.refine(model, start, xy_a, xy_b, inlier_px, deviation)
         return _Found(planar.facing(matrix, xy_a[inliers]), inliers)
     if cameras is None:
         rough = epipolar.fundamental_consensus(xy_a, xy_b, inlier_px / 2)
@@ -369,30 +372,3 @@ def _matched(a: Any, b: Any, matches: Matches) -> tuple[Features, Features]:
             "features that were matched"
         )
     return a, b
-
-
-def _cameras(intrinsics: Any, model: str) -> Cameras | None:
-    if model != "essential":
-        if intrinsics is not None:
-            raise ConfigError(f'intrinsics are for model "essential", not for "{model}"')
-        return None
-    if intrinsics is None:
-        raise ConfigError('model "essential" needs intrinsics: K, 3x3, or a pair (K_A, K_B)')
-    try:
-        matrices = np.asarray(intrinsics, np.float64)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"intrinsics are no numbers ({error}): K, 3x3, or a pair") from error
-    if matrices.shape == (3, 3):
-        matrices = np.stack([matrices, matrices])
-    if matrices.shape != (2, 3, 3):
-        raise ConfigError(
-            f"intrinsics have shape {matrices.shape}, expected K, 3x3, or a pair (K_A, K_B)"
-        )
-    for camera in matrices:
-        last_row = np.isfinite(camera).all() and (camera[2] == (0, 0, 1)).all()
-        if not last_row or not (np.diag(camera) > 0).all():
-            raise ConfigError(
-                f"intrinsics {camera.tolist()} are not those of a camera, expected "
-                "[[fx, s, cx], [0, fy, cy], [0, 0, 1]] with fx and fy above 0, px"
-            )
-    return matrices[0], matrices[1]

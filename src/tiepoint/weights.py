@@ -25,6 +25,8 @@ BUNDLED = Path(__file__).parent / "checkpoints"
 DEFAULT = "base"
 MANIFEST_FILE = "manifest.json"
 RULES_VERSION = 1
+COVARIANCE_KEY = "covariance_scale"
+"""In config.json, under "tiepoint"."""
 
 Rules = Literal["exact", "transformers"]
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -186,6 +188,7 @@ def detection_config(config: Mapping[str, Any], path: Path) -> DetectionConfig:
             max_keypoints=None if most in (-1, None) else most,
             nms_radius=config.get("nms_radius", DetectionConfig.nms_radius),
             border=config.get("border_removal_distance", DetectionConfig.border),
+            covariance_scale=(config.get("tiepoint") or {}).get(COVARIANCE_KEY),
         )
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -123,18 +123,7 @@ def train(
     --resume. Exit status: 0 done, 1 the run was hopeless, 2 wrong arguments, 130 or 143 stopped
     by a signal.
     """
-    if (out is None) == (resume is None):
-        raise ConfigError("give either -o for a new run or --resume for one that was stopped")
-    if sum(folder is not None for folder in (resume, repeat, start)) > 1:
-        raise ConfigError(
-            "give one of --resume, --repeat and --start: a run that is resumed or repeated keeps "
-            "its own recipe and start"
-        )
-    if repeat is not None and (minutes, steps, mix) != (None, None, None):
-        raise ConfigError(
-            "--repeat takes budget and scenes from the manifest: leave out --minutes, --steps and "
-            "--mix"
-        )
+    _check_choices(out, resume, repeat, start, budget_or_mix=(minutes, steps, mix))
     if preset not in PRESETS:
         raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     drawing = default_workers() if workers is None else workers
@@ -167,6 +156,28 @@ def train(
                 benchmark_photos=photos, say=typer.echo,
             )
         )  # fmt: skip
+
+
+def _check_choices(
+    out: Path | None,
+    resume: Path | None,
+    repeat: Path | None,
+    start: Path | None,
+    budget_or_mix: tuple[object, ...],
+) -> None:
+    """Raise ConfigError for options that do not go together."""
+    if (out is None) == (resume is None):
+        raise ConfigError("give either -o for a new run or --resume for one that was stopped")
+    if sum(folder is not None for folder in (resume, repeat, start)) > 1:
+        raise ConfigError(
+            "give one of --resume, --repeat and --start: a run that is resumed or repeated keeps "
+            "its own recipe and start"
+        )
+    if repeat is not None and any(given is not None for given in budget_or_mix):
+        raise ConfigError(
+            "--repeat takes budget and scenes from the manifest: leave out --minutes, --steps and "
+            "--mix"
+        )
 
 
 def read_mix(text: str) -> tuple[tuple[str, float], ...]:

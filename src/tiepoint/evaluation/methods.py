@@ -21,7 +21,7 @@ from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.evaluation.pairs import Grey
 from tiepoint.features import Features
-from tiepoint.geometry import resize_xy
+from tiepoint.geometry import resize_covariance, resize_xy
 
 POOL = 4
 """Repeatability takes the k best inside the common view: so many times k points are detected."""
@@ -72,7 +72,15 @@ class Method:
             raise FormatError(f"method {self.name!r}: the features of {name!r} lack descriptors")
         size_hw = image.shape[0], image.shape[1]
         best = found.take(_best_first(found.xy, found.scores))
-        return replace(best, xy=resize_xy(best.xy, found.size_hw, size_hw), size_hw=size_hw)
+        around = best.covariance
+        return replace(
+            best,
+            xy=resize_xy(best.xy, found.size_hw, size_hw),
+            size_hw=size_hw,
+            covariance=None
+            if around is None
+            else resize_covariance(around, found.size_hw, size_hw),
+        )
 
 
 def method(name: str) -> Method:

@@ -14,7 +14,7 @@ from tiepoint.evaluation import metrics
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.pairs import Failure, LoadedPair, Pair
 from tiepoint.evaluation.settings import Settings
-from tiepoint.features import Features
+from tiepoint.features import Features, covariances_of
 from tiepoint.matching import match
 
 
@@ -128,7 +128,10 @@ def measure(a: Features, b: Features, pair: LoadedPair, settings: Settings) -> M
     best_a, best_b = a.top(settings.k), b.top(settings.k)
     pairs = match(best_a, best_b, rotation=settings.rotation).pairs  # M 2
     xy_a, xy_b = best_a.xy[pairs[:, 0]], best_b.xy[pairs[:, 1]]  # M 2
-    estimates = [metrics.estimate_homography(xy_a, xy_b, seed) for seed in range(settings.seeds)]
+    around = covariances_of(best_a, best_b, pairs)
+    estimates = [
+        metrics.estimate_homography(xy_a, xy_b, seed, around) for seed in range(settings.seeds)
+    ]
     again = metrics.repeated(
         a.xy, b.xy, truth, a.size_hw, b.size_hw, settings.k, settings.repeat_px
     )

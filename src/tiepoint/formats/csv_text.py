@@ -16,7 +16,7 @@ _COLUMNS = "x,y,score"
 
 
 def encode(features: Features) -> bytes:
-    """The file's bytes; descriptors are left out."""
+    """The file's bytes; descriptors and covariances are left out."""
     rows = np.column_stack([features.xy, features.scores]).astype(np.float32)  # N 3
     lines = [
         _TITLE,

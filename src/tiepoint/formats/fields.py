@@ -110,6 +110,7 @@ def features_from(
     descriptors: ArrayLike | None,
     size_hw: Any,
     meta: dict[str, Any],
+    covariance: ArrayLike | None = None,
 ) -> Features:
     """Features from what a file held, or a FormatError that says what does not fit."""
     try:
@@ -119,6 +120,7 @@ def features_from(
             descriptors=None if descriptors is None else _float32(descriptors),
             size_hw=check_size(size_hw, name),
             meta=meta,
+            covariance=None if covariance is None else _float32(covariance),
         )
     except (ConfigError, FloatingPointError, TypeError, ValueError) as error:
         raise damaged(name, str(error)) from error

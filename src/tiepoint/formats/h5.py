@@ -6,6 +6,7 @@ A group per image, named by its path relative to the images' folder, with `/`:
     scores       N
     descriptors  D N  absent if none were asked for
     image_size   2    width, height in px
+    covariance   N 2 2  px^2, where the checkpoint gives one; hloc passes over it
 
 hloc computes keypoints of the original image as (x + 0.5) * scale - 0.5 and adds 0.5 only on the
 way to COLMAP: pixel centres are whole numbers there as here, so nothing is converted. Groups that
@@ -30,7 +31,7 @@ from tiepoint.formats import fields
 from tiepoint.formats.fields import Summary
 
 ENDING = ".h5"
-DATASETS = ("keypoints", "scores", "descriptors", "image_size")
+DATASETS = ("keypoints", "scores", "descriptors", "image_size", "covariance")
 
 MAX_META_BYTES = 60_000
 """HDF5's own limit for an attribute is 64 KiB with its description."""
@@ -176,6 +177,8 @@ def write_group(file: Any, name: str, features: Features, *, half: bool = False)
     if features.descriptors is not None:
         kind = np.float16 if half else np.float32
         group["descriptors"] = np.ascontiguousarray(features.descriptors.T.astype(kind))  # D N
+    if features.covariance is not None:
+        group["covariance"] = features.covariance
     group.attrs["convention"] = np.bytes_(fields.CONVENTION)
     group.attrs["meta"] = np.bytes_(meta)
 
@@ -193,6 +196,7 @@ def read_group(group: Any, where: str) -> Features:
             descriptors=None if described is None else np.ascontiguousarray(described),
             size_hw=summary.size_hw,
             meta=summary.meta,
+            covariance=group["covariance"][()] if "covariance" in group else None,
         )
         if "convention" in group.attrs:
             return features

@@ -36,6 +36,9 @@ def encode(features: Features) -> bytes:
         "xy": _table(features.xy, "xy"),
         "descriptors": "null" if described is None else _table(described, "descriptors"),
     }
+    if features.covariance is not None:
+        rows = (_table(matrix, "covariance") for matrix in features.covariance)
+        lines["covariance"] = f"[{', '.join(rows)}]"
     if described is not None and len(described) == 0:
         lines[EMPTY_LENGTH] = str(described.shape[1])
     body = ",\n".join(f'"{key}": {text}' for key, text in lines.items())
@@ -61,6 +64,7 @@ def read(path: Path) -> Features:
         xy=held["xy"] or np.zeros((0, 2)),
         scores=held["scores"],
         descriptors=described,
+        covariance=np.zeros((0, 2, 2)) if held.get("covariance") == [] else held.get("covariance"),
         size_hw=summary.size_hw,
         meta=summary.meta,
     )

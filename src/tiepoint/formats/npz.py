@@ -32,6 +32,8 @@ def encode(features: Features) -> bytes:
     }
     if features.descriptors is not None:
         arrays["descriptors"] = features.descriptors
+    if features.covariance is not None:
+        arrays["covariance"] = features.covariance
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
@@ -52,6 +54,7 @@ def decode(source: Path | BinaryIO, name: str) -> Features:
             xy=arrays["xy"],
             scores=arrays["scores"],
             descriptors=arrays.get("descriptors"),
+            covariance=arrays.get("covariance"),
             size_hw=summary.size_hw,
             meta=summary.meta,
         )

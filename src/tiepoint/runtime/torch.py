@@ -88,6 +88,7 @@ class TorchRuntime:
                 one.xy.cpu().numpy(),
                 one.scores.cpu().numpy(),
                 None if one.descriptors is None else one.descriptors.cpu().numpy(),
+                None if one.covariance is None else one.covariance.cpu().numpy(),
             )
             for one in found
         ]

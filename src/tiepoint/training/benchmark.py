@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from tiepoint.detector import Detector
-from tiepoint.errors import FormatError
+from tiepoint.errors import ConfigError, FormatError
+from tiepoint.evaluation.calibration import calibrate
 from tiepoint.evaluation.generated import generated_pairs, list_photos
 from tiepoint.evaluation.methods import checkpoint_methods, method
 from tiepoint.evaluation.pairs import Pair
@@ -79,6 +80,13 @@ class Benchmark:
         last = [float(features.scores[-1]) for _, features in found if len(features)]
         middle = float(np.median(last)) if last else THRESHOLDS[0]
         return float(f"{min(max(middle, THRESHOLDS[0]), THRESHOLDS[1]):.2g}")
+
+    def covariance_scale(self, checkpoint: Path) -> float | None:
+        """`DetectionConfig.covariance_scale`; None without pairs, or without matches."""
+        try:
+            return calibrate(checkpoint, self.pairs).scale if self.pairs else None
+        except ConfigError:
+            return None
 
     def _figures(self, methods: Sequence[object]) -> dict[str, dict[str, float]]:
         found = rows(evaluate(self.pairs, methods, SETTINGS))  # type: ignore[arg-type]

@@ -282,7 +282,8 @@ def _run(trainer: Trainer, photos: Sequence[Path], say: Callable[[str], None]) -
         finished = trainer.run(stop)
         if finished:
             benchmark(trainer)
-            _export(trainer, checkpoint, held_out.threshold(checkpoint))
+            threshold, scale = held_out.threshold(checkpoint), held_out.covariance_scale(checkpoint)
+            _export(trainer, checkpoint, threshold, scale)
         else:
             _export(trainer, checkpoint)
     log.draw()
@@ -319,8 +320,12 @@ def stopped_by_signals() -> Iterator[Stop]:
             signal.signal(noted, handler)
 
 
-def _export(run: Trainer, folder: Path, threshold: float | None = None) -> None:
-    detection = DetectionConfig() if threshold is None else DetectionConfig(threshold=threshold)
+def _export(
+    run: Trainer, folder: Path, threshold: float | None = None, scale: float | None = None
+) -> None:
+    detection = DetectionConfig(covariance_scale=scale)
+    if threshold is not None:
+        detection = replace(detection, threshold=threshold)
     export_checkpoint(
         folder,
         run.average.state_dict(),
