@@ -153,7 +153,7 @@ def main() -> None:
     errors: dict[str, list[float]] = {name: [] for name in VARIANTS}
     crowded: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for pair in generated_pairs(list_photos(options.photos), options.count):
-        loaded = pair.load(settings.long_side)
+        loaded = pair.load(settings.frame)
         a, b = (Dense(detector, image, settings.k) for image in (loaded.image_a, loaded.image_b))
         for name, refine in VARIANTS.items():
             one, other = a.features(refine), b.features(refine)

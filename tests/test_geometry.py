@@ -42,16 +42,6 @@ def test_halving_an_image_puts_the_first_centre_between_the_first_two_pixels() -
     assert centre.tolist() == [0.5, 0.5]
 
 
-def test_a_homography_follows_its_images_when_they_are_resized() -> None:
-    homography = np.array([[1.1, 0.1, 5], [-0.05, 0.9, 3], [1e-4, 2e-4, 1]])
-    xy = np.array([[10.0, 20.0], [100.0, 50.0]])
-    a, new_a, b, new_b = (100, 200), (50, 100), (80, 120), (160, 60)
-    resized = geometry.resize_homography(homography, a, new_a, b, new_b)
-    expected = geometry.resize_xy(geometry.apply_homography(homography, xy), b, new_b)
-    there = geometry.apply_homography(resized, geometry.resize_xy(xy, a, new_a))
-    np.testing.assert_allclose(there, expected, atol=1e-9)
-
-
 def test_points_behind_the_horizon_of_a_homography_are_nan() -> None:
     homography = np.array([[1.0, 0, 0], [0, 1, 0], [-0.1, 0, 1]])
     mapped = geometry.apply_homography(homography, [[5, 1], [10, 1], [20, 1]])

@@ -48,20 +48,6 @@ def resize_matrix(from_hw: SizeHW, to_hw: SizeHW) -> NDArray[np.float64]:
     return np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]])
 
 
-def resize_homography(
-    homography: ArrayLike, a_hw: SizeHW, new_a_hw: SizeHW, b_hw: SizeHW, new_b_hw: SizeHW
-) -> NDArray[np.float64]:
-    """A homography from image A to image B after both were resized.
-
-    Args:
-        homography: 3x3, x_B ~ H x_A in px of the images of size `a_hw` and `b_hw`.
-    """
-    matrix = np.asarray(homography, dtype=np.float64)  # 3 3
-    to_b, from_a = resize_matrix(b_hw, new_b_hw), resize_matrix(new_a_hw, a_hw)
-    result: NDArray[np.float64] = to_b @ matrix @ from_a
-    return result
-
-
 def apply_homography(homography: ArrayLike, xy: ArrayLike) -> NDArray[np.float64]:
     """Map points by x' ~ H x.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,14 @@ MATCHES_SIDE_PX = 1000
 """Longer side of each image beside another: two fit a screen."""
 GAP_PX = 12
 LINE_OPACITY = 0.7
+
+PANEL_WH = (560, 220)
+PANEL_MARGIN_PX = 44
+"""For the numbers of the axis."""
+CURVE_COLOURS = (
+    (20, 90, 180), (220, 120, 40), (60, 150, 60), (150, 60, 150), (120, 120, 120), (200, 40, 40),
+)  # fmt: skip
+"""RGB."""
 
 
 def plot(
@@ -116,6 +125,53 @@ def plot_matches(
             _ring(canvas, centre, radius, colour, 1)
     _write(canvas, path)
     return canvas
+
+
+def curves_panel(
+    title: str,
+    lines: Mapping[str, NDArray[np.float64]],
+    *,
+    size_wh: tuple[int, int] = PANEL_WH,
+    top: float | None = None,
+) -> NDArray[np.uint8]:
+    """Lines over one axis, their names above them.
+
+    Args:
+        lines: Name -> N 2 (x, y), finite.
+        size_wh: (width, height) of the panel, px.
+        top: Highest y shown; None takes the lines' own. The lowest is 0, or theirs if lower.
+
+    Returns:
+        H W 3 uint8, RGB.
+    """
+    width, height = size_wh
+    panel = np.full((height, width, 3), 255, np.uint8)
+    left, right, ceiling, floor = PANEL_MARGIN_PX, width - 12, 34, height - 24
+    cv2.rectangle(panel, (left, ceiling), (right, floor), (210, 210, 210), 1)
+    _text(panel, title, (left, 14), (0, 0, 0))
+    if not lines:
+        return panel
+    every = np.concatenate(list(lines.values()))  # N 2
+    (first, low), (last, high) = every.min(axis=0), every.max(axis=0)
+    low, high = min(low, 0.0), max(high if top is None else top, low + 1e-6)
+    span_x, span_y = last - first or 1.0, high - low
+    for value, y in ((high, ceiling + 8), (low, floor)):
+        _text(panel, f"{value:.3g}", (2, y), (120, 120, 120))
+    _text(panel, f"{last:.0f}", (right - 50, height - 8), (120, 120, 120))
+    place = left
+    for index, (name, points) in enumerate(lines.items()):
+        colour = CURVE_COLOURS[index % len(CURVE_COLOURS)]
+        x = left + (points[:, 0] - first) / span_x * (right - left)
+        y = floor - (points[:, 1] - low) / span_y * (floor - ceiling)
+        drawn = np.rint(np.stack([x, y], axis=1)).astype(np.int32)
+        cv2.polylines(panel, [drawn[:, None]], False, colour, 1, cv2.LINE_AA)
+        _text(panel, name, (place, 28), colour)
+        place += 10 + 8 * len(name)
+    return panel
+
+
+def _text(panel: NDArray[np.uint8], text: str, at: tuple[int, int], colour: Any) -> None:
+    cv2.putText(panel, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
 
 
 def _lines(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import subprocess
 import sys
@@ -15,8 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
-from tiepoint.cli import app, evaluate
-from tiepoint.evaluation.settings import GENERATED_COUNT, GENERATED_SEED, Settings
+from features_files import make
+from tiepoint.cli import app
+from tiepoint.evaluation.settings import GENERATED_COUNT, GENERATED_SEED, PROFILES
+from tiepoint.formats import H5Writer
 
 runner = CliRunner()
 
@@ -114,12 +115,91 @@ def test_limit_takes_the_first_pairs_and_a_checkpoint_may_be_left_out(
     ]
 
 
-def test_defaults_are_those_of_the_settings() -> None:
-    for command in (evaluate.homography, evaluate.generated):
-        parameters = inspect.signature(command).parameters
-        for name in ("k", "long_side", "seeds"):
-            assert parameters[name].default == getattr(Settings(), name)
+def test_defaults_are_those_of_the_profile_and_what_is_given_goes_before_it(
+    wall: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report.json"
+    for profile, settings in PROFILES.items():
+        code, table, _ = run(
+            "homography", wall, "--methods", "orb", "--profile", profile, "--json", out
+        )
+        content = json.loads(out.read_text())
+        assert code == 0
+        assert content["settings"]["k"] == settings.k
+        assert content["settings"]["estimator"] == settings.estimator
+        assert (profile == "tiepoint") == ("AUC" not in table)  # HPatches is reported by areas
+        run(
+            "homography", wall, "--methods", "orb", "--profile", profile, "--k", 70,
+            "--long-side", 150, "--seeds", 2, "--json", out,
+        )  # fmt: skip
+        given = json.loads(out.read_text())["settings"]
+        assert (given["k"], given["seeds"]) == (70, 2)
+        assert given["frame"] == {"long_side": 150, "short_side": None, "crop_hw": None}
+        assert given["estimator"] == settings.estimator
     assert GENERATED_COUNT == 1000
+
+
+def test_an_evaluation_that_was_stopped_goes_on_from_the_pairs_that_are_done(
+    wall: Path, tmp_path: Path
+) -> None:
+    """The second image is gone when it goes on: its pair is not measured a second time."""
+    out, partial = tmp_path / "report.json", tmp_path / "report.json.partial"
+    arguments = ["homography", wall, "--methods", "orb,sift", "--k", 100]
+    assert run(*arguments, "--json", out)[0] == 0
+    whole = json.loads(out.read_text())
+    assert not partial.exists()
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tiepoint.evaluation.report.as_json", interrupted)
+        out.unlink()
+        assert runner.invoke(app, ["evaluate", *map(str, arguments), "--json", str(out)]).exit_code
+    first_pair = partial.read_text().splitlines()[:2]
+    partial.write_text("\n".join(first_pair) + '\n["wall", "2.png 1.p')  # cut off by a crash
+    code, _, errors = run(*arguments, "--json", out)
+    assert code == 0
+    assert "1 pairs taken from" in errors
+    assert json.loads(out.read_text())["pairs"] == whole["pairs"]
+    assert not partial.exists()
+
+
+def test_what_other_settings_have_measured_is_not_taken_over(wall: Path, tmp_path: Path) -> None:
+    out, partial = tmp_path / "report.json", tmp_path / "report.json.partial"
+    partial.write_text('{"k": 1}\n["wall", "1.png 2.png", [{"keypoints_a": 9}]]\n')
+    code, _, errors = run("homography", wall, "--methods", "orb", "--k", 100, "--json", out)
+    assert code == 0
+    assert "taken from" not in errors
+    assert len(json.loads(out.read_text())["pairs"]) == 2
+
+
+def test_plots_show_the_shares_and_the_worst_pairs_of_each_method(
+    wall: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "plots"
+    code, _, _ = run("homography", wall, "--methods", "orb,sift", "--k", 100, "--plots", folder)
+    assert code == 0
+    assert cv2.imread(str(folder / "shares.png")).shape == (420, 800, 3)
+    for method in ("orb", "sift"):
+        pictures = sorted((folder / method).iterdir())
+        assert [picture.name[:2] for picture in pictures] == ["01", "02"]
+        drawn = cv2.imread(str(pictures[0]))
+        assert drawn.shape == (200, 400, 3)
+        green = (drawn[:, :, 1].astype(int) - drawn[:, :, 2]) > 60
+        assert green.sum() > 100  # right matches, from one image to the other
+
+
+@pytest.mark.parametrize("options", [["--profile", "fast"], ["--profile", "classic"]])
+def test_profiles_that_cannot_be_are_refused(
+    wall: Path, tmp_path: Path, options: list[str]
+) -> None:
+    stored = tmp_path / "x.h5"
+    with H5Writer(stored) as writer:
+        writer.add("1.png", make(3))
+    code, _, errors = run("homography", wall, *options, "--features", f"x={stored}")
+    assert code == 2
+    assert "profile" in errors
 
 
 def test_help_imports_neither_opencv_nor_an_engine() -> None:

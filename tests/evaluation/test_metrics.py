@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from registered import MATRICES, SIZE_HW, carried
+from tiepoint import planar
 from tiepoint.evaluation.metrics import (
     corner_error,
     correct_matches,
@@ -17,6 +19,7 @@ from tiepoint.evaluation.metrics import (
     mean_interval,
     repeated,
 )
+from tiepoint.evaluation.settings import ESTIMATORS
 from tiepoint.geometry import apply_homography, inside
 
 TRUTH = np.array([[0.9, 0.1, 12], [-0.08, 1.05, 6], [1e-4, -2e-4, 1]])
@@ -165,3 +168,29 @@ def test_the_interval_holds_the_mean_and_repeats(values: list[float]) -> None:
 
 def test_one_value_is_its_own_interval() -> None:
     assert mean_interval(np.array([0.25])) == (0.25, 0.25)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_every_estimator_finds_the_homography_among_wrong_matches(estimator: str) -> None:
+    if estimator == "poselib":
+        pytest.importorskip("poselib")
+    truth = MATRICES["homography"]
+    a, b = carried(truth, count=300, noise_px=0.5, wrong=120)
+    found = estimate_homography(a, b, 0, None, estimator, 2.0)  # type: ignore[arg-type]
+    assert corner_error(found, truth, SIZE_HW) < 0.6
+    assert estimate_homography(a[:3], b[:3], 0, None, estimator) is None  # type: ignore[arg-type]
+
+
+def test_refined_estimates_are_the_better_ones_where_some_matches_are_less_exact() -> None:
+    """As in photographs: a few exact ones, many fair ones, some a few px beside the place."""
+    truth, off = MATRICES["homography"], []
+    for seed in range(10):
+        a, b = carried(truth, count=300, wrong=60, seed=seed)
+        rng = np.random.default_rng(seed)
+        deviation = rng.choice([0.4, 1.5, 4.0], (300, 1), p=[0.4, 0.4, 0.2])
+        b += rng.normal(0, deviation, (300, 2))
+        start = planar.consensus("homography", a, b, 1.5)
+        refined = estimate_homography(a, b, seed)
+        off.append([corner_error(found, truth, SIZE_HW) for found in (start, refined)])
+    alone, refined_px = np.median(off, axis=0)
+    assert refined_px < 0.7 * alone

@@ -10,7 +10,15 @@ import pytest
 from PIL import Image
 
 from tiepoint.errors import FormatError, TiepointError
-from tiepoint.evaluation.pairs import at_evaluation_size, read_folder, read_folders
+from tiepoint.evaluation.pairs import (
+    PairFiles,
+    at_evaluation_size,
+    framed,
+    read_folder,
+    read_folders,
+    without_large,
+)
+from tiepoint.evaluation.settings import Frame
 from tiepoint.geometry import apply_homography, inside
 
 IDENTITY = "1 0 0 0 1 0 0 0 1"
@@ -156,3 +164,48 @@ def test_the_real_pairs_are_all_read(shared: Path) -> None:
     assert {name: sum(pair.group == name for pair in pairs) for name in sets} == sets
     loaded = pairs[0].load(320)
     assert max(loaded.image_a.shape) == 320
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected_hw"),
+    [
+        (Frame(long_side=100), (75, 100)),
+        (Frame(short_side=48), (48, 64)),
+        (Frame(short_side=300), (300, 400)),
+        (Frame(crop_hw=(90, 90)), (90, 90)),
+        (Frame(crop_hw=(240, 100)), (240, 100)),
+    ],
+)
+def test_a_frame_brings_the_image_to_its_size_and_points_along(
+    frame: Frame, expected_hw: tuple[int, int]
+) -> None:
+    """A bright spot off the middle is found where the matrix says."""
+    rows, columns = np.mgrid[:150, :200]
+    pixels = 255 * np.exp(-((columns - 110.0) ** 2 + (rows - 70.0) ** 2) / (2 * 8**2))
+    image, matrix = framed(pixels.astype(np.uint8), frame)
+    assert image.shape == expected_hw
+    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
+    weights = image.astype(float) ** 2
+    centre = np.array([(weights * columns).sum(), (weights * rows).sum()]) / weights.sum()
+    [there] = apply_homography(matrix, [[110.0, 70.0]])
+    np.testing.assert_allclose(centre, there, atol=0.1)
+
+
+def test_the_truth_follows_both_images_into_their_frames() -> None:
+    truth = np.array([[1.1, 0.1, 5], [-0.05, 0.9, 3], [1e-4, 2e-4, 1]])
+    a, b = np.zeros((150, 200), np.uint8), np.zeros((300, 260), np.uint8)
+    for frame in (Frame(long_side=90), Frame(short_side=120), Frame(crop_hw=(100, 110))):
+        pair = at_evaluation_size(a, b, truth, frame)
+        to_a, to_b = framed(a, frame)[1], framed(b, frame)[1]
+        xy = np.array([[60.0, 70.0], [100.0, 90.0]])
+        expected = apply_homography(to_b, apply_homography(truth, xy))
+        found = apply_homography(pair.homography, apply_homography(to_a, xy))
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_large_sequences_of_hpatches_can_be_left_out() -> None:
+    pairs = [
+        PairFiles("h/viewpoint", f"{name} 1 2", Path("a"), Path("b"), np.eye(3))
+        for name in ("v_artisans", "v_wall", "i_dc")
+    ]
+    assert [pair.name for pair in without_large(pairs)] == ["v_wall 1 2"]

@@ -18,7 +18,7 @@ from tiepoint.evaluation import report
 from tiepoint.evaluation.methods import Method, method
 from tiepoint.evaluation.pairs import Failure, Grey, LoadedPair
 from tiepoint.evaluation.run import Evaluation, Measured, Record, evaluate, measure
-from tiepoint.evaluation.settings import Settings
+from tiepoint.evaluation.settings import Frame, Settings
 from tiepoint.features import Features
 from tiepoint.geometry import apply_homography, inside
 
@@ -46,7 +46,7 @@ class KnownPair:
     def name(self) -> str:
         return f"pair {self.number}"
 
-    def load(self, long_side: int) -> LoadedPair:
+    def load(self, frame: Frame | int) -> LoadedPair:
         if not self.readable:
             raise ImageError(f"{self.name}: truncated")
         image_a, image_b = np.zeros(SIZE, np.uint8), np.ones(SIZE, np.uint8)
@@ -161,7 +161,7 @@ def test_the_number_of_workers_changes_nothing(photographs: list[NDArray[np.uint
         def name(self) -> str:
             return str(self.number)
 
-        def load(self, long_side: int) -> LoadedPair:
+        def load(self, frame: Frame | int) -> LoadedPair:
             image, by = photographs[0][150:450, 100:400], 3 * self.number
             truth = np.array([[1, 0, -by], [0, 1, -by], [0, 0, 1.0]])
             crop = np.ascontiguousarray(image[by : by + 200, by : by + 200])
@@ -195,9 +195,12 @@ def test_only_the_k_best_are_matched() -> None:
 
 
 def test_settings_and_methods_that_make_no_sense_are_refused() -> None:
-    for wrong in ({"k": 0}, {"seeds": 1.5}, {"long_side": True}):
+    for wrong in ({"k": 0}, {"seeds": 1.5}, {"estimator": "guess"}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             Settings(**wrong)  # type: ignore[arg-type]
+    for frame in ({}, {"long_side": True}, {"long_side": 1, "short_side": 1}, {"crop_hw": (0, 1)}):
+        with pytest.raises(ConfigError, match="frame|long_side|crop_hw"):
+            Frame(**frame)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no name twice"):
         evaluate([KnownPair(0)], [knows_nothing(), knows_nothing()], SETTINGS)
     with pytest.raises(ConfigError, match="at least one"):
@@ -281,7 +284,7 @@ def test_json_holds_everything_and_no_infinity(tmp_path: Path) -> None:
     content = json.loads(path.read_text(), parse_constant=pytest.fail)
     assert content["kind"] == "homography"
     assert content["settings"]["k"] == 100
-    assert content["settings"]["magsac_px"] == 1.5
+    assert content["settings"]["estimator_px"] == 1.5
     assert content["versions"]["opencv"]
     assert content["rows"][0]["within"]["1"]["mean"] == 0.5
     assert content["pairs"][2]["seed_errors_px"] == [None, None, 1]

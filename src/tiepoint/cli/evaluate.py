@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn, TypeVar
 
 import typer
 
+from tiepoint import __version__
 from tiepoint.cli import exit_codes
-from tiepoint.errors import FormatError
+from tiepoint.errors import ConfigError, FormatError
 from tiepoint.evaluation.settings import (
     GENERATED_COUNT,
     GENERATED_SEED,
     METHODS,
     PARTS,
+    PROFILES,
+    Frame,
     PoseSettings,
     Settings,
 )
@@ -26,10 +30,12 @@ if TYPE_CHECKING:
 
     from tiepoint.evaluation.methods import Method
     from tiepoint.evaluation.pairs import Failure, Pair
+    from tiepoint.evaluation.partial import Partial
 
-DEFAULTS, POSE_DEFAULTS = Settings(), PoseSettings()
+DEFAULTS, POSE_DEFAULTS = PROFILES["tiepoint"], PoseSettings()
 Result = TypeVar("Result")
 METHOD_NAMES = ",".join(METHODS)
+PLOTTED_PX = 10.0
 TABLE_WIDTH = 132  # columns; a narrower terminal wraps the lines rather than lose figures
 
 app = typer.Typer(
@@ -64,12 +70,48 @@ K = Annotated[int, typer.Option("--k", help="Points matched per image.", min=1)]
 LongSide = Annotated[
     int, typer.Option("--long-side", help="px; larger images are brought down to it.", min=1)
 ]
-Seeds = Annotated[int, typer.Option(help="Homographies estimated per pair.", min=1)]
+Seeds = Annotated[int, typer.Option(help="Estimates per pair, whose median counts.", min=1)]
+ProfileName = Annotated[
+    str,
+    typer.Option(
+        "--profile",
+        help=f"{', '.join(PROFILES)}: named protocols; the latter two are those in which HPatches "
+        "is reported. --k, --long-side and --seeds go before the profile's own.",
+    ),
+]
+OwnK = Annotated[
+    int | None, typer.Option("--k", help=f"Points matched per image; else {DEFAULTS.k}.", min=1)
+]
+OwnLongSide = Annotated[
+    int | None,
+    typer.Option(
+        "--long-side",
+        help=f"px; larger images are brought down to it; else {DEFAULTS.frame.long_side}.",
+        min=1,
+    ),
+]
+OwnSeeds = Annotated[
+    int | None,
+    typer.Option(
+        "--seeds", help=f"Estimates per pair, whose median counts; else {DEFAULTS.seeds}.", min=1
+    ),
+]
+Plots = Annotated[
+    Path | None,
+    typer.Option(
+        "--plots", help="Folder for pictures: shares of pairs over the error, and the worst pairs."
+    ),
+]
 Limit = Annotated[int | None, typer.Option(help="Only the first so many pairs.", min=1)]
 Workers = Annotated[int, typer.Option(help="Threads; the result is the same.", min=1)]
 Details = Annotated[bool, typer.Option("--details", help="A second table with more metrics.")]
 Json = Annotated[
-    Path | None, typer.Option("--json", help="Write everything, pair by pair, to this file.")
+    Path | None,
+    typer.Option(
+        "--json",
+        help="Write everything, pair by pair, to this file. Until then what is done lies in "
+        "FILE.partial: after an interruption the same command goes on from there.",
+    ),
 ]
 WORKERS = min(os.cpu_count() or 1, 4)
 
@@ -82,22 +124,29 @@ def homography(
     checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
     methods: MethodNames = METHOD_NAMES,
     features: Stored = [],  # noqa: B006 - typer copies it
-    k: K = DEFAULTS.k,
-    long_side: LongSide = DEFAULTS.long_side,
-    seeds: Seeds = DEFAULTS.seeds,
+    profile: ProfileName = "tiepoint",
+    k: OwnK = None,
+    long_side: OwnLongSide = None,
+    seeds: OwnSeeds = None,
     limit: Limit = None,
     workers: Workers = WORKERS,
     details: Details = False,
     json: Json = None,
+    plots: Plots = None,
 ) -> None:
     """Score real pairs with known homographies."""
-    from tiepoint.evaluation.pairs import read_folders
+    from tiepoint.evaluation.pairs import read_folders, without_large
 
-    settings = Settings(k=k, long_side=long_side, seeds=seeds)
-    chosen = _methods(methods, checkpoint, features)
+    settings = _settings(profile, k, long_side, seeds)
+    if features and settings.frame.crop_hw is not None:
+        raise ConfigError(f"--profile {profile} cuts images out, --features are of whole ones")
+    chosen = _methods(methods, checkpoint, features, settings.nms_radius)
     pairs, failures = read_folders(folders)
-    about = {"kind": "homography", "folders": [str(folder) for folder in folders]}
-    _evaluate(pairs[:limit], failures, chosen, settings, workers, details, json, about)
+    pairs = without_large(pairs) if settings.without_large else pairs
+    about = {"kind": "homography", "folders": list(map(str, folders)), "profile": profile}
+    _evaluate(
+        pairs[:limit], failures, chosen, settings, workers, _Output(details, json, plots), about
+    )
 
 
 @app.command()
@@ -111,19 +160,21 @@ def generated(
     ),
     checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
     methods: MethodNames = METHOD_NAMES,
-    k: K = DEFAULTS.k,
-    long_side: LongSide = DEFAULTS.long_side,
-    seeds: Seeds = DEFAULTS.seeds,
+    profile: ProfileName = "tiepoint",
+    k: OwnK = None,
+    long_side: OwnLongSide = None,
+    seeds: OwnSeeds = None,
     limit: Limit = None,
     workers: Workers = WORKERS,
     details: Details = False,
     json: Json = None,
+    plots: Plots = None,
 ) -> None:
     """Score 1,000 graded homographies with photometric change, drawn from photographs."""
     from tiepoint.evaluation.generated import generated_pairs, list_photos
 
-    settings = Settings(k=k, long_side=long_side, seeds=seeds)
-    chosen = _methods(methods, checkpoint)
+    settings = _settings(profile, k, long_side, seeds)
+    chosen = _methods(methods, checkpoint, nms_radius=settings.nms_radius)
     try:
         files = list_photos(photos, part)
     except FormatError as error:
@@ -134,8 +185,9 @@ def generated(
         "photos": [path.relative_to(photos).as_posix() for path in files],
         "part": part,
         "seed": seed,
+        "profile": profile,
     }
-    _evaluate(pairs, [], chosen, settings, workers, details, json, about)
+    _evaluate(pairs, [], chosen, settings, workers, _Output(details, json, plots), about)
 
 
 @app.command()
@@ -152,6 +204,7 @@ def pose(
     limit: Limit = None,
     workers: Workers = WORKERS,
     json: Json = None,
+    plots: Plots = None,
 ) -> None:
     """Score real pairs with known cameras by the relative pose that their matches give."""
     from tiepoint.evaluation import poses
@@ -159,16 +212,23 @@ def pose(
     settings = PoseSettings(k=k, long_side=long_side, seeds=seeds)
     chosen = _methods(methods, checkpoint, features)
     pairs, failures = poses.read_pose_folders(folders)
+    about = {"kind": "pose", "folders": [str(folder) for folder in folders]}
+    partial = _partial(json, chosen, settings, about)
     evaluation = _run(
         len(pairs[:limit]),
         lambda on_pair: poses.evaluate_poses(
-            pairs[:limit], chosen, settings, failures=failures, workers=workers, on_pair=on_pair
+            pairs[:limit], chosen, settings, failures=failures, workers=workers, partial=partial,
+            on_pair=on_pair,
         ),
-    )
+    )  # fmt: skip
     tables = [poses.pose_table(evaluation)] if evaluation.records else []
-    about = {"kind": "pose", "folders": [str(folder) for folder in folders]}
+    if plots is not None and tables:
+        from tiepoint.evaluation.pictures import SHARES_FILE, draw_shares
+
+        errors = {method.name: poses.errors_deg(evaluation, method.name) for method in chosen}
+        draw_shares(errors, max(settings.auc_deg), "degrees", plots / SHARES_FILE)
     text = poses.pose_json(evaluation, **about) if json and tables else None
-    _finish(tables, evaluation.failures, json, text)
+    _finish(tables, evaluation.failures, json, text, partial)
 
 
 @app.command()
@@ -177,7 +237,7 @@ def speed(
     checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
     methods: MethodNames = METHOD_NAMES,
     k: K = DEFAULTS.k,
-    long_side: LongSide = DEFAULTS.long_side,
+    long_side: LongSide = DEFAULTS.frame.long_side or 640,
     limit: Annotated[int, typer.Option(help="Photographs.", min=1)] = 10,
     repeats: Annotated[int, typer.Option(help="Rounds over the photographs.", min=1)] = 3,
     json: Json = None,
@@ -204,13 +264,58 @@ def speed(
     _finish([timing.speed_table(rows, k, long_side)], failures, json, text)
 
 
-def _methods(names: str, checkpoints: Sequence[str], stored: Sequence[str] = ()) -> list[Method]:
+class _Output(NamedTuple):
+    """What else to show and to write."""
+
+    details: bool
+    json: Path | None
+    plots: Path | None
+
+
+def _settings(profile: str, k: int | None, long_side: int | None, seeds: int | None) -> Settings:
+    """A profile's settings, with what is given in place of its own."""
+    if profile not in PROFILES:
+        raise ConfigError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
+    settings = PROFILES[profile]
+    if long_side is not None:
+        settings = replace(settings, frame=Frame(long_side=long_side))
+    given = {"k": k, "seeds": seeds}
+    return replace(settings, **{name: n for name, n in given.items() if n is not None})  # type: ignore[arg-type]
+
+
+def _methods(
+    names: str,
+    checkpoints: Sequence[str],
+    stored: Sequence[str] = (),
+    nms_radius: int | None = None,
+) -> list[Method]:
     from tiepoint.evaluation.methods import checkpoint_methods, method, stored_method
 
     chosen: list[Method] = []
     for name in filter(None, map(str.strip, names.split(","))):
-        chosen += checkpoint_methods(checkpoints) if name == "tiepoint" else [method(name)]
+        own = name == "tiepoint"
+        chosen += checkpoint_methods(checkpoints, nms_radius) if own else [method(name)]
     return [*chosen, *map(stored_method, stored)]
+
+
+def _partial(
+    json: Path | None, methods: Sequence[Method], settings: Any, about: dict[str, Any]
+) -> Partial | None:
+    """Where an evaluation notes the pairs that are done: beside its report, if it writes one."""
+    if json is None:
+        return None
+    from tiepoint.evaluation.partial import ENDING, Partial
+
+    decides = {
+        **about,
+        "version": __version__,
+        "settings": asdict(settings),
+        "methods": {method.name: dict(method.settings) for method in methods},
+    }
+    partial = Partial(json.with_name(json.name + ENDING), decides)
+    if partial.done:
+        typer.echo(f"{len(partial.done)} pairs taken from {partial.path}", err=True)
+    return partial
 
 
 def _evaluate(
@@ -219,24 +324,31 @@ def _evaluate(
     methods: Sequence[Method],
     settings: Settings,
     workers: int,
-    details: bool,
-    json: Path | None,
+    output: _Output,
     about: dict[str, Any],
 ) -> None:
     from tiepoint.evaluation import report
     from tiepoint.evaluation.run import evaluate
 
+    partial = _partial(output.json, methods, settings, about)
     evaluation = _run(
         len(pairs),
         lambda on_pair: evaluate(
-            pairs, methods, settings, failures=failures, workers=workers, on_pair=on_pair
+            pairs, methods, settings, failures=failures, workers=workers, partial=partial,
+            on_pair=on_pair,
         ),
-    )
+    )  # fmt: skip
     tables = [report.table(evaluation)] if evaluation.records else []
-    if tables and details:
+    if tables and (output.details or about["profile"] != "tiepoint"):  # others report areas
         tables.append(report.detail_table(evaluation))
-    text = report.as_json(evaluation, **about) if json and tables else None
-    _finish(tables, evaluation.failures, json, text)
+    if tables and output.plots is not None:
+        from tiepoint.evaluation.pictures import SHARES_FILE, draw_shares, draw_worst
+
+        errors = {method.name: report.errors_px(evaluation, method.name) for method in methods}
+        draw_shares(errors, PLOTTED_PX, "px", output.plots / SHARES_FILE)
+        draw_worst(evaluation, pairs, output.plots)
+    text = report.as_json(evaluation, **about) if output.json and tables else None
+    _finish(tables, evaluation.failures, output.json, text, partial)
 
 
 def _run(count: int, work: Callable[[Callable[[], None]], Result], unit: str = "pairs") -> Result:
@@ -251,7 +363,11 @@ def _run(count: int, work: Callable[[Callable[[], None]], Result], unit: str = "
 
 
 def _finish(
-    tables: Sequence[Table], failures: Sequence[Failure], json: Path | None, text: str | None
+    tables: Sequence[Table],
+    failures: Sequence[Failure],
+    json: Path | None,
+    text: str | None,
+    partial: Partial | None = None,
 ) -> None:
     """Print tables, write the report, and leave with a status that says whether all went well."""
     from rich.console import Console
@@ -266,6 +382,8 @@ def _finish(
         Console(width=max(Console().width, TABLE_WIDTH)).print(table)
     if json is not None and text is not None:
         write_text(json, text)
+    if partial is not None:
+        partial.finish()
     if failures:
         _stop(f"{len(failures)} could not be read and were skipped", exit_codes.FAILED)
 

@@ -77,7 +77,7 @@ def calibrate(
     settings = Settings()
     offsets, spreads = [], []
     for pair in pairs:
-        loaded = pair.load(settings.long_side)
+        loaded = pair.load(settings.frame)
         a, b = (
             detector(image, threshold=0.0, max_keypoints=settings.k)
             for image in (loaded.image_a, loaded.image_b)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tiepoint import image
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.evaluation.pairs import LoadedPair, at_evaluation_size
-from tiepoint.evaluation.settings import GENERATED_COUNT, GENERATED_SEED, PARTS, Part
+from tiepoint.evaluation.settings import GENERATED_COUNT, GENERATED_SEED, PARTS, Frame, Part
 from tiepoint.geometry import SizeHW, apply_homography, corners_xy, inside, resize_matrix
 from tiepoint.processor import to_grey
 
@@ -89,12 +89,12 @@ class GeneratedPair:
     seed: int
     index: int
 
-    def load(self, long_side: int) -> LoadedPair:
+    def load(self, frame: Frame | int) -> LoadedPair:
         """See `Pair.load`."""
         photo, background = _grey(self.photo), _grey(self.background)
         rng = np.random.default_rng([self.seed, self.index])
         drawn = draw(photo, background, self.level, rng)
-        return at_evaluation_size(drawn.image_a, drawn.image_b, drawn.homography, long_side)
+        return at_evaluation_size(drawn.image_a, drawn.image_b, drawn.homography, frame)
 
 
 def generated_pairs(

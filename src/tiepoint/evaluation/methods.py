@@ -94,10 +94,13 @@ def method(name: str) -> Method:
     return BASELINES[name]
 
 
-def checkpoint_methods(checkpoints: Sequence[str]) -> list[Method]:
+def checkpoint_methods(checkpoints: Sequence[str], nms_radius: int | None = None) -> list[Method]:
     """A method for each tiepoint checkpoint, a name or a folder.
 
     The threshold is 0, so that k points are had wherever the image has so many local maxima.
+
+    Args:
+        nms_radius: px; None takes each checkpoint's own.
 
     Raises:
         CheckpointError: No such checkpoint, or a damaged one.
@@ -105,7 +108,7 @@ def checkpoint_methods(checkpoints: Sequence[str]) -> list[Method]:
     """
     methods = []
     for checkpoint in checkpoints:
-        detector = Detector(checkpoint, max_side=None, threshold=0.0)
+        detector = Detector(checkpoint, max_side=None, threshold=0.0, nms_radius=nms_radius)
         own_name = detector.checkpoint.name
         name = own_name if checkpoint == "default" else checkpoint
         settings = detector.provenance()

@@ -10,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint import planar
+from tiepoint.evaluation.settings import Estimator
 from tiepoint.geometry import Float, SizeHW, apply_homography, corners_xy, inside
 
-MAGSAC_PX = 1.5
-"""Inlier threshold of USAC_MAGSAC: the best measured on real pairs, against 3 px RANSAC."""
-
-INLIER_PX = 3.0
-"""Of the robust least squares after it, as `register` does it. MAGSAC alone leaves half of what
-the matches know: of 80 easy and medium generated pairs 27 come within 1 px, and 45 with both;
-of SIFT's 56 and 66."""
+INLIER_PARTS = 2.0
+"""Inliers' distance of the robust least squares, in MAGSAC's thresholds, as `register` has it.
+MAGSAC alone leaves half of what the matches know: of 80 easy and medium generated pairs 27 come
+within 1 px, and 45 with both; of SIFT's 56 and 66."""
 
 BOOTSTRAP_RESAMPLES = 2000
 BOOTSTRAP_SEED = 0
@@ -31,31 +29,41 @@ def estimate_homography(
     xy_b: Float,
     seed: int,
     covariances: tuple[Float, Float] | None = None,
+    estimator: Estimator = "refined",
+    threshold_px: float = 1.5,
 ) -> NDArray[np.float64] | None:
-    """The homography of matched points: MAGSAC in an order shuffled by `seed`, then refined.
+    """The homography of matched points, which stand in an order shuffled by `seed`.
 
     OpenCV 5.0 seeds its estimator the same every time and `cv2.setRNGSeed` does not reach it;
     the order of the matches does.
 
     Args:
         xy_a, xy_b: M 2, px; row i of one matches row i of the other.
-        covariances: M 2 2 of each, px^2; None takes all points alike.
+        covariances: M 2 2 of each, px^2, for "refined"; None takes all points alike.
+        estimator, threshold_px: See `Settings`.
 
     Returns:
         3x3 with x_B ~ H x_A, or None when there are under 4 matches or no consensus.
+
+    Raises:
+        MissingExtraError: "poselib" without PoseLib.
     """
     if len(xy_a) < 4:
         return None
     order = np.random.default_rng(seed).permutation(len(xy_a))  # M
     a, b = np.asarray(xy_a, np.float64)[order], np.asarray(xy_b, np.float64)[order]
-    start = planar.consensus("homography", a, b, MAGSAC_PX)
+    if estimator == "ransac":
+        return planar.ransac_homography(a, b, threshold_px)
+    if estimator == "poselib":
+        return planar.poselib_homography(a, b, threshold_px, seed)
+    start = planar.consensus("homography", a, b, threshold_px)
     if start is None:
         return None
     deviation = None
     if covariances is not None:
         around_a, around_b = (covariance[order] for covariance in covariances)
         deviation = planar.match_deviation_px(start, a, around_a, around_b)
-    return planar.refine("homography", start, a, b, INLIER_PX, deviation)[0]
+    return planar.refine("homography", start, a, b, INLIER_PARTS * threshold_px, deviation)[0]
 
 
 def corner_error(

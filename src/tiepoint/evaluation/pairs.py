@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint import image
 from tiepoint.errors import FormatError, TiepointError
-from tiepoint.geometry import SizeHW, apply_homography, corners_xy, resize_homography
+from tiepoint.evaluation.settings import LARGE_SEQUENCES, Frame
+from tiepoint.geometry import SizeHW, apply_homography, corners_xy, resize_matrix
 from tiepoint.processor import resize, to_grey
 
 PAIRS_FILE = "pairs.txt"
@@ -50,8 +52,8 @@ class Pair(Protocol):
         """Unique in its group."""
         ...
 
-    def load(self, long_side: int) -> LoadedPair:
-        """Read or draw the pair with its longer sides at most `long_side` px.
+    def load(self, frame: Frame | int) -> LoadedPair:
+        """Read or draw the pair at the size of a frame; a number stands for its longer side, px.
 
         Raises:
             TiepointError: It cannot be read.
@@ -83,30 +85,66 @@ class PairFiles:
     homography: NDArray[np.float64]
     names: tuple[str, str] = ("", "")
 
-    def load(self, long_side: int) -> LoadedPair:
+    def load(self, frame: Frame | int) -> LoadedPair:
         """See `Pair.load`."""
         pixels_a, pixels_b = image.read(self.path_a).pixels, image.read(self.path_b).pixels
-        loaded = at_evaluation_size(pixels_a, pixels_b, self.homography, long_side)
+        loaded = at_evaluation_size(pixels_a, pixels_b, self.homography, frame)
         return replace(loaded, names=self.names)
 
 
 def at_evaluation_size(
-    pixels_a: NDArray[Any], pixels_b: NDArray[Any], homography: NDArray[np.float64], long_side: int
+    pixels_a: NDArray[Any],
+    pixels_b: NDArray[Any],
+    homography: NDArray[np.float64],
+    frame: Frame | int,
 ) -> LoadedPair:
-    """Grey, each image brought down to `long_side` once, the truth carried along exactly.
+    """Grey, each image resampled once, the truth carried along exactly.
 
     Args:
         pixels_a, pixels_b: `H W` or `H W 3` RGB; uint8, uint16, or float32 in 0..1.
         homography: 3x3, x_B ~ H x_A in px of these images.
-        long_side: px; smaller images keep their size.
+        frame: The size; a number stands for its longer side, px.
 
     Raises:
         FormatError: The homography sends a corner of image A to infinity.
     """
-    small_a, small_b = grey_uint8(pixels_a, long_side), grey_uint8(pixels_b, long_side)
-    a_hw, b_hw = size_hw_of(pixels_a), size_hw_of(pixels_b)
-    truth = resize_homography(homography, a_hw, size_hw_of(small_a), b_hw, size_hw_of(small_b))
-    return LoadedPair(small_a, small_b, _facing(truth, size_hw_of(small_a)))
+    if isinstance(frame, int):
+        frame = Frame(long_side=frame)
+    (image_a, to_a), (image_b, to_b) = framed(pixels_a, frame), framed(pixels_b, frame)
+    truth = to_b @ homography @ np.linalg.inv(to_a)
+    return LoadedPair(image_a, image_b, _facing(truth, size_hw_of(image_a)))
+
+
+def framed(pixels: NDArray[Any], frame: Frame) -> tuple[Grey, NDArray[np.float64]]:
+    """An image at the size of a frame.
+
+    Args:
+        pixels: `H W` or `H W 3` RGB; uint8, uint16, or float32 in 0..1.
+
+    Returns:
+        image: `H W` uint8.
+        matrix: 3x3, from px of `pixels` to px of the image.
+    """
+    from_hw = size_hw_of(pixels)
+    if frame.long_side is not None:
+        image = grey_uint8(pixels, frame.long_side)
+        return image, resize_matrix(from_hw, size_hw_of(image))
+    if frame.crop_hw is None:
+        assert frame.short_side is not None
+        scale = frame.short_side / min(from_hw)
+        crop_hw = to_hw = round(from_hw[0] * scale), round(from_hw[1] * scale)
+    else:
+        crop_hw = frame.crop_hw
+        scale = max(crop_hw[0] / from_hw[0], crop_hw[1] / from_hw[1])
+        height, width = (round(side * scale) for side in from_hw)
+        to_hw = max(height, crop_hw[0]), max(width, crop_hw[1])
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(to_grey(pixels), to_hw[::-1], interpolation=how)
+    top, left = (to_hw[0] - crop_hw[0]) // 2, (to_hw[1] - crop_hw[1]) // 2
+    cut = resized[top : top + crop_hw[0], left : left + crop_hw[1]]
+    moved = np.array([[1.0, 0, -left], [0, 1, -top], [0, 0, 1]])
+    image = np.rint(np.clip(cut, 0, 1) * 255).astype(np.uint8)
+    return image, moved @ resize_matrix(from_hw, to_hw)
 
 
 def read_folders(folders: Sequence[Path]) -> tuple[list[PairFiles], list[Failure]]:
@@ -128,6 +166,11 @@ def read_folders(folders: Sequence[Path]) -> tuple[list[PairFiles], list[Failure
         pairs += found
         failures += broken
     return pairs, failures
+
+
+def without_large(pairs: Sequence[PairFiles]) -> list[PairFiles]:
+    """The pairs that are not of HPatches' `LARGE_SEQUENCES`."""
+    return [pair for pair in pairs if pair.name.split()[0] not in LARGE_SEQUENCES]
 
 
 def read_folder(folder: Path, group: str) -> tuple[list[PairFiles], list[Failure]]:

@@ -18,8 +18,9 @@ from tiepoint.errors import FormatError, TiepointError
 from tiepoint.evaluation import metrics
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.pairs import PAIRS_FILE, Failure, Grey, grey_uint8, size_hw_of
+from tiepoint.evaluation.partial import Partial
 from tiepoint.evaluation.report import ALL, OVER_PAIRS, Mean, cell, document, mean_of
-from tiepoint.evaluation.run import check_methods, in_order
+from tiepoint.evaluation.run import check_methods, measured_pairs
 from tiepoint.evaluation.settings import PoseSettings
 from tiepoint.features import Features
 from tiepoint.geometry import resize_matrix
@@ -227,35 +228,40 @@ def evaluate_poses(
     *,
     failures: Sequence[Failure] = (),
     workers: int = 1,
+    partial: Partial | None = None,
     on_pair: Callable[[], None] = lambda: None,
 ) -> PoseEvaluation:
     """Run every method on every pair; arguments as for `run.evaluate`."""
     check_methods(methods, workers)
     records: list[PoseRecord] = []
     lost = list(failures)
-    for outcome in in_order(pairs, lambda pair: _records(pair, methods, settings), workers):
+
+    def measured(pair: PosePair) -> list[PoseMeasured] | Failure:
+        return _measure_pair(pair, methods, settings)
+
+    for pair, outcome in measured_pairs(pairs, measured, PoseMeasured, workers, partial):
         if isinstance(outcome, Failure):
             lost.append(outcome)
         else:
-            records += outcome
+            named = zip(methods, outcome, strict=True)
+            records += [PoseRecord(pair.group, pair.name, m.name, one) for m, one in named]
         on_pair()
     return PoseEvaluation(settings, tuple(methods), tuple(records), tuple(lost))
 
 
-def _records(
+def _measure_pair(
     pair: PosePair, methods: Sequence[Method], settings: PoseSettings
-) -> list[PoseRecord] | Failure:
-    records = []
+) -> list[PoseMeasured] | Failure:
+    found = []
     try:
         loaded = pair.load(settings.long_side)
         for method in methods:
             a = method.features(loaded.image_a, loaded.names[0], settings.k)
             b = method.features(loaded.image_b, loaded.names[1], settings.k)
-            measured = measure_pose(a.top(settings.k), b.top(settings.k), loaded, settings)
-            records.append(PoseRecord(pair.group, pair.name, method.name, measured))
+            found.append(measure_pose(a.top(settings.k), b.top(settings.k), loaded, settings))
     except TiepointError as error:
         return Failure(pair.group, pair.name, str(error))
-    return records
+    return found
 
 
 def measure_pose(
@@ -326,6 +332,11 @@ def pose_rows(evaluation: PoseEvaluation) -> list[PoseRow]:
                 )
             )
     return found
+
+
+def errors_deg(evaluation: PoseEvaluation, method: str) -> list[float]:
+    """A method's error on each pair, in order."""
+    return [one.measured.error_deg for one in evaluation.records if one.method == method]
 
 
 def pose_table(evaluation: PoseEvaluation) -> Table:

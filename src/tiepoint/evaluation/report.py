@@ -81,15 +81,21 @@ def rows(evaluation: Evaluation) -> list[Row]:
     return found
 
 
+def errors_px(evaluation: Evaluation, method: str) -> list[float]:
+    """A method's error on each pair, in order."""
+    return [one.measured.error_px for one in evaluation.records if one.method == method]
+
+
 def table(evaluation: Evaluation) -> Table:
     """The rows for a terminal; below each mean its 95 % interval."""
     settings = evaluation.settings
     shown = Table(
         title="Share of pairs with the homography's mean corner error within so many px",
-        caption=f"Under each mean its 95 % interval, pairs resampled. k = {settings.k}, long side "
-        f"{settings.long_side} px, MAGSAC {metrics.MAGSAC_PX} px, median of {settings.seeds} "
-        f"seeds. Repeated: points of the common view found again within "
-        f"{settings.repeat_px:g} px. Correct: matches within {settings.correct_px:g} px.",
+        caption=f"Under each mean its 95 % interval, pairs resampled. k = {settings.k}, "
+        f"{settings.frame}, {ESTIMATOR_NAMES[settings.estimator]} at {settings.estimator_px:g} px, "
+        f"median of {settings.seeds} seeds. Repeated: points of the common view found again within "
+        f"{settings.repeat_px:g} px{_repeated_at(settings)}. Correct: matches within "
+        f"{settings.correct_px:g} px.",
         box=box.SIMPLE_HEAD,
     )
     shown.add_column("set")
@@ -108,6 +114,13 @@ def table(evaluation: Evaluation) -> Table:
         shown.add_row(*cells, cell(row.precision, 2))
         last = row.group
     return shown
+
+
+def _repeated_at(settings: Settings) -> str:
+    """Where repeatability is measured, if not where all else is."""
+    if settings.repeat_frame is None:
+        return ""
+    return f" of {settings.repeat_k or settings.k} points, {settings.repeat_frame}"
 
 
 DETAILED_PX = (1.0, 3.0, 5.0, 10.0)
@@ -137,6 +150,12 @@ def detail_table(evaluation: Evaluation) -> Table:
     return shown
 
 
+ESTIMATOR_NAMES = {
+    "refined": "MAGSAC and robust least squares",
+    "ransac": "OpenCV's RANSAC",
+    "poselib": "PoseLib's LO-RANSAC",
+}
+
 OVER_PAIRS = {
     "magsac_iterations": planar.ITERATIONS,
     "magsac_confidence": planar.CONFIDENCE,
@@ -156,7 +175,7 @@ def as_json(evaluation: Evaluation, **more: Any) -> str:
     """
     settings = {
         **asdict(evaluation.settings),
-        "magsac_px": metrics.MAGSAC_PX,
+        "refined_inliers_px": metrics.INLIER_PARTS * evaluation.settings.estimator_px,
         **OVER_PAIRS,
     }
     pairs = [_pair(record) for record in evaluation.records]

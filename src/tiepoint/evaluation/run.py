@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tiepoint.errors import ConfigError, TiepointError
 from tiepoint.evaluation import metrics
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.pairs import Failure, LoadedPair, Pair
+from tiepoint.evaluation.partial import Partial, restored
 from tiepoint.evaluation.settings import Settings
 from tiepoint.features import Features, covariances_of
 from tiepoint.matching import match
@@ -85,6 +87,7 @@ def evaluate(
     *,
     failures: Sequence[Failure] = (),
     workers: int = 1,
+    partial: Partial | None = None,
     on_pair: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Run every method on every pair. The result does not depend on the number of workers.
@@ -92,6 +95,7 @@ def evaluate(
     Args:
         failures: What was lost while listing the pairs; kept in the result.
         workers: Threads; each has one pair in memory.
+        partial: Pairs that are done already are taken from it, and others are noted in it.
         on_pair: Called once per pair done, in order.
 
     Raises:
@@ -100,11 +104,16 @@ def evaluate(
     check_methods(methods, workers)
     records: list[Record] = []
     lost = list(failures)
-    for outcome in in_order(pairs, lambda pair: _pair(pair, methods, settings), workers):
+
+    def measured(pair: Pair) -> list[Measured] | Failure:
+        return _measure_pair(pair, methods, settings)
+
+    for pair, outcome in measured_pairs(pairs, measured, Measured, workers, partial):
         if isinstance(outcome, Failure):
             lost.append(outcome)
         else:
-            records += outcome
+            named = zip(methods, outcome, strict=True)
+            records += [Record(pair.group, pair.name, m.name, figures) for m, figures in named]
         on_pair()
     return Evaluation(settings, tuple(methods), tuple(records), tuple(lost))
 
@@ -122,23 +131,32 @@ def check_methods(methods: Sequence[Method], workers: int = 1) -> None:
         raise ConfigError(f"workers is {workers}, expected at least 1")
 
 
-def measure(a: Features, b: Features, pair: LoadedPair, settings: Settings) -> Measured:
-    """Compare the features of a pair of images with its truth."""
+def measure(
+    a: Features,
+    b: Features,
+    pair: LoadedPair,
+    settings: Settings,
+    again: metrics.Repeated | None = None,
+) -> Measured:
+    """Compare the features of a pair of images with its truth.
+
+    Args:
+        again: Repeatability, if it was measured at another size.
+    """
     truth = pair.homography
     best_a, best_b = a.top(settings.k), b.top(settings.k)
-    pairs = match(best_a, best_b, rotation=settings.rotation).pairs  # M 2
-    xy_a, xy_b = best_a.xy[pairs[:, 0]], best_b.xy[pairs[:, 1]]  # M 2
-    around = covariances_of(best_a, best_b, pairs)
+    xy_a, xy_b, around = _matched(best_a, best_b, settings)
     estimates = [
-        metrics.estimate_homography(xy_a, xy_b, seed, around) for seed in range(settings.seeds)
+        metrics.estimate_homography(
+            xy_a, xy_b, seed, around, settings.estimator, settings.estimator_px
+        )
+        for seed in range(settings.seeds)
     ]
-    again = metrics.repeated(
-        a.xy, b.xy, truth, a.size_hw, b.size_hw, settings.k, settings.repeat_px
-    )
+    again = again or _repeated(a, b, pair, settings)
     return Measured(
         keypoints_a=len(best_a),
         keypoints_b=len(best_b),
-        matches=len(pairs),
+        matches=len(xy_a),
         correct=int(metrics.correct_matches(xy_a, xy_b, truth, settings.correct_px).sum()),
         repeatability=again.share,
         localisation_px=again.localisation_px,
@@ -148,23 +166,101 @@ def measure(a: Features, b: Features, pair: LoadedPair, settings: Settings) -> M
     )
 
 
-def _pair(pair: Pair, methods: Sequence[Method], settings: Settings) -> list[Record] | Failure:
+Matched = tuple[
+    NDArray[np.float32], NDArray[np.float32], tuple[NDArray[np.float32], NDArray[np.float32]] | None
+]
+"""M 2 px of A and of B, and the covariances of both where they are known."""
+
+
+def matched(method: Method, pair: LoadedPair, settings: Settings) -> Matched:
+    """What a method matches on a pair."""
+    a, b = _both(method, pair, settings.k)
+    return _matched(a.top(settings.k), b.top(settings.k), settings)
+
+
+def _matched(a: Features, b: Features, settings: Settings) -> Matched:
+    pairs = match(a, b, rotation=settings.rotation).pairs  # M 2
+    return a.xy[pairs[:, 0]], b.xy[pairs[:, 1]], covariances_of(a, b, pairs)
+
+
+def _repeated(a: Features, b: Features, pair: LoadedPair, settings: Settings) -> metrics.Repeated:
+    k = settings.repeat_k or settings.k
+    return metrics.repeated(
+        a.xy, b.xy, pair.homography, a.size_hw, b.size_hw, k, settings.repeat_px
+    )
+
+
+def _measure_pair(
+    pair: Pair, methods: Sequence[Method], settings: Settings
+) -> list[Measured] | Failure:
     """All methods on one pair, or none: rows of the table stand for the same pairs."""
     try:
-        loaded = pair.load(settings.long_side)
-        records = []
+        loaded = pair.load(settings.frame)
+        other = None if settings.repeat_frame is None else pair.load(settings.repeat_frame)
+        found = []
         for method in methods:
-            a = method.features(loaded.image_a, loaded.names[0], settings.k)
-            b = method.features(loaded.image_b, loaded.names[1], settings.k)
-            measured = measure(a, b, loaded, settings)
-            records.append(Record(pair.group, pair.name, method.name, measured))
+            a, b = _both(method, loaded, settings.k)
+            again = None
+            if other is not None:
+                again = _repeated(
+                    *_both(method, other, settings.repeat_k or settings.k), other, settings
+                )
+            found.append(measure(a, b, loaded, settings, again))
     except TiepointError as error:
         return Failure(pair.group, pair.name, str(error))
-    return records
+    return found
+
+
+def _both(method: Method, pair: LoadedPair, k: int) -> tuple[Features, Features]:
+    a = method.features(pair.image_a, pair.names[0], k)
+    return a, method.features(pair.image_b, pair.names[1], k)
 
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")
+
+
+Named = TypeVar("Named", bound="NamedPair")
+
+
+class NamedPair(Protocol):
+    """What a pair of any kind is known by."""
+
+    @property
+    def group(self) -> str:
+        """Which row of the table it belongs to."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Unique in its group."""
+        ...
+
+
+def measured_pairs(
+    pairs: Sequence[Named],
+    measure_one: Callable[[Named], list[Done] | Failure],
+    kind: type[Done],
+    workers: int,
+    partial: Partial | None,
+) -> Iterator[tuple[Named, list[Done] | Failure]]:
+    """Each pair with the figures of each method, in order; those that are done are not repeated.
+
+    Args:
+        measure_one: Figures of each method on a pair; called from several threads.
+        kind: Of the figures, a dataclass.
+    """
+    done = {} if partial is None else partial.done
+
+    def work(pair: Named) -> list[Done] | Failure:
+        held = done.get((pair.group, pair.name))
+        return measure_one(pair) if held is None else [restored(kind, values) for values in held]
+
+    for pair, outcome in zip(pairs, in_order(pairs, work, workers), strict=True):
+        new = (pair.group, pair.name) not in done and not isinstance(outcome, Failure)
+        if partial is not None and new:
+            partial.add(pair.group, pair.name, outcome)  # type: ignore[arg-type]
+        yield pair, outcome
 
 
 def in_order(items: Sequence[Item], work: Callable[[Item], Done], workers: int) -> Iterator[Done]:

@@ -15,9 +15,9 @@ from tiepoint.evaluation.methods import checkpoint_methods, method
 from tiepoint.evaluation.pairs import Pair
 from tiepoint.evaluation.report import rows
 from tiepoint.evaluation.run import evaluate
-from tiepoint.evaluation.settings import Settings
+from tiepoint.evaluation.settings import Frame, Settings
 
-SETTINGS = Settings(k=500, long_side=480, seeds=1)
+SETTINGS = Settings(k=500, frame=Frame(long_side=480), seeds=1)
 """Smaller than `tiepoint evaluate`'s: these figures compare the states of one run."""
 
 YARDSTICKS = ("sift", "orb")

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.files import write_bytes
+from tiepoint.plotting import curves_panel
 from tiepoint.training.trainer import Record
 
 LOG_FILE = "log.jsonl"
 CURVES_FILE = "curves.png"
 
-PANEL_WH = (560, 220)
-MARGIN = 44  # px, for the numbers of the axes
 CURVES = (
     ("detector loss (nats per cell)", ("detector", "cross_entropy", "blind")),
     ("descriptor loss (nats)", ("descriptor",)),
@@ -28,7 +27,6 @@ CURVES = (
     ("images per second, waiting x 100", ("images_per_s", "waiting_percent")),
     ("held-out pairs within 3 px, repeatability", ("within_3px", "repeatability")),
 )
-COLOURS = ((180, 90, 20), (40, 120, 220), (60, 150, 60))  # B G R
 
 
 class Log:
@@ -52,7 +50,7 @@ class Log:
 
     def draw(self) -> None:
         """Draw the curves anew."""
-        done, packed = cv2.imencode(".png", curves(read_log(self.path)))
+        done, packed = cv2.imencode(".png", curves(read_log(self.path))[:, :, ::-1])
         assert done
         write_bytes(self.folder / CURVES_FILE, packed.tobytes())
 
@@ -102,7 +100,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def curves(records: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
-    """All curves that the records have, one panel above the other: H W 3, B G R."""
+    """All curves that the records have, one panel above the other: H W 3, RGB."""
     panels = []
     for title, names in CURVES:
         lines = {}
@@ -115,40 +113,10 @@ def curves(records: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
             if points:
                 lines[name] = np.array(points)  # N 2
         if lines:
-            panels.append(_panel(title, lines))
+            panels.append(curves_panel(title, lines))
     if not panels:
-        panels.append(_panel("nothing recorded yet", {}))
+        panels.append(curves_panel("nothing recorded yet", {}))
     return np.concatenate(panels)
-
-
-def _panel(title: str, lines: Mapping[str, NDArray[np.float64]]) -> NDArray[np.uint8]:
-    width, height = PANEL_WH
-    panel = np.full((height, width, 3), 255, np.uint8)
-    left, right, top, bottom = MARGIN, width - 12, 34, height - 24
-    cv2.rectangle(panel, (left, top), (right, bottom), (210, 210, 210), 1)
-    _text(panel, title, (left, 14), (0, 0, 0))
-    if not lines:
-        return panel
-    every = np.concatenate(list(lines.values()))  # N 2
-    (first, low), (last, high) = every.min(axis=0), every.max(axis=0)
-    low, high = min(low, 0.0), max(high, low + 1e-6)
-    span_x, span_y = max(last - first, 1.0), high - low
-    for value, y in ((high, top + 8), (low, bottom)):
-        _text(panel, f"{value:.3g}", (2, y), (120, 120, 120))
-    _text(panel, f"{last:.0f}", (right - 50, height - 8), (120, 120, 120))
-    place = left
-    for (name, points), colour in zip(lines.items(), COLOURS, strict=False):
-        x = left + (points[:, 0] - first) / span_x * (right - left)
-        y = bottom - (points[:, 1] - low) / span_y * (bottom - top)
-        drawn = np.rint(np.stack([x, y], axis=1)).astype(np.int32)
-        cv2.polylines(panel, [drawn[:, None]], False, colour, 1, cv2.LINE_AA)
-        _text(panel, name, (place, 28), colour)
-        place += 10 + 8 * len(name)
-    return panel
-
-
-def _text(panel: NDArray[np.uint8], text: str, at: tuple[int, int], colour: Any) -> None:
-    cv2.putText(panel, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
 
 
 def _line(values: Mapping[str, Any]) -> str:
