@@ -24,6 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "read_ahead",
             "hub",
             "network",
+            "quantization",
             "weights",
         }
     ),

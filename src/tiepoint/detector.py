@@ -51,8 +51,9 @@ class Detector:
         checkpoint: "default", a bundled name, a folder with a checkpoint, or a Hub id `org/name`.
         engine: "auto" takes the fastest here, or "openvino", "torch" (extra `torch`).
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        precision: "auto" and "f32" compute in float32; "bf16" where the processor has it.
-            Coordinates and scores are float32 whatever the precision.
+        precision: "auto" and "f32" compute in float32; "bf16" and "f16" where the processor has
+            them; "int8" on a CPU, with weights that `tiepoint quantize` was run on. Coordinates
+            and scores are float32 whatever the precision.
         max_side: The longer side is brought down to this many px before detection; None keeps
             the native size. Images are never enlarged.
         scales: Parts of that size at which the network sees each image; several make a pyramid,

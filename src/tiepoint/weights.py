@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tiepoint.config import DescriptorSampling, DetectionConfig, NetworkConfig
 from tiepoint.errors import CheckpointError, ConfigError
 from tiepoint.hub import CONFIG_FILE, WEIGHTS_FILE, Token, fetch, is_id, stated_sha256
+from tiepoint.quantization import Ranges, load_ranges, rounded_layers
 
 BUNDLED = Path(__file__).parent / "checkpoints"
 DEFAULT = "base"
@@ -47,6 +48,7 @@ class Checkpoint:
         tensors: Name -> float32 array, exactly the ones that `network` names.
         note: One line for `tiepoint info`; empty for a user's own.
         revision: The commit of a checkpoint from the Hub, if known.
+        ranges: For `precision="int8"`; see `quantization`. None where nobody measured them.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Checkpoint:
     tensors: Tensors
     note: str = ""
     revision: str | None = None
+    ranges: Ranges | None = None
 
     @property
     def sampling(self) -> DescriptorSampling:
@@ -105,7 +108,8 @@ def load_checkpoint(
     tensors = decode_tensors(data, folder / WEIGHTS_FILE)
     check_tensors(tensors, network, folder / WEIGHTS_FILE)
     detection = detection_config(config, folder / CONFIG_FILE)
-    return Checkpoint(name, sha256, network, detection, rules, tensors, note, commit)
+    ranges = load_ranges(folder, sha256, rounded_layers(network))
+    return Checkpoint(name, sha256, network, detection, rules, tensors, note, commit, ranges)
 
 
 def locate(

@@ -16,8 +16,8 @@ from tiepoint.cli import exit_codes
 from tiepoint.errors import TiepointError
 
 COMMANDS = (
-    "detect", "match", "register", "evaluate", "train", "adapt", "steer", "calibrate", "scenes",
-    "convert", "info",
+    "detect", "match", "register", "evaluate", "train", "adapt", "steer", "calibrate", "quantize",
+    "scenes", "convert", "info",
 )  # fmt: skip
 """Each is a module of this package that holds a typer app of its own."""
 

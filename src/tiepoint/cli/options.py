@@ -22,7 +22,7 @@ Checkpoint = Annotated[
 ]
 Engine = Annotated[str, typer.Option(help="auto, openvino or torch.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Precision = Annotated[str, typer.Option(help="auto, f32 or bf16.")]
+Precision = Annotated[str, typer.Option(help="auto, f32, bf16, f16 or int8.")]
 MaxSide = Annotated[
     str,
     typer.Option(

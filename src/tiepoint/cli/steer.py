@@ -45,9 +45,14 @@ def steer(checkpoint: Folder, photos: Photos = None, count: Count = 60, seed: Se
     if not checkpoint.is_dir():
         raise ConfigError(f"{checkpoint}: no such folder; expected one with a checkpoint")
     loaded = load_checkpoint(checkpoint)
-    images = _scenes(count, seed) if photos is None else _photographs(photos, count)
+    images = sample_images(photos, count, seed)
     path = save_steering(checkpoint, fit_steering(loaded, images), loaded.sha256)
     typer.echo(f"wrote {path}")
+
+
+def sample_images(photos: Path | None, count: int, seed: int) -> Iterator[NDArray[np.uint8]]:
+    """Grey images to measure a checkpoint on: photographs, or drawn scenes."""
+    return _scenes(count, seed) if photos is None else _photographs(photos, count)
 
 
 def _scenes(count: int, seed: int) -> Iterator[NDArray[np.uint8]]:

@@ -19,9 +19,9 @@ from tiepoint.maps import DenseMaps, Keypoints, Masks
 from tiepoint.weights import Checkpoint
 
 Engine = Literal["auto", "openvino", "torch"]
-Precision = Literal["auto", "f32", "bf16"]
+Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
 ENGINES = ("openvino", "torch")
-PRECISIONS = ("f32", "bf16")
+PRECISIONS = ("f32", "bf16", "f16", "int8")
 
 
 class Runtime(Protocol):
@@ -78,6 +78,8 @@ def choose(engine: str, device: str, precision: str) -> tuple[str, str, str]:
         device = "cpu" if engine == "openvino" else _find_gpu() or "cpu"
     if engine == "auto":
         engine = "openvino" if device == "cpu" else "torch"
+    if engine == "torch" and precision == "int8":
+        raise ConfigError("precision 'int8' is for engine 'openvino'; use 'bf16' or 'f16' here")
     if engine == "torch" and not is_installed("torch"):
         raise MissingExtraError(f"engine 'torch' on device {device!r}", "torch")
     return engine, device, "f32" if precision == "auto" else precision

@@ -6,7 +6,7 @@ import ctypes
 import os
 import queue
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import openvino as ov
@@ -18,9 +18,16 @@ from tiepoint.config import CELL_PX, DescriptorSampling, DetectionConfig, Layer
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
 from tiepoint.maps import DenseMaps, Keypoints, Masks
+from tiepoint.quantization import Ranges, weight_ranges
 from tiepoint.weights import Checkpoint, Tensors
 
 Float32 = NDArray[np.float32]
+
+NEEDED = {"bf16": "BF16", "f16": "FP16", "int8": "INT8"}
+"""OpenVINO's names of what a processor must be able to do."""
+
+INPUT_LEVELS, WEIGHT_LEVELS = 256, 255
+"""Steps of 8 bits: from 0 on, and even on both sides of 0."""
 
 
 class OpenVinoRuntime:
@@ -32,20 +39,24 @@ class OpenVinoRuntime:
 
     def __init__(self, checkpoint: Checkpoint, precision: str) -> None:
         core = ov.Core()
-        if precision == "bf16":
-            able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-            if "BF16" not in able:
-                raise ConfigError(
-                    "precision 'bf16': this processor has no bfloat16 arithmetic; use 'f32'"
-                )
+        needed = NEEDED.get(precision)
+        if needed and needed not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise ConfigError(
+                f"precision {precision!r}: this processor has no arithmetic for it; use 'f32'"
+            )
+        if precision == "int8" and checkpoint.ranges is None:
+            raise ConfigError(
+                f"precision 'int8': nobody measured the ranges of checkpoint {checkpoint.name!r}; "
+                "run tiepoint quantize on it"
+            )
         _alive.add(self)
         self.precision = precision
         # OpenVINO's own default is bf16 where the processor has it: always say which.
         options = {
-            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        model = build_model(checkpoint, descriptors=True)
+        model = build_model(checkpoint, descriptors=True, quantized=precision == "int8")
         self._with_descriptors = core.compile_model(model, "CPU", options)
         self._core, self._options, self._checkpoint = core, options, checkpoint
         self._without: ov.CompiledModel | None = None
@@ -105,7 +116,8 @@ class OpenVinoRuntime:
         if descriptors:
             return self._with_descriptors
         if self._without is None:
-            model = build_model(self._checkpoint, descriptors=False)
+            narrow = self.precision == "int8"
+            model = build_model(self._checkpoint, descriptors=False, quantized=narrow)
             self._without = self._core.compile_model(model, "CPU", self._options)
         return self._without
 
@@ -126,32 +138,69 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_in_child)
 
 
-def build_model(checkpoint: Checkpoint, *, descriptors: bool) -> ov.Model:
+def build_model(checkpoint: Checkpoint, *, descriptors: bool, quantized: bool = False) -> ov.Model:
     """The network of a checkpoint as an OpenVINO model.
 
     Args:
         descriptors: False leaves the descriptor head out.
+        quantized: Round weights and inputs of the layers in `checkpoint.ranges` to 8 bits.
 
     Returns:
         A model from pixels B 1 H W to logits B h w 65 and, if asked for, descriptors B h w D.
     """
     config, tensors = checkpoint.network, checkpoint.tensors
+    ranges = checkpoint.ranges if quantized else None
     pixels = ops.parameter([-1, 1, -1, -1], np.float32, name="pixels")
-    encoded = _chain(pixels.output(0), config.encoder_layers(), tensors)  # B C h w
+    encoded = _chain(pixels.output(0), config.encoder_layers(), tensors, ranges)  # B C h w
     heads = [config.keypoint_layers()]
     if descriptors:
         heads.append(config.descriptor_layers())
     outputs = []
     for layers in heads:
-        dense = _chain(encoded, layers, tensors)  # B C h w
+        dense = _chain(encoded, layers, tensors, ranges)  # B C h w
         outputs.append(ops.transpose(dense, np.array([0, 2, 3, 1])).output(0))  # B h w C
     return ov.Model(outputs, [pixels], "superpoint")
 
 
-def _chain(node: ov.Output, layers: Iterable[Layer], tensors: Tensors) -> ov.Output:
+def highest_inputs(checkpoint: Checkpoint, images: Iterable[Float32]) -> Iterator[dict[str, float]]:
+    """For each image the highest input of each layer, by the layer's name.
+
+    Args:
+        images: `H W` in 0..1, sides multiples of 8.
+    """
+    config, inputs = checkpoint.network, list[ov.Output]()
+    pixels = ops.parameter([-1, 1, -1, -1], np.float32, name="pixels")
+    node = pixels.output(0)
+    for layer in config.encoder_layers():
+        inputs.append(node)
+        node = _chain(node, [layer], checkpoint.tensors, None)
+    for layers in (config.keypoint_layers(), config.descriptor_layers()):
+        deeper = node
+        for layer in layers:
+            inputs.append(deeper)
+            deeper = _chain(deeper, [layer], checkpoint.tensors, None)
+    axes = ops.constant(np.array([0, 1, 2, 3]))
+    highest = [ops.reduce_max(one, axes, False).output(0) for one in inputs]
+    model = ov.Core().compile_model(
+        ov.Model(highest, [pixels], "highest inputs"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    names = [layer.name for layer in config.layers()]
+    for image in images:
+        found = model({0: image[None, None]})
+        yield {name: float(found[index]) for index, name in enumerate(names)}
+
+
+def _chain(
+    node: ov.Output, layers: Iterable[Layer], tensors: Tensors, ranges: Ranges | None
+) -> ov.Output:
     for layer in layers:
         pad = [layer.kernel_px // 2] * 2
         weight = ops.constant(tensors[f"{layer.name}.weight"], np.float32)
+        if ranges is not None and layer.name in ranges:
+            high = weight_ranges(tensors[f"{layer.name}.weight"])  # O 1 1 1
+            weight = ops.fake_quantize(weight, -high, high, -high, high, WEIGHT_LEVELS)
+            least, most = np.float32(0), np.float32(ranges[layer.name])
+            node = ops.fake_quantize(node, least, most, least, most, INPUT_LEVELS).output(0)
         bias = ops.constant(tensors[f"{layer.name}.bias"].reshape(1, -1, 1, 1), np.float32)
         node = ops.convolution(node, weight, [1, 1], pad, pad, [1, 1]).output(0)
         node = ops.add(node, bias).output(0)

@@ -19,6 +19,7 @@ from tiepoint.network import SuperPoint, cell_mask
 from tiepoint.weights import Checkpoint
 
 Float32 = NDArray[np.float32]
+NARROW = {"bf16": torch.bfloat16, "f16": torch.float16}
 
 
 _is_forked = False
@@ -60,10 +61,10 @@ class TorchRuntime:
         batch = torch.from_numpy(pixels).to(self._device)  # B 1 H W
         if inside is not None:
             inside = inside.to(self._device)  # B 1 h w
-        narrow = self.precision == "bf16"
+        narrow = NARROW.get(self.precision)
         with (
             torch.inference_mode(),
-            torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=narrow),
+            torch.autocast(self._device.type, dtype=narrow, enabled=narrow is not None),
         ):
             logits, dense = self._network(batch, inside, descriptors)  # B 65 h w, B D h w
         return DenseMaps(logits.float(), None if dense is None else dense.float())
