@@ -50,6 +50,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "matching",
             "pairing",
             "registration",
+            "estimation",
             "planar",
             "epipolar",
             "verification",

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tiepoint import neighbours
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features
-from tiepoint.matching import match
+from tiepoint.geometry import apply_homography
+from tiepoint.matching import match, match_near
 
 
 def features(descriptors: NDArray[np.float32] | None, count: int = 0, **meta: Any) -> Features:
@@ -136,3 +137,63 @@ def test_memory_stays_far_below_the_whole_similarity_matrix() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 60e6  # the matrix has 324 MB
+
+
+def placed(count: int, seed: int) -> Features:
+    rng = np.random.default_rng(seed)
+    return Features(
+        rng.uniform(0, 60, (count, 2)).astype(np.float32),
+        np.linspace(1, 0, count, dtype=np.float32),
+        unit(count, 4, seed),
+        (60, 60),
+    )
+
+
+@pytest.mark.parametrize("counts", [(70, 90), (1, 1), (0, 5), (5, 0)])
+def test_guided_matching_equals_the_slow_twin(
+    counts: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Near by the model, most alike of these, and mutually so; over several blocks."""
+    monkeypatch.setattr(neighbours, "BLOCK", 16)
+    a, b = placed(counts[0], 1), placed(counts[1], 2)
+    matrix = np.array([[0.9, 0.1, 4], [-0.1, 1.1, 2], [1e-3, 0, 1]])
+    there = apply_homography(matrix, a.xy)
+    alike = {}
+    for i in range(len(a)):
+        for j in range(len(b)):
+            if np.hypot(*(there[i] - b.xy[j])) <= 8:
+                alike[i, j] = float(a.descriptors[i] @ b.descriptors[j])
+    expected = [
+        (i, j)
+        for (i, j), score in alike.items()
+        if score >= 0.1
+        and score == max(alike[k, m] for k, m in alike if k == i)
+        and score == max(alike[k, m] for k, m in alike if m == j)
+    ]
+    found = match_near(a, b, matrix, 8.0, min_similarity=0.1)
+    assert sorted(map(tuple, found.pairs.tolist())) == sorted(expected)
+    assert (np.diff(found.scores) <= 0).all()
+    assert counts != (70, 90) or len(found) > 10
+
+
+def test_guided_matching_finds_partners_that_others_far_away_would_take() -> None:
+    """Each point of B has a double elsewhere that is more alike; only places tell them apart."""
+    rng, descriptors = np.random.default_rng(0), unit(40)
+    xy = rng.uniform(0, 200, (40, 2)).astype(np.float32)
+    scores = np.ones(80, np.float32)
+    noisy = descriptors + rng.normal(0, 0.05, descriptors.shape)
+    noisy = (noisy / np.linalg.norm(noisy, axis=1, keepdims=True)).astype(np.float32)
+    a = Features(xy, scores[:40], descriptors, (200, 200))
+    b = Features(
+        np.concatenate([xy + 500, xy + np.array([3, 0])]).astype(np.float32), scores,
+        np.concatenate([descriptors, noisy]), (900, 900),
+    )  # fmt: skip
+    assert (match(a, b).pairs[:, 1] < 40).all()
+    found = match_near(a, b, np.eye(3), 5.0)
+    assert sorted(map(tuple, found.pairs.tolist())) == [(i, i + 40) for i in range(40)]
+
+
+def test_points_that_the_model_sends_behind_the_camera_have_no_partner() -> None:
+    a, b = placed(30, 1), placed(30, 2)
+    behind = np.array([[1.0, 0, 0], [0, 1, 0], [-1, 0, 0.5]])
+    assert len(match_near(a, b, behind, 1000.0, min_similarity=-1)) < 3

@@ -226,6 +226,34 @@ def test_a_mirrored_photograph_is_not_registered(photographs: list[NDArray[np.ui
     assert not register(photographs[2], np.ascontiguousarray(photographs[2][:, ::-1])).success
 
 
+def test_guided_matching_brings_more_inliers_and_comes_nearer_the_truth(
+    photographs: list[NDArray[np.uint8]],
+) -> None:
+    """Photographs seen from elsewhere, under other light."""
+    more, off = [], []
+    for number, photograph in enumerate(photographs):
+        height, width = photograph.shape[:2]
+        rng = np.random.default_rng(number)
+        corners = corners_xy((height, width)).astype(np.float32)
+        moved = corners + rng.uniform(-0.14, 0.14, (4, 2)).astype(np.float32) * (width, height)
+        truth = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
+        seen = cv2.warpPerspective(photograph, truth, (width, height))
+        seen = cv2.GaussianBlur(np.clip(0.6 * seen + 30, 0, 255).astype(np.uint8), (0, 0), 1.2)
+        plain, guided = (register(photograph, seen, guided=wanted) for wanted in (False, True))
+        assert plain.success and guided.success
+        assert "guided_px" in guided.matches.meta and "guided_px" not in plain.matches.meta
+        more.append(guided.inliers.sum() / plain.inliers.sum())
+        off.append([corners_off_px(result, truth) for result in (plain, guided)])
+    assert min(more) >= 1 and np.mean(more) > 1.1
+    assert np.median(np.divide(*np.transpose(off))) > 0.95
+    assert np.max(off) < 3
+
+
+def test_matches_that_were_given_are_kept_as_they_are() -> None:
+    features_a, features_b, matches = matched(*carried(MATRICES["homography"], 300))
+    assert register(features_a, features_b, matches=matches, guided=True).matches is matches
+
+
 def test_features_of_a_detector_of_ones_own_are_taken(photographs: list[NDArray[np.uint8]]) -> None:
     detector = tiepoint.Detector(max_side=300)
     result = register(photographs[0], detector(photographs[0]), detector=detector)

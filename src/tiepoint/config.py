@@ -281,6 +281,9 @@ class RegistrationConfig:
             all matches wrong (a contrario; Moisan and Stival, IJCV 2004).
         max_overlap_sd_px: Refuse a result of which the common view is known less well than this;
             see `Registration.overlap_sd_px`.
+        guided: With a plane model that was believed, match once more near where it says, and fit it
+            to these matches: 1.6 times the inliers, and nearer the truth. Only where `register`
+            matched by itself.
         pose_search: For "essential": "opencv", or "poselib" (extra `pose`), which was a little
             better, and faster, on 76 pairs with known poses.
         seed: Another seed, another order in which consensus is looked for.
@@ -292,6 +295,7 @@ class RegistrationConfig:
     min_inliers: int = 15
     max_chance: float = 1e-8
     max_overlap_sd_px: float = 1.5
+    guided: bool = True
     pose_search: str = "opencv"
     seed: int = 0
 

@@ -14,11 +14,15 @@ from tiepoint.config import MatchingConfig, MatchScore, Rotation
 from tiepoint.errors import ConfigError, MissingExtraError
 from tiepoint.extras import is_installed
 from tiepoint.features import Features, Matches
+from tiepoint.geometry import Float, apply_homography
 from tiepoint.neighbours import Nearest
 from tiepoint.steering import PROBED, TURNS, best_turn, load_steering, turned
 
 SAME_WEIGHTS = ("sha256", "rules")
 """Entries of `meta` that must agree: descriptors of other weights live in another space."""
+
+NEAR_SIMILARITY = 0.4
+"""Least cosine where a model of the images has narrowed the choice down to a few keypoints."""
 
 
 def match(
@@ -111,6 +115,62 @@ def match_by(
     pairs, found = pairs[enough], found[enough].astype(np.float32)
     order = np.argsort(-found, kind="stable")  # M
     return Matches(pairs[order], found[order], meta)
+
+
+def match_near(
+    features_a: Features,
+    features_b: Features,
+    matrix: Float,
+    within_px: float,
+    *,
+    turned_deg: int = 0,
+    min_similarity: float = NEAR_SIMILARITY,
+) -> Matches:
+    """Match again where a model of the two images says: guided matching.
+
+    Of the keypoints of B that lie near where the model carries one of A, the most alike, and the
+    same the other way round. A neighbour elsewhere in the image that is more alike by chance no
+    longer takes its place.
+
+    Args:
+        features_a, features_b: With descriptors, of one kind.
+        matrix: 3x3, x_B ~ H x_A.
+        within_px: How near, px of B.
+        turned_deg: How A is turned to B, counterclockwise, as `Matches.meta` says it.
+        min_similarity: Least cosine.
+
+    Returns:
+        Matches, best score first; ties by the index in A.
+    """
+    a, b = _descriptors(features_a, "A"), _descriptors(features_b, "B")
+    if turned_deg:
+        steering = _steering(MatchingConfig(), features_a)
+        if steering is not None:
+            a = turned(a, steering, turned_deg * TURNS // 360)
+    there = apply_homography(matrix, features_a.xy).astype(np.float32)  # N_A 2
+    best_of_a, score_of_a = np.zeros(len(a), np.int64), np.full(len(a), -np.inf, np.float32)
+    best_of_b, score_of_b = np.zeros(len(b), np.int64), np.full(len(b), -np.inf, np.float32)
+    for start in range(0, len(a) if len(b) else 0, neighbours.BLOCK):
+        part = slice(start, start + neighbours.BLOCK)
+        apart = there[part, None] - features_b.xy[None]  # BLOCK N_B 2
+        near = np.einsum("abi,abi->ab", apart, apart) <= within_px**2  # NaN is not near
+        alike = np.where(near, a[part] @ b.T, np.float32(-np.inf))  # BLOCK N_B
+        best_of_a[part], score_of_a[part] = alike.argmax(axis=1), alike.max(axis=1)
+        better = alike.max(axis=0) > score_of_b  # N_B; of equals the first stays
+        best_of_b[better] = start + alike.argmax(axis=0)[better]
+        score_of_b = np.maximum(score_of_b, alike.max(axis=0))
+    index = np.arange(len(a))
+    kept = (score_of_a >= min_similarity) & (
+        best_of_b[best_of_a] == index if len(b) else np.zeros(len(a), bool)
+    )
+    pairs = np.stack([index[kept], best_of_a[kept]], axis=1)  # M 2
+    order = np.argsort(-score_of_a[kept], kind="stable")  # M
+    meta = {
+        **provenance(MatchingConfig(), features_a, features_b),
+        "turned_deg": turned_deg,
+        "guided_px": within_px,
+    }
+    return Matches(pairs[order], score_of_a[kept][order], meta)
 
 
 def _steering(config: MatchingConfig, features: Features) -> NDArray[np.float32] | None:

@@ -7,7 +7,7 @@ doubt it: a wrong answer is worse than none.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -20,15 +20,17 @@ from tiepoint.alignment import NO_RESIDUALS, OK, Registration, Residuals
 from tiepoint.config import MODEL_NAMES, PLANE_MODELS, RegistrationConfig
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
+from tiepoint.estimation import Cameras, Found, find, refined_plane, seen_px, shuffled
 from tiepoint.features import Features, Matches, covariances_of
-from tiepoint.geometry import Float, corners_xy, fit_inside
-from tiepoint.matching import match
-
-Cameras = tuple[planar.Matrix, planar.Matrix]
+from tiepoint.geometry import corners_xy
+from tiepoint.matching import match, match_near
 
 SIMPLER_SHARE = 0.75
 """A simpler model than a homography must fit this share of the matches that a homography fits.
 A wrong model otherwise fits one part of the images well and is off everywhere else."""
+
+GUIDED_ROUNDS = 2
+"""Matching again under the model, and the model from that."""
 
 PLANE_PX = 3.0
 """px as the detector saw them: a plane or a turn that explains a match this well explains it."""
@@ -42,6 +44,7 @@ class Options(TypedDict, total=False):
     min_inliers: int
     max_chance: float
     max_overlap_sd_px: float
+    guided: bool
     pose_search: str
     seed: int
 
@@ -90,19 +93,10 @@ def register(
     if matches is None:
         best = settings.max_keypoints
         features_a, features_b = (_features(x, detector, checkpoint, best) for x in (a, b))
-        matches = match(features_a, features_b)
-    else:
-        features_a, features_b = _matched(a, b, matches)
+        found = _register(features_a, features_b, match(features_a, features_b), settings, cameras)
+        return _guided(found, settings) if settings.guided else found
+    features_a, features_b = _matched(a, b, matches)
     return _register(features_a, features_b, matches, settings, cameras)
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """A model, and which matches fit it."""
-
-    matrix: planar.Matrix
-    inliers: NDArray[np.bool_]
-    pose: epipolar.Pose | None = None
 
 
 def _register(
@@ -119,7 +113,7 @@ def _register(
     result = Registration(
         False, "", model, None, features_a, features_b, matches, np.zeros(count, bool)
     )
-    order = _shuffled(xy_a, xy_b, settings.seed)  # those that are finite
+    order = shuffled(xy_a, xy_b, settings.seed)  # those that are finite
     if len(order) < settings.min_inliers:
         empty = [name for name, f in (("A", features_a), ("B", features_b)) if len(f) == 0]
         why = f"no keypoints in image {' and '.join(empty)}" if empty else f"{len(order)} matches"
@@ -127,7 +121,7 @@ def _register(
     px = max(seen_px(features_a), seen_px(features_b)) if cameras else seen_px(features_b)
     around = covariances_of(features_a, features_b, matches.pairs[order])
     within_px = settings.inlier_px * px
-    found = _find(model, xy_a[order], xy_b[order], within_px, cameras, settings, around)
+    found = find(model, xy_a[order], xy_b[order], within_px, cameras, settings, around)
     if found is None:
         return replace(result, reason=f"the {count} matches agree on no model")
     inliers = np.zeros(count, bool)
@@ -137,43 +131,31 @@ def _register(
     return judge(replace(result, inliers=inliers), found, settings, cameras, px)
 
 
-def _find(
-    model: str,
-    xy_a: Float,
-    xy_b: Float,
-    inlier_px: float,
-    cameras: Cameras | None,
-    settings: RegistrationConfig,
-    around: tuple[Float, Float] | None = None,
-) -> _Found | None:
-    """Consensus at half the inliers' distance, the best measured; then least squares."""
-    if model in PLANE_MODELS:
-        start = planar.consensus(model, xy_a, xy_b, inlier_px / 2)
-        if start is None:
-            return None
-        deviation = None if around is None else planar.match_deviation_px(start, xy_a, *around)
-        matrix, inliers = planar.refine(model, start, xy_a, xy_b, inlier_px, deviation)
-        return _Found(planar.facing(matrix, xy_a[inliers]), inliers)
-    if cameras is None:
-        rough = epipolar.fundamental_consensus(xy_a, xy_b, inlier_px / 2)
-        if rough is None:
-            return None
-        return _Found(*epipolar.refine_fundamental(rough, xy_a, xy_b, inlier_px))
-    if settings.pose_search == "poselib":
-        pose = epipolar.poselib_pose(xy_a, xy_b, cameras, 2 * inlier_px, settings.seed)
-        if pose is None:
-            return None
-        in_px = epipolar.pixel_matrix(pose.essential, cameras)
-        return _Found(pose.essential, epipolar.sampson_px(in_px, xy_a, xy_b) <= inlier_px, pose)
-    pose = epipolar.pose_consensus(xy_a, xy_b, cameras, inlier_px / 2)
-    if pose is None:
-        return None
-    pose, inliers = epipolar.refine_pose(pose, xy_a, xy_b, cameras, inlier_px)
-    return _Found(pose.essential, inliers, pose)
+def _guided(result: Registration, settings: RegistrationConfig) -> Registration:
+    """A plane model that was believed, fitted anew to matches that it points out itself.
+
+    The verdict was given before: matches that were chosen by a model cannot speak for it.
+    """
+    if not result.success or result.matrix is None or result.model not in PLANE_MODELS:
+        return result
+    a, b, px = result.features_a, result.features_b, seen_px(result.features_b)
+    within_px, turned_deg = settings.inlier_px * px, int(result.matches.meta["turned_deg"])
+    better = result
+    for _ in range(GUIDED_ROUNDS):
+        assert better.matrix is not None
+        matches = match_near(a, b, better.matrix, within_px, turned_deg=turned_deg)
+        found = refined_plane(result.model, better.matrix, a, b, matches.pairs, within_px)
+        if found.inliers.sum() < result.inliers.sum():
+            return result
+        again = replace(result, matches=matches, inliers=found.inliers)
+        better = _judge_plane(again, found, settings, None, px)
+        if not better.success:
+            return result
+    return better
 
 
 def _judge_plane(
-    result: Registration, found: _Found, settings: RegistrationConfig, _: object, px: float
+    result: Registration, found: Found, settings: RegistrationConfig, _: object, px: float
 ) -> Registration:
     """Enough matches, hardly by chance, a possible view, the right kind of model, well known."""
     a_hw, b_hw = result.features_a.size_hw, result.features_b.size_hw
@@ -211,7 +193,7 @@ def _judge_plane(
 
 def _judge_two_views(
     result: Registration,
-    found: _Found,
+    found: Found,
     settings: RegistrationConfig,
     cameras: Cameras | None,
     px: float,
@@ -229,7 +211,7 @@ def _judge_two_views(
     points_needed = 7 if cameras is None else 5
     objection = _too_few(result, settings, points_needed, band)
     if not objection and cameras is None:
-        plane = _find("homography", xy_a, xy_b, PLANE_PX * px, None, settings)
+        plane = find("homography", xy_a, xy_b, PLANE_PX * px, None, settings)
         if plane is not None and plane.inliers.mean() >= verification.DEGENERATE_SHARE:
             objection = (
                 f"{plane.inliers.mean():.0%} of the matches that fit lie on one plane, or the "
@@ -275,9 +257,9 @@ def _too_simple(result: Registration, settings: RegistrationConfig, px: float) -
     """Whether a homography fits many more matches; "" if not."""
     if settings.model == "homography":
         return ""
-    order = _shuffled(result.xy_a, result.xy_b, settings.seed)
+    order = shuffled(result.xy_a, result.xy_b, settings.seed)
     xy_a, xy_b = result.xy_a[order], result.xy_b[order]
-    full = _find("homography", xy_a, xy_b, settings.inlier_px * px, None, settings)
+    full = find("homography", xy_a, xy_b, settings.inlier_px * px, None, settings)
     inliers, fitting = int(result.inliers.sum()), 0 if full is None else int(full.inliers.sum())
     if inliers >= SIMPLER_SHARE * fitting:
         return ""
@@ -292,27 +274,6 @@ def _verdict(result: Registration, objection: str, matrix: planar.Matrix) -> Reg
     if objection:
         return replace(result, reason=objection)
     return replace(result, success=True, reason=OK, matrix=matrix)
-
-
-def seen_px(features: Features) -> float:
-    """px of the image to one px as the detector saw it: above 1 where it was brought down.
-
-    Of a pyramid the largest scale counts, which places its points best.
-    """
-    settings = features.meta.get("settings")
-    if not isinstance(settings, dict):
-        return 1.0
-    max_side, largest = settings.get("max_side"), max(settings.get("scales") or [1.0])
-    side = max_side if isinstance(max_side, int) else None
-    return max(features.size_hw) / (max(fit_inside(features.size_hw, side)) * float(largest))
-
-
-def _shuffled(xy_a: Float, xy_b: Float, seed: int) -> NDArray[np.int64]:
-    """Index of the finite matches, in an order that depends on their places and the seed alone."""
-    finite = np.flatnonzero(np.isfinite(xy_a).all(axis=1) & np.isfinite(xy_b).all(axis=1))
-    a, b = xy_a[finite], xy_b[finite]
-    sorted_ = np.lexsort((b[:, 1], b[:, 0], a[:, 1], a[:, 0]))
-    return finite[sorted_[np.random.default_rng(seed).permutation(len(finite))]]
 
 
 def _at(

@@ -58,6 +58,12 @@ ThresholdPx = Annotated[
     typer.Option(metavar="PX", help="A match this near the model fits; else the model's own."),
 ]
 MinInliers = Annotated[int, typer.Option(min=1, help="Fewer matches that fit are refused.")]
+Guided = Annotated[
+    bool,
+    typer.Option(
+        "--guided/--not-guided", help="Match once more near where a plane model that holds says."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Another seed, another search.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
 
@@ -76,6 +82,7 @@ def register(
     max_keypoints: MaxKeypoints = DEFAULTS.max_keypoints,
     threshold_px: ThresholdPx = DEFAULTS.threshold_px,
     min_inliers: MinInliers = DEFAULTS.min_inliers,
+    guided: Guided = DEFAULTS.guided,
     seed: Seed = DEFAULTS.seed,
     overwrite: Overwrite = False,
     checkpoint: options.Checkpoint = options.CHECKPOINT,
@@ -94,7 +101,7 @@ def register(
     _check(out, overlay, checkerboard, as_json, overwrite=overwrite)
     config = RegistrationConfig(
         model=model, max_keypoints=max_keypoints, threshold_px=threshold_px,
-        min_inliers=min_inliers, seed=seed,
+        min_inliers=min_inliers, guided=guided, seed=seed,
     )  # fmt: skip
     _check_pictures(pictures, model, whole=canvas and out is None)
     cameras = _cameras(intrinsics)
