@@ -282,7 +282,7 @@ class RegistrationConfig:
         max_overlap_sd_px: Refuse a result of which the common view is known less well than this;
             see `Registration.overlap_sd_px`.
         guided: With a plane model that was believed, match once more near where it says, and fit it
-            to these matches: 1.6 times the inliers, and nearer the truth. Only where `register`
+            to these matches: 1.3 times the inliers, and nearer the truth. Only where `register`
             matched by itself.
         pose_search: For "essential": "opencv", or "poselib" (extra `pose`), which was a little
             better, and faster, on 76 pairs with known poses.

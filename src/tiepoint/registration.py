@@ -29,8 +29,9 @@ SIMPLER_SHARE = 0.75
 """A simpler model than a homography must fit this share of the matches that a homography fits.
 A wrong model otherwise fits one part of the images well and is off everywhere else."""
 
-GUIDED_ROUNDS = 2
-"""Matching again under the model, and the model from that."""
+GUIDED_ROUNDS, GUIDED_REACH = 2, 1.5
+"""Matching again under the model, and the model from that: within more than the inliers' distance,
+or the new matches could only agree with the old model."""
 
 PLANE_PX = 3.0
 """px as the detector saw them: a plane or a turn that explains a match this well explains it."""
@@ -143,7 +144,8 @@ def _guided(result: Registration, settings: RegistrationConfig) -> Registration:
     better = result
     for _ in range(GUIDED_ROUNDS):
         assert better.matrix is not None
-        matches = match_near(a, b, better.matrix, within_px, turned_deg=turned_deg)
+        reach_px = GUIDED_REACH * within_px
+        matches = match_near(a, b, better.matrix, reach_px, turned_deg=turned_deg)
         found = refined_plane(result.model, better.matrix, a, b, matches.pairs, within_px)
         if found.inliers.sum() < result.inliers.sum():
             return result
