@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import openvino as ov
 import pytest
 
 import twins
@@ -12,7 +13,7 @@ from tiepoint.config import ProcessorConfig
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
 from tiepoint.processor import prepare
-from tiepoint.runtime.openvino import OpenVinoRuntime
+from tiepoint.runtime.openvino import OpenVinoRuntime, build_model, split_pixels
 from tiepoint.weights import load_checkpoint
 
 ENGINES = ["openvino", "torch"]
@@ -132,6 +133,24 @@ def test_bfloat16_stays_near_float32(engine: str, photographs) -> None:
     assert narrow[0].dtype == np.float32
     assert np.abs(narrow[0] - wide[0]).max() > 0
     assert np.corrcoef(narrow[0].ravel(), wide[0].ravel())[0, 1] > 0.999
+
+
+def test_pixels_in_two_parts_are_the_same_pixels_and_fit_into_8_bits() -> None:
+    pixels = np.random.default_rng(0).random((1, 1, 40, 48), dtype=np.float32)
+    pixels[0, 0, 0, :3] = 0, 1, 254 / 255
+    parts = split_pixels(pixels)
+    np.testing.assert_array_equal(parts.sum(axis=1, keepdims=True), pixels)
+    fewer = (parts.view(np.uint32) >> 16 << 16).view(np.float32)  # cut to bfloat16
+    np.testing.assert_array_equal(fewer[:, 0], parts[:, 0])
+    assert np.abs(fewer[:, 1] - parts[:, 1]).max() < 1 / 255 / 30
+    checkpoint = random_checkpoint()
+    plain, split = (
+        ov.Core().compile_model(build_model(checkpoint, descriptors=True, split=flag), "CPU",
+                                {"INFERENCE_PRECISION_HINT": "f32"})
+        for flag in (False, True)
+    )  # fmt: skip
+    for one, other in zip(plain(pixels).values(), split(parts).values(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 def test_the_compiled_model_takes_every_size() -> None:
