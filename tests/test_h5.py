@@ -45,6 +45,14 @@ def test_the_layout_is_hlocs(tmp_path: Path) -> None:
         assert group.attrs["convention"] == b"center0"
 
 
+def test_a_covariance_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = file.create_group("a.jpg")
+        group["keypoints"], group["scores"] = np.zeros((3, 2), "f4"), np.ones(3, "f4")
+        group["image_size"], group["covariance"] = np.array([640, 480]), np.ones((3, 7), "f4")
+    assert read_h5(tmp_path / "x.h5")["a.jpg"].covariance is None
+
+
 def test_hlocs_own_reader_finds_the_names_and_arrays(tmp_path: Path) -> None:
     write_h5(tmp_path / "x.h5", "a.jpg", "sub/b.jpg", "sub/deep/c.jpg")
     names = set()

@@ -16,7 +16,7 @@ import twins
 from conftest import random_checkpoint
 from tiepoint import Detector, runtime
 from tiepoint.cli import app
-from tiepoint.errors import CheckpointError, ConfigError
+from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
 from tiepoint.quantization import load_ranges, mean_highest, rounded_layers, save_ranges
 from tiepoint.runtime.openvino import highest_inputs
@@ -107,20 +107,28 @@ def test_quantize_makes_int8_possible_and_near_to_f32(
     assert np.mean(kept) > 0.9
 
 
-def test_ranges_belong_to_their_weights_and_damaged_ones_are_refused(tmp_path: Path) -> None:
+def test_ranges_belong_to_their_weights_and_damaged_ones_are_none(tmp_path: Path) -> None:
     save_ranges(tmp_path, {"a": 1.5, "b": 2.0}, "abc")
     assert load_ranges(tmp_path, "abc", ["a", "b"]) == {"a": 1.5, "b": 2.0}
     assert load_ranges(tmp_path, "other weights", ["a"]) is None
     assert load_ranges(tmp_path / "nowhere", "abc", ["a"]) is None
-    with pytest.raises(CheckpointError, match="run tiepoint quantize again"):
-        load_ranges(tmp_path, "abc", ["a", "c"])
+    assert load_ranges(tmp_path, "abc", ["a", "c"]) is None
     for wrong in ("{", "[]", '{"version": 1}'):
         (tmp_path / "quantization.json").write_text(wrong)
-        with pytest.raises(CheckpointError, match="run tiepoint quantize again"):
-            load_ranges(tmp_path, "abc", ["a"])
+        assert load_ranges(tmp_path, "abc", ["a"]) is None
     save_ranges(tmp_path, {"a": 0.0}, "abc")
-    with pytest.raises(CheckpointError, match="not above 0"):
-        load_ranges(tmp_path, "abc", ["a"])
+    assert load_ranges(tmp_path, "abc", ["a"]) == {"a": 1e-6}
+
+
+def test_a_damaged_file_stops_nothing_but_int8_and_is_mended_by_quantize(
+    copied: Path, photographs: list[NDArray[np.uint8]]
+) -> None:
+    (copied / "quantization.json").write_text("{")
+    assert len(Detector(copied)(photographs[0])) > 0
+    with pytest.raises(ConfigError, match="run tiepoint quantize on its folder"):
+        Detector(copied, precision="int8")(photographs[0])
+    assert CliRunner().invoke(app, ["quantize", str(copied), "--count", "2"]).exit_code == 0
+    assert len(Detector(copied, precision="int8")(photographs[0])) > 0
 
 
 def test_the_first_layer_and_the_one_that_decides_stay_wide() -> None:

@@ -122,9 +122,10 @@ def test_auto_takes_a_gpu_that_torch_can_use(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_bfloat16_stays_near_float32(engine: str, photographs) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_narrow_floats_stay_near_float32(engine: str, precision: str, photographs) -> None:
     try:
-        network = make(engine, precision="bf16")
+        network = make(engine, precision=precision)
     except ConfigError as error:
         pytest.skip(str(error))
     pixels, placements = prepare([photographs[0]], ProcessorConfig(max_side=256))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -147,30 +148,47 @@ def match_near(
         steering = _steering(MatchingConfig(), features_a)
         if steering is not None:
             a = turned(a, steering, turned_deg * TURNS // 360)
-    there = apply_homography(matrix, features_a.xy).astype(np.float32)  # N_A 2
-    best_of_a, score_of_a = np.zeros(len(a), np.int64), np.full(len(a), -np.inf, np.float32)
-    best_of_b, score_of_b = np.zeros(len(b), np.int64), np.full(len(b), -np.inf, np.float32)
-    for start in range(0, len(a) if len(b) else 0, neighbours.BLOCK):
-        part = slice(start, start + neighbours.BLOCK)
-        apart = there[part, None] - features_b.xy[None]  # BLOCK N_B 2
-        near = np.einsum("abi,abi->ab", apart, apart) <= within_px**2  # NaN is not near
-        alike = np.where(near, a[part] @ b.T, np.float32(-np.inf))  # BLOCK N_B
-        best_of_a[part], score_of_a[part] = alike.argmax(axis=1), alike.max(axis=1)
-        better = alike.max(axis=0) > score_of_b  # N_B; of equals the first stays
-        best_of_b[better] = start + alike.argmax(axis=0)[better]
-        score_of_b = np.maximum(score_of_b, alike.max(axis=0))
+    there = apply_homography(matrix, features_a.xy)  # N_A 2
+    best_of_a, score_of_a = np.zeros(len(a), np.int64), np.full(len(a), -np.inf)
+    best_of_b, score_of_b = np.zeros(len(b), np.int64), np.full(len(b), -np.inf)
+    for one, other in _blocks(len(a), len(b)):
+        apart = there[one, None] - features_b.xy[None, other]  # BLOCK BLOCK 2
+        near = np.hypot(apart[..., 0], apart[..., 1]) <= within_px  # NaN is not near
+        cosines = a[one].astype(np.float64) @ b[other].astype(np.float64).T  # BLOCK BLOCK
+        alike = np.where(near, cosines, -np.inf)
+        _keep_better(best_of_a[one], score_of_a[one], alike, other.start)
+        _keep_better(best_of_b[other], score_of_b[other], alike.T, one.start)
     index = np.arange(len(a))
     kept = (score_of_a >= min_similarity) & (
         best_of_b[best_of_a] == index if len(b) else np.zeros(len(a), bool)
     )
     pairs = np.stack([index[kept], best_of_a[kept]], axis=1)  # M 2
-    order = np.argsort(-score_of_a[kept], kind="stable")  # M
+    found = score_of_a[kept].astype(np.float32)  # M
+    order = np.argsort(-found, kind="stable")  # M
+    config = MatchingConfig(min_similarity=min_similarity)
     meta = {
-        **provenance(MatchingConfig(), features_a, features_b),
+        **provenance(config, features_a, features_b),
         "turned_deg": turned_deg,
         "guided_px": within_px,
     }
-    return Matches(pairs[order], score_of_a[kept][order], meta)
+    return Matches(pairs[order], found[order], meta)
+
+
+def _blocks(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
+    """Pieces of a table that fit into memory, row by row."""
+    for top in range(0, rows, neighbours.BLOCK):
+        for left in range(0, columns, neighbours.BLOCK):
+            yield slice(top, top + neighbours.BLOCK), slice(left, left + neighbours.BLOCK)
+
+
+def _keep_better(
+    best: NDArray[np.int64], score: NDArray[np.float64], alike: NDArray[np.float64], start: int
+) -> None:
+    """Take over what is better in a block than before; of equals the first stays."""
+    nearest = alike.argmax(axis=1)  # BLOCK
+    highest = alike[np.arange(len(alike)), nearest]  # BLOCK
+    better = highest > score
+    best[better], score[better] = start + nearest[better], highest[better]
 
 
 def _steering(config: MatchingConfig, features: Features) -> NDArray[np.float32] | None:

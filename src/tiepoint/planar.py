@@ -23,7 +23,7 @@ ITERATIONS = 10_000
 CONFIDENCE = 0.9999
 REFINEMENT_ROUNDS = 20
 SETTLED = 1e-6
-"""Of the robust cost: a step that gains less is the last."""
+"""Share of the robust cost: a step that gains less is the last."""
 
 ROBUST_SHARE = 2 / 3
 """Distance at which a match weighs a quarter, in parts of the inliers' distance."""
@@ -97,42 +97,6 @@ def poselib_homography(xy_a: Float, xy_b: Float, within_px: float, seed: int) ->
     return _whole(matrix) if report["num_inliers"] >= POINTS_NEEDED["homography"] else None
 
 
-def least_squares(model: str, xy_a: Float, xy_b: Float) -> Matrix | None:
-    """The model that brings the points of A nearest to those of B, all of them.
-
-    The homography by OpenCV (Levenberg-Marquardt on the distances in B), the linear ones exactly.
-
-    Args:
-        xy_a, xy_b: M 2, px.
-
-    Returns:
-        3x3, or None when the points do not determine the model.
-    """
-    if len(xy_a) < POINTS_NEEDED[model]:
-        return None
-    a, b = np.asarray(xy_a, np.float64), np.asarray(xy_b, np.float64)  # M 2
-    if model == "homography":
-        return _whole(cv2.findHomography(a, b, 0)[0])
-    centre_a, centre_b = a.mean(axis=0), b.mean(axis=0)
-    u, v = a - centre_a, b - centre_b  # M 2
-    if model == "translation":
-        linear = np.eye(2)
-    elif model == "similarity":
-        spread = (u**2).sum()
-        if spread == 0:
-            return None
-        # Complex regression v = (p + iq) u; Umeyama 1991 without its reflections.
-        p = (u * v).sum() / spread
-        q = (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]).sum() / spread
-        linear = np.array([[p, -q], [q, p]])
-    else:
-        solution, _, rank, _ = np.linalg.lstsq(u, v, rcond=None)
-        if rank < 2:
-            return None
-        linear = solution.T
-    return _whole(np.column_stack([linear, centre_b - linear @ centre_a]))
-
-
 def refine(
     model: str,
     matrix: Matrix,
@@ -172,18 +136,21 @@ def refine(
         if better is None:
             break
         now = distances_px(better, a, b)  # M
-        gain = _robust_cost(distances, reach) - _robust_cost(now, reach)
+        cost = _robust_cost(distances, reach)
+        gain = cost - _robust_cost(now, reach)
         if not gain > 0:
             break
         matrix, distances = better, now
-        if gain < SETTLED:
+        if gain < SETTLED * cost:
             break
     return matrix, distances <= within_px
 
 
 def _robust_cost(distances: NDArray[np.float64], reach: NDArray[np.float64]) -> float:
     """What Geman and McClure's weights minimise: 0..1 per match."""
-    return float((1 - 1 / (1 + (distances / reach) ** 2)).sum())
+    squares = (distances / reach) ** 2  # M
+    with np.errstate(invalid="ignore"):
+        return float(np.where(np.isfinite(squares), squares / (1 + squares), 1.0).sum())
 
 
 def _gauss_newton(
@@ -296,7 +263,8 @@ def match_deviation_px(
     """
     slopes = local_jacobian(matrix, xy_a)  # M 2 2
     total = slopes @ covariance_a @ slopes.transpose(0, 2, 1) + covariance_b  # M 2 2
-    deviation: NDArray[np.float64] = np.sqrt(np.trace(total, axis1=1, axis2=2) / 2)
+    variance = np.trace(total, axis1=1, axis2=2) / 2  # M
+    deviation: NDArray[np.float64] = np.sqrt(np.maximum(variance, 0))
     return deviation
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.config import NetworkConfig
-from tiepoint.errors import CheckpointError, ConfigError
+from tiepoint.errors import ConfigError
 from tiepoint.files import write_bytes
 from tiepoint.hub import QUANTIZATION_FILE
 
@@ -23,6 +23,7 @@ Ranges = Mapping[str, float]
 """Name of a layer -> the highest input that it still tells apart; higher ones count as it."""
 
 VERSION = 1
+LEAST = 1e-6
 
 
 def rounded_layers(network: NetworkConfig) -> list[str]:
@@ -58,20 +59,20 @@ def save_ranges(folder: Path, ranges: Ranges, weights_sha256: str) -> Path:
     values = {
         "version": VERSION,
         "weights_sha256": weights_sha256,
-        "highest_inputs": {name: float(f"{value:.6g}") for name, value in ranges.items()},
+        # A layer that nothing reaches still needs a range above 0.
+        "highest_inputs": {n: float(f"{max(high, LEAST):.6g}") for n, high in ranges.items()},
     }
     write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())
     return path
 
 
 def load_ranges(folder: Path, weights_sha256: str, layers: Iterable[str]) -> Ranges | None:
-    """The ranges beside a checkpoint's weights; None where there are none for these weights.
+    """The ranges beside a checkpoint's weights; None where there are no whole ones for these.
+
+    A damaged file is none: other precisions do without it, and int8 says what to do.
 
     Args:
         layers: Names of those that must have a range.
-
-    Raises:
-        CheckpointError: A damaged file.
     """
     path = folder / QUANTIZATION_FILE
     try:
@@ -79,15 +80,10 @@ def load_ranges(folder: Path, weights_sha256: str, layers: Iterable[str]) -> Ran
         if values["version"] != VERSION or values["weights_sha256"] != weights_sha256:
             return None
         ranges = {name: float(values["highest_inputs"][name]) for name in layers}
-    except FileNotFoundError:
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: not readable ({type(error).__name__}: {error}); run tiepoint quantize again"
-        ) from error
-    if not all(np.isfinite(high) and high > 0 for high in ranges.values()):
-        raise CheckpointError(f"{path}: a range is not above 0; run tiepoint quantize again")
-    return ranges
+    whole = all(np.isfinite(high) and high > 0 for high in ranges.values())
+    return ranges if whole else None
 
 
 def weight_ranges(weight: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -171,6 +171,8 @@ def test_what_other_settings_have_measured_is_not_taken_over(wall: Path, tmp_pat
     code, _, errors = run("homography", wall, "--methods", "orb", "--k", 100, "--json", out)
     assert code == 0
     assert "taken from" not in errors
+    assert "report.json.partial.old: measured under other settings" in errors
+    assert '"keypoints_a": 9' in (tmp_path / "report.json.partial.old").read_text()
     assert len(json.loads(out.read_text())["pairs"]) == 2
 
 
@@ -190,7 +192,43 @@ def test_plots_show_the_shares_and_the_worst_pairs_of_each_method(
         assert green.sum() > 100  # right matches, from one image to the other
 
 
-@pytest.mark.parametrize("options", [["--profile", "fast"], ["--profile", "classic"]])
+def test_a_pair_that_is_listed_twice_is_measured_twice_also_after_an_interruption(
+    wall: Path, tmp_path: Path
+) -> None:
+    """Same images, another truth: the second is wrong by 50 px."""
+    with (wall / "pairs.txt").open("a") as file:
+        file.write("1.png 2.png 1 0 40 0 1 -20 0 0 1\n")
+    out, partial = tmp_path / "report.json", tmp_path / "report.json.partial"
+    arguments = ["homography", wall, "--methods", "sift", "--k", 200, "--json", out]
+    assert run(*arguments)[0] == 0
+    whole = json.loads(out.read_text())["pairs"]
+    assert [pair["pair"] for pair in whole] == ["1.png 2.png", "2.png 1.png", "1.png 2.png #2"]
+    assert whole[0]["error_px"] < 1 < 40 < whole[2]["error_px"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tiepoint.evaluation.partial.Partial.finish", lambda self: None)
+        run(*arguments)
+    assert partial.exists()
+    assert "3 pairs taken" in run(*arguments)[2]
+    assert json.loads(out.read_text())["pairs"] == whole
+
+
+def test_profiles_whose_estimator_is_not_installed_say_so_before_any_work(
+    wall: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tiepoint.cli.evaluate.is_installed", lambda library: False)
+    code, _, errors = run("homography", wall, "--profile", "glue-factory", "--methods", "orb")
+    assert code == 2
+    assert "tiepoint[pose]" in errors
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--profile", "fast"],
+        ["--profile", "classic"],
+        ["--profile", "classic", "--long-side", "100"],  # repeatability is of a crop still
+    ],
+)
 def test_profiles_that_cannot_be_are_refused(
     wall: Path, tmp_path: Path, options: list[str]
 ) -> None:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import tiepoint
 from tiepoint.cli import app, exit_codes
 from tiepoint.training.presets import ADAPT, PRESETS
+from tiepoint.training.state import load_state, save_state
 from tiepoint.weights import load_checkpoint
 
 FEW = ("--workers", "0", "--threads", "1")
@@ -114,11 +115,69 @@ def test_a_start_moves_the_network_from_where_it_was(trained: Path, tmp_path: Pa
         assert np.corrcoef(before[name].ravel(), after[name].ravel())[0, 1] > 0.9, name
 
 
+def test_repeating_into_a_used_folder_or_over_another_run_is_refused_at_once(
+    trained: Path, tmp_path: Path
+) -> None:
+    grown = tmp_path / "grown"
+    run("train", "--preset", "smoke", "--steps", "2", "--start", trained, "--seed", "7",
+        "-o", grown, *FEW)  # fmt: skip
+    manifest = grown / "checkpoint"
+    code, output = run("train", "--repeat", manifest, "-o", grown, *FEW)
+    assert code == exit_codes.USAGE and "holds a run already" in output
+    assert not (grown / "part-1").exists()
+    other = tmp_path / "other"
+    run("train", "--preset", "smoke", "--steps", "2", "--seed", "3", "-o", other / "part-1", *FEW)
+    code, output = run("train", "--repeat", manifest, "-o", other, *FEW)
+    assert code == exit_codes.USAGE and "holds another run than part 1" in output
+
+
+def test_a_run_that_adapted_weights_is_no_start_for_training(
+    here: Path, photographs: list[np.ndarray], trained: Path
+) -> None:
+    """It has no norms to go on with."""
+    (here / "photos").mkdir()
+    cv2.imwrite("photos/one.png", photographs[0])
+    code, output = run(
+        "adapt", "photos", "-o", "adapted", "-c", trained / "checkpoint", "--steps", "1", "--all",
+        *FEW,
+    )  # fmt: skip
+    assert code == 0, output
+    assert load_checkpoint("adapted/checkpoint").detection.threshold == (
+        load_checkpoint(trained / "checkpoint").detection.threshold
+    )
+    code, output = run(
+        "train", "--preset", "smoke", "--start", "adapted", "--seed", "9", "-o", "x", *FEW
+    )
+    assert code == exit_codes.USAGE and "start from a run of the same preset" in output
+
+
+def test_only_finished_runs_are_started_from_and_no_seed_comes_twice(
+    trained: Path, tmp_path: Path
+) -> None:
+    grown = tmp_path / "grown"
+    run("train", "--preset", "smoke", "--steps", "2", "--start", trained, "--seed", "7",
+        "-o", grown, *FEW)  # fmt: skip
+    first = load_state(trained).run["seed"]
+    code, output = run(
+        "train", "--preset", "smoke", "--start", grown, "--seed", first, "-o", tmp_path / "x", *FEW
+    )
+    assert code == exit_codes.USAGE and f"seed {first} was used" in output
+    state = load_state(grown)
+    state.run["preset"]["steps"] = 1000
+    (tmp_path / "stopped").mkdir()
+    save_state(tmp_path / "stopped", state)
+    code, output = run(
+        "train", "--preset", "smoke", "--start", tmp_path / "stopped", "--seed", "9",
+        "-o", tmp_path / "x", *FEW,
+    )  # fmt: skip
+    assert code == exit_codes.USAGE and "--resume" in output
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (("--preset", "cpu", "--seed", "7"), "start from a run of the same preset"),
-        (("--preset", "smoke"), "another seed"),
+        (("--preset", "smoke"), "another --seed"),
     ],
 )
 def test_a_start_that_does_not_fit_is_refused(
@@ -174,7 +233,10 @@ def test_resuming_a_finished_run_changes_nothing(trained: Path) -> None:
         (("train",), "give either -o"),
         (("train", "-o", "a", "--resume", "b"), "give either -o"),
         (("train", "-o", "a", "--start", "b", "--repeat", "c"), "give one of"),
-        (("train", "-o", "a", "--repeat", "c", "--steps", "9"), "--repeat takes budget"),
+        (
+            ("train", "-o", "a", "--repeat", "c", "--steps", "9"),
+            "--repeat takes all from the manifest: leave out --steps",
+        ),
         (("train", "-o", "a", "--preset", "huge"), "full, small, cpu, smoke"),
         (("train", "-o", "a", "--minutes", "1", "--steps", "1"), "both minutes and steps"),
         (("train", "-o", "a", "--device", "abacus"), "device 'abacus' cannot be used"),

@@ -63,6 +63,12 @@ def test_the_bundled_scale_is_what_photographs_show(folder: Path) -> None:
     assert found.matches > LEAST_MATCHES
 
 
+def test_one_broken_photograph_stops_nothing(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    photos = [*sorted(folder.iterdir()), tmp_path / "broken.png"]
+    assert calibrate("default", generated_pairs(photos, 15, seed=3)).matches > LEAST_MATCHES
+
+
 def test_too_few_matches_are_no_calibration(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "blank.png"), np.full((200, 300), 90, np.uint8))
     with pytest.raises(ConfigError, match="give more photographs"):

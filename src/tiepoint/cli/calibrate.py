@@ -39,6 +39,9 @@ def calibrate(checkpoint: Folder, photos: Photos, count: Count = 90, write: Writ
 
     if not checkpoint.is_dir():
         raise ConfigError(f"{checkpoint}: no such folder; expected one with a checkpoint")
+    if write:
+        calibration.check_ours(checkpoint)
+    checkpoint = checkpoint.resolve()  # a folder, also where a bundled one has its name
     pairs = generated_pairs(list_photos(photos, "all"), count, SEED)
     errors = Console(stderr=True)
     with Progress(console=errors, disable=not errors.is_terminal, transient=True) as progress:

@@ -11,7 +11,24 @@ import typer
 
 from tiepoint import __version__
 from tiepoint.cli import exit_codes
-from tiepoint.errors import ConfigError, FormatError
+from tiepoint.cli.evaluate_options import (
+    Checkpoints,
+    Details,
+    Json,
+    K,
+    Limit,
+    LongSide,
+    MethodNames,
+    OwnK,
+    OwnLongSide,
+    OwnSeeds,
+    Plots,
+    ProfileName,
+    Seeds,
+    Stored,
+    Workers,
+)
+from tiepoint.errors import ConfigError, FormatError, MissingExtraError
 from tiepoint.evaluation.settings import (
     GENERATED_COUNT,
     GENERATED_SEED,
@@ -22,6 +39,7 @@ from tiepoint.evaluation.settings import (
     PoseSettings,
     Settings,
 )
+from tiepoint.extras import is_installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,74 +63,6 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Checkpoints = Annotated[
-    list[str],
-    typer.Option("--checkpoint", help="Checkpoint name or folder; repeat it for more rows."),
-]
-MethodNames = Annotated[
-    str,
-    typer.Option(
-        "--methods",
-        help="Comma-separated: tiepoint (every --checkpoint), sift, orb, sift-opencv (SIFT with "
-        "OpenCV's quarter-pixel offset).",
-    ),
-]
-Stored = Annotated[
-    list[str],
-    typer.Option(
-        "--features",
-        metavar="NAME=FILE.h5",
-        help="Features of the same images from a file, tiepoint's or hloc's, as a further method; "
-        "repeat it for more.",
-    ),
-]
-K = Annotated[int, typer.Option("--k", help="Points matched per image.", min=1)]
-LongSide = Annotated[
-    int, typer.Option("--long-side", help="px; larger images are brought down to it.", min=1)
-]
-Seeds = Annotated[int, typer.Option(help="Estimates per pair, whose median counts.", min=1)]
-ProfileName = Annotated[
-    str,
-    typer.Option(
-        "--profile",
-        help=f"{', '.join(PROFILES)}: named protocols; the latter two are those in which HPatches "
-        "is reported. --k, --long-side and --seeds go before the profile's own.",
-    ),
-]
-OwnK = Annotated[
-    int | None, typer.Option("--k", help=f"Points matched per image; else {DEFAULTS.k}.", min=1)
-]
-OwnLongSide = Annotated[
-    int | None,
-    typer.Option(
-        "--long-side",
-        help=f"px; larger images are brought down to it; else {DEFAULTS.frame.long_side}.",
-        min=1,
-    ),
-]
-OwnSeeds = Annotated[
-    int | None,
-    typer.Option(
-        "--seeds", help=f"Estimates per pair, whose median counts; else {DEFAULTS.seeds}.", min=1
-    ),
-]
-Plots = Annotated[
-    Path | None,
-    typer.Option(
-        "--plots", help="Folder for pictures: shares of pairs over the error, and the worst pairs."
-    ),
-]
-Limit = Annotated[int | None, typer.Option(help="Only the first so many pairs.", min=1)]
-Workers = Annotated[int, typer.Option(help="Threads; the result is the same.", min=1)]
-Details = Annotated[bool, typer.Option("--details", help="A second table with more metrics.")]
-Json = Annotated[
-    Path | None,
-    typer.Option(
-        "--json",
-        help="Write everything, pair by pair, to this file. Until then what is done lies in "
-        "FILE.partial: after an interruption the same command goes on from there.",
-    ),
-]
 WORKERS = min(os.cpu_count() or 1, 4)
 
 
@@ -138,7 +88,8 @@ def homography(
     from tiepoint.evaluation.pairs import read_folders, without_large
 
     settings = _settings(profile, k, long_side, seeds)
-    if features and settings.frame.crop_hw is not None:
+    frames = [settings.frame, settings.repeat_frame]
+    if features and any(frame is not None and frame.crop_hw is not None for frame in frames):
         raise ConfigError(f"--profile {profile} cuts images out, --features are of whole ones")
     chosen = _methods(methods, checkpoint, features, settings.nms_radius)
     pairs, failures = read_folders(folders)
@@ -213,7 +164,7 @@ def pose(
     chosen = _methods(methods, checkpoint, features)
     pairs, failures = poses.read_pose_folders(folders)
     about = {"kind": "pose", "folders": [str(folder) for folder in folders]}
-    partial = _partial(json, chosen, settings, about)
+    partial = _partial(json, pairs[:limit], chosen, settings, about)
     evaluation = _run(
         len(pairs[:limit]),
         lambda on_pair: poses.evaluate_poses(
@@ -222,13 +173,17 @@ def pose(
         ),
     )  # fmt: skip
     tables = [poses.pose_table(evaluation)] if evaluation.records else []
-    if plots is not None and tables:
+    text = poses.pose_json(evaluation, **about) if json and tables else None
+
+    def draw(folder: Path) -> None:
         from tiepoint.evaluation.pictures import SHARES_FILE, draw_shares
 
         errors = {method.name: poses.errors_deg(evaluation, method.name) for method in chosen}
-        draw_shares(errors, max(settings.auc_deg), "degrees", plots / SHARES_FILE)
-    text = poses.pose_json(evaluation, **about) if json and tables else None
-    _finish(tables, evaluation.failures, json, text, partial)
+        draw_shares(errors, max(settings.auc_deg), "degrees", folder / SHARES_FILE)
+
+    _finish(
+        tables, evaluation.failures, json, text, partial, None if plots is None else (draw, plots)
+    )
 
 
 @app.command()
@@ -277,6 +232,8 @@ def _settings(profile: str, k: int | None, long_side: int | None, seeds: int | N
     if profile not in PROFILES:
         raise ConfigError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
     settings = PROFILES[profile]
+    if settings.estimator == "poselib" and not is_installed("poselib"):
+        raise MissingExtraError(f"--profile {profile}", "pose")
     if long_side is not None:
         settings = replace(settings, frame=Frame(long_side=long_side))
     given = {"k": k, "seeds": seeds}
@@ -299,22 +256,29 @@ def _methods(
 
 
 def _partial(
-    json: Path | None, methods: Sequence[Method], settings: Any, about: dict[str, Any]
+    json: Path | None,
+    pairs: Sequence[Any],
+    methods: Sequence[Method],
+    settings: Any,
+    about: dict[str, Any],
 ) -> Partial | None:
     """Where an evaluation notes the pairs that are done: beside its report, if it writes one."""
     if json is None:
         return None
-    from tiepoint.evaluation.partial import ENDING, Partial
+    from tiepoint.evaluation.partial import ENDING, Partial, fingerprint
 
     decides = {
         **about,
         "version": __version__,
+        "pairs": fingerprint(pairs),
         "settings": asdict(settings),
         "methods": {method.name: dict(method.settings) for method in methods},
     }
     partial = Partial(json.with_name(json.name + ENDING), decides)
     if partial.done:
         typer.echo(f"{len(partial.done)} pairs taken from {partial.path}", err=True)
+    if partial.put_aside is not None:
+        typer.echo(f"{partial.put_aside}: measured under other settings, kept there", err=True)
     return partial
 
 
@@ -330,7 +294,7 @@ def _evaluate(
     from tiepoint.evaluation import report
     from tiepoint.evaluation.run import evaluate
 
-    partial = _partial(output.json, methods, settings, about)
+    partial = _partial(output.json, pairs, methods, settings, about)
     evaluation = _run(
         len(pairs),
         lambda on_pair: evaluate(
@@ -341,14 +305,17 @@ def _evaluate(
     tables = [report.table(evaluation)] if evaluation.records else []
     if tables and (output.details or about["profile"] != "tiepoint"):  # others report areas
         tables.append(report.detail_table(evaluation))
-    if tables and output.plots is not None:
+    text = report.as_json(evaluation, **about) if output.json and tables else None
+
+    def draw(folder: Path) -> None:
         from tiepoint.evaluation.pictures import SHARES_FILE, draw_shares, draw_worst
 
         errors = {method.name: report.errors_px(evaluation, method.name) for method in methods}
-        draw_shares(errors, PLOTTED_PX, "px", output.plots / SHARES_FILE)
-        draw_worst(evaluation, pairs, output.plots)
-    text = report.as_json(evaluation, **about) if output.json and tables else None
-    _finish(tables, evaluation.failures, output.json, text, partial)
+        draw_shares(errors, PLOTTED_PX, "px", folder / SHARES_FILE)
+        draw_worst(evaluation, pairs, folder)
+
+    pictures = None if output.plots is None else (draw, output.plots)
+    _finish(tables, evaluation.failures, output.json, text, partial, pictures)
 
 
 def _run(count: int, work: Callable[[Callable[[], None]], Result], unit: str = "pairs") -> Result:
@@ -368,8 +335,9 @@ def _finish(
     json: Path | None,
     text: str | None,
     partial: Partial | None = None,
+    pictures: tuple[Callable[[Path], None], Path] | None = None,
 ) -> None:
-    """Print tables, write the report, and leave with a status that says whether all went well."""
+    """Print tables, write the report, draw pictures; leave with a status that says how it went."""
     from rich.console import Console
 
     from tiepoint.evaluation.report import write_text
@@ -384,6 +352,9 @@ def _finish(
         write_text(json, text)
     if partial is not None:
         partial.finish()
+    if pictures is not None:
+        draw, folder = pictures
+        draw(folder)
     if failures:
         _stop(f"{len(failures)} could not be read and were skipped", exit_codes.FAILED)
 

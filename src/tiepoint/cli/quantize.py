@@ -35,7 +35,9 @@ def quantize(checkpoint: Folder, photos: Photos = None, count: Count = 60, seed:
 
     if not checkpoint.is_dir():
         raise ConfigError(f"{checkpoint}: no such folder; expected one with a checkpoint")
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(
+        checkpoint.resolve()
+    )  # a folder, also where a bundled one has its name
     highest = highest_inputs(loaded, _pixels(photos, count, seed))
     ranges = mean_highest(highest, rounded_layers(loaded.network))
     typer.echo(f"wrote {save_ranges(checkpoint, ranges, loaded.sha256)}")

@@ -44,7 +44,9 @@ def steer(checkpoint: Folder, photos: Photos = None, count: Count = 60, seed: Se
 
     if not checkpoint.is_dir():
         raise ConfigError(f"{checkpoint}: no such folder; expected one with a checkpoint")
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(
+        checkpoint.resolve()
+    )  # a folder, also where a bundled one has its name
     images = sample_images(photos, count, seed)
     path = save_steering(checkpoint, fit_steering(loaded, images), loaded.sha256)
     typer.echo(f"wrote {path}")

@@ -123,7 +123,9 @@ def train(
     --resume. Exit status: 0 done, 1 the run was hopeless, 2 wrong arguments, 130 or 143 stopped
     by a signal.
     """
-    _check_choices(out, resume, repeat, start, budget_or_mix=(minutes, steps, mix))
+    own = {"--minutes": minutes, "--steps": steps, "--mix": mix, "--seed": seed or None,
+           "--preset": None if preset == DEFAULT_PRESET else preset}  # fmt: skip
+    _check_choices(out, resume, repeat, start, [name for name, value in own.items() if value])
     if preset not in PRESETS:
         raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     drawing = default_workers() if workers is None else workers
@@ -141,7 +143,8 @@ def train(
             lambda: command.repeat(
                 repeat, out, photos=[str(folder) for folder in photos], workers=drawing,
                 device=device, compiled=compiles(compile_network, None), say=typer.echo,
-            )
+            ),
+            again=f"--repeat {repeat} -o {out}",
         )  # fmt: skip
     elif out is not None:
         data = DataConfig(photos=tuple(str(folder) for folder in photos))
@@ -163,9 +166,13 @@ def _check_choices(
     resume: Path | None,
     repeat: Path | None,
     start: Path | None,
-    budget_or_mix: tuple[object, ...],
+    own: list[str],
 ) -> None:
-    """Raise ConfigError for options that do not go together."""
+    """Raise ConfigError for options that do not go together.
+
+    Args:
+        own: Options given that a manifest decides.
+    """
     if (out is None) == (resume is None):
         raise ConfigError("give either -o for a new run or --resume for one that was stopped")
     if sum(folder is not None for folder in (resume, repeat, start)) > 1:
@@ -173,11 +180,8 @@ def _check_choices(
             "give one of --resume, --repeat and --start: a run that is resumed or repeated keeps "
             "its own recipe and start"
         )
-    if repeat is not None and any(given is not None for given in budget_or_mix):
-        raise ConfigError(
-            "--repeat takes budget and scenes from the manifest: leave out --minutes, --steps and "
-            "--mix"
-        )
+    if repeat is not None and own:
+        raise ConfigError(f"--repeat takes all from the manifest: leave out {', '.join(own)}")
 
 
 def read_mix(text: str) -> tuple[tuple[str, float], ...]:
@@ -251,8 +255,12 @@ def default_workers() -> int:
     return max(1, (os.cpu_count() or 1) - 1)
 
 
-def finish(run: Callable[[], Result]) -> None:
-    """Run to the end and leave with the exit status that says how it ended."""
+def finish(run: Callable[[], Result], again: str | None = None) -> None:
+    """Run to the end and leave with the exit status that says how it ended.
+
+    Args:
+        again: Options by which a stopped run goes on, if not by --resume.
+    """
     from tiepoint.training.trainer import HopelessError
 
     try:
@@ -262,5 +270,6 @@ def finish(run: Callable[[], Result]) -> None:
         raise typer.Exit(exit_codes.FAILED) from error
     typer.echo(f"checkpoint: {result.checkpoint}")
     if result.signal is not None:
-        typer.echo(f"stopped; go on with: tiepoint train --resume {result.checkpoint.parent}")
+        goes_on = again or f"--resume {result.checkpoint.parent}"
+        typer.echo(f"stopped; go on with: tiepoint train {goes_on}")
         raise typer.Exit(STOPPED[result.signal])

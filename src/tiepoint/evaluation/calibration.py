@@ -10,13 +10,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint import planar
 from tiepoint.detector import Detector
-from tiepoint.errors import ConfigError
+from tiepoint.errors import ConfigError, ImageError
 from tiepoint.evaluation.pairs import LoadedPair, Pair
 from tiepoint.evaluation.settings import Settings
 from tiepoint.features import Features
@@ -77,7 +78,10 @@ def calibrate(
     settings = Settings()
     offsets, spreads = [], []
     for pair in pairs:
-        loaded = pair.load(settings.frame)
+        try:
+            loaded = pair.load(settings.frame)
+        except ImageError:  # one bad photograph stops nothing: the others say enough
+            continue
         a, b = (
             detector(image, threshold=0.0, max_keypoints=settings.k)
             for image in (loaded.image_a, loaded.image_b)
@@ -134,12 +138,23 @@ def store_scale(folder: Path, scale: float) -> Path:
         ConfigError: A checkpoint that follows transformers' rules, whose file is not ours to mark.
     """
     path = folder / CONFIG_FILE
+    config = check_ours(folder)
+    config["tiepoint"] = {**config["tiepoint"], COVARIANCE_KEY: scale}
+    write_bytes(path, (json.dumps(config, indent=2) + "\n").encode())
+    return path
+
+
+def check_ours(folder: Path) -> dict[str, Any]:
+    """The config of a checkpoint that may hold a scale.
+
+    Raises:
+        CheckpointError, ConfigError: As from `store_scale`.
+    """
+    path = folder / CONFIG_FILE
     config = read_json(path)
     if rules_of(config, path) != "exact":
         raise ConfigError(
             f"{path}: follows transformers' rules; only checkpoints with tiepoint's own rules "
             "hold a scale"
         )
-    config["tiepoint"] = {**config["tiepoint"], COVARIANCE_KEY: scale}
-    write_bytes(path, (json.dumps(config, indent=2) + "\n").encode())
-    return path
+    return config

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -133,7 +134,9 @@ def stored_method(text: str) -> Method:
     def nothing(image: Grey, k: int) -> Features:
         raise AssertionError("stored features are looked up")
 
-    return Method(name, nothing, {"file": path}, read_h5(path))
+    stored, stat = read_h5(path), Path(path).stat()
+    about = {"file": path, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+    return Method(name, nothing, about, stored)
 
 
 def _tiepoint(detector: Detector, pool: int, image: Grey, k: int) -> Features:

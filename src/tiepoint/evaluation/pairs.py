@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +23,21 @@ PAIRS_FILE = "pairs.txt"
 HPATCHES_GROUPS = {"i": "illumination", "v": "viewpoint"}
 
 Grey = NDArray[np.uint8]
+Named = TypeVar("Named", bound="NamedPair")
+
+
+class NamedPair(Protocol):
+    """What a pair of any kind is known by."""
+
+    @property
+    def group(self) -> str:
+        """Which row of the table it belongs to."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Unique in its group."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,18 +56,8 @@ class LoadedPair:
     names: tuple[str, str] = ("", "")
 
 
-class Pair(Protocol):
+class Pair(NamedPair, Protocol):
     """A pair that is loaded when its turn comes."""
-
-    @property
-    def group(self) -> str:
-        """Which row of the table it belongs to."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """Unique in its group."""
-        ...
 
     def load(self, frame: Frame | int) -> LoadedPair:
         """Read or draw the pair at the size of a frame; a number stands for its longer side, px.
@@ -156,21 +163,39 @@ def read_folders(folders: Sequence[Path]) -> tuple[list[PairFiles], list[Failure
     """
     pairs: list[PairFiles] = []
     failures: list[Failure] = []
-    names = [folder.resolve().name for folder in folders]
-    for folder, name in zip(folders, names, strict=True):
-        group = name if names.count(name) == 1 else str(folder)
+    for folder, group in zip(folders, group_names(folders), strict=True):
         try:
             found, broken = read_folder(folder, group)
         except TiepointError as error:
             found, broken = [], [Failure(group, "", str(error))]
         pairs += found
         failures += broken
-    return pairs, failures
+    return with_own_names(pairs), failures
+
+
+def with_own_names(pairs: Sequence[Named]) -> list[Named]:
+    """The pairs, those that come again in their group with a number behind their name."""
+    counts: Counter[tuple[str, str]] = Counter()
+    named = []
+    for pair in pairs:
+        counts[pair.group, pair.name] += 1
+        again = counts[pair.group, pair.name]
+        named.append(pair if again == 1 else replace(pair, name=f"{pair.name} #{again}"))  # type: ignore[type-var]
+    return named
+
+
+def group_names(folders: Sequence[Path]) -> list[str]:
+    """A name for each folder: its own, or its path where several have the same."""
+    names = [folder.resolve().name for folder in folders]
+    return [
+        name if names.count(name) == 1 else str(folder)
+        for folder, name in zip(folders, names, strict=True)
+    ]
 
 
 def without_large(pairs: Sequence[PairFiles]) -> list[PairFiles]:
     """The pairs that are not of HPatches' `LARGE_SEQUENCES`."""
-    return [pair for pair in pairs if pair.name.split()[0] not in LARGE_SEQUENCES]
+    return [pair for pair in pairs if not LARGE_SEQUENCES & set(re.split(r"[ /]", pair.name))]
 
 
 def read_folder(folder: Path, group: str) -> tuple[list[PairFiles], list[Failure]]:

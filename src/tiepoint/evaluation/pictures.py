@@ -69,6 +69,8 @@ def draw_worst(
         own = [record for record in evaluation.records if record.method == method.name]
         own.sort(key=lambda record: -record.measured.error_px)
         make_folder(folder / _plain(method.name))
+        for old in (folder / _plain(method.name)).glob("[0-9][0-9] *.png"):
+            old.unlink()  # of an earlier run, whose worst pairs were others
         for rank, record in enumerate(own[:count], start=1):
             pair = by_key[record.group, record.pair].load(evaluation.settings.frame)
             path = folder / _plain(method.name) / f"{rank:02d} {_plain(record.pair)}.png"
@@ -83,8 +85,10 @@ def draw_pair(
     """One method on one pair: H W 3 uint8, RGB, A on the left."""
     xy_a, xy_b, around = matched(method, pair, settings)
     right = metrics.correct_matches(xy_a, xy_b, pair.homography, settings.correct_px)
+    errors = record.measured.seed_errors_px
+    middle = int(np.argsort(errors)[len(errors) // 2])  # the seed whose error the table counts
     found = metrics.estimate_homography(
-        xy_a, xy_b, 0, around, settings.estimator, settings.estimator_px
+        xy_a, xy_b, middle, around, settings.estimator, settings.estimator_px
     )
     start = pair.image_a.shape[1]
     beside = np.array([start, 0])

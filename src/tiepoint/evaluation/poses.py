@@ -17,7 +17,15 @@ from tiepoint import epipolar, image
 from tiepoint.errors import FormatError, TiepointError
 from tiepoint.evaluation import metrics
 from tiepoint.evaluation.methods import Method
-from tiepoint.evaluation.pairs import PAIRS_FILE, Failure, Grey, grey_uint8, size_hw_of
+from tiepoint.evaluation.pairs import (
+    PAIRS_FILE,
+    Failure,
+    Grey,
+    grey_uint8,
+    group_names,
+    size_hw_of,
+    with_own_names,
+)
 from tiepoint.evaluation.partial import Partial
 from tiepoint.evaluation.report import ALL, OVER_PAIRS, Mean, cell, document, mean_of
 from tiepoint.evaluation.run import check_methods, measured_pairs
@@ -153,14 +161,14 @@ def read_pose_folders(folders: Sequence[Path]) -> tuple[list[PosePair], list[Fai
     """The pairs of several folders, each its own group; a folder that fails is a failure."""
     pairs: list[PosePair] = []
     failures: list[Failure] = []
-    for folder in folders:
+    for folder, group in zip(folders, group_names(folders), strict=True):
         try:
-            found, broken = read_pose_folder(folder, folder.resolve().name)
+            found, broken = read_pose_folder(folder, group)
         except TiepointError as error:
-            found, broken = [], [Failure(folder.resolve().name, "", str(error))]
+            found, broken = [], [Failure(group, "", str(error))]
         pairs += found
         failures += broken
-    return pairs, failures
+    return with_own_names(pairs), failures
 
 
 def read_pose_folder(folder: Path, group: str) -> tuple[list[PosePair], list[Failure]]:

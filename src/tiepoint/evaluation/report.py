@@ -173,11 +173,9 @@ def as_json(evaluation: Evaluation, **more: Any) -> str:
     Args:
         more: Entries to add, such as what the pairs were made from.
     """
-    settings = {
-        **asdict(evaluation.settings),
-        "refined_inliers_px": metrics.INLIER_PARTS * evaluation.settings.estimator_px,
-        **OVER_PAIRS,
-    }
+    settings = {**asdict(evaluation.settings), **OVER_PAIRS}
+    if evaluation.settings.estimator == "refined":
+        settings["refined_inliers_px"] = metrics.INLIER_PARTS * evaluation.settings.estimator_px
     pairs = [_pair(record) for record in evaluation.records]
     found = [asdict(row) for row in rows(evaluation)]
     return document(settings, evaluation.methods, found, pairs, evaluation.failures, more)

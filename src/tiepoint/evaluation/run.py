@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import ConfigError, TiepointError
+from tiepoint.errors import ConfigError, MissingExtraError, TiepointError
 from tiepoint.evaluation import metrics
 from tiepoint.evaluation.methods import Method
-from tiepoint.evaluation.pairs import Failure, LoadedPair, Pair
+from tiepoint.evaluation.pairs import Failure, LoadedPair, Named, Pair
 from tiepoint.evaluation.partial import Partial, restored
 from tiepoint.evaluation.settings import Settings
 from tiepoint.features import Features, covariances_of
@@ -206,6 +206,8 @@ def _measure_pair(
                     *_both(method, other, settings.repeat_k or settings.k), other, settings
                 )
             found.append(measure(a, b, loaded, settings, again))
+    except (ConfigError, MissingExtraError):
+        raise  # of the run, not of a pair
     except TiepointError as error:
         return Failure(pair.group, pair.name, str(error))
     return found
@@ -218,23 +220,6 @@ def _both(method: Method, pair: LoadedPair, k: int) -> tuple[Features, Features]
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")
-
-
-Named = TypeVar("Named", bound="NamedPair")
-
-
-class NamedPair(Protocol):
-    """What a pair of any kind is known by."""
-
-    @property
-    def group(self) -> str:
-        """Which row of the table it belongs to."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """Unique in its group."""
-        ...
 
 
 def measured_pairs(

@@ -196,11 +196,16 @@ def read_group(group: Any, where: str) -> Features:
             descriptors=None if described is None else np.ascontiguousarray(described),
             size_hw=summary.size_hw,
             meta=summary.meta,
-            covariance=group["covariance"][()] if "covariance" in group else None,
+            covariance=group["covariance"][()] if _is_ours(group, "covariance") else None,
         )
         if "convention" in group.attrs:
             return features
         return features.take(np.lexsort((features.xy[:, 0], features.xy[:, 1], -features.scores)))
+
+
+def _is_ours(group: Any, name: str) -> bool:
+    """Whether a dataset is there and means what it means to us: other programs' may not."""
+    return name in group and "convention" in group.attrs
 
 
 def summarise_group(group: Any, where: str) -> Summary:

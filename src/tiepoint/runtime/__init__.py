@@ -74,12 +74,17 @@ def choose(engine: str, device: str, precision: str) -> tuple[str, str, str]:
         raise ConfigError(f"device is {device!r}, expected auto, cpu, cuda, cuda:N or mps")
     if engine == "openvino" and kind not in ("auto", "cpu"):
         raise ConfigError(f"engine 'openvino' runs on the CPU here, not on {device!r}")
+    if precision == "int8" and (engine, device) == ("auto", "auto"):
+        engine = "openvino"  # the only one that has it
     if device == "auto":
         device = "cpu" if engine == "openvino" else _find_gpu() or "cpu"
     if engine == "auto":
         engine = "openvino" if device == "cpu" else "torch"
     if engine == "torch" and precision == "int8":
-        raise ConfigError("precision 'int8' is for engine 'openvino'; use 'bf16' or 'f16' here")
+        raise ConfigError(
+            "precision 'int8' is for engine 'openvino' on device 'cpu'; with torch use 'bf16' or "
+            "'f16'"
+        )
     if engine == "torch" and not is_installed("torch"):
         raise MissingExtraError(f"engine 'torch' on device {device!r}", "torch")
     return engine, device, "f32" if precision == "auto" else precision

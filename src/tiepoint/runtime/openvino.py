@@ -49,8 +49,8 @@ class OpenVinoRuntime:
             )
         if precision == "int8" and checkpoint.ranges is None:
             raise ConfigError(
-                f"precision 'int8': nobody measured the ranges of checkpoint {checkpoint.name!r}; "
-                "run tiepoint quantize on it"
+                f"precision 'int8': checkpoint {checkpoint.name!r} has no whole quantization.json "
+                "for its weights; run tiepoint quantize on its folder"
             )
         _alive.add(self)
         self.precision = precision

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tiepoint.detector import Detector
-from tiepoint.errors import ConfigError, FormatError
+from tiepoint.errors import FormatError, TiepointError
 from tiepoint.evaluation.calibration import calibrate
 from tiepoint.evaluation.generated import generated_pairs, list_photos
 from tiepoint.evaluation.methods import checkpoint_methods, method
@@ -85,7 +85,7 @@ class Benchmark:
         """`DetectionConfig.covariance_scale`; None without pairs, or without matches."""
         try:
             return calibrate(checkpoint, self.pairs).scale if self.pairs else None
-        except ConfigError:
+        except TiepointError:  # too few matches, or photographs that are gone by now
             return None
 
     def _figures(self, methods: Sequence[object]) -> dict[str, dict[str, float]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,26 @@ import torch
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import ConfigError, TrainingError
 from tiepoint.training.benchmark import Benchmark
-from tiepoint.training.export import commit, export_checkpoint, machine
+from tiepoint.training.export import export_checkpoint
+from tiepoint.training.lineage import (
+    CHECKPOINT_FOLDER,
+    RANDOM_WEIGHTS,
+    about_run,
+    data_from_json,
+    holds,
+    is_finished,
+    machine_of,
+    manifest_of,
+    network_of,
+    repeated,
+)
 from tiepoint.training.loader import PairLoader
 from tiepoint.training.log import Log, flat, terminal_line
 from tiepoint.training.presets import ADAPT, Preset, Stage
 from tiepoint.training.settings import DataConfig
-from tiepoint.training.state import STATE_FILE, Progress, State, load_state
+from tiepoint.training.state import STATE_FILE, load_state
 from tiepoint.training.trainer import Hooks, PairSource, Record, Trainer
-from tiepoint.weights import MANIFEST_FILE, load_checkpoint
-
-CHECKPOINT_FOLDER = "checkpoint"
-RANDOM_WEIGHTS = "random weights"
+from tiepoint.weights import load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -72,12 +80,12 @@ def train(
             hopeless.
     """
     _refuse_used(folder)
-    about, network = _about(data, RANDOM_WEIGHTS), None
+    about, network = about_run(data, RANDOM_WEIGHTS), None
     if start is not None:
         state = load_state(start)
-        network = _network_of(state, start, preset, seed)
-        before = _manifest(start, state.run, state.progress)
-        about = {**_about(data, f"run {before['name']}"), "before": before}
+        network = network_of(state, start, preset, seed)
+        before = {**manifest_of(start, state.run, state.progress), "machine": machine_of(start)}
+        about = {**about_run(data, f"run {before['name']}"), "before": before}
     trainer = Trainer(preset, seed, _opener(data, seed, workers), folder, find_device(device),
                       about=about, start=network, compiled=compiled)  # fmt: skip
     return _run(trainer, benchmark_photos, say)
@@ -87,29 +95,39 @@ def repeat(manifest: Path, folder: Path, *, photos: Sequence[str] = (), **option
     """Train anew as a manifest says: every run in a row that led to it.
 
     Args:
-        folder: Of the last run; those before it lie in `part-1`, `part-2`... inside. Parts that
-            are finished are not run again.
+        folder: Of the last run; those before it lie in `part-1`, `part-2`... inside. A part that
+            was stopped goes on, and one that is finished is not run again.
         photos: Folders in place of those that the manifest names.
         options: `workers`, `device`, `compiled` and `say` of `train`.
+
+    Raises:
+        TrainingError: The manifest is not that of finished runs, or the folder holds another run.
     """
-    parts = repeated(manifest)
+    _refuse_used(folder)
+    *before, last = [
+        (preset, replace(data, photos=tuple(photos) or data.photos), seed)
+        for preset, data, seed in repeated(manifest)
+    ]
     start: Path | None = None
-    for number, (preset, stated, seed) in enumerate(parts, start=1):
-        data = replace(stated, photos=tuple(photos) or stated.photos)
-        own = folder if number == len(parts) else folder / f"part-{number}"
+    for number, (preset, data, seed) in enumerate(before, start=1):
+        own = folder / f"part-{number}"
         held_out = [Path(photo) for photo in data.photos]
         if not (own / STATE_FILE).exists():
             found = train(
                 preset, data, own, start=start, seed=seed, benchmark_photos=held_out, **options
             )
-        elif own != folder:
+        elif not holds(own, preset, data, seed):
+            raise TrainingError(
+                f"{own}: holds another run than part {number} of {manifest}; give another folder"
+            )
+        elif not is_finished(load_state(own)):
             found = resume(own, **options)
-        else:
-            _refuse_used(folder)
-        if not found.finished:
-            break
         start = own
-    return found
+        if not is_finished(load_state(own)):
+            return found
+    preset, data, seed = last
+    held_out = [Path(photo) for photo in data.photos]
+    return train(preset, data, folder, start=start, seed=seed, benchmark_photos=held_out, **options)
 
 
 def adapt(
@@ -139,11 +157,16 @@ def adapt(
             "checkpoints with tiepoint's own rules can be trained further"
         )
     preset = with_budget(replace(ADAPT, network=origin.network), minutes, steps)
-    about = _about(data, f"checkpoint {origin.name}, SHA-256 {origin.sha256}")
+    kept = {"threshold": origin.detection.threshold}
+    if origin.detection.covariance_scale is not None:
+        kept["covariance_scale"] = origin.detection.covariance_scale
+    about = {
+        **about_run(data, f"checkpoint {origin.name}, SHA-256 {origin.sha256}"), "detection": kept,
+    }  # fmt: skip
     start = {name: torch.from_numpy(array.copy()) for name, array in origin.tensors.items()}
     trainer = Trainer(preset, seed, _opener(data, seed, workers), folder, find_device(device),
                       about=about, start=start, compiled=compiled)  # fmt: skip
-    return _run(trainer, (), say)
+    return _run(trainer, held_out(data), say)
 
 
 def resume(
@@ -160,7 +183,7 @@ def resume(
 
     Args:
         minutes: Another budget in all, for a run whose budget is in minutes; None keeps its own.
-        benchmark_photos: None takes the run's own photographs.
+        benchmark_photos: None takes the run's own photographs, as far as they are held out.
 
     Raises:
         TrainingError: No run there, or it does not fit.
@@ -170,40 +193,13 @@ def resume(
     preset = with_budget(Preset.from_json(run["preset"]), minutes, None)
     opener = _opener(data, run["seed"], workers)
     trainer = Trainer.resume(folder, opener, find_device(device), preset=preset, compiled=compiled)
-    photos = [Path(p) for p in data.photos] if benchmark_photos is None else benchmark_photos
+    photos = held_out(data) if benchmark_photos is None else benchmark_photos
     return _run(trainer, photos, say)
 
 
-def repeated(manifest: Path) -> list[tuple[Preset, DataConfig, int]]:
-    """Recipe, data and seed of the runs in a row that led to a checkpoint, budgets in steps.
-
-    Args:
-        manifest: A checkpoint's `manifest.json`, or the checkpoint's folder.
-
-    Raises:
-        TrainingError: Not the manifest of finished runs, the first from random weights.
-    """
-    path = manifest / MANIFEST_FILE if manifest.is_dir() else manifest
-    parts = []
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        while values is not None:
-            preset, data = Preset.from_json(values["preset"]), data_from_json(values["data"])
-            steps = tuple(values["stage_steps"][stage.name] for stage in preset.stages)
-            budget = replace(preset, minutes=None, steps=None, stage_steps=steps)
-            parts.append((budget, data, int(values["seed"])))
-            before = values.get("before")
-            if not values["finished"] or (before is None and values["origin"] != RANDOM_WEIGHTS):
-                raise TrainingError(
-                    f"{path}: started from {values['origin']}, finished: {values['finished']}; "
-                    "only finished runs that began with random weights can be repeated"
-                )
-            values = before
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(
-            f"{path}: not the manifest of a run by tiepoint train ({type(error).__name__}: {error})"
-        ) from error
-    return parts[::-1]
+def held_out(data: DataConfig) -> list[Path]:
+    """Folders whose development part a run is not trained on; none where it takes all."""
+    return [] if data.part == "all" else [Path(photo) for photo in data.photos]
 
 
 def with_budget(preset: Preset, minutes: float | None, steps: int | None) -> Preset:
@@ -217,19 +213,6 @@ def with_budget(preset: Preset, minutes: float | None, steps: int | None) -> Pre
     if minutes is None and steps is None:
         return preset
     return replace(preset, minutes=minutes, steps=steps, stage_steps=None)
-
-
-def data_from_json(values: Mapping[str, Any]) -> DataConfig:
-    """What `dataclasses.asdict` made of a `DataConfig`, also after it went through a file."""
-    from tiepoint.training.settings import Geometry, Photometry
-
-    def tuples(value: Any) -> Any:
-        return tuple(tuples(v) for v in value) if isinstance(value, list | tuple) else value
-
-    plain = {name: tuples(value) for name, value in values.items()}
-    for name, kind in (("geometry", Geometry), ("photometry", Photometry)):
-        plain[name] = kind(**{key: tuples(value) for key, value in plain[name].items()})
-    return DataConfig(**plain)
 
 
 def find_device(name: str) -> torch.device:
@@ -323,64 +306,22 @@ def stopped_by_signals() -> Iterator[Stop]:
 def _export(
     run: Trainer, folder: Path, threshold: float | None = None, scale: float | None = None
 ) -> None:
-    detection = DetectionConfig(covariance_scale=scale)
+    detection = DetectionConfig(**run.about.get("detection", {}))
     if threshold is not None:
         detection = replace(detection, threshold=threshold)
+    if scale is not None:
+        detection = replace(detection, covariance_scale=scale)
     export_checkpoint(
         folder,
         run.average.state_dict(),
         run.preset.network,
-        _manifest(
+        manifest_of(
             run.folder,
             {"preset": run.preset.to_json(), "seed": run.seed, "about": run.about},
             run.progress,
         ),
         detection=detection,
     )
-
-
-def _manifest(folder: Path, run: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    """What a run was.
-
-    Args:
-        run: As `state.State.run`.
-    """
-    preset = Preset.from_json(run["preset"])
-    return {
-        "name": folder.resolve().name,
-        "note": f"trained with preset {preset.name}, {progress.step} steps",
-        "licence": "Apache-2.0",
-        "preset": preset.to_json(),
-        "seed": run["seed"],
-        **run["about"],
-        "steps": progress.step,
-        "stage_steps": progress.stage_steps,
-        "images": progress.images,
-        "hours": round(progress.seconds / 3600, 3),
-        "skipped_steps": progress.skipped,
-        "finished": preset.done(progress.step, progress.seconds) >= 1,
-        "machine": machine(),
-    }
-
-
-def _about(data: DataConfig, origin: str) -> dict[str, Any]:
-    return {"data": asdict(data), "origin": origin, "commit": commit()}
-
-
-def _network_of(state: State, folder: Path, preset: Preset, seed: int) -> dict[str, torch.Tensor]:
-    """The averaged network of a run, for another run to start from."""
-    widths = Preset.from_json(state.run["preset"]).network
-    if widths != preset.network:
-        raise TrainingError(
-            f"{folder}: a network of {widths}, the preset {preset.name!r} has {preset.network}; "
-            "start from a run of the same preset"
-        )
-    if state.run["seed"] == seed:
-        raise TrainingError(
-            f"{folder}: its seed is {seed} too, so the new run would see the same scenes again; "
-            "give another seed"
-        )
-    return state.average
 
 
 def _benchmark_line(found: Mapping[str, Mapping[str, float]]) -> str:

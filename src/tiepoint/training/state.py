@@ -124,7 +124,7 @@ def _unpacked(path: Path) -> dict[str, Any]:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise TrainingError(
-            f"{path}: missing; --resume takes the folder of a run that has been saved"
+            f"{path}: missing; expected the folder of a run that has been saved"
         ) from error
     except Exception as error:  # torch names a dozen kinds of damage by as many types
         reason = (str(error) or type(error).__name__).splitlines()[0]

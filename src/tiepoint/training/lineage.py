@@ -1,0 +1,141 @@
+"""What a run was and what it came from: manifests, starts, and what a repetition needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tiepoint.errors import TrainingError
+from tiepoint.training.export import commit, machine
+from tiepoint.training.presets import Preset
+from tiepoint.training.settings import DataConfig
+from tiepoint.training.state import Progress, State, load_state
+from tiepoint.weights import MANIFEST_FILE
+
+CHECKPOINT_FOLDER = "checkpoint"
+RANDOM_WEIGHTS = "random weights"
+
+
+def repeated(manifest: Path) -> list[tuple[Preset, DataConfig, int]]:
+    """Recipe, data and seed of the runs in a row that led to a checkpoint, budgets in steps.
+
+    Args:
+        manifest: A checkpoint's `manifest.json`, or the checkpoint's folder.
+
+    Raises:
+        TrainingError: Not the manifest of finished runs, the first from random weights.
+    """
+    path = manifest / MANIFEST_FILE if manifest.is_dir() else manifest
+    parts = []
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        while values is not None:
+            preset, data = Preset.from_json(values["preset"]), data_from_json(values["data"])
+            steps = tuple(values["stage_steps"][stage.name] for stage in preset.stages)
+            budget = replace(preset, minutes=None, steps=None, stage_steps=steps)
+            parts.append((budget, data, int(values["seed"])))
+            before = values.get("before")
+            if not values["finished"] or (before is None and values["origin"] != RANDOM_WEIGHTS):
+                raise TrainingError(
+                    f"{path}: started from {values['origin']}, finished: {values['finished']}; "
+                    "only finished runs that began with random weights can be repeated"
+                )
+            values = before
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{path}: not the manifest of a run by tiepoint train ({type(error).__name__}: {error})"
+        ) from error
+    return parts[::-1]
+
+
+def data_from_json(values: Mapping[str, Any]) -> DataConfig:
+    """What `dataclasses.asdict` made of a `DataConfig`, also after it went through a file."""
+    from tiepoint.training.settings import Geometry, Photometry
+
+    def tuples(value: Any) -> Any:
+        return tuple(tuples(v) for v in value) if isinstance(value, list | tuple) else value
+
+    plain = {name: tuples(value) for name, value in values.items()}
+    for name, kind in (("geometry", Geometry), ("photometry", Photometry)):
+        plain[name] = kind(**{key: tuples(value) for key, value in plain[name].items()})
+    return DataConfig(**plain)
+
+
+def holds(folder: Path, preset: Preset, data: DataConfig, seed: int) -> bool:
+    """Whether the run in a folder is the one that these would make."""
+    run = load_state(folder).run
+    same_data = data_from_json(run["about"]["data"]) == data
+    return same_data and run["seed"] == seed and Preset.from_json(run["preset"]) == preset
+
+
+def is_finished(state: State) -> bool:
+    preset = Preset.from_json(state.run["preset"])
+    return preset.done(state.progress.step, state.progress.seconds) >= 1
+
+
+def manifest_of(folder: Path, run: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """What a run was.
+
+    Args:
+        run: As `state.State.run`.
+    """
+    preset = Preset.from_json(run["preset"])
+    return {
+        "name": folder.resolve().name,
+        "note": f"trained with preset {preset.name}, {progress.step} steps",
+        "licence": "Apache-2.0",
+        "preset": preset.to_json(),
+        "seed": run["seed"],
+        **run["about"],
+        "steps": progress.step,
+        "stage_steps": progress.stage_steps,
+        "images": progress.images,
+        "hours": round(progress.seconds / 3600, 3),
+        "skipped_steps": progress.skipped,
+        "finished": preset.done(progress.step, progress.seconds) >= 1,
+        "machine": machine(),
+    }
+
+
+def machine_of(folder: Path) -> Any:
+    """What a run ran on, as its checkpoint says; None where there is no checkpoint."""
+    try:
+        path = folder / CHECKPOINT_FOLDER / MANIFEST_FILE
+        return json.loads(path.read_text(encoding="utf-8")).get("machine")
+    except (OSError, ValueError):
+        return None
+
+
+def about_run(data: DataConfig, origin: str) -> dict[str, Any]:
+    return {"data": asdict(data), "origin": origin, "commit": commit()}
+
+
+def network_of(state: State, folder: Path, preset: Preset, seed: int) -> dict[str, torch.Tensor]:
+    """The averaged network of a finished run, for another run to start from."""
+    before = Preset.from_json(state.run["preset"])
+    if before.network != preset.network or before.batch_norm != preset.batch_norm:
+        raise TrainingError(
+            f"{folder}: a run of preset {before.name!r} with a network of {before.network}; preset "
+            f"{preset.name!r} has {preset.network}: start from a run of the same preset"
+        )
+    if not is_finished(state):
+        raise TrainingError(
+            f"{folder}: stopped at step {state.progress.step}; finish it by --resume {folder} first"
+        )
+    if seed in _seeds(state.run["seed"], state.run["about"]):
+        raise TrainingError(
+            f"{folder}: seed {seed} was used on the way here, so the new run would see the same "
+            "scenes again; give another --seed"
+        )
+    return state.average
+
+
+def _seeds(seed: int, about: Mapping[str, Any]) -> set[int]:
+    """Of a run and of all that it started from."""
+    before = about.get("before")
+    return {seed} | (set() if before is None else _seeds(before["seed"], before))
