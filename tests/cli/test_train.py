@@ -131,6 +131,30 @@ def test_repeating_into_a_used_folder_or_over_another_run_is_refused_at_once(
     assert code == exit_codes.USAGE and "holds another run than part 1" in output
 
 
+def test_a_small_network_learns_from_a_larger_one_and_its_manifest_repeats_it(
+    tmp_path: Path,
+) -> None:
+    taught, first, second = (tmp_path / name for name in ("taught", "first", "second"))
+    code, output = run(
+        "train", "--preset", "smoke", "--steps", "6", "--teacher", "default", "-o", taught, *FEW
+    )
+    assert code == 0, output
+    manifest = json.loads((taught / "checkpoint" / "manifest.json").read_text())
+    assert manifest["teacher"]["sha256"] == load_checkpoint("default").sha256
+    [*_, last] = (json.loads(line) for line in (taught / "log.jsonl").read_text().splitlines())
+    assert last["teacher_cells"] > 0 and last["teacher_choice"] > 0
+    for origin, folder in ((taught, first), (first, second)):
+        code, output = run("train", "--repeat", origin / "checkpoint", "-o", folder, *FEW)
+        assert code == 0, output
+    hashes = [load_checkpoint(folder / "checkpoint").sha256 for folder in (first, second)]
+    assert hashes[0] == hashes[1]
+    manifest["teacher"]["sha256"] = "0" * 64
+    (taught / "checkpoint" / "manifest.json").write_text(json.dumps(manifest))
+    code, output = run("train", "--repeat", taught / "checkpoint", "-o", tmp_path / "x", *FEW)
+    assert code == exit_codes.USAGE and "teacher 'default'" in output
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_run_that_adapted_weights_is_no_start_for_training(
     here: Path, photographs: list[np.ndarray], trained: Path
 ) -> None:

@@ -11,6 +11,8 @@ from tiepoint.training.losses import (
     detector_loss,
     repeatability_loss,
     soft_labels,
+    teacher_cells_loss,
+    teacher_choice_loss,
 )
 
 SIZE_HW = (16, 24)
@@ -274,3 +276,63 @@ def test_where_nothing_is_visible_nothing_is_learnt() -> None:
     assert float(loss) == 0
     assert logits.grad is not None
     assert (logits.grad == 0).all()
+
+
+# What a larger network teaches
+
+
+def some_logits(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 2, (2, 65, 2, 3))
+
+
+def test_the_divergence_in_cells_equals_the_slow_twin_with_its_gradient() -> None:
+    taught = some_logits(1)
+
+    def twin(at: np.ndarray) -> float:
+        total = 0.0
+        for image in range(2):
+            for row in range(2):
+                for column in range(3):
+                    p, q = (np.exp(z[image, :, row, column]) for z in (taught, at))
+                    p, q = p / p.sum(), q / q.sum()
+                    total += float((p * np.log(p / q)).sum())
+        return total / 12
+
+    at, fixed = some_logits(0), torch.from_numpy(taught).float()
+    loss = teacher_cells_loss(torch.from_numpy(at).float(), fixed)
+    assert float(loss) == pytest.approx(twin(at), rel=1e-4)
+    check_gradient(lambda z: teacher_cells_loss(z, fixed), twin, at)
+    assert float(teacher_cells_loss(fixed, fixed)) == pytest.approx(0, abs=1e-6)
+
+
+def unit_rows(seed: int, length: int) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=(7, length))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_the_divergence_of_choices_equals_the_slow_twin_with_its_gradient() -> None:
+    """The teacher's descriptors are longer; only its cosines count."""
+    b, taught_a, taught_b = unit_rows(1, 4), unit_rows(2, 9), unit_rows(3, 9)
+
+    def choices(cosines: np.ndarray) -> np.ndarray:
+        powers = np.exp(cosines / 0.2)
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    def twin(at: np.ndarray) -> float:
+        said, wanted = at @ b.T, taught_a @ taught_b.T
+        both = [(choices(wanted), choices(said)), (choices(wanted.T), choices(said.T))]
+        return float(np.mean([(p * np.log(p / q)).sum(axis=1).mean() for p, q in both]))
+
+    fixed = [torch.from_numpy(rows).float() for rows in (b, taught_a, taught_b)]
+    at = unit_rows(0, 4)
+    assert float(teacher_choice_loss(torch.from_numpy(at).float(), *fixed, 0.2)) == (
+        pytest.approx(twin(at), rel=1e-4)
+    )
+    check_gradient(lambda a: teacher_choice_loss(a, *fixed, 0.2), twin, at)
+
+
+def test_without_points_a_teacher_teaches_nothing_and_the_loss_is_finite() -> None:
+    none = torch.zeros(0, 4, requires_grad=True)
+    loss = teacher_choice_loss(none, none, torch.zeros(0, 9), torch.zeros(0, 9), 0.1)
+    loss.backward()
+    assert float(loss) == 0

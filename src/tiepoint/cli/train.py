@@ -74,6 +74,13 @@ Start = Annotated[
         "weights grow over several evenings. Needs another --seed.",
     ),
 ]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHECKPOINT",
+        help="Learn the answers of this checkpoint as well: for a small network from a larger one.",
+    ),
+]
 Minutes = Annotated[
     float | None,
     typer.Option(help="Budget in all; the schedule fits itself into it. Else the preset's.", min=0),
@@ -109,6 +116,7 @@ def train(
     resume: Resume = None,
     repeat: Repeat = None,
     start: Start = None,
+    teacher: Teacher = None,
     minutes: Minutes = None,
     steps: Steps = None,
     seed: Seed = 0,
@@ -123,9 +131,11 @@ def train(
     --resume. Exit status: 0 done, 1 the run was hopeless, 2 wrong arguments, 130 or 143 stopped
     by a signal.
     """
-    own = {"--minutes": minutes, "--steps": steps, "--mix": mix, "--seed": seed or None,
-           "--preset": None if preset == DEFAULT_PRESET else preset}  # fmt: skip
-    _check_choices(out, resume, repeat, start, [name for name, value in own.items() if value])
+    _check_choices(
+        out, resume, repeat, start,
+        {"teacher": teacher, "minutes": minutes, "steps": steps, "mix": mix, "seed": seed or None,
+         "preset": None if preset == DEFAULT_PRESET else preset},
+    )  # fmt: skip
     if preset not in PRESETS:
         raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     drawing = default_workers() if workers is None else workers
@@ -147,14 +157,13 @@ def train(
             again=f"--repeat {repeat} -o {out}",
         )  # fmt: skip
     elif out is not None:
-        data = DataConfig(photos=tuple(str(folder) for folder in photos))
-        if mix is not None:
-            data = replace(data, mix=read_mix(mix))
-        chosen = PRESETS[preset] if start is None else going_on(PRESETS[preset])
-        chosen = command.with_budget(chosen, minutes, steps)
+        data = _data(photos, mix)
+        recipe = PRESETS[preset] if start is None else going_on(PRESETS[preset])
+        chosen = command.with_budget(recipe, minutes, steps)
         finish(
             lambda: command.train(
-                chosen, data, out, start=start, seed=seed, workers=drawing, device=device,
+                chosen, data, out, start=start, teacher=teacher, seed=seed, workers=drawing,
+                device=device,
                 compiled=compiles(compile_network, chosen.minutes),
                 benchmark_photos=photos, say=typer.echo,
             )
@@ -166,13 +175,14 @@ def _check_choices(
     resume: Path | None,
     repeat: Path | None,
     start: Path | None,
-    own: list[str],
+    decided: dict[str, object],
 ) -> None:
     """Raise ConfigError for options that do not go together.
 
     Args:
-        own: Options given that a manifest decides.
+        decided: What a manifest decides, by the option's name; None where it is not given.
     """
+    own = [f"--{name}" for name, value in decided.items() if value is not None]
     if (out is None) == (resume is None):
         raise ConfigError("give either -o for a new run or --resume for one that was stopped")
     if sum(folder is not None for folder in (resume, repeat, start)) > 1:
@@ -182,6 +192,11 @@ def _check_choices(
         )
     if repeat is not None and own:
         raise ConfigError(f"--repeat takes all from the manifest: leave out {', '.join(own)}")
+
+
+def _data(photos: list[Path], mix: str | None) -> DataConfig:
+    data = DataConfig(photos=tuple(str(folder) for folder in photos))
+    return data if mix is None else replace(data, mix=read_mix(mix))
 
 
 def read_mix(text: str) -> tuple[tuple[str, float], ...]:

@@ -14,6 +14,7 @@ import torch
 
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import ConfigError, TrainingError
+from tiepoint.network import SuperPoint
 from tiepoint.training.benchmark import Benchmark
 from tiepoint.training.export import export_checkpoint
 from tiepoint.training.lineage import (
@@ -34,7 +35,7 @@ from tiepoint.training.presets import ADAPT, Preset, Stage
 from tiepoint.training.settings import DataConfig
 from tiepoint.training.state import STATE_FILE, load_state
 from tiepoint.training.trainer import Hooks, PairSource, Record, Trainer
-from tiepoint.weights import load_checkpoint
+from tiepoint.weights import Checkpoint, load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def train(
     folder: Path,
     *,
     start: Path | None = None,
+    teacher: str | None = None,
     seed: int = 0,
     workers: int = 0,
     device: str = "auto",
@@ -71,6 +73,8 @@ def train(
         data: Its size is replaced by each stage's.
         start: Folder of a run whose averaged network this one starts from, by a recipe of its
             own (see `presets.going_on`); None starts from random weights.
+        teacher: A checkpoint whose answers the network learns as well; None learns from labels
+            alone.
         workers: Processes that draw pairs; 0 draws them in this one.
         compiled: See `Trainer`.
         say: Gets each line for the terminal.
@@ -86,8 +90,12 @@ def train(
         network = network_of(state, start, preset, seed)
         before = {**manifest_of(start, state.run, state.progress), "machine": machine_of(start)}
         about = {**about_run(data, f"run {before['name']}"), "before": before}
-    trainer = Trainer(preset, seed, _opener(data, seed, workers), folder, find_device(device),
-                      about=about, start=network, compiled=compiled)  # fmt: skip
+    chosen = find_device(device)
+    if teacher is not None:
+        about["teacher"] = {"checkpoint": teacher, "sha256": load_checkpoint(teacher).sha256}
+    trainer = Trainer(preset, seed, _opener(data, seed, workers), folder, chosen,
+                      about=about, start=network, compiled=compiled,
+                      teacher=_teacher(about, chosen, compiled))  # fmt: skip
     return _run(trainer, benchmark_photos, say)
 
 
@@ -104,19 +112,22 @@ def repeat(manifest: Path, folder: Path, *, photos: Sequence[str] = (), **option
         TrainingError: The manifest is not that of finished runs, or the folder holds another run.
     """
     _refuse_used(folder)
-    *before, last = [
-        (preset, replace(data, photos=tuple(photos) or data.photos), seed)
-        for preset, data, seed in repeated(manifest)
+    parts = [
+        part._replace(data=replace(part.data, photos=tuple(photos) or part.data.photos))
+        for part in repeated(manifest)
     ]
+    for part in parts:
+        _check_teacher(part.teacher)
     start: Path | None = None
-    for number, (preset, data, seed) in enumerate(before, start=1):
-        own = folder / f"part-{number}"
-        held_out = [Path(photo) for photo in data.photos]
+    for number, part in enumerate(parts, start=1):
+        own = folder if number == len(parts) else folder / f"part-{number}"
         if not (own / STATE_FILE).exists():
             found = train(
-                preset, data, own, start=start, seed=seed, benchmark_photos=held_out, **options
-            )
-        elif not holds(own, preset, data, seed):
+                part.preset, part.data, own, start=start, seed=part.seed,
+                teacher=None if part.teacher is None else part.teacher["checkpoint"],
+                benchmark_photos=held_out(part.data), **options,
+            )  # fmt: skip
+        elif not holds(own, part.preset, part.data, part.seed):
             raise TrainingError(
                 f"{own}: holds another run than part {number} of {manifest}; give another folder"
             )
@@ -124,10 +135,8 @@ def repeat(manifest: Path, folder: Path, *, photos: Sequence[str] = (), **option
             found = resume(own, **options)
         start = own
         if not is_finished(load_state(own)):
-            return found
-    preset, data, seed = last
-    held_out = [Path(photo) for photo in data.photos]
-    return train(preset, data, folder, start=start, seed=seed, benchmark_photos=held_out, **options)
+            break
+    return found
 
 
 def adapt(
@@ -192,7 +201,11 @@ def resume(
     data = data_from_json(run["about"]["data"])
     preset = with_budget(Preset.from_json(run["preset"]), minutes, None)
     opener = _opener(data, run["seed"], workers)
-    trainer = Trainer.resume(folder, opener, find_device(device), preset=preset, compiled=compiled)
+    chosen = find_device(device)
+    teacher = _teacher(run["about"], chosen, compiled)
+    trainer = Trainer.resume(
+        folder, opener, chosen, preset=preset, compiled=compiled, teacher=teacher
+    )
     photos = held_out(data) if benchmark_photos is None else benchmark_photos
     return _run(trainer, photos, say)
 
@@ -232,6 +245,38 @@ def find_device(name: str) -> torch.device:
             "cuda, cuda:N or mps"
         ) from error
     return device
+
+
+def _teacher(
+    about: Mapping[str, Any], device: torch.device, compiled: bool
+) -> torch.nn.Module | None:
+    """The network that a run learns from beside its labels, if it has one.
+
+    Raises:
+        CheckpointError: It is gone.
+        TrainingError: Other weights lie there by now, or ones that follow other rules.
+    """
+    named = about.get("teacher")
+    if named is None:
+        return None
+    origin = _check_teacher(named)
+    assert origin is not None
+    network = SuperPoint(origin.network).load(origin.tensors).eval().requires_grad_(False)
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return torch.compile(network, dynamic=False) if compiled else network  # type: ignore[return-value]
+
+
+def _check_teacher(named: Mapping[str, str] | None) -> Checkpoint | None:
+    """The checkpoint that a run names as its teacher; errors as from `_teacher`."""
+    if named is None:
+        return None
+    origin = load_checkpoint(named["checkpoint"])
+    if origin.sha256 != named["sha256"] or origin.rules != "exact":
+        raise TrainingError(
+            f"teacher {named['checkpoint']!r}: SHA-256 {origin.sha256}, rules {origin.rules}; "
+            f"expected {named['sha256']} and tiepoint's own rules"
+        )
+    return origin
 
 
 def _opener(data: DataConfig, seed: int, workers: int) -> Callable[[Stage, int], PairSource]:

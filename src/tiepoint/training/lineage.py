@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,8 +21,22 @@ CHECKPOINT_FOLDER = "checkpoint"
 RANDOM_WEIGHTS = "random weights"
 
 
-def repeated(manifest: Path) -> list[tuple[Preset, DataConfig, int]]:
-    """Recipe, data and seed of the runs in a row that led to a checkpoint, budgets in steps.
+class Part(NamedTuple):
+    """A run to repeat.
+
+    Attributes:
+        preset: Its budget is in steps.
+        teacher: Checkpoint and SHA-256 of its weights, or None.
+    """
+
+    preset: Preset
+    data: DataConfig
+    seed: int
+    teacher: Mapping[str, str] | None
+
+
+def repeated(manifest: Path) -> list[Part]:
+    """The runs in a row that led to a checkpoint, the first one first.
 
     Args:
         manifest: A checkpoint's `manifest.json`, or the checkpoint's folder.
@@ -38,7 +52,7 @@ def repeated(manifest: Path) -> list[tuple[Preset, DataConfig, int]]:
             preset, data = Preset.from_json(values["preset"]), data_from_json(values["data"])
             steps = tuple(values["stage_steps"][stage.name] for stage in preset.stages)
             budget = replace(preset, minutes=None, steps=None, stage_steps=steps)
-            parts.append((budget, data, int(values["seed"])))
+            parts.append(Part(budget, data, int(values["seed"]), values.get("teacher")))
             before = values.get("before")
             if not values["finished"] or (before is None and values["origin"] != RANDOM_WEIGHTS):
                 raise TrainingError(

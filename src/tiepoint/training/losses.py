@@ -193,6 +193,42 @@ def repeatability_loss(
     return -(chance * reward * visible).sum() / cells
 
 
+def teacher_cells_loss(logits: Tensor, taught: Tensor) -> Tensor:
+    """How far a network's answer in each cell is from a larger one's: their divergence, nats.
+
+    Args:
+        logits, taught: B 65 h w; what is taught is held fixed.
+    """
+    said = logits.float().log_softmax(dim=1)
+    wanted = taught.detach().float().log_softmax(dim=1)
+    return (wanted.exp() * (wanted - said)).sum(dim=1).mean()
+
+
+def teacher_choice_loss(
+    a: Tensor, b: Tensor, taught_a: Tensor, taught_b: Tensor, temperature: float
+) -> Tensor:
+    """How far a network's choice among all points is from a larger one's, nats, both directions.
+
+    The larger network's descriptors may be longer: only cosines are compared. They say which wrong
+    points are nearly right, which a single right answer does not.
+
+    Args:
+        a, b: M D of unit length, points of both views.
+        taught_a, taught_b: M D' of unit length, of the same points.
+        temperature: Divides the cosines.
+    """
+    if len(a) == 0:
+        return (a.float() * b.float()).sum()  # 0, with a gradient
+    said = a.float() @ b.float().T / temperature  # M M
+    wanted = (taught_a.float() @ taught_b.float().T / temperature).detach()  # M M
+    return (_divergence(said, wanted) + _divergence(said.T, wanted.T)) / 2
+
+
+def _divergence(said: Tensor, wanted: Tensor) -> Tensor:
+    wanted = wanted.log_softmax(dim=1)
+    return (wanted.exp() * (wanted - said.log_softmax(dim=1))).sum(dim=1).mean()
+
+
 def _near(values: Tensor) -> Tensor:
     """Sum over the pixel and its eight neighbours, the farther the less. B H W -> B H W."""
     offset = torch.tensor([-1.0, 0.0, 1.0], device=values.device)

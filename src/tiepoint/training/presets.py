@@ -25,6 +25,7 @@ class Stage:
         temperature: Of the descriptor loss, in cosines.
         repeat_weight: Of the repeatability loss; 0 leaves it out.
         point_cost: A point that earns less by being found again loses, 0..1.
+        teacher_weight: Of what a larger network answers, in a run that has one.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Stage:
     temperature: float = 0.07
     repeat_weight: float = 0.0
     point_cost: float = 0.04
+    teacher_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:

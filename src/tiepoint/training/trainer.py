@@ -133,6 +133,7 @@ class Trainer:
         start: The plain network's tensors to start from; None starts from random weights.
         compiled: Run the network through torch.compile: three times the speed on a CPU after a
             minute's wait per stage; needs a C++ compiler there.
+        teacher: See `objective`.
     """
 
     def __init__(
@@ -146,6 +147,7 @@ class Trainer:
         about: Mapping[str, Any] | None = None,
         start: Mapping[str, Tensor] | None = None,
         compiled: bool = False,
+        teacher: nn.Module | None = None,
         hooks: Hooks | None = None,
     ) -> None:
         self.preset, self.seed, self.folder, self.device = preset, seed, folder, device
@@ -153,7 +155,7 @@ class Trainer:
         self.hooks = hooks or Hooks()
         self.progress = Progress()
         self.recent: dict[str, float] = {}
-        self._open_source = open_source
+        self._open_source, self._teacher = open_source, teacher
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = TrainableSuperPoint(preset.network, preset.batch_norm)
@@ -179,6 +181,7 @@ class Trainer:
         *,
         preset: Preset | None = None,
         compiled: bool = False,
+        teacher: nn.Module | None = None,
         hooks: Hooks | None = None,
     ) -> Trainer:
         """The run whose state lies in a folder, to go on from there.
@@ -194,8 +197,9 @@ class Trainer:
         chosen = preset or Preset.from_json(state.run["preset"])
         about, seed = state.run["about"], state.run["seed"]
         run = cls(
-            chosen, seed, open_source, folder, device, about=about, compiled=compiled, hooks=hooks
-        )
+            chosen, seed, open_source, folder, device, about=about, compiled=compiled,
+            teacher=teacher, hooks=hooks,
+        )  # fmt: skip
         try:
             run.network.load_state_dict(state.network)
             run.average.load_state_dict(state.average)
@@ -263,7 +267,7 @@ class Trainer:
         norms = [buffer.clone() for buffer in self.network.buffers()]
         found = objective(
             self._forward, batch, stage, self.preset.points, self._generator,
-            self._precision(),
+            self._precision(), self._teacher,
         )  # fmt: skip
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(found.loss)
