@@ -19,7 +19,7 @@ import typer
 from tiepoint.cli import exit_codes, options
 from tiepoint.errors import ConfigError, MissingExtraError
 from tiepoint.extras import is_installed
-from tiepoint.training.presets import PRESETS, going_on
+from tiepoint.training.presets import PRESETS, Preset, going_on
 from tiepoint.training.settings import DataConfig
 
 if TYPE_CHECKING:
@@ -158,8 +158,7 @@ def train(
         )  # fmt: skip
     elif out is not None:
         data = _data(photos, mix)
-        recipe = PRESETS[preset] if start is None else going_on(PRESETS[preset])
-        chosen = command.with_budget(recipe, minutes, steps)
+        chosen = command.with_budget(_recipe(preset, start), minutes, steps)
         finish(
             lambda: command.train(
                 chosen, data, out, start=start, teacher=teacher, seed=seed, workers=drawing,
@@ -192,6 +191,10 @@ def _check_choices(
         )
     if repeat is not None and own:
         raise ConfigError(f"--repeat takes all from the manifest: leave out {', '.join(own)}")
+
+
+def _recipe(preset: str, start: Path | None) -> Preset:
+    return PRESETS[preset] if start is None else going_on(PRESETS[preset])
 
 
 def _data(photos: list[Path], mix: str | None) -> DataConfig:
