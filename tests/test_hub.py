@@ -68,7 +68,7 @@ def test_a_detector_takes_a_hub_id_and_its_features_name_it(stocked: FakeHub) ->
 
 def test_the_second_load_downloads_nothing(stocked: FakeHub) -> None:
     weights.load_checkpoint(ID)
-    assert len(stocked.downloads()) == 4
+    assert len(stocked.downloads()) == 5
     stocked.log.clear()
     weights.load_checkpoint(ID)
     assert [line.split()[0] for line in stocked.log] == ["HEAD"]
@@ -91,6 +91,7 @@ def test_a_manifest_is_not_fetched(hub: FakeHub) -> None:
             weights.WEIGHTS_FILE,
             hub_module.PREPROCESSOR_FILE,
             hub_module.STEERING_FILE,
+            hub_module.QUANTIZATION_FILE,
         ]
     )
 
@@ -125,7 +126,7 @@ def test_a_new_commit_is_taken_and_an_old_one_stays_reachable(stocked: FakeHub) 
     assert weights.load_checkpoint(ID).detection.nms_radius == 7
     for revision in ("v1", old.revision):
         again = weights.load_checkpoint(ID, revision=revision)
-        assert (again.revision, again.detection.nms_radius) == (old.revision, 4)
+        assert (again.revision, again.detection.nms_radius) == (old.revision, config["nms_radius"])
 
 
 def test_the_cache_folder_can_be_chosen(stocked: FakeHub, tmp_path: Path) -> None:
@@ -300,7 +301,7 @@ print(len(detector(np.zeros((40, 40), np.uint8))), "torch" in sys.modules)
         check=False,
     )  # fmt: skip
     assert done.stdout.split() == ["0", "False"], done.stderr
-    assert len(stocked.downloads()) == 4
+    assert len(stocked.downloads()) == 5
 
 
 def test_loading_what_is_bundled_does_not_import_the_hubs_library() -> None:

@@ -231,14 +231,15 @@ def test_guided_matching_brings_more_inliers_and_comes_nearer_the_truth(
 ) -> None:
     """Photographs seen from elsewhere, under other light."""
     more, off = [], []
-    for number, photograph in enumerate([*photographs, *photographs]):
+    for number, photograph in enumerate([*photographs, *photographs, *photographs]):
         height, width = photograph.shape[:2]
         rng = np.random.default_rng(number)
         corners = corners_xy((height, width)).astype(np.float32)
-        moved = corners + rng.uniform(-0.14, 0.14, (4, 2)).astype(np.float32) * (width, height)
+        moved = corners + rng.uniform(-0.2, 0.2, (4, 2)).astype(np.float32) * (width, height)
         truth = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
         seen = cv2.warpPerspective(photograph, truth, (width, height))
-        seen = cv2.GaussianBlur(np.clip(0.6 * seen + 30, 0, 255).astype(np.uint8), (0, 0), 1.2)
+        seen = 0.6 * cv2.GaussianBlur(seen, (0, 0), 1.6) + 30 + rng.normal(0, 6, seen.shape)
+        seen = np.clip(seen, 0, 255).astype(np.uint8)
         plain, guided = (register(photograph, seen, guided=wanted) for wanted in (False, True))
         assert plain.success and guided.success
         assert "guided_px" in guided.matches.meta and "guided_px" not in plain.matches.meta
@@ -246,8 +247,8 @@ def test_guided_matching_brings_more_inliers_and_comes_nearer_the_truth(
         off.append([corners_off_px(result, truth) for result in (plain, guided)])
     assert min(more) >= 1 and np.mean(more) > 1.1
     plain_px, guided_px = np.transpose(off)
-    assert np.exp(np.log(plain_px / guided_px).mean()) > 1.02
-    assert np.max(off) < 3
+    assert np.exp(np.log(plain_px / guided_px).mean()) > 1.05
+    assert np.max(off) < 5
 
 
 def test_matches_that_were_given_are_kept_as_they_are() -> None:

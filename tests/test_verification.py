@@ -105,3 +105,10 @@ def test_coverage_counts_cells_once_and_points_at_the_edge() -> None:
     assert verification.coverage_of(corner, SIZE_HW) == 0.02
     assert verification.coverage_of(np.empty((0, 2)), SIZE_HW) == 0
     assert verification.coverage_of(scattered(5000), SIZE_HW) == 1
+
+
+def test_neighbours_count_as_one_place() -> None:
+    xy = np.array([[1.0, 1], [2, 7.5], [7.9, 3], [8.1, 3], [80, 90], [np.nan, 1]])
+    assert verification.distinct_places(xy, 8.0) == 3
+    assert verification.distinct_places(xy, 16.0) == 2
+    assert verification.distinct_places(np.empty((0, 2)), 8.0) == 0

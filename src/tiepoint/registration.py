@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from tiepoint import epipolar, planar, verification
 from tiepoint.alignment import NO_RESIDUALS, OK, Registration, Residuals
-from tiepoint.config import MODEL_NAMES, PLANE_MODELS, RegistrationConfig
+from tiepoint.config import (
+    CELL_PX,
+    MODEL_NAMES,
+    PLANE_MODELS,
+    TWO_VIEW_MODELS,
+    RegistrationConfig,
+)
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
 from tiepoint.estimation import Cameras, Found, find, refined_plane, seen_px, shuffled
@@ -243,8 +249,16 @@ def _too_few(
             f"{fitting}, {settings.min_inliers} are asked for: the images show different "
             "things, or too little that is alike"
         )
+    counts = matches, inliers
+    if settings.model in TWO_VIEW_MODELS:  # their bands are long: neighbours fit together
+        cell_px = CELL_PX * seen_px(result.features_a)
+        xy_a = result.xy_a
+        counts = (
+            verification.distinct_places(xy_a, cell_px),
+            verification.distinct_places(xy_a[result.inliers], cell_px),
+        )
     chance = verification.log10_chance(
-        matches, inliers, points_needed, share, verification.SOLUTIONS.get(settings.model, 1)
+        *counts, points_needed, share, verification.SOLUTIONS.get(settings.model, 1)
     )
     if chance > math.log10(settings.max_chance):
         return (

@@ -84,6 +84,16 @@ def log10_chance(
     return (math.log(tests) + chosen + alone) / math.log(10)
 
 
+def distinct_places(xy: Float, cell_px: float) -> int:
+    """How many cells hold points: neighbours are matched alike, right or wrong, and count once.
+
+    Args:
+        xy: N 2, px.
+    """
+    cells = np.floor(np.asarray(xy, np.float64) / cell_px)  # N 2
+    return len(np.unique(cells[np.isfinite(cells).all(axis=1)], axis=0))
+
+
 def plane_objection(
     matrix: planar.Matrix, common: CommonView, a_hw: SizeHW, scale_b_to_a: float
 ) -> str:

@@ -45,7 +45,7 @@ def test_a_run_killed_between_the_two_files_goes_on_from_the_state_before(tmp_pa
 
 
 def test_no_state_says_what_resume_expects(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"state\.pt: missing; --resume takes"):
+    with pytest.raises(TrainingError, match=r"state\.pt: missing; expected the folder of a run"):
         load_state(tmp_path)
 
 

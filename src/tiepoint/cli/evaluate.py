@@ -187,6 +187,36 @@ def pose(
 
 
 @app.command()
+def stereo(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders with a pairs.txt that names disparities.")
+    ],
+    checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
+    methods: MethodNames = METHOD_NAMES,
+    features: Stored = [],  # noqa: B006 - typer copies it
+    k: K = DEFAULTS.k,
+    workers: Workers = WORKERS,
+    json: Json = None,
+) -> None:
+    """Score matches of real pairs with known depth, where no plane explains them."""
+    from tiepoint.evaluation import stereo as depth
+
+    settings = Settings(k=k)
+    chosen = _methods(methods, checkpoint, features)
+    pairs, failures = depth.read_stereo_folders(folders)
+    evaluation = _run(
+        len(pairs),
+        lambda on_pair: depth.evaluate_stereo(
+            pairs, chosen, settings, failures=failures, workers=workers, on_pair=on_pair
+        ),
+    )
+    tables = [depth.stereo_table(evaluation)] if evaluation.records else []
+    about = {"kind": "stereo", "folders": [str(folder) for folder in folders]}
+    text = depth.stereo_json(evaluation, **about) if json and tables else None
+    _finish(tables, evaluation.failures, json, text)
+
+
+@app.command()
 def speed(
     photos: Annotated[Path, typer.Option(help="Folder with photographs, searched below too.")],
     checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
