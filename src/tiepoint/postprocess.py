@@ -21,7 +21,8 @@ NMS_ROUNDS = 3
 """Maxima, then twice the maxima of what is left over, as in SuperPoint's published code."""
 
 SUBPIXEL_REACH_PX = 3
-"""The refinement looks so far around a pixel: less than the usual NMS radius of 4."""
+"""The refinement looks so far around a pixel: no farther than the usual NMS radius of 3 or 4, so
+that no other keypoint lies in its window."""
 
 PIXEL_VARIANCE = np.float32(1 / 12)
 """Of a place that is known to lie in a pixel and no better, px^2."""

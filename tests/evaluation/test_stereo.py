@@ -63,6 +63,19 @@ def test_the_command_scores_all_methods_on_a_known_scene(folder: Path) -> None:
         assert row["matches"]["mean"] > 50
 
 
+def test_a_stopped_evaluation_goes_on_where_it_was(folder: Path) -> None:
+    out = folder / "report.json"
+    arguments = ["evaluate", "stereo", str(folder), "--methods", "orb", "--json", str(out)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tiepoint.evaluation.partial.Partial.finish", lambda self: None)
+        CliRunner().invoke(app, arguments)
+    pairs = json.loads(out.read_text())["pairs"]
+    (folder / "A.png").unlink()  # what is done is not measured again
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(out.read_text())["pairs"] == pairs
+
+
 def test_what_cannot_be_read_is_reported_and_left_out(folder: Path) -> None:
     with (folder / "pairs.txt").open("a") as file:
         file.write("A.png B.png disparity.png 2\nA.png B.png gone.png 1\n")

@@ -26,6 +26,7 @@ from tiepoint.cli.evaluate_options import (
     ProfileName,
     Seeds,
     Stored,
+    WholeJson,
     Workers,
 )
 from tiepoint.errors import ConfigError, FormatError, MissingExtraError
@@ -204,16 +205,18 @@ def stereo(
     settings = Settings(k=k)
     chosen = _methods(methods, checkpoint, features)
     pairs, failures = depth.read_stereo_folders(folders)
+    about = {"kind": "stereo", "folders": [str(folder) for folder in folders]}
+    partial = _partial(json, pairs, chosen, settings, about)
     evaluation = _run(
         len(pairs),
         lambda on_pair: depth.evaluate_stereo(
-            pairs, chosen, settings, failures=failures, workers=workers, on_pair=on_pair
+            pairs, chosen, settings, failures=failures, workers=workers, partial=partial,
+            on_pair=on_pair,
         ),
-    )
+    )  # fmt: skip
     tables = [depth.stereo_table(evaluation)] if evaluation.records else []
-    about = {"kind": "stereo", "folders": [str(folder) for folder in folders]}
     text = depth.stereo_json(evaluation, **about) if json and tables else None
-    _finish(tables, evaluation.failures, json, text)
+    _finish(tables, evaluation.failures, json, text, partial)
 
 
 @app.command()
@@ -225,7 +228,7 @@ def speed(
     long_side: LongSide = DEFAULTS.frame.long_side or 640,
     limit: Annotated[int, typer.Option(help="Photographs.", min=1)] = 10,
     repeats: Annotated[int, typer.Option(help="Rounds over the photographs.", min=1)] = 3,
-    json: Json = None,
+    json: WholeJson = None,
 ) -> None:
     """Time the methods on the same photographs, taking turns; for an idle machine."""
     from tiepoint.evaluation import speed as timing

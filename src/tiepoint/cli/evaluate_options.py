@@ -77,3 +77,6 @@ Json = Annotated[
         "FILE.partial: after an interruption the same command goes on from there.",
     ),
 ]
+WholeJson = Annotated[
+    Path | None, typer.Option("--json", help="Write everything, image by image, to this file.")
+]

@@ -84,9 +84,11 @@ class Settings:
         estimator_px: The estimator's threshold.
         repeat_frame: Repeatability is measured at this size instead; None keeps `frame`.
         repeat_k: And with so many points; None keeps `k`.
-        nms_radius: Of tiepoint's checkpoints, px; None keeps their own.
+        nms_radius: Of tiepoint's checkpoints, px; None keeps their own. Whoever makes the methods
+            follows it: see `methods.checkpoint_methods`.
         without_large: Leave out the eight HPatches sequences of large images that many papers
-            leave out (`LARGE_SEQUENCES`).
+            leave out (`LARGE_SEQUENCES`). Whoever lists the pairs follows it: see
+            `pairs.without_large`.
     """
 
     k: int = 1000

@@ -29,8 +29,9 @@ from tiepoint.evaluation.pairs import (
     size_hw_of,
     with_own_names,
 )
+from tiepoint.evaluation.partial import Partial
 from tiepoint.evaluation.report import Mean, cell, document, mean_of
-from tiepoint.evaluation.run import check_methods, in_order
+from tiepoint.evaluation.run import check_methods, measured_pairs
 from tiepoint.evaluation.settings import Settings
 from tiepoint.features import Features
 from tiepoint.geometry import resize_xy
@@ -130,14 +131,18 @@ def evaluate_stereo(
     *,
     failures: Sequence[Failure] = (),
     workers: int = 1,
+    partial: Partial | None = None,
     on_pair: Callable[[], None] = lambda: None,
 ) -> StereoEvaluation:
     """Run every method on every pair; arguments as for `run.evaluate`."""
     check_methods(methods, workers)
     records: list[tuple[str, str, str, StereoMeasured]] = []
     lost = list(failures)
-    found = in_order(pairs, lambda pair: _measure_pair(pair, methods, settings), workers)
-    for pair, outcome in zip(pairs, found, strict=True):
+
+    def measured(pair: StereoPair) -> list[StereoMeasured] | Failure:
+        return _measure_pair(pair, methods, settings)
+
+    for pair, outcome in measured_pairs(pairs, measured, StereoMeasured, workers, partial):
         if isinstance(outcome, Failure):
             lost.append(outcome)
         else:
