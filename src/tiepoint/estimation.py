@@ -41,9 +41,7 @@ def find(
         start = planar.consensus(model, xy_a, xy_b, inlier_px / 2)
         if start is None:
             return None
-        deviation = None if around is None else planar.match_deviation_px(start, xy_a, *around)
-        matrix, inliers = planar.refine(model, start, xy_a, xy_b, inlier_px, deviation)
-        return Found(planar.facing(matrix, xy_a[inliers]), inliers)
+        return _refined(model, start, xy_a, xy_b, inlier_px, around)
     if cameras is None:
         rough = epipolar.fundamental_consensus(xy_a, xy_b, inlier_px / 2)
         if rough is None:
@@ -78,6 +76,17 @@ def refined_plane(
     xy_a = features_a.xy[pairs[:, 0]].astype(np.float64)  # M 2
     xy_b = features_b.xy[pairs[:, 1]].astype(np.float64)  # M 2
     around = covariances_of(features_a, features_b, pairs)
+    return _refined(model, start, xy_a, xy_b, within_px, around)
+
+
+def _refined(
+    model: str,
+    start: planar.Matrix,
+    xy_a: Float,
+    xy_b: Float,
+    within_px: float,
+    around: tuple[Float, Float] | None,
+) -> Found:
     deviation = None if around is None else planar.match_deviation_px(start, xy_a, *around)
     matrix, inliers = planar.refine(model, start, xy_a, xy_b, within_px, deviation)
     return Found(planar.facing(matrix, xy_a[inliers]), inliers)

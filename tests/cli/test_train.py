@@ -166,9 +166,8 @@ def test_a_run_that_adapted_weights_is_no_start_for_training(
         *FEW,
     )  # fmt: skip
     assert code == 0, output
-    assert load_checkpoint("adapted/checkpoint").detection.threshold == (
-        load_checkpoint(trained / "checkpoint").detection.threshold
-    )
+    adapted, origin = load_checkpoint("adapted/checkpoint"), load_checkpoint(trained / "checkpoint")
+    assert adapted.detection == origin.detection
     code, output = run(
         "train", "--preset", "smoke", "--start", "adapted", "--seed", "9", "-o", "x", *FEW
     )

@@ -166,9 +166,8 @@ def adapt(
             "checkpoints with tiepoint's own rules can be trained further"
         )
     preset = with_budget(replace(ADAPT, network=origin.network), minutes, steps)
-    kept = {"threshold": origin.detection.threshold}
-    if origin.detection.covariance_scale is not None:
-        kept["covariance_scale"] = origin.detection.covariance_scale
+    names = ("threshold", "nms_radius", "border", "covariance_scale")
+    kept = {name: getattr(origin.detection, name) for name in names}
     about = {
         **about_run(data, f"checkpoint {origin.name}, SHA-256 {origin.sha256}"), "detection": kept,
     }  # fmt: skip
