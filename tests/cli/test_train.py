@@ -171,7 +171,7 @@ def test_a_run_that_adapted_weights_is_no_start_for_training(
     code, output = run(
         "train", "--preset", "smoke", "--start", "adapted", "--seed", "9", "-o", "x", *FEW
     )
-    assert code == exit_codes.USAGE and "start from a run of the same preset" in output
+    assert code == exit_codes.USAGE and "start from a run of tiepoint train" in output
 
 
 def test_only_finished_runs_are_started_from_and_no_seed_comes_twice(
@@ -199,7 +199,7 @@ def test_only_finished_runs_are_started_from_and_no_seed_comes_twice(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--preset", "cpu", "--seed", "7"), "start from a run of the same preset"),
+        (("--preset", "cpu", "--seed", "7"), "descriptors of the same length"),
         (("--preset", "smoke"), "another --seed"),
     ],
 )

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from tiepoint.config import NetworkConfig
+from tiepoint.errors import ConfigError
 from tiepoint.network import SuperPoint
-from tiepoint.training.network import TrainableSuperPoint, fold
+from tiepoint.training.network import TrainableSuperPoint, fold, widened
 
 SMALL = NetworkConfig((8, 8, 16, 16), 24, descriptor_decoder_dim=16)
 
@@ -86,3 +87,44 @@ def test_any_widths_fold(widths: tuple[int, int, int, int]) -> None:
     config = NetworkConfig(widths, 20, descriptor_decoder_dim=12)
     folded = fold(trained_like(config).state_dict(), config)
     assert all(np.isfinite(tensor.numpy()).all() for tensor in folded.values())
+
+
+def test_a_wider_network_answers_what_the_narrower_one_did() -> None:
+    narrow = trained_like()
+    wider = NetworkConfig((8, 12, 16, 24), 40, descriptor_decoder_dim=16)
+    wide = TrainableSuperPoint(wider).eval()
+    wide.load_state_dict(widened(narrow.state_dict(), SMALL, wide))
+    pixels = torch.rand(2, 1, 48, 64)
+    with torch.no_grad():
+        for before, after in zip(narrow(pixels), wide(pixels), strict=True):
+            assert (before - after).abs().max() < 1e-5
+    loss = sum(answer.square().mean() for answer in wide(pixels))
+    torch.autograd.backward(loss)
+    new = wide.get_submodule("descriptor_decoder.conv_descriptor_b").weight.grad[:, 24:]
+    assert new.abs().max() > 0, "new channels must be able to learn"
+
+
+@pytest.mark.parametrize("widths", [((8, 8, 16, 8), 24, 16), ((8, 8, 16, 16), 24, 32)])
+def test_a_network_fits_into_no_narrower_one_and_none_of_other_descriptors(
+    widths: tuple[tuple[int, ...], int, int],
+) -> None:
+    encoder, head, length = widths
+    other = TrainableSuperPoint(NetworkConfig(encoder, head, descriptor_decoder_dim=length))
+    with pytest.raises(ConfigError, match="does not fit"):
+        widened(trained_like().state_dict(), SMALL, other)
+
+
+def test_frozen_blocks_keep_weights_and_statistics_while_the_others_learn() -> None:
+    torch.manual_seed(0)
+    network = TrainableSuperPoint(SMALL, frozen_blocks=2).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    trained = [p for p in network.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=1e-2)
+    answers = network(torch.rand(2, 1, 48, 64))
+    torch.autograd.backward(sum(answer.square().mean() for answer in answers))
+    optimiser.step()
+    moved = {name for name, value in network.state_dict().items() if (value != before[name]).any()}
+    frozen = ("encoder.conv_blocks.0", "encoder.conv_blocks.1",
+              "norms.encoder_conv_blocks_0", "norms.encoder_conv_blocks_1")  # fmt: skip
+    assert not {name for name in moved if name.startswith(frozen)}
+    assert {name for name in before if not name.startswith(frozen)} == moved

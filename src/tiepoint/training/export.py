@@ -71,7 +71,7 @@ def machine() -> dict[str, str]:
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a subclass of str, which a state must not hold
         "opencv": cv2.__version__,
         "tiepoint": __version__,
     }

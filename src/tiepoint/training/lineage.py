@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tiepoint.errors import TrainingError
+from tiepoint.errors import ConfigError, TrainingError
 from tiepoint.training.export import commit, machine
+from tiepoint.training.network import TrainableSuperPoint, widened
 from tiepoint.training.presets import Preset
 from tiepoint.training.settings import DataConfig
 from tiepoint.training.state import Progress, State, load_state
@@ -130,12 +131,19 @@ def about_run(data: DataConfig, origin: str) -> dict[str, Any]:
 
 
 def network_of(state: State, folder: Path, preset: Preset, seed: int) -> dict[str, torch.Tensor]:
-    """The averaged network of a finished run, for another run to start from."""
+    """The averaged network of a finished run, for another run to start from.
+
+    Where the preset is wider than that run was, the network lies inside a wider one that answers
+    the same.
+
+    Raises:
+        TrainingError: The run is not finished, the preset is narrower, or the seed was used.
+    """
     before = Preset.from_json(state.run["preset"])
-    if before.network != preset.network or before.batch_norm != preset.batch_norm:
+    if before.batch_norm != preset.batch_norm:
         raise TrainingError(
-            f"{folder}: a run of preset {before.name!r} with a network of {before.network}; preset "
-            f"{preset.name!r} has {preset.network}: start from a run of the same preset"
+            f"{folder}: a run {_norms(before)} batch norms, and preset {preset.name!r} is one "
+            f"{_norms(preset)}: start from a run of tiepoint train"
         )
     if not is_finished(state):
         raise TrainingError(
@@ -146,7 +154,19 @@ def network_of(state: State, folder: Path, preset: Preset, seed: int) -> dict[st
             f"{folder}: seed {seed} was used on the way here, so the new run would see the same "
             "scenes again; give another --seed"
         )
-    return state.average
+    if before.network == preset.network:
+        return state.average
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wider = TrainableSuperPoint(preset.network, preset.batch_norm)
+    try:
+        return widened(state.average, before.network, wider)
+    except ConfigError as error:
+        raise TrainingError(f"{folder}: {error}; start from another run") from error
+
+
+def _norms(preset: Preset) -> str:
+    return "with" if preset.batch_norm else "without"
 
 
 def _seeds(seed: int, about: Mapping[str, Any]) -> set[int]:

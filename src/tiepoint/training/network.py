@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tiepoint.config import CELL_PX, Layer, NetworkConfig
+from tiepoint.errors import ConfigError
 from tiepoint.network import SuperPoint
 
 EMPTY_CELLS = 0.95
@@ -26,10 +27,15 @@ class TrainableSuperPoint(SuperPoint):
     Args:
         config: Widths.
         batch_norm: False gives the plain network: what fine-tuning a folded checkpoint needs.
+        frozen_blocks: So many encoder blocks, from the first one, stay as they are loaded, norms
+            included. Where images are large most of a step's time is theirs.
     """
 
-    def __init__(self, config: NetworkConfig, batch_norm: bool = True) -> None:
+    def __init__(
+        self, config: NetworkConfig, batch_norm: bool = True, frozen_blocks: int = 0
+    ) -> None:
         super().__init__(config)
+        self._frozen = config.encoder_layers()[: 2 * frozen_blocks]
         for layer in config.layers():
             _start(self.get_submodule(layer.name), layer)
         self.norms = nn.ModuleDict()
@@ -39,6 +45,20 @@ class TrainableSuperPoint(SuperPoint):
                     self.norms[_key(layer)] = nn.BatchNorm2d(layer.out_channels)
                     # The norm has a bias of its own and takes the convolution's away.
                     self.get_submodule(layer.name).register_parameter("bias", None)
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> TrainableSuperPoint:
+        """As for any module, but what is frozen keeps normalising by what it learnt."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        layers = [self.get_submodule(layer.name) for layer in self._frozen]
+        names = [_key(layer) for layer in self._frozen]
+        return layers + [self.norms[name] for name in names if name in self.norms]
 
     def encode(
         self,
@@ -93,6 +113,46 @@ def fold(state: Mapping[str, Tensor], config: NetworkConfig) -> dict[str, Tensor
         folded[f"{layer.name}.weight"] = weight.float().contiguous()
         folded[f"{layer.name}.bias"] = bias.float()
     return folded
+
+
+def widened(
+    state: Mapping[str, Tensor], config: NetworkConfig, wider: TrainableSuperPoint
+) -> dict[str, Tensor]:
+    """A trained network inside a wider one that answers the same.
+
+    New channels begin with the wider network's own random weights; what was there before takes
+    nothing from them yet. Source: Net2Net (Chen et al. 2016), without copying channels.
+
+    Args:
+        state: State dict of a `TrainableSuperPoint` of the widths in `config`.
+        wider: At least as wide everywhere, descriptors as long, norms in both or in neither.
+
+    Raises:
+        ConfigError: It is narrower somewhere, or its descriptors have another length.
+    """
+    _check_wider(config, wider.network_config)
+    found = {name: value.clone() for name, value in wider.state_dict().items()}
+    for name, value in state.items():
+        if value.ndim == 4:
+            out_channels, in_channels = value.shape[:2]
+            found[name][:out_channels, in_channels:] = 0
+            found[name][:out_channels, :in_channels] = value
+        elif value.ndim == 1:
+            found[name][: len(value)] = value
+        else:
+            found[name] = value.clone()
+    return found
+
+
+def _check_wider(config: NetworkConfig, wider: NetworkConfig) -> None:
+    before = (*config.encoder_hidden_sizes, config.decoder_hidden_size)
+    after = (*wider.encoder_hidden_sizes, wider.decoder_hidden_size)
+    same_length = config.descriptor_decoder_dim == wider.descriptor_decoder_dim
+    if not same_length or any(a < b for a, b in zip(after, before, strict=True)):
+        raise ConfigError(
+            f"a network of {config} does not fit into one of {wider}: expected widths of at least "
+            "as much everywhere and descriptors of the same length"
+        )
 
 
 def _start(convolution: nn.Module, layer: Layer) -> None:

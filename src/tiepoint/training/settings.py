@@ -31,10 +31,10 @@ class Geometry:
         own_roll_deg: Standard deviation of view A's turn; drawn scenes also get any angle.
     """
 
-    scale: tuple[float, float] = (0.4, 2.5)
+    scale: tuple[float, float] = (0.38, 2.65)
     common_scale: tuple[float, float] = (0.65, 1.55)
-    common_share: float = 0.6
-    roll_deg: float = 40.0
+    common_share: float = 0.35
+    roll_deg: float = 60.0
     tilt_deg: float = 58.0
     min_overlap: float = 0.4
     own_tilt_deg: float = 25.0

@@ -158,8 +158,8 @@ class Trainer:
         self._open_source, self._teacher = open_source, teacher
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = TrainableSuperPoint(preset.network, preset.batch_norm)
-            self.average = TrainableSuperPoint(preset.network, preset.batch_norm)
+            shape = preset.network, preset.batch_norm, preset.frozen_blocks
+            self.network, self.average = TrainableSuperPoint(*shape), TrainableSuperPoint(*shape)
         if start is not None:
             self.network.load_state_dict(dict(start))
         self.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -384,8 +384,9 @@ class Trainer:
 
 def _optimiser(network: nn.Module, preset: Preset) -> torch.optim.Optimizer:
     """AdamW; norms and biases do not decay."""
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
+    trained = [p for p in network.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim > 1]
+    others = [p for p in trained if p.ndim <= 1]
     groups = [
         {"params": decayed, "weight_decay": preset.weight_decay},
         {"params": others, "weight_decay": 0.0},
