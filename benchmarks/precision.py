@@ -5,11 +5,15 @@ within 0.5 px, the mean cosine of their descriptors, and on generated pairs the 
 within 3 px in points, with its 95 % interval (pairs resampled, both precisions on the same pairs).
 
     python benchmarks/precision.py --photos ../shared/photos --count 1000
+
+With --json, the shares within 3 px of every precision, SIFT and ORB in one file, as speed.py
+draws them against the time.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +23,7 @@ from tiepoint import image
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
 from tiepoint.evaluation.generated import generated_pairs, list_photos
-from tiepoint.evaluation.methods import Method
+from tiepoint.evaluation.methods import Method, method
 from tiepoint.evaluation.metrics import mean_interval
 from tiepoint.evaluation.report import errors_px
 from tiepoint.evaluation.run import evaluate
@@ -35,6 +39,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--count", type=int, default=1000, help="pairs")
+    parser.add_argument("--json", type=Path, help="also measure SIFT and ORB, write all shares")
     arguments = parser.parse_args()
     photos = list_photos(arguments.photos, "development")
     images = [image.read(path).pixels for path in photos]
@@ -47,13 +52,12 @@ def main() -> None:
         except ConfigError as error:
             print(f"{precision}: left out, {error}")
     wide = [detectors["f32"](one) for one in images]
-    evaluation = evaluate(
-        generated_pairs(photos, arguments.count),
-        [matched_by(arguments.checkpoint, precision) for precision in detectors],
-        PROFILES["tiepoint"],
-        workers=2,
-    )
-    within = {p: np.array(errors_px(evaluation, p)) <= WITHIN_PX for p in detectors}
+    methods = [matched_by(arguments.checkpoint, precision) for precision in detectors]
+    if arguments.json:
+        methods += [method("sift"), method("orb")]
+    pairs = generated_pairs(photos, arguments.count)
+    evaluation = evaluate(pairs, methods, PROFILES["tiepoint"], workers=2)
+    within = {m.name: np.array(errors_px(evaluation, m.name)) <= WITHIN_PX for m in methods}
     print(f"{len(images)} photographs, long side {MAX_SIDE} px; {len(within['f32'])} pairs\n")
     print("| precision | keypoints kept | cosine | within 3 px | loss, points (95 %) |")
     print("|---|---|---|---|---|")
@@ -63,6 +67,11 @@ def main() -> None:
         low, high = mean_interval(lost)
         print(f"| {precision} | {kept:.3f} | {cosine:.4f} | {within[precision].mean():.3f} "
               f"| {lost.mean():.1f} ({low:.1f} to {high:.1f}) |")  # fmt: skip
+    if arguments.json:
+        name = detectors["f32"].checkpoint.name
+        labels = {p: f"{name} {p}, openvino" for p in detectors} | {"sift": "SIFT", "orb": "ORB"}
+        shares = {labels[m.name]: float(within[m.name].mean()) for m in methods}
+        arguments.json.write_text(json.dumps(shares, indent=1) + "\n")
 
 
 def compared(wide: list[Features], narrow: list[Features]) -> tuple[float, float]:

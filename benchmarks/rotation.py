@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--count", type=int, default=40, help="photographs")
     arguments = parser.parse_args()
-    detector = Detector(arguments.checkpoint, max_side=None, threshold=0.0, max_keypoints=POINTS)
+    detector = Detector(
+        arguments.checkpoint, precision="f32", max_side=None, threshold=0.0, max_keypoints=POINTS
+    )
     squares = [middle_square(path) for path in list_photos(arguments.photos)[: arguments.count]]
     upright = [detector(square) for square in squares]
     print("| degrees | correct, turns tried | correct, as they stand | wrong turn taken |")

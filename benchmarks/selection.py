@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=90, help="pairs")
     arguments = parser.parse_args()
     photos = list_photos(arguments.photos, "development")
-    detector = Detector(arguments.checkpoint, threshold=0.0, max_side=None)
+    detector = Detector(arguments.checkpoint, precision="f32", threshold=0.0, max_side=None)
     counts = in_cell_counts(detector, photos)
     flat = counts.sum() / counts.size
     spread = np.sqrt(flat) / flat  # of a count that comes by chance
@@ -71,7 +71,9 @@ def in_cell_counts(detector: Detector, photos: list[Path]) -> NDArray[np.int64]:
     """8 8: how often a keypoint lies in each row and column of its cell."""
     counts = np.zeros((CELL_PX, CELL_PX), np.int64)
     plain = replace(detector.checkpoint.detection, subpixel=False)
-    whole = Detector(detector.checkpoint.name, threshold=0.0, max_side=None, descriptors=False)
+    whole = Detector(
+        detector.checkpoint.name, precision="f32", threshold=0.0, max_side=None, descriptors=False
+    )
     whole.checkpoint = replace(detector.checkpoint, detection=plain)
     for path in photos:
         grey = to_grey(image.read(path).pixels)
@@ -88,7 +90,9 @@ def threshold(detector: Detector, photos: list[Path], points: int) -> float:
 
 
 def method(checkpoint: str, name: str, least: float, radius_px: int | None) -> Method:
-    detector = Detector(checkpoint, max_side=None, threshold=least, nms_radius=radius_px)
+    detector = Detector(
+        checkpoint, precision="f32", max_side=None, threshold=least, nms_radius=radius_px
+    )
 
     def detect(grey: NDArray[np.uint8], k: int) -> object:
         return detector(grey, max_keypoints=min(4 * k, 20_000))

@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="default")
     options = parser.parse_args()
     settings = Settings()
-    detector = Detector(options.checkpoint, device="cpu")
+    detector = Detector(options.checkpoint, device="cpu", precision="f32")
     distances: dict[str, list[float]] = {name: [] for name in VARIANTS}
     errors: dict[str, list[float]] = {name: [] for name in VARIANTS}
     crowded: dict[str, list[float]] = {name: [] for name in VARIANTS}

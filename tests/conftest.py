@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from tiepoint.config import DetectionConfig, NetworkConfig
 from tiepoint.weights import Checkpoint
+
+settings.register_profile("house", deadline=None)  # no test may fail for want of a quick machine
+settings.load_profile("house")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

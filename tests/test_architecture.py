@@ -28,7 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "weights",
         }
     ),
-    frozenset({"processor", "postprocess", "postprocess_torch", "runtime"}),
+    frozenset({"processor", "postprocess", "postprocess_torch", "runtime", "streaming"}),
     frozenset(
         {
             "detector",

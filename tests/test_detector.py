@@ -22,6 +22,7 @@ from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, EngineError, ImageError
 from tiepoint.features import Features
 from tiepoint.read_ahead import READ_AHEAD
+from tiepoint.runtime import MOST_STREAMS
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,9 @@ def test_corners_of_a_drawn_square_are_found_without_a_shift_to_any_side(
 def test_both_engines_find_the_same_keypoints(photographs) -> None:
     pytest.importorskip("torch")
     for image in photographs:
-        one, other = (Detector(engine=e, device="cpu")(image) for e in ("openvino", "torch"))
+        one, other = (
+            Detector(engine=e, device="cpu", precision="f32")(image) for e in ("openvino", "torch")
+        )
         pairs = pair_up(one, other)
         # A point may sit on the threshold or beside an equal rival: fewer than one in a thousand.
         assert len(pairs) >= 0.999 * max(len(one), len(other))
@@ -87,7 +90,10 @@ def test_a_list_of_different_sizes_gives_what_each_image_gives_alone(
     if engine == "torch":
         pytest.importorskip("torch")
     detector = Detector(engine=engine, device="cpu", max_side=256)
-    detector._network().batch_size = 3  # as on a GPU; four images make a full and a partial batch
+    # As on a GPU: four images make a full and a partial batch.
+    network = detector._network()
+    network.batch_size = 3
+    detector._runtimes = {False: network, True: network}
     images = [*photographs, photographs[0][:40, :333]]
     for alone, together in zip(map(detector, images), detector(images), strict=True):
         assert len(alone) == len(together)
@@ -160,7 +166,7 @@ def test_features_carry_where_they_come_from(detector: Detector, photographs) ->
     meta = detector(photographs[0], max_keypoints=9).meta
     assert meta["checkpoint"] == detector.checkpoint.name
     assert meta["sha256"] == detector.checkpoint.sha256
-    assert meta["rules"] == "exact" and meta["precision"] == "f32"
+    assert meta["rules"] == "exact" and meta["precision"] == detector.precision
     assert meta["engine"] == "openvino" and meta["tiepoint_version"] == tiepoint.__version__
     assert meta["settings"]["max_keypoints"] == 9 and meta["settings"]["max_side"] == 320
     assert meta["source"] == "array" and meta["exif_orientation"] == 1
@@ -196,8 +202,47 @@ def test_a_stream_keeps_order_and_reads_only_a_few_images_ahead(detector: Detect
     stream = detector.stream(sources())
     for number, (source, features) in zip(range(5), stream, strict=False):
         assert source[0, 0] == number and isinstance(features, Features)
-    assert len(asked) <= 5 + READ_AHEAD + 1
+    assert len(asked) <= 5 + READ_AHEAD + MOST_STREAMS
     stream.close()
+
+
+def test_many_images_at_once_give_what_each_gives_alone(photographs) -> None:
+    """More images than streams: several are in work at once, each on a part of the cores."""
+    detector = Detector(device="cpu", max_side=256)
+    images = [*photographs, b"no image", *(image[::-1] for image in photographs)]
+    found = list(detector.stream(iter(images), on_error="return"))
+    assert [source is image for (source, _), image in zip(found, images, strict=True)]
+    for image, (_, together) in zip(images, found, strict=True):
+        if isinstance(image, bytes):
+            assert isinstance(together, ImageError)
+        else:
+            alone = detector(image)
+            np.testing.assert_allclose(alone.xy, together.xy, atol=1e-3)
+            np.testing.assert_allclose(alone.descriptors, together.descriptors, atol=1e-4)
+
+
+def test_of_large_images_one_at_a_time_is_in_memory(photographs, monkeypatch) -> None:
+    monkeypatch.setattr("tiepoint.detector.LARGE_PX", 64 * 64)
+    monkeypatch.setattr("tiepoint.runtime._streams", lambda: 3)
+    detector = Detector(device="cpu", max_side=None)
+    real, busy, most = detector._network(), [], []
+
+    class Counting:
+        def __call__(self, pixels, placements, descriptors):
+            busy.append(pixels.size)
+            most.append(sum(size > 64 * 64 for size in busy))
+            maps = real(pixels, placements, descriptors)
+            busy.remove(pixels.size)
+            return maps
+
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+    detector._network(many=True)
+    detector._runtimes[False] = Counting()
+    large, small = photographs[0], photographs[0][:64, :64]
+    found = list(detector.stream([large, small, large, large, small, large]))
+    assert len(found) == 6 and len(most) == 4 and max(most) == 1
 
 
 def test_a_stream_can_hand_over_the_error_itself(detector: Detector) -> None:
@@ -210,7 +255,7 @@ class Overflowing:
 
     def __init__(self, network) -> None:
         self._network = network
-        self.batch_size = 3
+        self.batch_size, self.streams = 3, 1
 
     def __call__(self, pixels, placements, descriptors):
         if pixels.shape[0] > 1 or pixels.shape[2] > 100:
@@ -223,7 +268,8 @@ class Overflowing:
 
 def test_running_out_of_memory_costs_the_large_image_only(photographs) -> None:
     detector = Detector(device="cpu", max_side=None)
-    detector._runtime = Overflowing(detector._network())
+    overflowing = Overflowing(detector._network())
+    detector._runtimes = {False: overflowing, True: overflowing}
     small, large = photographs[0][:64, :64], photographs[0]
     found = detector([small, large, small], on_error="skip")
     assert [item is None for item in found] == [False, True, False]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import openvino as ov
 import pytest
 
 import twins
 from conftest import random_checkpoint
-from tiepoint import runtime
+from tiepoint import Detector, runtime
 from tiepoint.config import ProcessorConfig
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
@@ -110,15 +112,28 @@ def test_a_device_that_torch_lacks_is_refused_with_the_reason() -> None:
         runtime.build(load_checkpoint(), "torch", "cuda", "f32")
 
 
-def test_auto_settles_on_openvino_where_there_is_no_gpu(monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("capabilities", "precision"), [(["FP32", "BF16"], "bf16"), (["FP32"], "f32")]
+)
+def test_auto_settles_on_openvino_where_there_is_no_gpu_and_on_what_the_processor_has(
+    monkeypatch, capabilities: list[str], precision: str
+) -> None:
     monkeypatch.setattr(runtime, "_find_gpu", lambda: None)
-    assert runtime.choose("auto", "auto", "auto") == ("openvino", "cpu", "f32")
+    monkeypatch.setattr("tiepoint.runtime.openvino._capabilities", lambda: capabilities)
+    assert runtime.choose("auto", "auto", "auto") == ("openvino", "cpu", precision)
+    assert runtime.choose("auto", "auto", "f32") == ("openvino", "cpu", "f32")
 
 
 def test_auto_takes_a_gpu_that_torch_can_use(monkeypatch) -> None:
     monkeypatch.setattr(runtime, "_find_gpu", lambda: "cuda")
     monkeypatch.setattr(runtime, "is_installed", lambda _: True)
-    assert runtime.choose("auto", "auto", "auto") == ("torch", "cuda", "f32")
+    monkeypatch.setattr(runtime, "_has_bf16", lambda engine, device: device == "cuda")
+    assert runtime.choose("auto", "auto", "auto") == ("torch", "cuda", "bf16")
+
+
+def test_torch_on_a_cpu_stays_in_float32_unless_told() -> None:
+    pytest.importorskip("torch")
+    assert runtime.choose("torch", "cpu", "auto") == ("torch", "cpu", "f32")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -161,3 +176,47 @@ def test_the_compiled_model_takes_every_size() -> None:
         maps = network(pixels, [Placement((height, width), (height, width))], True)
         assert maps.logits.shape == (1, 65, height // 8, width // 8)
         assert maps.descriptors.shape == (1, 16, height // 8, width // 8)
+
+
+def test_keypoints_leave_a_gpu_as_those_of_each_image(photographs) -> None:
+    """The way of a batch on a GPU, on the CPU: torch picks the keypoints, one list leaves."""
+    pytest.importorskip("torch")
+    from tiepoint.postprocess_torch import extract_flat
+    from tiepoint.runtime.torch import _split
+
+    checkpoint = load_checkpoint()
+    network = make("torch")
+    pixels, placements = prepare(
+        [photographs[0], np.zeros((40, 60), np.uint8), photographs[1]], ProcessorConfig(256)
+    )
+    maps = network(pixels, placements, True)
+    flat = extract_flat(maps, placements, checkpoint.detection, "exact")
+    expected = network.extract(maps, placements, checkpoint.detection, "exact")
+    for ours, theirs in zip(_split(flat, 3), expected, strict=True):
+        assert len(ours.xy) == len(theirs.xy)
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_a_compiled_network_answers_the_same(photographs) -> None:
+    pytest.importorskip("torch")
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on a CPU")
+    checkpoint = random_checkpoint()
+    plain, compiled = (
+        runtime.build(checkpoint, "torch", "cpu", "f32", compiled=c) for c in (False, True)
+    )
+    for side in (64, 96):
+        images = [photographs[0], photographs[1]]
+        pixels, placements = prepare(images, ProcessorConfig(side))
+        for ours, theirs in zip(
+            as_arrays(compiled(pixels, placements, True)),
+            as_arrays(plain(pixels, placements, True)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_compiling_is_torchs_alone() -> None:
+    with pytest.raises(ConfigError, match="engine='torch'"):
+        Detector(engine="openvino", compiled=True)

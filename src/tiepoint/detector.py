@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
@@ -19,11 +20,14 @@ from tiepoint.features import Features
 from tiepoint.image import SourceImage
 from tiepoint.maps import Keypoints, in_image, merged
 from tiepoint.masks import MaskSource, check_masks, in_input, mask_of, read_masked
-from tiepoint.read_ahead import read_ahead
+from tiepoint.streaming import in_batches, several_at_once
 from tiepoint.weights import Checkpoint, load_checkpoint
 
 OnError = Literal["raise", "skip", "return"]
 Source = TypeVar("Source")
+
+LARGE_PX = 2**21
+"""Inputs above this are worked on one at a time, on all cores: each takes gigabytes."""
 
 
 class Options(TypedDict, total=False):
@@ -51,9 +55,12 @@ class Detector:
         checkpoint: "default", a bundled name, a folder with a checkpoint, or a Hub id `org/name`.
         engine: "auto" takes the fastest here, or "openvino", "torch" (extra `torch`).
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        precision: "auto" and "f32" compute in float32; "bf16" and "f16" where the processor has
-            them; "int8" on a CPU, with weights that `tiepoint quantize` was run on. Coordinates
-            and scores are float32 whatever the precision.
+        compiled: Run the network through torch.compile, with engine "torch": the first images
+            take a minute, then a GPU waits less between layers.
+        precision: "auto" computes in bfloat16 where the processor or GPU has arithmetic for it,
+            else in float32; or say which: "f32" (the same on every machine), "bf16", "f16", or
+            "int8" on a CPU, with weights that `tiepoint quantize` was run on. Coordinates and
+            scores are float32 whatever the precision.
         max_side: The longer side is brought down to this many px before detection; None keeps
             the native size. Images are never enlarged.
         scales: Parts of that size at which the network sees each image; several make a pyramid,
@@ -70,8 +77,6 @@ class Detector:
         MissingExtraError: The engine needs an extra that is not installed.
     """
 
-    _runtime: runtime.Runtime | None
-
     def __init__(
         self,
         checkpoint: str | Path = "default",
@@ -79,6 +84,7 @@ class Detector:
         engine: str = "auto",
         device: str = "auto",
         precision: str = "auto",
+        compiled: bool = False,
         max_side: int | None = 1024,
         scales: Sequence[float] = ProcessorConfig.scales,
         max_keypoints: int | None = None,
@@ -89,6 +95,9 @@ class Detector:
     ) -> None:
         self.checkpoint: Checkpoint = load_checkpoint(checkpoint)
         self.engine, self.device, self.precision = runtime.choose(engine, device, precision)
+        if compiled and self.engine != "torch":
+            raise ConfigError(f"compiled goes with engine='torch', not {self.engine!r}")
+        self.compiled = compiled
         self._defaults = Options(
             max_side=max_side, scales=scales, max_keypoints=max_keypoints, threshold=threshold,
             nms_radius=nms_radius, descriptors=descriptors, spread=spread,
@@ -238,12 +247,18 @@ class Detector:
             "tiepoint_version": __version__,
         }
 
-    def _detect(self, images: Sequence[SourceImage], options: Options) -> list[Features]:
-        """file -> image was `read`; from here on: pixels -> network -> keypoints -> results."""
+    def _detect(
+        self, images: Sequence[SourceImage], options: Options, *, many: bool = False
+    ) -> list[Features]:
+        """file -> image was `read`; from here on: pixels -> network -> keypoints -> results.
+
+        `many`: other images are in work meanwhile.
+        """
         pixel_config, detection = self._configs(options)
         try:
             levels = [
-                self._level(images, pixel_config, scale, detection) for scale in pixel_config.scales
+                self._level(images, pixel_config, scale, detection, many)
+                for scale in pixel_config.scales
             ]
         except (MemoryError, RuntimeError) as error:  # RuntimeError: what engines raise
             raise EngineError(_what_failed(images, pixel_config, error)) from error
@@ -274,11 +289,14 @@ class Detector:
         pixel_config: ProcessorConfig,
         scale: float,
         detection: DetectionConfig,
+        many: bool,
     ) -> list[Keypoints[NDArray[np.float32]]]:
         """Keypoints of each image at one scale, in px of the image."""
-        network = self._network()
         pixels, placements = processor.prepare([i.pixels for i in images], pixel_config, scale)
-        maps = network(pixels, placements, detection.descriptors)
+        is_large = many and pixels.size > LARGE_PX
+        network = self._network(many and not is_large)
+        with self._large if is_large else nullcontext():
+            maps = network(pixels, placements, detection.descriptors)
         masks = [in_input(i.mask, p) for i, p in zip(images, placements, strict=True)]
         found = network.extract(maps, placements, detection, self.checkpoint.sampling, masks)
         return [in_image(keypoints, p) for keypoints, p in zip(found, placements, strict=True)]
@@ -286,9 +304,6 @@ class Detector:
     def _stream(
         self, sources: Iterable[Any], channel_order: str, on_error: OnError, options: Options
     ) -> Iterator[tuple[Any, Any]]:
-        group: list[tuple[Any, SourceImage | TiepointError]] = []
-        batch_size = self._network().batch_size
-
         def read_one(item: tuple[int, Any]) -> SourceImage | TiepointError:
             index, source = item
             try:
@@ -297,42 +312,24 @@ class Detector:
             except ImageError as error:
                 return error
 
-        for (_, source), image in read_ahead(enumerate(sources), read_one):
-            if isinstance(image, TiepointError) and on_error == "raise":
-                raise image
-            group.append((source, image))
-            if len(group) == batch_size:
-                yield from self._finish(group, on_error, options)
-                group = []
-        yield from self._finish(group, on_error, options)
-
-    def _finish(
-        self,
-        group: Sequence[tuple[Any, SourceImage | TiepointError]],
-        on_error: OnError,
-        options: Options,
-    ) -> Iterator[tuple[Any, Any]]:
-        images = [image for _, image in group if isinstance(image, SourceImage)]
-        found = iter(self._attempt(images, options) if images else [])
-        for source, image in group:
-            result = next(found) if isinstance(image, SourceImage) else image
+        few = isinstance(sources, Sized) and len(sources) <= runtime.MOST_STREAMS
+        network = self._network(many=not few)
+        if network.streams == 1:
+            results = in_batches(
+                sources, read_one, lambda images: self._detect(images, options), network.batch_size
+            )
+        else:
+            results = several_at_once(
+                sources, read_one, lambda images: self._detect(images, options, many=True),
+                network.streams,
+            )  # fmt: skip
+        for source, result in results:
             if isinstance(result, Features) or on_error == "return":
                 yield source, result
             elif on_error == "raise":
                 raise result
             else:
                 yield source, None
-
-    def _attempt(
-        self, images: Sequence[SourceImage], options: Options
-    ) -> list[Features | EngineError]:
-        """Detect in a batch; if that fails, in one image at a time."""
-        try:
-            return [*self._detect(images, options)]
-        except EngineError as error:
-            if len(images) == 1:
-                return [error]
-        return [found for image in images for found in self._attempt([image], options)]
 
     def _configs(self, options: Options) -> tuple[ProcessorConfig, DetectionConfig]:
         unknown = sorted(set(options) - set(Options.__annotations__))
@@ -352,24 +349,30 @@ class Detector:
             raise ConfigError(f"spread goes with one scale, got scales {pixels.scales}")
         return pixels, replace(self.checkpoint.detection, **given)  # type: ignore[arg-type]
 
-    def _network(self) -> runtime.Runtime:
-        """The engine, built on first use in each process: threads do not survive a fork."""
+    def _network(self, many: bool = False) -> runtime.Runtime:
+        """The engine, built on first use in each process: threads do not survive a fork.
+
+        `many`: for several images at once, each on a part of the cores.
+        """
         if self._pid != os.getpid():
             self._set_up()
+        kind = many and self.engine == "openvino"  # torch takes batches instead
         with self._lock:
-            if self._runtime is None:
-                self._runtime = runtime.build(
-                    self.checkpoint, self.engine, self.device, self.precision
-                )
-            return self._runtime
+            if kind not in self._runtimes:
+                self._runtimes[kind] = runtime.build(
+                    self.checkpoint, self.engine, self.device, self.precision, many=kind,
+                    compiled=self.compiled,
+                )  # fmt: skip
+            return self._runtimes[kind]
 
     def _set_up(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._runtime = None
+        self._lock, self._large = threading.Lock(), threading.Lock()
+        self._runtimes: dict[bool, runtime.Runtime] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_runtime", "_pid", "_lock")}
+        own = ("_runtimes", "_pid", "_lock", "_large")
+        return {k: v for k, v in self.__dict__.items() if k not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

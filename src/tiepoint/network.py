@@ -95,7 +95,14 @@ class SuperPoint(nn.Module):
         return self
 
     def _convolve(self, layer: Layer, features: Tensor) -> Tensor:
-        convolved: Tensor = self.get_submodule(layer.name)(features)
+        convolution = self.get_submodule(layer.name)
+        device = features.device.type
+        if layer.in_channels == 1 and torch.is_autocast_enabled(device):
+            # Pixels are finer than bfloat16's 8 bits, and so are differences of neighbours.
+            with torch.autocast(device, enabled=False):
+                convolved: Tensor = convolution(features)
+        else:
+            convolved = convolution(features)
         return functional.relu(convolved) if layer.relu else convolved
 
 

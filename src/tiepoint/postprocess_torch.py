@@ -7,7 +7,6 @@ list, each with the number of its image, so that ragged counts need no loop and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -34,12 +33,14 @@ class FlatKeypoints(NamedTuple):
         xy: M 2 float32, px of the network's input.
         scores: M float32.
         covariance: M 2 2 float32, px^2, or None.
+        descriptors: M D float32, or None.
     """
 
     image: Tensor
     xy: Tensor
     scores: Tensor
     covariance: Tensor | None = None
+    descriptors: Tensor | None = None
 
 
 def extract(
@@ -50,24 +51,28 @@ def extract(
     masks: Masks = None,
 ) -> list[Keypoints[Tensor]]:
     """Keypoints of every image of a batch, in px of the network's input."""
+    flat = extract_flat(maps, placements, config, sampling, masks)
+    counts = torch.bincount(flat.image, minlength=len(placements)).tolist()
+    parts = (flat.xy, flat.scores, flat.descriptors, flat.covariance)
+    split = [[None] * len(counts) if part is None else torch.split(part, counts) for part in parts]
+    return [Keypoints(*of_image) for of_image in zip(*split, strict=True)]
+
+
+def extract_flat(
+    maps: DenseMaps[Tensor],
+    placements: Sequence[Placement],
+    config: DetectionConfig,
+    sampling: DescriptorSampling,
+    masks: Masks = None,
+) -> FlatKeypoints:
+    """The same in one list: a GPU is waited for per batch, not per image."""
     sizes_hw = [placement.resized_hw for placement in placements]
     flat = select(cells_to_heatmap(maps.logits), sizes_hw, config, masks)
-    described = None
-    if config.descriptors and maps.descriptors is not None:
-        fields = torch.tensor([p.padded_hw for p in placements], device=flat.xy.device)
-        dense, cells_hw = maps.descriptors, fields // CELL_PX  # B D h w, B 2
-        described = sample_at(dense, flat.image, flat.xy, cells_hw, sampling)  # M D
-    counts = torch.bincount(flat.image, minlength=len(placements)).tolist()
-    ends = list(accumulate(counts))
-    return [
-        Keypoints(
-            flat.xy[end - count : end],
-            flat.scores[end - count : end],
-            None if described is None else described[end - count : end],
-            None if flat.covariance is None else flat.covariance[end - count : end],
-        )
-        for count, end in zip(counts, ends, strict=True)
-    ]
+    if not config.descriptors or maps.descriptors is None:
+        return flat
+    fields = torch.tensor([p.padded_hw for p in placements], device=flat.xy.device)
+    dense, cells_hw = maps.descriptors, fields // CELL_PX  # B D h w, B 2
+    return flat._replace(descriptors=sample_at(dense, flat.image, flat.xy, cells_hw, sampling))
 
 
 def cells_to_heatmap(logits: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ def test_a_damaged_checkpoint_is_named_and_the_rest_is_shown(
     assert "engines" in result.stdout
 
 
-def test_info_imports_no_engine() -> None:
+def test_info_imports_no_torch() -> None:
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom tiepoint.cli import app\n"
         "assert CliRunner().invoke(app, ['info']).exit_code == 0\n"
@@ -113,4 +113,4 @@ def test_info_imports_no_engine() -> None:
         capture_output=True,
         text=True,
     )
-    assert not {"torch", "openvino"} & set(done.stdout.split())
+    assert "torch" not in done.stdout.split()

@@ -182,7 +182,7 @@ def test_flat_views_differ_as_the_geometry_says() -> None:
         shares.append(cameras.overlap(to_a, to_b, SIZE))
     assert min(shares) >= geometry.min_overlap
     inner = np.mean([(0.6 < s < 1.6) for s in scales])  # tilt shrinks areas: limits are wider
-    assert 0.55 < inner < 0.97
+    assert 0.35 < inner < 0.75
     assert np.quantile(scales, 0.03) < 0.75 and np.quantile(scales, 0.97) > 1.3
 
 

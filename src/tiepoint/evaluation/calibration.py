@@ -72,7 +72,7 @@ def calibrate(
     Raises:
         ConfigError: Under `LEAST_MATCHES` matches lie within `SAME_PX` of the truth.
     """
-    detector = Detector(checkpoint, device="cpu", max_side=None)
+    detector = Detector(checkpoint, device="cpu", precision="f32", max_side=None)
     plain = replace(detector.checkpoint.detection, covariance_scale=1.0)
     detector.checkpoint = replace(detector.checkpoint, detection=plain)
     settings = Settings()

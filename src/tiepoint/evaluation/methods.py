@@ -109,7 +109,9 @@ def checkpoint_methods(checkpoints: Sequence[str], nms_radius: int | None = None
     """
     methods = []
     for checkpoint in checkpoints:
-        detector = Detector(checkpoint, max_side=None, threshold=0.0, nms_radius=nms_radius)
+        detector = Detector(
+            checkpoint, precision="f32", max_side=None, threshold=0.0, nms_radius=nms_radius
+        )
         own_name = detector.checkpoint.name
         name = own_name if checkpoint == "default" else checkpoint
         settings = detector.provenance()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -23,19 +24,24 @@ Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
 ENGINES = ("openvino", "torch")
 PRECISIONS = ("f32", "bf16", "f16", "int8")
 
+MOST_STREAMS = 4
+"""Images at once in a folder: each needs memory of its own, and a few cores share one well."""
+
 
 class Runtime(Protocol):
     """A network made ready to run.
 
     Attributes:
         engine, device, precision: What runs, for `meta`.
-        batch_size: How many images at a time suit it.
+        batch_size: How many images in one call suit it.
+        streams: How many calls at once suit it, from as many threads.
     """
 
     engine: str
     device: str
     precision: str
     batch_size: int
+    streams: int
 
     def __call__(
         self, pixels: NDArray[np.float32], placements: Sequence[Placement], descriptors: bool
@@ -54,9 +60,10 @@ class Runtime(Protocol):
 
 
 def choose(engine: str, device: str, precision: str) -> tuple[str, str, str]:
-    """Settle every "auto", without importing an engine.
+    """Settle every "auto".
 
-    An NVIDIA or Apple GPU with torch installed is taken first, else OpenVINO on the CPU.
+    An NVIDIA or Apple GPU with torch installed is taken first, else OpenVINO on the CPU; bfloat16
+    where the processor or the NVIDIA GPU has arithmetic for it, else float32.
 
     Raises:
         ConfigError: An unknown engine or precision, or a device the engine does not run on.
@@ -87,18 +94,57 @@ def choose(engine: str, device: str, precision: str) -> tuple[str, str, str]:
         )
     if engine == "torch" and not is_installed("torch"):
         raise MissingExtraError(f"engine 'torch' on device {device!r}", "torch")
-    return engine, device, "f32" if precision == "auto" else precision
+    if precision == "auto":
+        precision = "bf16" if _has_bf16(engine, device) else "f32"
+    return engine, device, precision
 
 
-def build(checkpoint: Checkpoint, engine: str, device: str, precision: str) -> Runtime:
-    """The network of a checkpoint on a settled engine, device and precision."""
+def build(
+    checkpoint: Checkpoint,
+    engine: str,
+    device: str,
+    precision: str,
+    *,
+    many: bool = False,
+    compiled: bool = False,
+) -> Runtime:
+    """The network of a checkpoint on a settled engine, device and precision.
+
+    Args:
+        many: For many images rather than for the least time of one.
+        compiled: Through torch.compile; for torch alone.
+    """
     if engine == "torch":
         from tiepoint.runtime.torch import TorchRuntime
 
-        return TorchRuntime(checkpoint, device, precision)
+        return TorchRuntime(checkpoint, device, precision, compiled)
     from tiepoint.runtime.openvino import OpenVinoRuntime
 
-    return OpenVinoRuntime(checkpoint, precision)
+    return OpenVinoRuntime(checkpoint, precision, streams=_streams() if many else 1)
+
+
+def _streams() -> int:
+    """Images that the CPU works on at once in a folder."""
+    if hasattr(os, "sched_getaffinity"):  # what this process may use
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return min(cores, MOST_STREAMS)
+
+
+def _has_bf16(engine: str, device: str) -> bool:
+    """Whether bfloat16 is computed by the hardware; imports the engine to ask."""
+    if engine == "openvino":
+        from tiepoint.runtime.openvino import has_bf16
+
+        return has_bf16()
+    if device.split(":", maxsplit=1)[0] != "cuda":
+        return (
+            False  # torch on a CPU rounds between layers, too: slower than OpenVINO, and no better
+        )
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _find_gpu() -> str | None:

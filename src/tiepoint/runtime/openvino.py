@@ -7,6 +7,7 @@ import os
 import queue
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 
 import numpy as np
 import openvino as ov
@@ -34,16 +35,20 @@ INPUT_LEVELS, WEIGHT_LEVELS = 256, 255
 
 
 class OpenVinoRuntime:
-    """Compiled once for every image size; safe to call from several threads."""
+    """Compiled once for every image size; safe to call from several threads.
+
+    Args:
+        streams: Calls that run at once, each on its part of the cores; one takes them all.
+    """
 
     engine = "openvino"
     device = "cpu"
-    batch_size = 1  # one image already keeps all cores busy
+    batch_size = 1  # several images in one call gain nothing on a CPU
 
-    def __init__(self, checkpoint: Checkpoint, precision: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, precision: str, streams: int = 1) -> None:
         core = ov.Core()
         needed = NEEDED.get(precision)
-        if needed and needed not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if needed and needed not in _capabilities():
             raise ConfigError(
                 f"precision {precision!r}: this processor has no arithmetic for it; use 'f32'"
             )
@@ -53,11 +58,11 @@ class OpenVinoRuntime:
                 "for its weights; run tiepoint quantize on its folder"
             )
         _alive.add(self)
-        self.precision = precision
+        self.precision, self.streams = precision, streams
         # OpenVINO's own default is bf16 where the processor has it: always say which.
         options = {
             "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
-            "PERFORMANCE_HINT": "LATENCY",
+            **({"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": streams}),
         }
         model = self._build(checkpoint, descriptors=True)
         self._with_descriptors = core.compile_model(model, "CPU", options)
@@ -130,6 +135,16 @@ class OpenVinoRuntime:
             model = self._build(self._checkpoint, descriptors=False)
             self._without = self._core.compile_model(model, "CPU", self._options)
         return self._without
+
+
+def has_bf16() -> bool:
+    """Whether this processor has arithmetic for bfloat16."""
+    return NEEDED["bf16"] in _capabilities()
+
+
+@cache
+def _capabilities() -> list[str]:
+    return list(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 _alive: weakref.WeakSet[OpenVinoRuntime] = weakref.WeakSet()

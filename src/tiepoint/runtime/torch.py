@@ -38,8 +38,11 @@ class TorchRuntime:
     """Network and post-processing on one device; safe to call from several threads."""
 
     engine = "torch"
+    streams = 1  # of several images it takes a batch
 
-    def __init__(self, checkpoint: Checkpoint, device: str, precision: str) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: str, precision: str, compiled: bool = False
+    ) -> None:
         self.device = device
         self.precision = precision
         self.batch_size = 1 if device == "cpu" else 8
@@ -50,7 +53,10 @@ class TorchRuntime:
         network = SuperPoint(checkpoint.network).load(checkpoint.tensors).eval()
         network.requires_grad_(False)
         network = network.to(self._device)
-        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network: torch.nn.Module = network
+        if compiled:
+            self._network = torch.compile(network, dynamic=True)  # type: ignore[assignment]
 
     def __call__(
         self, pixels: Float32, placements: Sequence[Placement], descriptors: bool
@@ -58,7 +64,10 @@ class TorchRuntime:
         """Run the network on B 1 H W float32 in 0..1; images of different sizes are masked."""
         height, width = pixels.shape[2:]
         inside = cell_mask([placement.padded_hw for placement in placements], (height, width))
-        batch = torch.from_numpy(pixels).to(self._device)  # B 1 H W
+        batch = torch.from_numpy(pixels)  # B 1 H W
+        if self._device.type == "cuda":
+            batch = batch.pin_memory()  # so that the copy waits for nothing
+        batch = batch.to(self._device, non_blocking=True)
         if inside is not None:
             inside = inside.to(self._device)  # B 1 h w
         narrow = NARROW.get(self.precision)
@@ -83,16 +92,18 @@ class TorchRuntime:
             arrays = DenseMaps(maps.logits.numpy(), dense)
             return postprocess.extract(arrays, placements, config, sampling, masks)
         with torch.inference_mode():
-            found = postprocess_torch.extract(maps, placements, config, sampling, masks)
-        return [
-            Keypoints(
-                one.xy.cpu().numpy(),
-                one.scores.cpu().numpy(),
-                None if one.descriptors is None else one.descriptors.cpu().numpy(),
-                None if one.covariance is None else one.covariance.cpu().numpy(),
-            )
-            for one in found
-        ]
+            flat = postprocess_torch.extract_flat(maps, placements, config, sampling, masks)
+        return _split(flat, len(placements))
+
+
+def _split(flat: postprocess_torch.FlatKeypoints, images: int) -> list[Keypoints[Float32]]:
+    """Off the device as whole arrays, then image by image."""
+    ends = np.cumsum(np.bincount(flat.image.cpu().numpy(), minlength=images))[:-1]
+    parts = (flat.xy, flat.scores, flat.descriptors, flat.covariance)
+    split = [
+        [None] * images if part is None else np.split(part.cpu().numpy(), ends) for part in parts
+    ]
+    return [Keypoints(*of_image) for of_image in zip(*split, strict=True)]
 
 
 def _usable(name: str) -> torch.device:

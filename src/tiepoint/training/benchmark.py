@@ -75,7 +75,9 @@ class Benchmark:
         """
         if not self.photos:
             return None
-        detector = Detector(checkpoint, device="cpu", max_side=POINTS_SIDE, descriptors=False)
+        detector = Detector(
+            checkpoint, device="cpu", precision="f32", max_side=POINTS_SIDE, descriptors=False
+        )
         found = detector.stream(self.photos, threshold=0.0, max_keypoints=POINTS)
         last = [float(features.scores[-1]) for _, features in found if len(features)]
         middle = float(np.median(last)) if last else THRESHOLDS[0]

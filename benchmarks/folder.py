@@ -1,0 +1,117 @@
+"""A folder of large photographs: images/s and busy cores; and memory, of one image and of many.
+
+    python benchmarks/folder.py --photos ../shared/photos/free
+
+Copies of photographs at 4000x3000 as JPEG go through `detector(path)` one by one and through
+`tiepoint.batch.run`, which writes a features file each. Busy: CPU seconds over wall seconds, 200 %
+being two cores. Then the peak memory of `tiepoint detect one.jpg` as a process of its own, and this
+process's memory after each thousand of many small images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from tiepoint import Detector
+from tiepoint.batch import FolderLayout, expand, run
+from tiepoint.evaluation.generated import list_photos
+
+LARGE_WH, SMALL_HW = (4000, 3000), (120, 160)
+EVERY = 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--checkpoints", nargs="+", default=["default"])
+    parser.add_argument("--precisions", nargs="+", default=["auto"])
+    parser.add_argument("--count", type=int, default=40, help="large images")
+    parser.add_argument("--many", type=int, default=10_000, help="small images")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "photos"
+        folder.mkdir()
+        photos = list_photos(options.photos, "all")[:8]
+        for number in range(options.count):
+            source = cv2.imread(str(photos[number % len(photos)]))
+            large = cv2.resize(source, LARGE_WH, interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(folder / f"{number:04d}.jpg"), large)
+        print("| checkpoint, precision | way | images/s | busy |\n|---|---|---|---|")
+        for checkpoint in options.checkpoints:
+            for precision in options.precisions:
+                rates(checkpoint, precision, folder, Path(place))
+        memory_of_one(folder / "0000.jpg", Path(place))
+    for checkpoint in options.checkpoints:
+        memory_of_many(checkpoint, options.many)
+
+
+def rates(checkpoint: str, precision: str, folder: Path, place: Path) -> None:
+    detector = Detector(checkpoint, device="cpu", precision=precision, max_keypoints=2048)
+    paths = sorted(folder.iterdir())
+    for path in paths[:2]:
+        detector(path)
+    name = f"{checkpoint}, {detector.precision}"
+
+    def one_by_one() -> Iterable[object]:
+        return (detector(path) for path in paths)
+
+    def as_folder() -> Iterable[object]:
+        out = place / f"{checkpoint}-{precision}".replace("/", "_")
+        return run(expand([str(folder)]), detector, FolderLayout(out, ".npz"))
+
+    for way, work in (("one by one", one_by_one), ("folder", as_folder)):
+        rate, busy = measured(work)
+        print(f"| {name} | {way} | {rate:.2f} | {busy:.0%} |", flush=True)
+
+
+def measured(work: Callable[[], Iterable[object]]) -> tuple[float, float]:
+    """Images per second, and CPU seconds per second."""
+    wall, spent = time.perf_counter(), time.process_time()
+    count = sum(1 for _ in work())
+    wall = time.perf_counter() - wall
+    return count / wall, (time.process_time() - spent) / wall
+
+
+def memory_of_one(image: Path, place: Path) -> None:
+    """Peak of whole processes: one image of 640x480, and one of 12 megapixels."""
+    small = place / "small.jpg"
+    cv2.imwrite(str(small), cv2.resize(cv2.imread(str(image)), (640, 480)))
+    for source in (small, image):
+        command = [sys.executable, "-m", "tiepoint", "detect", str(source), "--device", "cpu",
+                   "-o", str(place / "one.npz"), "--overwrite"]  # fmt: skip
+        code = (
+            "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, "
+            "capture_output=True); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        )
+        said = subprocess.run(
+            [sys.executable, "-c", code, *command], check=True, capture_output=True, text=True
+        )
+        print(f"peak of tiepoint detect {source.name}: {int(said.stdout) / 1024:.0f} MiB")
+
+
+def memory_of_many(checkpoint: str, count: int) -> None:
+    detector = Detector(checkpoint, device="cpu")
+    random = np.random.default_rng(0)
+    image = cv2.resize(random.integers(0, 256, (30, 40), np.uint8), SMALL_HW[::-1])
+    shifted = (np.roll(image, number, axis=1) for number in range(count))
+    for number, _ in enumerate(detector.stream(shifted), start=1):
+        if number % EVERY == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            resident = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            print(f"{checkpoint}: after {number} images {resident:.0f} MiB (peak {peak:.0f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""From image array to features, side by side: ours in every precision and width, and its peers.
+
+    python benchmarks/speed.py --json speed.json --plot speed.png --accuracy accuracy.json
+
+All in one run on an idle machine, interleaved: each repetition runs every method once, so that a
+slow moment hits them all. Prints medians in milliseconds and how many times as fast as transformers
+each method is. "full" has the paper's widths and random weights, the same file for both sides:
+the time does not depend on them. All are asked for 1,000 keypoints of an image of the size that is
+named. transformers and torch are left out where they are not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stages import photograph
+from tiepoint import Detector, __version__, processor
+from tiepoint.config import ProcessorConfig
+from tiepoint.errors import ConfigError
+from tiepoint.extras import is_installed
+from tiepoint.quantization import mean_highest, rounded_layers, save_ranges
+from tiepoint.runtime import PRECISIONS
+from tiepoint.weights import BUNDLED, load_checkpoint
+
+KEYPOINTS = 1000
+SIZES = ("320x240", "640x480", "1920x1080")
+PEER = "transformers"
+PAUSE_S = 0.05
+"""Between two methods: threads of the one that still spin would take cores from the next."""
+
+Method = Callable[[NDArray[np.uint8]], int]
+"""RGB image -> how many keypoints were found."""
+
+
+def full_checkpoint(folder: Path) -> Path:
+    """The paper's widths, random weights, and ranges for int8 from one photograph."""
+    import torch
+
+    from tiepoint import SuperPointConfig, SuperPointForKeypointDetection, SuperPointImageProcessor
+
+    torch.manual_seed(0)
+    config = SuperPointConfig(keypoint_threshold=0.0, max_keypoints=KEYPOINTS)
+    SuperPointForKeypointDetection(config).save_pretrained(folder)
+    SuperPointImageProcessor().save_pretrained(folder)
+    from tiepoint.runtime.openvino import highest_inputs
+
+    checkpoint = load_checkpoint(folder)
+    pixels = processor.prepare([photograph((640, 480))], ProcessorConfig())[0][0, 0]
+    highest = highest_inputs(checkpoint, [pixels])
+    ranges = mean_highest(highest, rounded_layers(checkpoint.network))
+    save_ranges(folder, ranges, checkpoint.sha256)
+    return folder
+
+
+def ours(label: str, checkpoint: str, engine: str) -> Iterator[tuple[str, Method]]:
+    """A method for each precision that this processor has."""
+    for precision in PRECISIONS:
+        try:
+            detector = Detector(
+                checkpoint, engine=engine, device="cpu", precision=precision, max_side=None,
+                max_keypoints=KEYPOINTS, threshold=0.0,
+            )  # fmt: skip
+            detector(np.zeros((64, 64), np.uint8))
+        except ConfigError as error:
+            print(f"{label} {precision}, {engine}: left out, {error}")
+            continue
+        yield f"{label} {precision}, {engine}", partial(count, detector)
+
+
+def count(detector: Detector, image: NDArray[np.uint8]) -> int:
+    return len(detector(image))
+
+
+def transformers_method(folder: Path, *, fast: bool) -> Method:
+    """The guide's calls under transformers; fast: channels last and bfloat16."""
+    import torch
+    from transformers import AutoImageProcessor, SuperPointForKeypointDetection
+
+    model = SuperPointForKeypointDetection.from_pretrained(folder).eval()
+    prepare = AutoImageProcessor.from_pretrained(folder)
+    if fast:
+        model = model.to(memory_format=torch.channels_last, dtype=torch.bfloat16)
+
+    def detect(image: NDArray[np.uint8]) -> int:
+        height, width = image.shape[:2]
+        inputs = prepare(image, return_tensors="pt", size={"height": height, "width": width})
+        if fast:
+            inputs = inputs.to(dtype=torch.bfloat16)
+        with torch.inference_mode():
+            outputs = model(**inputs)
+        [found] = prepare.post_process_keypoint_detection(outputs, [(height, width)])
+        return len(found["keypoints"])
+
+    return detect
+
+
+def classical(make: Callable[..., Any]) -> Method:
+    detector = make(nfeatures=KEYPOINTS)
+
+    def detect(image: NDArray[np.uint8]) -> int:
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        return len(detector.detectAndCompute(grey, None)[0])
+
+    return detect
+
+
+def all_methods(folder: Path) -> dict[str, Method]:
+    methods: dict[str, Method] = {}
+    has_torch = is_installed("torch")
+    checkpoints = [(name, name) for name in sorted(p.name for p in BUNDLED.iterdir() if p.is_dir())]
+    if has_torch:
+        full = full_checkpoint(folder / "full")
+        if is_installed("transformers"):
+            methods[f"full f32, {PEER}"] = transformers_method(full, fast=False)
+            methods[f"full bf16, {PEER}, channels last"] = transformers_method(full, fast=True)
+        checkpoints.insert(0, ("full", str(full)))
+    for label, checkpoint in checkpoints:
+        for engine in ("openvino", "torch") if has_torch else ("openvino",):
+            methods |= dict(ours(label, checkpoint, engine))
+    methods["SIFT"] = classical(cv2.SIFT.create)
+    methods["ORB"] = classical(cv2.ORB.create)
+    return methods
+
+
+def measure(
+    methods: dict[str, Method], image: NDArray[np.uint8], repeats: int
+) -> dict[str, dict[str, float]]:
+    """Median, least and most milliseconds of each method, interleaved; and its keypoints."""
+    counts = {name: method(image) for name, method in methods.items()}  # warms up, too
+    times_ms: dict[str, list[float]] = {name: [] for name in methods}
+    for _ in range(repeats):
+        for name, method in methods.items():
+            time.sleep(PAUSE_S)
+            start = time.perf_counter()
+            method(image)
+            times_ms[name].append(1000 * (time.perf_counter() - start))
+    return {
+        name: {
+            "median_ms": statistics.median(spent),
+            "least_ms": min(spent),
+            "most_ms": max(spent),
+            "keypoints": counts[name],
+        }
+        for name, spent in times_ms.items()
+    }
+
+
+def show(size: str, rows: dict[str, dict[str, float]]) -> None:
+    peer = rows.get(f"full f32, {PEER}")
+    print(f"\n{size}\n| method | ms | least | most | keypoints | times as fast as {PEER} |")
+    print("|---|---|---|---|---|---|")
+    for name, row in rows.items():
+        times = "" if peer is None else f"{peer['median_ms'] / row['median_ms']:.1f}"
+        print(f"| {name} | {row['median_ms']:.1f} | {row['least_ms']:.1f} | {row['most_ms']:.1f} "
+              f"| {row['keypoints']} | {times} |")  # fmt: skip
+
+
+def draw(rows: dict[str, dict[str, float]], accuracy: dict[str, float], path: Path) -> None:
+    """Accuracy against milliseconds, of the methods of which both are known."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.5), constrained_layout=True)
+    for name, share in accuracy.items():
+        if name in rows:
+            spent_ms = rows[name]["median_ms"]
+            axes.plot(spent_ms, share, "o", color="tab:blue" if "," in name else "tab:orange")
+            axes.annotate(name.replace(", openvino", ""), (spent_ms, share), xytext=(5, 3),
+                          textcoords="offset points")  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xlabel("ms for one 480x640 image, 2 cores")
+    axes.set_ylabel("generated pairs within 3 px")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--sizes", nargs="+", default=SIZES, help="WxH")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path, help="PNG, with --accuracy")
+    parser.add_argument("--accuracy", type=Path, help="JSON, method -> share; see precision.py")
+    options = parser.parse_args()
+    print(f"tiepoint {__version__}, {platform.machine()}, {os.cpu_count()} cores")
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        methods = all_methods(Path(folder))
+        for size in options.sizes:
+            width, height = map(int, size.split("x"))
+            found[size] = measure(methods, photograph((width, height)), options.repeats)
+            show(size, found[size])
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    if options.plot and options.accuracy:
+        draw(found["640x480"], json.loads(options.accuracy.read_text()), options.plot)
+
+
+if __name__ == "__main__":
+    main()

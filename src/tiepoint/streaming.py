@@ -1,0 +1,70 @@
+"""Many images, a few in memory at a time: decoding and detection overlap, results keep their order.
+
+A CPU works on several images at once, each on a thread that decodes it, runs the network on a part
+of the cores and picks the keypoints. A GPU takes batches, whose next images are decoded meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from tiepoint.errors import EngineError, TiepointError
+from tiepoint.features import Features
+from tiepoint.image import SourceImage
+from tiepoint.read_ahead import read_ahead
+
+Read = Callable[[tuple[int, Any]], SourceImage | TiepointError]
+"""(number, source) -> the image, or why there is none."""
+
+Detect = Callable[[Sequence[SourceImage]], list[Features]]
+"""A batch of images -> the features of each, or an `EngineError`."""
+
+BATCH_READERS = 4
+"""Threads that decode for a GPU, which takes images faster than one core decodes them."""
+
+
+def several_at_once(
+    sources: Iterable[Any], read: Read, detect: Detect, streams: int
+) -> Iterator[tuple[Any, Features | TiepointError]]:
+    """Each image the whole way on one of so many threads."""
+
+    def work(item: tuple[int, Any]) -> Features | TiepointError:
+        image = read(item)
+        return image if isinstance(image, TiepointError) else attempt([image], detect)[0]
+
+    for (_, source), result in read_ahead(enumerate(sources), work, streams):
+        yield source, result
+
+
+def in_batches(
+    sources: Iterable[Any], read: Read, detect: Detect, batch_size: int
+) -> Iterator[tuple[Any, Features | TiepointError]]:
+    """Images in batches of so many, the next ones decoded meanwhile."""
+    group: list[tuple[Any, SourceImage | TiepointError]] = []
+    readers = 1 if batch_size == 1 else BATCH_READERS
+    for (_, source), image in read_ahead(enumerate(sources), read, readers):
+        group.append((source, image))
+        if len(group) == batch_size:
+            yield from _finished(group, detect)
+            group = []
+    yield from _finished(group, detect)
+
+
+def _finished(
+    group: Sequence[tuple[Any, SourceImage | TiepointError]], detect: Detect
+) -> Iterator[tuple[Any, Features | TiepointError]]:
+    images = [image for _, image in group if isinstance(image, SourceImage)]
+    found = iter(attempt(images, detect) if images else [])
+    for source, image in group:
+        yield source, next(found) if isinstance(image, SourceImage) else image
+
+
+def attempt(images: Sequence[SourceImage], detect: Detect) -> list[Features | EngineError]:
+    """Detect in a batch; if that fails, in one image at a time."""
+    try:
+        return [*detect(images)]
+    except EngineError as error:
+        if len(images) == 1:
+            return [error]
+    return [found for image in images for found in attempt([image], detect)]
