@@ -6,6 +6,8 @@ Source: SuperPoint (DeTone et al. 2018), sections 3.2 and 3.3.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,6 +29,9 @@ that no other keypoint lies in its window."""
 PIXEL_VARIANCE = np.float32(1 / 12)
 """Of a place that is known to lie in a pixel and no better, px^2."""
 
+KEPT_PX = 2**21
+"""Arrays that depend on the size alone are kept between images up to so many pixels."""
+
 FLOOR = np.float32(1e-12)
 """Keeps divisions finite; no length and no probability that matters is smaller."""
 
@@ -47,15 +52,15 @@ def extract(
         mask = None if masks is None else masks[index]
         heatmap = heatmap[:height, :width]
         rows, columns = choose(heatmap, config, mask)  # N, N
-        xy, scores = _places(heatmap, rows, columns, config)  # N 2, N
+        around = _around(heatmap, rows, columns)
+        xy = _places(rows, columns, around, config)  # N 2
         described = None
         if config.descriptors and maps.descriptors is not None:
             described = sample_at(maps.descriptors[index, :, :h, :w], xy, sampling)  # N D
         covariance = None
         if config.covariance_scale is not None:
-            spread = second_moment(heatmap, rows, columns)  # N 2 2
-            covariance = spread * np.float32(config.covariance_scale)
-        found.append(Keypoints(xy, scores, described, covariance))
+            covariance = _second_moment(*around) * np.float32(config.covariance_scale)  # N 2 2
+        found.append(Keypoints(xy, heatmap[rows, columns], described, covariance))
     return found
 
 
@@ -89,7 +94,9 @@ def select(
         xy: N 2 float32, px, best score first; ties by y, then x.
         scores: N float32, the heat map at the pixel that was chosen.
     """
-    return _places(heatmap, *choose(heatmap, config, mask), config)
+    rows, columns = choose(heatmap, config, mask)
+    xy = _places(rows, columns, _around(heatmap, rows, columns), config)
+    return xy, heatmap[rows, columns]
 
 
 def choose(
@@ -98,10 +105,9 @@ def choose(
     """Rows and columns of the pixels that `select` takes, N each, in its order."""
     height, width = heatmap.shape
     allowed = heatmap > config.threshold
-    edge = config.border
-    inside = np.zeros_like(allowed)
-    inside[edge : max(edge, height - edge), edge : max(edge, width - edge)] = True
-    allowed &= inside
+    top, left = min(config.border, height), min(config.border, width)
+    allowed[:top], allowed[height - top :] = False, False
+    allowed[:, :left], allowed[:, width - left :] = False, False
     if mask is not None:
         allowed &= mask
 
@@ -109,19 +115,23 @@ def choose(
         return suppress(heatmap, radius) & allowed
 
     radius = widest_radius(lambda r: int(chosen(r).sum()), (height, width), config)
-    rows, columns = np.nonzero(chosen(radius))  # row by row, so a stable sort breaks ties right
+    # Row by row, so that a stable sort breaks ties right.
+    rows, columns = np.divmod(np.flatnonzero(chosen(radius)), width)
     best = np.argsort(-heatmap[rows, columns], kind="stable")[: config.max_keypoints]
     return rows[best], columns[best]
 
 
 def _places(
-    heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np.intp], config: DetectionConfig
-) -> tuple[Float32, Float32]:
-    """Chosen pixels -> positions and scores."""
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
+    around: tuple[Float32, Float32],
+    config: DetectionConfig,
+) -> Float32:
+    """Chosen pixels and what `_around` says of them -> positions, N 2."""
     xy = np.stack([columns, rows], axis=1).astype(np.float32)  # N 2
     if config.subpixel:
-        xy += subpixel_shift(heatmap, rows, columns)
-    return xy, heatmap[rows, columns]
+        xy += _shift(*around)
+    return xy
 
 
 def widest_radius(count: Callable[[int], int], size_hw: SizeHW, config: DetectionConfig) -> int:
@@ -164,12 +174,12 @@ def suppress(heatmap: Float32, radius: int) -> NDArray[np.bool_]:
     """
     if radius == 0:
         return np.ones(heatmap.shape, dtype=np.bool_)
-    kept = maxima(heatmap, radius)
+    kept = _maxima(heatmap, radius)
     for _ in range(NMS_ROUNDS - 1):
-        covered = _dilate(kept.astype(np.uint8), radius).astype(np.bool_)
-        rest = np.where(covered, np.float32(0), heatmap)
-        kept |= maxima(rest, radius) & ~covered
-    return kept
+        uncovered = cv2.bitwise_not(_dilate(kept, radius))
+        rest = cv2.copyTo(heatmap, uncovered)  # 0 where covered
+        kept = cv2.bitwise_or(kept, cv2.bitwise_and(_maxima(rest, radius), uncovered))
+    return np.asarray(kept, np.bool_)
 
 
 def subpixel_shift(heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Float32:
@@ -186,9 +196,13 @@ def subpixel_shift(heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np
     Returns:
         N 2 float32 (x, y), px; mostly well under 1, never beyond the window.
     """
-    mass, offsets = _around(heatmap, rows, columns)
-    moments = np.stack([mass.sum(axis=1) @ offsets, mass.sum(axis=2) @ offsets], axis=1)  # N 2
-    shift: Float32 = moments / np.maximum(mass.sum(axis=(1, 2)), FLOOR)[:, None]  # N 2
+    return _shift(*_around(heatmap, rows, columns))
+
+
+def _shift(mass: Float32, offsets: Float32) -> Float32:
+    across, down = mass.sum(axis=1), mass.sum(axis=2)  # N s, N s
+    moments = np.stack([across @ offsets, down @ offsets], axis=1)  # N 2
+    shift: Float32 = moments / np.maximum(across.sum(axis=1), FLOOR)[:, None]  # N 2
     return shift
 
 
@@ -203,12 +217,16 @@ def second_moment(heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np.
         N 2 2 float32 (x, y), px^2; a twelfth, the variance within a pixel, at least on the
         diagonal.
     """
-    mass, offsets = _around(heatmap, rows, columns)
-    mass /= np.maximum(mass.sum(axis=(1, 2)), FLOOR)[:, None, None]
-    mean = subpixel_shift(heatmap, rows, columns)  # N 2
-    squares = np.stack([mass.sum(axis=1) @ offsets**2, mass.sum(axis=2) @ offsets**2], axis=1)
-    mixed = np.einsum("nyx,y,x->n", mass, offsets, offsets)  # N
-    moment = np.empty((len(rows), 2, 2), np.float32)
+    return _second_moment(*_around(heatmap, rows, columns))
+
+
+def _second_moment(mass: Float32, offsets: Float32) -> Float32:
+    across, down = mass.sum(axis=1), mass.sum(axis=2)  # N s, N s
+    total = np.maximum(across.sum(axis=1), FLOOR)  # N
+    mean = _shift(mass, offsets)  # N 2
+    squares = np.stack([across @ offsets**2, down @ offsets**2], axis=1) / total[:, None]  # N 2
+    mixed = (mass @ offsets) @ offsets / total  # N
+    moment = np.empty((len(mass), 2, 2), np.float32)
     moment[:, [0, 1], [0, 1]] = np.maximum(squares - mean**2, 0) + PIXEL_VARIANCE
     moment[:, 0, 1] = moment[:, 1, 0] = mixed - mean[:, 0] * mean[:, 1]
     return moment
@@ -279,20 +297,34 @@ def cell_coordinates(
 
 def maxima(heatmap: Float32, radius: int) -> NDArray[np.bool_]:
     """Pixels that no other within `radius` exceeds; of equal ones the first in reading order."""
-    highest = heatmap == _dilate(heatmap, radius)  # H W
-    # Reading order as a number that float32 holds exactly up to 2**24 pixels.
-    exact = np.float32 if heatmap.size < 2**24 else np.float64
-    order = np.arange(heatmap.size, 0, -1, dtype=exact).reshape(heatmap.shape)
-    order[~highest] = 0
-    first: NDArray[np.bool_] = highest & (order == _dilate(order, radius))
-    return first
+    return np.asarray(_maxima(heatmap, radius), np.bool_)
 
 
-def _dilate(values: NDArray[np.generic], radius: int) -> NDArray[np.generic]:
+def _maxima(heatmap: Float32, radius: int) -> Any:
+    """`maxima` as OpenCV writes truth: H W uint8 of 0 and 255."""
+    highest = cv2.compare(heatmap, _dilate(heatmap, radius), cv2.CMP_EQ)
+    order = cv2.copyTo(_reading_order(heatmap.shape), highest)  # 0 elsewhere
+    first = cv2.compare(order, _dilate(order, radius), cv2.CMP_EQ)
+    return cv2.bitwise_and(first, highest)
+
+
+def _reading_order(shape: tuple[int, ...]) -> Any:
+    """H W, falling along rows, then columns; kept for the sizes that come again and again."""
+    return _kept_order(shape) if shape[0] * shape[1] <= KEPT_PX else _falling(shape)
+
+
+def _falling(shape: tuple[int, ...]) -> Any:
+    size = shape[0] * shape[1]
+    exact = np.float32 if size < 2**24 else np.float64  # float32 is exact up to here
+    return np.arange(size, 0, -1, dtype=exact).reshape(shape)
+
+
+_kept_order = lru_cache(maxsize=4)(_falling)
+
+
+def _dilate(values: Any, radius: int) -> Any:
     """Largest value within `radius` in x and y; outside the array counts as smaller than all."""
-    square = np.ones((2 * radius + 1, 2 * radius + 1), dtype=np.uint8)
-    largest: NDArray[np.generic] = cv2.dilate(values, square)
-    return largest
+    return cv2.dilate(values, np.ones((2 * radius + 1, 2 * radius + 1), dtype=np.uint8))
 
 
 def _unit(vectors: Float32) -> Float32:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,23 @@ def test_a_run_starts_from_another_and_its_manifest_repeats_both(
         assert (folder / "part-1" / "checkpoint").is_dir()
     hashes = [load_checkpoint(folder / "checkpoint").sha256 for folder in (first, second)]
     assert hashes[0] == hashes[1]
+
+
+def test_a_run_may_start_from_a_bare_state_and_so_on_and_on(trained: Path, tmp_path: Path) -> None:
+    """Neither the optimiser's file nor the checkpoint is needed, and each state can be read."""
+    start = tmp_path / "bare"
+    start.mkdir()
+    shutil.copy(trained / "state.pt", start)
+    for seed in ("7", "8"):
+        grown = tmp_path / seed
+        code, output = run(
+            "train", "--preset", "smoke", "--steps", "1", "--start", start, "--seed", seed,
+            "-o", grown, *FEW,
+        )  # fmt: skip
+        assert code == 0, output
+        start = grown
+    manifest = json.loads((start / "checkpoint" / "manifest.json").read_text())
+    assert [manifest["before"]["seed"], manifest["before"]["before"]["seed"]] == [7, 0]
 
 
 def test_a_start_moves_the_network_from_where_it_was(trained: Path, tmp_path: Path) -> None:

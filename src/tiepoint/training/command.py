@@ -86,7 +86,7 @@ def train(
     _refuse_used(folder)
     about, network = about_run(data, RANDOM_WEIGHTS), None
     if start is not None:
-        state = load_state(start)
+        state = load_state(start, optimiser=False)
         network = network_of(state, start, preset, seed)
         before = {**manifest_of(start, state.run, state.progress), "machine": machine_of(start)}
         about = {**about_run(data, f"run {before['name']}"), "before": before}
@@ -131,10 +131,10 @@ def repeat(manifest: Path, folder: Path, *, photos: Sequence[str] = (), **option
             raise TrainingError(
                 f"{own}: holds another run than part {number} of {manifest}; give another folder"
             )
-        elif not is_finished(load_state(own)):
+        elif not is_finished(load_state(own, optimiser=False)):
             found = resume(own, **options)
         start = own
-        if not is_finished(load_state(own)):
+        if not is_finished(load_state(own, optimiser=False)):
             break
     return found
 

@@ -83,7 +83,7 @@ def data_from_json(values: Mapping[str, Any]) -> DataConfig:
 
 def holds(folder: Path, preset: Preset, data: DataConfig, seed: int) -> bool:
     """Whether the run in a folder is the one that these would make."""
-    run = load_state(folder).run
+    run = load_state(folder, optimiser=False).run
     same_data = data_from_json(run["about"]["data"]) == data
     return same_data and run["seed"] == seed and Preset.from_json(run["preset"]) == preset
 

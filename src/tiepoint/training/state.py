@@ -91,8 +91,12 @@ def save_state(folder: Path, state: State) -> None:
             old.unlink(missing_ok=True)
 
 
-def load_state(folder: Path) -> State:
+def load_state(folder: Path, *, optimiser: bool = True) -> State:
     """Read what `save_state` wrote, executing nothing.
+
+    Args:
+        optimiser: False leaves its file alone, which need not be there: all but resuming does
+            without.
 
     Raises:
         TrainingError: No state there, a damaged one, or one of another version.
@@ -108,7 +112,7 @@ def load_state(folder: Path) -> State:
         progress=Progress(**values["progress"]),
         network=values["network"],
         average=values["average"],
-        optimiser=_unpacked(folder / values["optimiser_file"]),
+        optimiser=_unpacked(folder / values["optimiser_file"]) if optimiser else {},
         recent=values["recent"],
     )
 
