@@ -223,7 +223,7 @@ def test_many_images_at_once_give_what_each_gives_alone(photographs) -> None:
 
 def test_of_large_images_one_at_a_time_is_in_memory(photographs, monkeypatch) -> None:
     monkeypatch.setattr("tiepoint.detector.LARGE_PX", 64 * 64)
-    monkeypatch.setattr("tiepoint.runtime._streams", lambda: 3)
+    monkeypatch.setattr("tiepoint.runtime._cores", lambda: 3)
     detector = Detector(device="cpu", max_side=None)
     real, busy, most = detector._network(), [], []
 

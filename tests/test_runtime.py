@@ -217,6 +217,21 @@ def test_a_compiled_network_answers_the_same(photographs) -> None:
             np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
-def test_compiling_is_torchs_alone() -> None:
+def test_compiling_is_torchs_alone_and_threads_openvinos() -> None:
     with pytest.raises(ConfigError, match="engine='torch'"):
         Detector(engine="openvino", compiled=True)
+    with pytest.raises(ConfigError, match="at least 1"):
+        Detector(engine="openvino", threads=0)
+    pytest.importorskip("torch")
+    with pytest.raises(ConfigError, match="set_num_threads"):
+        Detector(engine="torch", device="cpu", threads=1)
+
+
+def test_fewer_threads_change_no_keypoint(photographs) -> None:
+    one, all_of_them = (
+        Detector(device="cpu", precision="f32", max_side=256, threads=threads)
+        for threads in (1, None)
+    )
+    assert one._network(many=True).streams == 1
+    for image in photographs:
+        np.testing.assert_allclose(one(image).xy, all_of_them(image).xy, atol=1e-3)

@@ -20,7 +20,7 @@ from tiepoint.features import Features
 from tiepoint.image import SourceImage
 from tiepoint.maps import Keypoints, in_image, merged
 from tiepoint.masks import MaskSource, check_masks, in_input, mask_of, read_masked
-from tiepoint.streaming import in_batches, several_at_once
+from tiepoint.streaming import in_batches, several_at_once, what_failed
 from tiepoint.weights import Checkpoint, load_checkpoint
 
 OnError = Literal["raise", "skip", "return"]
@@ -57,6 +57,7 @@ class Detector:
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         compiled: Run the network through torch.compile, with engine "torch": the first images
             take a minute, then a GPU waits less between layers.
+        threads: Most cores to take, with engine "openvino"; None takes all.
         precision: "auto" computes in bfloat16 where the processor or GPU has arithmetic for it,
             else in float32; or say which: "f32" (the same on every machine), "bf16", "f16", or
             "int8" on a CPU, with weights that `tiepoint quantize` was run on. Coordinates and
@@ -85,6 +86,7 @@ class Detector:
         device: str = "auto",
         precision: str = "auto",
         compiled: bool = False,
+        threads: int | None = None,
         max_side: int | None = 1024,
         scales: Sequence[float] = ProcessorConfig.scales,
         max_keypoints: int | None = None,
@@ -95,9 +97,8 @@ class Detector:
     ) -> None:
         self.checkpoint: Checkpoint = load_checkpoint(checkpoint)
         self.engine, self.device, self.precision = runtime.choose(engine, device, precision)
-        if compiled and self.engine != "torch":
-            raise ConfigError(f"compiled goes with engine='torch', not {self.engine!r}")
-        self.compiled = compiled
+        runtime.check_extras(self.engine, compiled=compiled, threads=threads)
+        self.compiled, self.threads = compiled, threads
         self._defaults = Options(
             max_side=max_side, scales=scales, max_keypoints=max_keypoints, threshold=threshold,
             nms_radius=nms_radius, descriptors=descriptors, spread=spread,
@@ -261,7 +262,7 @@ class Detector:
                 for scale in pixel_config.scales
             ]
         except (MemoryError, RuntimeError) as error:  # RuntimeError: what engines raise
-            raise EngineError(_what_failed(images, pixel_config, error)) from error
+            raise EngineError(what_failed(images, pixel_config.max_side, error)) from error
         found = [
             merged(of_image, detection.max_keypoints) for of_image in zip(*levels, strict=True)
         ]
@@ -361,7 +362,7 @@ class Detector:
             if kind not in self._runtimes:
                 self._runtimes[kind] = runtime.build(
                     self.checkpoint, self.engine, self.device, self.precision, many=kind,
-                    compiled=self.compiled,
+                    compiled=self.compiled, threads=self.threads,
                 )  # fmt: skip
             return self._runtimes[kind]
 
@@ -388,12 +389,3 @@ class Detector:
 def _check_choice(on_error: str, known: tuple[str, ...]) -> None:
     if on_error not in known:
         raise ConfigError(f"on_error is {on_error!r}, expected one of {', '.join(known)}")
-
-
-def _what_failed(images: Sequence[SourceImage], config: ProcessorConfig, error: Exception) -> str:
-    names = ", ".join(f"{i.name} ({i.size_hw[1]}x{i.size_hw[0]} px)" for i in images)
-    reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-    return (
-        f"{names}: the engine failed at max_side={config.max_side} ({reason[0]}); "
-        "if memory ran out, lower max_side"
-    )

@@ -68,3 +68,13 @@ def attempt(images: Sequence[SourceImage], detect: Detect) -> list[Features | En
         if len(images) == 1:
             return [error]
     return [found for image in images for found in attempt([image], detect)]
+
+
+def what_failed(images: Sequence[SourceImage], max_side: int | None, error: Exception) -> str:
+    """The message of an `EngineError`: which images, why, and what to do."""
+    names = ", ".join(f"{i.name} ({i.size_hw[1]}x{i.size_hw[0]} px)" for i in images)
+    reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+    return (
+        f"{names}: the engine failed at max_side={max_side} ({reason[0]}); "
+        "if memory ran out, lower max_side"
+    )

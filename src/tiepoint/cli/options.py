@@ -23,6 +23,10 @@ Checkpoint = Annotated[
 Engine = Annotated[str, typer.Option(help="auto, openvino or torch.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[str, typer.Option(help="auto, f32, bf16, f16 or int8.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Most CPU cores to take, with OpenVINO; else all.", min=1),
+]
 MaxSide = Annotated[
     str,
     typer.Option(

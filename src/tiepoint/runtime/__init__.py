@@ -107,12 +107,14 @@ def build(
     *,
     many: bool = False,
     compiled: bool = False,
+    threads: int | None = None,
 ) -> Runtime:
     """The network of a checkpoint on a settled engine, device and precision.
 
     Args:
         many: For many images rather than for the least time of one.
-        compiled: Through torch.compile; for torch alone.
+        compiled: Through torch.compile; see `check_extras`.
+        threads: Most cores to take; None takes all; see `check_extras`.
     """
     if engine == "torch":
         from tiepoint.runtime.torch import TorchRuntime
@@ -120,16 +122,33 @@ def build(
         return TorchRuntime(checkpoint, device, precision, compiled)
     from tiepoint.runtime.openvino import OpenVinoRuntime
 
-    return OpenVinoRuntime(checkpoint, precision, streams=_streams() if many else 1)
+    streams = min(threads or _cores(), MOST_STREAMS) if many else 1
+    return OpenVinoRuntime(checkpoint, precision, streams, threads)
 
 
-def _streams() -> int:
-    """Images that the CPU works on at once in a folder."""
+def check_extras(engine: str, *, compiled: bool, threads: int | None) -> None:
+    """Refuse what a settled engine does not have.
+
+    Raises:
+        ConfigError: torch.compile with another engine than torch, or threads with torch, whose
+            number is one for the whole process; fewer than one.
+    """
+    if compiled and engine != "torch":
+        raise ConfigError(f"compiled goes with engine='torch', not {engine!r}")
+    if threads is None:
+        return
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ConfigError(f"threads is {threads!r}, expected a whole number of at least 1, or None")
+    if engine != "openvino":
+        raise ConfigError(
+            "threads goes with engine='openvino'; of torch set them by torch.set_num_threads"
+        )
+
+
+def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # what this process may use
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return min(cores, MOST_STREAMS)
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _has_bf16(engine: str, device: str) -> bool:

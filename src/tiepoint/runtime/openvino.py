@@ -39,13 +39,20 @@ class OpenVinoRuntime:
 
     Args:
         streams: Calls that run at once, each on its part of the cores; one takes them all.
+        threads: Most cores to take; None takes all that the process may use.
     """
 
     engine = "openvino"
     device = "cpu"
     batch_size = 1  # several images in one call gain nothing on a CPU
 
-    def __init__(self, checkpoint: Checkpoint, precision: str, streams: int = 1) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        precision: str,
+        streams: int = 1,
+        threads: int | None = None,
+    ) -> None:
         core = ov.Core()
         needed = NEEDED.get(precision)
         if needed and needed not in _capabilities():
@@ -64,6 +71,8 @@ class OpenVinoRuntime:
             "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
             **({"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": streams}),
         }
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
         model = self._build(checkpoint, descriptors=True)
         self._with_descriptors = core.compile_model(model, "CPU", options)
         self._core, self._options, self._checkpoint = core, options, checkpoint
