@@ -46,7 +46,13 @@ def main() -> None:
     detectors = {}
     for precision in PRECISIONS:
         try:
-            made = Detector(arguments.checkpoint, precision=precision, max_side=MAX_SIDE)
+            made = Detector(
+                arguments.checkpoint,
+                engine="openvino",
+                device="cpu",
+                precision=precision,
+                max_side=MAX_SIDE,
+            )
             made(images[0])
             detectors[precision] = made
         except ConfigError as error:
@@ -89,7 +95,14 @@ def compared(wide: list[Features], narrow: list[Features]) -> tuple[float, float
 
 
 def matched_by(checkpoint: str, precision: str) -> Method:
-    detector = Detector(checkpoint, precision=precision, max_side=None, threshold=0.0)
+    detector = Detector(
+        checkpoint,
+        engine="openvino",
+        device="cpu",
+        precision=precision,
+        max_side=None,
+        threshold=0.0,
+    )
 
     def detect(grey: NDArray[np.uint8], k: int) -> Features:
         return detector(grey, max_keypoints=4 * k)

@@ -8,12 +8,14 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 import tiepoint
 from conftest import random_checkpoint
@@ -221,28 +223,119 @@ def test_many_images_at_once_give_what_each_gives_alone(photographs) -> None:
             np.testing.assert_allclose(alone.descriptors, together.descriptors, atol=1e-4)
 
 
-def test_of_large_images_one_at_a_time_is_in_memory(photographs, monkeypatch) -> None:
-    monkeypatch.setattr("tiepoint.detector.LARGE_PX", 64 * 64)
+class Watched:
+    """A runtime that notes how many calls are inside at once, and may fail in company."""
+
+    def __init__(self, network, fails: bool = False) -> None:
+        self._network, self._fails, self._lock = network, fails, threading.Lock()
+        self.inside, self.most, self.calls = 0, 0, 0
+
+    def __call__(self, *arguments):
+        with self._lock:
+            self.inside, self.calls = self.inside + 1, self.calls + 1
+            self.most = max(self.most, self.inside)
+        try:
+            if self._fails:
+                raise RuntimeError("bad allocation")
+            return self._network(*arguments)
+        finally:
+            with self._lock:
+                self.inside -= 1
+
+    def __getattr__(self, name):
+        return getattr(self._network, name)
+
+
+def watched(detector: Detector, monkeypatch, fails: bool = False) -> tuple[Watched, Watched]:
+    """(alone, among others) of a detector that works on several images at once."""
     monkeypatch.setattr("tiepoint.runtime._cores", lambda: 3)
+    alone = Watched(detector._network())
+    among = Watched(detector._network(many=True), fails)
+    detector._runtimes = {False: alone, True: among}
+    return alone, among
+
+
+def test_large_images_are_worked_on_one_at_a_time(photographs, monkeypatch) -> None:
+    monkeypatch.setattr("tiepoint.detector.LARGE_PX", 64 * 64)
     detector = Detector(device="cpu", max_side=None)
-    real, busy, most = detector._network(), [], []
-
-    class Counting:
-        def __call__(self, pixels, placements, descriptors):
-            busy.append(pixels.size)
-            most.append(sum(size > 64 * 64 for size in busy))
-            maps = real(pixels, placements, descriptors)
-            busy.remove(pixels.size)
-            return maps
-
-        def __getattr__(self, name):
-            return getattr(real, name)
-
-    detector._network(many=True)
-    detector._runtimes[False] = Counting()
+    alone, among = watched(detector, monkeypatch)
     large, small = photographs[0], photographs[0][:64, :64]
-    found = list(detector.stream([large, small, large, large, small, large]))
-    assert len(found) == 6 and len(most) == 4 and max(most) == 1
+    found = list(detector.stream(iter([large, small, large, large, small, large])))
+    assert len(found) == 6
+    assert (alone.calls, alone.most, among.calls) == (4, 1, 2)
+
+
+def test_what_fails_in_company_is_tried_again_alone(photographs, monkeypatch) -> None:
+    detector = Detector(device="cpu", max_side=64)
+    alone, among = watched(detector, monkeypatch, fails=True)
+    found = list(detector.stream(iter(photographs)))
+    assert all(isinstance(features, Features) for _, features in found)
+    assert (among.calls, alone.calls, alone.most) == (4, 4, 1)
+
+
+def test_threads_that_start_together_compile_one_network(photographs, monkeypatch) -> None:
+    from tiepoint.runtime import openvino
+
+    built, real = [], openvino.build_model
+    monkeypatch.setattr("tiepoint.runtime._cores", lambda: 4)
+    monkeypatch.setattr(
+        openvino, "build_model", lambda *a, **k: (built.append(k["descriptors"]), real(*a, **k))[1]
+    )
+    detector = Detector(device="cpu", max_side=64)
+    found = list(detector.stream(iter([*photographs, *photographs]), descriptors=False))
+    assert all(features.descriptors is None for _, features in found)
+    assert built.count(False) == 1
+
+
+@pytest.mark.parametrize("kind", ["file", "picture", "function"])
+def test_one_mask_for_all_is_used_by_one_thread_at_a_time(
+    kind: str, photographs, tmp_path: Path, monkeypatch
+) -> None:
+    """An open file and a lazily opened picture have a place; a function may have more."""
+    monkeypatch.setattr("tiepoint.runtime._cores", lambda: 4)
+    image = photographs[0][:96, :96]
+    allowed = np.zeros((96, 96), np.uint8)
+    allowed[:, 48:] = 255
+    Image.fromarray(allowed).save(tmp_path / "mask.png")
+    inside = []
+
+    def function(source):
+        inside.append(1)
+        assert len(inside) == 1
+        time.sleep(0.002)
+        inside.pop()
+        return allowed
+
+    mask = {
+        "file": lambda: (tmp_path / "mask.png").open("rb"),
+        "picture": lambda: Image.open(tmp_path / "mask.png"),
+        "function": lambda: function,
+    }[kind]()
+    detector = Detector(device="cpu", threshold=0.0)
+    found = list(detector.stream(iter([image] * 12), mask=mask))
+    assert all(len(features) and features.xy[:, 0].min() > 44 for _, features in found)
+
+
+def test_a_stream_that_is_closed_or_fails_leaves_no_thread_at_work(photographs) -> None:
+    detector = Detector(device="cpu", max_side=64)
+    stream = detector.stream(iter(photographs * 5))
+    next(stream)
+    stream.close()
+
+    def wrong(source):
+        raise ValueError("the caller's own mistake")
+
+    with pytest.raises(ValueError, match="own mistake"):
+        list(detector.stream(iter(photographs * 3), mask=wrong))
+    assert not [t for t in threading.enumerate() if t.name.startswith("tiepoint-ahead")]
+
+
+def test_a_stream_may_be_followed_by_pickling_and_a_fork(photographs) -> None:
+    detector = Detector(device="cpu", max_side=64)
+    before = [features for _, features in detector.stream(iter(photographs))]
+    again = pickle.loads(pickle.dumps(detector))
+    for features, (_, other) in zip(before, again.stream(iter(photographs)), strict=True):
+        np.testing.assert_allclose(features.xy, other.xy, atol=1e-3)
 
 
 def test_a_stream_can_hand_over_the_error_itself(detector: Detector) -> None:
@@ -255,7 +348,7 @@ class Overflowing:
 
     def __init__(self, network) -> None:
         self._network = network
-        self.batch_size, self.streams = 3, 1
+        self.batch_size, self.at_once = 3, 1
 
     def __call__(self, pixels, placements, descriptors):
         if pixels.shape[0] > 1 or pixels.shape[2] > 100:

@@ -127,8 +127,7 @@ def test_auto_settles_on_openvino_where_there_is_no_gpu_and_on_what_the_processo
 def test_auto_takes_a_gpu_that_torch_can_use(monkeypatch) -> None:
     monkeypatch.setattr(runtime, "_find_gpu", lambda: "cuda")
     monkeypatch.setattr(runtime, "is_installed", lambda _: True)
-    monkeypatch.setattr(runtime, "_has_bf16", lambda engine, device: device == "cuda")
-    assert runtime.choose("auto", "auto", "auto") == ("torch", "cuda", "bf16")
+    assert runtime.choose("auto", "auto", "auto") == ("torch", "cuda", "f32")
 
 
 def test_torch_on_a_cpu_stays_in_float32_unless_told() -> None:
@@ -232,6 +231,28 @@ def test_fewer_threads_change_no_keypoint(photographs) -> None:
         Detector(device="cpu", precision="f32", max_side=256, threads=threads)
         for threads in (1, None)
     )
-    assert one._network(many=True).streams == 1
+    assert one._network(many=True).at_once == 1
     for image in photographs:
         np.testing.assert_allclose(one(image).xy, all_of_them(image).xy, atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_narrow_torch_keeps_pixels_and_logits_in_float32(precision: str, photographs) -> None:
+    """Where values of 8 bits would round pixels, and make neighbours equal."""
+    pytest.importorskip("torch")
+    pixels, placements = prepare([photographs[0]], ProcessorConfig(256))
+    logits = np.asarray(make("torch", precision=precision)(pixels, placements, True).logits)
+    low_bits = logits.astype(np.float32).view(np.uint32) & 0xFFFF
+    assert (low_bits != 0).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "expected"),
+    [(1, None, 1), (2, None, 2), (6, None, 6), (7, None, 2), (64, None, 8), (2, 16, 2), (8, 2, 2)],
+)
+def test_a_folder_has_as_many_images_in_work_as_the_cores_can_take(
+    monkeypatch, cores: int, threads: int | None, expected: int
+) -> None:
+    monkeypatch.setattr(runtime, "_cores", lambda: cores)
+    made = runtime.build(random_checkpoint(), "openvino", "cpu", "f32", many=True, threads=threads)
+    assert made.at_once == expected

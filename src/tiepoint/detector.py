@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from contextlib import nullcontext
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint import __version__, processor, runtime
 from tiepoint.config import DetectionConfig, ProcessorConfig
-from tiepoint.errors import ConfigError, EngineError, ImageError, TiepointError
+from tiepoint.errors import ConfigError, EngineError, TiepointError
 from tiepoint.features import Features
+from tiepoint.geometry import fit_inside
 from tiepoint.image import SourceImage
 from tiepoint.maps import Keypoints, in_image, merged
 from tiepoint.masks import MaskSource, check_masks, in_input, mask_of, read_masked
-from tiepoint.streaming import in_batches, several_at_once, what_failed
+from tiepoint.streaming import Reader, in_batches, several_at_once, what_failed
 from tiepoint.weights import Checkpoint, load_checkpoint
 
 OnError = Literal["raise", "skip", "return"]
 Source = TypeVar("Source")
 
 LARGE_PX = 2**21
-"""Inputs above this are worked on one at a time, on all cores: each takes gigabytes."""
+"""Inputs above this are worked on one at a time, on all cores: each takes half a gigabyte."""
 
 
 class Options(TypedDict, total=False):
@@ -57,9 +60,9 @@ class Detector:
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         compiled: Run the network through torch.compile, with engine "torch": the first images
             take a minute, then a GPU waits less between layers.
-        threads: Most cores to take, with engine "openvino"; None takes all.
-        precision: "auto" computes in bfloat16 where the processor or GPU has arithmetic for it,
-            else in float32; or say which: "f32" (the same on every machine), "bf16", "f16", or
+        threads: Most cores that the network takes, with engine "openvino"; None takes all.
+        precision: "auto" computes in bfloat16 on a processor that has arithmetic for it, else in
+            float32; or say which: "f32" (the same keypoints on every CPU), "bf16", "f16", or
             "int8" on a CPU, with weights that `tiepoint quantize` was run on. Coordinates and
             scores are float32 whatever the precision.
         max_side: The longer side is brought down to this many px before detection; None keeps
@@ -212,7 +215,9 @@ class Detector:
     ) -> Iterator[tuple[Source, Any]]:
         """Detect in any number of images, a few in memory at a time, in order.
 
-        The next images are decoded while the network works on the last.
+        The next images are decoded while the network works on the last, and a CPU works on several
+        at once. Files, bytes and arrays are read from several threads; PIL images, open files and
+        mask functions are used by one thread at a time.
 
         Args:
             sources: Whatever a call takes; may be endless.
@@ -248,6 +253,15 @@ class Detector:
             "tiepoint_version": __version__,
         }
 
+    def _among_many(self, image: SourceImage, options: Options) -> Features:
+        """Detect while others do, but alone what takes much memory or fails in company."""
+        pixel_config, _ = self._configs(options)
+        if math.prod(fit_inside(image.size_hw, pixel_config.max_side)) <= LARGE_PX:
+            with suppress(EngineError):
+                return self._detect([image], options, many=True)[0]
+        with self._alone:
+            return self._detect([image], options)[0]
+
     def _detect(
         self, images: Sequence[SourceImage], options: Options, *, many: bool = False
     ) -> list[Features]:
@@ -261,7 +275,7 @@ class Detector:
                 self._level(images, pixel_config, scale, detection, many)
                 for scale in pixel_config.scales
             ]
-        except (MemoryError, RuntimeError) as error:  # RuntimeError: what engines raise
+        except (MemoryError, RuntimeError, cv2.error) as error:  # RuntimeError: what engines raise
             raise EngineError(what_failed(images, pixel_config.max_side, error)) from error
         found = [
             merged(of_image, detection.max_keypoints) for of_image in zip(*levels, strict=True)
@@ -294,10 +308,8 @@ class Detector:
     ) -> list[Keypoints[NDArray[np.float32]]]:
         """Keypoints of each image at one scale, in px of the image."""
         pixels, placements = processor.prepare([i.pixels for i in images], pixel_config, scale)
-        is_large = many and pixels.size > LARGE_PX
-        network = self._network(many and not is_large)
-        with self._large if is_large else nullcontext():
-            maps = network(pixels, placements, detection.descriptors)
+        network = self._network(many)
+        maps = network(pixels, placements, detection.descriptors)
         masks = [in_input(i.mask, p) for i, p in zip(images, placements, strict=True)]
         found = network.extract(maps, placements, detection, self.checkpoint.sampling, masks)
         return [in_image(keypoints, p) for keypoints, p in zip(found, placements, strict=True)]
@@ -305,25 +317,20 @@ class Detector:
     def _stream(
         self, sources: Iterable[Any], channel_order: str, on_error: OnError, options: Options
     ) -> Iterator[tuple[Any, Any]]:
-        def read_one(item: tuple[int, Any]) -> SourceImage | TiepointError:
-            index, source = item
-            try:
-                mask = mask_of(options.get("mask"), source, index)
-                return read_masked(source, mask, channel_order)
-            except ImageError as error:
-                return error
-
         few = isinstance(sources, Sized) and len(sources) <= runtime.MOST_STREAMS
         network = self._network(many=not few)
-        if network.streams == 1:
+        read = Reader(options.get("mask"), channel_order)
+        if network.at_once == 1:
             results = in_batches(
-                sources, read_one, lambda images: self._detect(images, options), network.batch_size
+                sources,
+                read,
+                lambda images: self._detect(images, options, many=not few),
+                network.batch_size,
             )
         else:
             results = several_at_once(
-                sources, read_one, lambda images: self._detect(images, options, many=True),
-                network.streams,
-            )  # fmt: skip
+                sources, read, lambda image: self._among_many(image, options), network.at_once
+            )
         for source, result in results:
             if isinstance(result, Features) or on_error == "return":
                 yield source, result
@@ -368,11 +375,11 @@ class Detector:
 
     def _set_up(self) -> None:
         self._pid = os.getpid()
-        self._lock, self._large = threading.Lock(), threading.Lock()
+        self._lock, self._alone = threading.Lock(), threading.Lock()
         self._runtimes: dict[bool, runtime.Runtime] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_runtimes", "_pid", "_lock", "_large")
+        own = ("_runtimes", "_pid", "_lock", "_alone")
         return {k: v for k, v in self.__dict__.items() if k not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

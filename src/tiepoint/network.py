@@ -95,14 +95,7 @@ class SuperPoint(nn.Module):
         return self
 
     def _convolve(self, layer: Layer, features: Tensor) -> Tensor:
-        convolution = self.get_submodule(layer.name)
-        device = features.device.type
-        if layer.in_channels == 1 and torch.is_autocast_enabled(device):
-            # Pixels are finer than bfloat16's 8 bits, and so are differences of neighbours.
-            with torch.autocast(device, enabled=False):
-                convolved: Tensor = convolution(features)
-        else:
-            convolved = convolution(features)
+        convolved: Tensor = self.get_submodule(layer.name)(features)
         return functional.relu(convolved) if layer.relu else convolved
 
 

@@ -52,13 +52,15 @@ def extract(
         mask = None if masks is None else masks[index]
         heatmap = heatmap[:height, :width]
         rows, columns = choose(heatmap, config, mask)  # N, N
-        around = _around(heatmap, rows, columns)
-        xy = _places(rows, columns, around, config)  # N 2
+        around = None
+        if config.subpixel or config.covariance_scale is not None:
+            around = _around(heatmap, rows, columns)
+        xy = _places(rows, columns, around if config.subpixel else None)  # N 2
         described = None
         if config.descriptors and maps.descriptors is not None:
             described = sample_at(maps.descriptors[index, :, :h, :w], xy, sampling)  # N D
         covariance = None
-        if config.covariance_scale is not None:
+        if around is not None and config.covariance_scale is not None:
             covariance = _second_moment(*around) * np.float32(config.covariance_scale)  # N 2 2
         found.append(Keypoints(xy, heatmap[rows, columns], described, covariance))
     return found
@@ -95,8 +97,8 @@ def select(
         scores: N float32, the heat map at the pixel that was chosen.
     """
     rows, columns = choose(heatmap, config, mask)
-    xy = _places(rows, columns, _around(heatmap, rows, columns), config)
-    return xy, heatmap[rows, columns]
+    around = _around(heatmap, rows, columns) if config.subpixel else None
+    return _places(rows, columns, around), heatmap[rows, columns]
 
 
 def choose(
@@ -122,14 +124,11 @@ def choose(
 
 
 def _places(
-    rows: NDArray[np.intp],
-    columns: NDArray[np.intp],
-    around: tuple[Float32, Float32],
-    config: DetectionConfig,
+    rows: NDArray[np.intp], columns: NDArray[np.intp], around: tuple[Float32, Float32] | None
 ) -> Float32:
-    """Chosen pixels and what `_around` says of them -> positions, N 2."""
+    """Chosen pixels -> positions, N 2; refined by what `_around` says of them, if given."""
     xy = np.stack([columns, rows], axis=1).astype(np.float32)  # N 2
-    if config.subpixel:
+    if around is not None:
         xy += _shift(*around)
     return xy
 

@@ -6,16 +6,21 @@ of the cores and picks the keypoints. A GPU takes batches, whose next images are
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from tiepoint.errors import EngineError, TiepointError
+import numpy as np
+
+from tiepoint.errors import EngineError, ImageError, TiepointError
 from tiepoint.features import Features
 from tiepoint.image import SourceImage
+from tiepoint.masks import MaskSource, mask_of, read_masked
 from tiepoint.read_ahead import read_ahead
 
-Read = Callable[[tuple[int, Any]], SourceImage | TiepointError]
-"""(number, source) -> the image, or why there is none."""
+PLAIN = (str, bytes, os.PathLike, np.ndarray)
+"""Sources and masks that several threads may read at once; others have a state of their own."""
 
 Detect = Callable[[Sequence[SourceImage]], list[Features]]
 """A batch of images -> the features of each, or an `EngineError`."""
@@ -24,21 +29,57 @@ BATCH_READERS = 4
 """Threads that decode for a GPU, which takes images faster than one core decodes them."""
 
 
+class Reader:
+    """Reads images and their masks, from any number of threads.
+
+    Args:
+        masks: See `masks.mask_of`.
+        channel_order: "rgb" or "bgr", of arrays.
+    """
+
+    def __init__(self, masks: MaskSource, channel_order: str) -> None:
+        self._masks, self._channel_order = masks, channel_order
+        self._lock = threading.Lock()
+
+    def __call__(self, item: tuple[int, Any]) -> SourceImage | TiepointError:
+        """(number, source) -> the image, or why there is none."""
+        index, source = item
+        is_plain = isinstance(source, PLAIN) and not callable(self._masks)
+        mask = mask_of(self._masks, source, index) if is_plain else None
+        is_plain = is_plain and (mask is None or isinstance(mask, PLAIN))
+        try:
+            if is_plain:
+                return read_masked(source, mask, self._channel_order)
+            with self._lock:
+                mask = mask_of(self._masks, source, index)
+                return read_masked(source, mask, self._channel_order)
+        except ImageError as error:
+            return error
+
+
 def several_at_once(
-    sources: Iterable[Any], read: Read, detect: Detect, streams: int
+    sources: Iterable[Any],
+    read: Reader,
+    detect: Callable[[SourceImage], Features],
+    workers: int,
 ) -> Iterator[tuple[Any, Features | TiepointError]]:
     """Each image the whole way on one of so many threads."""
 
     def work(item: tuple[int, Any]) -> Features | TiepointError:
         image = read(item)
-        return image if isinstance(image, TiepointError) else attempt([image], detect)[0]
+        if isinstance(image, TiepointError):
+            return image
+        try:
+            return detect(image)
+        except EngineError as error:
+            return error
 
-    for (_, source), result in read_ahead(enumerate(sources), work, streams):
+    for (_, source), result in read_ahead(enumerate(sources), work, workers):
         yield source, result
 
 
 def in_batches(
-    sources: Iterable[Any], read: Read, detect: Detect, batch_size: int
+    sources: Iterable[Any], read: Reader, detect: Detect, batch_size: int
 ) -> Iterator[tuple[Any, Features | TiepointError]]:
     """Images in batches of so many, the next ones decoded meanwhile."""
     group: list[tuple[Any, SourceImage | TiepointError]] = []
@@ -55,19 +96,19 @@ def _finished(
     group: Sequence[tuple[Any, SourceImage | TiepointError]], detect: Detect
 ) -> Iterator[tuple[Any, Features | TiepointError]]:
     images = [image for _, image in group if isinstance(image, SourceImage)]
-    found = iter(attempt(images, detect) if images else [])
+    found = iter(_attempt(images, detect) if images else [])
     for source, image in group:
         yield source, next(found) if isinstance(image, SourceImage) else image
 
 
-def attempt(images: Sequence[SourceImage], detect: Detect) -> list[Features | EngineError]:
+def _attempt(images: Sequence[SourceImage], detect: Detect) -> list[Features | EngineError]:
     """Detect in a batch; if that fails, in one image at a time."""
     try:
         return [*detect(images)]
     except EngineError as error:
         if len(images) == 1:
             return [error]
-    return [found for image in images for found in attempt([image], detect)]
+    return [found for image in images for found in _attempt([image], detect)]
 
 
 def what_failed(images: Sequence[SourceImage], max_side: int | None, error: Exception) -> str:

@@ -211,3 +211,16 @@ def test_defaults_are_those_of_the_library() -> None:
 
 def test_the_formats_are_those_of_the_library() -> None:
     assert [f".{name}" for name in FeaturesFormat] == list(FORMATS)
+
+
+def test_results_of_another_precision_say_how_to_go_on(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another machine takes by itself must not cost the results that are there."""
+    put(here / "x.png")
+    assert detect("x.png", "--precision", "f32").exit_code == 0
+    monkeypatch.setattr("tiepoint.runtime._cpu_has_bf16", lambda: True)
+    other = detect("x.png", "--device", "cpu")
+    assert other.exit_code == 1
+    assert "precision 'f32' instead of 'bf16'; go on with --precision f32" in other.stderr
+    assert "skipped" in detect("x.png", "--precision", "f32").stdout

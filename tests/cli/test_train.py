@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -117,6 +118,29 @@ def test_a_run_may_start_from_a_bare_state_and_so_on_and_on(trained: Path, tmp_p
         start = grown
     manifest = json.loads((start / "checkpoint" / "manifest.json").read_text())
     assert [manifest["before"]["seed"], manifest["before"]["before"]["seed"]] == [7, 0]
+
+
+def test_a_narrower_run_may_be_the_start_and_no_new_channel_stays_untrained(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks are frozen only where they are as wide as they were."""
+    smoke = PRESETS["smoke"]
+    for name, widths, frozen in (
+        ("deep", (8, 8, 16, 24), 2),
+        ("early", (8, 12, 16, 16), 1),
+        ("first", (12, 12, 16, 16), 0),
+    ):
+        wider = replace(smoke.network, encoder_hidden_sizes=widths, decoder_hidden_size=40)
+        monkeypatch.setitem(PRESETS, "smoke", replace(smoke, network=wider))
+        code, output = run(
+            "train", "--preset", "smoke", "--steps", "1", "--start", trained, "--seed", "7",
+            "-o", tmp_path / name, *FEW,
+        )  # fmt: skip
+        assert code == 0, output
+        manifest = json.loads((tmp_path / name / "checkpoint" / "manifest.json").read_text())
+        assert manifest["preset"]["frozen_blocks"] == frozen
+        again = load_checkpoint(tmp_path / name / "checkpoint")
+        assert again.network.encoder_hidden_sizes == widths
 
 
 def test_a_start_moves_the_network_from_where_it_was(trained: Path, tmp_path: Path) -> None:

@@ -41,11 +41,12 @@ def tensors(trainer: Trainer) -> list[torch.Tensor]:
     return [*(v for state in states for v in state.values()), *moments]
 
 
-@pytest.mark.parametrize("stopped_at", [1, 4, 9])
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, stopped_at: int) -> None:
-    whole = new(tmp_path / "whole")
+@pytest.mark.parametrize(("stopped_at", "frozen"), [(1, 0), (4, 0), (9, 0), (4, 2)])
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, stopped_at: int, frozen: int) -> None:
+    preset = replace(PRESET, frozen_blocks=frozen)
+    whole = new(tmp_path / "whole", preset)
     assert whole.run()
-    first = new(tmp_path / "parts")
+    first = new(tmp_path / "parts", preset)
     assert not first.run(StopAfter(first, stopped_at))
     assert first.progress.step == stopped_at
     second = Trainer.resume(tmp_path / "parts", Squares, CPU)

@@ -224,7 +224,10 @@ def _refuse_other_settings(
         differences = ", ".join(
             f"{name} {_entry(stored, name)!r} instead of {_entry(wanted, name)!r}" for name in names
         )
-        raise FormatError(f"{label}: was made with other settings: {differences}")
+        hint = ""
+        if names == ["precision"]:  # what another machine takes by itself
+            hint = f"; go on with --precision {_entry(stored, 'precision')}"
+        raise FormatError(f"{label}: was made with other settings: {differences}{hint}")
 
 
 def _refuse_other_image(path: Path, stored: object, source: str) -> None:

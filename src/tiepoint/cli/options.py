@@ -22,10 +22,13 @@ Checkpoint = Annotated[
 ]
 Engine = Annotated[str, typer.Option(help="auto, openvino or torch.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Precision = Annotated[str, typer.Option(help="auto, f32, bf16, f16 or int8.")]
+Precision = Annotated[
+    str,
+    typer.Option(help="auto (bf16 where the processor has it, else f32), f32, bf16, f16 or int8."),
+]
 Threads = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Most CPU cores to take, with OpenVINO; else all.", min=1),
+    typer.Option(metavar="N", help="Most CPU cores that the network takes; else all.", min=1),
 ]
 MaxSide = Annotated[
     str,

@@ -25,7 +25,7 @@ ENGINES = ("openvino", "torch")
 PRECISIONS = ("f32", "bf16", "f16", "int8")
 
 MOST_STREAMS = 4
-"""Images at once in a folder: each needs memory of its own, and a few cores share one well."""
+"""Images in the network at once: each needs memory of its own, and a few cores share one well."""
 
 
 class Runtime(Protocol):
@@ -34,14 +34,14 @@ class Runtime(Protocol):
     Attributes:
         engine, device, precision: What runs, for `meta`.
         batch_size: How many images in one call suit it.
-        streams: How many calls at once suit it, from as many threads.
+        at_once: How many calls at once suit it, from as many threads.
     """
 
     engine: str
     device: str
     precision: str
     batch_size: int
-    streams: int
+    at_once: int
 
     def __call__(
         self, pixels: NDArray[np.float32], placements: Sequence[Placement], descriptors: bool
@@ -62,8 +62,9 @@ class Runtime(Protocol):
 def choose(engine: str, device: str, precision: str) -> tuple[str, str, str]:
     """Settle every "auto".
 
-    An NVIDIA or Apple GPU with torch installed is taken first, else OpenVINO on the CPU; bfloat16
-    where the processor or the NVIDIA GPU has arithmetic for it, else float32.
+    An NVIDIA or Apple GPU with torch installed is taken first, else OpenVINO on the CPU: there in
+    bfloat16 where the processor has arithmetic for it, else in float32. torch takes float32 unless
+    told: in bfloat16 its keypoints depend a little on the batch they come in.
 
     Raises:
         ConfigError: An unknown engine or precision, or a device the engine does not run on.
@@ -95,7 +96,7 @@ def choose(engine: str, device: str, precision: str) -> tuple[str, str, str]:
     if engine == "torch" and not is_installed("torch"):
         raise MissingExtraError(f"engine 'torch' on device {device!r}", "torch")
     if precision == "auto":
-        precision = "bf16" if _has_bf16(engine, device) else "f32"
+        precision = "bf16" if engine == "openvino" and _cpu_has_bf16() else "f32"
     return engine, device, precision
 
 
@@ -122,8 +123,11 @@ def build(
         return TorchRuntime(checkpoint, device, precision, compiled)
     from tiepoint.runtime.openvino import OpenVinoRuntime
 
-    streams = min(threads or _cores(), MOST_STREAMS) if many else 1
-    return OpenVinoRuntime(checkpoint, precision, streams, threads)
+    if not many:
+        return OpenVinoRuntime(checkpoint, precision, threads=threads)
+    cores = min(threads or _cores(), _cores())
+    streams = max(n for n in range(1, MOST_STREAMS + 1) if cores % n == 0)
+    return OpenVinoRuntime(checkpoint, precision, streams, threads, min(2 * streams, cores))
 
 
 def check_extras(engine: str, *, compiled: bool, threads: int | None) -> None:
@@ -151,19 +155,10 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _has_bf16(engine: str, device: str) -> bool:
-    """Whether bfloat16 is computed by the hardware; imports the engine to ask."""
-    if engine == "openvino":
-        from tiepoint.runtime.openvino import has_bf16
+def _cpu_has_bf16() -> bool:
+    from tiepoint.runtime.openvino import has_bf16
 
-        return has_bf16()
-    if device.split(":", maxsplit=1)[0] != "cuda":
-        return (
-            False  # torch on a CPU rounds between layers, too: slower than OpenVINO, and no better
-        )
-    import torch
-
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return has_bf16()
 
 
 def _find_gpu() -> str | None:

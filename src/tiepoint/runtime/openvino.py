@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import queue
+import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -40,6 +41,8 @@ class OpenVinoRuntime:
     Args:
         streams: Calls that run at once, each on its part of the cores; one takes them all.
         threads: Most cores to take; None takes all that the process may use.
+        at_once: Images that the caller shall have in work, more than run at once in the network:
+            the others are decoded, or their keypoints picked.
     """
 
     engine = "openvino"
@@ -52,6 +55,7 @@ class OpenVinoRuntime:
         precision: str,
         streams: int = 1,
         threads: int | None = None,
+        at_once: int = 1,
     ) -> None:
         core = ov.Core()
         needed = NEEDED.get(precision)
@@ -65,7 +69,7 @@ class OpenVinoRuntime:
                 "for its weights; run tiepoint quantize on its folder"
             )
         _alive.add(self)
-        self.precision, self.streams = precision, streams
+        self.precision, self.at_once = precision, at_once
         # OpenVINO's own default is bf16 where the processor has it: always say which.
         options = {
             "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
@@ -73,10 +77,10 @@ class OpenVinoRuntime:
         }
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
-        model = self._build(checkpoint, descriptors=True)
-        self._with_descriptors = core.compile_model(model, "CPU", options)
         self._core, self._options, self._checkpoint = core, options, checkpoint
-        self._without: ov.CompiledModel | None = None
+        self._lock = threading.Lock()
+        self._models: dict[bool, ov.CompiledModel] = {}
+        self._compiled(True)
         self._idle: dict[bool, queue.SimpleQueue[ov.InferRequest]] = {
             True: queue.SimpleQueue(),
             False: queue.SimpleQueue(),
@@ -138,12 +142,11 @@ class OpenVinoRuntime:
         )  # fmt: skip
 
     def _compiled(self, descriptors: bool) -> ov.CompiledModel:
-        if descriptors:
-            return self._with_descriptors
-        if self._without is None:
-            model = self._build(self._checkpoint, descriptors=False)
-            self._without = self._core.compile_model(model, "CPU", self._options)
-        return self._without
+        with self._lock:  # or threads that start together compile one each
+            if descriptors not in self._models:
+                model = self._build(self._checkpoint, descriptors=descriptors)
+                self._models[descriptors] = self._core.compile_model(model, "CPU", self._options)
+            return self._models[descriptors]
 
 
 def has_bf16() -> bool:

@@ -38,7 +38,7 @@ class TorchRuntime:
     """Network and post-processing on one device; safe to call from several threads."""
 
     engine = "torch"
-    streams = 1  # of several images it takes a batch
+    at_once = 1  # of several images it takes a batch
 
     def __init__(
         self, checkpoint: Checkpoint, device: str, precision: str, compiled: bool = False
@@ -52,6 +52,13 @@ class TorchRuntime:
             torch.set_num_threads(1)
         network = SuperPoint(checkpoint.network).load(checkpoint.tensors).eval()
         network.requires_grad_(False)
+        if precision in NARROW:
+            # Pixels are finer than 8 bits, and logits of 8 bits often tie.
+            shape = checkpoint.network
+            for layer in (shape.encoder_layers()[0], shape.keypoint_layers()[-1]):
+                parent, _, name = layer.name.rpartition(".")
+                whole = _InFloat32(network.get_submodule(layer.name))
+                network.get_submodule(parent).add_module(name, whole)
         network = network.to(self._device)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network: torch.nn.Module = network
@@ -65,9 +72,10 @@ class TorchRuntime:
         height, width = pixels.shape[2:]
         inside = cell_mask([placement.padded_hw for placement in placements], (height, width))
         batch = torch.from_numpy(pixels)  # B 1 H W
-        if self._device.type == "cuda":
-            batch = batch.pin_memory()  # so that the copy waits for nothing
-        batch = batch.to(self._device, non_blocking=True)
+        if self._device.type == "cuda":  # pinned, so that the copy waits for nothing
+            batch = batch.pin_memory().to(self._device, non_blocking=True)
+        else:
+            batch = batch.to(self._device)
         if inside is not None:
             inside = inside.to(self._device)  # B 1 h w
         narrow = NARROW.get(self.precision)
@@ -100,10 +108,27 @@ def _split(flat: postprocess_torch.FlatKeypoints, images: int) -> list[Keypoints
     """Off the device as whole arrays, then image by image."""
     ends = np.cumsum(np.bincount(flat.image.cpu().numpy(), minlength=images))[:-1]
     parts = (flat.xy, flat.scores, flat.descriptors, flat.covariance)
+    # Copied: one image's keypoints must not keep those of its whole batch in memory.
     split = [
-        [None] * images if part is None else np.split(part.cpu().numpy(), ends) for part in parts
+        [None] * images
+        if part is None
+        else [one.copy() for one in np.split(part.cpu().numpy(), ends)]
+        for part in parts
     ]
     return [Keypoints(*of_image) for of_image in zip(*split, strict=True)]
+
+
+class _InFloat32(torch.nn.Module):
+    """A layer that autocast leaves in float32."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            found: Tensor = self.layer(features.float())
+        return found
 
 
 def _usable(name: str) -> torch.device:

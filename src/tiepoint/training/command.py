@@ -28,6 +28,7 @@ from tiepoint.training.lineage import (
     manifest_of,
     network_of,
     repeated,
+    without_new_channels_frozen,
 )
 from tiepoint.training.loader import PairLoader
 from tiepoint.training.log import Log, flat, terminal_line
@@ -88,6 +89,7 @@ def train(
     if start is not None:
         state = load_state(start, optimiser=False)
         network = network_of(state, start, preset, seed)
+        preset = without_new_channels_frozen(preset, state)
         before = {**manifest_of(start, state.run, state.progress), "machine": machine_of(start)}
         about = {**about_run(data, f"run {before['name']}"), "before": before}
     chosen = find_device(device)
@@ -196,7 +198,7 @@ def resume(
     Raises:
         TrainingError: No run there, or it does not fit.
     """
-    run = load_state(folder).run
+    run = load_state(folder, optimiser=False).run
     data = data_from_json(run["about"]["data"])
     preset = with_budget(Preset.from_json(run["preset"]), minutes, None)
     opener = _opener(data, run["seed"], workers)

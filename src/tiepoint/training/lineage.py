@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,6 +164,14 @@ def network_of(state: State, folder: Path, preset: Preset, seed: int) -> dict[st
         return widened(state.average, before.network, wider)
     except ConfigError as error:
         raise TrainingError(f"{folder}: {error}; start from another run") from error
+
+
+def without_new_channels_frozen(preset: Preset, start: State) -> Preset:
+    """The preset with only those blocks frozen that are as wide as in the run it starts from."""
+    before = Preset.from_json(start.run["preset"]).network.encoder_hidden_sizes
+    widths = zip(before, preset.network.encoder_hidden_sizes, strict=True)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], widths))
+    return replace(preset, frozen_blocks=min(preset.frozen_blocks, same))
 
 
 def _norms(preset: Preset) -> str:

@@ -109,6 +109,8 @@ class Preset:
                 f"stage_steps has {len(self.stage_steps)} numbers, expected one for each of "
                 f"{len(self.stages)} stages"
             )
+        if not 0 <= self.frozen_blocks <= len(self.network.encoder_hidden_sizes):
+            raise ConfigError(f"frozen_blocks is {self.frozen_blocks!r}, expected 0..4")
         for budget in self.stage_steps or (self.minutes or self.steps or 0,):
             if not budget > 0 or not math.isfinite(budget):
                 raise ConfigError(
