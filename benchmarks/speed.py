@@ -3,10 +3,11 @@
     python benchmarks/speed.py --json speed.json --plot speed.png --accuracy accuracy.json
 
 All in one run on an idle machine, interleaved: each repetition runs every method once, so that a
-slow moment hits them all. Prints medians in milliseconds, and how many times as fast as transformers
-each of our methods is with the same file. "full" has the paper's widths and random weights: the time
-does not depend on them. All are asked for 1,000 keypoints of an image of the size that is named. SIFT
-and ORB are OpenCV's as they come. transformers and torch are left out where they are not installed.
+slow moment hits them all. Prints medians in milliseconds, and how many times as fast as
+transformers each of our methods is with the same file. "full" has the paper's widths and random
+weights: the time does not depend on them. All are asked for 1,000 keypoints of an image of the size
+that is named. SIFT and ORB are OpenCV's as they come. transformers and torch are left out where
+they are not installed.
 """
 
 from __future__ import annotations
