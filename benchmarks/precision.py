@@ -39,12 +39,13 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--count", type=int, default=1000, help="pairs")
+    parser.add_argument("--precisions", nargs="+", default=PRECISIONS, help="f32 is one of them")
     parser.add_argument("--json", type=Path, help="also measure SIFT and ORB, write all shares")
     arguments = parser.parse_args()
     photos = list_photos(arguments.photos, "development")
     images = [image.read(path).pixels for path in photos]
     detectors = {}
-    for precision in PRECISIONS:
+    for precision in arguments.precisions:
         try:
             made = Detector(
                 arguments.checkpoint,
