@@ -83,11 +83,30 @@ def test_an_image_and_its_half_match_better_with_a_pyramid(
 
 
 @pytest.mark.parametrize(
-    "scales", [(), (0,), (1.5,), (1, 1), (-0.5,), (float("nan"),), 0.5, None, ([1],), "1", (True,)]
+    "scales", [(), (0,), (2.5,), (1, 1), (-0.5,), (float("nan"),), 0.5, None, ([1],), "1", (True,)]
 )
 def test_nonsense_scales_are_refused(scales: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="scales"):
         tiepoint.Detector(scales=scales)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_an_enlarged_image_has_its_keypoints_where_they_belong(
+    detector: tiepoint.Detector, photograph: NDArray[np.uint8], kind: type
+) -> None:
+    """As if it had been enlarged before, half-pixel exact, whatever its type."""
+    image = photograph[:120, :160]
+    given = image.astype(np.float32) / 255 if kind is np.float32 else image.astype(kind)
+    given = given * np.uint16(257) if kind is np.uint16 else given
+    found = detector(given, scales=(1.5,))
+    height, width = image.shape[:2]
+    size_wh = round(width * 1.5), round(height * 1.5)
+    large = cv2.resize(given, size_wh, interpolation=cv2.INTER_CUBIC)
+    expected = detector(np.clip(large, 0, 1) if kind is np.float32 else large)
+    scale = np.array([width / large.shape[1], height / large.shape[0]])
+    assert len(found) == len(expected) > 30
+    np.testing.assert_allclose(found.xy, (expected.xy + 0.5) * scale - 0.5, atol=1e-3)
+    assert found.size_hw == (height, width)
 
 
 def test_the_command_line_takes_scales(photograph: NDArray[np.uint8], tmp_path) -> None:

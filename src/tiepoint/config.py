@@ -106,15 +106,19 @@ class NetworkConfig:
         )
 
 
+LARGEST_SCALE = 2
+"""An image enlarged farther shows the network nothing new."""
+
+
 @dataclass(frozen=True)
 class ProcessorConfig:
     """How an image becomes pixels.
 
     Attributes:
         max_side: The longer side is brought down to this many px, aspect kept; an image is
-            never enlarged. None keeps the native size.
-        scales: Sizes at which the network sees it, as parts of that size, 0..1: with several,
-            keypoints of a pyramid in one list.
+            not enlarged to it. None keeps the native size.
+        scales: Sizes at which the network sees it, in parts of that size, up to 2, above 1
+            enlarged: with several, keypoints of a pyramid in one list.
     """
 
     max_side: int | None = 1024
@@ -127,9 +131,10 @@ class ProcessorConfig:
         found: tuple[object, ...] = tuple(scales)
         for scale in found:
             number = isinstance(scale, Real) and not isinstance(scale, bool)
-            if not number or not 0 < scale <= 1:  # type: ignore[operator]
+            if not number or not 0 < scale <= LARGEST_SCALE:  # type: ignore[operator]
                 raise ConfigError(
-                    f"scales holds {scale!r}, expected parts of the size above 0, up to 1"
+                    f"scales holds {scale!r}, expected parts of the size above 0, up to "
+                    f"{LARGEST_SCALE}"
                 )
         if not found or len(set(found)) < len(found):
             raise ConfigError(f"scales is {found}, expected at least one and none twice")

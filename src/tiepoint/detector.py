@@ -66,9 +66,10 @@ class Detector:
             "int8" on a CPU, with weights that `tiepoint quantize` was run on. Coordinates and
             scores are float32 whatever the precision.
         max_side: The longer side is brought down to this many px before detection; None keeps
-            the native size. Images are never enlarged.
-        scales: Parts of that size at which the network sees each image; several make a pyramid,
-            for images that differ in zoom.
+            the native size. Images are not enlarged to it.
+        scales: Parts of that size, up to 2, at which the network sees each image: 1.25 places
+            keypoints better, for half more time; several make a pyramid, for images that differ
+            in zoom.
         max_keypoints: Keep the best so many; None takes the checkpoint's own limit.
         threshold: A keypoint's probability must exceed this, 0..1; None takes the checkpoint's.
         nms_radius: px of the network's input; None takes the checkpoint's.
@@ -256,7 +257,8 @@ class Detector:
     def _among_many(self, image: SourceImage, options: Options) -> Features:
         """Detect while others do, but alone what takes much memory or fails in company."""
         pixel_config, _ = self._configs(options)
-        if math.prod(fit_inside(image.size_hw, pixel_config.max_side)) <= LARGE_PX:
+        seen_px = math.prod(fit_inside(image.size_hw, pixel_config.max_side))
+        if seen_px * max(pixel_config.scales) ** 2 <= LARGE_PX:
             with suppress(EngineError):
                 return self._detect([image], options, many=True)[0]
         with self._alone:

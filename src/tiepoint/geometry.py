@@ -105,10 +105,15 @@ def fit_inside(size_hw: SizeHW, max_side: int | None) -> SizeHW:
         size_hw: (height, width) in px.
         max_side: px, or None to keep the size.
     """
-    longer = max(size_hw)
-    if max_side is None or longer <= max_side:
+    if max_side is None or max(size_hw) <= max_side:
         return size_hw
-    height, width = (max(1, round(side * max_side / longer)) for side in size_hw)
+    return with_longer_side(size_hw, max_side)
+
+
+def with_longer_side(size_hw: SizeHW, longer_px: int) -> SizeHW:
+    """The size of the same aspect whose longer side is so many px; no side below 1."""
+    longer = max(size_hw)
+    height, width = (max(1, round(side * longer_px / longer)) for side in size_hw)
     return height, width
 
 

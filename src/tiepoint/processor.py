@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.config import ProcessorConfig
-from tiepoint.geometry import Placement, fit_inside
+from tiepoint.geometry import Placement, fit_inside, with_longer_side
 
 LUMA = np.array([[0.299, 0.587, 0.114]], dtype=np.float32)
 """Weights of R, G, B in grey (ITU-R BT.601), as Pillow and OpenCV use them."""
@@ -33,11 +33,12 @@ def prepare(
     """
     fields, placements = [], []
     for image in images:
-        side = config.max_side
-        if scale != 1:
-            side = max(1, round(max(fit_inside(image.shape[:2], side)) * scale))
-        resized = to_grey(resize(image, side))  # H' W'
         height, width = image.shape[:2]
+        size_hw = fit_inside((height, width), config.max_side)
+        if scale != 1:
+            longer_px = max(1, round(max(size_hw) * scale))
+            size_hw = with_longer_side((height, width), longer_px)
+        resized = to_grey(resize_to(image, size_hw))  # H' W'
         rows, columns = resized.shape
         placement = Placement(image_hw=(height, width), resized_hw=(rows, columns))
         placements.append(placement)
@@ -58,12 +59,20 @@ def resize(image: NDArray[Any], max_side: int | None) -> NDArray[Any]:
     Averages the area under each new pixel, so nothing aliases and pixel centres follow
     `geometry.resize_xy` exactly.
     """
-    height, width = image.shape[:2]
-    new_height, new_width = fit_inside((height, width), max_side)
-    if (new_height, new_width) == (height, width):
+    return resize_to(image, fit_inside(image.shape[:2], max_side))
+
+
+def resize_to(image: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[Any]:
+    """Bring an image to (height, width) px, type kept: by areas where smaller, else by cubics."""
+    height, width = size_hw
+    if (height, width) == image.shape[:2]:
         return image
-    resized: NDArray[Any] = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
-    return resized
+    if height <= image.shape[0] and width <= image.shape[1]:
+        smaller: NDArray[Any] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        return smaller
+    larger: NDArray[Any] = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+    # Cubics overshoot beside edges; whole-number types are held to their range by OpenCV.
+    return np.clip(larger, 0, 1) if larger.dtype == np.float32 else larger
 
 
 def to_grey(image: NDArray[Any]) -> NDArray[np.float32]:
