@@ -62,9 +62,9 @@ class Detector:
             take a minute, then a GPU waits less between layers.
         threads: Most cores that the network takes, with engine "openvino"; None takes all.
         precision: "auto" computes in bfloat16 on a processor that has arithmetic for it, else in
-            float32; or say which: "f32" (the same keypoints on every CPU), "bf16", "f16", or
-            "int8" on a CPU, with weights that `tiepoint quantize` was run on. Coordinates and
-            scores are float32 whatever the precision.
+            float32; or say which: "f32", "bf16", "f16", or "int8" on a CPU, with weights that
+            `tiepoint quantize` was run on. Coordinates and scores are float32 whatever the
+            precision.
         max_side: The longer side is brought down to this many px before detection; None keeps
             the native size. Images are not enlarged to it.
         scales: Parts of that size, up to 2, at which the network sees each image: 1.25 places

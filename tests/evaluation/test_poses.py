@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from tiepoint import epipolar
 from tiepoint.cli import app
-from tiepoint.errors import FormatError
+from tiepoint.errors import ConfigError, FormatError
 from tiepoint.evaluation import metrics, poses
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.settings import PoseSettings
@@ -181,6 +181,17 @@ def test_an_image_that_is_gone_leaves_the_pair_out(tmp_path: Path) -> None:
     evaluation = poses.evaluate_poses(pairs, [sees_the_scene(pose())], PoseSettings())
     assert evaluation.records == ()
     assert len(evaluation.failures) == 1
+
+
+def test_what_is_wrong_with_the_run_ends_it_and_is_no_pair_left_out(tmp_path: Path) -> None:
+    def missing(image: np.ndarray, k: int) -> Features:
+        raise ConfigError("no such setting")
+
+    pairs, _ = poses.read_pose_folder(
+        folder_with(tmp_path, line("1.png", "2.png", pose())), "known"
+    )
+    with pytest.raises(ConfigError, match="no such setting"):
+        poses.evaluate_poses(pairs, [Method("x", missing)], PoseSettings(k=10))
 
 
 def test_table_and_json_hold_everything(tmp_path: Path) -> None:

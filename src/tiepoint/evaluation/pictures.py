@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tiepoint.evaluation import metrics
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.pairs import LoadedPair, Pair
-from tiepoint.evaluation.run import Evaluation, Record, matched
+from tiepoint.evaluation.run import Evaluation, Measured, Record, matched
 from tiepoint.evaluation.settings import Settings
 from tiepoint.files import make_folder, write_bytes
 from tiepoint.geometry import apply_homography, corners_xy
@@ -80,7 +80,7 @@ def draw_worst(
 
 
 def draw_pair(
-    method: Method, record: Record, pair: LoadedPair, settings: Settings
+    method: Method, record: Record[Measured], pair: LoadedPair, settings: Settings
 ) -> NDArray[np.uint8]:
     """One method on one pair: H W 3 uint8, RGB, A on the left."""
     xy_a, xy_b, around = matched(method, pair, settings)

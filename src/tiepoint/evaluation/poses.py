@@ -28,7 +28,7 @@ from tiepoint.evaluation.pairs import (
 )
 from tiepoint.evaluation.partial import Partial
 from tiepoint.evaluation.report import ALL, OVER_PAIRS, Mean, cell, document, mean_of
-from tiepoint.evaluation.run import check_methods, measured_pairs
+from tiepoint.evaluation.run import Record, measured_pairs
 from tiepoint.evaluation.settings import PoseSettings
 from tiepoint.features import Features
 from tiepoint.geometry import resize_matrix
@@ -118,22 +118,12 @@ class PoseMeasured:
 
 
 @dataclass(frozen=True)
-class PoseRecord:
-    """Which method on which pair, and its figures."""
-
-    group: str
-    pair: str
-    method: str
-    measured: PoseMeasured
-
-
-@dataclass(frozen=True)
 class PoseEvaluation:
     """Records by pair, then by method, in the order given; and what could not be read."""
 
     settings: PoseSettings
     methods: tuple[Method, ...]
-    records: tuple[PoseRecord, ...]
+    records: tuple[Record[PoseMeasured], ...]
     failures: tuple[Failure, ...]
 
 
@@ -240,35 +230,22 @@ def evaluate_poses(
     on_pair: Callable[[], None] = lambda: None,
 ) -> PoseEvaluation:
     """Run every method on every pair; arguments as for `run.evaluate`."""
-    check_methods(methods, workers)
-    records: list[PoseRecord] = []
-    lost = list(failures)
-
-    def measured(pair: PosePair) -> list[PoseMeasured] | Failure:
-        return _measure_pair(pair, methods, settings)
-
-    for pair, outcome in measured_pairs(pairs, measured, PoseMeasured, workers, partial):
-        if isinstance(outcome, Failure):
-            lost.append(outcome)
-        else:
-            named = zip(methods, outcome, strict=True)
-            records += [PoseRecord(pair.group, pair.name, m.name, one) for m, one in named]
-        on_pair()
-    return PoseEvaluation(settings, tuple(methods), tuple(records), tuple(lost))
+    records, lost = measured_pairs(
+        pairs, methods, lambda pair: _measure_pair(pair, methods, settings), PoseMeasured,
+        failures=failures, workers=workers, partial=partial, on_pair=on_pair,
+    )  # fmt: skip
+    return PoseEvaluation(settings, tuple(methods), records, lost)
 
 
 def _measure_pair(
     pair: PosePair, methods: Sequence[Method], settings: PoseSettings
-) -> list[PoseMeasured] | Failure:
+) -> list[PoseMeasured]:
+    loaded = pair.load(settings.long_side)
     found = []
-    try:
-        loaded = pair.load(settings.long_side)
-        for method in methods:
-            a = method.features(loaded.image_a, loaded.names[0], settings.k)
-            b = method.features(loaded.image_b, loaded.names[1], settings.k)
-            found.append(measure_pose(a.top(settings.k), b.top(settings.k), loaded, settings))
-    except TiepointError as error:
-        return Failure(pair.group, pair.name, str(error))
+    for method in methods:
+        a = method.features(loaded.image_a, loaded.names[0], settings.k)
+        b = method.features(loaded.image_b, loaded.names[1], settings.k)
+        found.append(measure_pose(a.top(settings.k), b.top(settings.k), loaded, settings))
     return found
 
 

@@ -214,7 +214,7 @@ def write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _row(group: str, method: str, records: Sequence[Record], settings: Settings) -> Row:
+def _row(group: str, method: str, records: Sequence[Record[Measured]], settings: Settings) -> Row:
     within_px = settings.within_px
     measured = [record.measured for record in records]
     errors = np.array([one.error_px for one in measured])  # N
@@ -255,7 +255,7 @@ def mean_of(values: Any) -> Mean:
     return Mean(float(np.mean(values)), *metrics.mean_interval(values))
 
 
-def _pair(record: Record) -> dict[str, Any]:
+def _pair(record: Record[Measured]) -> dict[str, Any]:
     measured = record.measured
     return {
         "group": record.group,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,14 +60,18 @@ class Measured:
         return self.correct / self.common if self.common else 0.0
 
 
+Item = TypeVar("Item")
+Done = TypeVar("Done")
+
+
 @dataclass(frozen=True)
-class Record:
+class Record(Generic[Done]):
     """Which method on which pair, and its figures."""
 
     group: str
     pair: str
     method: str
-    measured: Measured
+    measured: Done
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Evaluation:
 
     settings: Settings
     methods: tuple[Method, ...]
-    records: tuple[Record, ...]
+    records: tuple[Record[Measured], ...]
     failures: tuple[Failure, ...]
 
 
@@ -101,21 +105,11 @@ def evaluate(
     Raises:
         ConfigError: No methods, two of one name, or fewer than one worker.
     """
-    check_methods(methods, workers)
-    records: list[Record] = []
-    lost = list(failures)
-
-    def measured(pair: Pair) -> list[Measured] | Failure:
-        return _measure_pair(pair, methods, settings)
-
-    for pair, outcome in measured_pairs(pairs, measured, Measured, workers, partial):
-        if isinstance(outcome, Failure):
-            lost.append(outcome)
-        else:
-            named = zip(methods, outcome, strict=True)
-            records += [Record(pair.group, pair.name, m.name, figures) for m, figures in named]
-        on_pair()
-    return Evaluation(settings, tuple(methods), tuple(records), tuple(lost))
+    records, lost = measured_pairs(
+        pairs, methods, lambda pair: _measure_pair(pair, methods, settings), Measured,
+        failures=failures, workers=workers, partial=partial, on_pair=on_pair,
+    )  # fmt: skip
+    return Evaluation(settings, tuple(methods), records, lost)
 
 
 def check_methods(methods: Sequence[Method], workers: int = 1) -> None:
@@ -190,26 +184,18 @@ def _repeated(a: Features, b: Features, pair: LoadedPair, settings: Settings) ->
     )
 
 
-def _measure_pair(
-    pair: Pair, methods: Sequence[Method], settings: Settings
-) -> list[Measured] | Failure:
-    """All methods on one pair, or none: rows of the table stand for the same pairs."""
-    try:
-        loaded = pair.load(settings.frame)
-        other = None if settings.repeat_frame is None else pair.load(settings.repeat_frame)
-        found = []
-        for method in methods:
-            a, b = _both(method, loaded, settings.k)
-            again = None
-            if other is not None:
-                again = _repeated(
-                    *_both(method, other, settings.repeat_k or settings.k), other, settings
-                )
-            found.append(measure(a, b, loaded, settings, again))
-    except (ConfigError, MissingExtraError):
-        raise  # of the run, not of a pair
-    except TiepointError as error:
-        return Failure(pair.group, pair.name, str(error))
+def _measure_pair(pair: Pair, methods: Sequence[Method], settings: Settings) -> list[Measured]:
+    loaded = pair.load(settings.frame)
+    other = None if settings.repeat_frame is None else pair.load(settings.repeat_frame)
+    found = []
+    for method in methods:
+        a, b = _both(method, loaded, settings.k)
+        again = None
+        if other is not None:
+            again = _repeated(
+                *_both(method, other, settings.repeat_k or settings.k), other, settings
+            )
+        found.append(measure(a, b, loaded, settings, again))
     return found
 
 
@@ -218,34 +204,53 @@ def _both(method: Method, pair: LoadedPair, k: int) -> tuple[Features, Features]
     return a, method.features(pair.image_b, pair.names[1], k)
 
 
-Item = TypeVar("Item")
-Done = TypeVar("Done")
-
-
 def measured_pairs(
     pairs: Sequence[Named],
-    measure_one: Callable[[Named], list[Done] | Failure],
+    methods: Sequence[Method],
+    measure_one: Callable[[Named], list[Done]],
     kind: type[Done],
+    *,
+    failures: Sequence[Failure],
     workers: int,
     partial: Partial | None,
-) -> Iterator[tuple[Named, list[Done] | Failure]]:
-    """Each pair with the figures of each method, in order; those that are done are not repeated.
+    on_pair: Callable[[], None],
+) -> tuple[tuple[Record[Done], ...], tuple[Failure, ...]]:
+    """Every pair by all methods or by none: rows of a table stand for the same pairs.
 
     Args:
         measure_one: Figures of each method on a pair; called from several threads.
         kind: Of the figures, a dataclass.
+        failures, workers, partial, on_pair: See `evaluate`.
+
+    Returns:
+        Records by pair, then by method; and what could not be read, `failures` first.
     """
+    check_methods(methods, workers)
     done = {} if partial is None else partial.done
 
     def work(pair: Named) -> list[Done] | Failure:
         held = done.get((pair.group, pair.name))
-        return measure_one(pair) if held is None else [restored(kind, values) for values in held]
+        if held is not None:
+            return [restored(kind, values) for values in held]
+        try:
+            return measure_one(pair)
+        except (ConfigError, MissingExtraError):
+            raise  # of the run, not of a pair
+        except TiepointError as error:
+            return Failure(pair.group, pair.name, str(error))
 
+    records: list[Record[Done]] = []
+    lost = list(failures)
     for pair, outcome in zip(pairs, in_order(pairs, work, workers), strict=True):
-        new = (pair.group, pair.name) not in done and not isinstance(outcome, Failure)
-        if partial is not None and new:
-            partial.add(pair.group, pair.name, outcome)  # type: ignore[arg-type]
-        yield pair, outcome
+        if isinstance(outcome, Failure):
+            lost.append(outcome)
+        else:
+            if partial is not None and (pair.group, pair.name) not in done:
+                partial.add(pair.group, pair.name, outcome)
+            named = zip(methods, outcome, strict=True)
+            records += [Record(pair.group, pair.name, m.name, figures) for m, figures in named]
+        on_pair()
+    return tuple(records), tuple(lost)
 
 
 def in_order(items: Sequence[Item], work: Callable[[Item], Done], workers: int) -> Iterator[Done]:

@@ -18,7 +18,7 @@ from rich import box
 from rich.table import Table
 
 from tiepoint import image
-from tiepoint.errors import ConfigError, FormatError, MissingExtraError, TiepointError
+from tiepoint.errors import FormatError
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.pairs import (
     PAIRS_FILE,
@@ -31,7 +31,7 @@ from tiepoint.evaluation.pairs import (
 )
 from tiepoint.evaluation.partial import Partial
 from tiepoint.evaluation.report import Mean, cell, document, mean_of
-from tiepoint.evaluation.run import check_methods, measured_pairs
+from tiepoint.evaluation.run import Record, measured_pairs
 from tiepoint.evaluation.settings import Settings
 from tiepoint.features import Features
 from tiepoint.geometry import resize_xy
@@ -90,11 +90,11 @@ class StereoRow:
 
 @dataclass(frozen=True)
 class StereoEvaluation:
-    """(group, pair, method, figures) by pair, then by method; and what could not be read."""
+    """Records by pair, then by method; and what could not be read."""
 
     settings: Settings
     methods: tuple[Method, ...]
-    records: tuple[tuple[str, str, str, StereoMeasured], ...]
+    records: tuple[Record[StereoMeasured], ...]
     failures: tuple[Failure, ...]
 
 
@@ -135,21 +135,11 @@ def evaluate_stereo(
     on_pair: Callable[[], None] = lambda: None,
 ) -> StereoEvaluation:
     """Run every method on every pair; arguments as for `run.evaluate`."""
-    check_methods(methods, workers)
-    records: list[tuple[str, str, str, StereoMeasured]] = []
-    lost = list(failures)
-
-    def measured(pair: StereoPair) -> list[StereoMeasured] | Failure:
-        return _measure_pair(pair, methods, settings)
-
-    for pair, outcome in measured_pairs(pairs, measured, StereoMeasured, workers, partial):
-        if isinstance(outcome, Failure):
-            lost.append(outcome)
-        else:
-            named = zip(methods, outcome, strict=True)
-            records += [(pair.group, pair.name, m.name, figures) for m, figures in named]
-        on_pair()
-    return StereoEvaluation(settings, tuple(methods), tuple(records), tuple(lost))
+    records, lost = measured_pairs(
+        pairs, methods, lambda pair: _measure_pair(pair, methods, settings), StereoMeasured,
+        failures=failures, workers=workers, partial=partial, on_pair=on_pair,
+    )  # fmt: skip
+    return StereoEvaluation(settings, tuple(methods), records, lost)
 
 
 def measure_stereo(
@@ -176,30 +166,25 @@ def measure_stereo(
 
 def _measure_pair(
     pair: StereoPair, methods: Sequence[Method], settings: Settings
-) -> list[StereoMeasured] | Failure:
-    try:
-        images = [image.read(path).pixels for path in (pair.path_a, pair.path_b)]
-        disparity = cv2.imread(str(pair.path_disparity), cv2.IMREAD_UNCHANGED)
-        if disparity is None or disparity.dtype != np.uint16:
-            raise FormatError(f"{pair.path_disparity}: expected a PNG of 16 bits")
-        if disparity.shape != size_hw_of(images[0]):
-            raise FormatError(
-                f"{pair.path_disparity}: {disparity.shape[1]}x{disparity.shape[0]} px, image A has "
-                f"{images[0].shape[1]}x{images[0].shape[0]}"
-            )
-        moved = disparity.astype(np.float32) / np.float32(DISPARITY_STEPS)
-        small = [grey_uint8(pixels, settings.frame.long_side) for pixels in images]
-        found = []
-        for method in methods:
-            a, b = (
-                _at_full_size(method, grey, name, pixels, settings.k)
-                for grey, name, pixels in zip(small, pair.names, images, strict=True)
-            )
-            found.append(measure_stereo(a, b, moved, pair.sign))
-    except (ConfigError, MissingExtraError):
-        raise  # of the run, not of a pair
-    except TiepointError as error:
-        return Failure(pair.group, pair.name, str(error))
+) -> list[StereoMeasured]:
+    images = [image.read(path).pixels for path in (pair.path_a, pair.path_b)]
+    disparity = cv2.imread(str(pair.path_disparity), cv2.IMREAD_UNCHANGED)
+    if disparity is None or disparity.dtype != np.uint16:
+        raise FormatError(f"{pair.path_disparity}: expected a PNG of 16 bits")
+    if disparity.shape != size_hw_of(images[0]):
+        raise FormatError(
+            f"{pair.path_disparity}: {disparity.shape[1]}x{disparity.shape[0]} px, image A has "
+            f"{images[0].shape[1]}x{images[0].shape[0]}"
+        )
+    moved = disparity.astype(np.float32) / np.float32(DISPARITY_STEPS)
+    small = [grey_uint8(pixels, settings.frame.long_side) for pixels in images]
+    found = []
+    for method in methods:
+        a, b = (
+            _at_full_size(method, grey, name, pixels, settings.k)
+            for grey, name, pixels in zip(small, pair.names, images, strict=True)
+        )
+        found.append(measure_stereo(a, b, moved, pair.sign))
     return found
 
 
@@ -214,7 +199,7 @@ def stereo_rows(evaluation: StereoEvaluation) -> list[StereoRow]:
     """A row per method over all pairs."""
     found = []
     for method in evaluation.methods:
-        chosen = [figures for *_, name, figures in evaluation.records if name == method.name]
+        chosen = [one.measured for one in evaluation.records if one.method == method.name]
         counts = [(one.keypoints_a + one.keypoints_b) / 2 for one in chosen]
         found.append(
             StereoRow(
@@ -254,8 +239,8 @@ def stereo_table(evaluation: StereoEvaluation) -> Table:
 def stereo_json(evaluation: StereoEvaluation, **more: Any) -> str:
     """Everything, as `report.as_json` for homographies."""
     pairs = [
-        {"group": group, "pair": name, "method": method, **asdict(figures)}
-        for group, name, method, figures in evaluation.records
+        {"group": one.group, "pair": one.pair, "method": one.method, **asdict(one.measured)}
+        for one in evaluation.records
     ]
     found = [asdict(row) for row in stereo_rows(evaluation)]
     settings = {"k": evaluation.settings.k, "frame": asdict(evaluation.settings.frame)}
