@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import tiepoint
 from tiepoint.cli import app, exit_codes
+from tiepoint.training import presets
 from tiepoint.training.presets import ADAPT, PRESETS
 from tiepoint.training.state import load_state, save_state
 from tiepoint.weights import load_checkpoint
@@ -124,6 +125,7 @@ def test_a_narrower_run_may_be_the_start_and_no_new_channel_stays_untrained(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks are frozen only where they are as wide as they were."""
+    monkeypatch.setattr(presets, "GOING_ON_FROZEN", 2)
     smoke = PRESETS["smoke"]
     for name, widths, frozen in (
         ("deep", (8, 8, 16, 24), 2),
