@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -24,11 +24,14 @@ from tiepoint.cli.evaluate_options import (
     OwnSeeds,
     Plots,
     ProfileName,
+    Scales,
     Seeds,
     Stored,
     WholeJson,
     Workers,
 )
+from tiepoint.cli.evaluate_output import finish, run, stop
+from tiepoint.cli.options import parse_scales
 from tiepoint.errors import ConfigError, FormatError, MissingExtraError
 from tiepoint.evaluation.settings import (
     GENERATED_COUNT,
@@ -43,19 +46,15 @@ from tiepoint.evaluation.settings import (
 from tiepoint.extras import is_installed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from rich.table import Table
+    from collections.abc import Sequence
 
     from tiepoint.evaluation.methods import Method
     from tiepoint.evaluation.pairs import Failure, Pair
     from tiepoint.evaluation.partial import Partial
 
 DEFAULTS, POSE_DEFAULTS = PROFILES["tiepoint"], PoseSettings()
-Result = TypeVar("Result")
 METHOD_NAMES = ",".join(METHODS)
 PLOTTED_PX = 10.0
-TABLE_WIDTH = 132  # columns; a narrower terminal wraps the lines rather than lose figures
 
 app = typer.Typer(
     help="Measure keypoints on pairs of images with known truth, beside SIFT and ORB.",
@@ -73,6 +72,7 @@ def homography(
         list[Path], typer.Argument(help="Folders with a pairs.txt, or HPatches' i_* and v_*.")
     ],
     checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
+    scales: Scales = None,
     methods: MethodNames = METHOD_NAMES,
     features: Stored = [],  # noqa: B006 - typer copies it
     profile: ProfileName = "tiepoint",
@@ -92,7 +92,7 @@ def homography(
     frames = [settings.frame, settings.repeat_frame]
     if features and any(frame is not None and frame.crop_hw is not None for frame in frames):
         raise ConfigError(f"--profile {profile} cuts images out, --features are of whole ones")
-    chosen = _methods(methods, checkpoint, features, settings.nms_radius)
+    chosen = _methods(methods, checkpoint, scales, features, settings.nms_radius)
     pairs, failures = read_folders(folders)
     pairs = without_large(pairs) if settings.without_large else pairs
     about = {"kind": "homography", "folders": list(map(str, folders)), "profile": profile}
@@ -111,6 +111,7 @@ def generated(
         GENERATED_SEED
     ),
     checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
+    scales: Scales = None,
     methods: MethodNames = METHOD_NAMES,
     profile: ProfileName = "tiepoint",
     k: OwnK = None,
@@ -126,11 +127,11 @@ def generated(
     from tiepoint.evaluation.generated import generated_pairs, list_photos
 
     settings = _settings(profile, k, long_side, seeds)
-    chosen = _methods(methods, checkpoint, nms_radius=settings.nms_radius)
+    chosen = _methods(methods, checkpoint, scales, nms_radius=settings.nms_radius)
     try:
         files = list_photos(photos, part)
     except FormatError as error:
-        _stop(str(error), exit_codes.NOTHING_READABLE)
+        stop(str(error), exit_codes.NOTHING_READABLE)
     pairs = generated_pairs(files, limit or GENERATED_COUNT, seed)
     about = {
         "kind": "generated",
@@ -148,6 +149,7 @@ def pose(
         list[Path], typer.Argument(help="Folders with a pairs.txt that holds cameras and poses.")
     ],
     checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
+    scales: Scales = None,
     methods: MethodNames = METHOD_NAMES,
     features: Stored = [],  # noqa: B006 - typer copies it
     k: K = POSE_DEFAULTS.k,
@@ -162,11 +164,11 @@ def pose(
     from tiepoint.evaluation import poses
 
     settings = PoseSettings(k=k, long_side=long_side, seeds=seeds)
-    chosen = _methods(methods, checkpoint, features)
+    chosen = _methods(methods, checkpoint, scales, features)
     pairs, failures = poses.read_pose_folders(folders)
     about = {"kind": "pose", "folders": [str(folder) for folder in folders]}
     partial = _partial(json, pairs[:limit], chosen, settings, about)
-    evaluation = _run(
+    evaluation = run(
         len(pairs[:limit]),
         lambda on_pair: poses.evaluate_poses(
             pairs[:limit], chosen, settings, failures=failures, workers=workers, partial=partial,
@@ -182,7 +184,7 @@ def pose(
         errors = {method.name: poses.errors_deg(evaluation, method.name) for method in chosen}
         draw_shares(errors, max(settings.auc_deg), "degrees", folder / SHARES_FILE)
 
-    _finish(
+    finish(
         tables, evaluation.failures, json, text, partial, None if plots is None else (draw, plots)
     )
 
@@ -193,6 +195,7 @@ def stereo(
         list[Path], typer.Argument(help="Folders with a pairs.txt that names disparities.")
     ],
     checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
+    scales: Scales = None,
     methods: MethodNames = METHOD_NAMES,
     features: Stored = [],  # noqa: B006 - typer copies it
     k: K = DEFAULTS.k,
@@ -203,11 +206,11 @@ def stereo(
     from tiepoint.evaluation import stereo as depth
 
     settings = Settings(k=k)
-    chosen = _methods(methods, checkpoint, features)
+    chosen = _methods(methods, checkpoint, scales, features)
     pairs, failures = depth.read_stereo_folders(folders)
     about = {"kind": "stereo", "folders": [str(folder) for folder in folders]}
     partial = _partial(json, pairs, chosen, settings, about)
-    evaluation = _run(
+    evaluation = run(
         len(pairs),
         lambda on_pair: depth.evaluate_stereo(
             pairs, chosen, settings, failures=failures, workers=workers, partial=partial,
@@ -216,13 +219,14 @@ def stereo(
     )  # fmt: skip
     tables = [depth.stereo_table(evaluation)] if evaluation.records else []
     text = depth.stereo_json(evaluation, **about) if json and tables else None
-    _finish(tables, evaluation.failures, json, text, partial)
+    finish(tables, evaluation.failures, json, text, partial)
 
 
 @app.command()
 def speed(
     photos: Annotated[Path, typer.Option(help="Folder with photographs, searched below too.")],
     checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
+    scales: Scales = None,
     methods: MethodNames = METHOD_NAMES,
     k: K = DEFAULTS.k,
     long_side: LongSide = DEFAULTS.frame.long_side or 640,
@@ -234,22 +238,22 @@ def speed(
     from tiepoint.evaluation import speed as timing
     from tiepoint.evaluation.generated import list_photos
 
-    chosen = _methods(methods, checkpoint)
+    chosen = _methods(methods, checkpoint, scales)
     try:
         files = list_photos(photos, "all")
     except FormatError as error:
-        _stop(str(error), exit_codes.NOTHING_READABLE)
+        stop(str(error), exit_codes.NOTHING_READABLE)
     images, failures = timing.load_images(files[:limit], long_side)
     if not images:
-        _finish([], failures, None, None)
-    rows = _run(
+        finish([], failures, None, None)
+    rows = run(
         repeats * len(images),
         lambda on_image: timing.measure_speed(images, chosen, k, repeats, on_image=on_image),
         unit="images",
     )
     settings = {"k": k, "long_side": long_side, "repeats": repeats}
     text = timing.speed_json(rows, chosen, failures, settings, kind="speed") if json else None
-    _finish([timing.speed_table(rows, k, long_side)], failures, json, text)
+    finish([timing.speed_table(rows, k, long_side)], failures, json, text)
 
 
 class _Output(NamedTuple):
@@ -276,15 +280,18 @@ def _settings(profile: str, k: int | None, long_side: int | None, seeds: int | N
 def _methods(
     names: str,
     checkpoints: Sequence[str],
+    scales: str | None,
     stored: Sequence[str] = (),
     nms_radius: int | None = None,
 ) -> list[Method]:
     from tiepoint.evaluation.methods import checkpoint_methods, method, stored_method
 
     chosen: list[Method] = []
+    seen_at = parse_scales(scales)
     for name in filter(None, map(str.strip, names.split(","))):
         own = name == "tiepoint"
-        chosen += checkpoint_methods(checkpoints, nms_radius) if own else [method(name)]
+        found = checkpoint_methods(checkpoints, nms_radius, seen_at) if own else [method(name)]
+        chosen += found
     return [*chosen, *map(stored_method, stored)]
 
 
@@ -328,7 +335,7 @@ def _evaluate(
     from tiepoint.evaluation.run import evaluate
 
     partial = _partial(output.json, pairs, methods, settings, about)
-    evaluation = _run(
+    evaluation = run(
         len(pairs),
         lambda on_pair: evaluate(
             pairs, methods, settings, failures=failures, workers=workers, partial=partial,
@@ -348,50 +355,4 @@ def _evaluate(
         draw_worst(evaluation, pairs, folder)
 
     pictures = None if output.plots is None else (draw, output.plots)
-    _finish(tables, evaluation.failures, output.json, text, partial, pictures)
-
-
-def _run(count: int, work: Callable[[Callable[[], None]], Result], unit: str = "pairs") -> Result:
-    """Do the work under a progress bar; it is given what to call after each of so many."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    errors = Console(stderr=True)
-    with Progress(console=errors, disable=not errors.is_terminal, transient=True) as progress:
-        task = progress.add_task(unit, total=count)
-        return work(lambda: progress.advance(task))
-
-
-def _finish(
-    tables: Sequence[Table],
-    failures: Sequence[Failure],
-    json: Path | None,
-    text: str | None,
-    partial: Partial | None = None,
-    pictures: tuple[Callable[[Path], None], Path] | None = None,
-) -> None:
-    """Print tables, write the report, draw pictures; leave with a status that says how it went."""
-    from rich.console import Console
-
-    from tiepoint.evaluation.report import write_text
-
-    for failure in failures:
-        typer.echo(f"skipped {failure.group} {failure.name}: {failure.message}", err=True)
-    if not tables:
-        _stop("nothing could be read", exit_codes.NOTHING_READABLE)
-    for table in tables:
-        Console(width=max(Console().width, TABLE_WIDTH)).print(table)
-    if json is not None and text is not None:
-        write_text(json, text)
-    if partial is not None:
-        partial.finish()
-    if pictures is not None:
-        draw, folder = pictures
-        draw(folder)
-    if failures:
-        _stop(f"{len(failures)} could not be read and were skipped", exit_codes.FAILED)
-
-
-def _stop(message: str, code: int) -> NoReturn:
-    typer.echo(f"tiepoint: {message}", err=True)
-    raise typer.Exit(code)
+    finish(tables, evaluation.failures, output.json, text, partial, pictures)

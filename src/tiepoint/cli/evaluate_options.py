@@ -13,6 +13,13 @@ Checkpoints = Annotated[
     list[str],
     typer.Option("--checkpoint", help="Checkpoint name or folder; repeat it for more rows."),
 ]
+Scales = Annotated[
+    str | None,
+    typer.Option(
+        metavar="S,S,...",
+        help="Parts of the image's size at which checkpoints look at it; else each one's own.",
+    ),
+]
 MethodNames = Annotated[
     str,
     typer.Option(

@@ -95,13 +95,18 @@ def method(name: str) -> Method:
     return BASELINES[name]
 
 
-def checkpoint_methods(checkpoints: Sequence[str], nms_radius: int | None = None) -> list[Method]:
+def checkpoint_methods(
+    checkpoints: Sequence[str],
+    nms_radius: int | None = None,
+    scales: Sequence[float] | None = None,
+) -> list[Method]:
     """A method for each tiepoint checkpoint, a name or a folder.
 
     The threshold is 0, so that k points are had wherever the image has so many local maxima.
 
     Args:
         nms_radius: px; None takes each checkpoint's own.
+        scales: At which the network sees the images; None takes each checkpoint's own.
 
     Raises:
         CheckpointError: No such checkpoint, or a damaged one.
@@ -110,8 +115,9 @@ def checkpoint_methods(checkpoints: Sequence[str], nms_radius: int | None = None
     methods = []
     for checkpoint in checkpoints:
         detector = Detector(
-            checkpoint, precision="f32", max_side=None, threshold=0.0, nms_radius=nms_radius
-        )
+            checkpoint, precision="f32", max_side=None, threshold=0.0, nms_radius=nms_radius,
+            scales=scales,
+        )  # fmt: skip
         own_name = detector.checkpoint.name
         name = own_name if checkpoint == "default" else checkpoint
         settings = detector.provenance()
