@@ -6,7 +6,6 @@ Source: SuperPoint (DeTone et al. 2018), sections 3.2 and 3.3.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -28,9 +27,6 @@ that no other keypoint lies in its window."""
 
 PIXEL_VARIANCE = np.float32(1 / 12)
 """Of a place that is known to lie in a pixel and no better, px^2."""
-
-KEPT_PX = 2**21
-"""Arrays that depend on the size alone are kept between images up to so many pixels."""
 
 FLOOR = np.float32(1e-12)
 """Keeps divisions finite; no length and no probability that matters is smaller."""
@@ -302,23 +298,22 @@ def maxima(heatmap: Float32, radius: int) -> NDArray[np.bool_]:
 def _maxima(heatmap: Float32, radius: int) -> Any:
     """`maxima` as OpenCV writes truth: H W uint8 of 0 and 255."""
     highest = cv2.compare(heatmap, _dilate(heatmap, radius), cv2.CMP_EQ)
-    order = cv2.copyTo(_reading_order(heatmap.shape), highest)  # 0 elsewhere
-    first = cv2.compare(order, _dilate(order, radius), cv2.CMP_EQ)
-    return cv2.bitwise_and(first, highest)
+    return cv2.subtract(highest, _follows(highest, radius))
 
 
-def _reading_order(shape: tuple[int, ...]) -> Any:
-    """H W, falling along rows, then columns; kept for the sizes that come again and again."""
-    return _kept_order(shape) if shape[0] * shape[1] <= KEPT_PX else _falling(shape)
+def _follows(chosen: Any, radius: int) -> Any:
+    """Pixels with a chosen one within `radius` that comes before them in reading order.
 
-
-def _falling(shape: tuple[int, ...]) -> Any:
-    size = shape[0] * shape[1]
-    exact = np.float32 if size < 2**24 else np.float64  # float32 is exact up to here
-    return np.arange(size, 0, -1, dtype=exact).reshape(shape)
-
-
-_kept_order = lru_cache(maxsize=4)(_falling)
+    Args:
+        chosen: H W uint8, 0 or 255; so the result. Bytes are what makes it quick.
+    """
+    before = cv2.dilate(chosen, np.ones((1, radius), np.uint8), anchor=(radius - 1, 0))
+    rows = np.ones((radius, 2 * radius + 1), np.uint8)
+    above = cv2.dilate(chosen, rows, anchor=(radius, radius - 1))
+    follows = np.zeros_like(chosen)
+    follows[:, 1:] = before[:, :-1]
+    follows[1:] |= above[:-1]
+    return follows
 
 
 def _dilate(values: Any, radius: int) -> Any:
