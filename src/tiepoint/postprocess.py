@@ -115,7 +115,11 @@ def choose(
     radius = widest_radius(lambda r: int(chosen(r).sum()), (height, width), config)
     # Row by row, so that a stable sort breaks ties right.
     rows, columns = np.divmod(np.flatnonzero(chosen(radius)), width)
-    best = np.argsort(-heatmap[rows, columns], kind="stable")[: config.max_keypoints]
+    scores, most = heatmap[rows, columns], config.max_keypoints  # N
+    if most is not None and most < len(scores):  # sort only those that may stay
+        enough = scores >= np.partition(scores, -most)[-most]
+        rows, columns, scores = rows[enough], columns[enough], scores[enough]
+    best = np.argsort(-scores, kind="stable")[:most]
     return rows[best], columns[best]
 
 
