@@ -71,8 +71,11 @@ class OpenVinoRuntime:
         _alive.add(self)
         self.precision, self.at_once = precision, at_once
         # OpenVINO's own default is bf16 where the processor has it: always say which.
+        others = "bf16" if has_bf16() else "f32"  # layers that 8 bits do not suffice for
+        hint = others if precision == "int8" else precision
+        self._split = hint == "bf16"
         options = {
-            "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
+            "INFERENCE_PRECISION_HINT": hint,
             **({"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": streams}),
         }
         if threads is not None:
@@ -120,7 +123,7 @@ class OpenVinoRuntime:
         return postprocess.extract(maps, placements, config, sampling, masks)
 
     def _infer(self, pixels: Float32, descriptors: bool) -> DenseMaps[Float32]:
-        if self.precision == "bf16":
+        if self._split:
             pixels = split_pixels(pixels)
         try:
             request = self._idle[descriptors].get_nowait()
@@ -138,7 +141,7 @@ class OpenVinoRuntime:
     def _build(self, checkpoint: Checkpoint, *, descriptors: bool) -> ov.Model:
         return build_model(
             checkpoint, descriptors=descriptors, quantized=self.precision == "int8",
-            split=self.precision == "bf16",
+            split=self._split,
         )  # fmt: skip
 
     def _compiled(self, descriptors: bool) -> ov.CompiledModel:
