@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from speed import ENLARGED
 from tiepoint import image
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
@@ -76,8 +75,7 @@ def main() -> None:
         print(f"| {precision} | {kept:.3f} | {cosine:.4f} | {within[precision].mean():.3f} "
               f"| {lost.mean():.1f} ({low:.1f} to {high:.1f}) |")  # fmt: skip
     if arguments.json:
-        checkpoint = detectors["f32"].checkpoint
-        name = checkpoint.name if checkpoint.scales == (1,) else f"{checkpoint.name} {ENLARGED}"
+        name = detectors["f32"].checkpoint.name
         labels = {p: f"{name} {p}, openvino" for p in detectors} | {"sift": "SIFT", "orb": "ORB"}
         shares = {labels[m.name]: float(within[m.name].mean()) for m in methods}
         arguments.json.write_text(json.dumps(shares, indent=1) + "\n")

@@ -6,9 +6,8 @@ All in one run on an idle machine, interleaved: each repetition runs every metho
 slow moment hits them all. Prints medians in milliseconds, and how many times as fast as
 transformers each of our methods is with the same file. "full" has the paper's widths and random
 weights: the time does not depend on them. All are asked for 1,000 keypoints of an image of the size
-that is named, which the network sees as it is; "enlarged" are rows of checkpoints that look at
-larger ones by themselves, in OpenVINO. SIFT and ORB are OpenCV's as they come. transformers and
-torch are left out where they are not installed.
+that is named. SIFT and ORB are OpenCV's as they come. transformers and torch are left out where
+they are not installed.
 """
 
 from __future__ import annotations
@@ -43,7 +42,6 @@ KEYPOINTS = 1000
 SIZES = ("320x240", "640x480", "1920x1080")
 PEER = "transformers"
 DRAWN = "640x480"
-ENLARGED = "enlarged"
 PAUSE_S = 0.05
 """Between two methods: threads of the one that still spin would take cores from the next."""
 
@@ -71,15 +69,13 @@ def full_checkpoint(folder: Path) -> Path:
     return folder
 
 
-def ours(
-    label: str, checkpoint: str, engine: str, scales: tuple[float, ...] = (1,)
-) -> Iterator[tuple[str, Method]]:
+def ours(label: str, checkpoint: str, engine: str) -> Iterator[tuple[str, Method]]:
     """A method for each precision that this processor has."""
     for precision in PRECISIONS:
         try:
             detector = Detector(
                 checkpoint, engine=engine, device="cpu", precision=precision, max_side=None,
-                max_keypoints=KEYPOINTS, threshold=0.0, scales=scales,
+                max_keypoints=KEYPOINTS, threshold=0.0,
             )  # fmt: skip
             detector(np.zeros((64, 64), np.uint8))
         except ConfigError as error:
@@ -148,9 +144,6 @@ def all_methods(folder: Path) -> dict[str, Method]:
             methods[f"{label} bf16, {PEER}, channels last"] = transformers_method(source, fast=True)
         for engine in ("openvino", "torch") if has_torch else ("openvino",):
             methods |= dict(ours(label, checkpoint, engine))
-        own = load_checkpoint(checkpoint).scales
-        if own != (1,):
-            methods |= dict(ours(f"{label} {ENLARGED}", checkpoint, "openvino", own))
     methods["SIFT"] = classical(cv2.SIFT.create)
     methods["ORB"] = classical(cv2.ORB.create)
     return methods

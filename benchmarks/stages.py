@@ -94,7 +94,6 @@ def main() -> None:
         device="cpu",
         precision=options.precision,
         max_side=640,
-        scales=(1,),
         max_keypoints=options.max_keypoints,
     )
     network = detector._network()

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -15,10 +11,9 @@ from typer.testing import CliRunner
 import tiepoint
 from tiepoint.cli import app
 from tiepoint.config import ProcessorConfig
-from tiepoint.errors import CheckpointError, ConfigError
+from tiepoint.errors import ConfigError
 from tiepoint.maps import Keypoints, merged
 from tiepoint.processor import prepare
-from tiepoint.weights import load_checkpoint, locate
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +83,7 @@ def test_an_image_and_its_half_match_better_with_a_pyramid(
 
 
 @pytest.mark.parametrize(
-    "scales", [(), (0,), (2.5,), (1, 1), (-0.5,), (float("nan"),), 0.5, ([1],), "1", (True,)]
+    "scales", [(), (0,), (2.5,), (1, 1), (-0.5,), (float("nan"),), 0.5, None, ([1],), "1", (True,)]
 )
 def test_nonsense_scales_are_refused(scales: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="scales"):
@@ -107,54 +102,11 @@ def test_an_enlarged_image_has_its_keypoints_where_they_belong(
     height, width = image.shape[:2]
     size_wh = round(width * 1.5), round(height * 1.5)
     large = cv2.resize(given, size_wh, interpolation=cv2.INTER_CUBIC)
-    expected = detector(np.clip(large, 0, 1) if kind is np.float32 else large, scales=(1,))
+    expected = detector(np.clip(large, 0, 1) if kind is np.float32 else large)
     scale = np.array([width / large.shape[1], height / large.shape[0]])
     assert len(found) == len(expected) > 30
     np.testing.assert_allclose(found.xy, (expected.xy + 0.5) * scale - 0.5, atol=1e-3)
     assert found.size_hw == (height, width)
-
-
-@pytest.fixture
-def halved(tmp_path: Path) -> Path:
-    """The bundled checkpoint, made to look at half the size."""
-    path = tmp_path / "halved"
-    shutil.copytree(locate("default"), path)
-    name_scales(path, [0.5])
-    return path
-
-
-def name_scales(checkpoint: Path, scales: object) -> None:
-    config = json.loads((checkpoint / "config.json").read_text())
-    config["tiepoint"]["scales"] = scales
-    (checkpoint / "config.json").write_text(json.dumps(config))
-
-
-def test_a_checkpoint_names_the_scales_it_looks_at_best(
-    detector: tiepoint.Detector, halved: Path, photograph: NDArray[np.uint8]
-) -> None:
-    """Unless the detector or the call says otherwise; None says no more than nothing."""
-    own = tiepoint.Detector(halved, threshold=0.0, max_keypoints=200)
-    expected = detector(photograph, scales=(0.5,))
-    for found in (own(photograph), own(photograph, scales=None)):
-        np.testing.assert_array_equal(found.xy, expected.xy)
-        assert found.meta["settings"]["scales"] == (0.5,)
-    whole = tiepoint.Detector(halved, scales=(1,))(photograph)
-    assert whole.meta["settings"]["scales"] == (1,)
-    assert own(photograph, scales=(1,)).meta["settings"]["scales"] == (1,)
-
-
-def test_a_checkpoint_of_transformers_looks_at_the_image_as_it_is(halved: Path) -> None:
-    config = json.loads((halved / "config.json").read_text())
-    config.pop("tiepoint")
-    (halved / "config.json").write_text(json.dumps(config))
-    assert load_checkpoint(halved).scales == (1,)
-
-
-@pytest.mark.parametrize("wrong", ["large", [3], [], 1.25, [1, 1], None])
-def test_a_checkpoint_with_impossible_scales_is_refused(halved: Path, wrong: object) -> None:
-    name_scales(halved, wrong)
-    with pytest.raises(CheckpointError, match=r"config\.json: scales"):
-        tiepoint.Detector(halved)
 
 
 def test_the_command_line_takes_scales(photograph: NDArray[np.uint8], tmp_path) -> None:

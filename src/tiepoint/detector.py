@@ -36,13 +36,13 @@ LARGE_PX = 2**21
 class Options(TypedDict, total=False):
     """Detection options that a call may set; one left out stays as the detector has it.
 
-    `threshold`, `nms_radius`, `max_keypoints` and `scales` of None mean the checkpoint's own,
-    `max_side` of None native size. `mask` says where keypoints may lie (0 or black: not there): an
-    array or file for all images, a list of one for each, or a function; see `masks.read_masked`.
+    `threshold`, `nms_radius` and `max_keypoints` of None mean the checkpoint's own, `max_side` of
+    None native size. `mask` says where keypoints may lie (0 or black: not there): an array or file
+    for all images, a list of one for each, or a function of the source; see `masks.read_masked`.
     """
 
     max_side: int | None
-    scales: Sequence[float] | None
+    scales: Sequence[float]
     max_keypoints: int | None
     threshold: float | None
     nms_radius: int | None
@@ -67,8 +67,9 @@ class Detector:
             precision.
         max_side: The longer side is brought down to this many px before detection; None keeps
             the native size. Images are not enlarged to it.
-        scales: Parts of that size, up to 2, at which the network sees each image: above 1 places
-            keypoints better, for more time; several make a pyramid. None takes the checkpoint's.
+        scales: Parts of that size, up to 2, at which the network sees each image: 1.25 places
+            keypoints better, for half more time; several make a pyramid, for images that differ
+            in zoom.
         max_keypoints: Keep the best so many; None takes the checkpoint's own limit.
         threshold: A keypoint's probability must exceed this, 0..1; None takes the checkpoint's.
         nms_radius: px of the network's input; None takes the checkpoint's.
@@ -91,7 +92,7 @@ class Detector:
         compiled: bool = False,
         threads: int | None = None,
         max_side: int | None = 1024,
-        scales: Sequence[float] | None = None,
+        scales: Sequence[float] = ProcessorConfig.scales,
         max_keypoints: int | None = None,
         threshold: float | None = None,
         nms_radius: int | None = None,
@@ -350,11 +351,10 @@ class Detector:
         wanted = {
             name: value.item() if isinstance(value, np.generic) else value
             for name, value in {**self._defaults, **options}.items()
+            if name != "mask"  # of the images, not of the detection
         }
-        scales = self.checkpoint.scales if wanted["scales"] is None else wanted["scales"]
-        pixels = ProcessorConfig(wanted.pop("max_side"), scales)  # type: ignore[arg-type]
-        others = ("scales", "mask")  # of pixels and of images, not of the detection
-        given = {k: value for k, value in wanted.items() if value is not None and k not in others}
+        pixels = ProcessorConfig(wanted.pop("max_side"), wanted.pop("scales"))  # type: ignore[arg-type]
+        given = {name: value for name, value in wanted.items() if value is not None}
         if given.get("spread") and len(pixels.scales) > 1:
             raise ConfigError(f"spread goes with one scale, got scales {pixels.scales}")
         return pixels, replace(self.checkpoint.detection, **given)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.config import DescriptorSampling, DetectionConfig, NetworkConfig, ProcessorConfig
+from tiepoint.config import DescriptorSampling, DetectionConfig, NetworkConfig
 from tiepoint.errors import CheckpointError, ConfigError
 from tiepoint.hub import CONFIG_FILE, WEIGHTS_FILE, Token, fetch, is_id, stated_sha256
 from tiepoint.quantization import Ranges, load_ranges, rounded_layers
@@ -26,7 +26,7 @@ BUNDLED = Path(__file__).parent / "checkpoints"
 DEFAULT = "base"
 MANIFEST_FILE = "manifest.json"
 RULES_VERSION = 1
-COVARIANCE_KEY, SCALES_KEY = "covariance_scale", "scales"
+COVARIANCE_KEY = "covariance_scale"
 """In config.json, under "tiepoint"."""
 
 Rules = Literal["exact", "transformers"]
@@ -49,7 +49,6 @@ class Checkpoint:
         note: One line for `tiepoint info`; empty for a user's own.
         revision: The commit of a checkpoint from the Hub, if known.
         ranges: For `precision="int8"`; see `quantization`. None where nobody measured them.
-        scales: `ProcessorConfig.scales` that a detector takes unless told otherwise.
     """
 
     name: str
@@ -61,7 +60,6 @@ class Checkpoint:
     note: str = ""
     revision: str | None = None
     ranges: Ranges | None = None
-    scales: tuple[float, ...] = ProcessorConfig.scales
 
     @property
     def sampling(self) -> DescriptorSampling:
@@ -111,10 +109,7 @@ def load_checkpoint(
     check_tensors(tensors, network, folder / WEIGHTS_FILE)
     detection = detection_config(config, folder / CONFIG_FILE)
     ranges = load_ranges(folder, sha256, rounded_layers(network))
-    scales = own_scales(config, folder / CONFIG_FILE)
-    return Checkpoint(
-        name, sha256, network, detection, rules, tensors, note, commit, ranges, scales
-    )
+    return Checkpoint(name, sha256, network, detection, rules, tensors, note, commit, ranges)
 
 
 def locate(
@@ -199,18 +194,6 @@ def detection_config(config: Mapping[str, Any], path: Path) -> DetectionConfig:
             border=config.get("border_removal_distance", DetectionConfig.border),
             covariance_scale=(config.get("tiepoint") or {}).get(COVARIANCE_KEY),
         )
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-
-
-def own_scales(config: Mapping[str, Any], path: Path) -> tuple[float, ...]:
-    """The scales at which a detector looks, in a parsed config.json; (1.0,) where none are named.
-
-    They stand under "tiepoint": transformers has no word for them.
-    """
-    named = (config.get("tiepoint") or {}).get(SCALES_KEY, ProcessorConfig.scales)
-    try:
-        return ProcessorConfig(scales=named).scales
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
 

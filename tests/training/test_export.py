@@ -76,13 +76,6 @@ def test_the_detection_settings_are_kept(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path).detection == chosen
 
 
-def test_the_scales_are_kept(tmp_path: Path) -> None:
-    state = trained_like().state_dict()
-    assert load_checkpoint(export_checkpoint(tmp_path, state, SMALL, {})).scales == (1,)
-    export_checkpoint(tmp_path, state, SMALL, {}, scales=(1.25, 0.5))
-    assert load_checkpoint(tmp_path).scales == (1.25, 0.5)
-
-
 def test_the_manifest_has_the_weights_checksum(exported: Path) -> None:
     manifest = json.loads((exported / "manifest.json").read_text())
     weights = (exported / "model.safetensors").read_bytes()

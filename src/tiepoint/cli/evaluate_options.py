@@ -14,10 +14,9 @@ Checkpoints = Annotated[
     typer.Option("--checkpoint", help="Checkpoint name or folder; repeat it for more rows."),
 ]
 Scales = Annotated[
-    str | None,
+    str,
     typer.Option(
-        metavar="S,S,...",
-        help="Parts of the image's size at which checkpoints look at it; else each one's own.",
+        metavar="S,S,...", help="Parts of the image's size at which checkpoints look at it."
     ),
 ]
 MethodNames = Annotated[

@@ -37,13 +37,14 @@ MaxSide = Annotated[
     ),
 ]
 Scales = Annotated[
-    str | None,
+    str,
     typer.Option(
         metavar="S,S,...",
         help="Parts of that size at which each image is looked at, such as 1,0.7,0.5,0.35: a "
-        "pyramid, for images that differ in zoom; above 1 enlarges. Else the checkpoint's own.",
+        "pyramid, for images that differ in zoom. 1.25 alone enlarges, which helps small images.",
     ),
 ]
+SCALES = ",".join(f"{scale:g}" for scale in ProcessorConfig.scales)
 MaxKeypoints = Annotated[
     int | None, typer.Option(metavar="N", help="Keep the best N; else the checkpoint's limit.")
 ]
@@ -64,14 +65,12 @@ Spread = Annotated[
 ]
 
 
-def parse_scales(text: str | None) -> tuple[float, ...] | None:
-    """The numbers between the commas; None stays None.
+def parse_scales(text: str) -> tuple[float, ...]:
+    """The numbers between the commas.
 
     Raises:
         typer.BadParameter: Not numbers.
     """
-    if text is None:
-        return None
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:

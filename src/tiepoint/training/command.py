@@ -171,10 +171,8 @@ def adapt(
     names = ("threshold", "nms_radius", "border", "covariance_scale")
     kept = {name: getattr(origin.detection, name) for name in names}
     about = {
-        **about_run(data, f"checkpoint {origin.name}, SHA-256 {origin.sha256}"),
-        "detection": kept,
-        "scales": list(origin.scales),
-    }
+        **about_run(data, f"checkpoint {origin.name}, SHA-256 {origin.sha256}"), "detection": kept,
+    }  # fmt: skip
     start = {name: torch.from_numpy(array.copy()) for name, array in origin.tensors.items()}
     trainer = Trainer(preset, seed, _opener(data, seed, workers), folder, find_device(device),
                       about=about, start=start, compiled=compiled)  # fmt: skip
@@ -369,7 +367,6 @@ def _export(
             run.progress,
         ),
         detection=detection,
-        scales=run.about.get("scales"),
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tiepoint.config import DetectionConfig, NetworkConfig
 from tiepoint.files import write_bytes
 from tiepoint.hub import CONFIG_FILE, WEIGHTS_FILE
 from tiepoint.training.network import fold
-from tiepoint.weights import COVARIANCE_KEY, MANIFEST_FILE, RULES_VERSION, SCALES_KEY
+from tiepoint.weights import COVARIANCE_KEY, MANIFEST_FILE, RULES_VERSION
 
 PROCESSOR_FILE = "preprocessor_config.json"
 MARK = {"version": RULES_VERSION, "rules": "exact"}
@@ -32,7 +32,6 @@ def export_checkpoint(
     manifest: Mapping[str, Any],
     *,
     detection: DetectionConfig | None = None,
-    scales: Sequence[float] | None = None,
     half: bool = True,
 ) -> Path:
     """Fold the norms and write `config.json`, `preprocessor_config.json`, weights and manifest.
@@ -43,7 +42,6 @@ def export_checkpoint(
         manifest: What the run was; the weights' checksum is added.
         detection: Threshold and NMS radius that the weights are meant for; None takes the
             defaults.
-        scales: At which a detector looks with them; None names none.
         half: Weights as float16, which transformers and `Detector` still compute in float32.
 
     Raises:
@@ -60,8 +58,7 @@ def export_checkpoint(
     # A reader between two of these writes sees a checksum that does not fit, and says so.
     write_bytes(folder / WEIGHTS_FILE, weights)
     _write_json(folder / MANIFEST_FILE, stated)
-    config = _config(network, detection or DetectionConfig(), scales)
-    _write_json(folder / CONFIG_FILE, config)
+    _write_json(folder / CONFIG_FILE, _config(network, detection or DetectionConfig()))
     _write_json(folder / PROCESSOR_FILE, _processor())
     return folder
 
@@ -94,10 +91,7 @@ def commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _config(
-    network: NetworkConfig, detection: DetectionConfig, scales: Sequence[float] | None
-) -> dict[str, Any]:
-    own = {COVARIANCE_KEY: detection.covariance_scale, SCALES_KEY: scales and list(scales)}
+def _config(network: NetworkConfig, detection: DetectionConfig) -> dict[str, Any]:
     return {
         "architectures": ["SuperPointForKeypointDetection"],
         "model_type": "superpoint",
@@ -111,7 +105,9 @@ def _config(
         "nms_radius": detection.nms_radius,
         "border_removal_distance": detection.border,
         "initializer_range": 0.02,
-        "tiepoint": {**MARK, **{key: value for key, value in own.items() if value is not None}},
+        "tiepoint": MARK
+        if detection.covariance_scale is None
+        else {**MARK, COVARIANCE_KEY: detection.covariance_scale},
     }
 
 
