@@ -28,7 +28,17 @@ LAYERS: tuple[frozenset[str], ...] = (
             "weights",
         }
     ),
-    frozenset({"processor", "postprocess", "postprocess_torch", "runtime", "streaming"}),
+    frozenset(
+        {
+            "processor",
+            "refinement",
+            "refinement_torch",
+            "postprocess",
+            "postprocess_torch",
+            "runtime",
+            "streaming",
+        }
+    ),
     frozenset(
         {
             "detector",
@@ -66,8 +76,8 @@ LAYERS: tuple[frozenset[str], ...] = (
 """Lowest first. A module imports from its own layer or from lower ones."""
 
 TORCH_USERS = frozenset(
-    {"network", "neighbours_torch", "postprocess_torch", "runtime.torch", "superpoint",
-     "image_processing", "compat", "outputs", "convert", "export", "training",
+    {"network", "neighbours_torch", "postprocess_torch", "refinement_torch", "runtime.torch",
+     "superpoint", "image_processing", "compat", "outputs", "convert", "export", "training",
      "cli.train", "cli.adapt"}
 )  # fmt: skip
 

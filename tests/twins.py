@@ -140,3 +140,54 @@ def network(image: np.ndarray, tensors: dict[str, np.ndarray]) -> tuple[np.ndarr
     logits = layer(score, "keypoint_decoder.conv_score_b", relu=False)
     described = layer(features, "descriptor_decoder.conv_descriptor_a")
     return logits, layer(described, "descriptor_decoder.conv_descriptor_b", relu=False)
+
+
+def structure(image: np.ndarray) -> np.ndarray:
+    """Size of the determinant of the Hessian at 1.8 px, pixel by pixel; the rim holds outside."""
+    offsets = np.arange(-5, 6)
+    gauss = np.exp(-(offsets**2) / (2 * 1.8**2))
+    gauss /= gauss.sum()
+    height, width = image.shape
+
+    def at(values: np.ndarray, y: int, x: int) -> float:
+        return float(values[min(max(y, 0), height - 1), min(max(x, 0), width - 1)])
+
+    smooth, result = np.zeros(image.shape), np.zeros(image.shape)
+    for y in range(height):
+        for x in range(width):
+            smooth[y, x] = sum(
+                gy * gx * at(image, y + dy, x + dx)
+                for dy, gy in zip(offsets, gauss, strict=True)
+                for dx, gx in zip(offsets, gauss, strict=True)
+            )
+    for y in range(height):
+        for x in range(width):
+            n = np.array([[at(smooth, y + dy, x + dx) for dx in (-1, 0, 1)] for dy in (-1, 0, 1)])
+            xx = np.array([1, 2, 1]) @ n @ [1, -2, 1] / 4
+            yy = np.array([1, -2, 1]) @ n @ [1, 2, 1] / 4
+            xy = np.array([-1, 0, 1]) @ n @ [-1, 0, 1] / 4
+            result[y, x] = abs(xx * yy - xy * xy) * 1.8**4
+    return result
+
+
+def settle(
+    structure_map: np.ndarray, chosen: np.ndarray, xy: np.ndarray, radius_px: int
+) -> np.ndarray:
+    """Each point towards the centre of what a Gaussian window of 1 px about it holds, four times,
+    half as far again but for the last; within half the radius of its pixel."""
+    height, width = structure_map.shape
+    result = []
+    for (column, row), start in zip(chosen, xy.astype(np.float64), strict=True):
+        at = start.copy()
+        for step in (1.5, 1.5, 1.5, 1.0):
+            total, sums = 0.0, np.zeros(2)
+            for v in range(max(0, row - 3), min(height, row + 4)):
+                for u in range(max(0, column - 3), min(width, column + 4)):
+                    pixel = np.array([u, v])
+                    weight = structure_map[v, u] * np.exp(-((pixel - at) ** 2).sum() / 2)
+                    total, sums = total + weight, sums + weight * pixel
+            if total > 1e-12:
+                at += step * (sums / total - at)
+        limit = max(radius_px, 1) / 2
+        result.append(np.clip(at, [column - limit, row - limit], [column + limit, row + limit]))
+    return np.array(result).reshape(-1, 2)

@@ -28,10 +28,12 @@ class DenseMaps(Generic[Array]):
     Attributes:
         logits: B 65 h w float32; channel 8 row + column of the cell, channel 64 "no keypoint".
         descriptors: B D h w float32, not yet of unit length; None if they were not asked for.
+        pixels: B 1 H W float32, what the network saw; None leaves positions to the heat map.
     """
 
     logits: Array
     descriptors: Array | None
+    pixels: Array | None = None
 
 
 class Keypoints(NamedTuple, Generic[Array]):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tiepoint.config import CELL_PX, DescriptorSampling, DetectionConfig
 from tiepoint.geometry import Placement, SizeHW
 from tiepoint.maps import DenseMaps, Keypoints, Masks
+from tiepoint.refinement import settle, structure
 
 Float32 = NDArray[np.float32]
 
@@ -52,6 +53,11 @@ def extract(
         if config.subpixel or config.covariance_scale is not None:
             around = _around(heatmap, rows, columns)
         xy = _places(rows, columns, around if config.subpixel else None)  # N 2
+        if config.subpixel and maps.pixels is not None:
+            image = np.ascontiguousarray(maps.pixels[index, 0, :height, :width])
+            about = structure(image)  # H W
+            about *= _area(heatmap.shape, config, mask)
+            xy = settle(about, rows, columns, xy, config.nms_radius)
         described = None
         if config.descriptors and maps.descriptors is not None:
             described = sample_at(maps.descriptors[index, :, :h, :w], xy, sampling)  # N D
@@ -102,12 +108,7 @@ def choose(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of the pixels that `select` takes, N each, in its order."""
     height, width = heatmap.shape
-    allowed = heatmap > config.threshold
-    top, left = min(config.border, height), min(config.border, width)
-    allowed[:top], allowed[height - top :] = False, False
-    allowed[:, :left], allowed[:, width - left :] = False, False
-    if mask is not None:
-        allowed &= mask
+    allowed = (heatmap > config.threshold) & _area(heatmap.shape, config, mask)
 
     def chosen(radius: int) -> NDArray[np.bool_]:
         return suppress(heatmap, radius) & allowed
@@ -121,6 +122,18 @@ def choose(
         rows, columns, scores = rows[enough], columns[enough], scores[enough]
     best = np.argsort(-scores, kind="stable")[:most]
     return rows[best], columns[best]
+
+
+def _area(
+    size_hw: tuple[int, ...], config: DetectionConfig, mask: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    """Where keypoints may lie at all, H W."""
+    height, width = size_hw
+    area = np.ones((height, width), np.bool_) if mask is None else mask.copy()
+    top, left = min(config.border, height), min(config.border, width)
+    area[:top], area[height - top :] = False, False
+    area[:, :left], area[:, width - left :] = False, False
+    return area
 
 
 def _places(

@@ -23,6 +23,7 @@ from tiepoint.postprocess import (
     SUBPIXEL_REACH_PX,
     widest_radius,
 )
+from tiepoint.refinement_torch import settle, structure
 
 
 class FlatKeypoints(NamedTuple):
@@ -67,7 +68,8 @@ def extract_flat(
 ) -> FlatKeypoints:
     """The same in one list: a GPU is waited for per batch, not per image."""
     sizes_hw = [placement.resized_hw for placement in placements]
-    flat = select(cells_to_heatmap(maps.logits), sizes_hw, config, masks)
+    pixels = None if maps.pixels is None else maps.pixels[:, 0]  # B H W
+    flat = select(cells_to_heatmap(maps.logits), sizes_hw, config, masks, pixels)
     if not config.descriptors or maps.descriptors is None:
         return flat
     fields = torch.tensor([p.padded_hw for p in placements], device=flat.xy.device)
@@ -82,14 +84,19 @@ def cells_to_heatmap(logits: Tensor) -> Tensor:
 
 
 def select(
-    heatmap: Tensor, sizes_hw: Sequence[SizeHW], config: DetectionConfig, masks: Masks = None
+    heatmap: Tensor,
+    sizes_hw: Sequence[SizeHW],
+    config: DetectionConfig,
+    masks: Masks = None,
+    pixels: Tensor | None = None,
 ) -> FlatKeypoints:
-    """Decide which pixels are keypoints, in all images at once.
+    """Decide which pixels are keypoints, in all images at once, and where in them they lie.
 
     Args:
         heatmap: B H W, probabilities.
         sizes_hw: (height, width) of each image in the batch, px, without padding.
         masks: Where keypoints may lie; see `postprocess.select`.
+        pixels: B H W in 0..1, on whose structure keypoints settle; None leaves it out.
     """
     B, H, W = heatmap.shape
     device = heatmap.device
@@ -102,13 +109,13 @@ def select(
     edge = config.border
     far_rows = (y >= edge) & (y < sizes[:, 0] - edge)  # B H
     far_columns = (x >= edge) & (x < sizes[:, 1] - edge)  # B W
-    allowed = far_rows[:, :, None] & far_columns[:, None, :]  # B H W
+    area = far_rows[:, :, None] & far_columns[:, None, :]  # B H W
     for index, mask in enumerate(masks or ()):
         if mask is not None:
             height, width = mask.shape
-            allowed[index, :height, :width] &= torch.from_numpy(mask).to(device)
+            area[index, :height, :width] &= torch.from_numpy(mask).to(device)
     with torch.no_grad():
-        allowed &= heatmap > config.threshold
+        allowed = area & (heatmap > config.threshold)
         chosen = _spread(heatmap, allowed, sizes_hw, config) & allowed
         image, rows, columns = torch.nonzero(chosen, as_tuple=True)  # M each, in reading order
     best = _best_per_image(image, heatmap[image, rows, columns].detach(), B, config.max_keypoints)
@@ -116,6 +123,9 @@ def select(
     xy = torch.stack([columns, rows], dim=1).float()  # M 2
     if config.subpixel:
         xy = xy + subpixel_shift(heatmap, image, rows, columns)
+        if pixels is not None:
+            about = structure(pixels.float(), sizes_hw) * area  # B H W
+            xy = settle(about, image, rows, columns, xy, config.nms_radius)
     covariance = None
     if config.covariance_scale is not None:
         covariance = second_moment(heatmap, image, rows, columns) * config.covariance_scale

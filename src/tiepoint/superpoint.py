@@ -147,7 +147,8 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
             inside = inside.to(grey)
         logits, dense = self.dense(grey, inside, hidden_states=hidden)  # B 65 h w, B D h w
         assert dense is not None
-        flat = select(cells_to_heatmap(logits), sizes_hw, self.config.detection())
+        found = self.config.detection()
+        flat = select(cells_to_heatmap(logits), sizes_hw, found, pixels=grey[:, 0])
         cells_hw = torch.tensor([whole_cells(size) for size in sizes_hw], device=grey.device)
         cells_hw = cells_hw // CELL_PX  # B 2
         descriptors = sample_at(dense, flat.image, flat.xy, cells_hw)  # M D

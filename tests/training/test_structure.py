@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 from fake_pairs import shifted_flow
 
+import twins
 from tiepoint.geometry import apply_homography
 from tiepoint.training import structure, textures
 from tiepoint.training.structure import seen_from, structure_points
@@ -25,16 +25,7 @@ def blobs(*centres: tuple[float, float], contrast: float = 0.4) -> np.ndarray:
 
 def slow_points(clean: np.ndarray) -> list[tuple[int, int]]:
     """Whole px (x, y) that exceed their 24 neighbours and the least strength, one by one."""
-    smooth = cv2.GaussianBlur(clean, (0, 0), structure.SIGMA_PX).astype(np.float64)
-    pad = np.pad(smooth, 1, mode="reflect")
-    strength = np.zeros(clean.shape)
-    for y in range(clean.shape[0]):
-        for x in range(clean.shape[1]):
-            n = pad[y : y + 3, x : x + 3]
-            xx = (np.array([1, 2, 1]) @ (n @ [1, -2, 1])) / 4
-            yy = (np.array([1, -2, 1]) @ (n @ [1, 2, 1])) / 4
-            xy = (np.array([-1, 0, 1]) @ (n @ [-1, 0, 1])) / 4
-            strength[y, x] = np.sqrt(abs(xx * yy - xy * xy)) * structure.SIGMA_PX**2
+    strength = np.sqrt(twins.structure(clean))
     found = []
     for y in range(2, clean.shape[0] - 2):
         for x in range(2, clean.shape[1] - 2):

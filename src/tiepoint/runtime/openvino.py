@@ -99,16 +99,17 @@ class OpenVinoRuntime:
         """
         fields = [placement.padded_hw for placement in placements]
         if all(field == pixels.shape[2:] for field in fields):
-            return self._infer(pixels, descriptors)
+            return DenseMaps(*self._infer(pixels, descriptors), pixels)
         singles = [
             self._infer(np.ascontiguousarray(pixels[i : i + 1, :, :height, :width]), descriptors)
             for i, (height, width) in enumerate(fields)
         ]
         h, w = (side // CELL_PX for side in pixels.shape[2:])
-        described = [m.descriptors for m in singles if m.descriptors is not None]
+        described = [dense for _, dense in singles if dense is not None]
         return DenseMaps(
-            _stack([m.logits for m in singles], h, w),  # B 65 h w
+            _stack([logits for logits, _ in singles], h, w),  # B 65 h w
             _stack(described, h, w) if described else None,  # B D h w
+            pixels,
         )
 
     def extract(
@@ -122,7 +123,8 @@ class OpenVinoRuntime:
         """Dense maps to keypoints, in NumPy and OpenCV."""
         return postprocess.extract(maps, placements, config, sampling, masks)
 
-    def _infer(self, pixels: Float32, descriptors: bool) -> DenseMaps[Float32]:
+    def _infer(self, pixels: Float32, descriptors: bool) -> tuple[Float32, Float32 | None]:
+        """B 1 H W -> B 65 h w and, if asked for, B D h w."""
         if self._split:
             pixels = split_pixels(pixels)
         try:
@@ -136,7 +138,7 @@ class OpenVinoRuntime:
             self._idle[descriptors].put(request)
         # The model gives h w C: each cell's values side by side, which is how they are read.
         dense = [np.moveaxis(output, -1, 1) for output in outputs]  # B C h w
-        return DenseMaps(dense[0], dense[1] if descriptors else None)
+        return dense[0], dense[1] if descriptors else None
 
     def _build(self, checkpoint: Checkpoint, *, descriptors: bool) -> ov.Model:
         return build_model(

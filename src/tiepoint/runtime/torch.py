@@ -84,7 +84,7 @@ class TorchRuntime:
             torch.autocast(self._device.type, dtype=narrow, enabled=narrow is not None),
         ):
             logits, dense = self._network(batch, inside, descriptors)  # B 65 h w, B D h w
-        return DenseMaps(logits.float(), None if dense is None else dense.float())
+        return DenseMaps(logits.float(), None if dense is None else dense.float(), batch)
 
     def extract(
         self,
@@ -96,8 +96,10 @@ class TorchRuntime:
     ) -> list[Keypoints[Float32]]:
         """Dense maps to keypoints: on a GPU there, so that only the keypoints leave it."""
         if self._device.type == "cpu":  # OpenCV's maximum filter is far quicker there than torch's
-            dense = None if maps.descriptors is None else maps.descriptors.numpy()
-            arrays = DenseMaps(maps.logits.numpy(), dense)
+            dense, pixels = (
+                None if part is None else part.numpy() for part in (maps.descriptors, maps.pixels)
+            )
+            arrays = DenseMaps(maps.logits.numpy(), dense, pixels)
             return postprocess.extract(arrays, placements, config, sampling, masks)
         with torch.inference_mode():
             flat = postprocess_torch.extract_flat(maps, placements, config, sampling, masks)

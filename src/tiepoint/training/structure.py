@@ -16,18 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.postprocess import maxima
+from tiepoint.refinement import structure
 
 Values = NDArray[np.float32]
 Points = NDArray[np.float64]
 
-SIGMA_PX = 1.8
-"""Scale of the determinant of the Hessian (Beaudet 1978; Lindeberg 1998, section 5). On
-photographs its maxima at 1.6 and at 2.4 px are found again within 1 px alike, and more often than
-those of Harris's and of Shi and Tomasi's measures."""
-
 LEAST = 0.008
-"""Root of the scale-normalised determinant: a Gaussian blob of that scale and the contrast c gives
-c / 4."""
+"""Root of the structure: a Gaussian blob of its scale and the contrast c gives c / 4."""
 
 REACH_PX = 2
 """A point exceeds all others so far around; of equal ones the first in reading order counts."""
@@ -61,12 +56,7 @@ def structure_points(clean: Values, hidden: NDArray[np.bool_]) -> Points:
     Returns:
         N 2 px, in reading order.
     """
-    smooth = cv2.GaussianBlur(clean, (0, 0), SIGMA_PX)
-    xx, yy, xy = (
-        cv2.Sobel(smooth, cv2.CV_32F, dx, dy, ksize=3, scale=0.25)
-        for dx, dy in ((2, 0), (0, 2), (1, 1))
-    )
-    strength = np.sqrt(np.abs(xx * yy - xy * xy)) * np.float32(SIGMA_PX**2)
+    strength = np.sqrt(structure(clean))
     side = 2 * CLEAR_PX + 1
     near = cv2.dilate(hidden.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
     chosen = (strength > np.float32(LEAST)) & maxima(strength, REACH_PX) & ~near
