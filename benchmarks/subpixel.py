@@ -1,4 +1,4 @@
-"""Which sub-pixel refinement is best: the measurement behind `postprocess.subpixel_shift`.
+"""Which sub-pixel refinement is best: behind `postprocess.subpixel_shift` and `refinement`.
 
 The same keypoints on the same generated pairs, refined in different ways. Prints how far matched
 points lie from the truth, and how many homographies come out within 1 and 3 px.
@@ -27,6 +27,7 @@ from tiepoint.features import Features
 from tiepoint.geometry import apply_homography
 from tiepoint.matching import match
 from tiepoint.postprocess import cells_to_heatmap, sample_at, select, subpixel_shift
+from tiepoint.refinement import settle, structure
 
 Float32 = NDArray[np.float32]
 Whole = NDArray[np.intp]
@@ -104,8 +105,11 @@ VARIANTS: dict[str, Refine] = {
     "parabola, p": partial(parabola, log=False),
     "parabola, log p": partial(parabola, log=True),
     "quadric 3x3, log p": newton,
-    "centroid 5x5": partial(centroid, radius=2),
-    "centroid 7x7 (tiepoint)": subpixel_shift,
+    "centroid 5x5": subpixel_shift,
+    "none, settled": none,
+    "centroid 5x5, settled (tiepoint)": subpixel_shift,
+    "centroid 7x7, settled": partial(centroid, radius=3),
+    "centroid 7x7": partial(centroid, radius=3),
     "centroid 9x9": partial(centroid, radius=4),
     "mean shift 1, 7x7, 5": partial(mean_shift, sigma=1, reach=3, rounds=5),
     "mean shift 1.5, 7x7, 5": partial(mean_shift, sigma=1.5, reach=3, rounds=5),
@@ -122,14 +126,18 @@ class Dense:
         height, width = self.placement.resized_hw
         self.heatmap = cells_to_heatmap(np.asarray(maps.logits))[0, :height, :width]
         self.descriptors = np.asarray(maps.descriptors)[0]
+        self.structure = structure(np.ascontiguousarray(pixels[0, 0, :height, :width]))
+        self.radius_px = detector.checkpoint.detection.nms_radius
         config: DetectionConfig = replace(
             detector.checkpoint.detection, threshold=0.0, max_keypoints=4 * k, subpixel=False
         )
         self.whole, self.scores = select(self.heatmap, config)
 
-    def features(self, refine: Refine) -> Features:
+    def features(self, refine: Refine, settles: bool) -> Features:
         columns, rows = self.whole.astype(np.intp).T
         xy = self.whole + refine(self.heatmap, rows, columns)  # N 2
+        if settles:
+            xy = settle(self.structure, rows, columns, xy, self.radius_px)
         described = sample_at(self.descriptors, xy)
         return Features(xy, self.scores, described, self.placement.image_hw)
 
@@ -156,7 +164,7 @@ def main() -> None:
         loaded = pair.load(settings.frame)
         a, b = (Dense(detector, image, settings.k) for image in (loaded.image_a, loaded.image_b))
         for name, refine in VARIANTS.items():
-            one, other = a.features(refine), b.features(refine)
+            one, other = (dense.features(refine, "settled" in name) for dense in (a, b))
             crowded[name].append(crowding(one.top(settings.k).xy))
             errors[name].append(measure(one, other, loaded, settings).error_px)
             best_one, best_other = one.top(settings.k), other.top(settings.k)
@@ -165,14 +173,14 @@ def main() -> None:
             apart = np.linalg.norm(truth - best_other.xy[j], axis=1)
             distances[name] += apart[apart < settings.correct_px].tolist()
     print(f"{options.count} generated pairs, {settings.k} points, matches within 3 px of the truth")
-    print(f"{'refinement':26s}   median px   rms px   H 1 px   H 3 px  crowded")
+    print(f"{'refinement':34s}   median px   rms px   H 1 px   H 3 px  crowded")
     for name in VARIANTS:
         apart, error = np.array(distances[name]), np.array(errors[name])
         rms = np.sqrt((apart**2).mean())
         low, high = metrics.mean_interval((error <= 1).astype(float))
         figures = (np.median(apart), rms, np.mean(error <= 1), np.mean(error <= 3))
         row = "".join(f"{figure:9.3f}" for figure in (*figures, np.mean(crowded[name])))
-        print(f"{name:26s}   {row}   (H 1 px: {low:.3f}..{high:.3f})")
+        print(f"{name:34s}   {row}   (H 1 px: {low:.3f}..{high:.3f})")
 
 
 if __name__ == "__main__":

@@ -71,23 +71,23 @@ def select(
 
 
 def subpixel(heatmap: np.ndarray, x: int, y: int) -> tuple[float, float]:
-    """One keypoint's refined position: the centre of mass of 7x7 values."""
+    """One keypoint's refined position: the centre of mass of 5x5 values."""
     height, width = heatmap.shape
     total = sum_x = sum_y = 0.0
-    for v in range(max(0, y - 3), min(height, y + 4)):
-        for u in range(max(0, x - 3), min(width, x + 4)):
+    for v in range(max(0, y - 2), min(height, y + 3)):
+        for u in range(max(0, x - 2), min(width, x + 3)):
             weight = float(heatmap[v, u])
             total, sum_x, sum_y = total + weight, sum_x + weight * u, sum_y + weight * v
     return sum_x / total, sum_y / total
 
 
 def second_moment(heatmap: np.ndarray, x: int, y: int) -> np.ndarray:
-    """2x2: how 7x7 values lie about their centre of mass, and the variance within a pixel."""
+    """2x2: how 5x5 values lie about their centre of mass, and the variance within a pixel."""
     height, width = heatmap.shape
     centre = subpixel(heatmap, x, y)
     total, moment = 0.0, np.zeros((2, 2))
-    for v in range(max(0, y - 3), min(height, y + 4)):
-        for u in range(max(0, x - 3), min(width, x + 4)):
+    for v in range(max(0, y - 2), min(height, y + 3)):
+        for u in range(max(0, x - 2), min(width, x + 3)):
             away = np.array([u - centre[0], v - centre[1]])
             moment += float(heatmap[v, u]) * np.outer(away, away)
             total += float(heatmap[v, u])

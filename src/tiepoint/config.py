@@ -153,7 +153,8 @@ class DetectionConfig:
         nms_radius: Of two keypoints this close or closer in x and in y, in px of the network's
             input, the better one stays; 0 keeps every pixel above the threshold.
         border: No keypoint nearer than this to any of the four sides, in px of the input.
-        subpixel: Refine each position within its pixel; False returns whole pixels.
+        subpixel: Refine each position, by the heat map around its pixel and then by the image's own
+            structure, within half the NMS radius; False returns whole pixels.
         descriptors: False skips the descriptors.
         covariance_scale: px^2 of a position's variance to each px^2 of the heat map's second
             moment around it, as `tiepoint calibrate` fits it to a checkpoint; None leaves

@@ -22,9 +22,9 @@ Float32 = NDArray[np.float32]
 NMS_ROUNDS = 3
 """Maxima, then twice the maxima of what is left over, as in SuperPoint's published code."""
 
-SUBPIXEL_REACH_PX = 3
-"""The refinement looks so far around a pixel: no farther than the usual NMS radius of 3 or 4, so
-that no other keypoint lies in its window."""
+SUBPIXEL_REACH_PX = 2
+"""By the heat map a keypoint lies at the centre of what it holds so far around its pixel. At 3 px,
+the usual NMS radius, windows of neighbours meet half way and draw them together."""
 
 PIXEL_VARIANCE = np.float32(1 / 12)
 """Of a place that is known to lie in a pixel and no better, px^2."""
@@ -197,9 +197,8 @@ def suppress(heatmap: Float32, radius: int) -> NDArray[np.bool_]:
 def subpixel_shift(heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Float32:
     """From each pixel to the centre of mass of the probabilities around it.
 
-    It uses the whole blob that the network draws around a corner. Parabolas through the nearest
-    values measured worse; wider windows and mean shift draw neighbouring keypoints together
-    (benchmarks/subpixel.py).
+    It uses the blob that the network draws around a corner. Wider windows and mean shift draw
+    neighbouring keypoints together (benchmarks/subpixel.py).
 
     Args:
         heatmap: H W; outside it there is nothing.
