@@ -26,6 +26,7 @@ from tiepoint.config import CELL_PX
 from tiepoint.features import Features
 from tiepoint.image import read
 from tiepoint.postprocess import cells_to_heatmap, sample_at, select
+from tiepoint.refinement import settle, structure
 from tiepoint.runtime import Runtime
 
 
@@ -115,6 +116,9 @@ def main() -> None:
     if options.engine == "openvino":
         heatmap = stage("  heat map", lambda: cells_to_heatmap(maps.logits))[0]
         xy, _ = stage("  NMS, selection, sub-pixel", lambda: select(heatmap, detection))
+        about = stage("  structure of the image", lambda: structure(pixels[0, 0]))
+        x, y = xy.round().astype(int).T
+        stage("  settling on it", lambda: settle(about, y, x, xy, detection.nms_radius))
         stage("  descriptors", lambda: sample_at(maps.descriptors[0, :, :h, :w], xy, sampling))
     features: Features = stage("image array to features", lambda: detector(image))
     rows["around the network"] = around_network(detector, network, image, options.repeats)
