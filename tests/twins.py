@@ -186,8 +186,8 @@ def settle(
                     pixel = np.array([u, v])
                     weight = structure_map[v, u] * np.exp(-((pixel - at) ** 2).sum() / 2)
                     total, sums = total + weight, sums + weight * pixel
-            if total > 1e-12:
+            if total > 1e-5:
                 at += step * (sums / total - at)
-        limit = max(radius_px, 1) / 2
+        limit = radius_px / 2 or 0.49
         result.append(np.clip(at, [column - limit, row - limit], [column + limit, row + limit]))
     return np.array(result).reshape(-1, 2)

@@ -23,8 +23,8 @@ NMS_ROUNDS = 3
 """Maxima, then twice the maxima of what is left over, as in SuperPoint's published code."""
 
 SUBPIXEL_REACH_PX = 2
-"""By the heat map a keypoint lies at the centre of what it holds so far around its pixel. At 3 px,
-the usual NMS radius, windows of neighbours meet half way and draw them together."""
+"""By the heat map a keypoint lies at the centre of what it holds so far around its pixel. Wider
+windows share more with those of neighbours, and draw them together."""
 
 PIXEL_VARIANCE = np.float32(1 / 12)
 """Of a place that is known to lie in a pixel and no better, px^2."""
@@ -53,7 +53,7 @@ def extract(
         if config.subpixel or config.covariance_scale is not None:
             around = _around(heatmap, rows, columns)
         xy = _places(rows, columns, around if config.subpixel else None)  # N 2
-        if config.subpixel and maps.pixels is not None:
+        if config.subpixel and maps.pixels is not None and len(rows):
             image = np.ascontiguousarray(maps.pixels[index, 0, :height, :width])
             about = structure(image)  # H W
             about *= _area(heatmap.shape, config, mask)

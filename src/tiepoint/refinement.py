@@ -21,7 +21,7 @@ SIGMA_PX = 1.8
 again within 1 px alike, and more often than those of Harris's and of Shi and Tomasi's measures."""
 
 BLUR: Float32 = cv2.getGaussianKernel(11, SIGMA_PX, cv2.CV_32F)[:, 0]
-"""The Gaussian of that scale, out to three times it."""
+"""The Gaussian of that scale, out to 5 px."""
 
 WINDOW_PX = 1.0
 """Standard deviation of the window that says what is about a keypoint."""
@@ -34,8 +34,9 @@ STEPS = (1.5, 1.5, 1.5, 1.0)
 far again first, since a wide blob draws it by little more than half of the way; last to the centre
 itself, which lies where keypoints may lie."""
 
-LEAST = np.float32(1e-12)
-"""Structure in a window, below which there is none and the keypoint stays."""
+LEAST = np.float32(1e-5)
+"""Structure in a window, below which there is none and the keypoint stays: five times what rounding
+leaves of it on a straight edge, and less than any keypoint of a photograph has."""
 
 
 def structure(image: Float32) -> Float32:
@@ -75,7 +76,7 @@ def settle(
         rows, columns: N, the pixels that were chosen.
         xy: N 2, px, where in them the keypoints are thought to lie.
         radius_px: Chosen pixels are farther apart than this in x or y. No keypoint goes farther
-            from its own than half as far, so that no two meet.
+            from its own than half as far, or half a pixel, so that no two meet.
 
     Returns:
         N 2 float32, px.
@@ -103,4 +104,4 @@ def settle(
 
 def farthest_px(radius_px: int) -> float:
     """How far from its chosen pixel a keypoint may go in x and in y; see `settle`."""
-    return max(radius_px, 1) / 2
+    return radius_px / 2 if radius_px > 0 else 0.49

@@ -30,35 +30,44 @@ def structure(images: Tensor, sizes_hw: Sequence[SizeHW]) -> Tensor:
     """See `refinement.structure`; each image is looked at by itself, without padding.
 
     Args:
-        images: B H W, in 0..1.
+        images: B H W float32, in 0..1.
         sizes_hw: (height, width) of each image in the batch, px.
 
     Returns:
         B H W, 0 in the padding.
     """
-    if all(size == tuple(images.shape[1:]) for size in sizes_hw):
-        return _structure(images)
-    found = torch.zeros_like(images)
-    for image, into, (height, width) in zip(images, found, sizes_hw, strict=True):
-        into[:height, :width] = _structure(image[None, :height, :width])[0]
-    return found
+    if len(set(sizes_hw)) == 1:
+        return _of_size(images, sizes_hw[0])
+    each = zip(images, sizes_hw, strict=True)
+    return torch.cat([_of_size(image[None], size_hw) for image, size_hw in each])
 
 
-def _structure(images: Tensor) -> Tensor:
-    blur = torch.from_numpy(BLUR).to(images)
-    smooth = _filtered(images, blur, blur)
-    second, first, across = (torch.tensor(k).to(images) for k in (SECOND, FIRST, SMOOTH))
-    xx, yy = _filtered(smooth, second, across / 4), _filtered(smooth, across / 4, second)
-    xy = _filtered(smooth, first / 4, first)
-    return (xx * yy - xy**2).abs() * SIGMA_PX**4
+def _of_size(images: Tensor, size_hw: SizeHW) -> Tensor:
+    """The structure of the upper left parts of that size."""
+    (H, W), (height, width) = images.shape[1:], size_hw
+    blur = BLUR.tolist()
+    smooth = _filtered(images[:, :height, :width], blur, blur)
+    xx, yy = _filtered(smooth, SECOND, SMOOTH) / 4, _filtered(smooth, SMOOTH, SECOND) / 4
+    xy = _filtered(smooth, FIRST, FIRST) / 4
+    found = (xx * yy - xy**2).abs() * SIGMA_PX**4
+    return functional.pad(found, (0, W - width, 0, H - height))
 
 
-def _filtered(images: Tensor, along_x: Tensor, along_y: Tensor) -> Tensor:
-    """Correlate B H W with a separable kernel; the outermost pixels hold outside."""
+def _filtered(images: Tensor, along_x: Sequence[float], along_y: Sequence[float]) -> Tensor:
+    """Correlate B H W with a separable kernel; the outermost pixels hold outside.
+
+    As sums of moved images: autocast and TF32 would compute a convolution with 8 or 11 bits, of
+    which the difference of two products leaves nothing.
+    """
+    height, width = images.shape[1:]
     reach_x, reach_y = len(along_x) // 2, len(along_y) // 2
-    padded = functional.pad(images[:, None], (reach_x, reach_x, reach_y, reach_y), "replicate")
-    rows = functional.conv2d(padded, along_x[None, None, None])
-    return functional.conv2d(rows, along_y[None, None, :, None])[:, 0]
+    around = functional.pad(images[:, None], (reach_x, reach_x, reach_y, reach_y), "replicate")
+    around = around[:, 0]
+    rows = sum(k * around[:, :, n : n + width] for n, k in enumerate(along_x))
+    assert isinstance(rows, Tensor)
+    found = sum(k * rows[:, n : n + height] for n, k in enumerate(along_y))
+    assert isinstance(found, Tensor)
+    return found
 
 
 def settle(

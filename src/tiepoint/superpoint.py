@@ -133,7 +133,7 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
         self, pixel_values: Tensor, pixel_mask: Tensor | None, hidden: list[Tensor] | None
     ) -> SuperPointKeypointDescriptionOutput:
         """Pixels -> dense maps -> keypoints -> padded batch, all images at once."""
-        grey = pixel_values[:, :1].to(self.dtype)  # B 1 H W
+        grey = pixel_values[:, :1].float()  # B 1 H W
         batch, _, height, width = grey.shape
         sizes_hw = [(height, width)] * batch
         if pixel_mask is not None:
@@ -144,8 +144,9 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
             grey = functional.pad(grey, beyond, mode="replicate")  # B 1 H W, whole cells
         inside = cell_mask(sizes_hw, padded_hw)  # B 1 h w
         if inside is not None:
-            inside = inside.to(grey)
-        logits, dense = self.dense(grey, inside, hidden_states=hidden)  # B 65 h w, B D h w
+            inside = inside.to(grey.device, self.dtype)
+        in_type = grey.to(self.dtype)
+        logits, dense = self.dense(in_type, inside, hidden_states=hidden)  # B 65 h w, B D h w
         assert dense is not None
         found = self.config.detection()
         flat = select(cells_to_heatmap(logits), sizes_hw, found, pixels=grey[:, 0])
