@@ -126,7 +126,9 @@ class Dense:
         height, width = self.placement.resized_hw
         self.heatmap = cells_to_heatmap(np.asarray(maps.logits))[0, :height, :width]
         self.descriptors = np.asarray(maps.descriptors)[0]
-        self.structure = structure(np.ascontiguousarray(pixels[0, 0, :height, :width]))
+        edge = detector.checkpoint.detection.border
+        inner = np.pad(np.ones((height - 2 * edge, width - 2 * edge), np.float32), edge)
+        self.structure = structure(np.ascontiguousarray(pixels[0, 0, :height, :width])) * inner
         self.radius_px = detector.checkpoint.detection.nms_radius
         config: DetectionConfig = replace(
             detector.checkpoint.detection, threshold=0.0, max_keypoints=4 * k, subpixel=False

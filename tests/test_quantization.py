@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
@@ -19,6 +20,7 @@ from tiepoint.cli import app
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
 from tiepoint.quantization import load_ranges, mean_highest, rounded_layers, save_ranges
+from tiepoint.runtime import openvino
 from tiepoint.runtime.openvino import highest_inputs
 from tiepoint.weights import load_checkpoint, locate
 
@@ -105,6 +107,27 @@ def test_quantize_makes_int8_possible_and_near_to_f32(
         cosines = (wide.descriptors * narrow.descriptors[apart.argmin(axis=1)]).sum(axis=1)
         assert cosines[near].mean() > 0.995
     assert np.mean(kept) > 0.9
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_what_is_not_rounded_to_8_bits_takes_bf16_where_the_processor_has_it(
+    has_bf16: bool, photographs: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then pixels come in two parts, as for bf16 alone; either way the keypoints are f32's."""
+    here = ["FP32", "INT8", *(["BF16"] if has_bf16 else [])]
+    monkeypatch.setattr("tiepoint.runtime.openvino._capabilities", lambda: here)
+    seen: list[ov.Model] = []
+    build = openvino.build_model
+    monkeypatch.setattr(
+        openvino, "build_model", lambda *a, **k: seen.append(build(*a, **k)) or seen[-1]
+    )
+    narrow = Detector(precision="int8", max_side=320)
+    found = narrow(photographs[0])
+    monkeypatch.undo()
+    assert [model.inputs[0].partial_shape[1].get_length() for model in seen] == [1 + has_bf16]
+    expected = Detector(precision="f32", max_side=320)(photographs[0])
+    apart = np.hypot(*(expected.xy[:, None] - found.xy[None]).transpose(2, 0, 1))
+    assert (apart.min(axis=1) < 0.5).mean() > 0.9
 
 
 def test_ranges_belong_to_their_weights_and_damaged_ones_are_none(tmp_path: Path) -> None:
