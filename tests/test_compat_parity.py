@@ -26,10 +26,13 @@ from guide_models import (  # noqa: E402
 )
 from tiepoint import (  # noqa: E402
     AutoImageProcessor,
+    Detector,
     SuperPointConfig,
     SuperPointForKeypointDetection,
 )
 from tiepoint.errors import ConfigError, ImageError, TiepointError  # noqa: E402
+from tiepoint.processor import to_grey  # noqa: E402
+from tiepoint.weights import locate  # noqa: E402
 
 WIDTHS = [((8, 8, 16, 16), 24, 16), ((16, 8, 24, 32), 40, 48), ((64, 64, 128, 128), 256, 256)]
 FIELDS = ("keypoints", "scores", "descriptors", "mask")
@@ -125,6 +128,27 @@ def test_a_checkpoint_of_the_exact_rules_loads_in_transformers(
     back = SuperPointForKeypointDetection.from_pretrained(tmp_path / "back")
     assert back.config.rules == "exact" and back.config.max_keypoints == 30
     assert AutoImageProcessor.from_pretrained(tmp_path / "back").rules == "exact"
+
+
+def test_transformers_finds_the_same_points_with_the_bundled_weights(
+    theirs: Any, photographs: list[np.ndarray]
+) -> None:
+    """The same pixels given to both; ours settle on them afterwards, within half the NMS radius."""
+    grey = np.ascontiguousarray(to_grey(photographs[0])[:240, :320])
+    detector = Detector(precision="f32", max_side=None)
+    model = theirs.SuperPointForKeypointDetection.from_pretrained(locate("default"))
+    pixels = torch.from_numpy(grey)[None, None].expand(1, 3, 240, 320)
+    with torch.no_grad():
+        found = model(pixels)
+    places = (found.keypoints[0] * torch.tensor([320, 240])).round().numpy()  # whole pixels
+    expected = detector(grey)
+    farthest = detector.checkpoint.detection.nms_radius / 2
+    assert len(expected) > 100
+    apart = np.abs(expected.xy[:, None] - places[None]).max(axis=2)  # N M
+    near = apart.min(axis=1) <= farthest + 1e-3
+    scores = found.scores[0].numpy()[apart.argmin(axis=1)]
+    assert (near & (np.abs(scores - expected.scores) < 1e-4)).mean() > 0.98
+    assert abs(len(places) - len(expected)) <= 0.02 * len(expected)
 
 
 @pytest.fixture
