@@ -9,6 +9,8 @@ import pytest
 
 from registered import CAMERA, DIRECTION, ROTATION, two_views
 from tiepoint import epipolar
+from tiepoint.features import Features
+from tiepoint.registration import register
 
 CAMERAS = (CAMERA, CAMERA)
 TRUE_F = epipolar.pixel_matrix(epipolar.cross(DIRECTION) @ ROTATION, CAMERAS)
@@ -103,6 +105,39 @@ def test_points_that_are_all_one_or_on_a_line_do_no_harm(estimate: str) -> None:
             if pose is not None:
                 refined_pose, _ = epipolar.refine_pose(pose, points, points, CAMERAS, 1.0)
                 assert np.isfinite(refined_pose.rotation).all()
+
+
+def test_wrong_matches_fit_as_often_as_points_lie_near_the_lines() -> None:
+    """Lines along y: points all over the image are rarely near them, points in a strip often."""
+    rng = np.random.default_rng(5)
+    along_x = np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0.0]])  # y_A = y_B
+    a = rng.uniform((0, 0), (640, 480), (300, 2))
+    everywhere = rng.uniform((0, 0), (640, 480), (300, 2))
+    a_strip, strip = a * (1, 1 / 12), rng.uniform((0, 0), (640, 40), (300, 2))
+    within_px = 2.0
+    near = within_px * np.sqrt(2)  # Sampson's distance shares a gap out between both images
+    assert epipolar.wrong_share(along_x, a, everywhere, within_px) == pytest.approx(
+        2 * near / 480, rel=0.2
+    )
+    assert epipolar.wrong_share(along_x, a_strip, strip, within_px) == pytest.approx(
+        2 * near / 40, rel=0.2
+    )
+    assert epipolar.wrong_share(along_x, a[:1], strip[:1], within_px) == 0
+
+
+def test_unrelated_places_along_one_strip_are_no_two_views() -> None:
+    """A third of them fit lines along the strip, by chance."""
+    rng = np.random.default_rng(6)
+    xy_a = rng.uniform((10, 10), (630, 470), (160, 2)).astype(np.float32)
+    xy_b = np.column_stack([rng.uniform(10, 630, 160), rng.uniform(440, 470, 160)])
+    unit = rng.normal(size=(160, 32)).astype(np.float32)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    a, b = (
+        Features(xy.astype(np.float32), np.ones(160, np.float32), unit, (480, 640), {})
+        for xy in (xy_a, xy_b)
+    )
+    result = register(a, b, "fundamental")
+    assert not result.success and "chance alone" in result.reason
 
 
 def test_a_turn_of_the_camera_is_told_from_a_movement() -> None:

@@ -26,6 +26,9 @@ POINTS_NEEDED = {"fundamental": 8, "essential": 5}
 REFINEMENT_ROUNDS = 4
 """Rounds on inliers that are taken anew; most pairs have settled by then."""
 
+WRONG_PAIRINGS = 40
+"""Ways in which `wrong_share` pairs the same places anew."""
+
 _STEPS = 20  # of Levenberg-Marquardt; it settles in 4 to 8
 _DIFFERENCE = 1e-6  # step of the numerical derivatives; parameters are angles and ratios
 
@@ -220,6 +223,21 @@ def refine_pose(
 def sampson_px(matrix: Matrix, xy_a: Float, xy_b: Float) -> NDArray[np.float64]:
     """M: first-order distance of each match from the epipolar geometry, px."""
     return np.abs(_signed_sampson(matrix, xy_a, xy_b))
+
+
+def wrong_share(matrix: Matrix, xy_a: Float, xy_b: Float, within_px: float) -> float:
+    """How often a wrong match would fit: the share of the same places, paired anew, that do, 0..1.
+
+    Where the points of an image lie in a strip, lines along it pass many of them: the area that is
+    near the lines, over the image's, would say much less.
+
+    Args:
+        xy_a, xy_b: M 2, px, all matches.
+        within_px: What counts as a fit.
+    """
+    shifts = range(1, min(len(xy_b), WRONG_PAIRINGS + 1))
+    fits = [sampson_px(matrix, xy_a, np.roll(xy_b, shift, axis=0)) <= within_px for shift in shifts]
+    return float(np.mean(fits)) if fits else 0.0
 
 
 def pixel_matrix(essential: Matrix, cameras: tuple[Matrix, Matrix]) -> Matrix:

@@ -215,7 +215,10 @@ def _judge_two_views(
         coverage=verification.coverage_of(xy_a, result.features_a.size_hw),
         reprojection_px=_residuals(epipolar.sampson_px(in_px, xy_a, xy_b)),
     )
-    band = 2 * settings.inlier_px * px * math.hypot(width, height) / (height * width)
+    within_px = settings.inlier_px * px
+    band = 2 * within_px * math.hypot(width, height) / (height * width)
+    all_a, all_b = result.xy_a.astype(np.float64), result.xy_b.astype(np.float64)
+    band = max(band, epipolar.wrong_share(in_px, all_a, all_b, within_px))
     points_needed = 7 if cameras is None else 5
     objection = _too_few(result, settings, points_needed, band)
     if not objection and cameras is None:
