@@ -190,13 +190,15 @@ def draw(rows: dict[str, dict[str, float]], accuracy: dict[str, float], path: Pa
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5), constrained_layout=True)
-    for name, share in accuracy.items():
-        if name in rows:
-            spent_ms = rows[name]["median_ms"]
-            axes.plot(spent_ms, share, "o", color="tab:blue" if "," in name else "tab:orange")
-            axes.annotate(name.replace(", openvino", ""), (spent_ms, share), xytext=(5, 3),
-                          textcoords="offset points")  # fmt: skip
+    known = sorted((rows[name]["median_ms"], name) for name in accuracy if name in rows)
+    for number, (spent_ms, name) in enumerate(known):
+        ours, above = "," in name, number % 2  # neighbours' names on different sides
+        axes.plot(spent_ms, accuracy[name], "o", color="tab:blue" if ours else "tab:orange")
+        axes.annotate(name.replace(", openvino", ""), (spent_ms, accuracy[name]),
+                      xytext=(0, 6 if above else -15), textcoords="offset points",
+                      ha="center")  # fmt: skip
     axes.set_xscale("log")
+    axes.margins(0.12)
     axes.set_xlabel(f"ms for one 480x640 image, {os.cpu_count()} cores")
     axes.set_ylabel("generated pairs within 3 px")
     axes.grid(alpha=0.3)
