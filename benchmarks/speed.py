@@ -192,10 +192,10 @@ def draw(rows: dict[str, dict[str, float]], accuracy: dict[str, float], path: Pa
     figure, axes = plt.subplots(figsize=(7, 4.5), constrained_layout=True)
     known = sorted((rows[name]["median_ms"], name) for name in accuracy if name in rows)
     for number, (spent_ms, name) in enumerate(known):
-        ours, above = "," in name, number % 2  # neighbours' names on different sides
+        ours, below = "," in name, number % 2  # neighbours' names on different sides
         axes.plot(spent_ms, accuracy[name], "o", color="tab:blue" if ours else "tab:orange")
         axes.annotate(name.replace(", openvino", ""), (spent_ms, accuracy[name]),
-                      xytext=(0, 6 if above else -15), textcoords="offset points",
+                      xytext=(0, -15 if below else 6), textcoords="offset points",
                       ha="center")  # fmt: skip
     axes.set_xscale("log")
     axes.margins(0.12)
