@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -165,7 +166,12 @@ def test_the_command_takes_masks_and_notices_when_they_come_later(
 class TestTorchTwin:
     """`postprocess_torch` masks the same points."""
 
-    torch = pytest.importorskip("torch")
+    torch: Any
+
+    @pytest.fixture(autouse=True)
+    def _torch(self) -> None:
+        """Not in the class's body, where it would skip the whole module."""
+        type(self).torch = pytest.importorskip("torch")
 
     def test_masked_images_of_a_batch_give_the_same_keypoints(self) -> None:
         from tiepoint import postprocess_torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -310,7 +311,12 @@ def test_settings_out_of_range_are_refused_by_name(field: str, value: object) ->
 class TestTorchTwin:
     """`postprocess_torch` follows the same rules."""
 
-    torch = pytest.importorskip("torch")
+    torch: Any
+
+    @pytest.fixture(autouse=True)
+    def _torch(self) -> None:
+        """Not in the class's body, where it would skip the whole module."""
+        type(self).torch = pytest.importorskip("torch")
 
     @pytest.mark.parametrize("sampling", ["exact", "superpoint"])
     @pytest.mark.parametrize(("most", "spread"), [(None, False), (7, False), (7, True)])

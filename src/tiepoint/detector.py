@@ -67,9 +67,9 @@ class Detector:
             precision.
         max_side: The longer side is brought down to this many px before detection; None keeps
             the native size. Images are not enlarged to it.
-        scales: Parts of that size, up to 2, at which the network sees each image: 1.25 places
-            keypoints better, for half more time; several make a pyramid, for images that differ
-            in zoom.
+        scales: Parts of that size, up to 2, at which the network sees each image: above 1
+            enlarges it, for as much more work as it has more px; several make a pyramid, for
+            images that differ in zoom.
         max_keypoints: Keep the best so many; None takes the checkpoint's own limit.
         threshold: A keypoint's probability must exceed this, 0..1; None takes the checkpoint's.
         nms_radius: px of the network's input; None takes the checkpoint's.

@@ -35,8 +35,8 @@ far again first, since a wide blob draws it by little more than half of the way;
 itself, which lies where keypoints may lie."""
 
 LEAST = np.float32(1e-5)
-"""Structure in a window, below which there is none and the keypoint stays: five times what rounding
-leaves of it on a straight edge, and less than any keypoint of a photograph has."""
+"""Structure in a window, below which there is none and the keypoint stays: more than float32 leaves
+of it along a straight edge. Noise and 8 bits leave more there, and then decide along the edge."""
 
 
 def structure(image: Float32) -> Float32:

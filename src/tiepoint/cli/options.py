@@ -41,7 +41,7 @@ Scales = Annotated[
     typer.Option(
         metavar="S,S,...",
         help="Parts of that size at which each image is looked at, such as 1,0.7,0.5,0.35: a "
-        "pyramid, for images that differ in zoom. 1.25 alone enlarges, which helps small images.",
+        "pyramid, for images that differ in zoom. Above 1 enlarges.",
     ),
 ]
 SCALES = ",".join(f"{scale:g}" for scale in ProcessorConfig.scales)
