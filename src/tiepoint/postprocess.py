@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tiepoint.config import CELL_PX, DescriptorSampling, DetectionConfig
 from tiepoint.geometry import Placement, SizeHW
 from tiepoint.maps import DenseMaps, Keypoints, Masks
-from tiepoint.refinement import settle, structure
+from tiepoint.refinement import settle, structure, windows
 
 Float32 = NDArray[np.float32]
 
@@ -28,6 +28,10 @@ windows share more with those of neighbours, and draw them together."""
 
 PIXEL_VARIANCE = np.float32(1 / 12)
 """Of a place that is known to lie in a pixel and no better, px^2."""
+
+SAFE_LOGIT = 40.0
+"""Powers of e up to here and their sums are far from float32's ends: no maximum need be taken off,
+which would cost as much as the powers."""
 
 FLOOR = np.float32(1e-12)
 """Keeps divisions finite; no length and no probability that matters is smaller."""
@@ -48,7 +52,8 @@ def extract(
         height, width = placement.resized_hw
         mask = None if masks is None else masks[index]
         heatmap = heatmap[:height, :width]
-        rows, columns = choose(heatmap, config, mask)  # N, N
+        area = _area(heatmap.shape, config, mask)
+        rows, columns = choose(heatmap, config, area)  # N, N
         around = None
         if config.subpixel or config.covariance_scale is not None:
             around = _around(heatmap, rows, columns)
@@ -56,7 +61,7 @@ def extract(
         if config.subpixel and maps.pixels is not None and len(rows):
             image = np.ascontiguousarray(maps.pixels[index, 0, :height, :width])
             about = structure(image)  # H W
-            about *= _area(heatmap.shape, config, mask)
+            about *= area
             xy = settle(about, rows, columns, xy, config.nms_radius)
         described = None
         if config.descriptors and maps.descriptors is not None:
@@ -77,11 +82,14 @@ def cells_to_heatmap(logits: Float32) -> Float32:
     Returns:
         B H W, the probability of a keypoint at each pixel; H = 8 h, W = 8 w.
     """
-    batch, _, h, w = logits.shape
-    powers: Float32 = np.exp(logits - logits.max(axis=1, keepdims=True))  # B 65 h w
-    powers /= powers.sum(axis=1, keepdims=True)
-    pixels = powers[:, :-1].reshape(batch, CELL_PX, CELL_PX, h, w)  # B row column h w
-    return pixels.transpose(0, 3, 1, 4, 2).reshape(batch, h * CELL_PX, w * CELL_PX)  # B H W
+    batch, channels, h, w = logits.shape
+    cells = np.moveaxis(logits, 1, -1).reshape(-1, channels)  # cells 65
+    if np.abs(cells).max(initial=0) > SAFE_LOGIT:
+        cells = cells - cells.max(axis=1, keepdims=True)
+    powers: Float32 = np.exp(cells)  # cells 65
+    powers *= (1 / (powers @ np.ones(channels, np.float32)))[:, None]
+    pixels = powers[:, :-1].reshape(batch, h, w, CELL_PX, CELL_PX)  # B h w row column
+    return pixels.transpose(0, 1, 3, 2, 4).reshape(batch, h * CELL_PX, w * CELL_PX)  # B H W
 
 
 def select(
@@ -211,9 +219,9 @@ def subpixel_shift(heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np
 
 
 def _shift(mass: Float32, offsets: Float32) -> Float32:
-    across, down = mass.sum(axis=1), mass.sum(axis=2)  # N s, N s
-    moments = np.stack([across @ offsets, down @ offsets], axis=1)  # N 2
-    shift: Float32 = moments / np.maximum(across.sum(axis=1), FLOOR)[:, None]  # N 2
+    across, down = mass.sum(axis=0), mass.sum(axis=1)  # s N, s N: of each column, of each row
+    moments = np.stack([offsets @ across, offsets @ down], axis=1)  # N 2
+    shift: Float32 = moments / np.maximum(across.sum(axis=0), FLOOR)[:, None]  # N 2
     return shift
 
 
@@ -232,12 +240,12 @@ def second_moment(heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np.
 
 
 def _second_moment(mass: Float32, offsets: Float32) -> Float32:
-    across, down = mass.sum(axis=1), mass.sum(axis=2)  # N s, N s
-    total = np.maximum(across.sum(axis=1), FLOOR)  # N
+    across, down = mass.sum(axis=0), mass.sum(axis=1)  # s N, s N: of each column, of each row
+    total = np.maximum(across.sum(axis=0), FLOOR)  # N
     mean = _shift(mass, offsets)  # N 2
-    squares = np.stack([across @ offsets**2, down @ offsets**2], axis=1) / total[:, None]  # N 2
-    mixed = (mass @ offsets) @ offsets / total  # N
-    moment = np.empty((len(mass), 2, 2), np.float32)
+    squares = np.stack([offsets**2 @ across, offsets**2 @ down], axis=1) / total[:, None]  # N 2
+    mixed = np.einsum("yxn,y,x->n", mass, offsets, offsets) / total  # N
+    moment = np.empty((len(mean), 2, 2), np.float32)
     moment[:, [0, 1], [0, 1]] = np.maximum(squares - mean**2, 0) + PIXEL_VARIANCE
     moment[:, 0, 1] = moment[:, 1, 0] = mixed - mean[:, 0] * mean[:, 1]
     return moment
@@ -246,15 +254,11 @@ def _second_moment(mass: Float32, offsets: Float32) -> Float32:
 def _around(
     heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> tuple[Float32, Float32]:
-    """The probabilities around each pixel, in parts of its own, N s s; and the offsets, s px."""
-    reach = SUBPIXEL_REACH_PX
-    offsets: Float32 = np.arange(-reach, reach + 1, dtype=np.float32)  # s
-    windows = np.lib.stride_tricks.sliding_window_view(
-        np.pad(heatmap, reach), (len(offsets), len(offsets))
-    )
+    """The probabilities around each pixel, in parts of its own, s s N; and the offsets, s px."""
+    around, offsets = windows(heatmap, rows, columns, SUBPIXEL_REACH_PX)
     # Relative to the pixel itself, so that the faintest keypoint does not underflow.
-    peak = np.maximum(heatmap[rows, columns], FLOOR)[:, None, None]
-    return (windows[rows, columns] / peak).astype(np.float32, copy=False), offsets
+    around /= np.maximum(heatmap[rows, columns], FLOOR)
+    return around, offsets
 
 
 def sample_at(descriptors: Float32, xy: Float32, sampling: DescriptorSampling = "exact") -> Float32:
@@ -272,16 +276,24 @@ def sample_at(descriptors: Float32, xy: Float32, sampling: DescriptorSampling = 
         N D float32 of unit length.
     """
     cells = np.moveaxis(descriptors, 0, -1)  # h w D
-    h, w, _ = cells.shape
+    h, w, D = cells.shape
     columns, rows = cell_coordinates(xy, (h, w), sampling).T  # N, N
     left = np.clip(np.floor(columns).astype(np.intp), 0, max(w - 2, 0))
     top = np.clip(np.floor(rows).astype(np.intp), 0, max(h - 2, 0))
     right, bottom = np.minimum(left + 1, w - 1), np.minimum(top + 1, h - 1)
-    along_x = np.clip(columns - np.float32(left), 0, 1)[:, None]  # N 1
-    along_y = np.clip(rows - np.float32(top), 0, 1)[:, None]  # N 1
-    upper = _unit(cells[top, left]) * (1 - along_x) + _unit(cells[top, right]) * along_x  # N D
-    lower = _unit(cells[bottom, left]) * (1 - along_x) + _unit(cells[bottom, right]) * along_x
-    return _unit(upper * (1 - along_y) + lower * along_y)  # N D
+    along_x = np.clip(columns - np.float32(left), 0, 1)
+    along_y = np.clip(rows - np.float32(top), 0, 1)
+    flat = cells.reshape(-1, D)
+    lengths = np.maximum(np.sqrt(np.einsum("nd,nd->n", flat, flat)), FLOOR)  # of each cell
+    read: Float32 = np.zeros((len(xy), D), np.float32)
+    cell: Float32 = np.empty_like(read)
+    for y, part_y in ((top, 1 - along_y), (bottom, along_y)):
+        for x, part_x in ((left, 1 - along_x), (right, along_x)):
+            at = y * w + x  # N
+            np.take(flat, at, axis=0, out=cell, mode="clip")  # "raise" would copy once more
+            cell *= (part_y * part_x / lengths[at])[:, None]
+            read += cell
+    return _unit(read)  # N D
 
 
 def cell_coordinates(

@@ -81,25 +81,45 @@ def settle(
     Returns:
         N 2 float32, px.
     """
-    offsets: Float32 = np.arange(-REACH_PX, REACH_PX + 1, dtype=np.float32)  # s
-    windows = np.lib.stride_tricks.sliding_window_view(
-        np.pad(structure_map, REACH_PX), (len(offsets), len(offsets))
-    )
-    mass = windows[rows, columns]  # N s s
-    chosen = np.stack([columns, rows], axis=1).astype(np.float32)  # N 2
-    within = xy - chosen  # N 2
+    mass, offsets = windows(structure_map, rows, columns, REACH_PX)  # s s N, s
+    chosen = np.stack([columns, rows]).astype(np.float32)  # 2 N
+    within = xy.T - chosen  # 2 N
     for step in STEPS:
-        apart = (offsets - within[:, :, None]) / np.float32(WINDOW_PX)  # N 2 s
+        apart = (offsets[:, None] - within[:, None]) / np.float32(WINDOW_PX)  # 2 s N
         weight = np.exp(-(apart**2) / 2)
-        of_rows = np.einsum("nyx,nx->ny", mass, weight[:, 0]) * weight[:, 1]  # N s
-        of_columns = np.einsum("nyx,ny->nx", mass, weight[:, 1]) * weight[:, 0]  # N s
-        total = of_rows.sum(axis=1)[:, None]  # N 1
-        centre = np.stack([of_columns @ offsets, of_rows @ offsets], axis=1)  # N 2
+        of_rows = np.einsum("yxn,xn->yn", mass, weight[0]) * weight[1]  # s N
+        of_columns = np.einsum("yxn,yn->xn", mass, weight[1]) * weight[0]  # s N
+        total = of_rows.sum(axis=0)  # N
+        centre = np.stack([offsets @ of_columns, offsets @ of_rows])  # 2 N
         move = centre / np.maximum(total, LEAST) - within
         within = within + np.where(total > LEAST, np.float32(step) * move, 0)
     farthest = farthest_px(radius_px)
-    settled: Float32 = (chosen + within.clip(-farthest, farthest)).astype(np.float32)
+    settled: Float32 = (chosen + within.clip(-farthest, farthest)).T.astype(np.float32, order="C")
     return settled
+
+
+def windows(
+    values: Float32, rows: NDArray[np.intp], columns: NDArray[np.intp], reach_px: int
+) -> tuple[Float32, Float32]:
+    """What lies around some pixels, keypoints last: sums over a window then run along memory.
+
+    Args:
+        values: H W; outside it there is nothing.
+        rows, columns: N.
+        reach_px: How far the window goes to each side.
+
+    Returns:
+        Values (s s N; s = 2 reach_px + 1) and offsets (s, px).
+    """
+    height, width = values.shape
+    steps = np.arange(-reach_px, reach_px + 1)
+    y, x = rows + steps[:, None], columns + steps[:, None]  # s N, s N
+    out_y, out_x = (y < 0) | (y >= height), (x < 0) | (x >= width)
+    at = (y.clip(0, height - 1) * width)[:, None] + x.clip(0, width - 1)  # s s N
+    around: Float32 = np.take(values.reshape(-1), at)
+    if out_y.any() or out_x.any():
+        around[out_y[:, None] | out_x] = 0
+    return around, steps.astype(np.float32)
 
 
 def farthest_px(radius_px: int) -> float:

@@ -17,7 +17,7 @@ def test_a_preset_survives_a_file(preset: Preset) -> None:
 
 def test_the_widths_are_the_promised_ones() -> None:
     assert PRESETS["full"].network == NetworkConfig((64, 64, 128, 128), 256, 65, 256)
-    assert PRESETS["small"].network == NetworkConfig((16, 32, 64, 64), 128, 65, 128)
+    assert PRESETS["small"].network == NetworkConfig((8, 16, 48, 64), 128, 65, 64)
     assert PRESETS["cpu"].network == NetworkConfig((32, 64, 96, 160), 192, 65, 128)
 
 

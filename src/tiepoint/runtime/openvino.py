@@ -28,8 +28,8 @@ Float32 = NDArray[np.float32]
 NEEDED = {"bf16": "BF16", "f16": "FP16", "int8": "INT8"}
 """OpenVINO's names of what a processor must be able to do."""
 
-COARSE = np.float32(64)
-"""Pixels are split in steps of 1/64 and what is left over where the arithmetic has 8 bits."""
+KEPT = np.uint32(0xFFFF0000)
+"""The bits of a float32 that make a bfloat16."""
 
 INPUT_LEVELS, WEIGHT_LEVELS = 256, 255
 """Steps of 8 bits: from 0 on, and even on both sides of 0."""
@@ -181,7 +181,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def split_pixels(pixels: Float32) -> Float32:
-    """B 1 H W -> B 2 H W: steps of 1/64, and what is left over.
+    """B 1 H W -> B 2 H W: what bfloat16 keeps of each pixel, and what is left over.
 
     bfloat16 has 8 bits: near white they round pixels to whole grey levels, and the first layer's
     weights, which take differences of pixels, by as much again. Both are split, since either
@@ -190,10 +190,8 @@ def split_pixels(pixels: Float32) -> Float32:
     """
     B, _, H, W = pixels.shape
     split = np.empty((B, 2, H, W), np.float32)
-    coarse = np.multiply(pixels, COARSE, out=split[:, :1])
-    np.floor(coarse, out=coarse)
-    coarse /= COARSE
-    np.subtract(pixels, coarse, out=split[:, 1:])
+    np.bitwise_and(pixels.view(np.uint32), KEPT, out=split[:, :1].view(np.uint32))
+    np.subtract(pixels, split[:, :1], out=split[:, 1:])
     return split
 
 
@@ -232,7 +230,7 @@ def build_model(
 
 def _split_weights(weight: Float32) -> Float32:
     """O 1 3 3 -> O 4 3 3: what bfloat16 keeps of them, twice, and what is left over, twice."""
-    high = (weight.view(np.uint32) >> 16 << 16).view(np.float32)
+    high = (weight.view(np.uint32) & KEPT).view(np.float32)
     return np.repeat(np.concatenate([high, weight - high], axis=1), 2, axis=1)
 
 

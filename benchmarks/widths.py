@@ -1,0 +1,84 @@
+"""What a network of some widths costs on this processor, before anyone trains it.
+
+    python benchmarks/widths.py
+    python benchmarks/widths.py 8-16-48-64/128/64 16-32-64-64/128/128 --precision bf16
+
+Compiles networks with random weights and times them in turn on one 480x640 image: the time says
+nothing about which weights they are. Prints multiply-adds, and least milliseconds of the network
+alone, without what comes before and after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+
+import numpy as np
+
+from tiepoint import __version__
+from tiepoint.config import DetectionConfig, NetworkConfig
+from tiepoint.geometry import Placement
+from tiepoint.runtime.openvino import OpenVinoRuntime
+from tiepoint.weights import Checkpoint
+
+SIZE_HW = (480, 640)
+
+WIDTHS = (
+    "64-64-128-128/256/256", "32-64-96-160/192/128", "16-32-64-64/128/128", "16-16-48-64/128/64",
+    "8-16-48-96/128/128", "8-16-48-64/128/64", "8-16-32-64/128/64",
+)  # fmt: skip
+
+
+def network_of(widths: str) -> NetworkConfig:
+    """`64-64-128-128/256/256` -> encoder, heads, descriptors."""
+    encoder, heads, descriptors = widths.split("/")
+    blocks = tuple(int(channels) for channels in encoder.split("-"))
+    return NetworkConfig(blocks, int(heads), descriptor_decoder_dim=int(descriptors))
+
+
+def random_checkpoint(network: NetworkConfig) -> Checkpoint:
+    """A network of these widths that has learnt nothing."""
+    rng, tensors = np.random.default_rng(0), {}
+    for layer in network.layers():
+        shape = (layer.out_channels, layer.in_channels, layer.kernel_px, layer.kernel_px)
+        scale = np.sqrt(2 / np.prod(shape[1:]))
+        tensors[f"{layer.name}.weight"] = rng.normal(0, scale, shape).astype(np.float32)
+        tensors[f"{layer.name}.bias"] = np.zeros(layer.out_channels, np.float32)
+    return Checkpoint("random", "0" * 64, network, DetectionConfig(), "exact", tensors)
+
+
+def multiply_adds(network: NetworkConfig, size_hw: tuple[int, int]) -> int:
+    """Of one image."""
+    total, pixels = 0, size_hw[0] * size_hw[1]
+    for layer in network.layers():
+        total += pixels * layer.in_channels * layer.out_channels * layer.kernel_px**2
+        pixels //= 4 if layer.pool else 1
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("widths", nargs="*", default=WIDTHS, metavar="1-2-3-4/HEADS/DESCRIPTORS")
+    parser.add_argument("--precision", default="f32")
+    parser.add_argument("--repeats", type=int, default=40)
+    options = parser.parse_args()
+    pixels = np.random.default_rng(1).random((1, 1, *SIZE_HW), dtype=np.float32)
+    placement = [Placement(SIZE_HW, SIZE_HW)]
+    networks = [network_of(widths) for widths in options.widths]
+    runtimes = [OpenVinoRuntime(random_checkpoint(n), options.precision) for n in networks]
+    least_ms = [float("inf")] * len(runtimes)
+    for _ in range(options.repeats):
+        for index, runtime in enumerate(runtimes):
+            start = time.perf_counter()
+            runtime(pixels, placement, True)
+            least_ms[index] = min(least_ms[index], 1000 * (time.perf_counter() - start))
+    print(f"tiepoint {__version__}, {options.precision}, {platform.machine()}, "
+          f"{os.cpu_count()} cores")  # fmt: skip
+    for widths, network, time_ms in zip(options.widths, networks, least_ms, strict=True):
+        print(f"{widths:24s}{multiply_adds(network, SIZE_HW) / 1e9:6.2f} GMAC{time_ms:8.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
