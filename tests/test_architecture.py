@@ -33,6 +33,8 @@ LAYERS: tuple[frozenset[str], ...] = (
             "processor",
             "refinement",
             "refinement_torch",
+            "suppression",
+            "windows",
             "postprocess",
             "postprocess_torch",
             "runtime",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import twins
-from tiepoint import postprocess
+from tiepoint import postprocess, suppression
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement, cell_centre_xy
@@ -128,6 +128,19 @@ def test_a_zero_radius_keeps_every_pixel_above_the_threshold() -> None:
     assert len(postprocess.select(heatmap, config)[0]) == (heatmap > 0.4).sum()
 
 
+@pytest.mark.parametrize("few", [0, np.inf], ids=["all at once", "one by one"])
+@given(heatmaps, st.integers(1, 4), st.sampled_from([0.0, 0.3, 0.6]))
+@settings(max_examples=200)
+def test_suppression_equals_the_slow_twin_wherever_it_is_asked(
+    few: float, heatmap: np.ndarray, radius: int, threshold: float
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suppression, "FEW", few)
+        kept = suppression.suppress(heatmap, radius, threshold)
+    asked = heatmap > threshold
+    np.testing.assert_array_equal(kept & asked, twins.suppress(heatmap, radius) & asked)
+
+
 def test_spread_points_lie_farther_apart_and_reach_where_the_best_do_not() -> None:
     heatmap = np.random.default_rng(4).random((96, 128), dtype=np.float32) ** 4
     heatmap[:, 64:] *= 0.3  # the best points lie on the left
@@ -147,7 +160,7 @@ def test_the_radius_leaves_enough_points_and_the_next_one_does_not() -> None:
         heatmap = np.random.default_rng(seed).random((48, 64), dtype=np.float32)
         config = dataclasses.replace(ALL, max_keypoints=12, spread=True)
         found = postprocess.widest_radius(
-            lambda radius, h=heatmap: int(postprocess.suppress(h, radius).sum()), (48, 64), config
+            lambda radius, h=heatmap: int(suppression.suppress(h, radius).sum()), (48, 64), config
         )
         assert found > ALL.nms_radius
         assert twins.suppress(heatmap, found).sum() >= 12

@@ -6,21 +6,18 @@ Source: SuperPoint (DeTone et al. 2018), sections 3.2 and 3.3.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.config import CELL_PX, DescriptorSampling, DetectionConfig
 from tiepoint.geometry import Placement, SizeHW
 from tiepoint.maps import DenseMaps, Keypoints, Masks
-from tiepoint.refinement import settle, structure, windows
+from tiepoint.refinement import settle, structure
+from tiepoint.suppression import suppress
+from tiepoint.windows import windows
 
 Float32 = NDArray[np.float32]
-
-NMS_ROUNDS = 3
-"""Maxima, then twice the maxima of what is left over, as in SuperPoint's published code."""
 
 SUBPIXEL_REACH_PX = 2
 """By the heat map a keypoint lies at the centre of what it holds so far around its pixel. Wider
@@ -119,7 +116,7 @@ def choose(
     allowed = (heatmap > config.threshold) & _area(heatmap.shape, config, mask)
 
     def chosen(radius: int) -> NDArray[np.bool_]:
-        return suppress(heatmap, radius) & allowed
+        return suppress(heatmap, radius, config.threshold) & allowed
 
     radius = widest_radius(lambda r: int(chosen(r).sum()), (height, width), config)
     # Row by row, so that a stable sort breaks ties right.
@@ -177,29 +174,6 @@ def widest_radius(count: Callable[[int], int], size_hw: SizeHW, config: Detectio
         else:
             too_wide = middle
     return radius
-
-
-def suppress(heatmap: Float32, radius: int) -> NDArray[np.bool_]:
-    """Non-maximum suppression: which pixels are the best of their neighbourhood.
-
-    Two keypoints never lie within `radius` of each other in both x and y. Of equal neighbours
-    the first in reading order stays.
-
-    Args:
-        heatmap: H W.
-        radius: px; 0 keeps everything.
-
-    Returns:
-        H W bool.
-    """
-    if radius == 0:
-        return np.ones(heatmap.shape, dtype=np.bool_)
-    kept = _maxima(heatmap, radius)
-    for _ in range(NMS_ROUNDS - 1):
-        uncovered = cv2.bitwise_not(_dilate(kept, radius))
-        rest = cv2.copyTo(heatmap, uncovered)  # 0 where covered
-        kept = cv2.bitwise_or(kept, cv2.bitwise_and(_maxima(rest, radius), uncovered))
-    return np.asarray(kept, np.bool_)
 
 
 def subpixel_shift(heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Float32:
@@ -316,37 +290,6 @@ def cell_coordinates(
         return centred / np.float32(CELL_PX)
     cells = np.array(size_hw[::-1], dtype=np.float32)  # 2 (w, h)
     return centred / (cells * CELL_PX - np.float32((CELL_PX + 1) / 2)) * (cells - 1)
-
-
-def maxima(heatmap: Float32, radius: int) -> NDArray[np.bool_]:
-    """Pixels that no other within `radius` exceeds; of equal ones the first in reading order."""
-    return np.asarray(_maxima(heatmap, radius), np.bool_)
-
-
-def _maxima(heatmap: Float32, radius: int) -> Any:
-    """`maxima` as OpenCV writes truth: H W uint8 of 0 and 255."""
-    highest = cv2.compare(heatmap, _dilate(heatmap, radius), cv2.CMP_EQ)
-    return cv2.subtract(highest, _follows(highest, radius))
-
-
-def _follows(chosen: Any, radius: int) -> Any:
-    """Pixels with a chosen one within `radius` that comes before them in reading order.
-
-    Args:
-        chosen: H W uint8, 0 or 255; so the result. Bytes are what makes it quick.
-    """
-    before = cv2.dilate(chosen, np.ones((1, radius), np.uint8), anchor=(radius - 1, 0))
-    rows = np.ones((radius, 2 * radius + 1), np.uint8)
-    above = cv2.dilate(chosen, rows, anchor=(radius, radius - 1))
-    follows = np.zeros_like(chosen)
-    follows[:, 1:] = before[:, :-1]
-    follows[1:] |= above[:-1]
-    return follows
-
-
-def _dilate(values: Any, radius: int) -> Any:
-    """Largest value within `radius` in x and y; outside the array counts as smaller than all."""
-    return cv2.dilate(values, np.ones((2 * radius + 1, 2 * radius + 1), dtype=np.uint8))
 
 
 def _unit(vectors: Float32) -> Float32:

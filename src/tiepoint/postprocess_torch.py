@@ -18,12 +18,12 @@ from tiepoint.geometry import Placement, SizeHW
 from tiepoint.maps import DenseMaps, Keypoints, Masks
 from tiepoint.postprocess import (
     FLOOR,
-    NMS_ROUNDS,
     PIXEL_VARIANCE,
     SUBPIXEL_REACH_PX,
     widest_radius,
 )
 from tiepoint.refinement_torch import settle, structure
+from tiepoint.suppression import NMS_ROUNDS
 
 
 class FlatKeypoints(NamedTuple):
@@ -150,7 +150,7 @@ def _spread(
 
 
 def suppress(heatmap: Tensor, radius: int) -> Tensor:
-    """Non-maximum suppression of B H W; see `postprocess.suppress`. Returns B H W bool."""
+    """Non-maximum suppression of B H W; see `suppression.suppress`. Returns B H W bool."""
     if radius == 0:
         return torch.ones_like(heatmap, dtype=torch.bool)
     kept = _maxima(heatmap, radius)

@@ -15,6 +15,9 @@ from tiepoint.geometry import Placement, fit_inside, with_longer_side
 LUMA = np.array([[0.299, 0.587, 0.114]], dtype=np.float32)
 """Weights of R, G, B in grey (ITU-R BT.601), as Pillow and OpenCV use them."""
 
+STRIP_ROWS = 32
+"""Rows that become grey at once: their colours as floats stay in the processor's cache."""
+
 _RANGE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
 
 
@@ -79,8 +82,11 @@ def to_grey(image: NDArray[Any]) -> NDArray[np.float32]:
     """`H W` or `H W 3` of any of the three types -> `H W` float32 in 0..1."""
     scale = np.float32(1 / _RANGE[image.dtype])
     if image.ndim == 3:
-        grey: NDArray[np.float32] = cv2.transform(image.astype(np.float32), LUMA * scale)
-        return np.minimum(grey.reshape(image.shape[:2]), np.float32(1))  # rounding may pass 1
+        grey: NDArray[np.float32] = np.empty(image.shape[:2], np.float32)
+        for top in range(0, len(grey), STRIP_ROWS):
+            strip = slice(top, top + STRIP_ROWS)
+            cv2.transform(image[strip].astype(np.float32), LUMA * scale, dst=grey[strip])
+        return np.minimum(grey, np.float32(1), out=grey)  # rounding may pass 1
     scaled: NDArray[np.float32] = np.multiply(image, scale, dtype=np.float32)
     return scaled
 

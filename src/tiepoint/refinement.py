@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.windows import windows
+
 Float32 = NDArray[np.float32]
 
 SIGMA_PX = 1.8
@@ -96,30 +98,6 @@ def settle(
     farthest = farthest_px(radius_px)
     settled: Float32 = (chosen + within.clip(-farthest, farthest)).T.astype(np.float32, order="C")
     return settled
-
-
-def windows(
-    values: Float32, rows: NDArray[np.intp], columns: NDArray[np.intp], reach_px: int
-) -> tuple[Float32, Float32]:
-    """What lies around some pixels, keypoints last: sums over a window then run along memory.
-
-    Args:
-        values: H W; outside it there is nothing.
-        rows, columns: N.
-        reach_px: How far the window goes to each side.
-
-    Returns:
-        Values (s s N; s = 2 reach_px + 1) and offsets (s, px).
-    """
-    height, width = values.shape
-    steps = np.arange(-reach_px, reach_px + 1)
-    y, x = rows + steps[:, None], columns + steps[:, None]  # s N, s N
-    out_y, out_x = (y < 0) | (y >= height), (x < 0) | (x >= width)
-    at = (y.clip(0, height - 1) * width)[:, None] + x.clip(0, width - 1)  # s s N
-    around: Float32 = np.take(values.reshape(-1), at)
-    if out_y.any() or out_x.any():
-        around[out_y[:, None] | out_x] = 0
-    return around, steps.astype(np.float32)
 
 
 def farthest_px(radius_px: int) -> float:

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.postprocess import maxima
 from tiepoint.refinement import structure
+from tiepoint.suppression import maxima
 
 Values = NDArray[np.float32]
 Points = NDArray[np.float64]
