@@ -81,6 +81,7 @@ def around_network(detector: Detector, network: Runtime, image: Any, repeats: in
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--native", default="640x480", help="size of the image given, WxH")
     parser.add_argument("--engine", default="openvino")
@@ -91,6 +92,7 @@ def main() -> None:
     width, height = map(int, options.native.split("x"))
     image = photograph((width, height))
     detector = Detector(
+        options.checkpoint,
         engine=options.engine,
         device="cpu",
         precision=options.precision,
@@ -122,7 +124,7 @@ def main() -> None:
         stage("  descriptors", lambda: sample_at(maps.descriptors[0, :, :h, :w], xy, sampling))
     features: Features = stage("image array to features", lambda: detector(image))
     rows["around the network"] = around_network(detector, network, image, options.repeats)
-    print(f"tiepoint {__version__}, {options.engine}, {platform.machine()}, {os.cpu_count()} cores")
+    print(f"tiepoint {__version__}, {detector!r}, {platform.machine()}, {os.cpu_count()} cores")
     print(f"image {width}x{height}, {len(features)} keypoints, median of {options.repeats}")
     for name, milliseconds in rows.items():
         print(f"{name:28s}{milliseconds:9.2f} ms")

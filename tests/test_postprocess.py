@@ -182,13 +182,16 @@ def test_spreading_without_a_number_of_points_is_refused() -> None:
         DetectionConfig(spread=True)
 
 
+@pytest.mark.parametrize("few", [0, np.inf], ids=["all at once", "one by one"])
 @settings(max_examples=150, deadline=None)
 @given(heatmaps, st.integers(0, 4), st.integers(0, 3), st.sampled_from([None, 1, 4]))
 def test_selection_equals_the_slow_twin(
-    heatmap: np.ndarray, radius: int, border: int, most: int | None
+    few: float, heatmap: np.ndarray, radius: int, border: int, most: int | None
 ) -> None:
     config = DetectionConfig(0.2, most, radius, border, subpixel=False)
-    xy, _ = postprocess.select(heatmap, config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suppression, "FEW", few)
+        xy, _ = postprocess.select(heatmap, config)
     expected = twins.select(heatmap, 0.2, radius, border, most)
     assert [tuple(point) for point in xy.astype(int).tolist()] == expected
 

@@ -116,7 +116,7 @@ def choose(
     allowed = (heatmap > config.threshold) & _area(heatmap.shape, config, mask)
 
     def chosen(radius: int) -> NDArray[np.bool_]:
-        return suppress(heatmap, radius, config.threshold) & allowed
+        return suppress(heatmap, radius, config.threshold, allowed, config.max_keypoints) & allowed
 
     radius = widest_radius(lambda r: int(chosen(r).sum()), (height, width), config)
     # Row by row, so that a stable sort breaks ties right.

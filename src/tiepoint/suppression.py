@@ -18,12 +18,18 @@ Float32 = NDArray[np.float32]
 NMS_ROUNDS = 3
 """Maxima, then twice the maxima of what is left over, as in SuperPoint's published code."""
 
-FEW = 0.5
-"""Pixels whose neighbourhoods together hold less of the map than this are looked at one by one
+FEW = 0.2
+"""Pixels whose neighbourhoods together hold less than this part of the map are looked at one by one
 sooner than the whole map is gone over."""
 
 
-def suppress(heatmap: Float32, radius: int, threshold: float = -np.inf) -> NDArray[np.bool_]:
+def suppress(
+    heatmap: Float32,
+    radius: int,
+    threshold: float = -np.inf,
+    allowed: NDArray[np.bool_] | None = None,
+    most: int | None = None,
+) -> NDArray[np.bool_]:
     """Non-maximum suppression: which pixels are the best of their neighbourhood.
 
     Two keypoints never lie within `radius` of each other in both x and y. Of equal neighbours
@@ -33,6 +39,8 @@ def suppress(heatmap: Float32, radius: int, threshold: float = -np.inf) -> NDArr
         heatmap: H W, not below 0.
         radius: px; 0 keeps everything.
         threshold: What does not exceed it is not asked for, and may be kept or not.
+        allowed: H W, the pixels asked for; None = all. The others suppress their neighbours too.
+        most: Only the best so many are asked for; None = all.
 
     Returns:
         H W bool.
@@ -40,6 +48,11 @@ def suppress(heatmap: Float32, radius: int, threshold: float = -np.inf) -> NDArr
     if radius == 0:
         return np.ones(heatmap.shape, dtype=np.bool_)
     kept = _maxima(heatmap, radius)
+    if most is not None:  # these stay whatever comes: what is below the last of them is too much
+        scores = heatmap[kept > 0 if allowed is None else (kept > 0) & allowed]
+        if len(scores) >= most > 0:
+            last = np.partition(scores, -most)[-most]
+            threshold = max(threshold, float(np.nextafter(last, np.float32(-np.inf))))
     uncovered = cv2.bitwise_not(_dilate(kept, radius))
     left = np.flatnonzero((heatmap > threshold) & (uncovered > 0))  # M
     if len(left) * (2 * radius + 1) ** 2 <= FEW * heatmap.size:

@@ -11,7 +11,12 @@ from tiepoint.evaluation.settings import PROFILES
 
 Checkpoints = Annotated[
     list[str],
-    typer.Option("--checkpoint", help="Checkpoint name or folder; repeat it for more rows."),
+    typer.Option(
+        "--checkpoint",
+        "--model",
+        "-c",
+        help="Checkpoint name or folder; repeat it for more rows.",
+    ),
 ]
 Scales = Annotated[
     str,

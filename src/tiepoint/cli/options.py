@@ -17,7 +17,10 @@ MAX_SIDE = NATIVE if ProcessorConfig.max_side is None else str(ProcessorConfig.m
 Checkpoint = Annotated[
     str,
     typer.Option(
-        "--checkpoint", "-c", help="A bundled name, a checkpoint's folder, or a Hub id org/name."
+        "--checkpoint",
+        "--model",
+        "-c",
+        help="A bundled name (base, small), a checkpoint's folder, or a Hub id org/name.",
     ),
 ]
 Engine = Annotated[str, typer.Option(help="auto, openvino or torch.")]
