@@ -49,15 +49,6 @@ def random_checkpoint(network: NetworkConfig) -> Checkpoint:
     return Checkpoint("random", "0" * 64, network, DetectionConfig(), "exact", tensors)
 
 
-def multiply_adds(network: NetworkConfig, size_hw: tuple[int, int]) -> int:
-    """Of one image."""
-    total, pixels = 0, size_hw[0] * size_hw[1]
-    for layer in network.layers():
-        total += pixels * layer.in_channels * layer.out_channels * layer.kernel_px**2
-        pixels //= 4 if layer.pool else 1
-    return total
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("widths", nargs="*", default=WIDTHS, metavar="1-2-3-4/HEADS/DESCRIPTORS")
@@ -77,7 +68,7 @@ def main() -> None:
     print(f"tiepoint {__version__}, {options.precision}, {platform.machine()}, "
           f"{os.cpu_count()} cores")  # fmt: skip
     for widths, network, time_ms in zip(options.widths, networks, least_ms, strict=True):
-        print(f"{widths:24s}{multiply_adds(network, SIZE_HW) / 1e9:6.2f} GMAC{time_ms:8.1f} ms")
+        print(f"{widths:24s}{network.multiply_adds(SIZE_HW) / 1e9:6.2f} GMAC{time_ms:8.1f} ms")
 
 
 if __name__ == "__main__":

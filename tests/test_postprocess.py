@@ -224,7 +224,7 @@ def test_refinement_leaves_a_lone_pixel_where_it_is_even_in_a_corner() -> None:
 
 def test_the_second_moment_equals_the_slow_twin() -> None:
     heatmap = postprocess.cells_to_heatmap(dense(5, 5, 6).logits)[0]
-    rows, columns = postprocess.choose(heatmap, ALL)
+    rows, columns = postprocess.choose(heatmap, ALL, np.ones(heatmap.shape, bool))
     found = postprocess.second_moment(heatmap, rows, columns)
     expected = [
         twins.second_moment(heatmap, int(x), int(y)) for y, x in zip(rows, columns, strict=True)

@@ -98,6 +98,14 @@ class NetworkConfig:
         """All twelve layers: encoder, keypoint head, descriptor head."""
         return (*self.encoder_layers(), *self.keypoint_layers(), *self.descriptor_layers())
 
+    def multiply_adds(self, size_hw: tuple[int, int]) -> int:
+        """Of one image of (height, width) px, multiples of 8: what its time goes with."""
+        total, pixels = 0, size_hw[0] * size_hw[1]
+        for layer in self.layers():
+            total += pixels * layer.in_channels * layer.out_channels * layer.kernel_px**2
+            pixels //= 4 if layer.pool else 1
+        return total
+
     def _head(self, prefix: str, out_channels: int) -> tuple[Layer, ...]:
         encoded, hidden = self.encoder_hidden_sizes[-1], self.decoder_hidden_size
         return (

@@ -81,10 +81,10 @@ def cells_to_heatmap(logits: Float32) -> Float32:
     """
     batch, channels, h, w = logits.shape
     cells = np.moveaxis(logits, 1, -1).reshape(-1, channels)  # cells 65
-    if np.abs(cells).max(initial=0) > SAFE_LOGIT:
+    if not np.abs(cells).max(initial=0) <= SAFE_LOGIT:  # so that NaN is not safe
         cells = cells - cells.max(axis=1, keepdims=True)
     powers: Float32 = np.exp(cells)  # cells 65
-    powers *= (1 / (powers @ np.ones(channels, np.float32)))[:, None]
+    powers /= np.einsum("nc->n", powers)[:, None]  # alike for cells that are alike, unlike BLAS
     pixels = powers[:, :-1].reshape(batch, h, w, CELL_PX, CELL_PX)  # B h w row column
     return pixels.transpose(0, 1, 3, 2, 4).reshape(batch, h * CELL_PX, w * CELL_PX)  # B H W
 
@@ -103,17 +103,17 @@ def select(
         xy: N 2 float32, px, best score first; ties by y, then x.
         scores: N float32, the heat map at the pixel that was chosen.
     """
-    rows, columns = choose(heatmap, config, mask)
+    rows, columns = choose(heatmap, config, _area(heatmap.shape, config, mask))
     around = _around(heatmap, rows, columns) if config.subpixel else None
     return _places(rows, columns, around), heatmap[rows, columns]
 
 
 def choose(
-    heatmap: Float32, config: DetectionConfig, mask: NDArray[np.bool_] | None = None
+    heatmap: Float32, config: DetectionConfig, area: NDArray[np.bool_]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of the pixels that `select` takes, N each, in its order."""
+    """Rows and columns of the pixels of an area that `select` takes, N each, in its order."""
     height, width = heatmap.shape
-    allowed = (heatmap > config.threshold) & _area(heatmap.shape, config, mask)
+    allowed = (heatmap > config.threshold) & area
 
     def chosen(radius: int) -> NDArray[np.bool_]:
         return suppress(heatmap, radius, config.threshold, allowed, config.max_keypoints) & allowed
@@ -257,15 +257,11 @@ def sample_at(descriptors: Float32, xy: Float32, sampling: DescriptorSampling = 
     right, bottom = np.minimum(left + 1, w - 1), np.minimum(top + 1, h - 1)
     along_x = np.clip(columns - np.float32(left), 0, 1)
     along_y = np.clip(rows - np.float32(top), 0, 1)
-    flat = cells.reshape(-1, D)
-    lengths = np.maximum(np.sqrt(np.einsum("nd,nd->n", flat, flat)), FLOOR)  # of each cell
     read: Float32 = np.zeros((len(xy), D), np.float32)
-    cell: Float32 = np.empty_like(read)
     for y, part_y in ((top, 1 - along_y), (bottom, along_y)):
         for x, part_x in ((left, 1 - along_x), (right, along_x)):
-            at = y * w + x  # N
-            np.take(flat, at, axis=0, out=cell, mode="clip")  # "raise" would copy once more
-            cell *= (part_y * part_x / lengths[at])[:, None]
+            cell = cells[y, x]  # N D
+            cell *= (part_y * part_x / _length(cell))[:, None]
             read += cell
     return _unit(read)  # N D
 
@@ -293,6 +289,10 @@ def cell_coordinates(
 
 
 def _unit(vectors: Float32) -> Float32:
-    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]  # N 1
-    unit: Float32 = vectors / np.maximum(length, FLOOR)
+    unit: Float32 = vectors / _length(vectors)[:, None]
     return unit
+
+
+def _length(vectors: Float32) -> Float32:
+    length: Float32 = np.maximum(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)), FLOOR)
+    return length

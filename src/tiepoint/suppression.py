@@ -1,4 +1,4 @@
-"""Non-maximum suppression: which pixels of a map are the best of their neighbourhood.
+"""Non-maximum suppression, as SuperPoint's published code does it in rounds.
 
 Source: SuperPoint (DeTone et al. 2018), section 3.2, and its published code.
 """
@@ -26,7 +26,7 @@ sooner than the whole map is gone over."""
 def suppress(
     heatmap: Float32,
     radius: int,
-    threshold: float = -np.inf,
+    threshold: float = 0.0,
     allowed: NDArray[np.bool_] | None = None,
     most: int | None = None,
 ) -> NDArray[np.bool_]:
@@ -38,7 +38,7 @@ def suppress(
     Args:
         heatmap: H W, not below 0.
         radius: px; 0 keeps everything.
-        threshold: What does not exceed it is not asked for, and may be kept or not.
+        threshold: At least 0; what does not exceed it is not asked for, and may be kept or not.
         allowed: H W, the pixels asked for; None = all. The others suppress their neighbours too.
         most: Only the best so many are asked for; None = all.
 
@@ -53,22 +53,23 @@ def suppress(
         if len(scores) >= most > 0:
             last = np.partition(scores, -most)[-most]
             threshold = max(threshold, float(np.nextafter(last, np.float32(-np.inf))))
-    uncovered = cv2.bitwise_not(_dilate(kept, radius))
+    uncovered = _uncovered(kept, radius)
     left = np.flatnonzero((heatmap > threshold) & (uncovered > 0))  # M
     if len(left) * (2 * radius + 1) ** 2 <= FEW * heatmap.size:
         _keep_few(kept, heatmap, uncovered, left, radius)
     else:
-        for _ in range(NMS_ROUNDS - 1):
+        for round_number in range(1, NMS_ROUNDS):
+            if round_number > 1:
+                uncovered = _uncovered(kept, radius)
             rest = cv2.copyTo(heatmap, uncovered)  # 0 where covered
             kept |= cv2.bitwise_and(_maxima(rest, radius), uncovered)
-            uncovered = cv2.bitwise_not(_dilate(kept, radius))
     return np.asarray(kept, np.bool_)
 
 
 def _keep_few(
     kept: Any, heatmap: Float32, uncovered: Any, left: NDArray[np.intp], radius: int
 ) -> None:
-    """The rounds after the first, at few pixels instead of all. Writes into `kept`.
+    """The rounds after the first, at few pixels instead of all. Writes into both maps of bytes.
 
     Args:
         kept, uncovered: H W uint8, 0 or 255, after the first round.
@@ -78,9 +79,10 @@ def _keep_few(
     around, offsets = windows(heatmap, rows, columns, radius)  # s s M, s
     score = heatmap[rows, columns]  # M
     before = len(offsets) ** 2 // 2  # pixels of a window that come before its centre
-    for _ in range(NMS_ROUNDS - 1):
+    for _ in range(NMS_ROUNDS - 1 if len(left) else 0):
         seen, _ = windows(uncovered, rows, columns, radius)  # s s M
-        highest = (score == (around * (seen > 0)).max(axis=(0, 1))) & (uncovered[rows, columns] > 0)
+        highest = score == np.where(seen > 0, around, 0).max(axis=(0, 1))
+        highest &= uncovered[rows, columns] > 0
         marked = np.zeros_like(kept)
         marked[rows, columns] = highest
         tied, _ = windows(marked, rows, columns, radius)  # s s M
@@ -88,6 +90,11 @@ def _keep_few(
         kept[rows[highest], columns[highest]] = 255
         near, _ = windows(kept, rows, columns, radius)  # s s M
         uncovered[rows, columns] = np.where(near.any(axis=(0, 1)), 0, 255)
+
+
+def _uncovered(kept: Any, radius: int) -> Any:
+    """Pixels with nothing kept within `radius`, H W uint8 of 0 and 255; so `kept`."""
+    return cv2.bitwise_not(_dilate(kept, radius))
 
 
 def maxima(heatmap: Float32, radius: int) -> NDArray[np.bool_]:

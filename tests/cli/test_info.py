@@ -54,6 +54,7 @@ def test_info_describes_each_bundled_checkpoint_as_it_is_loaded() -> None:
         assert entry["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
         assert entry["encoder_hidden_sizes"] == list(checkpoint.network.encoder_hidden_sizes)
         assert entry["descriptor_decoder_dim"] == checkpoint.network.descriptor_decoder_dim
+        assert entry["multiply_adds"] == checkpoint.network.multiply_adds((480, 640))
         assert entry["parameters"] == sum(t.size for t in checkpoint.tensors.values())
     assert [name for name, entry in said.items() if entry["default"]] == [weights.DEFAULT]
 

@@ -21,6 +21,14 @@ def test_the_widths_are_the_promised_ones() -> None:
     assert PRESETS["cpu"].network == NetworkConfig((32, 64, 96, 160), 192, 65, 128)
 
 
+def test_the_networks_cost_what_is_said_of_them() -> None:
+    giga = {n: PRESETS[n].network.multiply_adds((480, 640)) / 1e9 for n in ("full", "cpu", "small")}
+    assert giga == pytest.approx({"full": 26.0, "cpu": 14.4, "small": 2.1}, abs=0.06)
+    layer = NetworkConfig((1, 1, 1, 1), 1, descriptor_decoder_dim=1)  # all of one channel
+    by_hand = 9 * (2 * 64 + 2 * 16 + 2 * 4 + 2 + 2) + 65 + 1  # of an image of 8x8 px
+    assert layer.multiply_adds((8, 8)) == by_hand
+
+
 @pytest.mark.parametrize("preset", EVERY, ids=lambda preset: preset.name)
 def test_any_budget_goes_through_all_stages_in_order(preset: Preset) -> None:
     for steps in (10, 997):

@@ -13,6 +13,9 @@ import typer
 from tiepoint import __version__
 from tiepoint.errors import CheckpointError
 
+SIZE_HW = (480, 640)
+"""Of the image whose multiply-adds are given."""
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -65,6 +68,7 @@ def _checkpoint(name: str) -> dict[str, Any]:
         "decoder_hidden_size": network.decoder_hidden_size,
         "descriptor_decoder_dim": network.descriptor_decoder_dim,
         "parameters": sum(tensor.size for tensor in checkpoint.tensors.values()),
+        "multiply_adds": network.multiply_adds(SIZE_HW),
         "rules": checkpoint.rules,
         "sha256": checkpoint.sha256,
     }
@@ -95,6 +99,7 @@ def _checkpoint_lines(facts: dict[str, Any]) -> list[str]:
         f"checkpoint   {facts['name']}{mark}{note}",
         f"  widths     encoder {encoder}; heads {facts['decoder_hidden_size']}; "
         f"descriptors {facts['descriptor_decoder_dim']}",
-        f"  parameters {facts['parameters']:,}",
+        f"  parameters {facts['parameters']:,}; {facts['multiply_adds'] / 1e9:.1f} G multiply-adds "
+        f"for {SIZE_HW[1]}x{SIZE_HW[0]} px",
         f"  SHA-256    {facts['sha256']}",
     ]

@@ -14,15 +14,11 @@ CHECKPOINT = "default"
 AUTO = "auto"
 MAX_SIDE = NATIVE if ProcessorConfig.max_side is None else str(ProcessorConfig.max_side)
 
-Checkpoint = Annotated[
-    str,
-    typer.Option(
-        "--checkpoint",
-        "--model",
-        "-c",
-        help="A bundled name (base, small), a checkpoint's folder, or a Hub id org/name.",
-    ),
-]
+_WHICH = "A bundled name, a checkpoint's folder, or a Hub id org/name."
+
+Checkpoint = Annotated[str, typer.Option("--checkpoint", "--model", "-c", help=_WHICH)]
+CheckpointAlone = Annotated[str, typer.Option("--checkpoint", "-c", help=_WHICH)]
+"""For a command whose `--model` is another one."""
 Engine = Annotated[str, typer.Option(help="auto, openvino or torch.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[

@@ -85,7 +85,7 @@ def register(
     guided: Guided = DEFAULTS.guided,
     seed: Seed = DEFAULTS.seed,
     overwrite: Overwrite = False,
-    checkpoint: options.Checkpoint = options.CHECKPOINT,
+    checkpoint: options.CheckpointAlone = options.CHECKPOINT,
     engine: options.Engine = options.AUTO,
     device: options.Device = options.AUTO,
     precision: options.Precision = options.AUTO,

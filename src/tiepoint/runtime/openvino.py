@@ -174,8 +174,8 @@ def _keep_freed_memory() -> None:
     """Have the maps of one image lie where those of the last one lay.
 
     glibc gives freed memory back to the system above a threshold, and then every image pays for
-    fresh pages: 2 ms of 28 at 480x640. The threshold rises to twice the largest array that was
-    ever freed; this one is never touched, so it costs nothing. Other C libraries don't mind.
+    fresh pages, two of its milliseconds at 480x640. The threshold rises to twice the largest array
+    below 32 MiB that was ever freed; this one is never touched. Other C libraries don't mind.
     """
     np.empty(FREED_ONCE, np.uint8)
 
@@ -229,7 +229,7 @@ def build_model(
     ranges = checkpoint.ranges if quantized else None
     pixels = ops.parameter([-1, 1 + split, -1, -1], np.float32, name="pixels")
     node = pixels.output(0)
-    if split:  # (coarse + fine) (high + low), added up by the convolution
+    if split:  # (high + low) (high + low), added up by the convolution
         first = f"{config.encoder_layers()[0].name}.weight"
         tensors = {**tensors, first: _split_weights(tensors[first])}
         node = ops.concat([node, node], 1).output(0)
