@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from tiepoint.maps import DenseMaps
 
 ALL = DetectionConfig(threshold=0.0, border=0, subpixel=False)
 
+FEW = pytest.mark.parametrize("few", [0, np.inf], ids=["all at once", "one by one"])
+"""How the rounds of suppression after the first are done."""
+
 # Few distinct values make many ties, which is where rules differ.
 heatmaps = hnp.arrays(
     np.float32,
@@ -32,6 +36,14 @@ def dense(seed: int, h: int, w: int, d: int = 8, batch: int = 1) -> DenseMaps[np
     random = np.random.default_rng(seed)
     logits = random.normal(0, 2, (batch, 65, h, w)).astype(np.float32)
     return DenseMaps(logits, random.normal(0, 1, (batch, d, h, w)).astype(np.float32))
+
+
+def values_side_by_side(maps: np.ndarray) -> np.ndarray:
+    """B C h w laid out in memory as B h w C: how OpenVINO hands maps over."""
+    return np.moveaxis(np.moveaxis(maps, 1, -1).copy(), -1, 1)
+
+
+LAYOUTS = pytest.mark.parametrize("laid_out", [np.asarray, values_side_by_side])
 
 
 def empty_map() -> np.ndarray:
@@ -47,10 +59,28 @@ def test_heat_map_puts_channel_8_row_plus_column_at_that_pixel_of_the_cell() -> 
     assert heatmap.max() == pytest.approx(1, abs=1e-6)
 
 
-def test_heat_map_equals_the_slow_twin() -> None:
-    maps = dense(1, 3, 4)
-    expected = twins.heatmap(maps.logits[0])
-    np.testing.assert_allclose(postprocess.cells_to_heatmap(maps.logits)[0], expected, atol=1e-6)
+@LAYOUTS
+@pytest.mark.parametrize("scale", [1, 60], ids=["as networks say it", "of very sure ones"])
+def test_heat_map_equals_the_slow_twin(scale: float, laid_out: Callable[..., np.ndarray]) -> None:
+    logits = scale * dense(1, 3, 4).logits
+    found = postprocess.cells_to_heatmap(laid_out(logits))[0]
+    np.testing.assert_allclose(found, twins.heatmap(logits[0]), atol=1e-6)
+
+
+def test_a_cell_that_is_no_number_leaves_the_others_as_they_are() -> None:
+    logits = np.zeros((1, 65, 2, 2), np.float32)
+    logits[0, 0, 0, 0], logits[0, 0, 1, 1] = np.nan, 120
+    heatmap = postprocess.cells_to_heatmap(logits)[0]
+    assert heatmap[8, 8] == 1
+    np.testing.assert_allclose(heatmap[:8, 8:], 1 / 65, rtol=1e-6)
+
+
+@LAYOUTS
+def test_equal_cells_have_equal_probabilities(laid_out: Callable[..., np.ndarray]) -> None:
+    cell = np.random.default_rng(0).normal(0, 2, (1, 65, 1, 1)).astype(np.float32)
+    for h, w in [(5, 7), (33, 17), (47, 62)]:
+        heatmap = postprocess.cells_to_heatmap(laid_out(np.tile(cell, (1, 1, h, w))))[0]
+        np.testing.assert_array_equal(heatmap, np.tile(heatmap[:8, :8], (h, w)))
 
 
 def test_a_flat_heat_map_gives_no_keypoints_above_its_height() -> None:
@@ -128,7 +158,7 @@ def test_a_zero_radius_keeps_every_pixel_above_the_threshold() -> None:
     assert len(postprocess.select(heatmap, config)[0]) == (heatmap > 0.4).sum()
 
 
-@pytest.mark.parametrize("few", [0, np.inf], ids=["all at once", "one by one"])
+@FEW
 @given(heatmaps, st.integers(1, 4), st.sampled_from([0.0, 0.3, 0.6]))
 @settings(max_examples=200)
 def test_suppression_equals_the_slow_twin_wherever_it_is_asked(
@@ -182,7 +212,7 @@ def test_spreading_without_a_number_of_points_is_refused() -> None:
         DetectionConfig(spread=True)
 
 
-@pytest.mark.parametrize("few", [0, np.inf], ids=["all at once", "one by one"])
+@FEW
 @settings(max_examples=150, deadline=None)
 @given(heatmaps, st.integers(0, 4), st.integers(0, 3), st.sampled_from([None, 1, 4]))
 def test_selection_equals_the_slow_twin(
@@ -194,6 +224,22 @@ def test_selection_equals_the_slow_twin(
         xy, _ = postprocess.select(heatmap, config)
     expected = twins.select(heatmap, 0.2, radius, border, most)
     assert [tuple(point) for point in xy.astype(int).tolist()] == expected
+
+
+@FEW
+@pytest.mark.parametrize("most", [3, 1000])
+def test_the_best_where_a_mask_allows_them_equal_the_slow_twin(few: float, most: int) -> None:
+    random = np.random.default_rng(6)
+    for _ in range(20):
+        heatmap = random.choice(np.linspace(0, 1, 12, dtype=np.float32), (20, 23))
+        mask = random.random(heatmap.shape) < 0.6
+        config = DetectionConfig(0.2, most, 2, 0, subpixel=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(suppression, "FEW", few)
+            xy, _ = postprocess.select(heatmap, config, mask)
+        every = twins.select(heatmap, 0.2, 2, 0, None)
+        expected = [point for point in every if mask[point[1], point[0]]][:most]
+        assert [tuple(point) for point in xy.astype(int).tolist()] == expected
 
 
 def test_refinement_equals_the_slow_twin() -> None:
@@ -275,11 +321,13 @@ def test_a_ramp_of_coordinates_sampled_at_a_point_returns_the_point(
     np.testing.assert_allclose(1e3 * sampled[:, :2] / sampled[:, 2:], xy, atol=0.02)
 
 
-def test_sampling_equals_the_slow_twin() -> None:
+@LAYOUTS
+def test_sampling_equals_the_slow_twin(laid_out: Callable[..., np.ndarray]) -> None:
     maps = dense(2, 4, 5)
     xy = np.random.default_rng(1).uniform(-0.5, [39.5, 31.5], (60, 2)).astype(np.float32)
     expected = [twins.sample(maps.descriptors[0], x, y) for x, y in xy.astype(np.float64)]
-    np.testing.assert_allclose(postprocess.sample_at(maps.descriptors[0], xy), expected, atol=1e-5)
+    sampled = postprocess.sample_at(laid_out(maps.descriptors)[0], xy)
+    np.testing.assert_allclose(sampled, expected, atol=1e-5)
 
 
 def test_published_sampling_drifts_by_three_and_a_half_pixels_to_the_far_side() -> None:

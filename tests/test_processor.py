@@ -26,6 +26,17 @@ def test_grey_weighs_red_green_and_blue_by_their_luma() -> None:
     np.testing.assert_allclose(processor.to_grey(colours), [[0.299, 0.587, 0.114]], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("size_hw", [(70, 7), (33, 1), (1, 5), (64, 3)])
+def test_grey_of_any_height_and_type_is_the_sum_of_its_colours(
+    size_hw: tuple[int, int], kind: type[np.generic]
+) -> None:
+    top = 1 if kind is np.float32 else np.iinfo(kind).max
+    colours = (np.random.default_rng(0).random((*size_hw, 3)) * top).astype(kind)
+    expected = (colours.astype(np.float64) / top) @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(processor.to_grey(colours), expected, atol=1e-6)
+
+
 def test_white_is_one_and_black_is_zero() -> None:
     white = np.full((2, 2, 3), 255, dtype=np.uint8)
     assert processor.to_grey(white).max() <= 1
