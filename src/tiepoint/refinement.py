@@ -51,16 +51,15 @@ def structure(image: Float32) -> Float32:
         H W, scale-normalised: a Gaussian blob of that scale and the contrast c has c^2 / 16.
     """
     smooth = cv2.sepFilter2D(image, cv2.CV_32F, BLUR, BLUR, borderType=cv2.BORDER_REPLICATE)
+    scale = SIGMA_PX**2 / 4  # a second derivative by Sobel's filter is 4 of them
     xx, yy, xy = (
-        cv2.Sobel(smooth, cv2.CV_32F, *order, ksize=3, scale=0.25, borderType=cv2.BORDER_REPLICATE)
+        cv2.Sobel(smooth, cv2.CV_32F, *order, ksize=3, scale=scale, borderType=cv2.BORDER_REPLICATE)
         for order in ((2, 0), (0, 2), (1, 1))
     )
     xx *= yy  # in place: fresh memory costs more than the arithmetic
     xy *= xy
     xx -= xy
-    np.abs(xx, out=xx)
-    xx *= np.float32(SIGMA_PX**4)
-    found: Float32 = xx
+    found: Float32 = np.abs(xx, out=xx)
     return found
 
 
