@@ -248,7 +248,7 @@ def test_narrow_torch_keeps_pixels_and_logits_in_float32(precision: str, photogr
 
 @pytest.mark.parametrize(
     ("cores", "threads", "expected"),
-    [(1, None, 1), (2, None, 2), (6, None, 6), (7, None, 2), (64, None, 8), (2, 16, 2), (8, 2, 2)],
+    [(1, None, 1), (2, None, 3), (6, None, 6), (7, None, 2), (64, None, 8), (2, 16, 3), (8, 2, 3)],
 )
 def test_a_folder_has_as_many_images_in_work_as_the_cores_can_take(
     monkeypatch, cores: int, threads: int | None, expected: int

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 Status = Literal["done", "skipped", "failed", "refused"]
 
-GROUP = 256
-"""Inputs looked at before their images are read: what is in memory of a million paths."""
+FIRST_GROUP, GROUP = 32, 256
+"""Inputs looked at before their images are read: what is in memory of a million paths. The first
+are fewer, so that the first result comes at once; between two groups a core may have to wait."""
 
 NO_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """Errors that every later file would meet too."""
@@ -105,12 +106,12 @@ def run(
         raise ConfigError("options hold a mask: give a folder of masks by masks=")
     wanted: dict[str, Any] = as_json(detector.provenance(**chosen))
     remaining = iter(inputs)
-    size = 1  # grows, so that the first result comes at once
+    size = FIRST_GROUP
     while plans := [
         _plan(item, layout, wanted, masks, overwrite=overwrite) for item in islice(remaining, size)
     ]:
         yield from _carry_out(plans, detector, chosen)
-        size = min(2 * size, GROUP)
+        size = GROUP
     layout.finish()
 
 

@@ -127,7 +127,9 @@ def build(
         return OpenVinoRuntime(checkpoint, precision, threads=threads)
     cores = min(threads or _cores(), _cores())
     streams = max(n for n in range(1, MOST_STREAMS + 1) if cores % n == 0)
-    return OpenVinoRuntime(checkpoint, precision, streams, threads, min(2 * streams, cores))
+    # One more than there are cores fills the gaps in which a thread waits for Python.
+    at_once = 1 if cores == 1 else min(2 * streams, cores + 1)
+    return OpenVinoRuntime(checkpoint, precision, streams, threads, at_once)
 
 
 def check_extras(engine: str, *, compiled: bool, threads: int | None) -> None:
