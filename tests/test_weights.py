@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from conftest import random_checkpoint
-from tiepoint import weights
+from tiepoint import Detector, match, weights
 from tiepoint.config import NetworkConfig
 from tiepoint.errors import CheckpointError
 
@@ -49,6 +49,17 @@ def test_every_bundled_checkpoint_has_a_card_and_a_manifest_of_its_own_weights()
         assert checkpoint.sha256 in card
         assert f"{manifest['images']:,}" in card and manifest["commit"][:7] in card
         assert "Apache-2.0" in card and "10,977,554" in card
+
+
+def test_the_small_one_costs_a_seventh_and_still_tells_places_apart(photographs) -> None:
+    base, small = (weights.load_checkpoint(name).network for name in ("base", "small"))
+    assert 6 * small.multiply_adds((480, 640)) < base.multiply_adds((480, 640))
+    detector = Detector("small", max_keypoints=500)
+    a, b = detector([photographs[0], photographs[0][11:, 17:]])
+    assert a.descriptors is not None and a.descriptors.shape[1] == 64
+    matches = match(a, b)
+    apart = np.hypot(*(a.xy[matches.pairs[:, 0]] - b.xy[matches.pairs[:, 1]] - [17, 11]).T)
+    assert len(apart) > 200 and (apart < 1.5).mean() > 0.7
 
 
 def test_a_folder_of_the_users_own_loads_like_a_bundled_one(folder: Path) -> None:
