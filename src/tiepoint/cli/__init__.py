@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import io
 import signal
 import sys
+import threading
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
@@ -20,6 +22,10 @@ COMMANDS = (
     "scenes", "convert", "info",
 )  # fmt: skip
 """Each is a module of this package that holds a typer app of its own."""
+
+
+AGAIN_S = 0.02
+"""Until a stop that was dropped is asked for again."""
 
 
 class Commands(TyperGroup):
@@ -80,7 +86,25 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _ask_again
     app()
+
+
+def _ask_again(lost: Any) -> None:
+    """A stop that came within a callback, where Python drops exceptions, comes once more."""
+    number = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(lost.exc_type)
+    if number is None:
+        sys.__unraisablehook__(lost)
+    else:  # later: here it would be dropped again
+        threading.Timer(AGAIN_S, _stop, [number]).start()
+
+
+def _stop(number: signal.Signals) -> None:
+    main_thread = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main_thread is not None:
+        signal.pthread_kill(main_thread, number)  # wakes it, where it waits
+    else:
+        _thread.interrupt_main(number)
 
 
 def _terminate(*_: object) -> NoReturn:
