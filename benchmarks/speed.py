@@ -191,8 +191,12 @@ def draw(rows: dict[str, dict[str, float]], accuracy: dict[str, float], path: Pa
 
     figure, axes = plt.subplots(figsize=(7, 4.5), constrained_layout=True)
     known = sorted((rows[name]["median_ms"], name) for name in accuracy if name in rows)
-    for number, (spent_ms, name) in enumerate(known):
-        ours, below = "," in name, number % 2  # neighbours' names on different sides
+    best: dict[str, float] = {}
+    for _, name in known:
+        network = name.split()[0]
+        best[network] = max(accuracy[name], best.get(network, 0))
+    for spent_ms, name in known:
+        ours, below = "," in name, accuracy[name] < best[name.split()[0]]  # so that names part
         axes.plot(spent_ms, accuracy[name], "o", color="tab:blue" if ours else "tab:orange")
         axes.annotate(name.replace(", openvino", ""), (spent_ms, accuracy[name]),
                       xytext=(0, -15 if below else 6), textcoords="offset points",

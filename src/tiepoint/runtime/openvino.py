@@ -201,8 +201,7 @@ def split_pixels(pixels: Float32) -> Float32:
 
     bfloat16 has 8 bits: near white they round pixels to whole grey levels, and the first layer's
     weights, which take differences of pixels, by as much again. Both are split, since either
-    part alone fits into 8 bits: of the keypoints of 12 photographs .988 stayed within 0.5 px of
-    f32's, and .973 without (`benchmarks/precision.py` prints today's figure).
+    part alone fits into 8 bits. `benchmarks/precision.py` prints how many keypoints stay.
     """
     B, _, H, W = pixels.shape
     split = np.empty((B, 2, H, W), np.float32)
