@@ -174,8 +174,8 @@ def _keep_freed_memory() -> None:
     """Have the maps of one image lie where those of the last one lay.
 
     glibc gives freed memory back to the system above a threshold, and then every image pays for
-    fresh pages, two of its milliseconds at 480x640. The threshold rises to twice the largest array
-    below 32 MiB that was ever freed; this one is never touched. Other C libraries don't mind.
+    fresh pages. The threshold rises to twice the largest array below 32 MiB that was ever freed;
+    this one is never touched. Other C libraries don't mind.
     """
     np.empty(FREED_ONCE, np.uint8)
 

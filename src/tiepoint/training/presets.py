@@ -223,8 +223,7 @@ CPU_WIDTHS = NetworkConfig((32, 64, 96, 160), 192, descriptor_decoder_dim=128)
 """Half the paper's operations; wide where the image is small, which costs little time."""
 
 SMALL_WIDTHS = NetworkConfig((8, 16, 48, 64), 128, descriptor_decoder_dim=64)
-"""A seventh of `cpu`'s operations. Few channels where the image is large: there they cost more
-time than their operations say (`benchmarks/widths.py`)."""
+"""A seventh of `cpu`'s operations, and a fifth of its time on a CPU (`benchmarks/widths.py`)."""
 
 PRESETS: Mapping[str, Preset] = {
     preset.name: preset
