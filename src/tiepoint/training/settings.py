@@ -21,7 +21,8 @@ class Geometry:
     """How two views of a pair may differ.
 
     Attributes:
-        scale: Relative scale, log-uniform between these.
+        scale: Relative scale, log-uniform between these. A detector looks at several sizes of an
+            image, so the network itself need not bridge more.
         common_scale: Where most of them lie.
         common_share: The share that lies there, 0..1.
         roll_deg: Standard deviation of the relative turn in the image plane, cut at three.
@@ -31,9 +32,9 @@ class Geometry:
         own_roll_deg: Standard deviation of view A's turn; drawn scenes also get any angle.
     """
 
-    scale: tuple[float, float] = (0.38, 2.65)
-    common_scale: tuple[float, float] = (0.65, 1.55)
-    common_share: float = 0.35
+    scale: tuple[float, float] = (0.5, 2.0)
+    common_scale: tuple[float, float] = (0.7, 1.43)
+    common_share: float = 0.6
     roll_deg: float = 60.0
     tilt_deg: float = 58.0
     min_overlap: float = 0.4
