@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from speed import at
 from tiepoint import image
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
@@ -76,7 +77,9 @@ def main() -> None:
               f"| {lost.mean():.1f} ({low:.1f} to {high:.1f}) |")  # fmt: skip
     if arguments.json:
         name = detectors["f32"].checkpoint.name
-        labels = {p: f"{name} {p}, openvino" for p in detectors} | {"sift": "SIFT", "orb": "ORB"}
+        seen = at(detectors["f32"].checkpoint.detection.scales)
+        labels = {p: f"{name} {p}, openvino, {seen}" for p in detectors}
+        labels |= {"sift": "SIFT", "orb": "ORB"}
         shares = {labels[m.name]: float(within[m.name].mean()) for m in methods}
         arguments.json.write_text(json.dumps(shares, indent=1) + "\n")
 

@@ -72,7 +72,12 @@ def in_cell_counts(detector: Detector, photos: list[Path]) -> NDArray[np.int64]:
     counts = np.zeros((CELL_PX, CELL_PX), np.int64)
     plain = replace(detector.checkpoint.detection, subpixel=False)
     whole = Detector(
-        detector.checkpoint.name, precision="f32", threshold=0.0, max_side=None, descriptors=False
+        detector.checkpoint.name,
+        precision="f32",
+        threshold=0.0,
+        max_side=None,
+        descriptors=False,
+        scales=(1.0,),
     )
     whole.checkpoint = replace(detector.checkpoint, detection=plain)
     for path in photos:

@@ -6,8 +6,9 @@ All in one run on an idle machine, interleaved: each repetition runs every metho
 slow moment hits them all. Prints medians in milliseconds, and how many times as fast as
 transformers each of our methods is with the same file. "full" has the paper's widths and random
 weights: the time does not depend on them. All are asked for 1,000 keypoints of an image of the size
-that is named. SIFT and ORB are OpenCV's as they come. transformers and torch are left out where
-they are not installed.
+that is named, seen at that size alone as transformers sees it; the bundled ones also at both sizes
+at which they look by default. SIFT and ORB are OpenCV's as they come. transformers and torch are
+left out where they are not installed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,19 +70,27 @@ def full_checkpoint(folder: Path) -> Path:
     return folder
 
 
-def ours(label: str, checkpoint: str, engine: str) -> Iterator[tuple[str, Method]]:
+def ours(
+    label: str, checkpoint: str, engine: str, scales: Sequence[float] = (1.0,)
+) -> Iterator[tuple[str, Method]]:
     """A method for each precision that this processor has."""
+    seen = "" if len(scales) == 1 else f", {at(scales)}"
     for precision in PRECISIONS:
         try:
             detector = Detector(
                 checkpoint, engine=engine, device="cpu", precision=precision, max_side=None,
-                max_keypoints=KEYPOINTS, threshold=0.0,
+                max_keypoints=KEYPOINTS, threshold=0.0, scales=scales,
             )  # fmt: skip
             detector(np.zeros((64, 64), np.uint8))
         except ConfigError as error:
             print(f"{label} {precision}, {engine}: left out, {error}")
             continue
-        yield f"{label} {precision}, {engine}", partial(count, detector)
+        yield f"{label} {precision}, {engine}{seen}", partial(count, detector)
+
+
+def at(scales: Sequence[float]) -> str:
+    """Of a pyramid, for names."""
+    return "+".join(f"{scale:g}" for scale in scales)
 
 
 def count(detector: Detector, image: NDArray[np.uint8]) -> int:
@@ -144,6 +153,9 @@ def all_methods(folder: Path) -> dict[str, Method]:
             methods[f"{label} bf16, {PEER}, channels last"] = transformers_method(source, fast=True)
         for engine in ("openvino", "torch") if has_torch else ("openvino",):
             methods |= dict(ours(label, checkpoint, engine))
+        pyramid = load_checkpoint(checkpoint).detection.scales
+        if len(pyramid) > 1:
+            methods |= dict(ours(label, checkpoint, "openvino", pyramid))
     methods["SIFT"] = classical(cv2.SIFT.create)
     methods["ORB"] = classical(cv2.ORB.create)
     return methods

@@ -98,6 +98,7 @@ def main() -> None:
         precision=options.precision,
         max_side=640,
         max_keypoints=options.max_keypoints,
+        scales=(1.0,),
     )
     network = detector._network()
     pixel_config, detection = detector._configs({})

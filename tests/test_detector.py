@@ -59,7 +59,7 @@ def test_corners_of_a_drawn_square_are_found_without_a_shift_to_any_side(
 ) -> None:
     image = np.full((240, 320), 40, np.uint8)
     image[60:180, 100:260] = 220
-    features = detector(image, max_keypoints=4)
+    features = detector(image, max_keypoints=4, scales=(1,))
     corners = np.array([[99.5, 59.5], [259.5, 59.5], [99.5, 179.5], [259.5, 179.5]])
     distance = np.linalg.norm(features.xy[None] - corners[:, None], axis=2)
     assert len(features) == 4 and distance.min(axis=1).max() < 1.5
@@ -119,7 +119,10 @@ def test_coordinates_follow_the_image_when_it_is_brought_down(photographs) -> No
     detector = Detector(max_side=small.shape[0], device="cpu")
     one, other = detector(small), detector(large)
     assert len(one) == len(other)
-    np.testing.assert_allclose((one.xy + 0.5) * 2 - 0.5, other.xy, atol=1e-3)
+    there = (one.xy + 0.5) * 2 - 0.5
+    apart = np.linalg.norm(there[:, None] - other.xy[None], axis=2)  # equal scores swap places
+    assert apart.min(axis=0).max() < 1e-3
+    assert apart.min(axis=1).max() < 1e-3
 
 
 def test_native_size_and_never_enlarged(photographs) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -10,10 +14,11 @@ from typer.testing import CliRunner
 
 import tiepoint
 from tiepoint.cli import app
-from tiepoint.config import ProcessorConfig
-from tiepoint.errors import ConfigError
+from tiepoint.config import PYRAMID, ProcessorConfig
+from tiepoint.errors import CheckpointError, ConfigError
 from tiepoint.maps import Keypoints, merged
 from tiepoint.processor import prepare
+from tiepoint.weights import BUNDLED, bundled_checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,7 @@ def test_scales_come_in_one_list_best_first_with_ties_by_y_then_x() -> None:
 @pytest.mark.parametrize("max_side", [None, 160, 999])
 def test_a_scale_is_a_part_of_the_size_that_max_side_leaves(max_side: int | None) -> None:
     image = np.zeros((240, 320), np.uint8)
-    config = ProcessorConfig(max_side, (1, 0.5))
+    config = ProcessorConfig(max_side)
     _, (whole,) = prepare([image], config, 1)
     _, (half,) = prepare([image], config, 0.5)
     assert half.resized_hw == tuple(side // 2 for side in whole.resized_hw)
@@ -83,7 +88,7 @@ def test_an_image_and_its_half_match_better_with_a_pyramid(
 
 
 @pytest.mark.parametrize(
-    "scales", [(), (0,), (2.5,), (1, 1), (-0.5,), (float("nan"),), 0.5, None, ([1],), "1", (True,)]
+    "scales", [(), (0,), (2.5,), (1, 1), (-0.5,), (float("nan"),), 0.5, ([1],), "1", (True,)]
 )
 def test_nonsense_scales_are_refused(scales: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="scales"):
@@ -102,7 +107,7 @@ def test_an_enlarged_image_has_its_keypoints_where_they_belong(
     height, width = image.shape[:2]
     size_wh = round(width * 1.5), round(height * 1.5)
     large = cv2.resize(given, size_wh, interpolation=cv2.INTER_CUBIC)
-    expected = detector(np.clip(large, 0, 1) if kind is np.float32 else large)
+    expected = detector(np.clip(large, 0, 1) if kind is np.float32 else large, scales=(1,))
     scale = np.array([width / large.shape[1], height / large.shape[0]])
     assert len(found) == len(expected) > 30
     np.testing.assert_allclose(found.xy, (expected.xy + 0.5) * scale - 0.5, atol=1e-3)
@@ -122,3 +127,30 @@ def test_the_command_line_takes_scales(photograph: NDArray[np.uint8], tmp_path) 
 def test_spreading_over_several_scales_is_refused(detector: tiepoint.Detector) -> None:
     with pytest.raises(ConfigError, match="spread goes with one scale"):
         detector(np.zeros((40, 40), np.uint8), scales=(1, 0.5), spread=True)
+
+
+def test_spreading_takes_one_scale_unless_told(
+    detector: tiepoint.Detector, photograph: NDArray[np.uint8]
+) -> None:
+    spread = detector(photograph, spread=True)
+    assert spread.meta["settings"]["scales"] == (1,)
+    assert len(spread) == 200
+
+
+def test_a_checkpoint_says_at_which_scales_it_looks(
+    photograph: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    for name in bundled_checkpoints():
+        assert tiepoint.Detector(name).provenance()["settings"]["scales"] == PYRAMID
+    copy = shutil.copytree(BUNDLED / "small", tmp_path / "own")
+    config = json.loads((copy / "config.json").read_text())
+    for own, seen in (({"scales": [0.7]}, (0.7,)), ({}, (1,))):
+        config["tiepoint"] = {"version": 1, "rules": "exact", **own}
+        (copy / "config.json").write_text(json.dumps(config))
+        by_itself, told = tiepoint.Detector(copy), tiepoint.Detector("small", scales=seen)
+        assert by_itself(photograph).meta["settings"]["scales"] == seen
+        np.testing.assert_array_equal(by_itself(photograph).xy, told(photograph).xy)
+    config["tiepoint"]["scales"] = [-1]
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"config.json: scales holds -1"):
+        tiepoint.Detector(copy)

@@ -87,7 +87,7 @@ def watched(detector: Detector, monkeypatch, fails: bool = False) -> tuple[Watch
 
 def test_large_images_are_worked_on_one_at_a_time(photographs, monkeypatch) -> None:
     monkeypatch.setattr("tiepoint.detector.LARGE_PX", 64 * 64)
-    detector = Detector(device="cpu", max_side=None)
+    detector = Detector(device="cpu", max_side=None, scales=(1,))
     alone, among = watched(detector, monkeypatch)
     large, small = photographs[0], photographs[0][:64, :64]
     found = list(detector.stream(iter([large, small, large, large, small, large])))
@@ -96,7 +96,7 @@ def test_large_images_are_worked_on_one_at_a_time(photographs, monkeypatch) -> N
 
 
 def test_what_fails_in_company_is_tried_again_alone(photographs, monkeypatch) -> None:
-    detector = Detector(device="cpu", max_side=64)
+    detector = Detector(device="cpu", max_side=64, scales=(1,))
     alone, among = watched(detector, monkeypatch, fails=True)
     found = list(detector.stream(iter(photographs)))
     assert all(isinstance(features, Features) for _, features in found)

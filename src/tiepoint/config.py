@@ -117,6 +117,10 @@ class NetworkConfig:
 LARGEST_SCALE = 2
 """An image enlarged farther shows the network nothing new."""
 
+PYRAMID = (1.0, 0.6)
+"""At which sizes a checkpoint that tiepoint trains sees an image: the second costs a third more
+time, and brings together what differs in zoom (docs/training-log.md)."""
+
 
 @dataclass(frozen=True)
 class ProcessorConfig:
@@ -125,35 +129,18 @@ class ProcessorConfig:
     Attributes:
         max_side: The longer side is brought down to this many px, aspect kept; an image is
             not enlarged to it. None keeps the native size.
-        scales: Sizes at which the network sees it, in parts of that size, up to 2, above 1
-            enlarged: with several, keypoints of a pyramid in one list.
     """
 
     max_side: int | None = 1024
-    scales: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
-        scales: object = self.scales
-        if isinstance(scales, str) or not isinstance(scales, Iterable):
-            raise ConfigError(f"scales is {scales!r}, expected a list of numbers such as (1, 0.5)")
-        found: tuple[object, ...] = tuple(scales)
-        for scale in found:
-            number = isinstance(scale, Real) and not isinstance(scale, bool)
-            if not number or not 0 < scale <= LARGEST_SCALE:  # type: ignore[operator]
-                raise ConfigError(
-                    f"scales holds {scale!r}, expected parts of the size above 0, up to "
-                    f"{LARGEST_SCALE}"
-                )
-        if not found or len(set(found)) < len(found):
-            raise ConfigError(f"scales is {found}, expected at least one and none twice")
-        object.__setattr__(self, "scales", tuple(float(scale) for scale in self.scales))
         if self.max_side is not None:
             _require_whole("max_side", self.max_side, minimum=1, unit="px, or None for native size")
 
 
 @dataclass(frozen=True)
 class DetectionConfig:
-    """How dense maps become keypoints.
+    """What becomes a keypoint.
 
     Attributes:
         threshold: A keypoint's probability must exceed this, 0..1.
@@ -169,6 +156,8 @@ class DetectionConfig:
             covariances out.
         spread: With `max_keypoints`, take points that lie evenly over the image: the NMS radius
             grows as far as it leaves so many.
+        scales: Sizes at which the network sees an image, in parts of the size that `max_side`
+            leaves, up to 2, above 1 enlarged: with several, keypoints of a pyramid in one list.
     """
 
     threshold: float = 0.005
@@ -179,8 +168,10 @@ class DetectionConfig:
     descriptors: bool = True
     spread: bool = False
     covariance_scale: float | None = None
+    scales: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
+        self._check_scales()
         number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)
         if not number or not math.isfinite(self.threshold) or not 0 <= self.threshold <= 1:
             raise ConfigError(f"threshold is {self.threshold!r}, expected a probability in 0..1")
@@ -196,6 +187,24 @@ class DetectionConfig:
             raise ConfigError("spread needs max_keypoints: how many points to spread")
         _require_whole("nms_radius", self.nms_radius, minimum=0, unit="px")
         _require_whole("border", self.border, minimum=0, unit="px")
+
+    def _check_scales(self) -> None:
+        scales: object = self.scales
+        if isinstance(scales, str) or not isinstance(scales, Iterable):
+            raise ConfigError(f"scales is {scales!r}, expected a list of numbers such as (1, 0.5)")
+        found: tuple[object, ...] = tuple(scales)
+        for scale in found:
+            number = isinstance(scale, Real) and not isinstance(scale, bool)
+            if not number or not 0 < scale <= LARGEST_SCALE:  # type: ignore[operator]
+                raise ConfigError(
+                    f"scales holds {scale!r}, expected parts of the size above 0, up to "
+                    f"{LARGEST_SCALE}"
+                )
+        if not found or len(set(found)) < len(found):
+            raise ConfigError(f"scales is {found}, expected at least one and none twice")
+        object.__setattr__(self, "scales", tuple(float(scale) for scale in self.scales))
+        if self.spread and len(found) > 1:
+            raise ConfigError(f"spread goes with one scale, got scales {self.scales}")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tiepoint import __version__, processor, runtime
 from tiepoint.config import DetectionConfig, ProcessorConfig
 from tiepoint.errors import ConfigError, EngineError, TiepointError
 from tiepoint.features import Features
-from tiepoint.geometry import fit_inside
+from tiepoint.geometry import Placement, fit_inside
 from tiepoint.image import SourceImage
 from tiepoint.maps import Keypoints, in_image, merged
 from tiepoint.masks import MaskSource, check_masks, in_input, mask_of, read_masked
@@ -36,13 +36,13 @@ LARGE_PX = 2**21
 class Options(TypedDict, total=False):
     """Detection options that a call may set; one left out stays as the detector has it.
 
-    `threshold`, `nms_radius` and `max_keypoints` of None mean the checkpoint's own, `max_side` of
-    None native size. `mask` says where keypoints may lie (0 or black: not there): an array or file
-    for all images, a list of one for each, or a function of the source; see `masks.read_masked`.
+    `scales`, `threshold`, `nms_radius` and `max_keypoints` of None mean the checkpoint's own,
+    `max_side` of None native size. `mask` says where keypoints may lie (0 or black: not there): an
+    array or file for all images, one for each, or a function of the source: `masks.read_masked`.
     """
 
     max_side: int | None
-    scales: Sequence[float]
+    scales: Sequence[float] | None
     max_keypoints: int | None
     threshold: float | None
     nms_radius: int | None
@@ -69,12 +69,12 @@ class Detector:
             the native size. Images are not enlarged to it.
         scales: Parts of that size, up to 2, at which the network sees each image: above 1
             enlarges it, for as much more work as it has more px; several make a pyramid, for
-            images that differ in zoom.
+            images that differ in zoom. None takes the checkpoint's, (1, 0.6) of the bundled ones.
         max_keypoints: Keep the best so many; None takes the checkpoint's own limit.
         threshold: A keypoint's probability must exceed this, 0..1; None takes the checkpoint's.
         nms_radius: px of the network's input; None takes the checkpoint's.
         descriptors: False skips them.
-        spread: Spread `max_keypoints` evenly over the image; with one scale only.
+        spread: Spread `max_keypoints` evenly over the image; seen at one scale, 1 if none is given.
 
     Raises:
         CheckpointError: No such checkpoint, or a damaged one.
@@ -92,7 +92,7 @@ class Detector:
         compiled: bool = False,
         threads: int | None = None,
         max_side: int | None = 1024,
-        scales: Sequence[float] = ProcessorConfig.scales,
+        scales: Sequence[float] | None = None,
         max_keypoints: int | None = None,
         threshold: float | None = None,
         nms_radius: int | None = None,
@@ -256,9 +256,9 @@ class Detector:
 
     def _among_many(self, image: SourceImage, options: Options) -> Features:
         """Detect while others do, but alone what takes much memory or fails in company."""
-        pixel_config, _ = self._configs(options)
+        pixel_config, detection = self._configs(options)
         seen_px = math.prod(fit_inside(image.size_hw, pixel_config.max_side))
-        if seen_px * max(pixel_config.scales) ** 2 <= LARGE_PX:
+        if seen_px * max(detection.scales) ** 2 <= LARGE_PX:
             with suppress(EngineError):
                 return self._detect([image], options, many=True)[0]
         with self._alone:
@@ -273,10 +273,8 @@ class Detector:
         """
         pixel_config, detection = self._configs(options)
         try:
-            levels = [
-                self._level(images, pixel_config, scale, detection, many)
-                for scale in pixel_config.scales
-            ]
+            pyramid = processor.pyramid([i.pixels for i in images], pixel_config, detection.scales)
+            levels = [self._level(images, *level, detection, many) for level in pyramid]
         except (MemoryError, RuntimeError, cv2.error) as error:  # RuntimeError: what engines raise
             raise EngineError(what_failed(images, pixel_config.max_side, error)) from error
         found = [
@@ -303,13 +301,12 @@ class Detector:
     def _level(
         self,
         images: Sequence[SourceImage],
-        pixel_config: ProcessorConfig,
-        scale: float,
+        pixels: NDArray[np.float32],
+        placements: Sequence[Placement],
         detection: DetectionConfig,
         many: bool,
     ) -> list[Keypoints[NDArray[np.float32]]]:
         """Keypoints of each image at one scale, in px of the image."""
-        pixels, placements = processor.prepare([i.pixels for i in images], pixel_config, scale)
         network = self._network(many)
         maps = network(pixels, placements, detection.descriptors)
         masks = [in_input(i.mask, p) for i, p in zip(images, placements, strict=True)]
@@ -353,10 +350,10 @@ class Detector:
             for name, value in {**self._defaults, **options}.items()
             if name != "mask"  # of the images, not of the detection
         }
-        pixels = ProcessorConfig(wanted.pop("max_side"), wanted.pop("scales"))  # type: ignore[arg-type]
+        pixels = ProcessorConfig(wanted.pop("max_side"))  # type: ignore[arg-type]
         given = {name: value for name, value in wanted.items() if value is not None}
-        if given.get("spread") and len(pixels.scales) > 1:
-            raise ConfigError(f"spread goes with one scale, got scales {pixels.scales}")
+        if given.get("spread"):
+            given.setdefault("scales", (1.0,))
         return pixels, replace(self.checkpoint.detection, **given)  # type: ignore[arg-type]
 
     def _network(self, many: bool = False) -> runtime.Runtime:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -28,32 +28,51 @@ def prepare(
 
     Args:
         images: At least one, each `H W` or `H W 3` RGB; uint8, uint16, or float32 in 0..1.
-        scale: One of `config.scales`.
+        scale: Part of the size that `config.max_side` leaves, at which they are seen.
 
     Returns:
         pixels: B 1 H W float32 in 0..1, H and W the multiples of 8 that hold the largest image.
         placements: Where each image lies, and the way back.
     """
-    fields, placements = [], []
-    for image in images:
-        height, width = image.shape[:2]
-        size_hw = fit_inside((height, width), config.max_side)
-        if scale != 1:
-            longer_px = max(1, round(max(size_hw) * scale))
-            size_hw = with_longer_side((height, width), longer_px)
-        resized = to_grey(resize_to(image, size_hw))  # H' W'
-        rows, columns = resized.shape
-        placement = Placement(image_hw=(height, width), resized_hw=(rows, columns))
-        placements.append(placement)
-        fields.append(pad_to(resized, placement.padded_hw))  # whole cells
+    return next(pyramid(images, config, (scale,)))
+
+
+def pyramid(
+    images: Sequence[NDArray[Any]], config: ProcessorConfig, scales: Sequence[float]
+) -> Iterator[tuple[NDArray[np.float32], list[Placement]]]:
+    """The same images at several scales, one after the other; arguments and results as `prepare`'s.
+
+    Sizes below `config.max_side` are made from what that leaves, in grey: a photograph of many
+    megapixels is averaged down once.
+    """
+    whole = [to_grey(resize(image, config.max_side)) for image in images]  # each H' W'
+    for scale in scales:
+        fields, placements = [], []
+        for image, grey in zip(images, whole, strict=True):
+            height, width = image.shape[:2]
+            field = grey
+            if scale != 1:
+                longer_px = max(1, round(max(grey.shape) * scale))
+                size_hw = with_longer_side((height, width), longer_px)
+                larger = scale > 1
+                field = to_grey(resize_to(image, size_hw)) if larger else resize_to(grey, size_hw)
+            rows, columns = field.shape
+            placement = Placement(image_hw=(height, width), resized_hw=(rows, columns))
+            placements.append(placement)
+            fields.append(pad_to(field, placement.padded_hw))  # whole cells
+        yield _batch(fields), placements
+
+
+def _batch(fields: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Each `H W` -> B 1 H W; what lies beyond a smaller one is 0."""
     if len(fields) == 1:
-        return fields[0][None, None], placements  # 1 1 H W
+        return fields[0][None, None]
     height = max(field.shape[0] for field in fields)
     width = max(field.shape[1] for field in fields)
-    pixels = np.zeros((len(fields), 1, height, width), dtype=np.float32)  # B 1 H W
+    pixels = np.zeros((len(fields), 1, height, width), dtype=np.float32)
     for batch_pixels, field in zip(pixels, fields, strict=True):
         batch_pixels[0, : field.shape[0], : field.shape[1]] = field
-    return pixels, placements
+    return pixels
 
 
 def resize(image: NDArray[Any], max_side: int | None) -> NDArray[Any]:

@@ -26,7 +26,7 @@ BUNDLED = Path(__file__).parent / "checkpoints"
 DEFAULT = "base"
 MANIFEST_FILE = "manifest.json"
 RULES_VERSION = 1
-COVARIANCE_KEY = "covariance_scale"
+COVARIANCE_KEY, SCALES_KEY = "covariance_scale", "scales"
 """In config.json, under "tiepoint"."""
 
 Rules = Literal["exact", "transformers"]
@@ -185,14 +185,15 @@ def network_config(config: Mapping[str, Any], path: Path) -> NetworkConfig:
 
 def detection_config(config: Mapping[str, Any], path: Path) -> DetectionConfig:
     """The detection defaults in a parsed config.json, in transformers' names."""
-    most = config.get("max_keypoints", -1)
+    most, own = config.get("max_keypoints", -1), config.get("tiepoint") or {}
     try:
         return DetectionConfig(
             threshold=config.get("keypoint_threshold", DetectionConfig.threshold),
             max_keypoints=None if most in (-1, None) else most,
             nms_radius=config.get("nms_radius", DetectionConfig.nms_radius),
             border=config.get("border_removal_distance", DetectionConfig.border),
-            covariance_scale=(config.get("tiepoint") or {}).get(COVARIANCE_KEY),
+            covariance_scale=own.get(COVARIANCE_KEY),
+            scales=own.get(SCALES_KEY, DetectionConfig.scales),
         )
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -96,7 +96,7 @@ def detect(
     precision: options.Precision = options.AUTO,
     threads: options.Threads = None,
     max_side: options.MaxSide = options.MAX_SIDE,
-    scales: options.Scales = options.SCALES,
+    scales: options.Scales = None,
     max_keypoints: options.MaxKeypoints = None,
     threshold: options.Threshold = None,
     nms_radius: options.NmsRadius = None,

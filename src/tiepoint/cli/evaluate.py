@@ -31,7 +31,7 @@ from tiepoint.cli.evaluate_options import (
     Workers,
 )
 from tiepoint.cli.evaluate_output import finish, run, stop
-from tiepoint.cli.options import SCALES, parse_scales
+from tiepoint.cli.options import parse_scales
 from tiepoint.errors import ConfigError, FormatError, MissingExtraError
 from tiepoint.evaluation.settings import (
     GENERATED_COUNT,
@@ -72,7 +72,7 @@ def homography(
         list[Path], typer.Argument(help="Folders with a pairs.txt, or HPatches' i_* and v_*.")
     ],
     checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
-    scales: Scales = SCALES,
+    scales: Scales = None,
     methods: MethodNames = METHOD_NAMES,
     features: Stored = [],  # noqa: B006 - typer copies it
     profile: ProfileName = "tiepoint",
@@ -111,7 +111,7 @@ def generated(
         GENERATED_SEED
     ),
     checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
-    scales: Scales = SCALES,
+    scales: Scales = None,
     methods: MethodNames = METHOD_NAMES,
     profile: ProfileName = "tiepoint",
     k: OwnK = None,
@@ -149,7 +149,7 @@ def pose(
         list[Path], typer.Argument(help="Folders with a pairs.txt that holds cameras and poses.")
     ],
     checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
-    scales: Scales = SCALES,
+    scales: Scales = None,
     methods: MethodNames = METHOD_NAMES,
     features: Stored = [],  # noqa: B006 - typer copies it
     k: K = POSE_DEFAULTS.k,
@@ -195,7 +195,7 @@ def stereo(
         list[Path], typer.Argument(help="Folders with a pairs.txt that names disparities.")
     ],
     checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
-    scales: Scales = SCALES,
+    scales: Scales = None,
     methods: MethodNames = METHOD_NAMES,
     features: Stored = [],  # noqa: B006 - typer copies it
     k: K = DEFAULTS.k,
@@ -226,7 +226,7 @@ def stereo(
 def speed(
     photos: Annotated[Path, typer.Option(help="Folder with photographs, searched below too.")],
     checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
-    scales: Scales = SCALES,
+    scales: Scales = None,
     methods: MethodNames = METHOD_NAMES,
     k: K = DEFAULTS.k,
     long_side: LongSide = DEFAULTS.frame.long_side or 640,
@@ -280,7 +280,7 @@ def _settings(profile: str, k: int | None, long_side: int | None, seeds: int | N
 def _methods(
     names: str,
     checkpoints: Sequence[str],
-    scales: str,
+    scales: str | None,
     stored: Sequence[str] = (),
     nms_radius: int | None = None,
 ) -> list[Method]:

@@ -19,9 +19,10 @@ Checkpoints = Annotated[
     ),
 ]
 Scales = Annotated[
-    str,
+    str | None,
     typer.Option(
-        metavar="S,S,...", help="Parts of the image's size at which checkpoints look at it."
+        metavar="S,S,...",
+        help="Parts of the image's size at which checkpoints look at it; else each one's own.",
     ),
 ]
 MethodNames = Annotated[

@@ -128,7 +128,7 @@ def match(
     device: options.Device = options.AUTO,
     precision: options.Precision = options.AUTO,
     max_side: options.MaxSide = options.MAX_SIDE,
-    scales: options.Scales = options.SCALES,
+    scales: options.Scales = None,
     max_keypoints: options.MaxKeypoints = None,
     threshold: options.Threshold = None,
     nms_radius: options.NmsRadius = None,

@@ -36,14 +36,14 @@ MaxSide = Annotated[
     ),
 ]
 Scales = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="S,S,...",
-        help="Parts of that size at which each image is looked at, such as 1,0.7,0.5,0.35: a "
-        "pyramid, for images that differ in zoom. Above 1 enlarges.",
+        help="Parts of that size at which each image is looked at, such as 1 or 1,0.7,0.5: "
+        "several are a pyramid, for images that differ in zoom. Above 1 enlarges. Else the "
+        "checkpoint's: 1,0.6 for the bundled ones.",
     ),
 ]
-SCALES = ",".join(f"{scale:g}" for scale in ProcessorConfig.scales)
 MaxKeypoints = Annotated[
     int | None, typer.Option(metavar="N", help="Keep the best N; else the checkpoint's limit.")
 ]
@@ -64,12 +64,14 @@ Spread = Annotated[
 ]
 
 
-def parse_scales(text: str) -> tuple[float, ...]:
-    """The numbers between the commas.
+def parse_scales(text: str | None) -> tuple[float, ...] | None:
+    """The numbers between the commas; None stays None.
 
     Raises:
         typer.BadParameter: Not numbers.
     """
+    if text is None:
+        return None
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:

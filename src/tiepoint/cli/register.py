@@ -90,7 +90,7 @@ def register(
     device: options.Device = options.AUTO,
     precision: options.Precision = options.AUTO,
     max_side: options.MaxSide = options.MAX_SIDE,
-    scales: options.Scales = options.SCALES,
+    scales: options.Scales = None,
 ) -> None:
     """Bring image A into line with image B, and say how well; or say why they do not line up.
 

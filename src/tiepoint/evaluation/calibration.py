@@ -72,7 +72,8 @@ def calibrate(
     Raises:
         ConfigError: Under `LEAST_MATCHES` matches lie within `SAME_PX` of the truth.
     """
-    detector = Detector(checkpoint, device="cpu", precision="f32", max_side=None)
+    # At one scale: with two, the nearest of twice as many points would look too near.
+    detector = Detector(checkpoint, device="cpu", precision="f32", max_side=None, scales=(1.0,))
     plain = replace(detector.checkpoint.detection, covariance_scale=1.0)
     detector.checkpoint = replace(detector.checkpoint, detection=plain)
     settings = Settings()

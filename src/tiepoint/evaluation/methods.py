@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.config import ProcessorConfig
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.evaluation.pairs import Grey
@@ -99,7 +98,7 @@ def method(name: str) -> Method:
 def checkpoint_methods(
     checkpoints: Sequence[str],
     nms_radius: int | None = None,
-    scales: Sequence[float] = ProcessorConfig.scales,
+    scales: Sequence[float] | None = None,
 ) -> list[Method]:
     """A method for each tiepoint checkpoint, a name or a folder.
 
@@ -107,7 +106,7 @@ def checkpoint_methods(
 
     Args:
         nms_radius: px; None takes each checkpoint's own.
-        scales: Parts of the image's size at which the network sees it.
+        scales: Parts of the image's size at which the network sees it; None likewise.
 
     Raises:
         CheckpointError: No such checkpoint, or a damaged one.

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tiepoint.config import DetectionConfig
+from tiepoint.config import PYRAMID, DetectionConfig
 from tiepoint.errors import ConfigError, TrainingError
 from tiepoint.network import SuperPoint
 from tiepoint.training.benchmark import Benchmark
@@ -168,7 +168,7 @@ def adapt(
             "checkpoints with tiepoint's own rules can be trained further"
         )
     preset = with_budget(replace(ADAPT, network=origin.network), minutes, steps)
-    names = ("threshold", "nms_radius", "border", "covariance_scale")
+    names = ("threshold", "nms_radius", "border", "covariance_scale", "scales")
     kept = {name: getattr(origin.detection, name) for name in names}
     about = {
         **about_run(data, f"checkpoint {origin.name}, SHA-256 {origin.sha256}"), "detection": kept,
@@ -352,7 +352,7 @@ def stopped_by_signals() -> Iterator[Stop]:
 def _export(
     run: Trainer, folder: Path, threshold: float | None = None, scale: float | None = None
 ) -> None:
-    detection = DetectionConfig(**run.about.get("detection", {}))
+    detection = DetectionConfig(**{"scales": PYRAMID, **run.about.get("detection", {})})
     if threshold is not None:
         detection = replace(detection, threshold=threshold)
     if scale is not None:

@@ -19,7 +19,7 @@ from tiepoint.config import DetectionConfig, NetworkConfig
 from tiepoint.files import write_bytes
 from tiepoint.hub import CONFIG_FILE, WEIGHTS_FILE
 from tiepoint.training.network import fold
-from tiepoint.weights import COVARIANCE_KEY, MANIFEST_FILE, RULES_VERSION
+from tiepoint.weights import COVARIANCE_KEY, MANIFEST_FILE, RULES_VERSION, SCALES_KEY
 
 PROCESSOR_FILE = "preprocessor_config.json"
 MARK = {"version": RULES_VERSION, "rules": "exact"}
@@ -92,6 +92,8 @@ def commit() -> str | None:
 
 
 def _config(network: NetworkConfig, detection: DetectionConfig) -> dict[str, Any]:
+    scale = detection.covariance_scale
+    covariance = {} if scale is None else {COVARIANCE_KEY: scale}
     return {
         "architectures": ["SuperPointForKeypointDetection"],
         "model_type": "superpoint",
@@ -105,9 +107,7 @@ def _config(network: NetworkConfig, detection: DetectionConfig) -> dict[str, Any
         "nms_radius": detection.nms_radius,
         "border_removal_distance": detection.border,
         "initializer_range": 0.02,
-        "tiepoint": MARK
-        if detection.covariance_scale is None
-        else {**MARK, COVARIANCE_KEY: detection.covariance_scale},
+        "tiepoint": {**MARK, SCALES_KEY: list(detection.scales), **covariance},
     }
 
 
