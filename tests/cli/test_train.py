@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import tiepoint
 from tiepoint.cli import app, exit_codes
+from tiepoint.config import PYRAMID
 from tiepoint.training import presets
 from tiepoint.training.presets import ADAPT, PRESETS
 from tiepoint.training.state import load_state, save_state
@@ -49,6 +50,7 @@ def test_one_command_trains_a_checkpoint_that_a_detector_loads(trained: Path) ->
     assert len(features) > 0
     assert features.descriptors is not None
     assert features.descriptors.shape[1] == 32
+    assert load_checkpoint(trained / "checkpoint").detection.scales == PYRAMID
 
 
 def test_a_run_leaves_state_log_and_curves(trained: Path) -> None:

@@ -70,11 +70,14 @@ def test_the_files_are_transformers_layout(exported: Path) -> None:
     assert config["model_type"] == "superpoint"
     assert config["architectures"] == ["SuperPointForKeypointDetection"]
     assert processor["image_processor_type"] == "SuperPointImageProcessor"
-    assert config["tiepoint"] == processor["tiepoint"] == {"version": 1, "rules": "exact"}
+    assert processor["tiepoint"] == {"version": 1, "rules": "exact"}
+    assert config["tiepoint"] == {"version": 1, "rules": "exact", "scales": [1]}
 
 
 def test_the_detection_settings_are_kept(tmp_path: Path) -> None:
-    chosen = DetectionConfig(threshold=0.02, max_keypoints=500, nms_radius=3, border=2)
+    chosen = DetectionConfig(
+        threshold=0.02, max_keypoints=500, nms_radius=3, border=2, scales=(1, 0.7)
+    )
     export_checkpoint(tmp_path, trained_like().state_dict(), SMALL, {}, detection=chosen)
     assert load_checkpoint(tmp_path).detection == chosen
 
