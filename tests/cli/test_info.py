@@ -55,6 +55,8 @@ def test_info_describes_each_bundled_checkpoint_as_it_is_loaded() -> None:
         assert entry["encoder_hidden_sizes"] == list(checkpoint.network.encoder_hidden_sizes)
         assert entry["descriptor_decoder_dim"] == checkpoint.network.descriptor_decoder_dim
         assert entry["multiply_adds"] == checkpoint.network.multiply_adds((480, 640))
+        assert entry["scales"] == list(checkpoint.detection.scales)
+        assert entry["nms_radius"] == checkpoint.detection.nms_radius
         assert entry["parameters"] == sum(t.size for t in checkpoint.tensors.values())
     assert [name for name, entry in said.items() if entry["default"]] == [weights.DEFAULT]
 

@@ -69,6 +69,9 @@ def _checkpoint(name: str) -> dict[str, Any]:
         "descriptor_decoder_dim": network.descriptor_decoder_dim,
         "parameters": sum(tensor.size for tensor in checkpoint.tensors.values()),
         "multiply_adds": network.multiply_adds(SIZE_HW),
+        "scales": list(checkpoint.detection.scales),
+        "threshold": checkpoint.detection.threshold,
+        "nms_radius": checkpoint.detection.nms_radius,
         "rules": checkpoint.rules,
         "sha256": checkpoint.sha256,
     }
@@ -94,6 +97,7 @@ def _checkpoint_lines(facts: dict[str, Any]) -> list[str]:
         return [f"checkpoint   {facts['name']}: {facts['error']}"]
     mark = " (default)" if facts["default"] else ""
     note = f": {facts['note']}" if facts["note"] else ""
+    scales = " and ".join(f"{scale:g}" for scale in facts["scales"])
     encoder = ", ".join(map(str, facts["encoder_hidden_sizes"]))
     return [
         f"checkpoint   {facts['name']}{mark}{note}",
@@ -101,5 +105,7 @@ def _checkpoint_lines(facts: dict[str, Any]) -> list[str]:
         f"descriptors {facts['descriptor_decoder_dim']}",
         f"  parameters {facts['parameters']:,}; {facts['multiply_adds'] / 1e9:.1f} G multiply-adds "
         f"for {SIZE_HW[1]}x{SIZE_HW[0]} px",
+        f"  looks at   {scales} of the image's size; threshold {facts['threshold']:g}, "
+        f"NMS {facts['nms_radius']} px",
         f"  SHA-256    {facts['sha256']}",
     ]
