@@ -65,7 +65,7 @@ class Benchmark:
         return {"tiepoint": own, **self._yardsticks}
 
     def threshold(self, checkpoint: Path) -> float | None:
-        """The threshold at which the median held-out photograph keeps `POINTS` keypoints.
+        """The threshold at which the median held-out photograph, seen once, keeps `POINTS` points.
 
         Weights differ in how sure they sound: one threshold for all would give some of them
         hardly a point, and others thousands.
@@ -76,8 +76,9 @@ class Benchmark:
         if not self.photos:
             return None
         detector = Detector(
-            checkpoint, device="cpu", precision="f32", max_side=POINTS_SIDE, descriptors=False
-        )
+            checkpoint, device="cpu", precision="f32", max_side=POINTS_SIDE, scales=(1.0,),
+            descriptors=False,
+        )  # fmt: skip
         found = detector.stream(self.photos, threshold=0.0, max_keypoints=POINTS)
         last = [float(features.scores[-1]) for _, features in found if len(features)]
         middle = float(np.median(last)) if last else THRESHOLDS[0]
