@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,9 +15,9 @@ from typer.testing import CliRunner
 
 import tiepoint
 from tiepoint.cli import app
-from tiepoint.config import PYRAMID, ProcessorConfig
+from tiepoint.config import PYRAMID, DetectionConfig, ProcessorConfig
 from tiepoint.errors import CheckpointError, ConfigError
-from tiepoint.maps import Keypoints, merged
+from tiepoint.maps import Keypoints, merged, worth_finding
 from tiepoint.processor import prepare
 from tiepoint.weights import BUNDLED, bundled_checkpoints
 
@@ -70,7 +71,21 @@ def test_a_pyramid_is_its_levels_together(
     assert {*map(tuple, both.xy.tolist())} == places
     assert (np.diff(both.scores) <= 0).all()
     assert both.meta["settings"]["scales"] == (1, 0.5)
-    assert len(detector(photograph, scales=(1, 0.5))) == 200
+    for most in (200, 350):
+        best = detector(photograph, scales=(1, 0.5), max_keypoints=most)
+        np.testing.assert_array_equal(best.xy, both.xy[:most])
+        np.testing.assert_array_equal(best.scores, both.scores[:most])
+        np.testing.assert_allclose(best.descriptors, both.descriptors[:most], atol=1e-6)
+
+
+def test_no_point_that_would_stay_is_below_what_is_looked_for_at_the_next_scale() -> None:
+    config = DetectionConfig(threshold=0.1, max_keypoints=2)
+    strong, weak = level((5, 5, 0.9), (9, 2, 0.4)), level((3, 2, 0.3), (1, 1, 0.2))
+    asked = worth_finding(config, [strong, weak]).threshold
+    assert 0.19 < asked < 0.2  # a score of .2 may come before the weak one's last
+    assert worth_finding(config, [strong, level((1, 1, 0.9))]) == config  # too few so far
+    assert worth_finding(replace(config, max_keypoints=None), [strong]).threshold == 0.1
+    assert worth_finding(replace(config, threshold=0.5), [strong]).threshold == 0.5
 
 
 def test_an_image_and_its_half_match_better_with_a_pyramid(

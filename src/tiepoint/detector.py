@@ -21,7 +21,7 @@ from tiepoint.errors import ConfigError, EngineError, TiepointError
 from tiepoint.features import Features
 from tiepoint.geometry import Placement, fit_inside
 from tiepoint.image import SourceImage
-from tiepoint.maps import Keypoints, in_image, merged
+from tiepoint.maps import Keypoints, in_image, merged, worth_finding
 from tiepoint.masks import MaskSource, check_masks, in_input, mask_of, read_masked
 from tiepoint.streaming import Reader, in_batches, several_at_once, what_failed
 from tiepoint.weights import Checkpoint, load_checkpoint
@@ -273,13 +273,14 @@ class Detector:
         """
         pixel_config, detection = self._configs(options)
         try:
-            pyramid = processor.pyramid([i.pixels for i in images], pixel_config, detection.scales)
-            levels = [self._level(images, *level, detection, many) for level in pyramid]
+            pixels = [image.pixels for image in images]
+            levels: list[list[Keypoints[NDArray[np.float32]]]] = []
+            for level in processor.pyramid(pixels, pixel_config, detection.scales):
+                wanted = worth_finding(detection, levels[-1]) if levels else detection
+                levels.append(self._level(images, *level, wanted, many))
         except (MemoryError, RuntimeError, cv2.error) as error:  # RuntimeError: what engines raise
             raise EngineError(what_failed(images, pixel_config.max_side, error)) from error
-        found = [
-            merged(of_image, detection.max_keypoints) for of_image in zip(*levels, strict=True)
-        ]
+        found = [merged(scales, detection.max_keypoints) for scales in zip(*levels, strict=True)]
         provenance = self.provenance(**options)
         return [
             Features(

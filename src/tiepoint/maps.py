@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.config import DetectionConfig
 from tiepoint.geometry import Placement
 
 Array = TypeVar("Array")
@@ -60,6 +61,24 @@ def in_image(
     return keypoints._replace(
         xy=placement.to_image(keypoints.xy),
         covariance=None if around is None else placement.covariance_to_image(around),
+    )
+
+
+def worth_finding(
+    config: DetectionConfig, found: Sequence[Keypoints[NDArray[np.float32]]]
+) -> DetectionConfig:
+    """For the next scale of the same images: a threshold below which no point would stay.
+
+    Args:
+        found: Of one scale, of each image.
+    """
+    most = config.max_keypoints
+    if most is None or any(len(keypoints.scores) < most for keypoints in found):
+        return config
+    last = min(keypoints.scores[-1] for keypoints in found)
+    # A threshold must be exceeded, and an equal score may come first.
+    return replace(
+        config, threshold=max(config.threshold, float(np.nextafter(last, np.float32(0))))
     )
 
 
