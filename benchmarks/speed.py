@@ -3,7 +3,8 @@
     python benchmarks/speed.py --json speed.json --plot speed.png --accuracy accuracy.json
 
 All in one run on an idle machine, interleaved: each repetition runs every method once, so that a
-slow moment hits them all. Prints medians in milliseconds, and how many times as fast as
+slow moment hits them all. Between two methods is a rest; with --in-a-row each runs several times
+before its turn ends, as in a video. Prints medians in milliseconds, and how many times as fast as
 transformers each of our methods is with the same file. "full" has the paper's widths and random
 weights: the time does not depend on them. All are asked for 1,000 keypoints of an image of the size
 that is named, seen at that size alone as transformers sees it; the bundled ones also at both sizes
@@ -162,16 +163,20 @@ def all_methods(folder: Path) -> dict[str, Method]:
 
 
 def measure(
-    methods: dict[str, Method], image: NDArray[np.uint8], repeats: int
+    methods: dict[str, Method], image: NDArray[np.uint8], repeats: int, in_a_row: int
 ) -> dict[str, dict[str, float]]:
-    """Median, least and most milliseconds of each method, interleaved; and its keypoints."""
+    """Median, least and most milliseconds of each method, interleaved; and its keypoints.
+
+    In each turn a method runs `in_a_row` times, and the last of these counts.
+    """
     counts = {name: method(image) for name, method in methods.items()}  # warms up, too
     times_ms: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(repeats):
         for name, method in methods.items():
             time.sleep(PAUSE_S)
-            start = time.perf_counter()
-            method(image)
+            for _ in range(in_a_row):
+                start = time.perf_counter()
+                method(image)
             times_ms[name].append(1000 * (time.perf_counter() - start))
     return {
         name: {
@@ -224,6 +229,7 @@ def draw(rows: dict[str, dict[str, float]], accuracy: dict[str, float], path: Pa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--in-a-row", type=int, default=1, help="runs in a turn, the last is timed")
     parser.add_argument("--sizes", nargs="+", default=SIZES, help="WxH")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path, help="PNG, with --accuracy")
@@ -237,7 +243,9 @@ def main() -> None:
                 Path(folder) / size
             )  # anew: none keeps the memory of another size
             width, height = map(int, size.split("x"))
-            found[size] = measure(methods, photograph((width, height)), options.repeats)
+            found[size] = measure(
+                methods, photograph((width, height)), options.repeats, options.in_a_row
+            )
             show(size, found[size])
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
