@@ -78,7 +78,7 @@ def main() -> None:
     if arguments.json:
         name = detectors["f32"].checkpoint.name
         seen = at(detectors["f32"].checkpoint.detection.scales)
-        labels = {p: f"{name} {p}, openvino, {seen}" for p in detectors}
+        labels = {p: f"{name} {p}, openvino{seen}" for p in detectors}
         labels |= {"sift": "SIFT", "orb": "ORB"}
         shares = {labels[m.name]: float(within[m.name].mean()) for m in methods}
         arguments.json.write_text(json.dumps(shares, indent=1) + "\n")

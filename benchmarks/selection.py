@@ -90,7 +90,9 @@ def in_cell_counts(detector: Detector, photos: list[Path]) -> NDArray[np.int64]:
 
 def threshold(detector: Detector, photos: list[Path], points: int) -> float:
     """The score at which the median photograph keeps so many points, long side 640 px."""
-    found = detector.stream(photos, max_side=640, max_keypoints=points, descriptors=False)
+    found = detector.stream(
+        photos, max_side=640, scales=(1.0,), max_keypoints=points, descriptors=False
+    )
     return float(np.median([one.scores[-1] for _, one in found if len(one)]))
 
 

@@ -75,7 +75,6 @@ def ours(
     label: str, checkpoint: str, engine: str, scales: Sequence[float] = (1.0,)
 ) -> Iterator[tuple[str, Method]]:
     """A method for each precision that this processor has."""
-    seen = "" if len(scales) == 1 else f", {at(scales)}"
     for precision in PRECISIONS:
         try:
             detector = Detector(
@@ -86,12 +85,12 @@ def ours(
         except ConfigError as error:
             print(f"{label} {precision}, {engine}: left out, {error}")
             continue
-        yield f"{label} {precision}, {engine}{seen}", partial(count, detector)
+        yield f"{label} {precision}, {engine}{at(scales)}", partial(count, detector)
 
 
 def at(scales: Sequence[float]) -> str:
-    """Of a pyramid, for names."""
-    return "+".join(f"{scale:g}" for scale in scales)
+    """What a method's name says of a pyramid; nothing of one scale."""
+    return "" if len(scales) == 1 else ", " + "+".join(f"{scale:g}" for scale in scales)
 
 
 def count(detector: Detector, image: NDArray[np.uint8]) -> int:

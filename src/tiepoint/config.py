@@ -119,7 +119,7 @@ LARGEST_SCALE = 2
 
 PYRAMID = (1.0, 0.6)
 """At which sizes a checkpoint that tiepoint trains sees an image: the second costs a third more
-time, and brings together what differs in zoom (docs/training-log.md)."""
+work, and brings together what differs in zoom (docs/training-log.md)."""
 
 
 @dataclass(frozen=True)

@@ -274,10 +274,10 @@ class Detector:
         pixel_config, detection = self._configs(options)
         try:
             pixels = [image.pixels for image in images]
-            levels: list[list[Keypoints[NDArray[np.float32]]]] = []
+            levels, wanted = [], detection
             for level in processor.pyramid(pixels, pixel_config, detection.scales):
-                wanted = worth_finding(detection, levels[-1]) if levels else detection
                 levels.append(self._level(images, *level, wanted, many))
+                wanted = worth_finding(wanted, levels[-1])
         except (MemoryError, RuntimeError, cv2.error) as error:  # RuntimeError: what engines raise
             raise EngineError(what_failed(images, pixel_config.max_side, error)) from error
         found = [merged(scales, detection.max_keypoints) for scales in zip(*levels, strict=True)]

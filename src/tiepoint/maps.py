@@ -67,7 +67,7 @@ def in_image(
 def worth_finding(
     config: DetectionConfig, found: Sequence[Keypoints[NDArray[np.float32]]]
 ) -> DetectionConfig:
-    """For the next scale of the same images: a threshold below which no point would stay.
+    """For the next scales of the same images: a threshold below which no point would stay.
 
     Args:
         found: Of one scale, of each image.

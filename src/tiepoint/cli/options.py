@@ -54,13 +54,15 @@ Threshold = Annotated[
 NmsRadius = Annotated[
     int | None,
     typer.Option(
-        metavar="PX", help="Keypoints are farther apart than this; else the checkpoint's."
+        metavar="PX", help="Keypoints of one size are farther apart than this; else its own."
     ),
 ]
 
 Spread = Annotated[
     bool,
-    typer.Option("--spread", help="Spread --max-keypoints evenly over the image, not the best."),
+    typer.Option(
+        "--spread", help="Spread --max-keypoints evenly over the image, seen at one size."
+    ),
 ]
 
 

@@ -72,7 +72,7 @@ def calibrate(
     Raises:
         ConfigError: Under `LEAST_MATCHES` matches lie within `SAME_PX` of the truth.
     """
-    # At one scale: with two, the nearest of twice as many points would look too near.
+    # At one scale: with several, one factor would have to fit pixels of several sizes.
     detector = Detector(checkpoint, device="cpu", precision="f32", max_side=None, scales=(1.0,))
     plain = replace(detector.checkpoint.detection, covariance_scale=1.0)
     detector.checkpoint = replace(detector.checkpoint, detection=plain)

@@ -352,7 +352,7 @@ def stopped_by_signals() -> Iterator[Stop]:
 def _export(
     run: Trainer, folder: Path, threshold: float | None = None, scale: float | None = None
 ) -> None:
-    detection = DetectionConfig(**{"scales": PYRAMID, **run.about.get("detection", {})})
+    detection = DetectionConfig(**run.about.get("detection", {"scales": PYRAMID}))
     if threshold is not None:
         detection = replace(detection, threshold=threshold)
     if scale is not None:
