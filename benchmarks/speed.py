@@ -214,9 +214,9 @@ def draw(rows: dict[str, dict[str, float]], accuracy: dict[str, float], path: Pa
     for spent_ms, name in known:
         ours, below = "," in name, accuracy[name] < best[name.split()[0]]  # so that names part
         axes.plot(spent_ms, accuracy[name], "o", color="tab:blue" if ours else "tab:orange")
-        axes.annotate(name.replace(", openvino", ""), (spent_ms, accuracy[name]),
-                      xytext=(0, -15 if below else 6), textcoords="offset points",
-                      ha="center")  # fmt: skip
+        axes.annotate(name.split(",")[0], (spent_ms, accuracy[name]),
+                      xytext=(0, -15) if below else (-7, -4), textcoords="offset points",
+                      ha="center" if below else "right")  # fmt: skip
     axes.set_xscale("log")
     axes.margins(0.12)
     axes.set_xlabel(f"ms for one 480x640 image, {os.cpu_count()} cores")
