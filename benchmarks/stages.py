@@ -3,8 +3,8 @@
     python benchmarks/stages.py
 
 Prints medians in milliseconds for a 480x640 photograph on the CPU, in float32 unless told
-otherwise. "Around the network" is everything that is not the network: resize, grey, NMS, selection,
-sampling, mapping back.
+otherwise. The network is from pixels to heat map and dense descriptors; "around the network" is all
+the rest: resize, grey, NMS, selection, settling, sampling, mapping back.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tiepoint import Detector, __version__, processor
 from tiepoint.config import CELL_PX
 from tiepoint.features import Features
 from tiepoint.image import read
-from tiepoint.postprocess import cells_to_heatmap, sample_at, select
+from tiepoint.postprocess import sample_at, select
 from tiepoint.refinement import settle, structure
 from tiepoint.runtime import Runtime
 
@@ -117,7 +117,8 @@ def main() -> None:
 
     stage("extract (all below)", lambda: network.extract(maps, placements, detection, sampling))
     if options.engine == "openvino":
-        heatmap = stage("  heat map", lambda: cells_to_heatmap(maps.logits))[0]
+        height, width = placements[0].resized_hw
+        heatmap = maps.heatmap[0, :height, :width]
         xy, _ = stage("  NMS, selection, sub-pixel", lambda: select(heatmap, detection))
         about = stage("  structure of the image", lambda: structure(pixels[0, 0]))
         x, y = xy.round().astype(int).T

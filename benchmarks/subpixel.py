@@ -26,7 +26,7 @@ from tiepoint.evaluation.settings import Settings
 from tiepoint.features import Features
 from tiepoint.geometry import apply_homography
 from tiepoint.matching import match
-from tiepoint.postprocess import cells_to_heatmap, sample_at, select, subpixel_shift
+from tiepoint.postprocess import sample_at, select, subpixel_shift
 from tiepoint.refinement import settle, structure
 
 Float32 = NDArray[np.float32]
@@ -124,7 +124,7 @@ class Dense:
         pixels, (self.placement,) = processor.prepare([image], ProcessorConfig(max_side=None))
         maps = detector._network()(pixels, [self.placement], True)
         height, width = self.placement.resized_hw
-        self.heatmap = cells_to_heatmap(np.asarray(maps.logits))[0, :height, :width]
+        self.heatmap = np.asarray(maps.heatmap)[0, :height, :width]
         self.descriptors = np.asarray(maps.descriptors)[0]
         edge = detector.checkpoint.detection.border
         inner = np.pad(np.ones((height - 2 * edge, width - 2 * edge), np.float32), edge)

@@ -20,3 +20,12 @@ heatmaps = hnp.arrays(
 
 def empty_map() -> np.ndarray:
     return np.zeros((24, 32), dtype=np.float32)
+
+
+def as_heatmap(logits: np.ndarray) -> np.ndarray:
+    """B 65 h w -> B H W float32, as a network's heat map comes."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    pixels = (powers / powers.sum(axis=1, keepdims=True))[:, :64]  # B 64 h w
+    B, _, h, w = pixels.shape
+    cells = pixels.reshape(B, 8, 8, h, w).transpose(0, 3, 1, 4, 2)  # B h row w column
+    return cells.reshape(B, 8 * h, 8 * w).astype(np.float32)

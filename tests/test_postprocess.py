@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import twins
-from heatmaps import ALL, empty_map, heatmaps
+from heatmaps import ALL, as_heatmap, empty_map, heatmaps
 from tiepoint import postprocess
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import ConfigError
@@ -22,8 +22,8 @@ from tiepoint.maps import DenseMaps
 
 def dense(seed: int, h: int, w: int, d: int = 8, batch: int = 1) -> DenseMaps[np.ndarray]:
     random = np.random.default_rng(seed)
-    logits = random.normal(0, 2, (batch, 65, h, w)).astype(np.float32)
-    return DenseMaps(logits, random.normal(0, 1, (batch, d, h, w)).astype(np.float32))
+    heatmap = as_heatmap(random.normal(0, 2, (batch, 65, h, w)))
+    return DenseMaps(heatmap, random.normal(0, 1, (batch, d, h, w)).astype(np.float32))
 
 
 def values_side_by_side(maps: np.ndarray) -> np.ndarray:
@@ -34,41 +34,8 @@ def values_side_by_side(maps: np.ndarray) -> np.ndarray:
 LAYOUTS = pytest.mark.parametrize("laid_out", [np.asarray, values_side_by_side])
 
 
-def test_heat_map_puts_channel_8_row_plus_column_at_that_pixel_of_the_cell() -> None:
-    logits = np.full((1, 65, 2, 3), -20, dtype=np.float32)
-    logits[0, 8 * 5 + 2, 1, 2] = 20
-    heatmap = postprocess.cells_to_heatmap(logits)[0]
-    assert heatmap.shape == (16, 24)
-    assert np.unravel_index(heatmap.argmax(), heatmap.shape) == (8 + 5, 16 + 2)
-    assert heatmap.max() == pytest.approx(1, abs=1e-6)
-
-
-@LAYOUTS
-@pytest.mark.parametrize("scale", [1, 60], ids=["as networks say it", "of very sure ones"])
-def test_heat_map_equals_the_slow_twin(scale: float, laid_out: Callable[..., np.ndarray]) -> None:
-    logits = scale * dense(1, 3, 4).logits
-    found = postprocess.cells_to_heatmap(laid_out(logits))[0]
-    np.testing.assert_allclose(found, twins.heatmap(logits[0]), atol=1e-6)
-
-
-def test_a_cell_that_is_no_number_leaves_the_others_as_they_are() -> None:
-    logits = np.zeros((1, 65, 2, 2), np.float32)
-    logits[0, 0, 0, 0], logits[0, 0, 1, 1] = np.nan, 120
-    heatmap = postprocess.cells_to_heatmap(logits)[0]
-    assert heatmap[8, 8] == 1
-    np.testing.assert_allclose(heatmap[:8, 8:], 1 / 65, rtol=1e-6)
-
-
-@LAYOUTS
-def test_equal_cells_have_equal_probabilities(laid_out: Callable[..., np.ndarray]) -> None:
-    cell = np.random.default_rng(0).normal(0, 2, (1, 65, 1, 1)).astype(np.float32)
-    for h, w in [(5, 7), (33, 17), (47, 62)]:
-        heatmap = postprocess.cells_to_heatmap(laid_out(np.tile(cell, (1, 1, h, w))))[0]
-        np.testing.assert_array_equal(heatmap, np.tile(heatmap[:8, :8], (h, w)))
-
-
 def test_refinement_equals_the_slow_twin() -> None:
-    heatmap = postprocess.cells_to_heatmap(dense(5, 5, 6).logits)[0]
+    heatmap = dense(5, 5, 6).heatmap[0]
     whole, _ = postprocess.select(heatmap, ALL)
     refined, _ = postprocess.select(heatmap, dataclasses.replace(ALL, subpixel=True))
     expected = [twins.subpixel(heatmap, int(x), int(y)) for x, y in whole]
@@ -94,8 +61,8 @@ def test_refinement_leaves_a_lone_pixel_where_it_is_even_in_a_corner() -> None:
 
 
 def test_the_second_moment_equals_the_slow_twin() -> None:
-    heatmap = postprocess.cells_to_heatmap(dense(5, 5, 6).logits)[0]
-    rows, columns = postprocess.choose(heatmap, ALL, np.ones(heatmap.shape, bool))
+    heatmap = dense(5, 5, 6).heatmap[0]
+    rows, columns = postprocess.choose(heatmap, ALL)
     found = postprocess.second_moment(heatmap, rows, columns)
     expected = [
         twins.second_moment(heatmap, int(x), int(y)) for y, x in zip(rows, columns, strict=True)
@@ -178,10 +145,10 @@ def test_padding_in_a_batch_is_never_looked_at() -> None:
     whole = Placement(image_hw=(48, 64), resized_hw=(48, 64))
     config = DetectionConfig(0.01)
     first = postprocess.extract(maps, [small, whole], config, "exact")[0]
-    logits, descriptors = maps.logits.copy(), maps.descriptors.copy()
-    logits[0, :, 4:], logits[0, :, :, 6:] = np.nan, np.nan
+    heatmap, descriptors = maps.heatmap.copy(), maps.descriptors.copy()
+    heatmap[0, 29:], heatmap[0, :, 41:] = np.nan, np.nan
     descriptors[0, :, 4:], descriptors[0, :, :, 6:] = np.nan, np.nan
-    again = postprocess.extract(DenseMaps(logits, descriptors), [small, whole], config, "exact")[0]
+    again = postprocess.extract(DenseMaps(heatmap, descriptors), [small, whole], config, "exact")[0]
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, other)
     assert first.xy[:, 0].max() < 41 and first.xy[:, 1].max() < 29
@@ -221,7 +188,7 @@ class TestTorchTwin:
             0.02, most, nms_radius=2, border=1, spread=spread, covariance_scale=0.5
         )
         expected = postprocess.extract(maps, placements, config, sampling)
-        tensors = DenseMaps(*(self.torch.from_numpy(a) for a in (maps.logits, maps.descriptors)))
+        tensors = DenseMaps(*(self.torch.from_numpy(a) for a in (maps.heatmap, maps.descriptors)))
         found = postprocess_torch.extract(tensors, placements, config, sampling)
         assert sum(len(one.xy) for one in expected) > 10
         for ours, theirs in zip(expected, found, strict=True):
@@ -249,13 +216,13 @@ class TestTorchTwin:
         from tiepoint import postprocess_torch
 
         maps = dense(13, 5, 5)
-        logits, descriptors = (
-            self.torch.from_numpy(a).requires_grad_() for a in (maps.logits, maps.descriptors)
+        heatmap, descriptors = (
+            self.torch.from_numpy(a).requires_grad_() for a in (maps.heatmap, maps.descriptors)
         )
         placement = Placement(image_hw=(40, 40), resized_hw=(40, 40))
         (found,) = postprocess_torch.extract(
-            DenseMaps(logits, descriptors), [placement], DetectionConfig(0.02), "exact"
+            DenseMaps(heatmap, descriptors), [placement], DetectionConfig(0.02), "exact"
         )
         (found.xy.sum() + found.scores.sum() + found.descriptors.sum()).backward()
-        for gradient in (logits.grad, descriptors.grad):
+        for gradient in (heatmap.grad, descriptors.grad):
             assert self.torch.isfinite(gradient).all() and gradient.abs().max() > 0

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import tiepoint
 import twins
+from heatmaps import as_heatmap
 from tiepoint import postprocess
 from tiepoint.config import DetectionConfig
 from tiepoint.geometry import Placement
@@ -144,10 +145,9 @@ def test_no_two_points_meet(radius_px: int) -> None:
 def flat_maps(pixels: NDArray[np.float32], peak: tuple[int, int]) -> DenseMaps[NDArray[np.float32]]:
     """The heat map of one keypoint at a px (x, y)."""
     x, y = peak
-    logits = np.zeros((1, 65, pixels.shape[0] // 8, pixels.shape[1] // 8), np.float32)
-    logits[:, 64] = 10
-    logits[0, 8 * (y % 8) + x % 8, y // 8, x // 8] = 20
-    return DenseMaps(logits, None, pixels[None, None])
+    heatmap = np.full((1, *pixels.shape), 1e-5, np.float32)
+    heatmap[0, y, x] = 0.99
+    return DenseMaps(heatmap, None, pixels[None, None])
 
 
 def test_a_keypoint_settles_only_where_the_pixels_are_known_and_if_it_is_asked_for() -> None:
@@ -160,7 +160,7 @@ def test_a_keypoint_settles_only_where_the_pixels_are_known_and_if_it_is_asked_f
         return found.xy[0].tolist()
 
     assert place(maps, config) == pytest.approx([30.4, 20.4], abs=0.15)
-    assert place(DenseMaps(maps.logits, None), config) == pytest.approx([29, 20], abs=0.1)
+    assert place(DenseMaps(maps.heatmap, None), config) == pytest.approx([29, 20], abs=0.1)
     assert place(maps, DetectionConfig(0.5, subpixel=False)) == [29, 20]
 
 
@@ -243,16 +243,16 @@ def test_both_ways_find_the_same_in_a_batch_with_masks(
     pixels = np.zeros((2, 1, 96, 128), np.float32)
     for image, (height, width), photograph in zip(pixels, sizes, photographs, strict=False):
         image[0, :height, :width] = grey(photograph)[:height, :width] / np.float32(255)
-    logits = np.random.default_rng(16).normal(0, 2, (2, 65, 12, 16)).astype(np.float32)
+    heatmap = as_heatmap(np.random.default_rng(16).normal(0, 2, (2, 65, 12, 16)))
     dense = np.random.default_rng(17).normal(0, 1, (2, 8, 12, 16)).astype(np.float32)
     mask = np.zeros(sizes[1], np.bool_)
     mask[20:60, 30:80] = True
     config = DetectionConfig(0.02, covariance_scale=0.3)
     placements = [Placement(image_hw=size, resized_hw=size) for size in sizes]
     expected = postprocess.extract(
-        DenseMaps(logits, dense, pixels), placements, config, "exact", [None, mask]
+        DenseMaps(heatmap, dense, pixels), placements, config, "exact", [None, mask]
     )
-    maps = DenseMaps(*as_tensors(logits, dense, pixels))
+    maps = DenseMaps(*as_tensors(heatmap, dense, pixels))
     for narrow in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
             found = postprocess_torch.extract(maps, placements, config, "exact", [None, mask])

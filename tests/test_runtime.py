@@ -28,7 +28,7 @@ def make(engine: str, checkpoint=None, precision: str = "f32") -> runtime.Runtim
 
 
 def as_arrays(maps) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(np.asarray(a) for a in (maps.logits, maps.descriptors))
+    return tuple(np.asarray(a) for a in (maps.heatmap, maps.descriptors))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -38,8 +38,8 @@ def test_network_equals_the_slow_twin_at_any_width(engine: str, widths) -> None:
     pixels = np.random.default_rng(2).random((1, 1, 32, 40), dtype=np.float32)
     place = Placement(image_hw=(32, 40), resized_hw=(32, 40))
     found = as_arrays(make(engine, checkpoint)(pixels, [place], True))
-    expected = twins.network(pixels[0, 0], checkpoint.tensors)
-    for ours, theirs in zip(found, expected, strict=True):
+    logits, descriptors = twins.network(pixels[0, 0], checkpoint.tensors)
+    for ours, theirs in zip(found, (twins.heatmap(logits), descriptors), strict=True):
         np.testing.assert_allclose(ours[0], theirs, atol=1e-4)
 
 
@@ -51,9 +51,10 @@ def test_a_batch_of_mixed_sizes_gives_what_each_image_gives_alone(engine: str, p
     _, placements = prepare(images, config)
     for index, (image, placement) in enumerate(zip(images, placements, strict=True)):
         alone = as_arrays(network(*prepare([image], config), True))
-        h, w = (side // 8 for side in placement.padded_hw)
         for together, single in zip(as_arrays(maps), alone, strict=True):
-            np.testing.assert_allclose(together[index, :, :h, :w], single[0], atol=3e-4)
+            h, w = single.shape[-2:]
+            np.testing.assert_allclose(together[index, ..., :h, :w], single[0], atol=3e-4)
+        assert alone[0].shape[-2:] == placement.padded_hw
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -64,7 +65,7 @@ def test_the_descriptor_head_can_be_left_out(engine: str) -> None:
     without = network(pixels, place, False)
     assert without.descriptors is None
     np.testing.assert_allclose(
-        np.asarray(without.logits), as_arrays(network(pixels, place, True))[0], atol=1e-5
+        np.asarray(without.heatmap), as_arrays(network(pixels, place, True))[0], atol=1e-5
     )
 
 
@@ -82,9 +83,9 @@ def test_results_do_not_change_when_the_engine_runs_again() -> None:
     pixels = random.random((1, 1, 32, 40), dtype=np.float32)
     place = [Placement(image_hw=(32, 40), resized_hw=(32, 40))]
     first = network(pixels, place, True)
-    kept = first.logits.copy()
+    kept = first.heatmap.copy()
     network(random.random((1, 1, 32, 40), dtype=np.float32), place, True)
-    np.testing.assert_array_equal(first.logits, kept)
+    np.testing.assert_array_equal(first.heatmap, kept)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_the_compiled_model_takes_every_size() -> None:
     for height, width in [(8, 8), (8, 320), (320, 8), (96, 64)]:
         pixels = np.zeros((1, 1, height, width), dtype=np.float32)
         maps = network(pixels, [Placement((height, width), (height, width))], True)
-        assert maps.logits.shape == (1, 65, height // 8, width // 8)
+        assert maps.heatmap.shape == (1, height, width)
         assert maps.descriptors.shape == (1, 16, height // 8, width // 8)
 
 
@@ -239,11 +240,13 @@ def test_fewer_threads_change_no_keypoint(photographs) -> None:
 @pytest.mark.parametrize("precision", ["bf16", "f16"])
 def test_narrow_torch_keeps_pixels_and_logits_in_float32(precision: str, photographs) -> None:
     """Where values of 8 bits would round pixels, and make neighbours equal."""
-    pytest.importorskip("torch")
-    pixels, placements = prepare([photographs[0]], ProcessorConfig(256))
-    logits = np.asarray(make("torch", precision=precision)(pixels, placements, True).logits)
-    low_bits = logits.astype(np.float32).view(np.uint32) & 0xFFFF
-    assert (low_bits != 0).mean() > 0.9
+    torch = pytest.importorskip("torch")
+    pixels, _ = prepare([photographs[0]], ProcessorConfig(256))
+    network = make("torch", precision=precision)._network
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        logits, _ = network(torch.from_numpy(pixels), None, True)
+    assert logits.dtype == torch.float32
+    assert ((logits.numpy().view(np.uint32) & 0xFFFF) != 0).mean() > 0.9
 
 
 @pytest.mark.parametrize(

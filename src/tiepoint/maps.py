@@ -24,15 +24,15 @@ lie; None = everywhere."""
 class DenseMaps(Generic[Array]):
     """The network's output for a batch; h = H / 8, w = W / 8.
 
-    Where images of a batch differ in size, cells outside an image's own field are undefined.
+    Where images of a batch differ in size, all outside an image's own field is undefined.
 
     Attributes:
-        logits: B 65 h w float32; channel 8 row + column of the cell, channel 64 "no keypoint".
+        heatmap: B H W float32, how probable a keypoint is at each pixel.
         descriptors: B D h w float32, not yet of unit length; None if they were not asked for.
         pixels: B 1 H W float32, what the network saw; None leaves positions to the heat map.
     """
 
-    logits: Array
+    heatmap: Array
     descriptors: Array | None
     pixels: Array | None = None
 

@@ -6,6 +6,7 @@ Source: SuperPoint (DeTone et al. 2018), sections 3.2 and 3.3.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from tiepoint.geometry import Placement, SizeHW
 from tiepoint.maps import DenseMaps, Keypoints, Masks
 from tiepoint.refinement import settle, structure
 from tiepoint.suppression import suppress
-from tiepoint.windows import windows
+from tiepoint.windows import Windows
 
 Float32 = NDArray[np.float32]
 
@@ -25,10 +26,6 @@ windows share more with those of neighbours, and draw them together."""
 
 PIXEL_VARIANCE = np.float32(1 / 12)
 """Of a place that is known to lie in a pixel and no better, px^2."""
-
-SAFE_LOGIT = 40.0
-"""Powers of e up to here and their sums are far from float32's ends: no maximum need be taken off,
-which would cost as much as the powers."""
 
 FLOOR = np.float32(1e-12)
 """Keeps divisions finite; no length and no probability that matters is smaller."""
@@ -44,13 +41,10 @@ def extract(
     """Keypoints of every image of a batch, in px of the network's input."""
     found = []
     for index, placement in enumerate(placements):
-        h, w = (side // CELL_PX for side in placement.padded_hw)
-        heatmap = cells_to_heatmap(maps.logits[index : index + 1, :, :h, :w])[0]  # H W
         height, width = placement.resized_hw
+        heatmap = np.ascontiguousarray(maps.heatmap[index, :height, :width])
         mask = None if masks is None else masks[index]
-        heatmap = heatmap[:height, :width]
-        area = _area(heatmap.shape, config, mask)
-        rows, columns = choose(heatmap, config, area)  # N, N
+        rows, columns = choose(heatmap, config, mask)  # N, N
         around = None
         if config.subpixel or config.covariance_scale is not None:
             around = _around(heatmap, rows, columns)
@@ -58,35 +52,17 @@ def extract(
         if config.subpixel and maps.pixels is not None and len(rows):
             image = np.ascontiguousarray(maps.pixels[index, 0, :height, :width])
             about = structure(image)  # H W
-            about *= area
+            _bar(about, config.border, mask)
             xy = settle(about, rows, columns, xy, config.nms_radius)
         described = None
         if config.descriptors and maps.descriptors is not None:
+            h, w = (side // CELL_PX for side in placement.padded_hw)
             described = sample_at(maps.descriptors[index, :, :h, :w], xy, sampling)  # N D
         covariance = None
         if around is not None and config.covariance_scale is not None:
             covariance = _second_moment(*around) * np.float32(config.covariance_scale)  # N 2 2
         found.append(Keypoints(xy, heatmap[rows, columns], described, covariance))
     return found
-
-
-def cells_to_heatmap(logits: Float32) -> Float32:
-    """Soft-max over the 65 channels of each cell, the first 64 laid out as pixels.
-
-    Args:
-        logits: B 65 h w.
-
-    Returns:
-        B H W, the probability of a keypoint at each pixel; H = 8 h, W = 8 w.
-    """
-    batch, channels, h, w = logits.shape
-    cells = np.moveaxis(logits, 1, -1).reshape(-1, channels)  # cells 65
-    if not np.abs(cells).max(initial=0) <= SAFE_LOGIT:  # so that NaN is not safe
-        cells = cells - cells.max(axis=1, keepdims=True)
-    powers: Float32 = np.exp(cells)  # cells 65
-    powers /= np.einsum("nc->n", powers)[:, None]  # alike for cells that are alike, unlike BLAS
-    pixels = powers[:, :-1].reshape(batch, h, w, CELL_PX, CELL_PX)  # B h w row column
-    return pixels.transpose(0, 1, 3, 2, 4).reshape(batch, h * CELL_PX, w * CELL_PX)  # B H W
 
 
 def select(
@@ -103,42 +79,42 @@ def select(
         xy: N 2 float32, px, best score first; ties by y, then x.
         scores: N float32, the heat map at the pixel that was chosen.
     """
-    rows, columns = choose(heatmap, config, _area(heatmap.shape, config, mask))
+    heatmap = np.ascontiguousarray(heatmap)
+    rows, columns = choose(heatmap, config, mask)
     around = _around(heatmap, rows, columns) if config.subpixel else None
     return _places(rows, columns, around), heatmap[rows, columns]
 
 
 def choose(
-    heatmap: Float32, config: DetectionConfig, area: NDArray[np.bool_]
+    heatmap: Float32, config: DetectionConfig, mask: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of the pixels of an area that `select` takes, N each, in its order."""
+    """Rows and columns of the pixels that `select` takes, N each, in its order."""
     height, width = heatmap.shape
-    allowed = (heatmap > config.threshold) & area
+    allowed = heatmap > config.threshold
+    _bar(allowed, config.border, mask)
+    most = config.max_keypoints
 
-    def chosen(radius: int) -> NDArray[np.bool_]:
-        return suppress(heatmap, radius, config.threshold, allowed, config.max_keypoints) & allowed
+    def chosen(radius: int) -> NDArray[np.intp]:
+        return suppress(heatmap, radius, config.threshold, allowed, most)
 
-    radius = widest_radius(lambda r: int(chosen(r).sum()), (height, width), config)
-    # Row by row, so that a stable sort breaks ties right.
-    rows, columns = np.divmod(np.flatnonzero(chosen(radius)), width)
-    scores, most = heatmap[rows, columns], config.max_keypoints  # N
+    radius = widest_radius(lambda r: len(chosen(r)), (height, width), config)
+    pixels = chosen(radius)  # row by row, so that a stable sort breaks ties right
+    scores = heatmap.reshape(-1)[pixels]  # N
     if most is not None and most < len(scores):  # sort only those that may stay
         enough = scores >= np.partition(scores, -most)[-most]
-        rows, columns, scores = rows[enough], columns[enough], scores[enough]
-    best = np.argsort(-scores, kind="stable")[:most]
-    return rows[best], columns[best]
+        pixels, scores = pixels[enough], scores[enough]
+    rows, columns = np.divmod(pixels[np.argsort(-scores, kind="stable")[:most]], width)
+    return rows, columns
 
 
-def _area(
-    size_hw: tuple[int, ...], config: DetectionConfig, mask: NDArray[np.bool_] | None
-) -> NDArray[np.bool_]:
-    """Where keypoints may lie at all, H W."""
-    height, width = size_hw
-    area = np.ones((height, width), np.bool_) if mask is None else mask.copy()
-    top, left = min(config.border, height), min(config.border, width)
-    area[:top], area[height - top :] = False, False
-    area[:, :left], area[:, width - left :] = False, False
-    return area
+def _bar(values: NDArray[Any], border: int, mask: NDArray[np.bool_] | None) -> None:
+    """Set a map H W to 0 where no keypoint may lie."""
+    height, width = values.shape
+    top, left = min(border, height), min(border, width)
+    values[:top], values[height - top :] = 0, 0
+    values[:, :left], values[:, width - left :] = 0, 0
+    if mask is not None:
+        values *= mask
 
 
 def _places(
@@ -229,10 +205,11 @@ def _around(
     heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> tuple[Float32, Float32]:
     """The probabilities around each pixel, in parts of its own, s s N; and the offsets, s px."""
-    around, offsets = windows(heatmap, rows, columns, SUBPIXEL_REACH_PX)
+    windows = Windows(heatmap.shape, rows, columns, SUBPIXEL_REACH_PX)
+    around = windows.of(heatmap)
     # Relative to the pixel itself, so that the faintest keypoint does not underflow.
     around /= np.maximum(heatmap[rows, columns], FLOOR)
-    return around, offsets
+    return around, windows.offsets
 
 
 def sample_at(descriptors: Float32, xy: Float32, sampling: DescriptorSampling = "exact") -> Float32:

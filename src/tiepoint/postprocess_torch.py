@@ -69,7 +69,7 @@ def extract_flat(
     """The same in one list: a GPU is waited for per batch, not per image."""
     sizes_hw = [placement.resized_hw for placement in placements]
     pixels = None if maps.pixels is None else maps.pixels[:, 0]  # B H W
-    flat = select(cells_to_heatmap(maps.logits), sizes_hw, config, masks, pixels)
+    flat = select(maps.heatmap, sizes_hw, config, masks, pixels)
     if not config.descriptors or maps.descriptors is None:
         return flat
     fields = torch.tensor([p.padded_hw for p in placements], device=flat.xy.device)
@@ -79,8 +79,11 @@ def extract_flat(
 
 def cells_to_heatmap(logits: Tensor) -> Tensor:
     """Soft-max over the 65 channels, the first 64 laid out as pixels: B 65 h w -> B H W."""
-    probabilities = torch.softmax(logits.float(), dim=1)[:, :-1]  # B 64 h w
-    return functional.pixel_shuffle(probabilities, CELL_PX)[:, 0]  # B H W
+    # Cell by cell along memory, so that equal cells come out equal to the last bit.
+    cells = torch.softmax(logits.float().movedim(1, -1), dim=-1)[..., :-1]  # B h w 64
+    B, h, w, _ = cells.shape
+    rows = cells.reshape(B, h, w, CELL_PX, CELL_PX).transpose(2, 3)  # B h row w column
+    return rows.reshape(B, h * CELL_PX, w * CELL_PX)  # B H W
 
 
 def select(

@@ -25,13 +25,20 @@ Ranges = Mapping[str, float]
 VERSION = 1
 LEAST = 1e-6
 
+LEAST_CHANNELS = 32
+"""Inputs of a layer, below which rounding to 8 bits costs as much time as it saves."""
+
 
 def rounded_layers(network: NetworkConfig) -> list[str]:
-    """The layers that 8 bits suffice for: not the first, whose inputs are the pixels, nor the one
-    that decides where keypoints are. Both are quick: of 16 photographs' keypoints .950 stay within
-    0.5 px, and .944 with all layers rounded."""
-    first, last = network.encoder_layers()[0], network.keypoint_layers()[-1]
-    return [layer.name for layer in network.layers() if layer not in (first, last)]
+    """The layers that 8 bits suffice for: not the one that decides where keypoints are, nor those
+    of few inputs, which they make no quicker: the first, whose inputs are the pixels, and much of a
+    small network. `benchmarks/precision.py` prints how many keypoints stay."""
+    last = network.keypoint_layers()[-1]
+    return [
+        layer.name
+        for layer in network.layers()
+        if layer != last and layer.in_channels >= LEAST_CHANNELS
+    ]
 
 
 def mean_highest(highest: Iterable[Ranges], layers: Sequence[str]) -> dict[str, float]:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.windows import windows
+from tiepoint.windows import Windows
 
 Float32 = NDArray[np.float32]
 
@@ -82,7 +82,8 @@ def settle(
     Returns:
         N 2 float32, px.
     """
-    mass, offsets = windows(structure_map, rows, columns, REACH_PX)  # s s N, s
+    around = Windows(structure_map.shape, rows, columns, REACH_PX)
+    mass, offsets = around.of(structure_map), around.offsets  # s s N, s
     chosen = np.stack([columns, rows]).astype(np.float32)  # 2 N
     within = xy.T - chosen  # 2 N
     for step in STEPS:

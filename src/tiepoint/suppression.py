@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.windows import windows
+from tiepoint.windows import Windows
 
 Float32 = NDArray[np.float32]
 
@@ -29,7 +29,7 @@ def suppress(
     threshold: float = 0.0,
     allowed: NDArray[np.bool_] | None = None,
     most: int | None = None,
-) -> NDArray[np.bool_]:
+) -> NDArray[np.intp]:
     """Non-maximum suppression: which pixels are the best of their neighbourhood.
 
     Two keypoints never lie within `radius` of each other in both x and y. Of equal neighbours
@@ -38,58 +38,70 @@ def suppress(
     Args:
         heatmap: H W, not below 0.
         radius: px; 0 keeps everything.
-        threshold: At least 0; what does not exceed it is not asked for, and may be kept or not.
+        threshold: At least 0; only what exceeds it is asked for.
         allowed: H W, the pixels asked for; None = all. The others suppress their neighbours too.
-        most: Only the best so many are asked for; None = all.
+        most: Only the best so many are asked for, more may come; None = all.
 
     Returns:
-        H W bool.
+        N, indices into the map row by row, in that order.
     """
+    above = heatmap > threshold
+    asked = above if allowed is None else above & allowed
     if radius == 0:
-        return np.ones(heatmap.shape, dtype=np.bool_)
+        return np.flatnonzero(asked)
     kept = _maxima(heatmap, radius)
-    if most is not None:  # these stay whatever comes: what is below the last of them is too much
-        scores = heatmap[kept > 0 if allowed is None else (kept > 0) & allowed]
-        if len(scores) >= most > 0:
-            last = np.partition(scores, -most)[-most]
-            threshold = max(threshold, float(np.nextafter(last, np.float32(-np.inf))))
+    found = _where(kept, asked)
+    if most is not None and len(found) >= most > 0:
+        # These stay whatever comes: what is below the last of them is too much.
+        above = heatmap >= np.partition(heatmap.reshape(-1)[found], -most)[-most]
     uncovered = _uncovered(kept, radius)
-    left = np.flatnonzero((heatmap > threshold) & (uncovered > 0))  # M
+    left = _where(uncovered, above)  # M
     if len(left) * (2 * radius + 1) ** 2 <= FEW * heatmap.size:
-        _keep_few(kept, heatmap, uncovered, left, radius)
-    else:
-        for round_number in range(1, NMS_ROUNDS):
-            if round_number > 1:
-                uncovered = _uncovered(kept, radius)
-            rest = cv2.copyTo(heatmap, uncovered)  # 0 where covered
-            kept |= cv2.bitwise_and(_maxima(rest, radius), uncovered)
-    return np.asarray(kept, np.bool_)
+        more = _keep_few(heatmap, uncovered, left, radius)
+        return np.sort(np.concatenate([found, more[asked.reshape(-1)[more]]]))
+    for round_number in range(1, NMS_ROUNDS):
+        if round_number > 1:
+            uncovered = _uncovered(kept, radius)
+        rest = cv2.copyTo(heatmap, uncovered)  # 0 where covered
+        kept |= cv2.bitwise_and(_maxima(rest, radius), uncovered)
+    return _where(kept, asked)
 
 
 def _keep_few(
-    kept: Any, heatmap: Float32, uncovered: Any, left: NDArray[np.intp], radius: int
-) -> None:
-    """The rounds after the first, at few pixels instead of all. Writes into both maps of bytes.
+    heatmap: Float32, uncovered: Any, left: NDArray[np.intp], radius: int
+) -> NDArray[np.intp]:
+    """The rounds after the first, at few pixels instead of all.
 
     Args:
-        kept, uncovered: H W uint8, 0 or 255, after the first round.
+        uncovered: H W uint8, 0 or 255, after the first round; changed.
         left: M, every uncovered pixel above some value, in reading order.
+
+    Returns:
+        Those of them that are kept.
     """
+    if len(left) == 0:
+        return left
     rows, columns = np.divmod(left, heatmap.shape[1])  # M, M
-    around, offsets = windows(heatmap, rows, columns, radius)  # s s M, s
-    score = heatmap[rows, columns]  # M
-    before = len(offsets) ** 2 // 2  # pixels of a window that come before its centre
-    for _ in range(NMS_ROUNDS - 1 if len(left) else 0):
-        seen, _ = windows(uncovered, rows, columns, radius)  # s s M
-        highest = score == np.where(seen > 0, around, 0).max(axis=(0, 1))
-        highest &= uncovered[rows, columns] > 0
-        marked = np.zeros_like(kept)
-        marked[rows, columns] = highest
-        tied, _ = windows(marked, rows, columns, radius)  # s s M
-        highest &= ~tied.reshape(len(offsets) ** 2, len(left))[:before].any(axis=0)
-        kept[rows[highest], columns[highest]] = 255
-        near, _ = windows(kept, rows, columns, radius)  # s s M
-        uncovered[rows, columns] = np.where(near.any(axis=(0, 1)), 0, 255)
+    around = Windows(heatmap.shape, rows, columns, radius)
+    values, score = around.of(heatmap), heatmap.reshape(-1)[left]  # s s M, M
+    before = len(around.offsets) ** 2 // 2  # pixels of a window that come before its centre
+    stays, marked = np.zeros(len(left), np.bool_), np.zeros(heatmap.size, np.bool_)
+    still_open = uncovered.reshape(-1)
+    for _ in range(NMS_ROUNDS - 1):
+        highest = score == np.where(around.of(still_open), values, 0).max(axis=(0, 1))
+        highest &= still_open[left] > 0
+        marked[left] = highest
+        highest &= ~around.of(marked).reshape(-1, len(left))[:before].any(axis=0)
+        stays |= highest
+        marked[left] = highest
+        still_open[left[around.of(marked).any(axis=(0, 1))]] = 0
+    return left[stays]
+
+
+def _where(chosen: Any, asked: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Indices of the pixels asked for among the chosen, H W uint8 of 0 and 255."""
+    # 255 and 1 is 1: what NumPy takes for a truth without looking at every byte again.
+    return np.flatnonzero(cv2.bitwise_and(chosen, asked.view(np.uint8)).view(np.bool_))
 
 
 def _uncovered(kept: Any, radius: int) -> Any:

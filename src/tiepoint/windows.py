@@ -8,26 +8,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def windows(
-    values: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp], reach_px: int
-) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """What lies around some pixels, these last: sums over a window then run along memory.
+class Windows:
+    """Square windows around some pixels of maps of one size, s = 2 reach_px + 1.
 
     Args:
-        values: H W; outside it all is 0.
+        size_hw: (height, width) of the maps, px.
         rows, columns: N.
-        reach_px: How far the window goes to each side.
+        reach_px: How far a window goes to each side.
 
-    Returns:
-        values: s s N (row, column, pixel), s = 2 reach_px + 1.
+    Attributes:
         offsets: s float32, px.
     """
-    height, width = values.shape
-    steps = np.arange(-reach_px, reach_px + 1)
-    y, x = rows + steps[:, None], columns + steps[:, None]  # s N, s N
-    out_y, out_x = (y < 0) | (y >= height), (x < 0) | (x >= width)
-    at = (y.clip(0, height - 1) * width)[:, None] + x.clip(0, width - 1)  # s s N
-    around: NDArray[Any] = np.take(values.reshape(-1), at)
-    if out_y.any() or out_x.any():
-        around[out_y[:, None] | out_x] = 0
-    return around, steps.astype(np.float32)
+
+    def __init__(
+        self,
+        size_hw: tuple[int, ...],
+        rows: NDArray[np.intp],
+        columns: NDArray[np.intp],
+        reach_px: int,
+    ) -> None:
+        height, width = size_hw
+        steps = np.arange(-reach_px, reach_px + 1)
+        self.offsets: NDArray[np.float32] = steps.astype(np.float32)
+        self._at = ((steps * width)[:, None] + steps)[..., None] + (rows * width + columns)  # s s N
+        self._outside: NDArray[np.bool_] | None = None
+        y, x = rows + steps[:, None], columns + steps[:, None]  # s N, s N
+        out_y, out_x = (y < 0) | (y >= height), (x < 0) | (x >= width)
+        if out_y.any() or out_x.any():
+            self._outside = out_y[:, None] | out_x  # s s N
+            self._at[self._outside] = 0
+
+    def of(self, values: NDArray[Any]) -> NDArray[Any]:
+        """What the windows hold of a map H W; outside it all is 0.
+
+        Returns:
+            s s N (row, column, pixel): pixels last, so that sums over a window run along memory.
+        """
+        around: NDArray[Any] = np.take(values.reshape(-1), self._at)
+        if self._outside is not None:
+            around[self._outside] = 0
+        return around

@@ -108,11 +108,11 @@ class OpenVinoRuntime:
             self._infer(np.ascontiguousarray(pixels[i : i + 1, :, :height, :width]), descriptors)
             for i, (height, width) in enumerate(fields)
         ]
-        h, w = (side // CELL_PX for side in pixels.shape[2:])
+        H, W = pixels.shape[2:]
         described = [dense for _, dense in singles if dense is not None]
         return DenseMaps(
-            _stack([logits for logits, _ in singles], h, w),  # B 65 h w
-            _stack(described, h, w) if described else None,  # B D h w
+            _stack([heatmap for heatmap, _ in singles], (H, W)),  # B H W
+            _stack(described, (H // CELL_PX, W // CELL_PX)) if described else None,  # B D h w
             pixels,
         )
 
@@ -128,7 +128,7 @@ class OpenVinoRuntime:
         return postprocess.extract(maps, placements, config, sampling, masks)
 
     def _infer(self, pixels: Float32, descriptors: bool) -> tuple[Float32, Float32 | None]:
-        """B 1 H W -> B 65 h w and, if asked for, B D h w."""
+        """B 1 H W -> B H W and, if asked for, B D h w."""
         if self._split:
             pixels = split_pixels(pixels)
         try:
@@ -140,11 +140,13 @@ class OpenVinoRuntime:
             outputs = [request.get_output_tensor(i).data.copy() for i in range(1 + descriptors)]
         finally:
             self._idle[descriptors].put(request)
-        # The model gives cells C: each cell's values side by side, which is how they are read.
         B, _, H, W = pixels.shape
-        grids = [output.reshape(B, H // CELL_PX, W // CELL_PX, -1) for output in outputs]
-        dense = [np.moveaxis(grid, -1, 1) for grid in grids]  # B C h w
-        return dense[0], dense[1] if descriptors else None
+        heatmap = outputs[0].reshape(B, H, W)
+        if not descriptors:
+            return heatmap, None
+        # Each cell's values lie side by side, which is how they are read.
+        cells = outputs[1].reshape(B, H // CELL_PX, W // CELL_PX, -1)
+        return heatmap, np.moveaxis(cells, -1, 1)  # B D h w
 
     def _build(self, checkpoint: Checkpoint, *, descriptors: bool) -> ov.Model:
         return build_model(
@@ -221,7 +223,7 @@ def build_model(
         split: Take pixels as `split_pixels` gives them.
 
     Returns:
-        A model from pixels B 1 H W (B 2 H W if split) to logits B h*w 65 and, if asked for,
+        A model from pixels B 1 H W (B 2 H W if split) to the heat map B 1 H W and, if asked for,
         descriptors B h*w D.
     """
     config, tensors = checkpoint.network, checkpoint.tensors
@@ -233,16 +235,30 @@ def build_model(
         tensors = {**tensors, first: _split_weights(tensors[first])}
         node = ops.concat([node, node], 1).output(0)
     encoded = _chain(node, config.encoder_layers(), tensors, ranges)  # B C h w
-    heads = [config.keypoint_layers()]
+    outputs = [heatmap(_chain(encoded, config.keypoint_layers(), tensors, ranges))]  # B 1 H W
     if descriptors:
-        heads.append(config.descriptor_layers())
-    outputs = []
-    for layers in heads:
-        dense = _chain(encoded, layers, tensors, ranges)  # B C h w
+        dense = _chain(encoded, config.descriptor_layers(), tensors, ranges)  # B D h w
         # In three dimensions OpenVINO turns them at half the price of four.
-        cells = ops.reshape(dense, np.array([0, layers[-1].out_channels, -1]), True)
-        outputs.append(ops.transpose(cells, np.array([0, 2, 1])).output(0))  # B h*w C
+        cells = ops.reshape(dense, np.array([0, config.descriptor_decoder_dim, -1]), True)
+        outputs.append(ops.transpose(cells, np.array([0, 2, 1])).output(0))  # B h*w D
     return ov.Model(outputs, [pixels], "superpoint")
+
+
+def heatmap(logits: ov.Output) -> ov.Output:
+    """Soft-max over the 65 channels of each cell, the first 64 laid out as pixels.
+
+    Here rather than behind the network, since here it takes all cores. Behind the last
+    convolution OpenVINO computes in float32 whatever the precision.
+
+    Args:
+        logits: B 65 h w; channel 8 row + column of the cell, channel 64 "no keypoint".
+
+    Returns:
+        B 1 H W.
+    """
+    probabilities = ops.softmax(logits, 1)  # B 65 h w
+    pixels = ops.slice(probabilities, [0], [CELL_PX**2], [1], [1])  # B 64 h w
+    return ops.depth_to_space(pixels, "blocks_first", CELL_PX).output(0)
 
 
 def _split_weights(weight: Float32) -> Float32:
@@ -280,29 +296,40 @@ def highest_inputs(checkpoint: Checkpoint, images: Iterable[Float32]) -> Iterato
 
 
 def _chain(
-    node: ov.Output, layers: Iterable[Layer], tensors: Tensors, ranges: Ranges | None
+    node: ov.Output, layers: Sequence[Layer], tensors: Tensors, ranges: Ranges | None
 ) -> ov.Output:
-    for layer in layers:
+    ranges = ranges or {}
+    node = _rounded(node, layers[0], ranges)
+    for layer, following in zip(layers, [*layers[1:], None], strict=True):
         pad = [layer.kernel_px // 2] * 2
         weight = ops.constant(tensors[f"{layer.name}.weight"], np.float32)
-        if ranges is not None and layer.name in ranges:
+        if layer.name in ranges:
             high = weight_ranges(tensors[f"{layer.name}.weight"])  # O 1 1 1
             weight = ops.fake_quantize(weight, -high, high, -high, high, WEIGHT_LEVELS)
-            least, most = np.float32(0), np.float32(ranges[layer.name])
-            node = ops.fake_quantize(node, least, most, least, most, INPUT_LEVELS).output(0)
         bias = ops.constant(tensors[f"{layer.name}.bias"].reshape(1, -1, 1, 1), np.float32)
         node = ops.convolution(node, weight, [1, 1], pad, pad, [1, 1]).output(0)
         node = ops.add(node, bias).output(0)
         if layer.relu:
             node = ops.relu(node).output(0)
+        if following is not None:
+            # Before the pool, which then takes bytes; the highest value is the same one.
+            node = _rounded(node, following, ranges)
         if layer.pool:
             node = ops.max_pool(node, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
     return node
 
 
-def _stack(singles: Sequence[Float32], h: int, w: int) -> Float32:
-    """1 C h' w' each -> B C h w, zero outside."""
-    batch = np.zeros((len(singles), singles[0].shape[1], h, w), dtype=np.float32)
+def _rounded(node: ov.Output, layer: Layer, ranges: Ranges) -> ov.Output:
+    """The input of a layer in steps of 8 bits, where it takes such."""
+    if layer.name not in ranges:
+        return node
+    least, most = np.float32(0), np.float32(ranges[layer.name])
+    return ops.fake_quantize(node, least, most, least, most, INPUT_LEVELS).output(0)
+
+
+def _stack(singles: Sequence[Float32], size_hw: tuple[int, int]) -> Float32:
+    """1 ... h' w' each -> B ... h w, zero outside."""
+    batch = np.zeros((len(singles), *singles[0].shape[1:-2], *size_hw), dtype=np.float32)
     for image, single in zip(batch, singles, strict=True):
-        image[:, : single.shape[2], : single.shape[3]] = single[0]
+        image[..., : single.shape[-2], : single.shape[-1]] = single[0]
     return batch

@@ -84,7 +84,8 @@ class TorchRuntime:
             torch.autocast(self._device.type, dtype=narrow, enabled=narrow is not None),
         ):
             logits, dense = self._network(batch, inside, descriptors)  # B 65 h w, B D h w
-        return DenseMaps(logits.float(), None if dense is None else dense.float(), batch)
+            heatmap = postprocess_torch.cells_to_heatmap(logits)  # B H W
+        return DenseMaps(heatmap, None if dense is None else dense.float(), batch)
 
     def extract(
         self,
@@ -99,7 +100,7 @@ class TorchRuntime:
             dense, pixels = (
                 None if part is None else part.numpy() for part in (maps.descriptors, maps.pixels)
             )
-            arrays = DenseMaps(maps.logits.numpy(), dense, pixels)
+            arrays = DenseMaps(maps.heatmap.numpy(), dense, pixels)
             return postprocess.extract(arrays, placements, config, sampling, masks)
         with torch.inference_mode():
             flat = postprocess_torch.extract_flat(maps, placements, config, sampling, masks)
