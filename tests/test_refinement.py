@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -175,6 +177,35 @@ def test_the_mask_and_the_border_hold_for_the_settled_places() -> None:
     maps = flat_maps(blob(3.0, 20.4), (5, 20))
     [found] = postprocess.extract(maps, [placement], DetectionConfig(0.5, border=5), "exact")
     assert 5 <= found.xy[0, 0] < 6.2
+
+
+@pytest.mark.parametrize("pool_is", ["idle", "busy", "ended"])
+def test_another_thread_may_see_to_the_structure(
+    pool_is: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postprocess, "BESIDE_PX", 0)
+    seen_by: list[str] = []
+
+    def watched(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        seen_by.append(threading.current_thread().name)
+        return structure(image)
+
+    monkeypatch.setattr(postprocess, "structure", watched)
+    maps, config = flat_maps(blob(30.4, 20.4), (29, 20)), DetectionConfig(0.5)
+    placements = [Placement(image_hw=SIZE, resized_hw=SIZE)]
+    [expected] = postprocess.extract(maps, placements, config, "exact")
+    done = threading.Event()
+    with ThreadPoolExecutor(1, "beside") as pool:
+        if pool_is == "busy":
+            pool.submit(done.wait)
+        elif pool_is == "ended":
+            pool.shutdown()
+        [found] = postprocess.extract(maps, placements, config, "exact", beside=pool)
+        done.set()
+    np.testing.assert_array_equal(found.xy, expected.xy)
+    if pool_is != "idle":  # else it may be done either way: who comes first
+        assert seen_by[1:] == [threading.current_thread().name]
+    assert len(seen_by) == 2
 
 
 def test_keypoints_of_a_moved_photograph_move_with_it(

@@ -6,6 +6,7 @@ Source: SuperPoint (DeTone et al. 2018), sections 3.2 and 3.3.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ windows share more with those of neighbours, and draw them together."""
 PIXEL_VARIANCE = np.float32(1 / 12)
 """Of a place that is known to lie in a pixel and no better, px^2."""
 
+BESIDE_PX = 2**17
+"""A map's size, below which handing it to another thread takes as long as the work itself."""
+
 FLOOR = np.float32(1e-12)
 """Keeps divisions finite; no length and no probability that matters is smaller."""
 
@@ -37,23 +41,31 @@ def extract(
     config: DetectionConfig,
     sampling: DescriptorSampling,
     masks: Masks = None,
+    beside: Executor | None = None,
 ) -> list[Keypoints[Float32]]:
-    """Keypoints of every image of a batch, in px of the network's input."""
+    """Keypoints of every image of a batch, in px of the network's input.
+
+    Args:
+        beside: Works on an image's structure while its keypoints are chosen; None: afterwards.
+    """
     found = []
     for index, placement in enumerate(placements):
         height, width = placement.resized_hw
         heatmap = np.ascontiguousarray(maps.heatmap[index, :height, :width])
         mask = None if masks is None else masks[index]
+        about = None
+        if config.subpixel and maps.pixels is not None:
+            image = np.ascontiguousarray(maps.pixels[index, 0, :height, :width])
+            about = _begun(beside, structure, image)
         rows, columns = choose(heatmap, config, mask)  # N, N
         around = None
         if config.subpixel or config.covariance_scale is not None:
             around = _around(heatmap, rows, columns)
         xy = _places(rows, columns, around if config.subpixel else None)  # N 2
-        if config.subpixel and maps.pixels is not None and len(rows):
-            image = np.ascontiguousarray(maps.pixels[index, 0, :height, :width])
-            about = structure(image)  # H W
-            _bar(about, config.border, mask)
-            xy = settle(about, rows, columns, xy, config.nms_radius)
+        if about is not None and len(rows):
+            structure_map = about()  # H W
+            _bar(structure_map, config.border, mask)
+            xy = settle(structure_map, rows, columns, xy, config.nms_radius)
         described = None
         if config.descriptors and maps.descriptors is not None:
             h, w = (side // CELL_PX for side in placement.padded_hw)
@@ -63,6 +75,19 @@ def extract(
             covariance = _second_moment(*around) * np.float32(config.covariance_scale)  # N 2 2
         found.append(Keypoints(xy, heatmap[rows, columns], described, covariance))
     return found
+
+
+def _begun(
+    beside: Executor | None, work: Callable[[Float32], Float32], values: Float32
+) -> Callable[[], Float32]:
+    """Have work done by another thread; what is returned waits for it, or does it if none has."""
+    if beside is None or values.size < BESIDE_PX:
+        return lambda: work(values)
+    try:
+        future = beside.submit(work, values)
+    except RuntimeError:  # it starts nothing any more: the interpreter ends
+        return lambda: work(values)
+    return lambda: work(values) if future.cancel() else future.result()
 
 
 def select(
@@ -194,7 +219,9 @@ def _second_moment(mass: Float32, offsets: Float32) -> Float32:
     total = np.maximum(across.sum(axis=0), FLOOR)  # N
     mean = _shift(mass, offsets)  # N 2
     squares = np.stack([offsets**2 @ across, offsets**2 @ down], axis=1) / total[:, None]  # N 2
-    mixed = np.einsum("yxn,y,x->n", mass, offsets, offsets) / total  # N
+    s = len(offsets)
+    of_columns = (offsets @ mass.reshape(s, -1)).reshape(s, -1)  # s N, each weighed by its rows
+    mixed = offsets @ of_columns / total  # N
     moment = np.empty((len(mean), 2, 2), np.float32)
     moment[:, [0, 1], [0, 1]] = np.maximum(squares - mean**2, 0) + PIXEL_VARIANCE
     moment[:, 0, 1] = moment[:, 1, 0] = mixed - mean[:, 0] * mean[:, 1]

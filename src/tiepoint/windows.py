@@ -32,9 +32,9 @@ class Windows:
         self.offsets: NDArray[np.float32] = steps.astype(np.float32)
         self._at = ((steps * width)[:, None] + steps)[..., None] + (rows * width + columns)  # s s N
         self._outside: NDArray[np.bool_] | None = None
-        y, x = rows + steps[:, None], columns + steps[:, None]  # s N, s N
-        out_y, out_x = (y < 0) | (y >= height), (x < 0) | (x >= width)
-        if out_y.any() or out_x.any():
+        if not (_lie_within(rows, reach_px, height) and _lie_within(columns, reach_px, width)):
+            y, x = rows + steps[:, None], columns + steps[:, None]  # s N, s N
+            out_y, out_x = (y < 0) | (y >= height), (x < 0) | (x >= width)
             self._outside = out_y[:, None] | out_x  # s s N
             self._at[self._outside] = 0
 
@@ -48,3 +48,8 @@ class Windows:
         if self._outside is not None:
             around[self._outside] = 0
         return around
+
+
+def _lie_within(places: NDArray[np.intp], reach_px: int, length: int) -> bool:
+    """Whether all windows along one side end on the map."""
+    return len(places) == 0 or bool(places.min() >= reach_px and places.max() < length - reach_px)

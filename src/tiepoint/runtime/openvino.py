@@ -8,6 +8,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -85,6 +86,8 @@ class OpenVinoRuntime:
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         self._core, self._options, self._checkpoint = core, options, checkpoint
+        # Where the cores have nothing else to do; a thread starts when it is first asked for.
+        self._beside = ThreadPoolExecutor(1, "tiepoint") if at_once == 1 and threads != 1 else None
         self._lock = threading.Lock()
         self._models: dict[bool, ov.CompiledModel] = {}
         self._compiled(True)
@@ -125,7 +128,7 @@ class OpenVinoRuntime:
         masks: Masks = None,
     ) -> list[Keypoints[Float32]]:
         """Dense maps to keypoints, in NumPy and OpenCV."""
-        return postprocess.extract(maps, placements, config, sampling, masks)
+        return postprocess.extract(maps, placements, config, sampling, masks, self._beside)
 
     def _infer(self, pixels: Float32, descriptors: bool) -> tuple[Float32, Float32 | None]:
         """B 1 H W -> B H W and, if asked for, B D h w."""
