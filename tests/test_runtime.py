@@ -15,7 +15,7 @@ from tiepoint.config import ProcessorConfig
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
 from tiepoint.processor import prepare
-from tiepoint.runtime.openvino import OpenVinoRuntime, build_model, split_pixels
+from tiepoint.runtime.openvino import OpenVinoRuntime, build_model, byte_weights, pixel_bytes
 from tiepoint.weights import load_checkpoint
 
 ENGINES = ["openvino", "torch"]
@@ -151,22 +151,38 @@ def test_narrow_floats_stay_near_float32(engine: str, precision: str, photograph
     assert np.corrcoef(narrow[0].ravel(), wide[0].ravel())[0, 1] > 0.999
 
 
-def test_pixels_in_two_parts_are_the_same_pixels_and_fit_into_8_bits() -> None:
-    pixels = np.random.default_rng(0).random((1, 1, 40, 48), dtype=np.float32)
+def test_pixels_in_two_bytes_are_the_same_pixels() -> None:
+    pixels = np.random.default_rng(0).random((2, 1, 40, 48), dtype=np.float32)
     pixels[0, 0, 0, :3] = 0, 1, 254 / 255
-    parts = split_pixels(pixels)
-    np.testing.assert_array_equal(parts.sum(axis=1, keepdims=True), pixels)
-    fewer = (parts.view(np.uint32) >> 16 << 16).view(np.float32)  # cut to bfloat16
-    np.testing.assert_array_equal(fewer[:, 0], parts[:, 0])
-    assert np.abs(fewer[:, 1] - parts[:, 1]).max() < 1 / 255 / 30
+    low, high = np.moveaxis(pixel_bytes(pixels).astype(np.float64), -1, 0)
+    np.testing.assert_allclose((256 * high + low) / 65535, pixels[:, 0], atol=1.001 / 65535)
+    assert high[0, 0, :2].tolist() == low[0, 0, :2].tolist() == [0, 255]
+
+
+def test_weights_for_bytes_fit_into_bfloat16_and_add_up_to_what_they_did() -> None:
+    weight = np.random.default_rng(1).normal(0, 0.3, (32, 1, 3, 3)).astype(np.float32)
+    weight -= weight.mean(axis=(1, 2, 3), keepdims=True)  # they answer to differences alone
+    found = byte_weights(weight)
+    assert not (found.view(np.uint32) & 0xFFFF).any()
+    np.testing.assert_array_equal(found[:, 1], 256 * found[:, 0])
+    white = 255 * (found[:, 0] + found[:, 1])  # what a white pixel brings in
+    np.testing.assert_allclose(white, weight[:, 0], rtol=0.02, atol=0.004)
+    one_by_one = ((weight.view(np.uint32) + 0x8000) >> 16 << 16).view(np.float32)
+    away, before = (np.abs(w.sum(axis=(-2, -1))) for w in (white, one_by_one[:, 0]))
+    assert away.mean() < 0.25 * before.mean()
+
+
+def test_a_network_takes_pixels_in_bytes() -> None:
     checkpoint = random_checkpoint()
-    plain, split = (
-        ov.Core().compile_model(build_model(checkpoint, descriptors=True, split=flag), "CPU",
+    pixels = np.random.default_rng(0).random((1, 1, 40, 48), dtype=np.float32)
+    plain, in_bytes = (
+        ov.Core().compile_model(build_model(checkpoint, descriptors=True, in_bytes=flag), "CPU",
                                 {"INFERENCE_PRECISION_HINT": "f32"})
         for flag in (False, True)
     )  # fmt: skip
-    for one, other in zip(plain(pixels).values(), split(parts).values(), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-4)
+    found = in_bytes(pixel_bytes(pixels))
+    for one, other in zip(plain(pixels).values(), found.values(), strict=True):
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.9999
 
 
 def test_the_compiled_model_takes_every_size() -> None:

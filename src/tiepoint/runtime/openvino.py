@@ -29,8 +29,11 @@ Float32 = NDArray[np.float32]
 NEEDED = {"bf16": "BF16", "f16": "FP16", "int8": "INT8"}
 """OpenVINO's names of what a processor must be able to do."""
 
-KEPT = np.uint32(0xFFFF0000)
-"""The bits of a float32 that make a bfloat16."""
+WHITE = 65535
+"""Steps in which a pixel is told by two bytes."""
+
+KEPT, HALF = np.uint32(0xFFFF0000), np.uint32(0x8000)
+"""The bits of a float32 that make a bfloat16, and half of the last one's worth."""
 
 FREED_ONCE = 31 * 2**20
 """Bytes; glibc learns from arrays below 32 MiB."""
@@ -78,7 +81,7 @@ class OpenVinoRuntime:
         # OpenVINO's own default is bf16 where the processor has it: always say which.
         others = "bf16" if has_bf16() else "f32"  # layers that 8 bits do not suffice for
         hint = others if precision == "int8" else precision
-        self._split = hint == "bf16"
+        self._in_bytes = hint == "bf16"
         options = {
             "INFERENCE_PRECISION_HINT": hint,
             **({"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": streams}),
@@ -132,14 +135,13 @@ class OpenVinoRuntime:
 
     def _infer(self, pixels: Float32, descriptors: bool) -> tuple[Float32, Float32 | None]:
         """B 1 H W -> B H W and, if asked for, B D h w."""
-        if self._split:
-            pixels = split_pixels(pixels)
+        given = pixel_bytes(pixels) if self._in_bytes else pixels
         try:
             request = self._idle[descriptors].get_nowait()
         except queue.Empty:
             request = self._compiled(descriptors).create_infer_request()
         try:
-            request.infer({0: ov.Tensor(pixels, shared_memory=True)})
+            request.infer({0: ov.Tensor(given, shared_memory=True)})
             outputs = [request.get_output_tensor(i).data.copy() for i in range(1 + descriptors)]
         finally:
             self._idle[descriptors].put(request)
@@ -154,7 +156,7 @@ class OpenVinoRuntime:
     def _build(self, checkpoint: Checkpoint, *, descriptors: bool) -> ov.Model:
         return build_model(
             checkpoint, descriptors=descriptors, quantized=self.precision == "int8",
-            split=self._split,
+            in_bytes=self._in_bytes,
         )  # fmt: skip
 
     def _compiled(self, descriptors: bool) -> ov.CompiledModel:
@@ -201,42 +203,42 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_in_child)
 
 
-def split_pixels(pixels: Float32) -> Float32:
-    """B 1 H W -> B 2 H W: what bfloat16 keeps of each pixel, and what is left over.
+def pixel_bytes(pixels: Float32) -> NDArray[np.uint8]:
+    """B 1 H W in 0..1 -> B H W 2: each pixel's low and high byte, in steps of 1/65535.
 
-    bfloat16 has 8 bits: near white they round pixels to whole grey levels, and the first layer's
-    weights, which take differences of pixels, by as much again. Both are split, since either
-    part alone fits into 8 bits. `benchmarks/precision.py` prints how many keypoints stay.
+    bfloat16 has 8 bits: near white it rounds pixels to whole grey levels. Bytes it takes as they
+    are. `benchmarks/precision.py` prints how many keypoints stay.
     """
     B, _, H, W = pixels.shape
-    split = np.empty((B, 2, H, W), np.float32)
-    np.bitwise_and(pixels.view(np.uint32), KEPT, out=split[:, :1].view(np.uint32))
-    np.subtract(pixels, split[:, :1], out=split[:, 1:])
-    return split
+    words = np.empty((B, H, W), "<u2")
+    np.multiply(pixels[:, 0], np.float32(WHITE), out=words, casting="unsafe")
+    return words.view(np.uint8).reshape(B, H, W, 2)
 
 
 def build_model(
-    checkpoint: Checkpoint, *, descriptors: bool, quantized: bool = False, split: bool = False
+    checkpoint: Checkpoint, *, descriptors: bool, quantized: bool = False, in_bytes: bool = False
 ) -> ov.Model:
     """The network of a checkpoint as an OpenVINO model.
 
     Args:
         descriptors: False leaves the descriptor head out.
         quantized: Round weights and inputs of the layers in `checkpoint.ranges` to 8 bits.
-        split: Take pixels as `split_pixels` gives them.
+        in_bytes: Take pixels as `pixel_bytes` gives them.
 
     Returns:
-        A model from pixels B 1 H W (B 2 H W if split) to the heat map B 1 H W and, if asked for,
+        A model from pixels B 1 H W (B H W 2 in bytes) to the heat map B 1 H W and, if asked for,
         descriptors B h*w D.
     """
     config, tensors = checkpoint.network, checkpoint.tensors
     ranges = checkpoint.ranges if quantized else None
-    pixels = ops.parameter([-1, 1 + split, -1, -1], np.float32, name="pixels")
-    node = pixels.output(0)
-    if split:  # (high + low) (high + low), added up by the convolution
+    if in_bytes:
+        pixels = ops.parameter([-1, -1, -1, 2], np.uint8, name="pixels")
+        node = ops.convert(ops.transpose(pixels, np.array([0, 3, 1, 2])), "f32").output(0)
         first = f"{config.encoder_layers()[0].name}.weight"
-        tensors = {**tensors, first: _split_weights(tensors[first])}
-        node = ops.concat([node, node], 1).output(0)
+        tensors = {**tensors, first: byte_weights(tensors[first])}
+    else:
+        pixels = ops.parameter([-1, 1, -1, -1], np.float32, name="pixels")
+        node = pixels.output(0)
     encoded = _chain(node, config.encoder_layers(), tensors, ranges)  # B C h w
     outputs = [heatmap(_chain(encoded, config.keypoint_layers(), tensors, ranges))]  # B 1 H W
     if descriptors:
@@ -264,10 +266,22 @@ def heatmap(logits: ov.Output) -> ov.Output:
     return ops.depth_to_space(pixels, "blocks_first", CELL_PX).output(0)
 
 
-def _split_weights(weight: Float32) -> Float32:
-    """O 1 3 3 -> O 4 3 3: what bfloat16 keeps of them, twice, and what is left over, twice."""
-    high = (weight.view(np.uint32) & KEPT).view(np.float32)
-    return np.repeat(np.concatenate([high, weight - high], axis=1), 2, axis=1)
+def byte_weights(weight: Float32) -> Float32:
+    """O 1 3 3 -> O 2 3 3, for a pixel's low and high byte, none of which bfloat16 rounds.
+
+    Where a filter takes differences its weights add up to little; rounded one by one they would
+    add up to something else, and answer to brightness. So each takes over what the last one lost,
+    the largest first, whose steps are the coarsest.
+    """
+    exact = weight.reshape(len(weight), -1) * np.float32((WHITE + 1) / WHITE)  # O 9
+    rounded, lost = np.empty_like(exact), np.zeros(len(exact), np.float32)
+    for taps in np.argsort(-np.abs(exact), axis=1).T[..., None]:  # O 1
+        wanted = np.take_along_axis(exact, taps, 1) + lost[:, None]
+        nearest = ((wanted.view(np.uint32) + HALF) & KEPT).view(np.float32)
+        np.put_along_axis(rounded, taps, nearest, 1)
+        lost = (wanted - nearest)[:, 0]
+    high = rounded.reshape(weight.shape) / np.float32((WHITE + 1) / 256)
+    return np.concatenate([high / 256, high], axis=1)
 
 
 def highest_inputs(checkpoint: Checkpoint, images: Iterable[Float32]) -> Iterator[dict[str, float]]:
