@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
@@ -247,7 +247,7 @@ class Detector:
             **({} if commit is None else {"revision": commit}),
             "sha256": self.checkpoint.sha256,
             "rules": self.checkpoint.rules,
-            "settings": {**asdict(pixels), **asdict(detection)},
+            "settings": {**vars(pixels), **vars(detection)},
             "engine": self.engine,
             "device": self.device,
             "precision": self.precision,

@@ -86,11 +86,14 @@ def settle(
     mass, offsets = around.of(structure_map), around.offsets  # s s N, s
     chosen = np.stack([columns, rows]).astype(np.float32)  # 2 N
     within = xy.T - chosen  # 2 N
+    falloff = np.float32(-1 / (2 * WINDOW_PX**2))
     for step in STEPS:
-        apart = (offsets[:, None] - within[:, None]) / np.float32(WINDOW_PX)  # 2 s N
-        weight = np.exp(-(apart**2) / 2)
-        of_rows = np.einsum("yxn,xn->yn", mass, weight[0]) * weight[1]  # s N
-        of_columns = np.einsum("yxn,yn->xn", mass, weight[1]) * weight[0]  # s N
+        weight = offsets[:, None] - within[:, None]  # 2 s N
+        weight *= weight
+        weight *= falloff
+        of_x, of_y = np.exp(weight, out=weight)  # s N, s N
+        of_rows = np.einsum("yxn,xn->yn", mass, of_x) * of_y  # s N
+        of_columns = np.einsum("yxn,yn->xn", mass, of_y) * of_x  # s N
         total = of_rows.sum(axis=0)  # N
         centre = np.stack([offsets @ of_columns, offsets @ of_rows])  # 2 N
         move = centre / np.maximum(total, LEAST) - within
