@@ -89,6 +89,10 @@ class OpenVinoRuntime:
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         self._core, self._options, self._checkpoint = core, options, checkpoint
+        self._heatmap_apart: ov.CompiledModel | None = None
+        if precision == "f16":  # which OpenVINO keeps to the very end, unlike bf16
+            wide = {**options, "INFERENCE_PRECISION_HINT": "f32"}
+            self._heatmap_apart = core.compile_model(heatmap_model(), "CPU", wide)
         # Where the cores have nothing else to do; a thread starts when it is first asked for.
         self._beside = ThreadPoolExecutor(1, "tiepoint") if at_once == 1 and threads != 1 else None
         self._lock = threading.Lock()
@@ -145,6 +149,8 @@ class OpenVinoRuntime:
             outputs = [request.get_output_tensor(i).data.copy() for i in range(1 + descriptors)]
         finally:
             self._idle[descriptors].put(request)
+        if self._heatmap_apart is not None:
+            outputs[0] = self._heatmap_apart.create_infer_request().infer({0: outputs[0]})[0]
         B, _, H, W = pixels.shape
         heatmap = outputs[0].reshape(B, H, W)
         if not descriptors:
@@ -156,7 +162,7 @@ class OpenVinoRuntime:
     def _build(self, checkpoint: Checkpoint, *, descriptors: bool) -> ov.Model:
         return build_model(
             checkpoint, descriptors=descriptors, quantized=self.precision == "int8",
-            in_bytes=self._in_bytes,
+            in_bytes=self._in_bytes, logits=self._heatmap_apart is not None,
         )  # fmt: skip
 
     def _compiled(self, descriptors: bool) -> ov.CompiledModel:
@@ -216,7 +222,12 @@ def pixel_bytes(pixels: Float32) -> NDArray[np.uint8]:
 
 
 def build_model(
-    checkpoint: Checkpoint, *, descriptors: bool, quantized: bool = False, in_bytes: bool = False
+    checkpoint: Checkpoint,
+    *,
+    descriptors: bool,
+    quantized: bool = False,
+    in_bytes: bool = False,
+    logits: bool = False,
 ) -> ov.Model:
     """The network of a checkpoint as an OpenVINO model.
 
@@ -224,6 +235,7 @@ def build_model(
         descriptors: False leaves the descriptor head out.
         quantized: Round weights and inputs of the layers in `checkpoint.ranges` to 8 bits.
         in_bytes: Take pixels as `pixel_bytes` gives them.
+        logits: Give B 65 h w, of which `heatmap_model` makes the heat map.
 
     Returns:
         A model from pixels B 1 H W (B H W 2 in bytes) to the heat map B 1 H W and, if asked for,
@@ -240,7 +252,8 @@ def build_model(
         pixels = ops.parameter([-1, 1, -1, -1], np.float32, name="pixels")
         node = pixels.output(0)
     encoded = _chain(node, config.encoder_layers(), tensors, ranges)  # B C h w
-    outputs = [heatmap(_chain(encoded, config.keypoint_layers(), tensors, ranges))]  # B 1 H W
+    said = _chain(encoded, config.keypoint_layers(), tensors, ranges)  # B 65 h w
+    outputs = [said if logits else _heatmap(said)]
     if descriptors:
         dense = _chain(encoded, config.descriptor_layers(), tensors, ranges)  # B D h w
         # In three dimensions OpenVINO turns them at half the price of four.
@@ -249,17 +262,18 @@ def build_model(
     return ov.Model(outputs, [pixels], "superpoint")
 
 
-def heatmap(logits: ov.Output) -> ov.Output:
+def heatmap_model() -> ov.Model:
+    """The heat map by itself: B 65 h w, channel 8 row + column of the cell and channel 64 "no
+    keypoint", to the probabilities B 1 H W."""
+    logits = ops.parameter([-1, CELL_PX**2 + 1, -1, -1], np.float32, name="logits")
+    return ov.Model([_heatmap(logits.output(0))], [logits], "heat map")
+
+
+def _heatmap(logits: ov.Output) -> ov.Output:
     """Soft-max over the 65 channels of each cell, the first 64 laid out as pixels.
 
-    Here rather than behind the network, since here it takes all cores. Behind the last
-    convolution OpenVINO computes in float32 whatever the precision.
-
-    Args:
-        logits: B 65 h w; channel 8 row + column of the cell, channel 64 "no keypoint".
-
-    Returns:
-        B 1 H W.
+    Within the network's model it takes all cores, and float32 even where the hint is bf16:
+    behind the last convolution OpenVINO stays with it.
     """
     probabilities = ops.softmax(logits, 1)  # B 65 h w
     pixels = ops.slice(probabilities, [0], [CELL_PX**2], [1], [1])  # B 64 h w
