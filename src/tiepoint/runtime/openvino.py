@@ -145,8 +145,9 @@ class OpenVinoRuntime:
         except queue.Empty:
             request = self._compiled(descriptors).create_infer_request()
         try:
-            request.infer({0: ov.Tensor(given, shared_memory=True)})
-            outputs = [request.get_output_tensor(i).data.copy() for i in range(1 + descriptors)]
+            tensor = ov.Tensor(given, shared_memory=True)
+            shared = request.infer({0: tensor}, share_outputs=True)  # or it would copy them, too
+            outputs = [shared[index].copy() for index in range(1 + descriptors)]
         finally:
             self._idle[descriptors].put(request)
         if self._heatmap_apart is not None:
