@@ -30,6 +30,8 @@ def resize_xy(xy: Float, from_hw: SizeHW, to_hw: SizeHW) -> Float:
     Returns:
         N 2 of xy's type, px of the image of size `to_hw`.
     """
+    if from_hw == to_hw:
+        return xy.copy()
     scale = np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0]], dtype=np.float64)  # 2 (x, y)
     moved: Float = ((xy.astype(np.float64) + 0.5) * scale - 0.5).astype(xy.dtype)  # N 2
     return moved
@@ -37,6 +39,8 @@ def resize_xy(xy: Float, from_hw: SizeHW, to_hw: SizeHW) -> Float:
 
 def resize_covariance(covariance: Float, from_hw: SizeHW, to_hw: SizeHW) -> Float:
     """N 2 2 (x, y), px^2, of points that `resize_xy` moves along."""
+    if from_hw == to_hw:
+        return covariance.copy()
     scale = np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0]])  # 2 (x, y)
     moved: Float = (covariance * np.outer(scale, scale)).astype(covariance.dtype)  # N 2 2
     return moved
