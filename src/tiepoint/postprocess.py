@@ -72,7 +72,8 @@ def extract(
             described = sample_at(maps.descriptors[index, :, :h, :w], xy, sampling)  # N D
         covariance = None
         if around is not None and config.covariance_scale is not None:
-            covariance = _second_moment(*around) * np.float32(config.covariance_scale)  # N 2 2
+            covariance = _second_moment(*around)  # N 2 2
+            covariance *= np.float32(config.covariance_scale)
         found.append(Keypoints(xy, heatmap[rows, columns], described, covariance))
     return found
 
@@ -217,7 +218,7 @@ def second_moment(heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np.
 def _second_moment(mass: Float32, offsets: Float32) -> Float32:
     across, down = mass.sum(axis=0), mass.sum(axis=1)  # s N, s N: of each column, of each row
     total = np.maximum(across.sum(axis=0), FLOOR)  # N
-    mean = _shift(mass, offsets)  # N 2
+    mean = np.stack([offsets @ across, offsets @ down], axis=1) / total[:, None]  # N 2
     squares = np.stack([offsets**2 @ across, offsets**2 @ down], axis=1) / total[:, None]  # N 2
     s = len(offsets)
     of_columns = (offsets @ mass.reshape(s, -1)).reshape(s, -1)  # s N, each weighed by its rows

@@ -39,14 +39,14 @@ def suppress(
         heatmap: H W, not below 0.
         radius: px; 0 keeps everything.
         threshold: At least 0; only what exceeds it is asked for.
-        allowed: H W, the pixels asked for; None = all. The others suppress their neighbours too.
+        allowed: H W, the pixels asked for, all above the threshold; None = all that are. The others
+            suppress their neighbours too.
         most: Only the best so many are asked for, more may come; None = all.
 
     Returns:
         N, indices into the map row by row, in that order.
     """
-    above = heatmap > threshold
-    asked = above if allowed is None else above & allowed
+    asked = heatmap > threshold if allowed is None else allowed
     if radius == 0:
         return np.flatnonzero(asked)
     kept = _maxima(heatmap, radius)
@@ -54,26 +54,27 @@ def suppress(
     if most is not None and len(found) >= most > 0:
         # These stay whatever comes: what is below the last of them is too much.
         above = heatmap >= np.partition(heatmap.reshape(-1)[found], -most)[-most]
-    uncovered = _uncovered(kept, radius)
-    left = _where(uncovered, above)  # M
+    else:
+        above = heatmap > threshold
+    covered = _dilate(kept, radius)
+    left = _where(cv2.bitwise_not(covered), above)  # M
     if len(left) * (2 * radius + 1) ** 2 <= FEW * heatmap.size:
-        more = _keep_few(heatmap, uncovered, left, radius)
+        more = _keep_few(heatmap, covered, left, radius)
         return np.sort(np.concatenate([found, more[asked.reshape(-1)[more]]]))
-    for round_number in range(1, NMS_ROUNDS):
-        if round_number > 1:
-            uncovered = _uncovered(kept, radius)
+    for _ in range(NMS_ROUNDS - 1):
+        uncovered = cv2.bitwise_not(_dilate(kept, radius))
         rest = cv2.copyTo(heatmap, uncovered)  # 0 where covered
         kept |= cv2.bitwise_and(_maxima(rest, radius), uncovered)
     return _where(kept, asked)
 
 
 def _keep_few(
-    heatmap: Float32, uncovered: Any, left: NDArray[np.intp], radius: int
+    heatmap: Float32, covered: Any, left: NDArray[np.intp], radius: int
 ) -> NDArray[np.intp]:
     """The rounds after the first, at few pixels instead of all.
 
     Args:
-        uncovered: H W uint8, 0 or 255, after the first round; changed.
+        covered: H W uint8, 255 within `radius` of what the first round kept, else 0; changed.
         left: M, every uncovered pixel above some value, in reading order.
 
     Returns:
@@ -86,15 +87,18 @@ def _keep_few(
     values, score = around.of(heatmap), heatmap.reshape(-1)[left]  # s s M, M
     before = len(around.offsets) ** 2 // 2  # pixels of a window that come before its centre
     stays, marked = np.zeros(len(left), np.bool_), np.zeros(heatmap.size, np.bool_)
-    still_open = uncovered.reshape(-1)
+    covered = covered.reshape(-1)
     for _ in range(NMS_ROUNDS - 1):
-        highest = score == np.where(around.of(still_open), values, 0).max(axis=(0, 1))
-        highest &= still_open[left] > 0
+        still_open = covered[left] == 0  # M
+        if not still_open.any():
+            break
+        values[around.of(covered) > 0] = 0
+        highest = (score == values.max(axis=(0, 1))) & still_open
         marked[left] = highest
         highest &= ~around.of(marked).reshape(-1, len(left))[:before].any(axis=0)
         stays |= highest
         marked[left] = highest
-        still_open[left[around.of(marked).any(axis=(0, 1))]] = 0
+        covered[left[around.of(marked).any(axis=(0, 1))]] = 255
     return left[stays]
 
 
@@ -102,11 +106,6 @@ def _where(chosen: Any, asked: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Indices of the pixels asked for among the chosen, H W uint8 of 0 and 255."""
     # 255 and 1 is 1: what NumPy takes for a truth without looking at every byte again.
     return np.flatnonzero(cv2.bitwise_and(chosen, asked.view(np.uint8)).view(np.bool_))
-
-
-def _uncovered(kept: Any, radius: int) -> Any:
-    """Pixels with nothing kept within `radius`, H W uint8 of 0 and 255; so `kept`."""
-    return cv2.bitwise_not(_dilate(kept, radius))
 
 
 def maxima(heatmap: Float32, radius: int) -> NDArray[np.bool_]:
