@@ -115,7 +115,7 @@ def main() -> None:
     maps = stage("network", lambda: network(pixels, placements, True))
     h, w = (side // CELL_PX for side in placements[0].padded_hw)
 
-    stage("extract (all below)", lambda: network.extract(maps, placements, detection, sampling))
+    stage("extract, at once", lambda: network.extract(maps, placements, detection, sampling))
     if options.engine == "openvino":
         height, width = placements[0].resized_hw
         heatmap = maps.heatmap[0, :height, :width]

@@ -246,8 +246,8 @@ def test_a_child_may_use_or_drop_what_it_inherits_and_end_as_usual(engine: str, 
     script = f"""
 import os, signal, sys
 import numpy as np, tiepoint
-image = np.random.default_rng(0).random((240, 320)).astype(np.float32)
-detector = tiepoint.Detector(engine={engine!r}, device="cpu")
+image = np.random.default_rng(0).random((400, 400)).astype(np.float32)
+detector = tiepoint.Detector(engine={engine!r}, device="cpu", scales=(1.0,))
 expected = detector(image)
 child = os.fork()
 if child == 0:

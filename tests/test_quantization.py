@@ -176,3 +176,10 @@ def test_a_checkpoint_with_ranges_says_so_in_its_file(copied: Path) -> None:
     loaded = load_checkpoint(copied)
     assert values["weights_sha256"] == loaded.sha256
     assert loaded.ranges == values["highest_inputs"]
+
+
+def test_a_network_too_narrow_for_8_bits_is_refused(tmp_path: Path) -> None:
+    narrow = random_checkpoint(3, (4, 6, 8, 8), hidden=10, length=7)
+    assert rounded_layers(narrow.network) == []
+    with pytest.raises(ConfigError, match="too narrow"):
+        runtime.build(replace(narrow, ranges={}), "openvino", "cpu", "int8")

@@ -62,7 +62,7 @@ def extract(
         if config.subpixel or config.covariance_scale is not None:
             around = _around(heatmap, rows, columns)
         xy = _places(rows, columns, around if config.subpixel else None)  # N 2
-        if about is not None and len(rows):
+        if about is not None:  # waited for without keypoints, too: nothing runs on afterwards
             structure_map = about()  # H W
             _bar(structure_map, config.border, mask)
             xy = settle(structure_map, rows, columns, xy, config.nms_radius)
@@ -86,7 +86,8 @@ def _begun(
         return lambda: work(values)
     try:
         future = beside.submit(work, values)
-    except RuntimeError:  # it starts nothing any more: the interpreter ends
+    except RuntimeError:  # no thread can be started, or the interpreter ends
+        beside.shutdown(wait=False, cancel_futures=True)  # or it would keep what it was given
         return lambda: work(values)
     return lambda: work(values) if future.cancel() else future.result()
 
@@ -218,7 +219,7 @@ def second_moment(heatmap: Float32, rows: NDArray[np.intp], columns: NDArray[np.
 def _second_moment(mass: Float32, offsets: Float32) -> Float32:
     across, down = mass.sum(axis=0), mass.sum(axis=1)  # s N, s N: of each column, of each row
     total = np.maximum(across.sum(axis=0), FLOOR)  # N
-    mean = np.stack([offsets @ across, offsets @ down], axis=1) / total[:, None]  # N 2
+    mean = _shift(mass, offsets)  # N 2
     squares = np.stack([offsets**2 @ across, offsets**2 @ down], axis=1) / total[:, None]  # N 2
     s = len(offsets)
     of_columns = (offsets @ mass.reshape(s, -1)).reshape(s, -1)  # s N, each weighed by its rows

@@ -108,7 +108,7 @@ def select(
     in_rows, in_columns = y < sizes[:, 0], x < sizes[:, 1]  # B H, B W
     image_area = in_rows[:, :, None] & in_columns[:, None, :]  # B H W
     if not bool(image_area.all()):
-        heatmap = heatmap * image_area
+        heatmap = heatmap.masked_fill(~image_area, 0)
     edge = config.border
     far_rows = (y >= edge) & (y < sizes[:, 0] - edge)  # B H
     far_columns = (x >= edge) & (x < sizes[:, 1] - edge)  # B W

@@ -37,7 +37,7 @@ def suppress(
 
     Args:
         heatmap: H W, not below 0.
-        radius: px; 0 keeps everything.
+        radius: px; 0 keeps all that is asked for.
         threshold: At least 0; only what exceeds it is asked for.
         allowed: H W, the pixels asked for, all above the threshold; None = all that are. The others
             suppress their neighbours too.
@@ -61,8 +61,10 @@ def suppress(
     if len(left) * (2 * radius + 1) ** 2 <= FEW * heatmap.size:
         more = _keep_few(heatmap, covered, left, radius)
         return np.sort(np.concatenate([found, more[asked.reshape(-1)[more]]]))
-    for _ in range(NMS_ROUNDS - 1):
-        uncovered = cv2.bitwise_not(_dilate(kept, radius))
+    for round_number in range(1, NMS_ROUNDS):
+        if round_number > 1:
+            covered = _dilate(kept, radius)
+        uncovered = cv2.bitwise_not(covered)
         rest = cv2.copyTo(heatmap, uncovered)  # 0 where covered
         kept |= cv2.bitwise_and(_maxima(rest, radius), uncovered)
     return _where(kept, asked)

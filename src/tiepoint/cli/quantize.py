@@ -29,7 +29,7 @@ def quantize(checkpoint: Folder, photos: Photos = None, count: Count = 60, seed:
 
     Lays quantization.json beside the weights, which stay as they are. It takes under a minute.
     """
-    from tiepoint.quantization import mean_highest, rounded_layers, save_ranges
+    from tiepoint.quantization import LEAST_CHANNELS, mean_highest, rounded_layers, save_ranges
     from tiepoint.runtime.openvino import highest_inputs
     from tiepoint.weights import load_checkpoint
 
@@ -38,9 +38,15 @@ def quantize(checkpoint: Folder, photos: Photos = None, count: Count = 60, seed:
     loaded = load_checkpoint(
         checkpoint.resolve()
     )  # a folder, also where a bundled one has its name
+    layers = rounded_layers(loaded.network)
+    if not layers:
+        raise ConfigError(
+            f"{checkpoint}: no layer takes {LEAST_CHANNELS} inputs or more, so 8 bits would gain "
+            "nothing; use --precision bf16 or f32"
+        )
     highest = highest_inputs(loaded, _pixels(photos, count, seed))
-    ranges = mean_highest(highest, rounded_layers(loaded.network))
-    typer.echo(f"wrote {save_ranges(checkpoint, ranges, loaded.sha256)}")
+    path = save_ranges(checkpoint, mean_highest(highest, layers), loaded.sha256)
+    typer.echo(f"wrote {path}")
 
 
 def _pixels(photos: Path | None, count: int, seed: int) -> Iterator[NDArray[np.float32]]:

@@ -123,9 +123,9 @@ def build(
         return TorchRuntime(checkpoint, device, precision, compiled)
     from tiepoint.runtime.openvino import OpenVinoRuntime
 
-    if not many:
-        return OpenVinoRuntime(checkpoint, precision, threads=threads)
     cores = min(threads or _cores(), _cores())
+    if not many:
+        return OpenVinoRuntime(checkpoint, precision, threads=threads, beside=cores > 1)
     streams = max(n for n in range(1, MOST_STREAMS + 1) if cores % n == 0)
     # One more than there are cores fills the gaps in which a thread waits for Python.
     at_once = 1 if cores == 1 else min(2 * streams, cores + 1)

@@ -50,6 +50,7 @@ class OpenVinoRuntime:
         threads: Most cores to take; None takes all that the process may use.
         at_once: Images that the caller shall have in work, more than run at once in the network:
             the others are decoded, or their keypoints picked.
+        beside: Have a second thread share the work behind the network, where cores are left.
     """
 
     engine = "openvino"
@@ -63,6 +64,7 @@ class OpenVinoRuntime:
         streams: int = 1,
         threads: int | None = None,
         at_once: int = 1,
+        beside: bool = False,
     ) -> None:
         core = ov.Core()
         needed = NEEDED.get(precision)
@@ -74,6 +76,11 @@ class OpenVinoRuntime:
             raise ConfigError(
                 f"precision 'int8': checkpoint {checkpoint.name!r} has no whole quantization.json "
                 "for its weights; run tiepoint quantize on its folder"
+            )
+        if precision == "int8" and not checkpoint.ranges:
+            raise ConfigError(
+                f"precision 'int8': {checkpoint.name!r} is too narrow a network for 8 bits to gain "
+                "anything; use 'bf16' or 'f32'"
             )
         _alive.add(self)
         _keep_freed_memory()
@@ -93,8 +100,8 @@ class OpenVinoRuntime:
         if precision == "f16":  # which OpenVINO keeps to the very end, unlike bf16
             wide = {**options, "INFERENCE_PRECISION_HINT": "f32"}
             self._heatmap_apart = core.compile_model(heatmap_model(), "CPU", wide)
-        # Where the cores have nothing else to do; a thread starts when it is first asked for.
-        self._beside = ThreadPoolExecutor(1, "tiepoint") if at_once == 1 and threads != 1 else None
+        # Its thread starts when it is first asked for.
+        self._beside = ThreadPoolExecutor(1, "tiepoint-beside") if beside else None
         self._lock = threading.Lock()
         self._models: dict[bool, ov.CompiledModel] = {}
         self._compiled(True)
@@ -151,7 +158,8 @@ class OpenVinoRuntime:
         finally:
             self._idle[descriptors].put(request)
         if self._heatmap_apart is not None:
-            outputs[0] = self._heatmap_apart.create_infer_request().infer({0: outputs[0]})[0]
+            logits = ov.Tensor(outputs[0], shared_memory=True)
+            outputs[0] = self._heatmap_apart.create_infer_request().infer({0: logits})[0]
         B, _, H, W = pixels.shape
         heatmap = outputs[0].reshape(B, H, W)
         if not descriptors:
@@ -214,7 +222,8 @@ def pixel_bytes(pixels: Float32) -> NDArray[np.uint8]:
     """B 1 H W in 0..1 -> B H W 2: each pixel's low and high byte, in steps of 1/65535.
 
     bfloat16 has 8 bits: near white it rounds pixels to whole grey levels. Bytes it takes as they
-    are. `benchmarks/precision.py` prints how many keypoints stay.
+    are. What lies between two steps is cut off. `benchmarks/precision.py` prints how many keypoints
+    stay.
     """
     B, _, H, W = pixels.shape
     words = np.empty((B, H, W), "<u2")
