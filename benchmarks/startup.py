@@ -4,7 +4,8 @@
 
 Times whole processes: `tiepoint --help`, `tiepoint detect one.jpg`, and, where transformers and
 torch are installed, the keypoint guide's own script under transformers with the same weights.
-The first run of each warms the disk cache and is not counted.
+The first run of each warms the disk cache and is not counted. Then, within one process, how long
+compiling the network takes, and reading it compiled from OpenVINO's own cache on disk.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ import time
 from pathlib import Path
 
 import cv2
+import openvino as ov
+
+from tiepoint.runtime.openvino import build_model, has_bf16
+from tiepoint.weights import BUNDLED, DEFAULT, load_checkpoint
 
 GUIDE = """
 import sys
@@ -49,6 +54,20 @@ def seconds(command: list[str], repeats: int) -> float:
     return statistics.median(times[1:])
 
 
+def compiling(precision: str, cache: str | None, repeats: int) -> float:
+    """Median seconds until the bundled network is compiled, or read from a folder once filled."""
+    model = build_model(load_checkpoint(), descriptors=True, in_bytes=precision == "bf16")
+    times = []
+    for _ in range(repeats + 1):
+        core = ov.Core()
+        if cache is not None:
+            core.set_property({"CACHE_DIR": cache})
+        start = time.perf_counter()
+        core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
@@ -66,14 +85,16 @@ def main() -> None:
             "tiepoint detect one.jpg": seconds(detect, repeats),
         }
         if all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
-            from tiepoint.weights import BUNDLED, DEFAULT
-
             weights = Path(folder) / "checkpoint"
             shutil.copytree(BUNDLED / DEFAULT, weights)
             guide = [sys.executable, "-c", GUIDE, str(weights), str(image), str(out)]
             rows["guide's script, transformers"] = seconds(guide, max(1, repeats // 2))
+        for precision in ("f32", "bf16") if has_bf16() else ("f32",):
+            rows[f"compiling, {precision}"] = compiling(precision, None, repeats)
+            cache = str(Path(folder) / precision)
+            rows[f"read compiled, {precision}"] = compiling(precision, cache, repeats)
     for name, value in rows.items():
-        print(f"{name:32s}{value:8.2f} s")
+        print(f"{name:32s}{value:8.3f} s")
 
 
 if __name__ == "__main__":
