@@ -8,8 +8,9 @@ before its turn ends, as in a video, and the first of them does not count. Print
 milliseconds, and how many times as fast as transformers each of our methods is with the same file.
 "full" has the paper's widths and random weights: the time does not depend on them. All are asked
 for 1,000 keypoints of an image of the size that is named, seen at that size alone as transformers
-sees it; the bundled ones also at both sizes at which they look by default. SIFT and ORB are
-OpenCV's as they come. transformers and torch are left out where they are not installed.
+sees it; the bundled ones also at both sizes at which they look by default. Compiled: a network for
+that size alone, its compiling not timed. SIFT and ORB are OpenCV's as they come. transformers and
+torch are left out where they are not installed.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def full_checkpoint(folder: Path) -> Path:
     config = SuperPointConfig(keypoint_threshold=0.0, max_keypoints=KEYPOINTS)
     SuperPointForKeypointDetection(config).save_pretrained(folder)
     SuperPointImageProcessor().save_pretrained(folder)
-    from tiepoint.runtime.openvino import highest_inputs
+    from tiepoint.runtime.graph import highest_inputs
 
     checkpoint = load_checkpoint(folder)
     pixels = processor.prepare([photograph((640, 480))], ProcessorConfig())[0][0, 0]
@@ -72,20 +73,26 @@ def full_checkpoint(folder: Path) -> Path:
 
 
 def ours(
-    label: str, checkpoint: str, engine: str, scales: Sequence[float] = (1.0,)
+    label: str,
+    checkpoint: str,
+    engine: str,
+    scales: Sequence[float] = (1.0,),
+    *,
+    compiled: bool = False,
 ) -> Iterator[tuple[str, Method]]:
     """A method for each precision that this processor has."""
     for precision in PRECISIONS:
         try:
             detector = Detector(
                 checkpoint, engine=engine, device="cpu", precision=precision, max_side=None,
-                max_keypoints=KEYPOINTS, threshold=0.0, scales=scales,
+                max_keypoints=KEYPOINTS, threshold=0.0, scales=scales, compiled=compiled,
             )  # fmt: skip
             detector(np.zeros((64, 64), np.uint8))
         except ConfigError as error:
             print(f"{label} {precision}, {engine}: left out, {error}")
             continue
-        yield f"{label} {precision}, {engine}{at(scales)}", partial(count, detector)
+        how = f"{engine}{at(scales)}{', compiled' if compiled else ''}"
+        yield f"{label} {precision}, {how}", partial(count, detector)
 
 
 def at(scales: Sequence[float]) -> str:
@@ -153,6 +160,7 @@ def all_methods(folder: Path) -> dict[str, Method]:
             methods[f"{label} bf16, {PEER}, channels last"] = transformers_method(source, fast=True)
         for engine in ("openvino", "torch") if has_torch else ("openvino",):
             methods |= dict(ours(label, checkpoint, engine))
+        methods |= dict(ours(label, checkpoint, "openvino", compiled=True))
         pyramid = load_checkpoint(checkpoint).detection.scales
         if len(pyramid) > 1:
             methods |= dict(ours(label, checkpoint, "openvino", pyramid))

@@ -24,7 +24,8 @@ from pathlib import Path
 import cv2
 import openvino as ov
 
-from tiepoint.runtime.openvino import build_model, has_bf16
+from tiepoint.runtime.graph import build_model
+from tiepoint.runtime.openvino import has_bf16
 from tiepoint.weights import BUNDLED, DEFAULT, load_checkpoint
 
 GUIDE = """

@@ -1,4 +1,5 @@
-"""Writers of image files that Pillow cannot write: 16-bit and float PNG and TIFF, byte by byte."""
+"""Writers of image files that Pillow cannot write: 16-bit and float PNG and TIFF, byte by byte; and
+damage."""
 
 from __future__ import annotations
 
@@ -115,3 +116,21 @@ def on_white_slowly(pixels: Array, full: int) -> Array:
         total = int(pixels[index]) * alpha + full * (full - alpha)
         out[index] = (2 * total + full) // (2 * full)
     return out
+
+
+def damaged(data: bytes, random: np.random.Generator) -> bytes:
+    """A file with a few bytes changed, an end cut off, or a part repeated or lost."""
+    array = np.frombuffer(data, np.uint8).copy()
+    kind = random.integers(4)
+    if kind == 0:  # a few bytes anywhere
+        at = random.integers(0, len(array), random.integers(1, 6))
+        array[at] = random.integers(0, 256, len(at))
+    elif kind == 1:  # the header
+        at = random.integers(0, min(80, len(array)), random.integers(1, 6))
+        array[at] = random.choice([0, 1, 127, 255], len(at))
+    elif kind == 2:  # cut off
+        array = array[: random.integers(0, len(array))]
+    else:  # a part repeated or lost
+        start, stop = np.sort(random.integers(0, len(array), 2))
+        array = np.concatenate([array[:stop], array[start:]])
+    return array.tobytes()

@@ -10,7 +10,7 @@ import pytest
 
 import twins
 from heatmaps import as_heatmap
-from tiepoint.runtime.openvino import heatmap_model
+from tiepoint.runtime.graph import heatmap_model
 
 
 def by_openvino(logits: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_files import encode, exif_block, png16, tiff
+from image_files import damaged, encode, exif_block, png16, tiff
 from tiepoint.errors import ImageError
 from tiepoint.image import read
 
@@ -30,23 +30,6 @@ SEEDS = {
     "bmp": encode(PICTURE, "BMP"),
     "ppm": encode(PICTURE, "PPM"),
 }
-
-
-def damaged(data: bytes, random: np.random.Generator) -> bytes:
-    array = np.frombuffer(data, np.uint8).copy()
-    kind = random.integers(4)
-    if kind == 0:  # a few bytes anywhere
-        at = random.integers(0, len(array), random.integers(1, 6))
-        array[at] = random.integers(0, 256, len(at))
-    elif kind == 1:  # the header
-        at = random.integers(0, min(80, len(array)), random.integers(1, 6))
-        array[at] = random.choice([0, 1, 127, 255], len(at))
-    elif kind == 2:  # cut off
-        array = array[: random.integers(0, len(array))]
-    else:  # a part repeated or lost
-        start, stop = np.sort(random.integers(0, len(array), 2))
-        array = np.concatenate([array[:stop], array[start:]])
-    return array.tobytes()
 
 
 @pytest.mark.parametrize("name", SEEDS)

@@ -21,7 +21,7 @@ from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
 from tiepoint.quantization import load_ranges, mean_highest, rounded_layers, save_ranges
 from tiepoint.runtime import openvino
-from tiepoint.runtime.openvino import highest_inputs
+from tiepoint.runtime.graph import highest_inputs
 from tiepoint.weights import load_checkpoint, locate
 
 

@@ -15,7 +15,8 @@ from tiepoint.config import ProcessorConfig
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
 from tiepoint.processor import prepare
-from tiepoint.runtime.openvino import OpenVinoRuntime, build_model, byte_weights, pixel_bytes
+from tiepoint.runtime.graph import build_model, byte_weights, pixel_bytes
+from tiepoint.runtime.openvino import OpenVinoRuntime
 from tiepoint.weights import load_checkpoint
 
 ENGINES = ["openvino", "torch"]
@@ -240,9 +241,7 @@ def test_a_compiled_network_answers_the_same(photographs) -> None:
             np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
-def test_compiling_is_torchs_alone_and_threads_openvinos() -> None:
-    with pytest.raises(ConfigError, match="engine='torch'"):
-        Detector(engine="openvino", compiled=True)
+def test_threads_are_openvinos() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         Detector(engine="openvino", threads=0)
     pytest.importorskip("torch")

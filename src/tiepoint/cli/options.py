@@ -29,6 +29,13 @@ Threads = Annotated[
     int | None,
     typer.Option(metavar="N", help="Most CPU cores that the network takes; else all.", min=1),
 ]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the network for each size of images: quicker where many have the same one.",
+    ),
+]
 MaxSide = Annotated[
     str,
     typer.Option(

@@ -30,7 +30,7 @@ def quantize(checkpoint: Folder, photos: Photos = None, count: Count = 60, seed:
     Lays quantization.json beside the weights, which stay as they are. It takes under a minute.
     """
     from tiepoint.quantization import LEAST_CHANNELS, mean_highest, rounded_layers, save_ranges
-    from tiepoint.runtime.openvino import highest_inputs
+    from tiepoint.runtime.graph import highest_inputs
     from tiepoint.weights import load_checkpoint
 
     if not checkpoint.is_dir():

@@ -114,8 +114,8 @@ def build(
 
     Args:
         many: For many images rather than for the least time of one.
-        compiled: Through torch.compile; see `check_extras`.
-        threads: Most cores to take; None takes all; see `check_extras`.
+        compiled: Through torch.compile; or by OpenVINO anew for each size of images.
+        threads: Most cores to take; None takes all; see `check_threads`.
     """
     if engine == "torch":
         from tiepoint.runtime.torch import TorchRuntime
@@ -125,22 +125,21 @@ def build(
 
     cores = min(threads or _cores(), _cores())
     if not many:
-        return OpenVinoRuntime(checkpoint, precision, threads=threads, beside=cores > 1)
+        return OpenVinoRuntime(
+            checkpoint, precision, threads=threads, beside=cores > 1, compiled=compiled
+        )
     streams = max(n for n in range(1, MOST_STREAMS + 1) if cores % n == 0)
     # One more than there are cores fills the gaps in which a thread waits for Python.
     at_once = 1 if cores == 1 else min(2 * streams, cores + 1)
-    return OpenVinoRuntime(checkpoint, precision, streams, threads, at_once)
+    return OpenVinoRuntime(checkpoint, precision, streams, threads, at_once, compiled=compiled)
 
 
-def check_extras(engine: str, *, compiled: bool, threads: int | None) -> None:
-    """Refuse what a settled engine does not have.
+def check_threads(engine: str, threads: int | None) -> None:
+    """Refuse a number of threads that a settled engine cannot take.
 
     Raises:
-        ConfigError: torch.compile with another engine than torch, or threads with torch, whose
-            number is one for the whole process; fewer than one.
+        ConfigError: Fewer than one; or torch, whose number is one for the whole process.
     """
-    if compiled and engine != "torch":
-        raise ConfigError(f"compiled goes with engine='torch', not {engine!r}")
     if threads is None:
         return
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:

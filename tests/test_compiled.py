@@ -1,0 +1,186 @@
+"""OpenVINO's networks for one size: the same answers, with fewer products in float32."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import openvino as ov
+import pytest
+from numpy.typing import NDArray
+from openvino import opset13 as ops
+
+import twins
+from conftest import random_checkpoint
+from tiepoint import Detector, runtime
+from tiepoint.config import ProcessorConfig
+from tiepoint.errors import ConfigError
+from tiepoint.geometry import Placement
+from tiepoint.processor import prepare
+from tiepoint.runtime import openvino, winograd
+from tiepoint.runtime.graph import build_model
+from tiepoint.weights import Checkpoint, load_checkpoint
+
+WIDE = (4, 6, winograd.LEAST_CHANNELS, winograd.LEAST_CHANNELS)
+
+
+def compiled(checkpoint: Checkpoint, precision: str = "f32") -> openvino.OpenVinoRuntime:
+    return openvino.OpenVinoRuntime(checkpoint, precision, compiled=True)
+
+
+def zeros(height: int, width: int) -> tuple[NDArray[np.float32], list[Placement]]:
+    size_hw = height, width
+    return np.zeros((1, 1, *size_hw), np.float32), [Placement(size_hw, size_hw)]
+
+
+def products(model: ov.Model) -> int:
+    """Multiplications of all convolutions of a graph whose sizes are known."""
+    total = 0
+    for node in model.get_ops():
+        if node.get_type_name() in ("Convolution", "GroupConvolution"):
+            # Weights are O I kh kw, or G O I kh kw; each meets every place of the output.
+            weights = node.input(1).get_shape()
+            total += int(np.prod(weights)) * int(np.prod(node.output(0).get_shape()[2:]))
+    return total
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int] | None]:
+    """The sizes that networks were built for."""
+    sizes: list[tuple[int, int, int] | None] = []
+    real: Callable[..., ov.Model] = openvino.build_model
+
+    def recorded(*args: object, **options: object) -> ov.Model:
+        sizes.append(options["size_bhw"])
+        return real(*args, **options)
+
+    monkeypatch.setattr(openvino, "build_model", recorded)
+    return sizes
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 11])
+def test_half_the_products_give_the_same_convolution(width: int, relu: bool) -> None:
+    random = np.random.default_rng(width)
+    image = random.normal(size=(5, 3, width)).astype(np.float32)
+    weight = random.normal(size=(7, 5, 3, 3)).astype(np.float32)
+    bias = random.normal(size=7).astype(np.float32)
+    given = ops.parameter([1, *image.shape], np.float32)
+    node = winograd.convolution(given.output(0), weight, bias, relu=relu, pool=False)
+    found = ov.Core().compile_model(
+        ov.Model([node], [given], "one"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )(image[None])[0][0]
+    expected = twins.convolve(image, weight, bias)
+    np.testing.assert_allclose(found, np.maximum(expected, 0) if relu else expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("size_hw", [(8, 8), (16, 24), (32, 40)])
+def test_a_network_for_one_size_equals_the_slow_twin(size_hw: tuple[int, int]) -> None:
+    checkpoint = random_checkpoint(1, WIDE, hidden=winograd.LEAST_CHANNELS, length=9)
+    pixels = np.random.default_rng(2).random((1, 1, *size_hw), dtype=np.float32)
+    maps = compiled(checkpoint)(pixels, [Placement(size_hw, size_hw)], True)
+    logits, descriptors = twins.network(pixels[0, 0], checkpoint.tensors)
+    np.testing.assert_allclose(maps.heatmap[0], twins.heatmap(logits), atol=1e-4)
+    np.testing.assert_allclose(maps.descriptors[0], descriptors, atol=1e-4)
+
+
+def test_float32_saves_products_where_layers_are_wide() -> None:
+    for name, saved in (("base", 0.2), ("small", 0.0)):
+        plain, fewer = (
+            products(
+                build_model(
+                    load_checkpoint(name), descriptors=True, size_bhw=(1, 480, 640),
+                    fewer_products=flag,
+                )
+            )
+            for flag in (False, True)
+        )  # fmt: skip
+        assert plain == load_checkpoint(name).network.multiply_adds((480, 640))
+        assert 1 - fewer / plain == pytest.approx(saved, abs=0.05)
+
+
+def test_products_are_saved_in_float32_on_x86_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    real: Callable[..., ov.Model] = openvino.build_model
+
+    def recorded(*args: object, **options: bool) -> ov.Model:
+        asked.append(options["fewer_products"])
+        return real(*args, **options)
+
+    monkeypatch.setattr(openvino, "build_model", recorded)
+    for processor, fewer in (("x86_64", True), ("AMD64", True), ("arm64", False)):
+        monkeypatch.setattr(openvino, "machine", lambda name=processor: name)
+        compiled(random_checkpoint())(*zeros(16, 16), True)
+        assert asked.pop() is fewer
+    monkeypatch.setattr(openvino, "machine", lambda: "x86_64")
+    openvino.OpenVinoRuntime(random_checkpoint(), "f32")
+    assert asked.pop() is False
+    if openvino.has_bf16():
+        compiled(random_checkpoint(), "bf16")(*zeros(16, 16), True)
+        assert asked.pop() is False
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16", "f16", "int8"])
+@pytest.mark.parametrize("descriptors", [True, False])
+def test_photographs_of_mixed_sizes_give_what_they_gave(
+    precision: str, descriptors: bool, photographs: list[NDArray[np.uint8]]
+) -> None:
+    images = [photographs[0], photographs[1][:9, :31], photographs[3][:, :100]]
+    pixels, placements = prepare(images, ProcessorConfig(max_side=256))
+    try:
+        plain, fitted = (
+            runtime.build(load_checkpoint(), "openvino", "cpu", precision, compiled=flag)
+            for flag in (False, True)
+        )
+    except ConfigError as error:
+        pytest.skip(str(error))
+    expected, found = (one(pixels, placements, descriptors) for one in (plain, fitted))
+    near = {"f32": 1e-4, "bf16": 1e-3, "f16": 5e-2, "int8": 5e-2}[precision]
+    np.testing.assert_allclose(found.heatmap, expected.heatmap, atol=near)
+    assert (found.descriptors is None) == (not descriptors)
+    if descriptors:
+        far = np.abs(found.descriptors - expected.descriptors).max()
+        assert far <= near * np.abs(expected.descriptors).max()
+
+
+def test_a_size_is_compiled_once_however_many_threads_ask(
+    built: list[tuple[int, int, int] | None],
+) -> None:
+    network = compiled(random_checkpoint())
+    assert built == []
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: network(*zeros(16, 24), True), range(12)))
+    assert built == [(1, 16, 24)]
+
+
+def test_the_last_sizes_stay_and_the_others_are_let_go(
+    built: list[tuple[int, int, int] | None],
+) -> None:
+    network = compiled(random_checkpoint())
+    sides = [8 * (1 + i) for i in range(openvino.KEPT_NETWORKS)]
+    for side in sides:
+        network(*zeros(side, 8), True)
+    network(*zeros(sides[0], 8), True)  # now the last one, though it was the first
+    network(*zeros(800, 8), True)
+    assert len(built) == openvino.KEPT_NETWORKS + 1
+    network(*zeros(sides[0], 8), True)
+    assert len(built) == openvino.KEPT_NETWORKS + 1
+    network(*zeros(sides[1], 8), True)
+    assert built[-1] == (1, sides[1], 8)
+    assert len(built) == openvino.KEPT_NETWORKS + 2
+
+
+def test_a_detector_finds_the_same_keypoints_one_by_one_and_in_a_stream(
+    photographs: list[NDArray[np.uint8]],
+) -> None:
+    plain = Detector(engine="openvino", precision="f32", max_side=256)
+    fitted = Detector(engine="openvino", precision="f32", max_side=256, compiled=True)
+    fitted = pickle.loads(pickle.dumps(fitted))
+    streamed = [features for _, features in fitted.stream(iter(photographs))]
+    for image, found in zip(photographs, streamed, strict=True):
+        for other in (plain(image), fitted(image)):
+            assert len(other) == len(found)
+            apart = np.hypot(*(other.xy[:, None] - found.xy[None]).transpose(2, 0, 1))
+            assert (apart.min(axis=1) < 0.01).mean() > 0.99

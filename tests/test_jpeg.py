@@ -1,0 +1,105 @@
+"""JPEGs: the pixels that Pillow gives, and its verdict on damaged ones."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from image_files import damaged, encode, exif_block
+from tiepoint import decoding
+from tiepoint.errors import ImageError
+from tiepoint.image import read
+
+RANDOM = np.random.default_rng(5)
+SMOOTH = np.kron(RANDOM.integers(0, 256, (9, 12, 3), dtype=np.uint8), np.ones((9, 9, 1), np.uint8))
+PICTURE = Image.fromarray(SMOOTH)
+KINDS = {
+    "plain": encode(PICTURE, "JPEG"),
+    "coarse": encode(PICTURE, "JPEG", quality=20, optimize=True),
+    "full colour": encode(PICTURE, "JPEG", subsampling=0),
+    "half colour": encode(PICTURE, "JPEG", subsampling=1),
+    "progressive": encode(PICTURE, "JPEG", progressive=True),
+    "restarts": encode(PICTURE, "JPEG", restart_marker_rows=1),
+    "grey": encode(PICTURE.convert("L"), "JPEG"),
+    "cmyk": encode(PICTURE.convert("CMYK"), "JPEG"),
+    "several": encode(PICTURE, "MPO", save_all=True, append_images=[PICTURE.rotate(90)]),
+}
+
+
+def by_pillow(data: bytes) -> np.ndarray:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+
+
+@pytest.fixture
+def pillow_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is decoded but by Pillow."""
+
+    def refuse(image: Image.Image, name: str, *, own: bool) -> None:
+        raise AssertionError(f"{name} went to Pillow")
+
+    monkeypatch.setattr(decoding, "_load", refuse)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_jpeg_has_the_pixels_that_pillow_gives(kind: str) -> None:
+    np.testing.assert_array_equal(read(KINDS[kind]).pixels, by_pillow(KINDS[kind]))
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"cmyk"}))
+@pytest.mark.usefixtures("pillow_alone")
+def test_a_sound_jpeg_does_not_wait_for_pillow(kind: str) -> None:
+    read(KINDS[kind])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_is_turned_upright_in_every_form(orientation: int, tmp_path: Path) -> None:
+    data = encode(PICTURE, "JPEG", exif=exif_block(orientation))
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    expected = read(Image.open(path))  # which Pillow decodes
+    for source in (path, data, io.BytesIO(data)):
+        found = read(source)
+        assert found.exif_orientation == expected.exif_orientation == orientation
+        assert found.pixels.flags.c_contiguous
+        np.testing.assert_array_equal(found.pixels, expected.pixels)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_jpeg_gives_what_pillow_makes_of_it_and_prints_nothing(
+    kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(len(kind))
+    agreed = {"image": 0, "refused": 0}
+    for _ in range(200):
+        data = damaged(KINDS[kind], random)
+        try:
+            found = read(data, max_pixels=200_000)
+        except ImageError:
+            found = None
+        try:
+            image = decoding._open(io.BytesIO(data), data[:16], "bytes")
+            decoding._check_size(image.size, "bytes", 200_000)
+            expected = decoding.from_pil(image, "bytes", 200_000)[0]
+        except ImageError:
+            expected = None
+        assert (found is None) == (expected is None)
+        if found is not None:
+            np.testing.assert_array_equal(found.pixels, expected)
+        agreed["refused" if found is None else "image"] += 1
+    assert min(agreed.values()) >= 20, agreed
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA"])
+@pytest.mark.parametrize("height", [1, decoding._ROWS - 1, decoding._ROWS, 2 * decoding._ROWS + 1])
+def test_a_png_is_whole_whatever_its_height(mode: str, height: int) -> None:
+    picture = PICTURE.crop((0, 0, 40, height)).convert(mode)
+    target = "L" if mode in ("L", "LA") else "RGB"
+    found = read(encode(picture, "PNG")).pixels
+    np.testing.assert_array_equal(found, np.asarray(picture.convert(target)))
