@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import openvino as ov
@@ -25,6 +26,9 @@ KEPT, HALF = np.uint32(0xFFFF0000), np.uint32(0x8000)
 
 INPUT_LEVELS, WEIGHT_LEVELS = 256, 255
 """Steps of 8 bits: from 0 on, and even on both sides of 0."""
+
+STRIP_BYTES = 2**23
+"""Of a map within the first block: about what stays in a processor's cache."""
 
 
 def pixel_bytes(pixels: Float32) -> NDArray[np.uint8]:
@@ -76,7 +80,12 @@ def build_model(
         pixels = ops.parameter([B, 1, H, W], np.float32, name="pixels")
         node = pixels.output(0)
     graph = _Graph(tensors, (quantized and checkpoint.ranges) or {}, fewer_products)
-    encoded = graph.chain(node, config.encoder_layers())  # B C h w
+    encoder = config.encoder_layers()
+    if size_bhw is not None:
+        widest = B * H * W * encoder[0].out_channels * (2 if in_bytes else 4)  # bytes
+        node = graph.strips(node, encoder[:2], encoder[2], min(widest // STRIP_BYTES, H // CELL_PX))
+        encoder = encoder[2:]
+    encoded = graph.chain(node, encoder)  # B C h w
     said = graph.chain(encoded, config.keypoint_layers())  # B 65 h w
     outputs = [said if logits else _heatmap(said)]
     if descriptors:
@@ -113,15 +122,44 @@ class _Graph:
                 node = self._layer(node, layer, following)
         return node
 
-    def _layer(self, node: ov.Output, layer: Layer, following: Layer | None) -> ov.Output:
-        """A convolution and what comes with it."""
-        pad = [layer.kernel_px // 2] * 2
+    def strips(
+        self, node: ov.Output, layers: Sequence[Layer], following: Layer, count: int
+    ) -> ov.Output:
+        """3x3 layers with a pool behind them, some rows of the image after the others.
+
+        The same numbers as of `chain`; but what a layer leaves is in the cache still when the next
+        one takes it. Sizes must be known.
+        """
+        height = node.get_shape()[2]
+        cuts = [2 * round(height * i / (2 * count)) for i in range(count + 1)] if count else []
+        strips = []
+        for top, bottom in pairwise(cuts or [0, height]):
+            # Each layer sees a row beyond, which at the ends of the image is padding.
+            above, below = min(len(layers), top), min(len(layers), height - bottom)
+            rows = node
+            if count > 1:
+                rows = ops.slice(node, [top - above], [bottom + below], [1], [2]).output(0)
+            for layer, after in zip(layers, [*layers[1:], following], strict=True):
+                rows = self._layer(rows, layer, after, (int(above == 0), int(below == 0)))
+            strips.append(rows)
+        return ops.concat(strips, 2).output(0)
+
+    def _layer(
+        self,
+        node: ov.Output,
+        layer: Layer,
+        following: Layer | None,
+        ends_px: tuple[int, int] | None = None,
+    ) -> ov.Output:
+        """A convolution and what comes with it; `ends_px`: its padding above and below."""
+        side = layer.kernel_px // 2
+        above, below = ends_px or (side, side)
         weight = ops.constant(self.tensors[f"{layer.name}.weight"], np.float32)
         if layer.name in self.ranges:
             high = weight_ranges(self.tensors[f"{layer.name}.weight"])  # O 1 1 1
             weight = ops.fake_quantize(weight, -high, high, -high, high, WEIGHT_LEVELS)
         bias = self.tensors[f"{layer.name}.bias"].reshape(1, -1, 1, 1)
-        node = ops.convolution(node, weight, [1, 1], pad, pad, [1, 1]).output(0)
+        node = ops.convolution(node, weight, [1, 1], [above, side], [below, side], [1, 1]).output(0)
         node = ops.add(node, ops.constant(bias, np.float32)).output(0)
         if layer.relu:
             node = ops.relu(node).output(0)
