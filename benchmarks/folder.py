@@ -2,10 +2,12 @@
 
     python benchmarks/folder.py --photos ../shared/photos/free
 
-Eight photographs at 4000x3000 as JPEG, over and over, go through `detector(path)` one by one and
+Eight photographs enlarged to 4000x3000 with a sensor's noise, so that a JPEG has 3 MB as a camera's
+has at least, over and over, go through `detector(path)` one by one and
 through `tiepoint.batch.run`, which writes a features file each. Busy: CPU seconds over wall
 seconds, 200 % being two cores. Before that, this process's memory after each thousand of many small
-images; after it, the peak memory of `tiepoint detect one.jpg` as a process of its own.
+images; after it, what reading one photograph takes, as a file and by Pillow alone, and the peak
+memory of `tiepoint detect one.jpg` as a process of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,12 +25,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from tiepoint import Detector
 from tiepoint.batch import FolderLayout, expand, run
 from tiepoint.evaluation.generated import list_photos
+from tiepoint.image import read
 
 LARGE_WH, SMALL_HW = (4000, 3000), (120, 160)
+NOISE_SD = 3.0
+"""Grey levels."""
 EVERY = 1000
 
 
@@ -44,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "photos"
         folder.mkdir()
-        photos = list_photos(options.photos, "all")[:8]
+        photos, random = list_photos(options.photos, "all")[:8], np.random.default_rng(0)
         for number in range(options.count):
             place_of = folder / f"{number:04d}.jpg"
             if number >= len(photos):
@@ -52,11 +59,13 @@ def main() -> None:
                 continue
             source = cv2.imread(str(photos[number]))
             large = cv2.resize(source, LARGE_WH, interpolation=cv2.INTER_CUBIC)
-            cv2.imwrite(str(place_of), large)
+            noise = random.normal(0, NOISE_SD, large.shape)
+            cv2.imwrite(str(place_of), np.clip(large + noise, 0, 255).astype(np.uint8))
         print("| checkpoint, precision | way | images/s | busy |\n|---|---|---|---|")
         for checkpoint in options.checkpoints:
             for precision in options.precisions:
                 rates(checkpoint, precision, folder, Path(place))
+        reading(folder / "0000.jpg")
         memory_of_one(folder / "0000.jpg", Path(place))
 
 
@@ -85,6 +94,16 @@ def measured(work: Callable[[], Iterable[object]]) -> tuple[float, float]:
     count = sum(1 for _ in work())
     wall = time.perf_counter() - wall
     return count / wall, (time.process_time() - spent) / wall
+
+
+def reading(image: Path) -> None:
+    for way, source in (("as a file", lambda: image), ("by Pillow", lambda: Image.open(image))):
+        times_ms = []
+        for _ in range(15):
+            start = time.perf_counter()
+            read(source())
+            times_ms.append(1000 * (time.perf_counter() - start))
+        print(f"reading {image.name} {way}: {statistics.median(times_ms):.0f} ms")
 
 
 def memory_of_one(image: Path, place: Path) -> None:

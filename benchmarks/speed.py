@@ -76,12 +76,13 @@ def ours(
     label: str,
     checkpoint: str,
     engine: str,
-    scales: Sequence[float] = (1.0,),
+    precisions: Sequence[str],
     *,
+    scales: Sequence[float] = (1.0,),
     compiled: bool = False,
 ) -> Iterator[tuple[str, Method]]:
-    """A method for each precision that this processor has."""
-    for precision in PRECISIONS:
+    """A method for each of the precisions that this processor has."""
+    for precision in precisions:
         try:
             detector = Detector(
                 checkpoint, engine=engine, device="cpu", precision=precision, max_side=None,
@@ -145,7 +146,7 @@ def classical(make: Callable[..., Any]) -> Method:
     return detect
 
 
-def all_methods(folder: Path) -> dict[str, Method]:
+def all_methods(folder: Path, precisions: Sequence[str]) -> dict[str, Method]:
     methods: dict[str, Method] = {}
     has_torch = is_installed("torch")
     checkpoints = [(name, name) for name in sorted(p.name for p in BUNDLED.iterdir() if p.is_dir())]
@@ -159,11 +160,11 @@ def all_methods(folder: Path) -> dict[str, Method]:
             methods[f"{label} f32, {PEER}"] = transformers_method(source, fast=False)
             methods[f"{label} bf16, {PEER}, channels last"] = transformers_method(source, fast=True)
         for engine in ("openvino", "torch") if has_torch else ("openvino",):
-            methods |= dict(ours(label, checkpoint, engine))
-        methods |= dict(ours(label, checkpoint, "openvino", compiled=True))
+            methods |= dict(ours(label, checkpoint, engine, precisions))
+        methods |= dict(ours(label, checkpoint, "openvino", precisions, compiled=True))
         pyramid = load_checkpoint(checkpoint).detection.scales
         if len(pyramid) > 1:
-            methods |= dict(ours(label, checkpoint, "openvino", pyramid))
+            methods |= dict(ours(label, checkpoint, "openvino", precisions, scales=pyramid))
     methods["SIFT"] = classical(cv2.SIFT.create)
     methods["ORB"] = classical(cv2.ORB.create)
     return methods
@@ -239,6 +240,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--in-a-row", type=int, default=1, help="runs in a turn")
     parser.add_argument("--sizes", nargs="+", default=SIZES, help="WxH")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path, help="PNG, with --accuracy")
     parser.add_argument("--accuracy", type=Path, help="JSON, method -> share; see precision.py")
@@ -247,9 +249,8 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for size in options.sizes:
-            methods = all_methods(
-                Path(folder) / size
-            )  # anew: none keeps the memory of another size
+            # Anew: none keeps the memory of another size.
+            methods = all_methods(Path(folder) / size, options.precisions)
             width, height = map(int, size.split("x"))
             found[size] = measure(
                 methods, photograph((width, height)), options.repeats, options.in_a_row

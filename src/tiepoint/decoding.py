@@ -1,6 +1,6 @@
 """Image files and PIL images -> pixels, by Pillow; what it cuts to 8 bits goes to `deep_colour`.
 
-Most files are sound JPEGs, which simplejpeg decodes to the same pixels in a third of the time.
+Most files are sound JPEGs, which simplejpeg decodes to the same pixels in less time.
 """
 
 from __future__ import annotations
