@@ -76,6 +76,22 @@ def test_half_the_products_give_the_same_convolution(width: int, relu: bool) -> 
     np.testing.assert_allclose(found, np.maximum(expected, 0) if relu else expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("width", [2, 4, 6, 8, 10])
+def test_half_the_products_and_a_pool_give_the_highest_of_each_four(width: int) -> None:
+    random = np.random.default_rng(width)
+    image = random.normal(size=(5, 6, width)).astype(np.float32)
+    weight = random.normal(size=(7, 5, 3, 3)).astype(np.float32)
+    bias = random.normal(size=7).astype(np.float32)
+    given = ops.parameter([1, *image.shape], np.float32)
+    node = winograd.convolution(given.output(0), weight, bias, relu=True, pool=True)
+    found = ov.Core().compile_model(
+        ov.Model([node], [given], "one"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )(image[None])[0][0]
+    full = np.maximum(twins.convolve(image, weight, bias), 0)
+    expected = full.reshape(7, 3, 2, width // 2, 2).max(axis=(2, 4))
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
 @pytest.mark.parametrize("size_hw", [(8, 8), (16, 24), (32, 40)])
 def test_a_network_for_one_size_equals_the_slow_twin(size_hw: tuple[int, int]) -> None:
     checkpoint = random_checkpoint(1, WIDE, hidden=winograd.LEAST_CHANNELS, length=9)
@@ -86,7 +102,7 @@ def test_a_network_for_one_size_equals_the_slow_twin(size_hw: tuple[int, int]) -
     np.testing.assert_allclose(maps.descriptors[0], descriptors, atol=1e-4)
 
 
-@pytest.mark.parametrize("height", [8, 16, 24, 104])
+@pytest.mark.parametrize("height", [16, 24, 104])
 @pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
 def test_maps_made_in_strips_are_the_same_to_the_last_bit(
     height: int, precision: str, monkeypatch: pytest.MonkeyPatch
@@ -196,6 +212,33 @@ def test_the_last_sizes_stay_and_the_others_are_let_go(
     network(*zeros(sides[1], 8), True)
     assert built[-1] == (1, sides[1], 8)
     assert len(built) == openvino.KEPT_NETWORKS + 2
+
+
+def test_networks_for_large_sizes_do_not_fill_the_memory(
+    built: list[tuple[int, int, int] | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "KEPT_PX", 3 * 64)
+    monkeypatch.setattr(openvino, "COMPILED_PX", 2 * 64)
+    network = compiled(random_checkpoint())
+    for width in (8, 16, 8):  # both stay
+        network(*zeros(8, width), True)
+    assert built == [(1, 8, 8), (1, 8, 16)]
+    network(*zeros(16, 8), True)  # and pushes the older ones out
+    network(*zeros(8, 8), True)
+    assert built[2:] == [(1, 16, 8)]
+    network(*zeros(8, 16), True)
+    assert built[3:] == [(1, 8, 16)]
+    for side in (24, 32):
+        network(*zeros(side, 8), True)
+    assert built[4:] == [None]  # one for all that are larger still
+
+
+def test_a_network_that_is_let_go_finishes_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "KEPT_NETWORKS", 1)
+    network, sides = compiled(random_checkpoint()), [8 * (1 + i % 3) for i in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        maps = list(pool.map(lambda side: network(*zeros(side, 8), True), sides))
+    assert [one.heatmap.shape for one in maps] == [(1, side, 8) for side in sides]
 
 
 def test_a_detector_finds_the_same_keypoints_one_by_one_and_in_a_stream(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,44 @@ def test_a_jpeg_is_turned_upright_in_every_form(orientation: int, tmp_path: Path
         np.testing.assert_array_equal(found.pixels, expected.pixels)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+class Failing(io.BytesIO):
+    """A file whose header can be read, and no more than some bytes at once."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0 or size > 2**19:
+            raise OSError(5, "Input/output error")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("no decoder")])
+def test_what_simplejpeg_cannot_do_pillow_does(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(decoding.simplejpeg, "decode_jpeg", fails)
+    np.testing.assert_array_equal(read(KINDS["plain"]).pixels, by_pillow(KINDS["plain"]))
+
+
+def test_a_file_that_cannot_be_read_whole_is_left_to_pillow() -> None:
+    pixels, _ = decoding.decode(Failing(KINDS["plain"]), "a.jpg", 200_000)
+    np.testing.assert_array_equal(pixels, by_pillow(KINDS["plain"]))
+
+
+def test_a_film_behind_the_image_changes_nothing() -> None:
+    data = KINDS["plain"] + bytes(2**21)
+    np.testing.assert_array_equal(read(data).pixels, by_pillow(KINDS["plain"]))
+
+
+def test_the_limit_of_pillow_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(encode(PICTURE, "PNG")).pixels.shape == SMOOTH.shape
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"cmyk"}))  # which is Pillow's anyway
 def test_a_damaged_jpeg_gives_what_pillow_makes_of_it_and_prints_nothing(
     kind: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,9 @@ any bytes for an image (TGA), and those that start other programs (EPS)."""
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 _GREY_MODES = ("1", "L", "LA", "La")
 _JPEG_COLOURS = {"L": "GRAY", "RGB": "RGB"}
+_PIXEL_BYTES, _HEADER_BYTES = 3, 2**20
+"""Of a JPEG that is read whole; what is longer carries a film or other things behind the image."""
+
 _ROWS = 16
 """Of an image in one go; Pillow turns more into bytes more slowly, and holds them three times."""
 
@@ -209,14 +212,18 @@ def _sound_jpeg(image: ImageFile.ImageFile, stream: BinaryIO) -> Pixels | None:
     colours = _JPEG_COLOURS.get(image.mode)
     if colours is None or not isinstance(image, JpegImagePlugin.JpegImageFile):
         return None
+    width, height = image.size
     position = stream.tell()
-    stream.seek(0)
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(stream.read(), colours, strict=True)
-    except ValueError:  # for a flaw that Pillow forgives, too
-        stream.seek(position)
-        return None
-    return pixels[..., 0] if image.mode == "L" else pixels
+        stream.seek(0)
+        data = stream.read(_PIXEL_BYTES * width * height + _HEADER_BYTES)
+        if simplejpeg.decode_jpeg_header(data)[:2] == (height, width):  # else past the limit
+            pixels: Pixels = simplejpeg.decode_jpeg(data, colours, strict=True)
+            return pixels[..., 0] if image.mode == "L" else pixels
+    except Exception:  # noqa: BLE001 - also for a flaw that Pillow forgives; it says what is wrong
+        pass
+    stream.seek(position)
+    return None
 
 
 def _load(image: Image.Image, name: str, *, own: bool) -> tuple[int, bool]:
@@ -300,11 +307,16 @@ def _eight_bit(image: Image.Image) -> Pixels:
 def _in_strips(image: Image.Image) -> Pixels:
     """`np.asarray`, some rows at a time."""
     width, height = image.size
-    rows = np.asarray(image.crop((0, 0, width, 1)))
-    pixels = np.empty((height, *rows.shape[1:]), rows.dtype)
+
+    def rows(top: int, bottom: int) -> Pixels:
+        # As `image.crop` does, less the size limit: that is one for the process, and warns.
+        return np.asarray(image._new(image.im.crop((0, top, width, bottom))))
+
+    first = rows(0, 1)
+    pixels = np.empty((height, *first.shape[1:]), first.dtype)
     for top in range(0, height, _ROWS):
         bottom = min(top + _ROWS, height)
-        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+        pixels[top:bottom] = rows(top, bottom)
     return pixels
 
 

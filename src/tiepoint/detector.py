@@ -59,8 +59,8 @@ class Detector:
         engine: "auto" takes the fastest here, or "openvino", "torch" (extra `torch`).
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         compiled: For many images of few sizes. OpenVINO compiles the network for each size that
-            comes (a few tenths of a second), and is 5 to 15 % quicker then; torch runs it through
-            torch.compile: the first images take a minute, then a GPU waits less between layers.
+            comes (a few tenths of a second), and takes up to a sixth less time then; torch runs it
+            through torch.compile: the first images take a minute, then a GPU waits less.
         threads: Most cores that the network takes, with engine "openvino"; None takes all.
         precision: "auto" computes in bfloat16 on a processor that has arithmetic for it, else in
             float32; or say which: "f32", "bf16", "f16", or "int8" on a CPU, with weights that

@@ -84,8 +84,9 @@ def build_model(
     if size_bhw is not None:
         widest = B * H * W * encoder[0].out_channels * (2 if in_bytes else 4)  # bytes
         node = graph.strips(node, encoder[:2], encoder[2], min(widest // STRIP_BYTES, H // CELL_PX))
-        encoder = encoder[2:]
-    encoded = graph.chain(node, encoder)  # B C h w
+        encoded = graph.chain(node, encoder[2:], rounded=True)  # B C h w
+    else:
+        encoded = graph.chain(node, encoder)
     said = graph.chain(encoded, config.keypoint_layers())  # B 65 h w
     outputs = [said if logits else _heatmap(said)]
     if descriptors:
@@ -110,9 +111,12 @@ class _Graph:
     ranges: Ranges
     fewer_products: bool = False
 
-    def chain(self, node: ov.Output, layers: Sequence[Layer]) -> ov.Output:
-        """Layers one behind another."""
-        node = self._rounded(node, layers[0])
+    def chain(
+        self, node: ov.Output, layers: Sequence[Layer], *, rounded: bool = False
+    ) -> ov.Output:
+        """Layers one behind another; `rounded`: the input is, as the first one takes it."""
+        if not rounded:
+            node = self._rounded(node, layers[0])
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
             weight = self.tensors[f"{layer.name}.weight"]
             if self.fewer_products and winograd.suits(weight):
@@ -125,10 +129,10 @@ class _Graph:
     def strips(
         self, node: ov.Output, layers: Sequence[Layer], following: Layer, count: int
     ) -> ov.Output:
-        """3x3 layers with a pool behind them, some rows of the image after the others.
+        """The first 3x3 layers, with a pool behind them, some rows of the image after the others.
 
-        The same numbers as of `chain`; but what a layer leaves is in the cache still when the next
-        one takes it. Sizes must be known.
+        The same numbers as of `_layer` after `_layer`; but what one leaves is in the cache still
+        when the next one takes it. Sizes must be known.
         """
         height = node.get_shape()[2]
         cuts = [2 * round(height * i / (2 * count)) for i in range(count + 1)] if count else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import queue
 import threading
@@ -29,13 +30,17 @@ Float32 = NDArray[np.float32]
 SizeBhw = tuple[int, int, int]
 
 X86 = ("x86_64", "AMD64")
-"""What `platform.machine` calls the processors that most figures were measured on."""
+"""What `platform.machine` calls such processors."""
 
 NEEDED = {"bf16": "BF16", "f16": "FP16", "int8": "INT8"}
 """OpenVINO's names of what a processor must be able to do."""
 
-KEPT_NETWORKS = 8
-"""Compiled for one size each; an image that is looked at in two sizes takes two."""
+KEPT_NETWORKS, KEPT_PX = 8, 2**22
+"""Compiled for one size each, and px of all their inputs: each has the memory of one image. An
+image that is looked at in two sizes takes two."""
+
+COMPILED_PX = KEPT_PX // 2
+"""Larger inputs have one network for all sizes: the graph for one would take long to compile."""
 
 FREED_ONCE = 31 * 2**20
 """Bytes; glibc learns from arrays below 32 MiB."""
@@ -50,7 +55,7 @@ class _Network:
 
 
 class OpenVinoRuntime:
-    """Compiled once for every image size, or for each; safe to call from several threads.
+    """One network for all image sizes, or one for each; safe to call from several threads.
 
     Args:
         streams: Calls that run at once, each on its part of the cores; one takes them all.
@@ -58,8 +63,8 @@ class OpenVinoRuntime:
         at_once: Images that the caller shall have in work, more than run at once in the network:
             the others are decoded, or their keypoints picked.
         beside: Have a second thread share the work behind the network, where cores are left.
-        compiled: Compile for each size that comes, which takes a few tenths of a second and makes
-            the network quicker; it keeps the last few.
+        compiled: Compile for each size that comes, up to 2 megapixels, which takes a few tenths of
+            a second and makes the network quicker; it keeps the last few.
     """
 
     engine = "openvino"
@@ -118,7 +123,7 @@ class OpenVinoRuntime:
         self._fewer_products = compiled and precision == "f32" and machine() in X86
         self._networks: dict[tuple[bool, SizeBhw | None], _Network] = {}
         if not compiled:
-            self._compiled(True, None)
+            self._network(descriptors=True, size_bhw=None)
 
     def __call__(
         self, pixels: Float32, placements: Sequence[Placement], descriptors: bool
@@ -158,7 +163,8 @@ class OpenVinoRuntime:
         """B 1 H W -> B H W and, if asked for, B D h w."""
         given = pixel_bytes(pixels) if self._in_bytes else pixels
         B, _, H, W = pixels.shape
-        network = self._compiled(descriptors, (B, H, W) if self._each_size else None)
+        fitted = self._each_size and B * H * W <= COMPILED_PX
+        network = self._network(descriptors=descriptors, size_bhw=(B, H, W) if fitted else None)
         try:
             request = network.idle.get_nowait()
         except queue.Empty:
@@ -179,7 +185,7 @@ class OpenVinoRuntime:
         cells = outputs[1].reshape(B, H // CELL_PX, W // CELL_PX, -1)
         return heatmap, np.moveaxis(cells, -1, 1)  # B D h w
 
-    def _compiled(self, descriptors: bool, size_bhw: SizeBhw | None) -> _Network:
+    def _network(self, *, descriptors: bool, size_bhw: SizeBhw | None) -> _Network:
         wanted = (descriptors, size_bhw)
         with self._lock:  # or threads that start together compile one each
             network = self._networks.pop(wanted, None)
@@ -187,13 +193,20 @@ class OpenVinoRuntime:
                 model = build_model(
                     self._checkpoint, descriptors=descriptors, in_bytes=self._in_bytes,
                     quantized=self.precision == "int8", logits=self._heatmap_apart is not None,
-                    size_bhw=size_bhw, fewer_products=self._fewer_products,
+                    size_bhw=size_bhw, fewer_products=self._fewer_products and size_bhw is not None,
                 )  # fmt: skip
                 network = _Network(self._core.compile_model(model, "CPU", self._options))
             self._networks[wanted] = network  # the last one asked for comes last
-            if len(self._networks) > KEPT_NETWORKS:
-                del self._networks[next(iter(self._networks))]
+            self._forget_oldest()
             return network
+
+    def _forget_oldest(self) -> None:
+        """Let networks go that are for one size, above what may be kept; never the last one."""
+        sizes = {key: math.prod(key[1]) for key in self._networks if key[1] is not None}
+        for key in list(sizes)[:-1]:
+            if len(sizes) <= KEPT_NETWORKS and sum(sizes.values()) <= KEPT_PX:
+                return
+            del self._networks[key], sizes[key]
 
 
 def has_bf16() -> bool:
