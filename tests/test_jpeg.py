@@ -38,8 +38,8 @@ def by_pillow(data: bytes) -> np.ndarray:
 
 
 @pytest.fixture
-def pillow_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is decoded but by Pillow."""
+def without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow reads headers and decodes nothing."""
 
     def refuse(image: Image.Image, name: str, *, own: bool) -> None:
         raise AssertionError(f"{name} went to Pillow")
@@ -53,7 +53,7 @@ def test_every_kind_of_jpeg_has_the_pixels_that_pillow_gives(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"cmyk"}))
-@pytest.mark.usefixtures("pillow_alone")
+@pytest.mark.usefixtures("without_pillow")
 def test_a_sound_jpeg_does_not_wait_for_pillow(kind: str) -> None:
     read(KINDS[kind])
 
