@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from detect_runs import detect, files_below, photos, put
 
@@ -224,3 +225,23 @@ def test_results_of_another_precision_say_how_to_go_on(
     assert other.exit_code == 1
     assert "precision 'f32' instead of 'bf16'; go on with --precision f32" in other.stderr
     assert "skipped" in detect("x.png", "--precision", "f32").stdout
+
+
+def test_compiled_for_the_size_it_finds_the_same_keypoints(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tiepoint.runtime import openvino
+
+    put(here / "x.png")
+    sizes, build = [], openvino.build_model
+    monkeypatch.setattr(
+        openvino, "build_model", lambda *a, **k: (sizes.append(k["size_bhw"]), build(*a, **k))[1]
+    )
+    plain = ("x.png", "--precision", "f32", "--device", "cpu")
+    assert detect(*plain, "-o", "plain.npz").exit_code == 0
+    assert sizes == [None]
+    assert detect(*plain, "-o", "compiled.npz", "--compile").exit_code == 0
+    assert sizes[1] == (1, 64, 64)
+    expected, found = load("plain.npz"), load("compiled.npz")
+    assert len(found) == len(expected) > 0
+    np.testing.assert_allclose(found.xy, expected.xy, atol=0.01)
