@@ -21,7 +21,7 @@ from tiepoint.evaluation.methods import BASELINES, Method, checkpoint_methods, m
 from tiepoint.evaluation.metrics import corner_error, estimate_homography
 from tiepoint.evaluation.pairs import LoadedPair
 from tiepoint.geometry import apply_homography, inside
-from tiepoint.matching import match
+from tiepoint.matching.match import match
 
 K, LONG_SIDE, SEED = 1000, 640, 7
 FOUND_PX = (0.5, 1.0, 2.0, 3.0)

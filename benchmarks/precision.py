@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speed import at
-from tiepoint import image
+from tiepoint import images
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
 from tiepoint.evaluation.generated import generated_pairs, list_photos
@@ -30,7 +30,7 @@ from tiepoint.evaluation.report import errors_px
 from tiepoint.evaluation.run import evaluate
 from tiepoint.evaluation.settings import PROFILES
 from tiepoint.features import Features
-from tiepoint.runtime import PRECISIONS
+from tiepoint.network.engines import PRECISIONS
 
 MAX_SIDE, SAME_PX, WITHIN_PX = 640, 0.5, 3.0
 
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also measure SIFT and ORB, write all shares")
     arguments = parser.parse_args()
     photos = list_photos(arguments.photos, "development")
-    images = [image.read(path).pixels for path in photos]
+    images = [images.read(path).pixels for path in photos]
     detectors = {}
     for precision in arguments.precisions:
         try:

@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint import image, planar
-from tiepoint.alignment import Registration
+from tiepoint import images
 from tiepoint.config import PLANE_MODELS, TWO_VIEW_MODELS, RegistrationConfig
 from tiepoint.detector import Detector
 from tiepoint.evaluation import metrics
@@ -28,9 +27,11 @@ from tiepoint.evaluation.methods import Method, checkpoint_methods, method
 from tiepoint.evaluation.pairs import Grey, Pair, PairFiles, read_folders
 from tiepoint.features import Features
 from tiepoint.geometry import Float, apply_homography, inside
-from tiepoint.processor import resize, to_grey
-from tiepoint.registration import register
-from tiepoint.verification import common_view
+from tiepoint.network.inputs import resize, to_grey
+from tiepoint.registration import planar
+from tiepoint.registration.register import register
+from tiepoint.registration.result import Registration
+from tiepoint.registration.verification import common_view
 
 LONG_SIDE = 640
 UNRELATED_SEED = 1
@@ -202,7 +203,7 @@ def poses(folder: Path, detect: Method) -> None:
     for line in (folder / "pairs.txt").read_text(encoding="utf-8").splitlines():
         name_a, name_b, *numbers = line.split()
         values = np.array([float(number) for number in numbers])
-        images = [image.read(folder / name).pixels for name in (name_a, name_b)]
+        images = [images.read(folder / name).pixels for name in (name_a, name_b)]
         features = [
             found(detect, np.rint(to_grey(pixels) * 255).astype(np.uint8)) for pixels in images
         ]
@@ -241,7 +242,7 @@ def camera(features: Features) -> NDArray[np.float64]:
 
 
 def grey(path: Path) -> Grey:
-    return np.rint(to_grey(resize(image.read(path).pixels, LONG_SIDE)) * 255).astype(np.uint8)
+    return np.rint(to_grey(resize(images.read(path).pixels, LONG_SIDE)) * 255).astype(np.uint8)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from tiepoint import Detector
 from tiepoint.config import Rotation
 from tiepoint.evaluation.generated import list_photos
 from tiepoint.features import Features
-from tiepoint.matching import match
+from tiepoint.matching.match import match
 
 POINTS, RIGHT_PX, STEP_DEG = 1000, 3.0, 15
 ROTATIONS: tuple[Rotation, ...] = ("auto", "none")

@@ -19,15 +19,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint import image
-from tiepoint.config import CELL_PX
+from tiepoint import images
+from tiepoint.architecture import CELL_PX
 from tiepoint.detector import Detector
 from tiepoint.evaluation.generated import generated_pairs, list_photos
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.report import rows
 from tiepoint.evaluation.run import evaluate
 from tiepoint.evaluation.settings import PROFILES
-from tiepoint.processor import to_grey
+from tiepoint.network.inputs import to_grey
 
 SCALE, BEST, SEED = 0.83, 1000, 7
 RADII_PX = (2, 3, 4, 5, 6)
@@ -81,7 +81,7 @@ def in_cell_counts(detector: Detector, photos: list[Path]) -> NDArray[np.int64]:
     )
     whole.checkpoint = replace(detector.checkpoint, detection=plain)
     for path in photos:
-        grey = to_grey(image.read(path).pixels)
+        grey = to_grey(images.read(path).pixels)
         smaller = cv2.resize(grey, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_AREA)
         xy = whole(smaller.astype(np.float32), max_keypoints=BEST).xy.astype(int)
         np.add.at(counts, (xy[:, 1] % CELL_PX, xy[:, 0] % CELL_PX), 1)

@@ -33,13 +33,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages import photograph
-from tiepoint import Detector, __version__, processor
+from tiepoint import Detector, __version__
 from tiepoint.config import ProcessorConfig
-from tiepoint.errors import ConfigError
-from tiepoint.extras import is_installed
-from tiepoint.quantization import mean_highest, rounded_layers, save_ranges
-from tiepoint.runtime import PRECISIONS
-from tiepoint.weights import BUNDLED, load_checkpoint
+from tiepoint.errors import ConfigError, is_installed
+from tiepoint.network import inputs
+from tiepoint.network.engines import PRECISIONS
+from tiepoint.weights.checkpoint import BUNDLED, load_checkpoint
+from tiepoint.weights.quantization import mean_highest, rounded_layers, save_ranges
 
 KEYPOINTS = 1000
 SIZES = ("320x240", "640x480", "1920x1080")
@@ -62,10 +62,10 @@ def full_checkpoint(folder: Path) -> Path:
     config = SuperPointConfig(keypoint_threshold=0.0, max_keypoints=KEYPOINTS)
     SuperPointForKeypointDetection(config).save_pretrained(folder)
     SuperPointImageProcessor().save_pretrained(folder)
-    from tiepoint.runtime.graph import highest_inputs
+    from tiepoint.network.openvino_graph import highest_inputs
 
     checkpoint = load_checkpoint(folder)
-    pixels = processor.prepare([photograph((640, 480))], ProcessorConfig())[0][0, 0]
+    pixels = inputs.prepare([photograph((640, 480))], ProcessorConfig())[0][0, 0]
     highest = highest_inputs(checkpoint, [pixels])
     ranges = mean_highest(highest, rounded_layers(checkpoint.network))
     save_ranges(folder, ranges, checkpoint.sha256)

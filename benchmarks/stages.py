@@ -21,13 +21,14 @@ from typing import Any, cast
 
 import cv2
 
-from tiepoint import Detector, __version__, processor
-from tiepoint.config import CELL_PX
+from tiepoint import Detector, __version__
+from tiepoint.architecture import CELL_PX
 from tiepoint.features import Features
-from tiepoint.image import read
-from tiepoint.postprocess import sample_at, select
-from tiepoint.refinement import settle, structure
-from tiepoint.runtime import Runtime
+from tiepoint.images.reading import read
+from tiepoint.keypoints.postprocess import sample_at, select
+from tiepoint.keypoints.refinement import settle, structure
+from tiepoint.network import inputs
+from tiepoint.network.engines import Runtime
 
 
 def timed(repeats: int, work: Callable[[], Any]) -> tuple[float, Any]:
@@ -109,9 +110,7 @@ def main() -> None:
         rows[name], result = timed(options.repeats, work)
         return result
 
-    pixels, placements = stage(
-        "resize, grey, pad", lambda: processor.prepare([image], pixel_config)
-    )
+    pixels, placements = stage("resize, grey, pad", lambda: inputs.prepare([image], pixel_config))
     maps = stage("network", lambda: network(pixels, placements, True))
     h, w = (side // CELL_PX for side in placements[0].padded_hw)
 

@@ -24,9 +24,9 @@ from pathlib import Path
 import cv2
 import openvino as ov
 
-from tiepoint.runtime.graph import build_model
-from tiepoint.runtime.openvino import has_bf16
-from tiepoint.weights import BUNDLED, DEFAULT, load_checkpoint
+from tiepoint.network.openvino_engine import has_bf16
+from tiepoint.network.openvino_graph import build_model
+from tiepoint.weights.checkpoint import BUNDLED, DEFAULT, load_checkpoint
 
 GUIDE = """
 import sys

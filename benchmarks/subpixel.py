@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint import Detector, processor
+from tiepoint import Detector
 from tiepoint.config import DetectionConfig, ProcessorConfig
 from tiepoint.evaluation import metrics
 from tiepoint.evaluation.generated import generated_pairs, list_photos
@@ -25,9 +25,10 @@ from tiepoint.evaluation.run import measure
 from tiepoint.evaluation.settings import Settings
 from tiepoint.features import Features
 from tiepoint.geometry import apply_homography
-from tiepoint.matching import match
-from tiepoint.postprocess import sample_at, select, subpixel_shift
-from tiepoint.refinement import settle, structure
+from tiepoint.keypoints.postprocess import sample_at, select, subpixel_shift
+from tiepoint.keypoints.refinement import settle, structure
+from tiepoint.matching.match import match
+from tiepoint.network import inputs
 
 Float32 = NDArray[np.float32]
 Whole = NDArray[np.intp]
@@ -121,7 +122,7 @@ class Dense:
     """The network's maps of one image, from which every variant reads its own features."""
 
     def __init__(self, detector: Detector, image: NDArray[np.uint8], k: int) -> None:
-        pixels, (self.placement,) = processor.prepare([image], ProcessorConfig(max_side=None))
+        pixels, (self.placement,) = inputs.prepare([image], ProcessorConfig(max_side=None))
         maps = detector._network()(pixels, [self.placement], True)
         height, width = self.placement.resized_hw
         self.heatmap = np.asarray(maps.heatmap)[0, :height, :width]

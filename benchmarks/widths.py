@@ -18,10 +18,11 @@ import time
 import numpy as np
 
 from tiepoint import __version__
-from tiepoint.config import DetectionConfig, NetworkConfig
+from tiepoint.architecture import NetworkConfig
+from tiepoint.config import DetectionConfig
 from tiepoint.geometry import Placement
-from tiepoint.runtime.openvino import OpenVinoRuntime
-from tiepoint.weights import Checkpoint
+from tiepoint.network.openvino_engine import OpenVinoRuntime
+from tiepoint.weights.checkpoint import Checkpoint
 
 SIZE_HW = (480, 640)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,7 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from tiepoint.config import DetectionConfig, NetworkConfig
-from tiepoint.weights import Checkpoint
+from support.hub_server import FakeHub, running
 
 settings.register_profile("house", deadline=None)  # no test may fail for want of a quick machine
 settings.load_profile("house")
@@ -47,24 +47,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def random_checkpoint(
-    seed: int = 0,
-    widths: tuple[int, int, int, int] = (8, 8, 16, 16),
-    hidden: int = 24,
-    length: int = 16,
-) -> Checkpoint:
-    """A network of any widths whose random weights do find points."""
-    config = NetworkConfig(widths, hidden, 65, length)
-    random = np.random.default_rng(seed)
-    tensors = {}
-    for layer in config.layers():
-        side = layer.kernel_px
-        fan_in = layer.in_channels * side * side
-        shape = (layer.out_channels, layer.in_channels, side, side)
-        gain = 12 if layer.name.endswith("score_b") else 1.4
-        weight = random.normal(0, gain / np.sqrt(fan_in), shape)
-        tensors[f"{layer.name}.weight"] = weight.astype(np.float32)
-        bias = random.normal(0, 0.05, layer.out_channels)
-        tensors[f"{layer.name}.bias"] = bias.astype(np.float32)
-    detection = DetectionConfig(threshold=0.02)
-    return Checkpoint(f"random-{seed}", "0" * 64, config, detection, "exact", tensors)
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    """A Hub that huggingface_hub talks to, with an empty cache and nobody logged in."""
+    from huggingface_hub import constants
+
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with running() as server:
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        yield server

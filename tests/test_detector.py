@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import tiepoint
-from conftest import random_checkpoint
+from support.checkpoints import random_checkpoint
 from tiepoint import detector as detector_module
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, ImageError

@@ -17,9 +17,9 @@ import tiepoint
 from tiepoint.cli import app
 from tiepoint.config import PYRAMID, DetectionConfig, ProcessorConfig
 from tiepoint.errors import CheckpointError, ConfigError
-from tiepoint.maps import Keypoints, merged, worth_finding
-from tiepoint.processor import prepare
-from tiepoint.weights import BUNDLED, bundled_checkpoints
+from tiepoint.keypoints.result import Keypoints, merged, worth_finding
+from tiepoint.network.inputs import prepare
+from tiepoint.weights.checkpoint import BUNDLED, bundled_checkpoints
 
 
 @pytest.fixture(scope="module")

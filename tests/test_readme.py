@@ -87,7 +87,7 @@ def test_examples_do_what_the_document_says(
     document: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The numbers shown are float32's, the same on every machine."""
-    monkeypatch.setattr("tiepoint.runtime._cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("tiepoint.network.engines._cpu_has_bf16", lambda: False)
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(document):
         if block.language == "python":

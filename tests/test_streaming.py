@@ -14,8 +14,8 @@ from PIL import Image
 from tiepoint.detector import Detector
 from tiepoint.errors import EngineError, ImageError
 from tiepoint.features import Features
-from tiepoint.read_ahead import READ_AHEAD
-from tiepoint.runtime import MOST_STREAMS
+from tiepoint.network.engines import MOST_STREAMS
+from tiepoint.streaming import READ_AHEAD
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ class Watched:
 
 def watched(detector: Detector, monkeypatch, fails: bool = False) -> tuple[Watched, Watched]:
     """(alone, among others) of a detector that works on several images at once."""
-    monkeypatch.setattr("tiepoint.runtime._cores", lambda: 3)
+    monkeypatch.setattr("tiepoint.network.engines._cores", lambda: 3)
     alone = Watched(detector._network())
     among = Watched(detector._network(many=True), fails)
     detector._runtimes = {False: alone, True: among}
@@ -104,12 +104,14 @@ def test_what_fails_in_company_is_tried_again_alone(photographs, monkeypatch) ->
 
 
 def test_threads_that_start_together_compile_one_network(photographs, monkeypatch) -> None:
-    from tiepoint.runtime import openvino
+    from tiepoint.network import openvino_engine
 
-    built, real = [], openvino.build_model
-    monkeypatch.setattr("tiepoint.runtime._cores", lambda: 4)
+    built, real = [], openvino_engine.build_model
+    monkeypatch.setattr("tiepoint.network.engines._cores", lambda: 4)
     monkeypatch.setattr(
-        openvino, "build_model", lambda *a, **k: (built.append(k["descriptors"]), real(*a, **k))[1]
+        openvino_engine,
+        "build_model",
+        lambda *a, **k: (built.append(k["descriptors"]), real(*a, **k))[1],
     )
     detector = Detector(device="cpu", max_side=64)
     found = list(detector.stream(iter([*photographs, *photographs]), descriptors=False))
@@ -122,7 +124,7 @@ def test_one_mask_for_all_is_used_by_one_thread_at_a_time(
     kind: str, photographs, tmp_path: Path, monkeypatch
 ) -> None:
     """An open file and a lazily opened picture have a place; a function may have more."""
-    monkeypatch.setattr("tiepoint.runtime._cores", lambda: 4)
+    monkeypatch.setattr("tiepoint.network.engines._cores", lambda: 4)
     image = photographs[0][:96, :96]
     allowed = np.zeros((96, 96), np.uint8)
     allowed[:, 48:] = 255

@@ -12,11 +12,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tiepoint._version import __version__
+
 if TYPE_CHECKING:
-    from tiepoint.alignment import Registration as Registration
+    from tiepoint.architecture import NetworkConfig as NetworkConfig
     from tiepoint.config import DetectionConfig as DetectionConfig
     from tiepoint.config import MatchingConfig as MatchingConfig
-    from tiepoint.config import NetworkConfig as NetworkConfig
     from tiepoint.config import ProcessorConfig as ProcessorConfig
     from tiepoint.config import RegistrationConfig as RegistrationConfig
     from tiepoint.detector import Detector as Detector
@@ -34,23 +35,22 @@ if TYPE_CHECKING:
     from tiepoint.formats import load_matches as load_matches
     from tiepoint.formats import save as save
     from tiepoint.formats import save_matches as save_matches
-    from tiepoint.image_processing import AutoImageProcessor as AutoImageProcessor
-    from tiepoint.image_processing import SuperPointImageProcessor as SuperPointImageProcessor
-    from tiepoint.matching import match as match
-    from tiepoint.plotting import plot as plot
-    from tiepoint.plotting import plot_matches as plot_matches
-    from tiepoint.registration import register as register
-    from tiepoint.superpoint import SuperPointConfig as SuperPointConfig
-    from tiepoint.superpoint import SuperPointForKeypointDetection as SuperPointForKeypointDetection
-    from tiepoint.superpoint import (
+    from tiepoint.hf.model import SuperPointConfig as SuperPointConfig
+    from tiepoint.hf.model import SuperPointForKeypointDetection as SuperPointForKeypointDetection
+    from tiepoint.hf.model import (
         SuperPointKeypointDescriptionOutput as SuperPointKeypointDescriptionOutput,
     )
-    from tiepoint.warping import warp as warp
-
-__version__ = "0.1.0"
+    from tiepoint.hf.processor import AutoImageProcessor as AutoImageProcessor
+    from tiepoint.hf.processor import SuperPointImageProcessor as SuperPointImageProcessor
+    from tiepoint.matching.match import match as match
+    from tiepoint.plotting import plot as plot
+    from tiepoint.plotting import plot_matches as plot_matches
+    from tiepoint.registration.register import register as register
+    from tiepoint.registration.result import Registration as Registration
+    from tiepoint.registration.warping import warp as warp
 
 _HOME = {
-    "AutoImageProcessor": "image_processing",
+    "AutoImageProcessor": "hf.processor",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "DetectionConfig": "config",
@@ -62,28 +62,28 @@ _HOME = {
     "Matches": "features",
     "MatchingConfig": "config",
     "MissingExtraError": "errors",
-    "NetworkConfig": "config",
+    "NetworkConfig": "architecture",
     "ProcessorConfig": "config",
-    "Registration": "alignment",
+    "Registration": "registration.result",
     "RegistrationConfig": "config",
     "RegistrationError": "errors",
-    "SuperPointConfig": "superpoint",
-    "SuperPointForKeypointDetection": "superpoint",
-    "SuperPointImageProcessor": "image_processing",
-    "SuperPointKeypointDescriptionOutput": "superpoint",
+    "SuperPointConfig": "hf.model",
+    "SuperPointForKeypointDetection": "hf.model",
+    "SuperPointImageProcessor": "hf.processor",
+    "SuperPointKeypointDescriptionOutput": "hf.model",
     "TiepointError": "errors",
     "load": "formats",
     "load_matches": "formats",
-    "match": "matching",
+    "match": "matching.match",
     "plot": "plotting",
     "plot_matches": "plotting",
     "save": "formats",
     "save_matches": "formats",
-    "register": "registration",
-    "warp": "warping",
+    "register": "registration.register",
+    "warp": "registration.warping",
 }
 
-_NEEDS_TORCH = ("superpoint", "image_processing")
+_NEEDS_TORCH = ("hf.model", "hf.processor")
 
 # A star import must work without torch, so it leaves the guide's names out.
 __all__ = [  # noqa: PLE0604 - all are strings
@@ -103,7 +103,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    from tiepoint.extras import is_installed
+    from tiepoint.errors import is_installed
 
     # help() and inspect load all that is named here.
     has_torch = is_installed("torch")
@@ -112,7 +112,7 @@ def __dir__() -> list[str]:
 
 
 def _require_torch(name: str) -> None:
-    from tiepoint.extras import is_installed
+    from tiepoint.errors import is_installed
 
     if not is_installed("torch"):
         from tiepoint.errors import MissingExtraError

@@ -15,16 +15,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint import __version__, processor, runtime
+from tiepoint._version import __version__
 from tiepoint.config import DetectionConfig, ProcessorConfig
 from tiepoint.errors import ConfigError, EngineError, TiepointError
 from tiepoint.features import Features
 from tiepoint.geometry import Placement, fit_inside
-from tiepoint.image import SourceImage
-from tiepoint.maps import Keypoints, in_image, merged, worth_finding
-from tiepoint.masks import MaskSource, check_masks, in_input, mask_of, read_masked
+from tiepoint.images.masks import MaskSource, check_masks, in_input, mask_of, read_masked
+from tiepoint.images.reading import SourceImage
+from tiepoint.keypoints.result import Keypoints, in_image, merged, worth_finding
+from tiepoint.network import engines, inputs
 from tiepoint.streaming import Reader, in_batches, several_at_once, what_failed
-from tiepoint.weights import Checkpoint, load_checkpoint
+from tiepoint.weights.checkpoint import Checkpoint, load_checkpoint
 
 OnError = Literal["raise", "skip", "return"]
 Source = TypeVar("Source")
@@ -101,8 +102,8 @@ class Detector:
         spread: bool = False,
     ) -> None:
         self.checkpoint: Checkpoint = load_checkpoint(checkpoint)
-        self.engine, self.device, self.precision = runtime.choose(engine, device, precision)
-        runtime.check_threads(self.engine, threads)
+        self.engine, self.device, self.precision = engines.choose(engine, device, precision)
+        engines.check_threads(self.engine, threads)
         self.compiled, self.threads = compiled, threads
         self._defaults = Options(
             max_side=max_side, scales=scales, max_keypoints=max_keypoints, threshold=threshold,
@@ -276,7 +277,7 @@ class Detector:
         try:
             pixels = [image.pixels for image in images]
             levels, wanted = [], detection
-            for level in processor.pyramid(pixels, pixel_config, detection.scales):
+            for level in inputs.pyramid(pixels, pixel_config, detection.scales):
                 levels.append(self._level(images, *level, wanted, many))
                 wanted = worth_finding(wanted, levels[-1])
         except (MemoryError, RuntimeError, cv2.error) as error:  # RuntimeError: what engines raise
@@ -318,7 +319,7 @@ class Detector:
     def _stream(
         self, sources: Iterable[Any], channel_order: str, on_error: OnError, options: Options
     ) -> Iterator[tuple[Any, Any]]:
-        few = isinstance(sources, Sized) and len(sources) <= runtime.MOST_STREAMS
+        few = isinstance(sources, Sized) and len(sources) <= engines.MOST_STREAMS
         network = self._network(many=not few)
         read = Reader(options.get("mask"), channel_order)
         if network.at_once == 1:
@@ -358,7 +359,7 @@ class Detector:
             given.setdefault("scales", (1.0,))
         return pixels, replace(self.checkpoint.detection, **given)  # type: ignore[arg-type]
 
-    def _network(self, many: bool = False) -> runtime.Runtime:
+    def _network(self, many: bool = False) -> engines.Runtime:
         """The engine, built on first use in each process: threads do not survive a fork.
 
         `many`: for several images at once, each on a part of the cores.
@@ -368,7 +369,7 @@ class Detector:
         kind = many and self.engine == "openvino"  # torch takes batches instead
         with self._lock:
             if kind not in self._runtimes:
-                self._runtimes[kind] = runtime.build(
+                self._runtimes[kind] = engines.build(
                     self.checkpoint, self.engine, self.device, self.precision, many=kind,
                     compiled=self.compiled, threads=self.threads,
                 )  # fmt: skip
@@ -377,7 +378,7 @@ class Detector:
     def _set_up(self) -> None:
         self._pid = os.getpid()
         self._lock, self._alone = threading.Lock(), threading.Lock()
-        self._runtimes: dict[bool, runtime.Runtime] = {}
+        self._runtimes: dict[bool, engines.Runtime] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("_runtimes", "_pid", "_lock", "_alone")

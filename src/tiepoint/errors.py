@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+
 
 class TiepointError(Exception):
     """Base of all errors that name something the caller can mend."""
@@ -48,3 +51,9 @@ class MissingExtraError(TiepointError, ImportError):
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
         return type(self), (self.what, self.extra)
+
+
+def is_installed(library: str) -> bool:
+    """Whether `import library` would find something."""
+    # What is imported is there, even where it has no spec, for which find_spec raises.
+    return sys.modules.get(library) is not None or importlib.util.find_spec(library) is not None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tiepoint.config import CELL_PX
+from tiepoint.architecture import CELL_PX
 from tiepoint.errors import ConfigError
 
 Float = NDArray[np.floating[Any]]

@@ -15,7 +15,7 @@ from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features, Matches
 from tiepoint.files import write_bytes
 from tiepoint.geometry import fit_inside, resize_xy
-from tiepoint.image import read
+from tiepoint.images.reading import read
 
 SUBPIXEL_BITS = 4
 """OpenCV draws at 1/16 px: a marker sits where the keypoint is, not on the next whole pixel."""

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tiepoint.errors import EngineError, ImageError, TiepointError
 from tiepoint.features import Features
-from tiepoint.image import SourceImage
-from tiepoint.masks import MaskSource, mask_of, read_masked
-from tiepoint.read_ahead import read_ahead
+from tiepoint.images.masks import MaskSource, mask_of, read_masked
+from tiepoint.images.reading import SourceImage
 
 PLAIN = (str, bytes, os.PathLike, np.ndarray)
 """Sources and masks that several threads may read at once; others have a state of their own."""
@@ -27,6 +28,13 @@ Detect = Callable[[Sequence[SourceImage]], list[Features]]
 
 BATCH_READERS = 4
 """Threads that decode for a GPU, which takes images faster than one core decodes them."""
+
+
+Item = TypeVar("Item")
+Done = TypeVar("Done")
+
+READ_AHEAD = 4
+"""Items done before they are asked for, beside those that are in work."""
 
 
 class Reader:
@@ -119,3 +127,29 @@ def what_failed(images: Sequence[SourceImage], max_side: int | None, error: Exce
         f"{names}: the engine failed at max_side={max_side} ({reason[0]}); "
         "if memory ran out, lower max_side"
     )
+
+
+def read_ahead(
+    items: Iterable[Item], work: Callable[[Item], Done], workers: int = 1
+) -> Iterator[tuple[Item, Done]]:
+    """Work on threads of its own, some items before they are asked for, in order.
+
+    Args:
+        items: May be endless.
+        work: What it raises is raised where the item would have come.
+        workers: Threads, and so how many items are in work at once.
+    """
+    waiting: deque[tuple[Item, Future[Done]]] = deque()
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="tiepoint-ahead") as pool:
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(work, item)))
+                if len(waiting) >= READ_AHEAD + workers:
+                    first, done = waiting.popleft()
+                    yield first, done.result()
+            while waiting:
+                first, done = waiting.popleft()
+                yield first, done.result()
+        finally:
+            for _, left in waiting:
+                left.cancel()

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from detect_runs import detect, files_below, photos, put
 
+from support.detect_runs import detect, files_below, photos, put
 from tiepoint import Detector, load
 from tiepoint.cli import options
 from tiepoint.cli.detect import FeaturesFormat
 from tiepoint.formats import FORMATS
-from tiepoint.weights import load_checkpoint
+from tiepoint.weights.checkpoint import load_checkpoint
 
 
 def test_one_image_gives_a_features_file_a_line_and_a_summary(here: Path) -> None:
@@ -220,7 +220,7 @@ def test_results_of_another_precision_say_how_to_go_on(
     """What another machine takes by itself must not cost the results that are there."""
     put(here / "x.png")
     assert detect("x.png", "--precision", "f32").exit_code == 0
-    monkeypatch.setattr("tiepoint.runtime._cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("tiepoint.network.engines._cpu_has_bf16", lambda: True)
     other = detect("x.png", "--device", "cpu")
     assert other.exit_code == 1
     assert "precision 'f32' instead of 'bf16'; go on with --precision f32" in other.stderr
@@ -230,12 +230,14 @@ def test_results_of_another_precision_say_how_to_go_on(
 def test_compiled_for_the_size_it_finds_the_same_keypoints(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tiepoint.runtime import openvino
+    from tiepoint.network import openvino_engine
 
     put(here / "x.png")
-    sizes, build = [], openvino.build_model
+    sizes, build = [], openvino_engine.build_model
     monkeypatch.setattr(
-        openvino, "build_model", lambda *a, **k: (sizes.append(k["size_bhw"]), build(*a, **k))[1]
+        openvino_engine,
+        "build_model",
+        lambda *a, **k: (sizes.append(k["size_bhw"]), build(*a, **k))[1],
     )
     plain = ("x.png", "--precision", "f32", "--device", "cpu")
     assert detect(*plain, "-o", "plain.npz").exit_code == 0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from features_files import assert_equal, make, names_in
+from support.features_files import assert_equal, make, names_in
 from tiepoint.cli import app
 from tiepoint.formats import H5Writer, load, read_h5
 

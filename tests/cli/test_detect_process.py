@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from detect_runs import COMMAND, ENVIRONMENT, detect, files_below, photos, put, start
 from typer.testing import CliRunner
 
+from support.detect_runs import COMMAND, ENVIRONMENT, detect, files_below, photos, put, start
 from tiepoint import load
 from tiepoint.cli import COMMANDS, app
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
-from features_files import make
+from support.features_files import make
 from tiepoint.cli import app
 from tiepoint.evaluation.settings import GENERATED_COUNT, GENERATED_SEED, PROFILES
 from tiepoint.formats import H5Writer

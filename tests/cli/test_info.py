@@ -16,8 +16,9 @@ import pytest
 from typer.testing import CliRunner
 
 import tiepoint
-from tiepoint import Detector, weights
+from tiepoint import Detector
 from tiepoint.cli import app
+from tiepoint.weights import checkpoint as weights
 
 
 def run(*arguments: str) -> Any:

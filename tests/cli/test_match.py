@@ -13,10 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from detect_runs import COMMAND, ENVIRONMENT, files_below
 from typer.testing import CliRunner
 
-from features_files import names_in
+from support.detect_runs import COMMAND, ENVIRONMENT, files_below
+from support.features_files import names_in
 from tiepoint import Detector, load_matches, save
 from tiepoint import match as match_features
 from tiepoint.batch import match_pairs

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from tiepoint.cli import app
 from tiepoint.cli import register as command
 from tiepoint.config import RegistrationConfig
-from tiepoint.image import read
+from tiepoint.images.reading import read
 
 runner = CliRunner()
 TRUTH = np.array([[0.95, 0.08, 20], [-0.05, 0.95, 25], [5e-5, 5e-5, 1]])

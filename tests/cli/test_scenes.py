@@ -11,7 +11,7 @@ import numpy as np
 from typer.testing import CliRunner
 
 from tiepoint.cli import app
-from tiepoint.training.settings import DataConfig
+from tiepoint.training.scenes.settings import DataConfig
 
 runner = CliRunner()
 

@@ -23,7 +23,7 @@ from tiepoint.config import PYRAMID
 from tiepoint.training import presets
 from tiepoint.training.presets import ADAPT, PRESETS
 from tiepoint.training.state import load_state, save_state
-from tiepoint.weights import load_checkpoint
+from tiepoint.weights.checkpoint import load_checkpoint
 
 FEW = ("--workers", "0", "--threads", "1")
 

@@ -19,7 +19,7 @@ from tiepoint.evaluation.calibration import LEAST_MATCHES, calibrate, difference
 from tiepoint.evaluation.generated import generated_pairs
 from tiepoint.evaluation.pairs import LoadedPair
 from tiepoint.features import Features
-from tiepoint.weights import locate
+from tiepoint.weights.checkpoint import locate
 
 
 @pytest.fixture(scope="module")

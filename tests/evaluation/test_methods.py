@@ -13,7 +13,7 @@ from tiepoint.errors import CheckpointError, ConfigError, FormatError
 from tiepoint.evaluation import methods
 from tiepoint.evaluation.methods import POOL, checkpoint_methods, method, stored_method
 from tiepoint.features import Features
-from tiepoint.matching import match
+from tiepoint.matching.match import match
 
 K = 300
 

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from registered import MATRICES, SIZE_HW, carried
-from tiepoint import planar
+from support.registered import MATRICES, SIZE_HW, carried
 from tiepoint.evaluation.metrics import (
     corner_error,
     correct_matches,
@@ -21,6 +20,7 @@ from tiepoint.evaluation.metrics import (
 )
 from tiepoint.evaluation.settings import ESTIMATORS
 from tiepoint.geometry import apply_homography, inside
+from tiepoint.registration import planar
 
 TRUTH = np.array([[0.9, 0.1, 12], [-0.08, 1.05, 6], [1e-4, -2e-4, 1]])
 SIZE = 200, 300

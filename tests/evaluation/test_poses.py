@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
-from tiepoint import epipolar
 from tiepoint.cli import app
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.evaluation import metrics, poses
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.settings import PoseSettings
 from tiepoint.features import Features
+from tiepoint.registration import epipolar
 
 CAMERA = np.array([[500.0, 0, 319.5], [0, 510.0, 239.5], [0, 0, 1]])
 SIZE = 480, 640

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from tiepoint.detector import Detector
 from tiepoint.evaluation.generated import part_of
-from tiepoint.training import benchmark
-from tiepoint.training.benchmark import Benchmark
-from tiepoint.weights import BUNDLED, DEFAULT
+from tiepoint.training.detector import benchmark
+from tiepoint.training.detector.benchmark import Benchmark
+from tiepoint.weights.checkpoint import BUNDLED, DEFAULT
 
 
 @pytest.fixture

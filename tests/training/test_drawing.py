@@ -6,8 +6,17 @@ import cv2
 import numpy as np
 import pytest
 
-from tiepoint.training import glyphs, leaves, outlines, repeats, shapes, textures
-from tiepoint.training.canvas import CORNER, DOUBTFUL, NONE, Canvas, coverage, vertex_kinds
+from tiepoint.training.scenes import glyphs, leaves, outlines, repeats, shapes, textures
+from tiepoint.training.scenes.canvas import (
+    CORNER,
+    DOUBTFUL,
+    NONE,
+    Canvas,
+    Fill,
+    coverage,
+    vertex_kinds,
+)
+from tiepoint.training.scenes.palette import radii
 
 SQUARE = np.array([[10.3, 12.6], [40.3, 12.6], [40.3, 44.1], [10.3, 44.1]])
 
@@ -118,9 +127,7 @@ def test_where_one_shape_cuts_another_is_doubtful() -> None:
 
 def test_corners_of_a_texture_outside_its_shape_are_no_labels() -> None:
     board = textures.checks(np.random.default_rng(1), 256)
-    fill = leaves.Fill(
-        board, np.array([[1.0, 0, -60], [0, 1, -60]]), np.arange(256, dtype=np.uint8)
-    )
+    fill = Fill(board, np.array([[1.0, 0, -60], [0, 1, -60]]), np.arange(256, dtype=np.uint8))
     canvas = Canvas((128, 128), 0)
     canvas.polygon(SQUARE * 2, fill, vertices=None)
     xy = canvas.sheet().corners_xy[canvas.sheet().positive]
@@ -145,7 +152,7 @@ def test_letters_have_corners_where_their_outlines_turn_sharply() -> None:
 
 
 def test_radii_of_leaves_fall_with_the_third_power() -> None:
-    drawn = leaves.radii(np.random.default_rng(0), 200_000, 5, 200)
+    drawn = radii(np.random.default_rng(0), 200_000, 5, 200)
     assert drawn.min() >= 5 and drawn.max() <= 200
     beyond = [(drawn > r).mean() for r in (10, 20, 40)]  # the integral falls with the square
     assert beyond == pytest.approx([1 / 4, 1 / 16, 1 / 64], rel=0.06)

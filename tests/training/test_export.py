@@ -13,7 +13,7 @@ from test_network import SMALL, trained_like
 import tiepoint
 from tiepoint.config import DetectionConfig
 from tiepoint.training.export import commit, export_checkpoint, machine
-from tiepoint.weights import load_checkpoint
+from tiepoint.weights.checkpoint import load_checkpoint
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tiepoint.errors import ConfigError, TiepointError
-from tiepoint.training.loader import PairLoader
-from tiepoint.training.pairs import DataConfig, training_pair
+from tiepoint.training.scenes.loader import PairLoader
+from tiepoint.training.scenes.pairs import DataConfig, training_pair
 
 CONFIG = DataConfig(size_hw=(64, 72), mix=(("shapes", 0.5), ("repeats", 0.5)), bank=5, reuse=3)
 

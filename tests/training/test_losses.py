@@ -2,11 +2,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import slow_losses
 import torch
-from fake_pairs import shifted_flow
 
-from tiepoint.training.losses import (
+from support import slow_losses
+from support.fake_pairs import shifted_flow
+from tiepoint.training.detector.losses import (
     descriptor_loss,
     detector_loss,
     repeatability_loss,

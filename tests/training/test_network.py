@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from tiepoint.config import NetworkConfig
+from tiepoint.architecture import NetworkConfig
 from tiepoint.errors import ConfigError
-from tiepoint.network import SuperPoint
-from tiepoint.training.network import TrainableSuperPoint, fold, widened
+from tiepoint.network.superpoint import SuperPoint
+from tiepoint.training.detector.network import TrainableSuperPoint, fold, widened
 
 SMALL = NetworkConfig((8, 8, 16, 16), 24, descriptor_decoder_dim=16)
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from tiepoint.config import NetworkConfig
+from tiepoint.architecture import NetworkConfig
 from tiepoint.errors import ConfigError
 from tiepoint.training.presets import ADAPT, PRESETS, Preset, Stage
 

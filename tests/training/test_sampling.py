@@ -1,9 +1,9 @@
 import numpy as np
 import torch
-from fake_pairs import SHIFT_XY, squares
 
-from tiepoint.training.batch import Batch, collate
-from tiepoint.training.sampling import BORDER_PX, SATELLITE_PX, SATELLITES, choose_points
+from support.fake_pairs import SHIFT_XY, squares
+from tiepoint.training.detector.batch import Batch, collate
+from tiepoint.training.detector.sampling import BORDER_PX, SATELLITE_PX, SATELLITES, choose_points
 
 CPU = torch.device("cpu")
 SIZE_HW = (64, 80)

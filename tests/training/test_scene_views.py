@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tiepoint.errors import ConfigError
-from tiepoint.training import labels, photometry, statistics, textures
-from tiepoint.training.canvas import Canvas, vertex_kinds
-from tiepoint.training.settings import DataConfig, Geometry, Photometry
+from tiepoint.training.scenes import labels, photometry, statistics, textures
+from tiepoint.training.scenes.canvas import Canvas, vertex_kinds
+from tiepoint.training.scenes.settings import DataConfig, Geometry, Photometry
 
 ALL = Photometry(shadow=1, motion=1, rescale=1, patches=1, pepper=1, jpeg=1)
 SQUARE = np.array([[20, 20], [60, 20], [60, 50], [20, 50.0]])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fake_pairs import shifted_flow
 
-import twins
+from support import twins
+from support.fake_pairs import shifted_flow
 from tiepoint.geometry import apply_homography
-from tiepoint.training import structure, textures
-from tiepoint.training.structure import seen_from, structure_points
+from tiepoint.training.scenes import texture_labels, textures
+from tiepoint.training.scenes.texture_labels import seen_from, structure_points
 
 SIZE = (64, 80)
 CLEAR = np.zeros(SIZE, bool)
@@ -30,7 +30,7 @@ def slow_points(clean: np.ndarray) -> list[tuple[int, int]]:
     for y in range(2, clean.shape[0] - 2):
         for x in range(2, clean.shape[1] - 2):
             around = strength[y - 2 : y + 3, x - 2 : x + 3]
-            if strength[y, x] > structure.LEAST and strength[y, x] == around.max():
+            if strength[y, x] > texture_labels.LEAST and strength[y, x] == around.max():
                 found.append((x, y))
     return found
 

@@ -6,14 +6,14 @@ import contextlib
 
 import numpy as np
 import torch
-from fake_pairs import squares
 
-from tiepoint.network import SuperPoint
-from tiepoint.training.batch import collate
-from tiepoint.training.network import TrainableSuperPoint
-from tiepoint.training.objective import objective
+from support.fake_pairs import squares
+from tiepoint.network.superpoint import SuperPoint
+from tiepoint.training.detector.batch import collate
+from tiepoint.training.detector.network import TrainableSuperPoint
+from tiepoint.training.detector.objective import objective
 from tiepoint.training.presets import PRESETS
-from tiepoint.weights import load_checkpoint
+from tiepoint.weights.checkpoint import load_checkpoint
 
 
 def test_a_teacher_pulls_the_answers_of_the_network_to_its_own() -> None:

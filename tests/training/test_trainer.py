@@ -7,11 +7,11 @@ from threading import Event
 
 import pytest
 import torch
-from fake_pairs import Squares
 
+from support.fake_pairs import Squares
 from tiepoint.errors import TrainingError
 from tiepoint.training import trainer as trainer_module
-from tiepoint.training.batch import Batch, collate
+from tiepoint.training.detector.batch import Batch, collate
 from tiepoint.training.presets import PRESETS, Preset, Stage
 from tiepoint.training.trainer import Hooks, HopelessError, Record, Trainer
 

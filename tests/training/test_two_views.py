@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tiepoint.geometry import apply_homography
-from tiepoint.training import cameras, pairs, scenes, textures
-from tiepoint.training.canvas import Canvas, Sheet
-from tiepoint.training.pairs import DataConfig, Geometry, Photometry, training_pair
-from tiepoint.training.render import Layer, flow, render
-from tiepoint.training.statistics import in_cell_histogram
+from tiepoint.training.scenes import cameras, composition, pairs, textures
+from tiepoint.training.scenes.canvas import Canvas, Sheet
+from tiepoint.training.scenes.pairs import DataConfig, Geometry, Photometry, training_pair
+from tiepoint.training.scenes.render import Layer, flow, render
+from tiepoint.training.scenes.statistics import in_cell_histogram
 
 SIZE = (96, 128)
 CALM = Photometry(
@@ -33,7 +33,7 @@ def sheet_of(image: np.ndarray) -> Sheet:
 
 
 def layer_of(sheet: Sheet, body: int = 0) -> Layer:
-    return Layer(sheet, scenes.whole(sheet.image.shape), np.zeros(4, bool), body)
+    return Layer(sheet, composition.whole(sheet.image.shape), np.zeros(4, bool), body)
 
 
 def sampled(field: np.ndarray, xy: np.ndarray) -> np.ndarray:
@@ -125,7 +125,7 @@ def chequered(board: textures.Texture, matrix: np.ndarray, fine: int = 8) -> np.
 
 def test_corners_on_a_plane_lie_where_the_labels_say() -> None:
     board = textures.checks(np.random.default_rng(4), 288)
-    fill = scenes.leaves.Fill(board, np.eye(3)[:2], np.arange(256, dtype=np.uint8))
+    fill = composition.leaves.Fill(board, np.eye(3)[:2], np.arange(256, dtype=np.uint8))
     sheet = Canvas((288, 288), fill).sheet()
     shifts = []
     for seed in range(4):
@@ -209,7 +209,7 @@ def test_corners_lie_evenly_over_the_places_of_a_cell() -> None:
 def test_a_pair_depends_on_seed_and_index_alone(kind: str) -> None:
     config = of_kind(kind, photometry=Photometry())
     forth = [training_pair(config, 5, index) for index in range(8)]
-    scenes._BANK.clear()
+    composition._BANK.clear()
     back = [training_pair(config, 5, index) for index in reversed(range(8))][::-1]
     for one, other in zip(forth, back, strict=True):
         for a, b in ((one.a, other.a), (one.b, other.b)):
@@ -224,13 +224,13 @@ def test_a_pair_depends_on_seed_and_index_alone(kind: str) -> None:
 def test_two_pairs_of_one_scene_see_it_differently() -> None:
     config = of_kind("leaves", bank=2)
     first, second = training_pair(config, 0, 0), training_pair(config, 0, 2)
-    assert scenes.scene_number(config, 0) == scenes.scene_number(config, 2)
+    assert composition.scene_number(config, 0) == composition.scene_number(config, 2)
     assert not np.array_equal(first.a.image, second.a.image)
 
 
 def test_scenes_are_renewed_evenly_and_never_twice_in_a_bank() -> None:
     config = replace(DataConfig(), bank=8, reuse=4)
-    numbers = [scenes.scene_number(config, index) for index in range(8 * 40)]
+    numbers = [composition.scene_number(config, index) for index in range(8 * 40)]
     for start in range(len(numbers) - 8):
         assert len(set(numbers[start : start + 8])) == 8
     late = numbers[8 * 8 : 8 * 36]
@@ -258,7 +258,7 @@ def test_photographs_are_labelled_where_both_views_have_a_point(shared) -> None:
 
 def test_development_photographs_are_never_trained_on(shared) -> None:
     from tiepoint.evaluation.generated import part_of
-    from tiepoint.training.photographs import photo_files
+    from tiepoint.training.scenes.photographs import photo_files
 
     files = photo_files((str(shared / "photos" / "free"),), "training")
     assert files and all(part_of(path.name) == "training" for path in files)

@@ -16,7 +16,7 @@ from tiepoint.config import MatchingConfig
 from tiepoint.errors import ConfigError, TiepointError
 from tiepoint.features import Features, different_settings
 from tiepoint.formats import H5MatchesWriter, as_json
-from tiepoint.matching import match_by, provenance
+from tiepoint.matching.match import match_by, provenance
 
 CACHE_BYTES = 256 * 2**20
 """Features kept in memory, so that an image that stands in many pairs is not read for each."""
@@ -62,7 +62,7 @@ def match_pairs(
 
     Args:
         features: By the images' names, such as `tiepoint.formats.read_h5` gives them.
-        pairs: Names of two images each, such as `tiepoint.pairing` gives their indices.
+        pairs: Names of two images each, such as `matching.pairing` gives their indices.
         writer: Of the matches; closed after the last pair. Whoever made it suspends it if the run
             does not come to its end.
         config: None takes the defaults.

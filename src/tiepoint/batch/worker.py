@@ -16,7 +16,7 @@ from tiepoint.errors import ConfigError, FormatError, TiepointError
 from tiepoint.features import Features, different_settings
 from tiepoint.files import make_folder
 from tiepoint.formats import Summary, as_json
-from tiepoint.masks import MaskFolder
+from tiepoint.images.masks import MaskFolder
 
 if TYPE_CHECKING:
     from tiepoint.detector import Detector, Options

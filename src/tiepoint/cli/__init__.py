@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from tiepoint import __version__
+from tiepoint._version import __version__
 from tiepoint.cli import exit_codes
 from tiepoint.errors import TiepointError
 

@@ -21,7 +21,7 @@ from tiepoint.cli.train import (
     prepare,
 )
 from tiepoint.training.presets import ADAPT
-from tiepoint.training.settings import DataConfig
+from tiepoint.training.scenes.settings import DataConfig
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -60,14 +60,14 @@ def adapt(
     Writes what `tiepoint train` writes; a stopped run goes on with its --resume.
     """
     drawing = default_workers() if workers is None else workers
-    command = prepare(threads)
+    runs = prepare(threads)
     data = DataConfig(
         photos=(str(photos),),
         photo_share=PHOTO_SHARE,
         part="all" if all_photos else "training",
     )
     finish(
-        lambda: command.adapt(
+        lambda: runs.adapt(
             data, out, checkpoint=checkpoint, minutes=None if steps else minutes, steps=steps,
             seed=seed, workers=drawing, device=device, say=typer.echo,
             compiled=compiles(compile_network, None if steps else minutes),

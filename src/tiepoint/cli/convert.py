@@ -25,8 +25,8 @@ def convert(source: Source, folder: Folder, overwrite: Overwrite = False) -> Non
 
     Runs nothing from the file. Exit status: 0 done, 2 the file does not fit or OUT is taken.
     """
-    from tiepoint.convert import convert as write
-    from tiepoint.weights import load_checkpoint
+    from tiepoint.weights.checkpoint import load_checkpoint
+    from tiepoint.weights.convert import convert as write
 
     write(source, folder, overwrite=overwrite)
     network = load_checkpoint(folder).network  # read back: what was written is whole

@@ -119,7 +119,7 @@ def detect(
     from tiepoint.batch import run
     from tiepoint.cli.report import Report
     from tiepoint.detector import Detector
-    from tiepoint.masks import MaskFolder
+    from tiepoint.images.masks import MaskFolder
 
     folder = None if masks is None else MaskFolder(masks)
     detector = Detector(

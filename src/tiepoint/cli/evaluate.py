@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from tiepoint import __version__
+from tiepoint._version import __version__
 from tiepoint.cli import exit_codes
 from tiepoint.cli.evaluate_options import (
     Checkpoints,
@@ -32,7 +32,7 @@ from tiepoint.cli.evaluate_options import (
 )
 from tiepoint.cli.evaluate_output import finish, run, stop
 from tiepoint.cli.options import parse_scales
-from tiepoint.errors import ConfigError, FormatError, MissingExtraError
+from tiepoint.errors import ConfigError, FormatError, MissingExtraError, is_installed
 from tiepoint.evaluation.settings import (
     GENERATED_COUNT,
     GENERATED_SEED,
@@ -43,7 +43,6 @@ from tiepoint.evaluation.settings import (
     PoseSettings,
     Settings,
 )
-from tiepoint.extras import is_installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

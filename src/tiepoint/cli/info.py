@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tiepoint import __version__
+from tiepoint._version import __version__
 from tiepoint.errors import CheckpointError
 
 SIZE_HW = (480, 640)
@@ -29,15 +29,16 @@ def info(
 
 
 def _facts() -> dict[str, Any]:
-    from tiepoint import runtime, weights
+    from tiepoint.network import engines
+    from tiepoint.weights import checkpoint as weights
 
-    engine, device, precision = runtime.choose("auto", "auto", "auto")
+    engine, device, precision = engines.choose("auto", "auto", "auto")
     return {
         "tiepoint": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processors": os.cpu_count(),
-        "engines": {name: _version(name) for name in runtime.ENGINES},
+        "engines": {name: _version(name) for name in engines.ENGINES},
         "devices": ["cpu"] if device == "cpu" else [device, "cpu"],
         "default": {"engine": engine, "device": device, "precision": precision},
         "checkpoints": [_checkpoint(name) for name in weights.bundled_checkpoints()],
@@ -53,7 +54,7 @@ def _version(package: str) -> str | None:
 
 
 def _checkpoint(name: str) -> dict[str, Any]:
-    from tiepoint import weights
+    from tiepoint.weights import checkpoint as weights
 
     try:
         checkpoint = weights.load_checkpoint(name)

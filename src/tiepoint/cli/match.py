@@ -175,7 +175,7 @@ def _two(
 ) -> None:
     """Match two images or features files."""
     from tiepoint.formats import save_matches
-    from tiepoint.matching import match_by
+    from tiepoint.matching.match import match_by
 
     try:
         a, b = _features_of(names, make)
@@ -302,7 +302,7 @@ def _many(
     from tiepoint.cli.report import PairReport
     from tiepoint.files import make_folder
     from tiepoint.formats import H5MatchesWriter, read_h5
-    from tiepoint.matching import check_device
+    from tiepoint.matching.match import check_device
 
     check_device(device)
     try:
@@ -327,7 +327,7 @@ def _many(
 
 def _pairs(features: H5Features, which: _Which) -> NDArray[np.int64]:
     """P 2 indices of images."""
-    from tiepoint import pairing
+    from tiepoint.matching import pairing
 
     names = list(features)
     if which.pairs == ALL:
@@ -348,8 +348,8 @@ def _similar(features: H5Features, k: int) -> NDArray[np.int64]:
     """The most alike; images that cannot be read are said and stand in no pair."""
     import numpy as np
 
-    from tiepoint import pairing
     from tiepoint.cli.report import complain
+    from tiepoint.matching import pairing
 
     described: dict[int, NDArray[np.float32]] = {}
     for number, name in enumerate(features):

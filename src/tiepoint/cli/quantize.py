@@ -29,9 +29,14 @@ def quantize(checkpoint: Folder, photos: Photos = None, count: Count = 60, seed:
 
     Lays quantization.json beside the weights, which stay as they are. It takes under a minute.
     """
-    from tiepoint.quantization import LEAST_CHANNELS, mean_highest, rounded_layers, save_ranges
-    from tiepoint.runtime.graph import highest_inputs
-    from tiepoint.weights import load_checkpoint
+    from tiepoint.network.openvino_graph import highest_inputs
+    from tiepoint.weights.checkpoint import load_checkpoint
+    from tiepoint.weights.quantization import (
+        LEAST_CHANNELS,
+        mean_highest,
+        rounded_layers,
+        save_ranges,
+    )
 
     if not checkpoint.is_dir():
         raise ConfigError(f"{checkpoint}: no such folder; expected one with a checkpoint")
@@ -50,8 +55,8 @@ def quantize(checkpoint: Folder, photos: Photos = None, count: Count = 60, seed:
 
 
 def _pixels(photos: Path | None, count: int, seed: int) -> Iterator[NDArray[np.float32]]:
-    from tiepoint import processor
     from tiepoint.config import ProcessorConfig
+    from tiepoint.network import inputs
 
     for image in sample_images(photos, count, seed):
-        yield processor.prepare([image], ProcessorConfig())[0][0, 0]
+        yield inputs.prepare([image], ProcessorConfig())[0][0, 0]

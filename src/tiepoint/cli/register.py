@@ -12,7 +12,7 @@ from tiepoint.config import MODEL_NAMES, PLANE_MODELS, TWO_VIEW_MODELS, Registra
 from tiepoint.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
-    from tiepoint.alignment import Registration
+    from tiepoint.registration.result import Registration
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -106,9 +106,9 @@ def register(
     _check_pictures(pictures, model, whole=canvas and out is None)
     cameras = _cameras(intrinsics)
     side = options.parse_max_side(max_side)
-    from tiepoint import registration
     from tiepoint.detector import Detector
-    from tiepoint.image import read
+    from tiepoint.images.reading import read
+    from tiepoint.registration import register as registration
 
     detector = Detector(
         checkpoint, engine=engine, device=device, precision=precision, max_side=side,
@@ -193,7 +193,7 @@ def _draw(
     *,
     canvas: bool,
 ) -> None:
-    from tiepoint import warping
+    from tiepoint.registration import warping
 
     if out is not None:
         if canvas:

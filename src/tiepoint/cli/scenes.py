@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tiepoint.errors import ConfigError
-from tiepoint.training.settings import DataConfig
+from tiepoint.training.scenes.settings import DataConfig
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -45,7 +45,7 @@ def scenes(
     of the loss, yellow numbers stand at the same places of both views. report.json holds the
     figures that are printed: 10, 50 and 90 % quantiles over the views.
     """
-    from tiepoint.training.samples import write_samples
+    from tiepoint.training.scenes.samples import write_samples
 
     config = DataConfig(size_hw=_size_hw(size), photos=tuple(map(str, photos or ())))
     report = write_samples(output, config, seed, count)

@@ -39,8 +39,8 @@ def steer(checkpoint: Folder, photos: Photos = None, count: Count = 60, seed: Se
     With it, matching tries eight turns of each pair of images and keeps the best: photographs that
     stand sideways or upside down match. The weights stay as they are, and it takes under a minute.
     """
-    from tiepoint.steering import fit_steering, save_steering
-    from tiepoint.weights import load_checkpoint
+    from tiepoint.matching.rotation import fit_steering, save_steering
+    from tiepoint.weights.checkpoint import load_checkpoint
 
     if not checkpoint.is_dir():
         raise ConfigError(f"{checkpoint}: no such folder; expected one with a checkpoint")
@@ -58,7 +58,7 @@ def sample_images(photos: Path | None, count: int, seed: int) -> Iterator[NDArra
 
 
 def _scenes(count: int, seed: int) -> Iterator[NDArray[np.uint8]]:
-    from tiepoint.training.pairs import DataConfig, training_pair
+    from tiepoint.training.scenes.pairs import DataConfig, training_pair
 
     config = DataConfig(size_hw=(SCENE_SIDE_PX, SCENE_SIDE_PX))
     for index in range(count):
@@ -71,7 +71,7 @@ def _photographs(folder: Path, count: int) -> Iterator[NDArray[np.uint8]]:
     from tiepoint.config import ProcessorConfig
     from tiepoint.evaluation.generated import list_photos
     from tiepoint.evaluation.pairs import grey_uint8
-    from tiepoint.image import read
+    from tiepoint.images.reading import read
 
     files = list_photos(folder, "all")
     for path in files[:: max(1, len(files) // count)][:count]:

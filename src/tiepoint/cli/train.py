@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tiepoint.cli import exit_codes, options
-from tiepoint.errors import ConfigError, MissingExtraError
-from tiepoint.extras import is_installed
+from tiepoint.errors import ConfigError, MissingExtraError, is_installed
 from tiepoint.training.presets import PRESETS, Preset, going_on
-from tiepoint.training.settings import DataConfig
+from tiepoint.training.scenes.settings import DataConfig
 
 if TYPE_CHECKING:
-    from tiepoint.training.command import Result
+    from tiepoint.training.runs import Result
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -139,10 +138,10 @@ def train(
     if preset not in PRESETS:
         raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     drawing = default_workers() if workers is None else workers
-    command = prepare(threads)
+    runs = prepare(threads)
     if resume is not None:
         finish(
-            lambda: command.resume(
+            lambda: runs.resume(
                 resume, minutes=minutes, workers=drawing, device=device,
                 compiled=compiles(compile_network, minutes or COMPILE_FROM_MINUTES),
                 benchmark_photos=photos or None, say=typer.echo,
@@ -150,7 +149,7 @@ def train(
         )  # fmt: skip
     if out is not None and repeat is not None:
         finish(
-            lambda: command.repeat(
+            lambda: runs.repeat(
                 repeat, out, photos=[str(folder) for folder in photos], workers=drawing,
                 device=device, compiled=compiles(compile_network, None), say=typer.echo,
             ),
@@ -158,9 +157,9 @@ def train(
         )  # fmt: skip
     elif out is not None:
         data = _data(photos, mix)
-        chosen = command.with_budget(_recipe(preset, start), minutes, steps)
+        chosen = runs.with_budget(_recipe(preset, start), minutes, steps)
         finish(
-            lambda: command.train(
+            lambda: runs.train(
                 chosen, data, out, start=start, teacher=teacher, seed=seed, workers=drawing,
                 device=device,
                 compiled=compiles(compile_network, chosen.minutes),
@@ -235,12 +234,12 @@ def prepare(threads: int | None) -> ModuleType:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
     import torch
 
-    from tiepoint.training import command
-
     torch.set_num_threads(threads or os.cpu_count() or 1)
     _keep_memory()
     torch.backends.cudnn.benchmark = True  # the sizes of a stage never change
-    return command
+    from tiepoint.training import runs
+
+    return runs
 
 
 def _keep_memory() -> None:

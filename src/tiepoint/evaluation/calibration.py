@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint import planar
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.evaluation.pairs import LoadedPair, Pair
@@ -23,9 +22,10 @@ from tiepoint.evaluation.settings import Settings
 from tiepoint.features import Features
 from tiepoint.files import write_bytes
 from tiepoint.geometry import apply_homography
-from tiepoint.hub import CONFIG_FILE
-from tiepoint.matching import match
-from tiepoint.weights import COVARIANCE_KEY, read_json, rules_of
+from tiepoint.matching.match import match
+from tiepoint.registration import planar
+from tiepoint.weights.checkpoint import COVARIANCE_KEY, read_json, rules_of
+from tiepoint.weights.hub import CONFIG_FILE
 
 SAME_PX = 4.0
 """Matches farther off are of another corner, not a scatter of this one."""

@@ -20,12 +20,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint import image
+from tiepoint import images
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.evaluation.pairs import LoadedPair, at_evaluation_size
 from tiepoint.evaluation.settings import GENERATED_COUNT, GENERATED_SEED, PARTS, Frame, Part
 from tiepoint.geometry import SizeHW, apply_homography, corners_xy, inside, resize_matrix
-from tiepoint.processor import to_grey
+from tiepoint.network.inputs import to_grey
 
 IMAGE_ENDINGS = frozenset(
     {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"}
@@ -278,7 +278,7 @@ def _other_camera(
 
 
 def _grey(path: Path) -> NDArray[np.float32]:
-    return to_grey(image.read(path).pixels)
+    return to_grey(images.read(path).pixels)
 
 
 def _to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint import planar
 from tiepoint.evaluation.settings import Estimator
 from tiepoint.geometry import Float, SizeHW, apply_homography, corners_xy, inside
+from tiepoint.registration import planar
 
 INLIER_PARTS = 2.0
 """Inliers' distance of the robust least squares, in MAGSAC's thresholds, as `register` has it.

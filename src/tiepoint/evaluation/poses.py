@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from tiepoint import epipolar, image
+from tiepoint import images
 from tiepoint.errors import FormatError, TiepointError
 from tiepoint.evaluation import metrics
 from tiepoint.evaluation.methods import Method
@@ -32,7 +32,8 @@ from tiepoint.evaluation.run import Record, measured_pairs
 from tiepoint.evaluation.settings import PoseSettings
 from tiepoint.features import Features
 from tiepoint.geometry import resize_matrix
-from tiepoint.matching import match
+from tiepoint.matching.match import match
+from tiepoint.registration import epipolar
 
 Matrix = NDArray[np.float64]
 
@@ -80,7 +81,7 @@ class PosePair:
         Raises:
             TiepointError: An image cannot be read.
         """
-        pixels = [image.read(path).pixels for path in (self.path_a, self.path_b)]
+        pixels = [images.read(path).pixels for path in (self.path_a, self.path_b)]
         small = [grey_uint8(one, long_side) for one in pixels]
         a, b = (
             resize_matrix(size_hw_of(full), size_hw_of(less)) @ camera

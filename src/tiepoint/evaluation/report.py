@@ -15,12 +15,13 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from tiepoint import __version__, planar
+from tiepoint._version import __version__
 from tiepoint.evaluation import metrics
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.pairs import Failure
 from tiepoint.evaluation.run import Evaluation, Measured, Record
 from tiepoint.evaluation.settings import Settings
+from tiepoint.registration import planar
 
 ALL = "all"
 """Group of the rows over every pair."""

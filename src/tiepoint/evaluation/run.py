@@ -17,7 +17,7 @@ from tiepoint.evaluation.pairs import Failure, LoadedPair, Named, Pair
 from tiepoint.evaluation.partial import Partial, restored
 from tiepoint.evaluation.settings import Settings
 from tiepoint.features import Features, covariances_of
-from tiepoint.matching import match
+from tiepoint.matching.match import match
 
 
 @dataclass(frozen=True)

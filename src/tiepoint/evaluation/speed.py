@@ -12,7 +12,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from tiepoint import image
+from tiepoint import images
 from tiepoint.errors import ConfigError, TiepointError
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.pairs import Failure, Grey, grey_uint8
@@ -48,7 +48,7 @@ def load_images(paths: Sequence[Path], long_side: int) -> tuple[list[Grey], list
     failures: list[Failure] = []
     for path in paths:
         try:
-            found.append(grey_uint8(image.read(path).pixels, long_side))
+            found.append(grey_uint8(images.read(path).pixels, long_side))
         except TiepointError as error:
             failures.append(Failure("speed", str(path), str(error)))
     return found, failures

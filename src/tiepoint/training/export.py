@@ -14,12 +14,13 @@ import cv2
 import torch
 from torch import Tensor
 
-from tiepoint import __version__
-from tiepoint.config import DetectionConfig, NetworkConfig
+from tiepoint._version import __version__
+from tiepoint.architecture import NetworkConfig
+from tiepoint.config import DetectionConfig
 from tiepoint.files import write_bytes
-from tiepoint.hub import CONFIG_FILE, WEIGHTS_FILE
-from tiepoint.training.network import fold
-from tiepoint.weights import COVARIANCE_KEY, MANIFEST_FILE, RULES_VERSION, SCALES_KEY
+from tiepoint.training.detector.network import fold
+from tiepoint.weights.checkpoint import COVARIANCE_KEY, MANIFEST_FILE, RULES_VERSION, SCALES_KEY
+from tiepoint.weights.hub import CONFIG_FILE, WEIGHTS_FILE
 
 PROCESSOR_FILE = "preprocessor_config.json"
 MARK = {"version": RULES_VERSION, "rules": "exact"}

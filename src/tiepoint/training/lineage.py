@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import torch
 
 from tiepoint.errors import ConfigError, TrainingError
+from tiepoint.training.detector.network import TrainableSuperPoint, widened
 from tiepoint.training.export import commit, machine
-from tiepoint.training.network import TrainableSuperPoint, widened
 from tiepoint.training.presets import Preset
-from tiepoint.training.settings import DataConfig
+from tiepoint.training.scenes.settings import DataConfig
 from tiepoint.training.state import Progress, State, load_state
-from tiepoint.weights import MANIFEST_FILE
+from tiepoint.weights.checkpoint import MANIFEST_FILE
 
 CHECKPOINT_FOLDER = "checkpoint"
 RANDOM_WEIGHTS = "random weights"
@@ -71,7 +71,7 @@ def repeated(manifest: Path) -> list[Part]:
 
 def data_from_json(values: Mapping[str, Any]) -> DataConfig:
     """What `dataclasses.asdict` made of a `DataConfig`, also after it went through a file."""
-    from tiepoint.training.settings import Geometry, Photometry
+    from tiepoint.training.scenes.settings import Geometry, Photometry
 
     def tuples(value: Any) -> Any:
         return tuple(tuples(v) for v in value) if isinstance(value, list | tuple) else value

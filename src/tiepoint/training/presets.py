@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate
 from typing import Any
 
-from tiepoint.config import CELL_PX, NetworkConfig
+from tiepoint.architecture import CELL_PX, NetworkConfig
 from tiepoint.errors import ConfigError
 
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from tiepoint.errors import TrainingError
-from tiepoint.training.batch import Batch, collate
-from tiepoint.training.network import TrainableSuperPoint
-from tiepoint.training.objective import Objective, objective
+from tiepoint.training.detector.batch import Batch, collate
+from tiepoint.training.detector.network import TrainableSuperPoint
+from tiepoint.training.detector.objective import Objective, objective
 from tiepoint.training.presets import Preset, Stage
 from tiepoint.training.state import Progress, State, load_state, save_state
 
 if TYPE_CHECKING:
-    from tiepoint.training.pairs import TrainingPair
+    from tiepoint.training.scenes.pairs import TrainingPair
 
 SAVE_EVERY_S = 60.0
 LOG_EVERY = 20

@@ -1,0 +1,96 @@
+"""The layers of a SuperPoint network of any widths, as a table that every engine reads.
+
+Source: SuperPoint (DeTone et al. 2018), section 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tiepoint.errors import ConfigError
+
+CELL_PX = 8
+"""Side of a cell in pixels: three 2x2 poolings (SuperPoint, section 3.1)."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution of the network, named as in the state dict."""
+
+    name: str
+    in_channels: int
+    out_channels: int
+    kernel_px: int
+    relu: bool
+    pool: bool
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Widths of a SuperPoint network. Defaults are the paper's (section 3).
+
+    Attributes:
+        encoder_hidden_sizes: Channels of the four encoder blocks.
+        decoder_hidden_size: Channels between the two layers of each head.
+        keypoint_decoder_dim: 64 in-cell positions and "no keypoint"; always 65.
+        descriptor_decoder_dim: Descriptor length D.
+    """
+
+    encoder_hidden_sizes: tuple[int, ...] = (64, 64, 128, 128)
+    decoder_hidden_size: int = 256
+    keypoint_decoder_dim: int = CELL_PX * CELL_PX + 1
+    descriptor_decoder_dim: int = 256
+
+    def __post_init__(self) -> None:
+        if len(self.encoder_hidden_sizes) != 4:
+            raise ConfigError(
+                f"encoder_hidden_sizes has {len(self.encoder_hidden_sizes)} entries, expected 4: "
+                "one per encoder block"
+            )
+        if self.keypoint_decoder_dim != CELL_PX * CELL_PX + 1:
+            raise ConfigError(
+                f"keypoint_decoder_dim is {self.keypoint_decoder_dim}, expected 65: "
+                "64 positions in an 8x8 cell and 'no keypoint'"
+            )
+        widths = (*self.encoder_hidden_sizes, self.decoder_hidden_size, self.descriptor_decoder_dim)
+        if any(isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths):
+            raise ConfigError(f"network widths must be whole numbers of at least 1, got {widths}")
+
+    def encoder_layers(self) -> tuple[Layer, ...]:
+        """The eight 3x3 layers of the encoder, a 2x2 pooling after the 2nd, 4th and 6th."""
+        layers = []
+        channels = 1
+        for block, width in enumerate(self.encoder_hidden_sizes):
+            prefix = f"encoder.conv_blocks.{block}"
+            layers.append(Layer(f"{prefix}.conv_a", channels, width, 3, relu=True, pool=False))
+            pool = block < len(self.encoder_hidden_sizes) - 1
+            layers.append(Layer(f"{prefix}.conv_b", width, width, 3, relu=True, pool=pool))
+            channels = width
+        return tuple(layers)
+
+    def keypoint_layers(self) -> tuple[Layer, ...]:
+        """Encoder output to the 65 logits of each cell."""
+        return self._head("keypoint_decoder.conv_score", self.keypoint_decoder_dim)
+
+    def descriptor_layers(self) -> tuple[Layer, ...]:
+        """Encoder output to one descriptor per cell, not yet of unit length."""
+        return self._head("descriptor_decoder.conv_descriptor", self.descriptor_decoder_dim)
+
+    def layers(self) -> tuple[Layer, ...]:
+        """All twelve layers: encoder, keypoint head, descriptor head."""
+        return (*self.encoder_layers(), *self.keypoint_layers(), *self.descriptor_layers())
+
+    def multiply_adds(self, size_hw: tuple[int, int]) -> int:
+        """Of one image of (height, width) px, multiples of 8: what its time goes with."""
+        total, pixels = 0, size_hw[0] * size_hw[1]
+        for layer in self.layers():
+            total += pixels * layer.in_channels * layer.out_channels * layer.kernel_px**2
+            pixels //= 4 if layer.pool else 1
+        return total
+
+    def _head(self, prefix: str, out_channels: int) -> tuple[Layer, ...]:
+        encoded, hidden = self.encoder_hidden_sizes[-1], self.decoder_hidden_size
+        return (
+            Layer(f"{prefix}_a", encoded, hidden, 3, relu=True, pool=False),
+            Layer(f"{prefix}_b", hidden, out_channels, 1, relu=False, pool=False),
+        )

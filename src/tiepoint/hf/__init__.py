@@ -1,0 +1,1 @@
+"""The names and rules of transformers' keypoint guide (needs torch)."""

@@ -1,0 +1,110 @@
+"""Images -> the guide's inputs under the exact rules: read, fitted, grey, padded, with a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint.config import ProcessorConfig
+from tiepoint.errors import ConfigError, ImageError, TiepointError
+from tiepoint.geometry import SizeHW
+from tiepoint.images.reading import read
+from tiepoint.network import inputs
+
+Size = Mapping[str, int] | Sequence[int] | int
+
+_CHANNELS = (1, 3, 4)
+_SIZE_FORMS = "a dict with height and width, with max_height and max_width, or with longest_edge"
+
+
+def read_all(images: Any) -> list[NDArray[Any]]:
+    """One image, a batch, a list or a list of lists -> arrays as `image.read` gives them.
+
+    Arrays and tensors may be C H W or H W C, as transformers takes them.
+    """
+    if not isinstance(images, list | tuple):
+        if getattr(images, "ndim", None) != 4:
+            return [read(_usual_layout(images)).pixels]
+        images = list(images)  # B C H W or B H W C
+    if any(isinstance(item, list | tuple) for item in images):
+        groups = [item if isinstance(item, list | tuple) else [item] for item in images]
+        images = [image for group in groups for image in group]
+    if not images:
+        raise ImageError("an empty list, expected at least one image")
+    arrays = []
+    for index, image in enumerate(images):
+        try:
+            arrays.append(read(_usual_layout(image)).pixels)
+        except TiepointError as error:
+            raise type(error)(f"item {index} of {len(images)}: {error}") from error
+    return arrays
+
+
+def _usual_layout(image: Any) -> Any:
+    """An array that can only be C H W -> H W C, a tensor that can only be H W C -> C H W."""
+    if getattr(image, "ndim", None) != 3:
+        return image
+    first, last = image.shape[0] in _CHANNELS, image.shape[2] in _CHANNELS
+    if isinstance(image, np.ndarray):
+        return np.moveaxis(image, 0, -1) if first and not last else image
+    return image.permute(2, 0, 1) if last and not first and hasattr(image, "permute") else image
+
+
+def prepare(
+    images: Sequence[NDArray[Any]], box_hw: SizeHW | None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Images -> B 3 H W and B H W, H and W those of the largest image.
+
+    The model pads to whole cells itself, so images of one size need no mask.
+    """
+    fitted = []
+    for image in images:
+        height, width = image.shape[:2]
+        longest = None if box_hw is None else longest_side((height, width), box_hw)
+        fitted.append(inputs.resize(image, longest))
+    pixels, placements = inputs.prepare(fitted, ProcessorConfig(max_side=None))
+    largest = [max(sides) for sides in zip(*(one.resized_hw for one in placements), strict=True)]
+    pixels = pixels[:, :, : largest[0], : largest[1]]  # B 1 H W
+    mask = np.zeros((len(pixels), *pixels.shape[2:]), dtype=np.int64)  # B H W
+    for image_mask, placement in zip(mask, placements, strict=True):
+        height, width = placement.resized_hw
+        image_mask[:height, :width] = 1
+    return np.repeat(pixels, 3, axis=1), mask  # B 3 H W, B H W
+
+
+def longest_side(image_hw: SizeHW, box_hw: SizeHW) -> int:
+    """The `max_side` px with which an image of `image_hw` just fits into `box_hw`."""
+    longer = max(image_hw)
+    limits = (round(limit * longer / side) for limit, side in zip(box_hw, image_hw, strict=True))
+    return max(1, min(longer, *limits))
+
+
+def size_dict(size: Size) -> dict[str, int]:
+    """`size` in any of transformers' forms -> a dict."""
+    if isinstance(size, Mapping):
+        return dict(size)
+    if isinstance(size, int):
+        return {"shortest_edge": size}
+    if len(size) != 2:
+        raise ConfigError(f"size is {size!r}, expected (height, width) or {_SIZE_FORMS}")
+    return {"height": size[0], "width": size[1]}
+
+
+def box_hw(size: Mapping[str, int]) -> SizeHW:
+    """The (height, width) px that the exact rules fit an image into."""
+    names = set(size)
+    box: tuple[Any, Any]
+    if names == {"height", "width"}:
+        box = size["height"], size["width"]
+    elif names == {"max_height", "max_width"}:
+        box = size["max_height"], size["max_width"]
+    elif names == {"longest_edge"}:
+        box = size["longest_edge"], size["longest_edge"]
+    else:
+        raise ConfigError(f"size is {dict(size)}, expected {_SIZE_FORMS}")
+    if any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in box):
+        raise ConfigError(f"size is {dict(size)}, expected whole numbers of at least 1 px")
+    return box

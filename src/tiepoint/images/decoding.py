@@ -1,0 +1,348 @@
+"""Image files and PIL images -> pixels, by Pillow; what it cuts to 8 bits goes to `deep_colour`.
+
+Most files are sound JPEGs, which simplejpeg decodes to the same pixels in less time.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib import import_module
+from typing import Any, BinaryIO
+
+import numpy as np
+import simplejpeg
+from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, TiffImagePlugin
+
+from tiepoint.errors import ImageError
+from tiepoint.images.arrays import Pixels, on_white, unit_floats, upright
+from tiepoint.images.sixteen_bit import (
+    deep_colour,
+    float_tiff_size,
+    read_deep_colour,
+    read_float_tiff,
+    tiff_tags,
+    white_where,
+)
+
+FORMATS = {
+    "JPEG": "JpegImagePlugin",
+    "PNG": "PngImagePlugin",
+    "TIFF": "TiffImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "GIF": "GifImagePlugin",
+    "PPM": "PpmImagePlugin",
+    "JPEG2000": "Jpeg2KImagePlugin",
+    "AVIF": "AvifImagePlugin",
+    "ICO": "IcoImagePlugin",
+    "PSD": "PsdImagePlugin",
+    "QOI": "QoiImagePlugin",
+    "DDS": "DdsImagePlugin",
+    "SGI": "SgiImagePlugin",
+}
+"""Formats that are read, with Pillow's modules. Left out: those without a signature, which take
+any bytes for an image (TGA), and those that start other programs (EPS)."""
+
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
+_GREY_MODES = ("1", "L", "LA", "La")
+_JPEG_COLOURS = {"L": "GRAY", "RGB": "RGB"}
+_PIXEL_BYTES, _HEADER_BYTES = 3, 2**20
+"""Of a JPEG that is read whole; what is longer carries a film or other things behind the image."""
+
+_ROWS = 16
+"""Of an image in one go; Pillow turns more into bytes more slowly, and holds them three times."""
+
+_warnings_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _warnings_lock  # noqa: PLW0603
+    _warnings_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # a child must not inherit the lock as some thread held it
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def decode(stream: BinaryIO, name: str, max_pixels: int) -> tuple[Pixels, int]:
+    """Decode the first image of a file.
+
+    Args:
+        stream: The file, seekable; its owner closes it.
+        name: What error messages call it.
+        max_pixels: px, held against the header before anything is decoded. Pillow's own limit
+            (`PIL.Image.MAX_IMAGE_PIXELS`) is neither used nor changed; only its GIF, WebP and
+            ICO modules apply it inside.
+
+    Returns:
+        Upright pixels (H W or H W 3; uint8, uint16 or float32 in 0..1), and the EXIF
+        orientation that was applied, 1 to 8.
+
+    Raises:
+        ImageError: Empty, not an image, truncated, damaged, too large, values out of range.
+    """
+    stream.seek(0)
+    prefix = stream.read(16)
+    if not prefix:
+        raise ImageError(f"{name}: empty (0 bytes), expected an image file")
+    try:
+        image = _open(stream, prefix, name)
+    except ImageError:
+        floats = None
+        if prefix.startswith(_TIFF_SIGNATURES):
+            floats = _float_tiff(stream, name, max_pixels)
+        if floats is None:
+            raise
+        return floats
+    _check_size(image.size, name, max_pixels)
+    sound = _sound_jpeg(image, stream)
+    if sound is not None:
+        orientation = _orientation(image)
+        return upright(sound, orientation), orientation
+    deep = deep_colour(image, name)
+    orientation, is_upright = _load(image, name, own=True)
+    if deep is not None:
+        stream.seek(0)
+        pixels, is_upright = read_deep_colour(stream.read(), deep, name), deep.upright
+    else:
+        pixels = _pixels(image, name)
+    return (pixels if is_upright else upright(pixels, orientation)), orientation
+
+
+def from_pil(image: Image.Image, name: str, max_pixels: int) -> tuple[Pixels, int]:
+    """Pixels of a PIL image of any mode; returns and raises like `decode`.
+
+    A file that PIL has opened and not yet loaded is read like the file itself, 16-bit colours
+    included; a loaded image has the depth that PIL gave it. Of several frames the current one
+    is read.
+    """
+    if 0 in image.size:
+        raise ImageError(f"{name}: a PIL image of {image.size[0]}x{image.size[1]} px has no pixels")
+    if isinstance(image, ImageFile.ImageFile) and image.tile:
+        _check_size(image.size, name, max_pixels)
+        if deep_colour(image, name) is not None:
+            data = _unread_file(image)
+            if data is not None:
+                return decode(io.BytesIO(data), name, max_pixels)
+    orientation, is_upright = _load(image, name, own=False)
+    pixels = _pixels(image, name)
+    return (pixels if is_upright else upright(pixels, orientation)), orientation
+
+
+@contextmanager
+def _pillow_warnings_silenced() -> Iterator[None]:
+    """Keep Pillow's remarks on odd headers from the user, who has not asked for them.
+
+    `catch_warnings` is not thread-safe, hence the lock; only headers are read under it.
+    """
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+@cache
+def _openers() -> dict[str, tuple[Any, Any]]:
+    """Format -> (reader, test of the first 16 bytes), as Pillow's modules register them."""
+    for module in FORMATS.values():
+        with suppress(ImportError):  # AVIF came with Pillow 11.3
+            import_module(f"PIL.{module}")
+    return {name: Image.OPEN[name] for name in FORMATS if name in Image.OPEN}
+
+
+def _open(stream: BinaryIO, prefix: bytes, name: str) -> ImageFile.ImageFile:
+    """`Image.open`, less its size limit: that is one for the process, and warns besides."""
+    cause: Exception | None = None
+    found = None
+    with _pillow_warnings_silenced():
+        for format_name, (factory, accept) in _openers().items():
+            try:
+                if accept is None or accept(prefix) is not True:
+                    continue
+                found = format_name
+                stream.seek(0)
+                image: ImageFile.ImageFile = factory(stream, "")
+                return image
+            except Exception as error:  # noqa: BLE001 - whatever a damaged header makes of the reader
+                cause = error
+    if found is None:
+        known = ", ".join(FORMATS)
+        raise ImageError(
+            f"{name}: not an image in a known format, expected one of {known}; "
+            "open others with a library of their own and pass the array"
+        )
+    raise ImageError(
+        f"{name}: a damaged or unsupported {found} file ({_reason(cause)}), expected a whole one; "
+        "copy or save it again"
+    ) from cause
+
+
+def _float_tiff(stream: BinaryIO, name: str, max_pixels: int) -> tuple[Pixels, int] | None:
+    stream.seek(0)
+    data = stream.read()
+    with _pillow_warnings_silenced():
+        tags = tiff_tags(data)
+    size = float_tiff_size(tags, len(data))
+    if size is None:
+        return None
+    _check_size(size, name, max_pixels)
+    return read_float_tiff(data, tags, name)
+
+
+def _check_size(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:
+    width, height = size_wh
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name}: {width}x{height} px are more than the limit of {max_pixels} px; "
+            "raise max_pixels or TIEPOINT_MAX_PIXELS if you trust the file"
+        )
+
+
+def _sound_jpeg(image: ImageFile.ImageFile, stream: BinaryIO) -> Pixels | None:
+    """Pixels of a JPEG without a flaw, not yet turned; None sends all else to Pillow.
+
+    Pillow holds Python's lock while it copies pixels, for as long as it decodes them: threads that
+    read photographs wait for one another then, however many cores there are.
+    """
+    colours = _JPEG_COLOURS.get(image.mode)
+    if colours is None or not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return None
+    width, height = image.size
+    position = stream.tell()
+    try:
+        stream.seek(0)
+        data = stream.read(_PIXEL_BYTES * width * height + _HEADER_BYTES)
+        if simplejpeg.decode_jpeg_header(data)[:2] == (height, width):  # else past the limit
+            pixels: Pixels = simplejpeg.decode_jpeg(data, colours, strict=True)
+            return pixels[..., 0] if image.mode == "L" else pixels
+    except Exception:  # noqa: BLE001 - also for a flaw that Pillow forgives; it says what is wrong
+        pass
+    stream.seek(position)
+    return None
+
+
+def _load(image: Image.Image, name: str, *, own: bool) -> tuple[int, bool]:
+    """Decode the pixels. Returns the EXIF orientation and whether Pillow has applied it."""
+    is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+    orientation = _orientation(image) if is_tiff else 1
+    if own and isinstance(image, TiffImagePlugin.TiffImageFile):
+        _ease_tiff_load(image)
+    try:
+        image.load()
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise ImageError(
+            f"{name}: a damaged or truncated {image.format or 'PIL'} image ({_reason(error)}), "
+            "expected a whole one; copy or save it again"
+        ) from error
+    return (orientation, True) if is_tiff else (_orientation(image), False)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF (or XMP) orientation, 1 to 8; 1 when there is none or it cannot be read."""
+    with _pillow_warnings_silenced():
+        try:
+            value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        except Exception:  # noqa: BLE001 - a broken EXIF block does not make the pixels worse
+            return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _ease_tiff_load(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Keep what `load` does beside decoding from failing: it reads all EXIF, and has a limit."""
+    with _pillow_warnings_silenced(), suppress(Exception):
+        for block in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop):
+            image.getexif().pop(block, None)
+        width, height = getattr(image, "_tile_size", image.size)
+        if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+            image.im = Image.core.new(image.mode, (width, height))  # type: ignore[attr-defined]
+
+
+def _unread_file(image: ImageFile.ImageFile) -> bytes | None:
+    """The bytes behind an image that PIL has opened and not loaded; its position is kept."""
+    try:
+        file = image.fp
+        if file is None or image.tell() != 0 or image.format not in FORMATS:
+            return None
+        position = file.tell()
+        file.seek(0)
+        data = file.read()
+        file.seek(position)
+    except Exception:  # noqa: BLE001 - closed: then PIL's own 8 bits
+        return None
+    return data
+
+
+def _pixels(image: Image.Image, name: str) -> Pixels:
+    """A loaded PIL image -> H W or H W 3, not yet turned."""
+    try:
+        if image.mode.startswith("I;16"):
+            return _sixteen_bit_grey(image)
+        if image.mode == "I":
+            return _whole_numbers(np.asarray(image), name)
+        if image.mode == "F":
+            return unit_floats(np.asarray(image), name)
+        return _eight_bit(image)
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(
+            f"{name}: a PIL image of mode {image.mode} cannot be read ({_reason(error)}); "
+            'convert it with .convert("RGB")'
+        ) from error
+
+
+def _eight_bit(image: Image.Image) -> Pixels:
+    is_grey = image.mode in _GREY_MODES
+    if image.mode in ("La", "RGBa") or image.has_transparency_data:
+        return on_white(_in_strips(image.convert("LA" if is_grey else "RGBA")))
+    target = "L" if is_grey else "RGB"
+    return _in_strips(image if image.mode == target else image.convert(target))
+
+
+def _in_strips(image: Image.Image) -> Pixels:
+    """`np.asarray`, some rows at a time."""
+    width, height = image.size
+
+    def rows(top: int, bottom: int) -> Pixels:
+        # As `image.crop` does, less the size limit: that is one for the process, and warns.
+        return np.asarray(image._new(image.im.crop((0, top, width, bottom))))
+
+    first = rows(0, 1)
+    pixels = np.empty((height, *first.shape[1:]), first.dtype)
+    for top in range(0, height, _ROWS):
+        bottom = min(top + _ROWS, height)
+        pixels[top:bottom] = rows(top, bottom)
+    return pixels
+
+
+def _sixteen_bit_grey(image: Image.Image) -> Pixels:
+    pixels = np.array(image, dtype=np.uint16)  # H W, this machine's byte order
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        pixels = white_where(pixels[..., None], (transparent,))[..., 0]
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        if image.tag_v2.get(ExifTags.Base.BitsPerSample) == (12,):
+            pixels = (pixels.astype(np.uint32) * 65535 // 4095).astype(np.uint16)
+        if image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0:
+            pixels = 65535 - pixels  # 0 is white; Pillow inverts 8 bits only
+    return pixels
+
+
+def _whole_numbers(pixels: np.ndarray[Any, Any], name: str) -> Pixels:
+    """Mode I holds 32 bits, and in most files the 16 bits of an image."""
+    low, high = int(pixels.min()), int(pixels.max())
+    if low < 0 or high > 65535:
+        raise ImageError(
+            f"{name}: whole numbers from {low} to {high}, expected 16 bits (0..65535); "
+            "scale them and pass a uint16 array"
+        )
+    return pixels.astype(np.uint16)
+
+
+def _reason(error: Exception | None) -> str:
+    return str(error) or type(error).__name__

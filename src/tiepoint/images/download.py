@@ -1,0 +1,108 @@
+"""http(s) URL -> bytes, bounded in size and time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from tiepoint.errors import ImageError
+
+TIMEOUT_S = 20.0
+"""A server that stays silent for so long is given up."""
+
+TOTAL_TIMEOUT_S = 300.0
+"""One download may take so long: a server must not hold the reader with a trickle of bytes."""
+
+MAX_BYTES = 512 * 2**20
+"""Largest answer that is taken: a 250 Mpx JPEG has about 100 MB."""
+
+_CHUNK = 1 << 16
+_URL_CHARACTERS = "/%:=&?~#+!$,;'@()*[]"
+
+
+def fetch(url: str) -> bytes:
+    """Download one file.
+
+    Args:
+        url: http or https; spaces and letters outside ASCII are encoded. Redirects are followed.
+
+    Returns:
+        The body of the answer.
+
+    Raises:
+        ImageError: Not reachable, refused, not found, too slow, too large, cut short.
+    """
+    import http.client  # on first use: these imports cost 50 ms of start-up
+    import urllib.error
+    import urllib.request
+
+    from tiepoint._version import __version__
+
+    try:
+        request = urllib.request.Request(
+            _encoded(url),
+            headers={"User-Agent": f"tiepoint/{__version__}", "Accept": "image/*,*/*"},
+        )
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            return _body(response, url)
+    except urllib.error.HTTPError as error:
+        with error:
+            hint = "check the address" if error.code in (404, 410) else "open it in a browser"
+            raise ImageError(
+                f"{url}: the server answered {error.code} {error.reason}, expected an image; {hint}"
+            ) from error
+    except TimeoutError as error:
+        raise _too_slow(url) from error
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, TimeoutError):
+            raise _too_slow(url) from error
+        raise ImageError(
+            f"{url}: cannot be reached ({error.reason}); check address and network"
+        ) from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ImageError(f"{url}: the download failed ({reason}); check the address") from error
+
+
+def _too_slow(url: str) -> ImageError:
+    return ImageError(
+        f"{url}: no answer within {TIMEOUT_S:g} s; try again, or download it and pass the file"
+    )
+
+
+def _body(response: Any, url: str) -> bytes:
+    length = response.headers.get("Content-Length", "")
+    declared = int(length) if length.isdecimal() else None
+    deadline = time.monotonic() + TOTAL_TIMEOUT_S
+    chunks, received = [], 0
+    while declared is None or declared <= MAX_BYTES:
+        chunk = response.read1(_CHUNK)
+        if not chunk:
+            break
+        chunks.append(chunk)
+        received += len(chunk)
+        if received > MAX_BYTES:
+            break
+        if time.monotonic() > deadline:
+            raise ImageError(
+                f"{url}: still not complete after {TOTAL_TIMEOUT_S:g} s ({received} bytes); "
+                "download it and pass the file"
+            )
+    if max(received, declared or 0) > MAX_BYTES:
+        raise ImageError(
+            f"{url}: larger than {MAX_BYTES // 2**20} MiB, the limit for downloads; "
+            "download it and pass the file"
+        )
+    if declared is not None and received < declared:
+        raise ImageError(f"{url}: cut short after {received} of {declared} bytes; try again")
+    return b"".join(chunks)
+
+
+def _encoded(url: str) -> str:
+    """The URL in ASCII, as HTTP wants it."""
+    parts = urlsplit(url)
+    host = parts.netloc.encode("idna").decode("ascii") if not url.isascii() else parts.netloc
+    path = quote(parts.path, safe=_URL_CHARACTERS)
+    query = quote(parts.query, safe=_URL_CHARACTERS)
+    return urlunsplit((parts.scheme, host, path, query, ""))

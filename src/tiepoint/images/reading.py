@@ -1,0 +1,238 @@
+"""Any source of an image -> upright pixels: path, URL, bytes, file, PIL image, array, tensor."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tiepoint.errors import ConfigError, ImageError
+from tiepoint.images.arrays import ChannelOrder, Pixels, from_array
+from tiepoint.images.decoding import decode, from_pil
+from tiepoint.images.download import fetch
+
+__all__ = ["DEFAULT_MAX_PIXELS", "ChannelOrder", "Source", "SourceImage", "read"]
+
+Source = Any
+"""What `read` takes. Wide on purpose: arrays and tensors of any library are recognised."""
+
+DEFAULT_MAX_PIXELS = 250_000_000
+"""px. Above the largest camera sensors (200 Mpx), and below 2 GB of memory while decoding."""
+
+MAX_PIXELS_VARIABLE = "TIEPOINT_MAX_PIXELS"
+_LONGEST_NAME = 300
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_OTHER_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
+_EXPECTED = (
+    "expected a path, an http(s) URL, bytes, a binary file, a PIL image, "
+    "a NumPy array or a torch tensor"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SourceImage:
+    """An image as it came, turned upright.
+
+    Attributes:
+        pixels: H W (grey) or H W 3 (RGB), C-contiguous and read-only; uint8, uint16 or float32
+            in 0..1. An array that needed no change shares its memory with the caller's.
+        name: The path or URL as given, the file's own name, or what the source was:
+            "bytes", "file object", "PIL image", "array", "tensor".
+        exif_orientation: 1 to 8, as recorded in the file; 1 when none is. The pixels are
+            upright already.
+        mask: H W bool of the upright image, True where keypoints may lie; None = everywhere.
+        mask_name: The mask's path as given, or "array" for whatever was in memory; None without
+            one.
+    """
+
+    pixels: Pixels
+    name: str
+    exif_orientation: int = 1
+    mask: NDArray[np.bool_] | None = None
+    mask_name: str | None = None
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """(height, width) of the upright image, px."""
+        height, width = self.pixels.shape[:2]
+        return height, width
+
+
+def read(
+    source: Source, *, channel_order: str = "rgb", max_pixels: int | None = None
+) -> SourceImage:
+    """Read one image, whatever it comes as. One file gives the same pixels in every form.
+
+    Files keep their depth: 8 bits give uint8, 16 bits uint16, floats float32. Alpha is laid on
+    white, the EXIF orientation is applied, of several frames or pages the first is read.
+
+    Args:
+        source: A path (str or PathLike); an http(s) URL; the bytes of an image file; a file
+            opened in binary mode, read from its start and left at the position it had; a PIL
+            image of any mode; an array `H W`, `H W 1`, `H W 3` or `H W 4` (uint8, uint16,
+            float in 0..1, bool) or anything NumPy can turn into one; a torch tensor `H W` or
+            `C H W` of the same types. None of them is changed.
+        channel_order: Order of the colours in arrays and tensors, "rgb" or, as OpenCV reads
+            them, "bgr". Other sources know their own order.
+        max_pixels: px; a file of more is refused before it is decoded. None takes the
+            environment variable TIEPOINT_MAX_PIXELS, else `DEFAULT_MAX_PIXELS`. Arrays and PIL
+            images that are in memory already are not limited.
+
+    Returns:
+        The upright pixels with the source's name and EXIF orientation.
+
+    Raises:
+        ImageError: Missing, a folder, not an image, truncated, empty, too large, NaN or
+            infinite values, an unsupported type or shape.
+        ConfigError: An unknown channel order, or a limit that is no whole number.
+    """
+    if channel_order not in get_args(ChannelOrder):
+        raise ConfigError(f'channel_order is {channel_order!r}, expected "rgb" or "bgr"')
+    limit = _pixel_limit(max_pixels)
+    if isinstance(source, str | os.PathLike):
+        return _read_named(os.fsdecode(source), limit)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _image(*decode(io.BytesIO(source), "bytes", limit), name="bytes")
+    if isinstance(source, Image.Image):
+        name = _text(getattr(source, "filename", "")) or "PIL image"
+        return _image(*from_pil(source, name, limit), name=name)
+    if _is_tensor(source):
+        array = _tensor_to_array(source)
+        return _image(from_array(array, "tensor", channel_order, layout="chw"), name="tensor")
+    if hasattr(source, "__array__") or hasattr(source, "__array_interface__"):
+        array = _as_array(source)
+        return _image(from_array(array, "array", channel_order, layout="hwc"), name="array")
+    if callable(getattr(source, "read", None)):
+        return _read_file(source, limit)
+    kind = type(source).__name__
+    raise ImageError(f"an object of type {kind} is not an image: {_EXPECTED}")
+
+
+def _image(pixels: Pixels, exif_orientation: int = 1, *, name: str) -> SourceImage:
+    pixels = pixels.view()  # so that the caller's own array stays writeable
+    pixels.flags.writeable = False
+    return SourceImage(pixels, name, exif_orientation)
+
+
+def _pixel_limit(max_pixels: int | None) -> int:
+    value: Any = max_pixels
+    name = "max_pixels"
+    if value is None:
+        text = os.environ.get(MAX_PIXELS_VARIABLE)
+        if not text:
+            return DEFAULT_MAX_PIXELS
+        name, value = MAX_PIXELS_VARIABLE, int(text) if text.isdecimal() else text
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ConfigError(f"{name} is {value!r}, expected a whole number >= 1 (px)")
+    return int(value)
+
+
+def _read_url(url: str, limit: int) -> SourceImage:
+    return _image(*decode(io.BytesIO(fetch(url)), url, limit), name=url)
+
+
+def _read_named(name: str, limit: int) -> SourceImage:
+    if not name:
+        raise ImageError(f"an empty path is not an image: {_EXPECTED}")
+    if _URL.match(name):
+        return _read_url(name, limit)
+    scheme = _OTHER_SCHEME.match(name)
+    if scheme:
+        raise ImageError(
+            f"{_shortened(name)}: of addresses only http:// and https:// are read, not "
+            f"{scheme[0]}; fetch it and pass its path or bytes"
+        )
+    return _read_path(name, limit)
+
+
+def _read_path(name: str, limit: int) -> SourceImage:
+    with _open(name) as stream:
+        mode = os.fstat(stream.fileno()).st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise ImageError(f"{name}: a device, expected an image file")
+        seekable: BinaryIO = stream if stat.S_ISREG(mode) else io.BytesIO(stream.read())
+        return _image(*decode(seekable, name, limit), name=name)
+
+
+def _open(name: str) -> BinaryIO:
+    try:
+        return Path(name).open("rb")
+    except FileNotFoundError as error:
+        name = _shortened(name)
+        hint = "" if Path(name).is_absolute() else f" (looked for in {Path.cwd()})"
+        raise ImageError(f"{name}: no such file; check the path{hint}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        if isinstance(error, IsADirectoryError | PermissionError) and Path(name).is_dir():
+            raise ImageError(
+                f"{name}: a folder, expected an image file; pass the files inside it"
+            ) from error
+        reason = getattr(error, "strerror", None) or error
+        name = _shortened(name)
+        raise ImageError(f"{name}: cannot be opened ({reason}); check path and rights") from error
+
+
+def _shortened(name: str) -> str:
+    """A name for an error message; some pass the whole image as text in place of a path."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+
+
+def _read_file(file: Any, limit: int) -> SourceImage:
+    name = _text(getattr(file, "name", "")) or "file object"
+    try:
+        try:
+            position = file.tell()
+            file.seek(0)
+        except (AttributeError, OSError, ValueError):
+            position = None  # a pipe or a socket: what is left is the image
+        data = file.read()
+        if position is not None:
+            file.seek(position)
+    except Exception as error:
+        raise ImageError(f"{name}: the file object cannot be read ({error})") from error
+    if isinstance(data, str):
+        raise ImageError(f'{name}: opened as text, expected bytes; open it with mode "rb"')
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ImageError(f"{name}: read() gave {type(data).__name__}, expected bytes")
+    return _image(*decode(io.BytesIO(data), name, limit), name=name)
+
+
+def _text(value: object) -> str:
+    """A name that may be text, bytes, a path or, for an open descriptor, a number."""
+    return os.fsdecode(value) if isinstance(value, str | bytes | os.PathLike) else ""
+
+
+def _is_tensor(source: object) -> bool:
+    """Whether this is a torch tensor or a subclass, without importing torch."""
+    return any(
+        base.__name__ == "Tensor" and base.__module__.split(".")[0] == "torch"
+        for base in type(source).__mro__
+    )
+
+
+def _tensor_to_array(tensor: Any) -> np.ndarray[Any, Any]:
+    try:
+        tensor = tensor.detach().cpu()
+        if str(tensor.dtype) == "torch.bfloat16":  # a type that NumPy does not have
+            tensor = tensor.float()
+        return np.asarray(tensor.numpy())
+    except Exception as error:
+        raise ImageError(
+            f"tensor: cannot be read as an array ({error}); "
+            "pass a dense tensor of uint8, uint16 or float in 0..1"
+        ) from error
+
+
+def _as_array(source: Any) -> np.ndarray[Any, Any]:
+    try:
+        return np.asarray(source)
+    except Exception as error:
+        kind = type(source).__name__
+        raise ImageError(f"array: NumPy cannot read this {kind} ({error}): {_EXPECTED}") from error

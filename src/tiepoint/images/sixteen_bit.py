@@ -1,0 +1,214 @@
+"""16-bit colour, and TIFF files of floats: what Pillow cuts to 8 bits or refuses, by OpenCV.
+
+OpenCV sees a file only after Pillow has decoded it, or its directory has shown that it is
+whole: OpenCV fills what is missing with zeros and writes its complaints to stderr.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageFile, TiffImagePlugin
+from PIL.ExifTags import Base as Tag
+
+from tiepoint.errors import ImageError
+from tiepoint.images.arrays import Array, Pixels, on_white, unit_floats
+
+_FULL = 65535
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_EXTRA_SAMPLES = 338  # TIFF 6.0, section 18: 0 unspecified, 1 premultiplied alpha, 2 alpha
+_TILE_OFFSETS, _TILE_BYTE_COUNTS = 324, 325  # TIFF 6.0, section 15
+_SAMPLE_FORMAT = 339  # TIFF 6.0, section 19: 1 unsigned, 3 float
+
+
+@dataclass(frozen=True)
+class DeepColour:
+    """How the 16-bit colours of a file are stored.
+
+    Attributes:
+        maximum: The value of white; less than 65535 in some PPM files.
+        grey: One colour, stored with alpha.
+        alpha: Whether a fourth channel counts.
+        premultiplied: Whether the colours are multiplied by alpha already.
+        transparent: The colour that stands for "transparent", if one does.
+        upright: Whether OpenCV applies the orientation; it does so for TIFF's own tag.
+    """
+
+    maximum: int = _FULL
+    grey: bool = False
+    alpha: bool = True
+    premultiplied: bool = False
+    transparent: tuple[int, ...] | None = None
+    upright: bool = False
+
+
+def deep_colour(image: ImageFile.ImageFile, name: str) -> DeepColour | None:
+    """Whether a file that Pillow has opened, and not loaded, has 16-bit colours.
+
+    Raises:
+        ImageError: It has, in a layout that neither Pillow nor OpenCV reads right.
+    """
+    if image.mode not in ("RGB", "RGBA", "RGBX") or not image.tile:
+        return None
+    arguments = image.tile[0][3]
+    raw_mode = arguments if isinstance(arguments, str) else (arguments or ("",))[0]
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return _deep_tiff(image, str(raw_mode), name)
+    if image.format == "PNG" and ";16" in str(raw_mode):
+        transparent = image.info.get("transparency")
+        return DeepColour(
+            grey=str(raw_mode).startswith("LA"),
+            alpha=image.mode == "RGBA",
+            transparent=transparent if isinstance(transparent, tuple) else None,
+        )
+    if image.format == "PPM" and isinstance(arguments, tuple) and len(arguments) == 2:
+        maximum = arguments[1]
+        return DeepColour(maximum=maximum) if isinstance(maximum, int) and maximum > 255 else None
+    return None
+
+
+def _deep_tiff(image: TiffImagePlugin.TiffImageFile, raw_mode: str, name: str) -> DeepColour | None:
+    tags = image.tag_v2
+    if set(_tuple(tags.get(Tag.BitsPerSample))) != {16}:
+        return None
+    if tags.get(Tag.PlanarConfiguration, 1) != 1:
+        raise ImageError(
+            f"{name}: a TIFF of 16-bit colours in separate planes, expected interleaved colours; "
+            "save it with planar configuration 1, or pass the array"
+        )
+    return DeepColour(
+        alpha=image.mode == "RGBA",
+        premultiplied=raw_mode.startswith("RGBa"),
+        upright=Tag.Orientation in tags,
+    )
+
+
+def read_deep_colour(data: bytes, deep: DeepColour, name: str) -> Pixels:
+    """Read a file that Pillow has shown to be whole.
+
+    Returns:
+        H W 3 uint16 RGB, or H W for grey with alpha, on white; see `DeepColour.upright`.
+    """
+    array = _imdecode(_pixels_of_png(data) if data.startswith(_PNG_SIGNATURE) else data)
+    if array is None or array.dtype != np.uint16 or array.ndim != 3:
+        raise ImageError(
+            f"{name}: 16-bit colours that OpenCV cannot read; save it as PNG, or pass the array"
+        )
+    pixels = _rgb_from_bgr(array, alpha=deep.alpha, premultiplied=deep.premultiplied)  # H W 3
+    if deep.transparent is not None:
+        pixels = white_where(pixels, deep.transparent)
+    if deep.maximum != _FULL:
+        wide = pixels.astype(np.uint32) * _FULL + deep.maximum // 2
+        pixels = np.minimum(wide // deep.maximum, _FULL).astype(np.uint16)
+    return np.ascontiguousarray(pixels[..., 0]) if deep.grey else pixels
+
+
+def _pixels_of_png(data: bytes) -> bytes:
+    """The file less all that is not its first image.
+
+    OpenCV would reserve up to 4 GB for a chunk whose length is damaged, and its versions differ
+    in what they make of gamma, EXIF and animation.
+    """
+    parts, at = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            break
+        if data[at + 4 : at + 8] in (b"IHDR", b"IDAT"):  # transparency is in `DeepColour`
+            checksum = zlib.crc32(data[at + 4 : end])  # as Pillow, which lets a wrong one pass
+            parts += [data[at:end], checksum.to_bytes(4, "big")]
+        at = end + 4
+    return b"".join([*parts, b"\0\0\0\0IEND\xaeB`\x82"])
+
+
+def white_where(pixels: Pixels, colour: tuple[int, ...]) -> Pixels:
+    """H W C with the pixels of one colour made white: PNG's tRNS for 16 bits."""
+    is_colour = (pixels == np.array(colour)).all(axis=-1, keepdims=True)  # H W 1
+    return np.where(is_colour, np.uint16(_FULL), pixels)
+
+
+def tiff_tags(data: bytes) -> dict[int, Any]:
+    """The first directory of a TIFF file; empty when there is none that can be read."""
+    try:
+        directory = Image.Exif()
+        directory.load(data)
+        return dict(directory)
+    except Exception:  # noqa: BLE001 - Pillow's parser raises nearly anything on damaged bytes
+        return {}
+
+
+def float_tiff_size(tags: dict[int, Any], file_bytes: int) -> tuple[int, int] | None:
+    """(width, height) if `read_float_tiff` can read the file, else None.
+
+    It can if the layout is one that Pillow does not know (floats in colour or of 64 bits,
+    big-endian grey with white as zero), and every strip or tile lies within the file.
+    """
+    try:
+        width, height = int(tags[Tag.ImageWidth]), int(tags[Tag.ImageLength])
+        samples = int(tags.get(Tag.SamplesPerPixel, 1))
+        bits, kinds = set(_tuple(tags[Tag.BitsPerSample])), set(_tuple(tags.get(_SAMPLE_FORMAT, 1)))
+        starts = _tuple(tags.get(Tag.StripOffsets, tags.get(_TILE_OFFSETS)))
+        counts = _tuple(tags.get(Tag.StripByteCounts, tags.get(_TILE_BYTE_COUNTS)))
+        ends = [start + count for start, count in zip(starts, counts, strict=True)]
+        is_whole = min((*ends, width, height)) > 0 and max(ends, default=0) <= file_bytes
+    except Exception:  # noqa: BLE001 - tags missing, or not of the type they should have
+        return None
+    is_float = kinds == {3} and bits in ({32}, {64}) and samples in (1, 3, 4)
+    is_inverted_grey = kinds == {1} and bits == {16} and samples == 1
+    is_planar = samples > 1 and tags.get(Tag.PlanarConfiguration, 1) != 1
+    readable = (is_float or is_inverted_grey) and ends and is_whole and not is_planar
+    return (width, height) if readable else None
+
+
+def read_float_tiff(data: bytes, tags: dict[int, Any], name: str) -> tuple[Pixels, int] | None:
+    """Read a TIFF for which `float_tiff_size` gave a size.
+
+    Returns:
+        Upright pixels (OpenCV turns them) and the EXIF orientation; None if OpenCV fails.
+
+    Raises:
+        ImageError: Values out of 0..1.
+    """
+    array = _imdecode(data)
+    if array is None or array.dtype not in (np.uint16, np.float32, np.float64):
+        return None
+    orientation = tags.get(Tag.Orientation, 1)
+    orientation = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+    return _finish_tiff(array, tags, name), orientation
+
+
+def _finish_tiff(array: Array, tags: dict[int, Any], name: str) -> Pixels:
+    pixels: Pixels = array if array.dtype == np.uint16 else unit_floats(array, name)
+    if pixels.ndim == 2:
+        white_is_zero = tags.get(Tag.PhotometricInterpretation) == 0
+        full = _FULL if pixels.dtype == np.uint16 else 1
+        return (full - pixels).astype(pixels.dtype) if white_is_zero else pixels
+    extra = _tuple(tags.get(_EXTRA_SAMPLES, 2))
+    return _rgb_from_bgr(pixels, alpha=0 not in extra, premultiplied=1 in extra)
+
+
+def _imdecode(data: bytes) -> Array | None:
+    try:
+        array: Array | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+    return array
+
+
+def _rgb_from_bgr(array: Array, *, alpha: bool, premultiplied: bool) -> Pixels:
+    """H W 3 or H W 4 as OpenCV reads it -> H W 3 RGB, on white if alpha counts."""
+    has_alpha = array.shape[2] == 4 and alpha
+    if array.shape[2] == 3:
+        code = cv2.COLOR_BGR2RGB
+    else:
+        code = cv2.COLOR_BGRA2RGBA if alpha else cv2.COLOR_BGRA2RGB
+    pixels: Pixels = cv2.cvtColor(array, code)
+    return on_white(pixels, premultiplied=premultiplied) if has_alpha else pixels
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else () if value is None else (value,)

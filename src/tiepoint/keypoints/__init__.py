@@ -1,0 +1,1 @@
+"""Dense maps -> keypoints: candidates, top k, refinement, covariance, descriptors."""

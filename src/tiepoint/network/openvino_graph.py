@@ -1,0 +1,247 @@
+"""The SuperPoint network as an OpenVINO graph, built from the tensors without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset13 as ops
+
+from tiepoint.architecture import CELL_PX, Layer
+from tiepoint.network import winograd
+from tiepoint.weights.checkpoint import Checkpoint, Tensors
+from tiepoint.weights.quantization import Ranges, weight_ranges
+
+Float32 = NDArray[np.float32]
+
+WHITE = 65535
+"""Steps in which a pixel is told by two bytes."""
+
+KEPT, HALF = np.uint32(0xFFFF0000), np.uint32(0x8000)
+"""The bits of a float32 that make a bfloat16, and half of the last one's worth."""
+
+INPUT_LEVELS, WEIGHT_LEVELS = 256, 255
+"""Steps of 8 bits: from 0 on, and even on both sides of 0."""
+
+STRIP_BYTES = 2**23
+"""Of a map within the first block: about what stays in a processor's cache."""
+
+
+def pixel_bytes(pixels: Float32) -> NDArray[np.uint8]:
+    """B 1 H W in 0..1 -> B H W 2: each pixel's low and high byte, in steps of 1/65535.
+
+    bfloat16 has 8 bits: near white it rounds pixels to whole grey levels. Bytes it takes as they
+    are. What lies between two steps is cut off. `benchmarks/precision.py` prints how many keypoints
+    stay.
+    """
+    B, _, H, W = pixels.shape
+    words = np.empty((B, H, W), "<u2")
+    np.multiply(pixels[:, 0], np.float32(WHITE), out=words, casting="unsafe")
+    return words.view(np.uint8).reshape(B, H, W, 2)
+
+
+def build_model(
+    checkpoint: Checkpoint,
+    *,
+    descriptors: bool,
+    quantized: bool = False,
+    in_bytes: bool = False,
+    logits: bool = False,
+    size_bhw: tuple[int, int, int] | None = None,
+    fewer_products: bool = False,
+) -> ov.Model:
+    """The network of a checkpoint as an OpenVINO model.
+
+    Args:
+        descriptors: False leaves the descriptor head out.
+        quantized: Round weights and inputs of the layers in `checkpoint.ranges` to 8 bits.
+        in_bytes: Take pixels as `pixel_bytes` gives them.
+        logits: Give B 65 h w, of which `heatmap_model` makes the heat map.
+        size_bhw: Images and px of all that will come; None takes any.
+        fewer_products: Save multiplications where that is quicker; float32's rounding is then
+            another. Only with a size: shapes not known in advance would cost more than it saves.
+
+    Returns:
+        A model from pixels B 1 H W (B H W 2 in bytes) to the heat map B 1 H W and, if asked for,
+        descriptors B h*w D.
+    """
+    config, tensors = checkpoint.network, checkpoint.tensors
+    B, H, W = size_bhw or (-1, -1, -1)
+    if in_bytes:
+        pixels = ops.parameter([B, H, W, 2], np.uint8, name="pixels")
+        node = ops.convert(ops.transpose(pixels, np.array([0, 3, 1, 2])), "f32").output(0)
+        first = f"{config.encoder_layers()[0].name}.weight"
+        tensors = {**tensors, first: byte_weights(tensors[first])}
+    else:
+        pixels = ops.parameter([B, 1, H, W], np.float32, name="pixels")
+        node = pixels.output(0)
+    graph = _Graph(tensors, (quantized and checkpoint.ranges) or {}, fewer_products)
+    encoder = config.encoder_layers()
+    if size_bhw is not None:
+        widest = B * H * W * encoder[0].out_channels * (2 if in_bytes else 4)  # bytes
+        node = graph.strips(node, encoder[:2], encoder[2], min(widest // STRIP_BYTES, H // CELL_PX))
+        encoded = graph.chain(node, encoder[2:], rounded=True)  # B C h w
+    else:
+        encoded = graph.chain(node, encoder)
+    said = graph.chain(encoded, config.keypoint_layers())  # B 65 h w
+    outputs = [said if logits else _heatmap(said)]
+    if descriptors:
+        dense = graph.chain(encoded, config.descriptor_layers())  # B D h w
+        # In three dimensions OpenVINO turns them at half the price of four.
+        cells = ops.reshape(dense, np.array([0, config.descriptor_decoder_dim, -1]), True)
+        outputs.append(ops.transpose(cells, np.array([0, 2, 1])).output(0))  # B h*w D
+    return ov.Model(outputs, [pixels], "superpoint")
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """What turns layers into nodes.
+
+    Attributes:
+        tensors: The weights by name.
+        ranges: The layers that are rounded to 8 bits.
+        fewer_products: See `build_model`.
+    """
+
+    tensors: Tensors
+    ranges: Ranges
+    fewer_products: bool = False
+
+    def chain(
+        self, node: ov.Output, layers: Sequence[Layer], *, rounded: bool = False
+    ) -> ov.Output:
+        """Layers one behind another; `rounded`: the input is, as the first one takes it."""
+        if not rounded:
+            node = self._rounded(node, layers[0])
+        for layer, following in zip(layers, [*layers[1:], None], strict=True):
+            weight = self.tensors[f"{layer.name}.weight"]
+            if self.fewer_products and winograd.suits(weight):
+                bias = self.tensors[f"{layer.name}.bias"]
+                node = winograd.convolution(node, weight, bias, relu=layer.relu, pool=layer.pool)
+            else:
+                node = self._layer(node, layer, following)
+        return node
+
+    def strips(
+        self, node: ov.Output, layers: Sequence[Layer], following: Layer, count: int
+    ) -> ov.Output:
+        """The first 3x3 layers, with a pool behind them, some rows of the image after the others.
+
+        The same numbers as of `_layer` after `_layer`; but what one leaves is in the cache still
+        when the next one takes it. Sizes must be known.
+        """
+        height = node.get_shape()[2]
+        cuts = [2 * round(height * i / (2 * count)) for i in range(count + 1)] if count else []
+        strips = []
+        for top, bottom in pairwise(cuts or [0, height]):
+            # Each layer sees a row beyond, which at the ends of the image is padding.
+            above, below = min(len(layers), top), min(len(layers), height - bottom)
+            rows = node
+            if count > 1:
+                rows = ops.slice(node, [top - above], [bottom + below], [1], [2]).output(0)
+            for layer, after in zip(layers, [*layers[1:], following], strict=True):
+                rows = self._layer(rows, layer, after, (int(above == 0), int(below == 0)))
+            strips.append(rows)
+        return ops.concat(strips, 2).output(0)
+
+    def _layer(
+        self,
+        node: ov.Output,
+        layer: Layer,
+        following: Layer | None,
+        ends_px: tuple[int, int] | None = None,
+    ) -> ov.Output:
+        """A convolution and what comes with it; `ends_px`: its padding above and below."""
+        side = layer.kernel_px // 2
+        above, below = ends_px or (side, side)
+        weight = ops.constant(self.tensors[f"{layer.name}.weight"], np.float32)
+        if layer.name in self.ranges:
+            high = weight_ranges(self.tensors[f"{layer.name}.weight"])  # O 1 1 1
+            weight = ops.fake_quantize(weight, -high, high, -high, high, WEIGHT_LEVELS)
+        bias = self.tensors[f"{layer.name}.bias"].reshape(1, -1, 1, 1)
+        node = ops.convolution(node, weight, [1, 1], [above, side], [below, side], [1, 1]).output(0)
+        node = ops.add(node, ops.constant(bias, np.float32)).output(0)
+        if layer.relu:
+            node = ops.relu(node).output(0)
+        if following is not None:
+            # Before the pool, which then takes bytes; the highest value is the same one.
+            node = self._rounded(node, following)
+        if layer.pool:
+            node = ops.max_pool(node, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
+        return node
+
+    def _rounded(self, node: ov.Output, layer: Layer) -> ov.Output:
+        """The input of a layer in steps of 8 bits, where it takes such."""
+        if layer.name not in self.ranges:
+            return node
+        least, most = np.float32(0), np.float32(self.ranges[layer.name])
+        return ops.fake_quantize(node, least, most, least, most, INPUT_LEVELS).output(0)
+
+
+def heatmap_model() -> ov.Model:
+    """The heat map by itself: B 65 h w, channel 8 row + column of the cell and channel 64 "no
+    keypoint", to the probabilities B 1 H W."""
+    logits = ops.parameter([-1, CELL_PX**2 + 1, -1, -1], np.float32, name="logits")
+    return ov.Model([_heatmap(logits.output(0))], [logits], "heat map")
+
+
+def _heatmap(logits: ov.Output) -> ov.Output:
+    """Soft-max over the 65 channels of each cell, the first 64 laid out as pixels.
+
+    Within the network's model it takes all cores, and float32 even where the hint is bf16:
+    behind the last convolution OpenVINO stays with it.
+    """
+    probabilities = ops.softmax(logits, 1)  # B 65 h w
+    pixels = ops.slice(probabilities, [0], [CELL_PX**2], [1], [1])  # B 64 h w
+    return ops.depth_to_space(pixels, "blocks_first", CELL_PX).output(0)
+
+
+def byte_weights(weight: Float32) -> Float32:
+    """O 1 3 3 -> O 2 3 3, for a pixel's low and high byte, none of which bfloat16 rounds.
+
+    Where a filter takes differences its weights add up to little; rounded one by one they would
+    add up to something else, and answer to brightness. So each takes over what the last one lost,
+    the largest first, whose steps are the coarsest.
+    """
+    exact = weight.reshape(len(weight), -1) * np.float32((WHITE + 1) / WHITE)  # O 9
+    rounded, lost = np.empty_like(exact), np.zeros(len(exact), np.float32)
+    for taps in np.argsort(-np.abs(exact), axis=1).T[..., None]:  # O 1
+        wanted = np.take_along_axis(exact, taps, 1) + lost[:, None]
+        nearest = ((wanted.view(np.uint32) + HALF) & KEPT).view(np.float32)
+        np.put_along_axis(rounded, taps, nearest, 1)
+        lost = (wanted - nearest)[:, 0]
+    high = rounded.reshape(weight.shape) / np.float32((WHITE + 1) / 256)
+    return np.concatenate([high / 256, high], axis=1)
+
+
+def highest_inputs(checkpoint: Checkpoint, images: Iterable[Float32]) -> Iterator[dict[str, float]]:
+    """For each image the highest input of each layer, by the layer's name.
+
+    Args:
+        images: `H W` in 0..1, sides multiples of 8.
+    """
+    config, inputs = checkpoint.network, list[ov.Output]()
+    pixels = ops.parameter([-1, 1, -1, -1], np.float32, name="pixels")
+    node = pixels.output(0)
+    graph = _Graph(checkpoint.tensors, {})
+    for layer in config.encoder_layers():
+        inputs.append(node)
+        node = graph.chain(node, [layer])
+    for layers in (config.keypoint_layers(), config.descriptor_layers()):
+        deeper = node
+        for layer in layers:
+            inputs.append(deeper)
+            deeper = graph.chain(deeper, [layer])
+    axes = ops.constant(np.array([0, 1, 2, 3]))
+    highest = [ops.reduce_max(one, axes, False).output(0) for one in inputs]
+    model = ov.Core().compile_model(
+        ov.Model(highest, [pixels], "highest inputs"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    names = [layer.name for layer in config.layers()]
+    for image in images:
+        found = model({0: image[None, None]})
+        yield {name: float(found[index]) for index, name in enumerate(names)}

@@ -1,0 +1,1 @@
+"""Matches -> a transform between two images, its uncertainty, and a verdict."""

@@ -1,0 +1,1 @@
+"""Training a detector: network, losses, sampling and the benchmark that selects a state."""

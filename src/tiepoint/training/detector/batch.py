@@ -1,0 +1,60 @@
+"""Training pairs -> tensors of one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from tiepoint.training.scenes.pairs import TrainingPair
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """P pairs as 2 P images: all first views, then all second views.
+
+    Attributes:
+        pixels: 2P 1 H W float32 in 0..1.
+        corner_image: M int64, which image each corner lies in.
+        corner_xy: M 2 float32, px.
+        ignore: 2P H W bool, pixels about which nothing is known.
+        flow: 2P H W 2 float32: where each pixel lies in the pair's other view, px; NaN where
+            it is not visible there.
+    """
+
+    pixels: Tensor
+    corner_image: Tensor
+    corner_xy: Tensor
+    ignore: Tensor
+    flow: Tensor
+
+    @property
+    def pairs(self) -> int:
+        """P."""
+        return len(self.pixels) // 2
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """(height, width), px."""
+        return self.pixels.shape[2], self.pixels.shape[3]
+
+
+def collate(pairs: Sequence[TrainingPair], device: torch.device) -> Batch:
+    """Put pairs of one size into a batch on a device."""
+    views = [pair.a for pair in pairs] + [pair.b for pair in pairs]
+    counts = [len(view.corners_xy) for view in views]
+    flows = [pair.a_to_b for pair in pairs] + [pair.b_to_a for pair in pairs]
+    pixels = torch.from_numpy(np.stack([view.image for view in views])).to(device)  # 2P H W
+    corners = np.concatenate([view.corners_xy.reshape(-1, 2) for view in views])
+    return Batch(
+        pixels=(pixels[:, None].float() / 255),
+        corner_image=torch.from_numpy(np.repeat(np.arange(len(views)), counts)).to(device),
+        corner_xy=torch.from_numpy(corners.astype(np.float32)).to(device),
+        ignore=torch.from_numpy(np.stack([view.ignore for view in views])).to(device),
+        flow=torch.from_numpy(np.stack(flows).astype(np.float32, copy=False)).to(device),
+    )

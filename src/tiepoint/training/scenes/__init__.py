@@ -1,0 +1,1 @@
+"""Generated training pairs: scenes, views of them, and their ground truth. No torch."""

@@ -1,0 +1,1 @@
+"""Checkpoint folders and Hub repositories <-> `Checkpoint`; the bundled weights."""

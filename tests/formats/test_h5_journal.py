@@ -1,0 +1,157 @@
+"""Many images in one HDF5 file: no kill, full disk or second writer costs a finished one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.features_files import assert_equal, half_written_h5, make, names_in, write_h5
+from tiepoint.errors import FormatError
+from tiepoint.formats import H5Writer, read_h5
+
+h5py = pytest.importorskip("h5py")
+
+
+def test_nothing_stands_under_the_name_until_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with H5Writer(path) as writer:
+        writer.add("a.jpg", make())
+        assert names_in(tmp_path) == ["x.h5.partial"]
+    assert names_in(tmp_path) == ["x.h5"]
+
+
+def test_closing_twice_is_closing_once(tmp_path: Path) -> None:
+    with H5Writer(tmp_path / "x.h5") as writer:
+        writer.add("a.jpg", make())
+        writer.close()
+    assert list(read_h5(tmp_path / "x.h5")) == ["a.jpg"] and names_in(tmp_path) == ["x.h5"]
+
+
+def test_an_exception_keeps_what_is_finished_for_the_next_run(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with pytest.raises(KeyboardInterrupt), H5Writer(path) as writer:
+        writer.add("a.jpg", make(2))
+        raise KeyboardInterrupt
+    assert names_in(tmp_path) == ["x.h5.partial"]
+    with H5Writer(path) as writer:
+        assert "a.jpg" in writer and "b.jpg" not in writer
+        assert writer.summarise("a.jpg").keypoints == 2
+        assert_equal(writer.read("a.jpg"), make(2))
+        writer.add("b.jpg", make(3))
+    assert set(read_h5(path)) == {"a.jpg", "b.jpg"}
+
+
+def test_a_journal_cut_off_anywhere_keeps_every_whole_image(tmp_path: Path) -> None:
+    path, partial = tmp_path / "x.h5", tmp_path / "x.h5.partial"
+    ends = []
+    writer = H5Writer(path)
+    for number in range(3):
+        writer.add(f"{number}.jpg", make(number + 1))
+        ends.append(partial.stat().st_size)
+    writer.suspend()
+    data = partial.read_bytes()
+    for length in [*range(0, len(data), 97), *ends]:
+        partial.write_bytes(data[:length])
+        path.unlink(missing_ok=True)
+        whole = sum(end <= length for end in ends)
+        with H5Writer(path) as writer:
+            assert len(writer) == whole
+            writer.add("new.jpg", make(7))
+        found = read_h5(path)
+        assert set(found) == {*(f"{number}.jpg" for number in range(whole)), "new.jpg"}
+        assert all(len(found[f"{number}.jpg"]) == number + 1 for number in range(whole))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_a_killed_process_loses_no_finished_image(tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.path[:0] = {[str(Path(__file__).parents[1])]!r}
+from support.features_files import make
+from tiepoint.formats import H5Writer
+writer = H5Writer({str(tmp_path / "x.h5")!r})
+for number in range(10**9):
+    writer.add(f"{{number}}.jpg", make(50, 64))
+    print(number, flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    said = [int(process.stdout.readline()) for _ in range(40)]
+    process.send_signal(signal.SIGKILL)
+    said += [int(line) for line in process.stdout.read().splitlines() if line]
+    process.wait()
+    with H5Writer(tmp_path / "x.h5") as writer:
+        assert len(writer) in (len(said), len(said) + 1)
+    assert {f"{number}.jpg" for number in said} <= set(read_h5(tmp_path / "x.h5"))
+
+
+def test_more_images_join_those_of_a_finished_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    write_h5(path, "a.jpg")
+    with h5py.File(path, "a") as file:
+        file["a.jpg"]["global_descriptor"] = np.ones(3)  # of another program
+    before = path.read_bytes()
+    half_written_h5(path, "b.jpg", "c.jpg")
+    assert path.read_bytes() == before
+    with H5Writer(path) as writer:
+        assert len(writer) == 3
+    assert set(read_h5(path)) == {"a.jpg", "b.jpg", "c.jpg"}
+    with h5py.File(path, "r") as file:
+        assert file["a.jpg"]["global_descriptor"][()].tolist() == [1, 1, 1]
+
+
+def test_a_writer_that_adds_nothing_touches_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    write_h5(path)
+    assert names_in(tmp_path) == []
+    write_h5(path, "a.jpg")
+    stamp = path.stat().st_mtime_ns
+    write_h5(path)
+    assert path.stat().st_mtime_ns == stamp and names_in(tmp_path) == ["x.h5"]
+
+
+def test_a_second_writer_of_the_same_file_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with H5Writer(tmp_path / "x.h5") as writer:
+        writer.add("a.jpg", make())
+        with pytest.raises(FormatError, match="another process is writing it"):
+            H5Writer(tmp_path / "x.h5")
+        writer.add("b.jpg", make())
+    assert len(read_h5(tmp_path / "x.h5")) == 2
+
+
+def test_a_file_that_cannot_be_written_keeps_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.h5"
+    writer = H5Writer(path)
+    writer.add("a.jpg", make())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(FormatError, match="No space left on device"):
+            writer.close()
+    assert names_in(tmp_path) == ["x.h5.partial"]
+    write_h5(path)
+    assert list(read_h5(path)) == ["a.jpg"]
+
+
+def test_a_foreign_partial_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.h5.partial").write_bytes(b"something of the user's own")
+    with pytest.raises(FormatError, match="not a journal"):
+        H5Writer(tmp_path / "x.h5")
+    assert (tmp_path / "x.h5.partial").read_bytes() == b"something of the user's own"
+    with (
+        H5Writer(tmp_path / "no" / "x.h5") as writer,
+        pytest.raises(FormatError, match="cannot be written"),
+    ):
+        writer.add("a.jpg", make())

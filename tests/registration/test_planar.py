@@ -1,0 +1,202 @@
+"""Planar models: consensus, least squares, and how well they are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from support.registered import MATRICES, SIZE_HW, carried, scattered
+from tiepoint.geometry import apply_homography, corners_xy
+from tiepoint.registration import planar
+
+MODELS = sorted(MATRICES)
+
+
+def worst_corner_px(found: np.ndarray | None, truth: np.ndarray) -> float:
+    assert found is not None
+    corners = corners_xy(SIZE_HW)
+    apart = apply_homography(found, corners) - apply_homography(truth, corners)
+    return float(np.abs(apart).max())
+
+
+def least_squares(model: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`refine` with a reach that weighs all matches alike, from a model that is off."""
+    start = MATRICES[model] @ [[1, 0, 3], [0, 1, -2], [0, 0, 1]]
+    return planar.refine(model, start, a, b, 1e9)[0]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_exact_points_give_the_model_exactly(model: str) -> None:
+    a, b = carried(MATRICES[model], count=40)
+    assert worst_corner_px(least_squares(model, a, b), MATRICES[model]) < 1e-3
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_consensus_and_refinement_find_the_model_among_wrong_matches(model: str) -> None:
+    a, b = carried(MATRICES[model], count=300, noise_px=0.5, wrong=150)
+    start = planar.consensus(model, a, b, 1.5)
+    assert start is not None
+    matrix, inliers = planar.refine(model, start, a, b, 3.0)
+    assert worst_corner_px(matrix, MATRICES[model]) < 0.5
+    assert inliers[150:].all()
+    assert inliers[:150].mean() < 0.05
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_matches_a_few_px_beside_the_right_place_do_not_bend_the_refinement(model: str) -> None:
+    """Neighbours taken for the point itself, all to one side: least squares would follow them."""
+    a, b = carried(MATRICES[model], count=300, noise_px=0.3)
+    b[::3] += (4, 2)
+    b[200::3] += (1, 0.5)
+    start = planar.consensus(model, a, b, 1.5)
+    assert start is not None
+    matrix, _ = planar.refine(model, start, a, b, 3.0)
+    plain = least_squares(model, a, b)
+    off, bent = (worst_corner_px(found, MATRICES[model]) for found in (matrix, plain))
+    assert off < 0.4 < bent
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_matches_that_scatter_more_weigh_less(model: str) -> None:
+    """With deviations that tell the good from the poor, mostly, the model is known better."""
+    gains = []
+    for seed in range(12):
+        a, b = carried(MATRICES[model], count=80, noise_px=0.1, seed=seed)
+        deviation = np.where(np.arange(80) % 2, 0.1, 1.5)
+        b += np.random.default_rng(seed).normal(0, deviation[:, None], (80, 2))
+        off = [
+            worst_corner_px(planar.refine(model, MATRICES[model], a, b, 3.0, d)[0], MATRICES[model])
+            for d in (None, deviation)
+        ]
+        gains.append(off[0] / off[1])
+    assert np.median(gains) > 1.5
+
+
+def test_deviations_that_are_none_count_as_usual_ones() -> None:
+    a, b = carried(MATRICES["homography"], count=60, noise_px=0.3)
+    start = MATRICES["homography"]
+    plain, _ = planar.refine("homography", start, a, b, 3.0)
+    for wrong in (0.0, np.nan, np.inf):
+        found, _ = planar.refine("homography", start, a, b, 3.0, np.full(60, wrong))
+        np.testing.assert_allclose(found, plain)
+
+
+def test_the_deviation_of_a_match_is_what_both_images_scatter_by() -> None:
+    """Drawn points: both positions disturbed as their covariances say, then carried over."""
+    matrix, rng = MATRICES["homography"], np.random.default_rng(0)
+    a = scattered(5)
+    around_a = np.array([[[s, 0.3], [0.3, 2 * s]] for s in (1, 2, 3, 4, 5)]) / 10  # px^2
+    around_b = np.array([[[0.5, -0.1], [-0.1, 0.2]]] * 5)
+    stated = planar.match_deviation_px(matrix, a, around_a, around_b)
+    for point, of_a, of_b, deviation in zip(a, around_a, around_b, stated, strict=True):
+        there = apply_homography(matrix, rng.multivariate_normal(point, of_a, 20_000))
+        there += rng.multivariate_normal((0, 0), of_b, 20_000)
+        assert np.sqrt(there.var(axis=0).mean()) == pytest.approx(deviation, rel=0.03)
+
+
+@pytest.mark.parametrize("model", ["translation", "similarity", "affine"])
+def test_least_squares_equals_the_slow_twin(model: str) -> None:
+    a, b = carried(MATRICES[model], count=30, noise_px=2.0)
+    rows, right = [], []
+    for (x, y), (u, v) in zip(a, b, strict=True):
+        if model == "translation":
+            rows += [[1, 0], [0, 1]]
+            right += [u - x, v - y]
+        elif model == "similarity":
+            rows += [[x, -y, 1, 0], [y, x, 0, 1]]
+            right += [u, v]
+        else:
+            rows += [[x, y, 1, 0, 0, 0], [0, 0, 0, x, y, 1]]
+            right += [u, v]
+    s = np.linalg.solve(np.array(rows).T @ rows, np.array(rows).T @ right)
+    expected = {
+        "translation": lambda: [[1, 0, s[0]], [0, 1, s[1]], [0, 0, 1]],
+        "similarity": lambda: [[s[0], -s[1], s[2]], [s[1], s[0], s[3]], [0, 0, 1]],
+        "affine": lambda: [s[:3], s[3:], [0, 0, 1]],
+    }[model]()
+    np.testing.assert_allclose(least_squares(model, a, b), expected, atol=1e-6)
+
+
+def test_the_homography_minimises_the_distances_in_b() -> None:
+    a, b = carried(MATRICES["homography"], count=60, noise_px=1.0)
+    found = least_squares("homography", a, b)
+    assert found is not None
+    least = (planar.distances_px(found, a, b) ** 2).sum()
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        other = found * (1 + 1e-4 * rng.standard_normal((3, 3)))
+        assert (planar.distances_px(other, a, b) ** 2).sum() >= least * (1 - 1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 5, 300])
+def test_the_commonest_shift_equals_the_slow_twin(count: int) -> None:
+    rng = np.random.default_rng(count)
+    a = scattered(count)
+    b = a + np.array([7.5, -3.25]) + rng.normal(0, 1, (count, 2))
+    b[: count // 2] = scattered(count // 2, seed=5)
+    costs = [
+        sum(min(float(((b[j] - a[j] - b[i] + a[i]) ** 2).sum()), 1.5**2) for j in range(count))
+        for i in range(count)
+    ]
+    best = int(np.argmin(costs))
+    found = planar.consensus("translation", a, b, 1.5)
+    assert found is not None
+    np.testing.assert_allclose(found[:2, 2], b[best] - a[best])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_too_few_points_give_no_model(model: str) -> None:
+    for count in range(planar.POINTS_NEEDED[model]):
+        a, b = carried(MATRICES[model], count=count)
+        assert planar.consensus(model, a, b, 1.5) is None
+        start = MATRICES[model]
+        assert planar.refine(model, start, a, b, 3.0)[0] is start
+
+
+@pytest.mark.parametrize("model", ["similarity", "affine", "homography"])
+def test_points_that_are_all_one_keep_the_model_finite(model: str) -> None:
+    a = np.full((20, 2), 50.0)
+    b = apply_homography(MATRICES[model], a)
+    assert np.isfinite(planar.refine(model, MATRICES[model], a, b, 3.0)[0]).all()
+
+
+@pytest.mark.parametrize("model", ["affine", "homography"])
+def test_points_on_a_line_leave_the_model_unknown(model: str) -> None:
+    x = np.linspace(10, 600, 40)
+    a = np.stack([x, 0.5 * x + 20], axis=1)
+    b = apply_homography(MATRICES["affine"], a)
+    known = planar.point_deviation_px(model, MATRICES["affine"], a, b, corners_xy(SIZE_HW))
+    assert np.isinf(known).all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_deviation_is_what_measuring_anew_shows(model: str) -> None:
+    truth, places = MATRICES[model], np.array([[0.0, 0], [639, 479], [320, 240]])
+    clean_a, clean_b = carried(truth, count=60)
+    rng = np.random.default_rng(9)
+    seen, foretold = [], []
+    for _ in range(400):
+        b = clean_b + rng.normal(0, 0.7, clean_b.shape)
+        found = least_squares(model, clean_a, b)
+        assert found is not None
+        seen.append(apply_homography(found, places))
+        foretold.append(planar.point_deviation_px(model, found, clean_a, b, places))
+    scatter = np.sqrt(np.var(seen, axis=0).sum(axis=1))
+    np.testing.assert_allclose(np.mean(foretold, axis=0), scatter, rtol=0.12)
+
+
+def test_the_deviation_is_infinite_where_nothing_is_left_over_to_judge_by() -> None:
+    a, b = carried(MATRICES["homography"], count=4)
+    found = planar.point_deviation_px("homography", MATRICES["homography"], a, b, a)
+    assert np.isinf(found).all()
+
+
+def test_distances_do_not_depend_on_the_sign_or_scale_of_the_matrix() -> None:
+    a, b = carried(MATRICES["homography"], count=20, noise_px=1.0)
+    expected = [
+        float(np.linalg.norm(apply_homography(MATRICES["homography"], p)[0] - q))
+        for p, q in zip(a, b, strict=True)
+    ]
+    for factor in (1, -1, -0.01):
+        found = planar.distances_px(factor * MATRICES["homography"], a, b)
+        np.testing.assert_allclose(found, expected, rtol=1e-9)

@@ -1,0 +1,367 @@
+"""register: right answers with honest figures, and a reason instead of a wrong answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import tiepoint
+from support.registered import (
+    CAMERA,
+    DIRECTION,
+    MATRICES,
+    ROTATION,
+    SIZE_HW,
+    carried,
+    matched,
+    two_views,
+)
+from tiepoint.config import PLANE_MODELS, RegistrationConfig
+from tiepoint.errors import ConfigError, ImageError, RegistrationError
+from tiepoint.features import Features, Matches
+from tiepoint.geometry import apply_homography, corners_xy
+from tiepoint.registration.register import register, seen_px
+
+
+def of_points(a: np.ndarray, b: np.ndarray, model: str, **options: object) -> tiepoint.Registration:
+    features_a, features_b, matches = matched(a, b)
+    return register(features_a, features_b, model, matches=matches, **options)  # type: ignore[arg-type]
+
+
+def corners_off_px(result: tiepoint.Registration, truth: np.ndarray) -> float:
+    corners = corners_xy(result.features_a.size_hw)
+    apart = result.transform(corners) - apply_homography(truth, corners)
+    return float(np.hypot(*apart.T).max())
+
+
+@pytest.mark.parametrize("model", PLANE_MODELS)
+def test_every_plane_model_is_found_to_a_fraction_of_a_pixel(model: str) -> None:
+    truth = MATRICES[model]
+    result = of_points(*carried(truth, 300, noise_px=0.5, wrong=120), model)
+    assert result.success and result.reason == "ok" and result.model == model
+    assert corners_off_px(result, truth) < min(0.7, 4 * result.corner_sd_px)
+    assert 0.58 < result.inlier_ratio < 0.65
+    assert result.coverage > 0.6
+    # Two coordinates of 0.5 px each: rms 0.71, the median of their Rayleigh distribution 0.59.
+    assert result.reprojection_px.rms == pytest.approx(0.71, abs=0.1)
+    assert result.reprojection_px.median == pytest.approx(0.59, abs=0.1)
+    assert result.overlap_sd_px < 0.2
+    assert result.corner_sd_px < 0.3
+    assert result.matrix is not None and result.matrix[2, 2] == 1
+
+
+@pytest.mark.parametrize("model", PLANE_MODELS)
+def test_there_and_back_is_where_one_started(model: str) -> None:
+    result = of_points(*carried(MATRICES[model]), model)
+    points = corners_xy(SIZE_HW)
+    np.testing.assert_allclose(result.inverse(result.transform(points)), points, atol=1e-8)
+    assert result.transform(points[1]).shape == (2,)
+    np.testing.assert_array_equal(result.transform(points[1]), result.transform(points)[1])
+
+
+def test_two_views_of_a_scene_give_the_pose() -> None:
+    a, b = two_views(300, noise_px=0.3, wrong=100)
+    result = of_points(a, b, "essential", intrinsics=CAMERA)
+    assert result.success
+    assert result.rotation is not None and result.translation is not None
+    np.testing.assert_allclose(result.rotation, ROTATION, atol=2e-3)
+    np.testing.assert_allclose(result.translation, DIRECTION, atol=1e-2)
+    assert np.isnan(result.overlap_sd_px)
+    rays = [np.column_stack([xy, np.ones(300)]) @ np.linalg.inv(CAMERA).T for xy in (a, b)]
+    lines = np.abs((rays[1] * (rays[0] @ result.matrix.T)).sum(axis=1))  # type: ignore[union-attr]
+    assert np.median(lines[100:]) < 1e-3
+
+
+def test_two_views_of_a_scene_give_the_fundamental_matrix() -> None:
+    a, b = two_views(300, noise_px=0.3, wrong=100)
+    result = of_points(a, b, "fundamental")
+    assert result.success and result.rotation is None
+    assert result.inliers[100:].mean() > 0.98
+    assert result.reprojection_px.median < 0.4
+
+
+def test_a_plane_leaves_the_fundamental_matrix_open_and_a_turn_the_pose() -> None:
+    plane = of_points(*carried(MATRICES["homography"], noise_px=0.3), "fundamental")
+    assert not plane.success and plane.matrix is None
+    assert "one plane" in plane.reason
+    turned = two_views(noise_px=0.3, direction=np.zeros(3))
+    result = of_points(*turned, "essential", intrinsics=CAMERA)
+    assert not result.success and result.rotation is None
+    assert "a turn of the camera" in result.reason
+
+
+@pytest.mark.parametrize("model", [*PLANE_MODELS, "fundamental", "essential"])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 14])
+def test_a_handful_of_matches_is_refused_with_their_number(model: str, count: int) -> None:
+    intrinsics = CAMERA if model == "essential" else None
+    result = of_points(*carried(np.eye(3), count), model, intrinsics=intrinsics)
+    assert not result.success and result.matrix is None
+    assert "15 matches are asked for" in result.reason
+    assert ("no keypoints in image A and B" if count == 0 else f"{count} matches") in result.reason
+
+
+@pytest.mark.parametrize("model", [*PLANE_MODELS, "fundamental", "essential"])
+def test_matches_that_are_all_wrong_are_refused(model: str) -> None:
+    intrinsics = CAMERA if model == "essential" else None
+    for seed in range(5):
+        points = carried(np.eye(3), 300, wrong=300, seed=seed * 10)
+        result = of_points(*points, model, intrinsics=intrinsics)
+        assert not result.success
+        assert "show different things" in result.reason
+
+
+@pytest.mark.parametrize("model", ["affine", "homography"])
+def test_points_on_one_line_are_refused(model: str) -> None:
+    a, b = carried(MATRICES["affine"], noise_px=0.3)
+    a[:, 1] = 100 + 0.2 * a[:, 0]
+    b = apply_homography(MATRICES["affine"], a) + np.random.default_rng(0).normal(0, 0.3, b.shape)
+    result = of_points(a, b, model)
+    assert not result.success
+    assert "line" in result.reason
+
+
+def test_points_in_one_corner_are_refused_because_the_rest_is_not_known() -> None:
+    a, _ = carried(np.eye(3), 40)
+    a *= 0.08
+    b = a + np.random.default_rng(0).normal(0, 0.7, a.shape)
+    result = of_points(a, b, "homography")
+    assert not result.success
+    assert "open by" in result.reason
+    assert of_points(a, b, "homography", max_overlap_sd_px=1e3).success
+
+
+def test_a_mirrored_image_is_refused() -> None:
+    points = carried(np.array([[-1.0, 0, 639], [0, 1, 0], [0, 0, 1]]))
+    assert "mirror image" in of_points(*points, "affine").reason
+    for model in PLANE_MODELS:
+        assert not of_points(*points, model).success
+
+
+@pytest.mark.parametrize(
+    ("asked", "true"),
+    [("translation", "similarity"), ("similarity", "affine"), ("affine", "homography")],
+)
+def test_a_model_that_is_too_simple_is_refused(asked: str, true: str) -> None:
+    result = of_points(*carried(MATRICES[true], 600, noise_px=0.3), asked, min_inliers=4)
+    assert not result.success
+    assert 'register with "homography"' in result.reason or "fit a" in result.reason
+
+
+def test_points_that_are_not_finite_are_left_out() -> None:
+    a, b = carried(MATRICES["homography"], noise_px=0.3)
+    a[:30], b[40:60] = np.nan, np.inf
+    result = of_points(a, b, "homography")
+    assert result.success
+    assert not result.inliers[:30].any() and not result.inliers[40:60].any()
+    assert not of_points(np.full((50, 2), np.nan), np.zeros((50, 2)), "homography").success
+
+
+def test_the_order_of_matches_changes_nothing_and_a_seed_repeats() -> None:
+    a, b = carried(MATRICES["homography"], 300, noise_px=0.8, wrong=180)
+    order = np.random.default_rng(1).permutation(300)
+    first, second = of_points(a, b, "homography"), of_points(a[order], b[order], "homography")
+    np.testing.assert_array_equal(first.matrix, second.matrix)
+    np.testing.assert_array_equal(first.inliers[order], second.inliers)
+    again = of_points(a, b, "homography", seed=0)
+    np.testing.assert_array_equal(first.matrix, again.matrix)
+    assert of_points(a, b, "homography", seed=7).success
+
+
+def test_distances_grow_with_the_image_the_detector_reduced() -> None:
+    a, b = carried(MATRICES["homography"], 200, noise_px=0.5)
+    features_a, features_b, matches = matched(a * 4, b * 4)
+    settings = {"settings": {"max_side": 640}}
+    large = [
+        dataclasses.replace(f, size_hw=(1920, 2560), meta=settings)
+        for f in (features_a, features_b)
+    ]
+    assert seen_px(large[0]) == 4
+    scale = np.diag([4.0, 4.0, 1.0])
+    result = register(*large, matches=matches)
+    assert result.success and result.inlier_ratio > 0.98
+    assert corners_off_px(result, scale @ MATRICES["homography"] @ np.linalg.inv(scale)) < 1.5
+    assert seen_px(features_a) == 1  # nothing is known of how it was made
+
+
+def warped(photo: NDArray[np.uint8], matrix: np.ndarray) -> NDArray[np.uint8]:
+    done = cv2.warpPerspective(photo, matrix, photo.shape[1::-1], borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(done * 0.8 + 20, np.uint8)
+
+
+@pytest.mark.parametrize("model", PLANE_MODELS)
+def test_a_photograph_is_registered_with_its_warped_copy(
+    model: str, photographs: list[NDArray[np.uint8]]
+) -> None:
+    truth = {
+        "translation": np.array([[1, 0, 30.5], [0, 1, 12.25], [0, 0, 1]]),
+        "similarity": np.array([[0.95, -0.1, 40], [0.1, 0.95, -20], [0, 0, 1]]),
+        "affine": np.array([[0.95, 0.1, 10], [-0.05, 0.9, 25], [0, 0, 1]]),
+        "homography": np.array([[0.95, 0.08, 20], [-0.05, 0.95, 25], [5e-5, 5e-5, 1]]),
+    }[model]
+    photo = photographs[2]
+    result = register(photo, warped(photo, truth), model)
+    assert result.success, result.reason
+    assert corners_off_px(result, truth) < 3
+
+
+def test_unrelated_photographs_are_not_registered(photographs: list[NDArray[np.uint8]]) -> None:
+    found = [tiepoint.Detector(threshold=0.0)(photo, max_keypoints=500) for photo in photographs]
+    for i in range(len(found)):
+        for j in range(i):
+            result = register(found[i], found[j])
+            assert not result.success and result.matrix is None
+            with pytest.raises(RegistrationError, match="not registered: "):
+                result.transform([0, 0])
+
+
+def test_identical_images_give_the_identity(photographs: list[NDArray[np.uint8]]) -> None:
+    result = register(photographs[0], photographs[0])
+    assert result.success and result.inlier_ratio == 1
+    np.testing.assert_allclose(result.matrix, np.eye(3), atol=1e-4)
+
+
+def test_an_image_without_texture_is_refused(photographs: list[NDArray[np.uint8]]) -> None:
+    result = register(np.full((200, 300), 128, np.uint8), photographs[0])
+    assert not result.success and "asked for" in result.reason
+
+
+def test_a_mirrored_photograph_is_not_registered(photographs: list[NDArray[np.uint8]]) -> None:
+    assert not register(photographs[2], np.ascontiguousarray(photographs[2][:, ::-1])).success
+
+
+def test_guided_matching_brings_more_inliers_and_is_no_farther_from_the_truth(
+    photographs: list[NDArray[np.uint8]],
+) -> None:
+    """Photographs seen from elsewhere, under other light."""
+    more, off = [], []
+    for number, photograph in enumerate([*photographs, *photographs, *photographs]):
+        height, width = photograph.shape[:2]
+        rng = np.random.default_rng(number)
+        corners = corners_xy((height, width)).astype(np.float32)
+        moved = corners + rng.uniform(-0.2, 0.2, (4, 2)).astype(np.float32) * (width, height)
+        truth = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
+        seen = cv2.warpPerspective(photograph, truth, (width, height))
+        seen = 0.6 * cv2.GaussianBlur(seen, (0, 0), 1.6) + 30 + rng.normal(0, 6, seen.shape)
+        seen = np.clip(seen, 0, 255).astype(np.uint8)
+        plain, guided = (register(photograph, seen, guided=wanted) for wanted in (False, True))
+        assert plain.success and guided.success
+        assert "guided_px" in guided.matches.meta and "guided_px" not in plain.matches.meta
+        more.append(guided.inliers.sum() / plain.inliers.sum())
+        off.append([corners_off_px(result, truth) for result in (plain, guided)])
+    assert min(more) >= 1 and np.mean(more) > 1.1
+    plain_px, guided_px = np.transpose(off)
+    assert np.exp(np.log(plain_px / guided_px).mean()) > 0.9  # 12 pairs know it to a tenth
+    assert np.max(off) < 5
+
+
+def test_matches_that_were_given_are_kept_as_they_are() -> None:
+    features_a, features_b, matches = matched(*carried(MATRICES["homography"], 300))
+    assert register(features_a, features_b, matches=matches, guided=True).matches is matches
+
+
+def test_features_of_a_detector_of_ones_own_are_taken(photographs: list[NDArray[np.uint8]]) -> None:
+    detector = tiepoint.Detector(max_side=300)
+    result = register(photographs[0], detector(photographs[0]), detector=detector)
+    assert result.success
+    assert result.features_a.meta["settings"]["max_side"] == 300
+    assert len(register(photographs[0], photographs[0], max_keypoints=50).features_a) == 50
+
+
+def test_real_pairs_are_registered_right_or_not_at_all(shared: Path) -> None:
+    from tiepoint.evaluation.pairs import read_folders
+
+    folders = [shared / "eval" / name for name in ("iguazu", "oxford")]
+    pairs = [
+        pair for pair in read_folders(folders)[0] if "ubc" in pair.name or "iguazu" in pair.group
+    ]
+    done = 0
+    for pair in pairs:
+        loaded = pair.load(640)
+        result = register(loaded.image_a, loaded.image_b)
+        if result.success:
+            done += 1
+            assert corners_off_px(result, loaded.homography) < 10
+    assert done >= len(pairs) - 2
+
+
+def test_the_fundamental_matrix_of_a_real_stereo_pair_keeps_rows(shared: Path) -> None:
+    folder = shared / "eval" / "stereo"
+    result = register(folder / "motorcycle_A.png", folder / "motorcycle_B.png", "fundamental")
+    assert result.success, result.reason
+    rows = result.xy_b[result.inliers, 1] - result.xy_a[result.inliers, 1]  # rectified
+    assert np.median(np.abs(rows)) < 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "perspective"}, "'perspective', expected one of homography"),
+        ({"min_inliers": 0}, "min_inliers"),
+        ({"threshold_px": float("nan")}, "threshold_px"),
+        ({"threshold_px": -1.0}, "threshold_px"),
+        ({"max_chance": 0.0}, "max_chance"),
+        ({"seed": -1}, "seed"),
+        ({"pose_search": "colmap"}, "pose_search"),
+        ({"treshold_px": 3.0}, "unknown option treshold_px"),
+        ({"model": "essential"}, "needs intrinsics"),
+        ({"intrinsics": CAMERA}, "intrinsics are for"),
+        ({"model": "essential", "intrinsics": np.eye(2)}, "shape"),
+        ({"model": "essential", "intrinsics": -CAMERA}, "not those of a camera"),
+        ({"model": "essential", "intrinsics": "wide"}, "no numbers"),
+        ({"matches": Matches(np.array([[0, 99]]), np.ones(1, np.float32))}, "beyond"),
+    ],
+)
+def test_nonsense_is_refused_before_any_work(options: dict[str, object], message: str) -> None:
+    features = Features(np.zeros((3, 2), np.float32), np.ones(3, np.float32), None, SIZE_HW)
+    with pytest.raises(ConfigError, match=message):
+        register(features, features, **options)  # type: ignore[arg-type]
+
+
+def test_what_is_no_image_is_refused(photographs: list[NDArray[np.uint8]]) -> None:
+    with pytest.raises(ConfigError, match="one image at a time"):
+        register([photographs[0]], photographs[0])
+    with pytest.raises(ImageError, match="no such file"):
+        register("gone.png", photographs[0])
+    matches = Matches(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))
+    with pytest.raises(ConfigError, match="Features that they index"):
+        register(photographs[0], photographs[0], matches=matches)
+
+
+def test_a_line_is_not_a_place_and_points_have_two_coordinates() -> None:
+    result = of_points(*two_views(200, noise_px=0.3), "fundamental")
+    with pytest.raises(RegistrationError, match="a line for each point"):
+        result.transform([[0, 0]])
+    with pytest.raises(RegistrationError, match="a line for each point"):
+        result.inverse([[0, 0]])
+    plane = of_points(*carried(MATRICES["affine"]), "affine")
+    with pytest.raises(RegistrationError, match=r"\(2, 3\)"):
+        plane.transform(np.zeros((2, 3)))
+
+
+def test_a_result_can_be_pickled_shown_and_summed_up() -> None:
+    result = of_points(*carried(MATRICES["affine"], noise_px=0.3), "affine")
+    again = pickle.loads(pickle.dumps(result))
+    np.testing.assert_array_equal(again.matrix, result.matrix)
+    assert "affine" in repr(result)
+    summary = result.summary()
+    assert summary["success"] and summary["inliers"] == int(result.inliers.sum())
+    refused = of_points(*carried(np.eye(3), 3), "affine")
+    assert refused.summary()["matrix"] is None and "not registered" in repr(refused)
+    assert refused.summary()["reprojection_px"] == {"median": None, "rms": None}
+
+
+def test_the_defaults_of_a_call_are_those_of_the_configuration() -> None:
+    a, b = carried(MATRICES["homography"], noise_px=0.5)
+    features_a, features_b, matches = matched(a, b)
+    plain = register(features_a, features_b, matches=matches)
+    given = register(features_a, features_b, matches=matches, config=RegistrationConfig())
+    np.testing.assert_array_equal(plain.matrix, given.matrix)
+    config = RegistrationConfig(model="affine", min_inliers=5)
+    mixed = register(features_a, features_b, "translation", matches=matches, config=config)
+    assert mixed.model == "translation"
