@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint import images
-from tiepoint.config import PLANE_MODELS, TWO_VIEW_MODELS, RegistrationConfig
+from tiepoint.config import RegistrationConfig
 from tiepoint.detector import Detector
 from tiepoint.evaluation import metrics
 from tiepoint.evaluation.generated import LEVELS, generated_pairs, list_photos
@@ -29,6 +29,7 @@ from tiepoint.features import Features
 from tiepoint.geometry import Float, apply_homography, inside
 from tiepoint.network.inputs import resize, to_grey
 from tiepoint.registration import planar
+from tiepoint.registration.models import PLANE_MODELS, TWO_VIEW_MODELS, inlier_px
 from tiepoint.registration.register import register
 from tiepoint.registration.result import Registration
 from tiepoint.registration.verification import common_view
@@ -39,7 +40,7 @@ WITHIN_PX = (1.0, 3.0, 5.0)
 WRONG_PX = 10.0  # a registration that is off so far over the common view is a wrong answer
 GOOD_PX = 5.0  # a refused estimate this near the truth has been given up
 LAX = RegistrationConfig(
-    min_inliers=4, max_chance=math.inf, max_overlap_sd_px=math.inf, guided=False
+    min_inliers=4, max_false_alarms=math.inf, max_overlap_sd_px=math.inf, guided=False
 )
 VIEW = 1.2  # focal length in longer sides where none is known
 
@@ -106,7 +107,7 @@ def unrelated(photos: Sequence[Path], count: int, detect: Method) -> None:
             result = register(
                 features[i],
                 features[j],
-                model,
+                model=model,
                 intrinsics=[camera(features[k]) for k in (i, j)] if model == "essential" else None,
             )
             most = max(most, int(result.inliers.sum()))
@@ -121,7 +122,7 @@ def known(pair: Pair, detect: Method) -> Outcome:
     a, b = found(detect, loaded.image_a), found(detect, loaded.image_b)
     verdict = register(a, b)
     lax = register(a, b, config=LAX)
-    start = planar.consensus("homography", lax.xy_a, lax.xy_b, LAX.inlier_px / 2)
+    start = planar.consensus("homography", lax.xy_a, lax.xy_b, inlier_px(LAX) / 2)
     answer = verdict if verdict.success else lax
     return Outcome(
         pair.group,
@@ -212,7 +213,7 @@ def poses(folder: Path, detect: Method) -> None:
             for fx, fy, cx, cy in values[:8].reshape(2, 4)
         ]
         truth = values[8:].reshape(4, 4)
-        result = register(features[0], features[1], "essential", intrinsics=cameras)
+        result = register(features[0], features[1], model="essential", intrinsics=cameras)
         refused += not result.success
         errors.append(pose_error_deg(result, truth))
     within = " / ".join(f"{np.mean(np.array(errors) <= limit):.2f}" for limit in (1, 3, 5))

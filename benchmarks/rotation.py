@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint import Detector
-from tiepoint.config import Rotation
+from tiepoint.config import RotationMode
 from tiepoint.evaluation.generated import list_photos
 from tiepoint.features import Features
 from tiepoint.matching.match import match
 
 POINTS, RIGHT_PX, STEP_DEG = 1000, 3.0, 15
-ROTATIONS: tuple[Rotation, ...] = ("auto", "none")
+ROTATIONS: tuple[RotationMode, ...] = ("auto", "none")
 
 
 def main() -> None:

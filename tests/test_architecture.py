@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "tiepoint"
 ORDER = (
     "_version",
     "errors",
+    "checks",
     "files",
     "architecture",
     "geometry",

@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 import tiepoint
 from tiepoint.cli import app
-from tiepoint.config import PYRAMID, DetectionConfig, ProcessorConfig
+from tiepoint.config import DetectionConfig, ProcessorConfig
 from tiepoint.errors import CheckpointError, ConfigError
 from tiepoint.keypoints.result import Keypoints, merged, worth_finding
 from tiepoint.network.inputs import prepare
+from tiepoint.training.presets import PYRAMID
 from tiepoint.weights.checkpoint import BUNDLED, bundled_checkpoints
 
 

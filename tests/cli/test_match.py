@@ -22,9 +22,10 @@ from tiepoint import match as match_features
 from tiepoint.batch import match_pairs
 from tiepoint.cli import app
 from tiepoint.cli import match as command
-from tiepoint.config import SEQUENTIAL_WINDOW, SIMILAR_IMAGES, MatchingConfig
+from tiepoint.config import MatchingConfig
 from tiepoint.features import Features
 from tiepoint.formats import H5MatchesWriter, H5Writer, read_h5, read_matches_h5
+from tiepoint.matching.pairing import SEQUENTIAL_WINDOW, SIMILAR_IMAGES
 
 
 def run(*arguments: object) -> Any:

@@ -107,7 +107,7 @@ def test_an_image_that_cannot_be_read_exits_3(folder: Path) -> None:
         (["--overlay", "out.tif"], "one of .png"),
         (["-o", "x.png", "--overlay", "x.png"], "two files of one name"),
         (["-o", "gone/out.png"], "no such folder"),
-        (["--model", "spline"], "expected one of homography"),
+        (["--model", "spline"], "'spline' is not one of"),
         (["--model", "essential"], "needs intrinsics"),
         (["--model", "essential", "--intrinsics", "1,2,3"], "FX,FY,CX,CY"),
         (["--model", "fundamental", "-o", "out.png"], "moves no image"),

@@ -19,9 +19,8 @@ from typer.testing import CliRunner
 
 import tiepoint
 from tiepoint.cli import app, exit_codes
-from tiepoint.config import PYRAMID
 from tiepoint.training import presets
-from tiepoint.training.presets import ADAPT, PRESETS
+from tiepoint.training.presets import ADAPT, PRESETS, PYRAMID
 from tiepoint.training.state import load_state, save_state
 from tiepoint.weights.checkpoint import load_checkpoint
 

@@ -20,6 +20,7 @@ from tiepoint.errors import CheckpointError, ConfigError, FormatError, ImageErro
 from tiepoint.geometry import fit_inside  # noqa: E402
 from tiepoint.hf.images import longest_side  # noqa: E402
 from tiepoint.hf.outputs import BatchFeature, SuperPointKeypointDescriptionOutput  # noqa: E402
+from tiepoint.network.inputs import prepare  # noqa: E402
 
 GREY = np.random.default_rng(0).integers(0, 256, (60, 90), dtype=np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (100, 50, 3), dtype=np.uint8)
@@ -46,7 +47,7 @@ def test_images_of_different_size_share_a_batch_with_a_mask() -> None:
 
 def test_the_three_channels_are_the_same_grey_the_detector_sees() -> None:
     inputs = make_processor(EXACT_RULES)(COLOUR, return_tensors="np")
-    expected, _ = inputs.prepare([COLOUR], ProcessorConfig(max_side=None))
+    expected, _ = prepare([COLOUR], ProcessorConfig(max_side=None))
     for channel in range(3):
         np.testing.assert_array_equal(inputs["pixel_values"][:, channel], expected[:, 0, :100, :50])
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiepoint
-from tiepoint.config import SEQUENTIAL_WINDOW, SIMILAR_IMAGES
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features
 from tiepoint.matching import pairing
+from tiepoint.matching.pairing import SEQUENTIAL_WINDOW, SIMILAR_IMAGES
 
 
 def features(count: int, length: int = 6, seed: int = 0) -> Features:

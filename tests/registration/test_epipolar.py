@@ -136,7 +136,7 @@ def test_unrelated_places_along_one_strip_are_no_two_views() -> None:
         Features(xy.astype(np.float32), np.ones(160, np.float32), unit, (480, 640), {})
         for xy in (xy_a, xy_b)
     )
-    result = register(a, b, "fundamental")
+    result = register(a, b, model="fundamental")
     assert not result.success and "chance alone" in result.reason
 
 

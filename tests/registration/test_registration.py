@@ -22,16 +22,17 @@ from support.registered import (
     matched,
     two_views,
 )
-from tiepoint.config import PLANE_MODELS, RegistrationConfig
+from tiepoint.config import RegistrationConfig
 from tiepoint.errors import ConfigError, ImageError, RegistrationError
 from tiepoint.features import Features, Matches
 from tiepoint.geometry import apply_homography, corners_xy
+from tiepoint.registration.models import PLANE_MODELS
 from tiepoint.registration.register import register, seen_px
 
 
 def of_points(a: np.ndarray, b: np.ndarray, model: str, **options: object) -> tiepoint.Registration:
     features_a, features_b, matches = matched(a, b)
-    return register(features_a, features_b, model, matches=matches, **options)  # type: ignore[arg-type]
+    return register(features_a, features_b, model=model, matches=matches, **options)  # type: ignore[arg-type]
 
 
 def corners_off_px(result: tiepoint.Registration, truth: np.ndarray) -> float:
@@ -205,7 +206,7 @@ def test_a_photograph_is_registered_with_its_warped_copy(
         "homography": np.array([[0.95, 0.08, 20], [-0.05, 0.95, 25], [5e-5, 5e-5, 1]]),
     }[model]
     photo = photographs[2]
-    result = register(photo, warped(photo, truth), model)
+    result = register(photo, warped(photo, truth), model=model)
     assert result.success, result.reason
     assert corners_off_px(result, truth) < 3
 
@@ -292,7 +293,7 @@ def test_real_pairs_are_registered_right_or_not_at_all(shared: Path) -> None:
 
 def test_the_fundamental_matrix_of_a_real_stereo_pair_keeps_rows(shared: Path) -> None:
     folder = shared / "eval" / "stereo"
-    result = register(folder / "motorcycle_A.png", folder / "motorcycle_B.png", "fundamental")
+    result = register(folder / "motorcycle_A.png", folder / "motorcycle_B.png", model="fundamental")
     assert result.success, result.reason
     rows = result.xy_b[result.inliers, 1] - result.xy_a[result.inliers, 1]  # rectified
     assert np.median(np.abs(rows)) < 1
@@ -305,7 +306,7 @@ def test_the_fundamental_matrix_of_a_real_stereo_pair_keeps_rows(shared: Path) -
         ({"min_inliers": 0}, "min_inliers"),
         ({"threshold_px": float("nan")}, "threshold_px"),
         ({"threshold_px": -1.0}, "threshold_px"),
-        ({"max_chance": 0.0}, "max_chance"),
+        ({"max_false_alarms": 0.0}, "max_false_alarms"),
         ({"seed": -1}, "seed"),
         ({"pose_search": "colmap"}, "pose_search"),
         ({"treshold_px": 3.0}, "unknown option treshold_px"),
@@ -363,5 +364,5 @@ def test_the_defaults_of_a_call_are_those_of_the_configuration() -> None:
     given = register(features_a, features_b, matches=matches, config=RegistrationConfig())
     np.testing.assert_array_equal(plain.matrix, given.matrix)
     config = RegistrationConfig(model="affine", min_inliers=5)
-    mixed = register(features_a, features_b, "translation", matches=matches, config=config)
+    mixed = register(features_a, features_b, model="translation", matches=matches, config=config)
     assert mixed.model == "translation"

@@ -71,6 +71,6 @@ def test_numbers_out_of_range_are_refused(wrong) -> None:
 
 
 def test_drawing_pairs_needs_no_torch() -> None:
-    code = "import sys, tiepoint.training.loader; print('torch' in sys.modules)"
+    code = "import sys, tiepoint.training.scenes.loader; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -10,7 +10,7 @@ import pytest
 
 from tiepoint.geometry import apply_homography
 from tiepoint.training.scenes import cameras, composition, pairs, textures
-from tiepoint.training.scenes.canvas import Canvas, Sheet
+from tiepoint.training.scenes.canvas import Canvas, Fill, Sheet
 from tiepoint.training.scenes.pairs import DataConfig, Geometry, Photometry, training_pair
 from tiepoint.training.scenes.render import Layer, flow, render
 from tiepoint.training.scenes.statistics import in_cell_histogram
@@ -125,7 +125,7 @@ def chequered(board: textures.Texture, matrix: np.ndarray, fine: int = 8) -> np.
 
 def test_corners_on_a_plane_lie_where_the_labels_say() -> None:
     board = textures.checks(np.random.default_rng(4), 288)
-    fill = composition.leaves.Fill(board, np.eye(3)[:2], np.arange(256, dtype=np.uint8))
+    fill = Fill(board, np.eye(3)[:2], np.arange(256, dtype=np.uint8))
     sheet = Canvas((288, 288), fill).sheet()
     shifts = []
     for seed in range(4):

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from tiepoint.batch.worker import NO_DISK, Status
-from tiepoint.config import MatchingConfig
+from tiepoint.config import DeviceName, MatchingConfig
 from tiepoint.errors import ConfigError, TiepointError
 from tiepoint.features import Features, different_settings
 from tiepoint.formats import H5MatchesWriter, as_json
-from tiepoint.matching.match import match_by, provenance
+from tiepoint.matching.match import match, provenance
 
 CACHE_BYTES = 256 * 2**20
 """Features kept in memory, so that an image that stands in many pairs is not read for each."""
@@ -55,7 +55,7 @@ def match_pairs(
     writer: H5MatchesWriter,
     config: MatchingConfig | None = None,
     *,
-    device: str = "cpu",
+    device: DeviceName = "cpu",
     overwrite: bool = False,
 ) -> Iterator[PairRecord]:
     """Match pairs of images; what the file holds already, made the same way, is skipped.
@@ -86,7 +86,7 @@ class _Run:
     features: _Cache
     writer: H5MatchesWriter
     config: MatchingConfig
-    device: str
+    device: DeviceName
     overwrite: bool
 
     def one(self, image_a: str, image_b: str) -> PairRecord:
@@ -97,7 +97,7 @@ class _Run:
             if (image_a, image_b) in self.writer and not self.overwrite:
                 return self._standing(image_a, image_b, wanted)
             start = time.perf_counter()
-            found = match_by(self.config, a, b, device=self.device)
+            found = match(a, b, config=self.config, device=self.device)
             milliseconds = 1000 * (time.perf_counter() - start)
             turned = {_TURNED: found.meta[_TURNED]}
             found = replace(found, meta={**wanted, **turned, _COUNT: len(found)})

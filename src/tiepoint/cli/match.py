@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from tiepoint.cli import exit_codes, options
-from tiepoint.config import SEQUENTIAL_WINDOW, SIMILAR_IMAGES, MatchingConfig
+from tiepoint.config import DeviceName, MatchingConfig
 from tiepoint.errors import ConfigError, FormatError, ImageError, TiepointError
+from tiepoint.matching.pairing import SEQUENTIAL_WINDOW, SIMILAR_IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -96,7 +97,7 @@ RotationOption = Annotated[
         "--rotation", help="'auto' also tries A turned by 45, 90, ... degrees; 'none' does not."
     ),
 ]
-MatchingDevice = Annotated[str, typer.Option(help="Where to match: cpu, cuda or cuda:N.")]
+MatchingDevice = Annotated[DeviceName, typer.Option(help="Where to match: cpu, cuda or cuda:N.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace results that are already there.")
 ]
@@ -170,12 +171,12 @@ def _two(
     out: Path | None,
     plot: Path | None,
     config: MatchingConfig,
-    device: str,
+    device: DeviceName,
     as_json: bool,
 ) -> None:
     """Match two images or features files."""
     from tiepoint.formats import save_matches
-    from tiepoint.matching.match import match_by
+    from tiepoint.matching.match import match as match_features
 
     try:
         a, b = _features_of(names, make)
@@ -184,7 +185,7 @@ def _two(
         _stop(str(error), exit_codes.NOTHING_READABLE)
     if plot is not None:
         _require_pictures(names, pictures)
-    matches = match_by(config, a, b, device=device)
+    matches = match_features(a, b, config=config, device=device)
     if out is not None:
         save_matches(matches, out)
     if plot is not None:
@@ -293,7 +294,7 @@ def _many(
     which: _Which,
     out: Path,
     config: MatchingConfig,
-    device: str,
+    device: DeviceName,
     overwrite: bool,
     as_json: bool,
 ) -> int:

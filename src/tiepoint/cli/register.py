@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from tiepoint.cli import exit_codes, options
-from tiepoint.config import MODEL_NAMES, PLANE_MODELS, TWO_VIEW_MODELS, RegistrationConfig
+from tiepoint.config import Model as ModelName
+from tiepoint.config import RegistrationConfig
 from tiepoint.errors import ConfigError, ImageError
+from tiepoint.registration.models import MODELS, PLANE_MODELS, TWO_VIEW_MODELS
 
 if TYPE_CHECKING:
     from tiepoint.registration.result import Registration
@@ -42,7 +44,7 @@ Json = Annotated[
     typer.Option("--json", help="Write matrix, figures and reason to this file; - prints them."),
 ]
 Model = Annotated[
-    str,
+    ModelName,
     typer.Option(help=f"{', '.join(PLANE_MODELS)}; or without pictures: fundamental, essential."),
 ]
 Intrinsics = Annotated[
@@ -220,7 +222,7 @@ def _write_json(path: Path, result: Registration, a: str, b: str) -> None:
 
 
 def _sentence(result: Registration) -> str:
-    inliers, name = int(result.inliers.sum()), MODEL_NAMES[result.model]
+    inliers, name = int(result.inliers.sum()), MODELS[result.model].phrase
     found = f"{inliers} of {len(result.matches)} matches fit {name}"
     off = f"median {result.reprojection_px.median:.2f} px off"
     if result.model in TWO_VIEW_MODELS:

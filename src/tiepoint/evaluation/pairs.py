@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint import images
 from tiepoint.errors import FormatError, TiepointError
 from tiepoint.evaluation.settings import LARGE_SEQUENCES, Frame
 from tiepoint.geometry import SizeHW, apply_homography, corners_xy, resize_matrix
+from tiepoint.images import read
 from tiepoint.network.inputs import resize, to_grey
 
 PAIRS_FILE = "pairs.txt"
@@ -94,7 +94,7 @@ class PairFiles:
 
     def load(self, frame: Frame | int) -> LoadedPair:
         """See `Pair.load`."""
-        pixels_a, pixels_b = images.read(self.path_a).pixels, images.read(self.path_b).pixels
+        pixels_a, pixels_b = read(self.path_a).pixels, read(self.path_b).pixels
         loaded = at_evaluation_size(pixels_a, pixels_b, self.homography, frame)
         return replace(loaded, names=self.names)
 

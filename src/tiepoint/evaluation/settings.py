@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from tiepoint.config import Rotation
+from tiepoint.config import RotationMode
 from tiepoint.errors import ConfigError
 
 GENERATED_COUNT = 1000
@@ -98,7 +98,7 @@ class Settings:
     accuracy_px: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)
     repeat_px: float = 3.0
     correct_px: float = 3.0
-    rotation: Rotation = "none"
+    rotation: RotationMode = "none"
     estimator: Estimator = "refined"
     estimator_px: float = 1.5
     repeat_frame: Frame | None = None
@@ -170,7 +170,7 @@ class PoseSettings:
     auc_deg: tuple[float, ...] = (5.0, 10.0, 20.0)
     inlier_px: float = 1.0
     correct_px: float = 2.0
-    rotation: Rotation = "none"
+    rotation: RotationMode = "none"
 
     def __post_init__(self) -> None:
         for name, unit in (("k", "points"), ("long_side", "px"), ("seeds", "estimates")):

@@ -12,12 +12,12 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from tiepoint import images
 from tiepoint.errors import ConfigError, TiepointError
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.pairs import Failure, Grey, grey_uint8
 from tiepoint.evaluation.report import document
 from tiepoint.evaluation.run import check_methods
+from tiepoint.images import read
 
 WARM_UP = 2
 """Runs of each method that do not count: engines compile, caches fill."""
@@ -48,7 +48,7 @@ def load_images(paths: Sequence[Path], long_side: int) -> tuple[list[Grey], list
     failures: list[Failure] = []
     for path in paths:
         try:
-            found.append(grey_uint8(images.read(path).pixels, long_side))
+            found.append(grey_uint8(read(path).pixels, long_side))
         except TiepointError as error:
             failures.append(Failure("speed", str(path), str(error)))
     return found, failures

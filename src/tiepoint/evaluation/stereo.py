@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from tiepoint import images
 from tiepoint.errors import FormatError
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.pairs import (
@@ -35,6 +34,7 @@ from tiepoint.evaluation.run import Record, measured_pairs
 from tiepoint.evaluation.settings import Settings
 from tiepoint.features import Features
 from tiepoint.geometry import resize_xy
+from tiepoint.images import read
 from tiepoint.matching.match import match
 
 DISPARITY_STEPS = 256.0
@@ -167,7 +167,7 @@ def measure_stereo(
 def _measure_pair(
     pair: StereoPair, methods: Sequence[Method], settings: Settings
 ) -> list[StereoMeasured]:
-    images = [images.read(path).pixels for path in (pair.path_a, pair.path_b)]
+    images = [read(path).pixels for path in (pair.path_a, pair.path_b)]
     disparity = cv2.imread(str(pair.path_disparity), cv2.IMREAD_UNCHANGED)
     if disparity is None or disparity.dtype != np.uint16:
         raise FormatError(f"{pair.path_disparity}: expected a PNG of 16 bits")

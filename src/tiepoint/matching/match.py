@@ -1,17 +1,20 @@
-"""Which keypoint of image A is which of image B: nearest neighbours, and which of them to trust."""
+"""Descriptor matching: nearest neighbours, filtered by mutual consistency, ratio and similarity.
+
+Sources: ratio test: Lowe (IJCV 2004), section 7.1; dual soft-max: LoFTR (CVPR 2021), section 3.3.
+"""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint._version import __version__
-from tiepoint.config import MatchingConfig, MatchScore, Rotation
+from tiepoint.config import DeviceName, MatchingConfig, MatchingOptions, resolve
 from tiepoint.errors import ConfigError, MissingExtraError, is_installed
 from tiepoint.features import Features, Matches
 from tiepoint.geometry import Float, apply_homography
@@ -30,14 +33,9 @@ def match(
     features_a: Features,
     features_b: Features,
     *,
-    mutual: bool = MatchingConfig.mutual,
-    ratio: float | None = MatchingConfig.ratio,
-    min_similarity: float | None = MatchingConfig.min_similarity,
-    scores: MatchScore = MatchingConfig.scores,
-    temperature: float = MatchingConfig.temperature,
-    min_probability: float | None = MatchingConfig.min_probability,
-    rotation: Rotation = MatchingConfig.rotation,
-    device: str = "cpu",
+    device: DeviceName = "cpu",
+    config: MatchingConfig | None = None,
+    **overrides: Unpack[MatchingOptions],
 ) -> Matches:
     """Match two images: each keypoint's most similar one, by default where both choose each other.
 
@@ -50,17 +48,9 @@ def match(
 
     Args:
         features_a, features_b: Features with descriptors (N_A D and N_B D) of the same weights.
-        mutual: False keeps the choice of every keypoint in A; several may choose the same in B.
-        ratio: 0..1, 0.8 in Lowe's paper; None leaves the test out. With "cosine" only.
-        min_similarity: Least cosine, -1..1.
-        scores: What is compared: "cosine", or "dual-softmax", the probability that two keypoints
-            choose each other among all.
-        temperature: Of the soft-max; "dual-softmax" only.
-        min_probability: Least score, 0..1; "dual-softmax" only.
-        rotation: "auto" tries eight turns of A, through the steering matrix beside the checkpoint
-            that `meta` names, and matches with the one that fits; without a matrix, and with
-            "none", the images are matched as they stand.
         device: "cpu", or "cuda", "cuda:N" with torch (extra `torch`).
+        config: Settings; None takes the defaults.
+        overrides: Single settings of `MatchingConfig`, which replace those of `config`.
 
     Returns:
         Matches, best score first; ties by the index in A. Empty when either image has no keypoints.
@@ -72,47 +62,29 @@ def match(
         CheckpointError: The steering matrix beside the checkpoint is damaged.
         EngineError: torch does not find the device.
         MissingExtraError: A GPU was asked for, and torch is not installed.
-
-    Source:
-        Ratio test: Lowe, IJCV 2004, 7.1. Dual soft-max: LoFTR, CVPR 2021, 3.3. Turns: `steering`.
     """
-    config = MatchingConfig(
-        mutual=mutual,
-        ratio=ratio,
-        min_similarity=min_similarity,
-        scores=scores,
-        temperature=temperature,
-        min_probability=min_probability,
-        rotation=rotation,
-    )
-    return match_by(config, features_a, features_b, device=device)
-
-
-def match_by(
-    config: MatchingConfig, features_a: Features, features_b: Features, *, device: str = "cpu"
-) -> Matches:
-    """`match` with its settings in one object; arguments and errors as there."""
+    settings = resolve(config or MatchingConfig(), overrides)
     check_device(device)
     a, b = _descriptors(features_a, "A"), _descriptors(features_b, "B")
     _same_kind(features_a, features_b, a.shape[1], b.shape[1])
-    meta = provenance(config, features_a, features_b)
+    meta = provenance(settings, features_a, features_b)
     meta["turned_deg"] = 0
     if len(a) == 0 or len(b) == 0:
         return Matches(np.empty((0, 2), np.int64), np.empty(0, np.float32), meta)
-    steering = _steering(config, features_a)
+    steering = _steering(settings, features_a)
     if steering is not None:
         turn = best_turn(a[_best(features_a)], b[_best(features_b)], steering)
         a, meta["turned_deg"] = turned(a, steering, turn), turn * 360 // TURNS
-    of_a, of_b = _nearest(config, a, b, device)
-    kept = np.flatnonzero(_accepted(config, of_a, of_b))  # M, indices in A
+    of_a, of_b = _nearest(settings, a, b, device)
+    kept = np.flatnonzero(_accepted(settings, of_a, of_b))  # M, indices in A
     pairs = np.stack([kept, of_a.index[kept]], axis=1)  # M 2
     found = of_a.score[kept]  # M
-    if config.scores == "dual-softmax":
-        enough = _cosines(a, b, pairs) >= _least(config.min_similarity)
+    if settings.scores == "dual-softmax":
+        enough = _cosines(a, b, pairs) >= _least(settings.min_similarity)
         pairs, found = pairs[enough], np.exp(found[enough])
-        enough = found >= (config.min_probability or 0)
+        enough = found >= (settings.min_probability or 0)
     else:
-        enough = found >= _least(config.min_similarity)
+        enough = found >= _least(settings.min_similarity)
     pairs, found = pairs[enough], found[enough].astype(np.float32)
     order = np.argsort(-found, kind="stable")  # M
     return Matches(pairs[order], found[order], meta)

@@ -9,11 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.config import SEQUENTIAL_WINDOW, SIMILAR_IMAGES
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features
 
 Pairs = NDArray[np.int64]
+
+SEQUENTIAL_WINDOW = 10
+"""Following images that each image of a sequence is matched with, as in COLMAP."""
+
+SIMILAR_IMAGES = 20
+"""Most similar images that each image of a collection is matched with."""
 
 _ROWS = 256  # of a table of similarities at a time
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.config import PLANE_MODELS, RegistrationConfig
+from tiepoint.config import RegistrationConfig
 from tiepoint.features import Features, covariances_of
 from tiepoint.geometry import Float, fit_inside
 from tiepoint.registration import epipolar, planar
+from tiepoint.registration.models import PLANE_MODELS
 
 Cameras = tuple[planar.Matrix, planar.Matrix]
 

@@ -10,13 +10,13 @@ import math
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.architecture import CELL_PX
-from tiepoint.config import MODEL_NAMES, PLANE_MODELS, TWO_VIEW_MODELS, RegistrationConfig
+from tiepoint.config import RegistrationConfig, RegistrationOptions, resolve
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features, Matches, covariances_of
@@ -24,6 +24,7 @@ from tiepoint.geometry import corners_xy
 from tiepoint.matching.match import match, match_near
 from tiepoint.registration import epipolar, planar, verification
 from tiepoint.registration.estimation import Cameras, Found, find, refined_plane, seen_px, shuffled
+from tiepoint.registration.models import MODELS, PLANE_MODELS, TWO_VIEW_MODELS, inlier_px
 from tiepoint.registration.result import NO_RESIDUALS, OK, Registration, Residuals
 
 SIMPLER_SHARE = 0.75
@@ -38,30 +39,16 @@ PLANE_PX = 3.0
 """px as the detector saw them: a plane or a turn that explains a match this well explains it."""
 
 
-class Options(TypedDict, total=False):
-    """Settings of `RegistrationConfig` that a call may set by name."""
-
-    max_keypoints: int
-    threshold_px: float | None
-    min_inliers: int
-    max_chance: float
-    max_overlap_sd_px: float
-    guided: bool
-    pose_search: str
-    seed: int
-
-
 def register(
     a: Any,
     b: Any,
-    model: str | None = None,
     *,
     matches: Matches | None = None,
     detector: Detector | None = None,
     checkpoint: str | Path = "default",
     intrinsics: Any = None,
     config: RegistrationConfig | None = None,
-    **options: Unpack[Options],
+    **overrides: Unpack[RegistrationOptions],
 ) -> Registration:
     """Find how image A lies in image B.
 
@@ -69,9 +56,6 @@ def register(
 
     Args:
         a, b: Each a path, URL, bytes, PIL image, array or tensor, or Features of it.
-        model: "homography" (the default), "affine", "similarity" or "translation" for planes,
-            scans, far scenes and turning cameras; "fundamental" or "essential" for two views of
-            a scene with depth.
         matches: Between features `a` and `b`; None matches mutual nearest neighbours, turned
             images too (see `tiepoint.match`).
         detector: Detects in what is not Features; None makes one of `checkpoint` that takes the
@@ -79,8 +63,9 @@ def register(
         checkpoint: As for `Detector`.
         intrinsics: For "essential": the camera matrix K, 3x3, of both images, or a pair (K_A,
             K_B); in px with (0, 0) at the centre of the top-left pixel.
-        config: All settings at once; None takes the defaults.
-        options: Settings of `RegistrationConfig` by name, which go before `config`.
+        config: Settings; None takes the defaults.
+        overrides: Single settings of `RegistrationConfig`, which replace those of `config`, such as
+            `model`.
 
     Returns:
         Registration. One that failed says why: `success`, `reason`.
@@ -90,7 +75,7 @@ def register(
         ConfigError: A setting out of range or unknown, intrinsics missing or not those of a
             camera, features that cannot be matched.
     """
-    settings = _settings(config, model, options)
+    settings = resolve(config or RegistrationConfig(), overrides)
     cameras = epipolar.read_cameras(intrinsics, settings.model)
     if matches is None:
         best = settings.max_keypoints
@@ -122,7 +107,7 @@ def _register(
         return replace(result, reason=f"{why}, {settings.min_inliers} matches are asked for")
     px = max(seen_px(features_a), seen_px(features_b)) if cameras else seen_px(features_b)
     around = covariances_of(features_a, features_b, matches.pairs[order])
-    within_px = settings.inlier_px * px
+    within_px = inlier_px(settings) * px
     found = find(model, xy_a[order], xy_b[order], within_px, cameras, settings, around)
     if found is None:
         return replace(result, reason=f"the {count} matches agree on no model")
@@ -141,7 +126,7 @@ def _guided(result: Registration, settings: RegistrationConfig) -> Registration:
     if not result.success or result.matrix is None or result.model not in PLANE_MODELS:
         return result
     a, b, px = result.features_a, result.features_b, seen_px(result.features_b)
-    within_px, turned_deg = settings.inlier_px * px, int(result.matches.meta["turned_deg"])
+    within_px, turned_deg = inlier_px(settings) * px, int(result.matches.meta["turned_deg"])
     better = result
     for _ in range(GUIDED_ROUNDS):
         assert better.matrix is not None
@@ -164,7 +149,7 @@ def _judge_plane(
     a_hw, b_hw = result.features_a.size_hw, result.features_b.size_hw
     xy_a, xy_b = _at(result, found.inliers)
     model, matrix = settings.model, found.matrix
-    radius = settings.inlier_px * px
+    radius = inlier_px(settings) * px
     objection = _too_few(
         result, settings, planar.POINTS_NEEDED[model], math.pi * radius**2 / (b_hw[0] * b_hw[1])
     )
@@ -184,7 +169,7 @@ def _judge_plane(
     # First, for the shape of a model that is open is an accident.
     if not objection and len(common.places_xy) and not result.overlap_sd_px <= limit:
         objection = (
-            f"the {len(xy_a)} matches that fit leave {MODEL_NAMES[model]} open by "
+            f"the {len(xy_a)} matches that fit leave {MODELS[model].phrase} open by "
             f"{result.overlap_sd_px:.2g} px over the common view, {limit:.2g} px are allowed: "
             "they are too few, too scattered, or all in one place or on one line"
         )
@@ -210,7 +195,7 @@ def _judge_two_views(
         coverage=verification.coverage_of(xy_a, result.features_a.size_hw),
         reprojection_px=_residuals(epipolar.sampson_px(in_px, xy_a, xy_b)),
     )
-    within_px = settings.inlier_px * px
+    within_px = inlier_px(settings) * px
     band = 2 * within_px * math.hypot(width, height) / (height * width)
     all_a, all_b = result.xy_a.astype(np.float64), result.xy_b.astype(np.float64)
     band = max(band, epipolar.wrong_share(in_px, all_a, all_b, within_px))
@@ -241,7 +226,7 @@ def _too_few(
 ) -> str:
     """Why so many inliers are not enough; "" if they are."""
     matches, inliers = len(result.matches), int(result.inliers.sum())
-    fitting = f"{inliers} of {matches} matches fit {MODEL_NAMES[settings.model]}"
+    fitting = f"{inliers} of {matches} matches fit {MODELS[settings.model].phrase}"
     if inliers < settings.min_inliers:
         return (
             f"{fitting}, {settings.min_inliers} are asked for: the images show different "
@@ -258,11 +243,11 @@ def _too_few(
     chance = verification.log10_chance(
         *counts, points_needed, share, verification.SOLUTIONS.get(settings.model, 1)
     )
-    if chance > math.log10(settings.max_chance):
+    if chance > math.log10(settings.max_false_alarms):
         return (
             f"{fitting}, which chance alone would bring about 10^{chance:.0f} times, "
-            f"10^{math.log10(settings.max_chance):.0f} are allowed: the images show different "
-            "things, or too little that is alike"
+            f"10^{math.log10(settings.max_false_alarms):.0f} are allowed: the images show "
+            "different things, or too little that is alike"
         )
     return ""
 
@@ -273,12 +258,13 @@ def _too_simple(result: Registration, settings: RegistrationConfig, px: float) -
         return ""
     order = shuffled(result.xy_a, result.xy_b, settings.seed)
     xy_a, xy_b = result.xy_a[order], result.xy_b[order]
-    full = find("homography", xy_a, xy_b, settings.inlier_px * px, None, settings)
+    full = find("homography", xy_a, xy_b, inlier_px(settings) * px, None, settings)
     inliers, fitting = int(result.inliers.sum()), 0 if full is None else int(full.inliers.sum())
     if inliers >= SIMPLER_SHARE * fitting:
         return ""
     return (
-        f"{MODEL_NAMES[settings.model]} fits {inliers} matches where a homography fits {fitting}: "
+        f"{MODELS[settings.model].phrase} fits {inliers} matches where a homography fits "
+        f"{fitting}: "
         'the images differ by more; register with "homography"'
     )
 
@@ -304,18 +290,6 @@ def _residuals(distances: NDArray[np.float64]) -> Residuals:
 
 def _rms(values: NDArray[np.float64]) -> float:
     return float(np.sqrt((values**2).mean())) if len(values) else math.inf
-
-
-def _settings(
-    config: RegistrationConfig | None, model: str | None, options: Options
-) -> RegistrationConfig:
-    unknown = sorted(set(options) - set(Options.__annotations__))
-    if unknown:
-        raise ConfigError(
-            f"unknown option {', '.join(unknown)}; there are {', '.join(Options.__annotations__)}"
-        )
-    given: dict[str, Any] = dict(options) if model is None else {**options, "model": model}
-    return replace(config or RegistrationConfig(), **given)
 
 
 @lru_cache(maxsize=1)

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tiepoint.config import PLANE_MODELS
+from tiepoint.config import Model
 from tiepoint.errors import RegistrationError
 from tiepoint.features import Features, Matches
 from tiepoint.geometry import apply_homography
+from tiepoint.registration.models import PLANE_MODELS
 
 Matrix = NDArray[np.float64]
 
@@ -57,7 +58,7 @@ class Registration:
 
     success: bool
     reason: str
-    model: str
+    model: Model
     matrix: Matrix | None
     features_a: Features
     features_b: Features

@@ -11,6 +11,10 @@ from typing import Any
 from tiepoint.architecture import CELL_PX, NetworkConfig
 from tiepoint.errors import ConfigError
 
+PYRAMID = (1.0, 0.6)
+"""Scales of the checkpoints that training makes. The second costs a third more work, and brings
+together images that differ in zoom (docs/training-log.md)."""
+
 
 @dataclass(frozen=True)
 class Stage:

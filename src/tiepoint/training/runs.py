@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tiepoint.config import PYRAMID, DetectionConfig
+from tiepoint.config import DetectionConfig
 from tiepoint.errors import ConfigError, TrainingError
 from tiepoint.network.superpoint import SuperPoint
 from tiepoint.training.detector.benchmark import Benchmark
@@ -31,7 +31,7 @@ from tiepoint.training.lineage import (
     without_new_channels_frozen,
 )
 from tiepoint.training.log import Log, flat, terminal_line
-from tiepoint.training.presets import ADAPT, Preset, Stage
+from tiepoint.training.presets import ADAPT, PYRAMID, Preset, Stage
 from tiepoint.training.scenes.loader import PairLoader
 from tiepoint.training.scenes.settings import DataConfig
 from tiepoint.training.state import STATE_FILE, load_state

@@ -1,0 +1,49 @@
+"""Checks of settings: each raises `ConfigError` with the name, the value and what was expected."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable
+from numbers import Integral, Real
+
+from tiepoint.errors import ConfigError
+
+
+def check_whole(name: str, value: object, *, minimum: int, unit: str) -> None:
+    """Require a whole number of at least `minimum`; booleans are refused."""
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_whole or not value >= minimum:  # type: ignore[operator]
+        raise ConfigError(f"{name} is {value!r}, expected a whole number >= {minimum} ({unit})")
+
+
+def check_within(name: str, value: object, low: float, high: float, unit: str) -> None:
+    """Require a number from `low` to `high`; NaN and booleans are refused."""
+    if not is_number(value) or not low <= value <= high:  # type: ignore[operator]
+        raise ConfigError(f"{name} is {value!r}, expected {unit} in {low:g}..{high:g}")
+
+
+def check_positive(name: str, value: object, *, finite: bool = False) -> None:
+    """Require a number above 0; infinity passes unless `finite`."""
+    if not is_number(value) or not 0 < value <= (sys.float_info.max if finite else math.inf):  # type: ignore[operator]
+        raise ConfigError(f"{name} is {value!r}, expected a number above 0")
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Require one of several strings."""
+    known = list(choices)
+    if value not in known:
+        raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(known)}")
+
+
+def check_known(names: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse options that do not exist."""
+    known = list(known)
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise ConfigError(f"unknown option {', '.join(unknown)}; there are {', '.join(known)}")
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a real number of Python or NumPy and no boolean."""
+    return isinstance(value, Real) and not isinstance(value, bool)
