@@ -135,7 +135,7 @@ class MatchingConfig:
             2024), which has unit descriptors too. Dual soft-max only.
         min_probability: Least score, 0..1; None takes any. Dual soft-max only.
         rotation: "auto" turns image A by the eighth of a turn that fits best, where the
-            checkpoint has a steering matrix; "none" matches the images as they stand.
+            checkpoint has a rotation matrix; "none" matches the images as they stand.
     """
 
     mutual: bool = True
