@@ -17,7 +17,7 @@ from tiepoint.cli import COMMANDS
 
 def commands(name: str) -> dict[str, typer.main.TyperCommand]:
     """A command by its name, or those that it groups."""
-    command = typer.main.get_command(import_module(f"tiepoint.cli.{name}").app)
+    command = typer.main.get_command(import_module(f"tiepoint.cli.{name.replace('-', '_')}").app)
     below = getattr(command, "commands", {})
     return {f"{name} {other}": one for other, one in below.items()} or {name: command}
 

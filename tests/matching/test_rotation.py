@@ -1,9 +1,8 @@
-"""Turned images: the turn is found, upright pairs stay as they are, files are checked."""
+"""Rotated images: the rotation is estimated, and upright pairs are matched as before."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import cv2
@@ -12,69 +11,35 @@ import pytest
 from numpy.typing import NDArray
 
 import tiepoint
-from tiepoint.errors import CheckpointError, ConfigError
+from support.rotations import D, eighth, rotated_pair, unit
+from tiepoint.errors import ConfigError
 from tiepoint.features import Features
 from tiepoint.matching.match import match
-from tiepoint.matching.rotation import (
-    best_turn,
-    fit_steering,
-    load_steering,
-    save_steering,
-    turned,
-)
-from tiepoint.weights.checkpoint import load_checkpoint, locate
-from tiepoint.weights.hub import STEERING_FILE
-
-D = 16
+from tiepoint.matching.rotation import best_rotation, rotate_descriptors
+from tiepoint.weights.rotation import save_rotation
 
 
-def eighth(seed: int = 0) -> NDArray[np.float32]:
-    """An orthogonal matrix whose eighth power is one: planes turned by multiples of 45 degrees."""
-    rng = np.random.default_rng(seed)
-    blocks = np.zeros((D, D))
-    for plane in range(D // 2):
-        angle = np.pi / 4 * (1 + plane % 4)
-        c, s = np.cos(angle), np.sin(angle)
-        blocks[2 * plane : 2 * plane + 2, 2 * plane : 2 * plane + 2] = [[c, -s], [s, c]]
-    basis, _ = np.linalg.qr(rng.normal(size=(D, D)))
-    return (basis @ blocks @ basis.T).astype(np.float32)
+@pytest.mark.parametrize("steps", range(-3, 5))
+def test_the_rotation_between_two_images_is_estimated(steps: int) -> None:
+    a, b = rotated_pair(steps)
+    assert best_rotation(a, b, eighth()) == steps
 
 
-def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def views(turn: int, noise: float = 0.1) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A, and most of A turned by so many eighths, noisy and in another order."""
-    rng = np.random.default_rng(5)
-    a = unit(rng.normal(size=(120, D)))
-    b = a.astype(np.float64)
-    for _ in range(turn % 8):
-        b = b @ eighth().T
-    b = unit(b + noise * rng.normal(size=b.shape))[rng.permutation(120)[:90]]
-    return a, b
-
-
-@pytest.mark.parametrize("turn", range(-3, 5))
-def test_the_turn_between_two_images_is_found(turn: int) -> None:
-    a, b = views(turn)
-    assert best_turn(a, b, eighth()) == turn
-
-
-def test_images_with_nothing_in_common_stay_as_they_are() -> None:
+def test_images_with_nothing_in_common_are_not_rotated() -> None:
     rng = np.random.default_rng(1)
     for seed in range(5):
         a, b = unit(rng.normal(size=(200, D))), unit(rng.normal(size=(200, D)))
-        assert best_turn(a, b, eighth(seed)) == 0
-    assert best_turn(a[:0], b, eighth()) == best_turn(a, b[:0], eighth()) == 0
+        assert best_rotation(a, b, eighth(seed)) == 0
+    assert best_rotation(a[:0], b, eighth()) == best_rotation(a, b[:0], eighth()) == 0
 
 
-def test_turning_goes_step_by_step_and_back() -> None:
-    a, _ = views(0)
+def test_rotating_is_step_by_step_and_has_an_inverse() -> None:
+    a, _ = rotated_pair(0)
     slow = np.array([eighth() @ (eighth() @ (eighth() @ row)) for row in a])
-    np.testing.assert_allclose(turned(a, eighth(), 3), slow, atol=1e-5)
-    np.testing.assert_allclose(turned(turned(a, eighth(), 3), eighth(), -3), a, atol=1e-5)
-    assert turned(a, eighth(), 0) is a
+    three_steps = rotate_descriptors(a, eighth(), 3)
+    np.testing.assert_allclose(three_steps, slow, atol=1e-5)
+    np.testing.assert_allclose(rotate_descriptors(three_steps, eighth(), -3), a, atol=1e-5)
+    assert rotate_descriptors(a, eighth(), 0) is a
 
 
 def features(descriptors: NDArray[np.float32], checkpoint: Path, sha256: str) -> Features:
@@ -86,47 +51,47 @@ def features(descriptors: NDArray[np.float32], checkpoint: Path, sha256: str) ->
     )  # fmt: skip
 
 
-def test_matching_turns_what_the_checkpoint_can_turn(tmp_path: Path) -> None:
-    save_steering(tmp_path, eighth(), "abc")
-    a, b = views(2)
-    turned_by_us = match(features(a, tmp_path, "abc"), features(b, tmp_path, "abc"))
-    assert turned_by_us.meta["turned_deg"] == 90
-    assert len(turned_by_us) > 80
-    as_they_are = match(features(a, tmp_path, "abc"), features(b, tmp_path, "abc"), rotation="none")
-    assert as_they_are.meta["turned_deg"] == 0
+def test_matching_rotates_descriptors_by_the_matrix_of_their_weights(tmp_path: Path) -> None:
+    save_rotation(tmp_path, eighth(), "abc")
+    a, b = rotated_pair(2)
+    rotated = match(features(a, tmp_path, "abc"), features(b, tmp_path, "abc"))
+    assert rotated.meta["turned_deg"] == 90
+    assert len(rotated) > 80
+    upright = match(features(a, tmp_path, "abc"), features(b, tmp_path, "abc"), rotation="none")
+    assert upright.meta["turned_deg"] == 0
     other_weights = match(features(a, tmp_path, "other"), features(b, tmp_path, "other"))
-    assert np.array_equal(other_weights.pairs, as_they_are.pairs)
+    assert np.array_equal(other_weights.pairs, upright.pairs)
     gone = match(features(a, tmp_path / "gone", "abc"), features(b, tmp_path / "gone", "abc"))
-    assert np.array_equal(gone.pairs, as_they_are.pairs)
+    assert np.array_equal(gone.pairs, upright.pairs)
 
 
 def test_upright_pairs_lose_nothing(tmp_path: Path) -> None:
-    save_steering(tmp_path, eighth(), "abc")
-    a, b = (features(d, tmp_path, "abc") for d in views(0, noise=0.3))
-    found, as_they_are = match(a, b), match(a, b, rotation="none")
-    assert np.array_equal(found.pairs, as_they_are.pairs)
-    assert np.array_equal(found.scores, as_they_are.scores)
+    save_rotation(tmp_path, eighth(), "abc")
+    a, b = (features(d, tmp_path, "abc") for d in rotated_pair(0, noise=0.3))
+    auto, none = match(a, b), match(a, b, rotation="none")
+    assert np.array_equal(auto.pairs, none.pairs)
+    assert np.array_equal(auto.scores, none.scores)
 
 
-def test_without_keypoints_nothing_is_turned(tmp_path: Path) -> None:
-    a, b = views(0)
+def test_without_keypoints_nothing_is_rotated(tmp_path: Path) -> None:
+    a, b = rotated_pair(0)
     empty = features(a[:0], tmp_path, "abc")
     assert match(empty, features(b, tmp_path, "abc")).meta["turned_deg"] == 0
 
 
-def test_the_order_of_keypoints_does_not_decide_the_turn(tmp_path: Path) -> None:
-    save_steering(tmp_path, eighth(), "abc")
-    a, b = (features(d, tmp_path, "abc") for d in views(3))
+def test_the_order_of_keypoints_does_not_change_the_rotation(tmp_path: Path) -> None:
+    save_rotation(tmp_path, eighth(), "abc")
+    a, b = (features(d, tmp_path, "abc") for d in rotated_pair(3))
     backwards = match(a.take(np.arange(len(a))[::-1]), b)
     assert backwards.meta["turned_deg"] == match(a, b).meta["turned_deg"] == 135
 
 
-def test_a_matrix_that_comes_later_or_anew_is_used(tmp_path: Path) -> None:
-    a, b = (features(d, tmp_path, "abc") for d in views(2))
+def test_a_matrix_that_is_added_or_replaced_is_used(tmp_path: Path) -> None:
+    a, b = (features(d, tmp_path, "abc") for d in rotated_pair(2))
     assert match(a, b).meta["turned_deg"] == 0
-    save_steering(tmp_path, eighth(), "abc")
+    save_rotation(tmp_path, eighth(), "abc")
     assert match(a, b).meta["turned_deg"] == 90
-    os.utime(save_steering(tmp_path, np.eye(D, dtype=np.float32), "abc"), ns=(1, 1))
+    os.utime(save_rotation(tmp_path, np.eye(D, dtype=np.float32), "abc"), ns=(1, 1))
     assert match(a, b).meta["turned_deg"] == 0
 
 
@@ -137,67 +102,23 @@ def test_an_unknown_rotation_is_refused() -> None:
         match(a, b, rotation="yes")  # type: ignore[arg-type]
 
 
-def test_a_damaged_matrix_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / STEERING_FILE).write_bytes(b"\0" * 40)
-    with pytest.raises(CheckpointError, match="run tiepoint steer again"):
-        load_steering(str(tmp_path), "abc", D)
-    other = tmp_path / "other"
-    other.mkdir()
-    save_steering(other, eighth(), "abc")
-    with pytest.raises(CheckpointError, match=r"expected \(32, 32\)"):
-        load_steering(str(other), "abc", 32)
-
-
-@pytest.fixture(scope="module")
-def photograph() -> NDArray[np.uint8]:
+@pytest.mark.weights
+@pytest.mark.parametrize(("quarters", "degrees"), [(0, 0), (1, 90), (2, 180), (3, -90)])
+def test_bundled_weights_match_a_photograph_rotated_by_any_quarter(
+    quarters: int, degrees: int
+) -> None:
     from skimage import data
 
-    return np.ascontiguousarray(cv2.cvtColor(data.coffee(), cv2.COLOR_RGB2GRAY)[:320, 100:420])
-
-
-def test_the_fit_turns_real_descriptors(photograph: NDArray[np.uint8]) -> None:
-    checkpoint = load_checkpoint("default")
-    steering = fit_steering(checkpoint, [photograph])
-    length = checkpoint.network.descriptor_decoder_dim
-    np.testing.assert_allclose(steering @ steering.T, np.eye(length), atol=1e-4)
-    detector = tiepoint.Detector(threshold=0.0)
-    a, b = (detector(i, max_keypoints=300) for i in (photograph, np.rot90(photograph).copy()))
-    assert a.descriptors is not None
-    assert b.descriptors is not None
-    assert best_turn(a.descriptors, b.descriptors, steering) == 2  # rot90 is counterclockwise
-    assert best_turn(b.descriptors, a.descriptors, steering) == -2
-    with pytest.raises(ConfigError, match="more images, or larger ones"):
-        fit_steering(checkpoint, [np.full((200, 200), 90, np.uint8)])
-
-
-@pytest.mark.parametrize(("quarters", "degrees"), [(0, 0), (1, 90), (2, 180), (3, -90)])
-def test_bundled_weights_match_a_photograph_however_it_is_turned(
-    photograph: NDArray[np.uint8], quarters: int, degrees: int
-) -> None:
+    photograph = np.ascontiguousarray(
+        cv2.cvtColor(data.coffee(), cv2.COLOR_RGB2GRAY)[:320, 100:420]
+    )
     detector = tiepoint.Detector(max_keypoints=500)
     a, b = detector(photograph), detector(np.rot90(photograph, quarters).copy())
     matches = match(a, b)
     assert matches.meta["turned_deg"] == degrees
-    there = a.xy[matches.pairs[:, 0]]
+    expected_xy = a.xy[matches.pairs[:, 0]]
     last = np.float32(len(photograph) - 1)
-    for _ in range(quarters):  # (x, y) goes to (y, last - x)
-        there = np.stack([there[:, 1], last - there[:, 0]], axis=1)
-    right = np.hypot(*(there - b.xy[matches.pairs[:, 1]]).T) < 3
-    assert right.sum() > 150
-
-
-def test_steer_lays_the_matrix_beside_the_weights(tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from tiepoint.cli import app
-
-    folder = tmp_path / "mine"
-    shutil.copytree(locate("default"), folder)
-    (folder / STEERING_FILE).unlink(missing_ok=True)
-    result = CliRunner().invoke(app, ["steer", str(folder), "--count", "3"])
-    assert result.exit_code == 0, result.output
-    checkpoint = load_checkpoint(folder)
-    length = checkpoint.network.descriptor_decoder_dim
-    assert load_steering(str(folder), checkpoint.sha256, length) is not None
-    missing = CliRunner().invoke(app, ["steer", str(tmp_path / "none")])
-    assert missing.exit_code == 2
+    for _ in range(quarters):  # rot90 moves (x, y) to (y, last - x)
+        expected_xy = np.stack([expected_xy[:, 1], last - expected_xy[:, 0]], axis=1)
+    correct = np.hypot(*(expected_xy - b.xy[matches.pairs[:, 1]]).T) < 3
+    assert correct.sum() > 150

@@ -73,7 +73,7 @@ def test_a_manifest_is_not_fetched(hub: FakeHub) -> None:
             weights.CONFIG_FILE,
             weights.WEIGHTS_FILE,
             hub_module.PREPROCESSOR_FILE,
-            hub_module.STEERING_FILE,
+            hub_module.ROTATION_FILE,
             hub_module.QUANTIZATION_FILE,
         ]
     )

@@ -18,10 +18,10 @@ from tiepoint.cli import exit_codes
 from tiepoint.errors import TiepointError
 
 COMMANDS = (
-    "detect", "match", "register", "evaluate", "train", "adapt", "steer", "calibrate", "quantize",
-    "scenes", "convert", "info",
+    "detect", "match", "register", "evaluate", "train", "adapt", "fit-rotation",
+    "calibrate", "quantize", "scenes", "convert", "info",
 )  # fmt: skip
-"""Each is a module of this package that holds a typer app of its own."""
+"""Each is a module of this package, with _ for -, that holds a typer app of its own."""
 
 
 AGAIN_S = 0.02
@@ -39,7 +39,9 @@ class Commands(TyperGroup):
         """The command of this name."""
         if cmd_name not in COMMANDS:
             return None
-        return typer.main.get_command(import_module(f"tiepoint.cli.{cmd_name}").app)
+        return typer.main.get_command(
+            import_module(f"tiepoint.cli.{cmd_name.replace('-', '_')}").app
+        )
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; a `TiepointError` from it means that it was called wrongly."""

@@ -1,36 +1,24 @@
-"""`tiepoint quantize`: measure what `--precision int8` needs to know of a checkpoint."""
+"""`tiepoint quantize`: measure the activation maxima that `--precision int8` needs."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
 import typer
 
-from tiepoint.cli.steer import Count, Photos, Seed, sample_images
+from tiepoint.cli.sample_options import Count, Folder, Photos, Seed, load_folder, load_images
 from tiepoint.errors import ConfigError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
-
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-Folder = Annotated[
-    Path, typer.Argument(metavar="CHECKPOINT", help="Folder of the checkpoint; gets a file more.")
-]
 
 
 @app.command()
 def quantize(checkpoint: Folder, photos: Photos = None, count: Count = 60, seed: Seed = 0) -> None:
-    """Measure how large the numbers between a checkpoint's layers get, for --precision int8.
+    """Measure the activation maxima of a checkpoint's layers, for --precision int8.
 
-    Lays quantization.json beside the weights, which stay as they are. It takes under a minute.
+    Adds quantization.json to the folder; the weights do not change. It takes under a minute.
     """
+    from tiepoint.config import ProcessorConfig
+    from tiepoint.network import inputs
     from tiepoint.network.openvino_graph import highest_inputs
-    from tiepoint.weights.checkpoint import load_checkpoint
     from tiepoint.weights.quantization import (
         LEAST_CHANNELS,
         mean_highest,
@@ -38,25 +26,15 @@ def quantize(checkpoint: Folder, photos: Photos = None, count: Count = 60, seed:
         save_ranges,
     )
 
-    if not checkpoint.is_dir():
-        raise ConfigError(f"{checkpoint}: no such folder; expected one with a checkpoint")
-    loaded = load_checkpoint(
-        checkpoint.resolve()
-    )  # a folder, also where a bundled one has its name
+    loaded = load_folder(checkpoint)
     layers = rounded_layers(loaded.network)
     if not layers:
         raise ConfigError(
-            f"{checkpoint}: no layer takes {LEAST_CHANNELS} inputs or more, so 8 bits would gain "
-            "nothing; use --precision bf16 or f32"
+            f"{checkpoint}: no layer has {LEAST_CHANNELS} or more inputs, so int8 would not be "
+            "faster; use --precision bf16 or f32"
         )
-    highest = highest_inputs(loaded, _pixels(photos, count, seed))
-    path = save_ranges(checkpoint, mean_highest(highest, layers), loaded.sha256)
+    images = load_images(photos, count, seed)
+    pixels = (inputs.prepare([image], ProcessorConfig())[0][0, 0] for image in images)
+    path = save_ranges(checkpoint, mean_highest(highest_inputs(loaded, pixels), layers),
+                       loaded.sha256)  # fmt: skip
     typer.echo(f"wrote {path}")
-
-
-def _pixels(photos: Path | None, count: int, seed: int) -> Iterator[NDArray[np.float32]]:
-    from tiepoint.config import ProcessorConfig
-    from tiepoint.network import inputs
-
-    for image in sample_images(photos, count, seed):
-        yield inputs.prepare([image], ProcessorConfig())[0][0, 0]

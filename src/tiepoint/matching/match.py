@@ -20,7 +20,13 @@ from tiepoint.features import Features, Matches
 from tiepoint.geometry import Float, apply_homography
 from tiepoint.matching import neighbours
 from tiepoint.matching.neighbours import Nearest
-from tiepoint.matching.rotation import PROBED, TURNS, best_turn, load_steering, turned
+from tiepoint.matching.rotation import (
+    PROBE_KEYPOINTS,
+    ROTATION_STEPS,
+    best_rotation,
+    rotate_descriptors,
+)
+from tiepoint.weights.rotation import load_rotation
 
 SAME_WEIGHTS = ("sha256", "rules")
 """Entries of `meta` that must agree: descriptors of other weights live in another space."""
@@ -59,7 +65,7 @@ def match(
     Raises:
         ConfigError: Features without descriptors, of different lengths D, of different weights
             or rules, or with descriptors that are not finite; or a setting out of range.
-        CheckpointError: The steering matrix beside the checkpoint is damaged.
+        CheckpointError: The rotation matrix of the checkpoint is damaged.
         EngineError: torch does not find the device.
         MissingExtraError: A GPU was asked for, and torch is not installed.
     """
@@ -71,10 +77,11 @@ def match(
     meta["turned_deg"] = 0
     if len(a) == 0 or len(b) == 0:
         return Matches(np.empty((0, 2), np.int64), np.empty(0, np.float32), meta)
-    steering = _steering(settings, features_a)
-    if steering is not None:
-        turn = best_turn(a[_best(features_a)], b[_best(features_b)], steering)
-        a, meta["turned_deg"] = turned(a, steering, turn), turn * 360 // TURNS
+    rotation = _rotation(settings, features_a)
+    if rotation is not None:
+        steps = best_rotation(a[_best(features_a)], b[_best(features_b)], rotation)
+        a = rotate_descriptors(a, rotation, steps)
+        meta["turned_deg"] = steps * 360 // ROTATION_STEPS
     of_a, of_b = _nearest(settings, a, b, device)
     kept = np.flatnonzero(_accepted(settings, of_a, of_b))  # M, indices in A
     pairs = np.stack([kept, of_a.index[kept]], axis=1)  # M 2
@@ -117,9 +124,9 @@ def match_near(
     """
     a, b = _descriptors(features_a, "A"), _descriptors(features_b, "B")
     if turned_deg:
-        steering = _steering(MatchingConfig(), features_a)
-        if steering is not None:
-            a = turned(a, steering, turned_deg * TURNS // 360)
+        rotation = _rotation(MatchingConfig(), features_a)
+        if rotation is not None:
+            a = rotate_descriptors(a, rotation, turned_deg * ROTATION_STEPS // 360)
     there = apply_homography(matrix, features_a.xy)  # N_A 2
     best_of_a, score_of_a = np.zeros(len(a), np.int64), np.full(len(a), -np.inf)
     best_of_b, score_of_b = np.zeros(len(b), np.int64), np.full(len(b), -np.inf)
@@ -163,19 +170,19 @@ def _keep_better(
     best[better], score[better] = start + nearest[better], highest[better]
 
 
-def _steering(config: MatchingConfig, features: Features) -> NDArray[np.float32] | None:
-    """The matrix that turns these descriptors, where turns are wanted and there is one."""
+def _rotation(config: MatchingConfig, features: Features) -> NDArray[np.float32] | None:
+    """The matrix that rotates these descriptors; None if unwanted or not fitted."""
     checkpoint, sha256 = features.meta.get("checkpoint"), features.meta.get("sha256")
     known = isinstance(checkpoint, str) and isinstance(sha256, str)
     if config.rotation == "none" or not known or features.descriptors is None:
         return None
-    return load_steering(str(checkpoint), str(sha256), features.descriptors.shape[1])
+    return load_rotation(str(checkpoint), str(sha256), features.descriptors.shape[1])
 
 
 def _best(features: Features) -> NDArray[np.int64]:
     """Indices of the best keypoints, whatever their order: those that decide about the turn."""
     x, y = features.xy.T
-    return np.lexsort((x, y, -features.scores))[:PROBED]
+    return np.lexsort((x, y, -features.scores))[:PROBE_KEYPOINTS]
 
 
 def _nearest(
@@ -245,9 +252,9 @@ def provenance(config: MatchingConfig, a: Features, b: Features) -> dict[str, An
     for key in ("checkpoint", *SAME_WEIGHTS):
         if key in a.meta and a.meta[key] == b.meta.get(key):
             meta[key] = a.meta[key]
-    steering = _steering(config, a)
-    if steering is not None:
-        meta["steering_crc32"] = f"{zlib.crc32(steering.tobytes()):08x}"
+    rotation = _rotation(config, a)
+    if rotation is not None:
+        meta["rotation_crc32"] = f"{zlib.crc32(rotation.tobytes()):08x}"
     return meta
 
 

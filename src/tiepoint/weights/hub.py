@@ -21,8 +21,8 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 PREPROCESSOR_FILE = "preprocessor_config.json"
 QUANTIZATION_FILE = "quantization.json"
 """A checkpoint has it or not; see `quantization`."""
-STEERING_FILE = "steering.safetensors"
-"""A checkpoint has it or not; see `steering`."""
+ROTATION_FILE = "rotation.safetensors"
+"""Optional file of a checkpoint; see `rotation`."""
 
 TIMEOUT_S = 10.0
 """For one answer of the Hub; huggingface_hub's own default."""
@@ -100,7 +100,7 @@ def fetch(
             _look(repo_id, revision, token)
         config = Path(hf.hf_hub_download(repo_id, CONFIG_FILE, revision=revision, **common))
         commit = config.parent.name  # the other files must be of the same one
-        for name in (PREPROCESSOR_FILE, STEERING_FILE, QUANTIZATION_FILE):
+        for name in (PREPROCESSOR_FILE, ROTATION_FILE, QUANTIZATION_FILE):
             if cached(name, commit) is None:
                 with _optional(local_files_only):
                     hf.hf_hub_download(repo_id, name, revision=commit, **common)
@@ -134,7 +134,7 @@ def push(
 
     Args:
         folder: With `config.json` and `model.safetensors`; `preprocessor_config.json`,
-            `steering.safetensors`, `quantization.json` and `README.md` go along if they are
+            `rotation.safetensors`, `quantization.json` and `README.md` go along if they are
             there, nothing else does.
             A folder with `preprocessor_config.json` alone adds that to a checkpoint.
         repo_id: `org/name`.
@@ -159,7 +159,7 @@ def push(
     import huggingface_hub as hf
 
     names = (
-        CONFIG_FILE, WEIGHTS_FILE, PREPROCESSOR_FILE, STEERING_FILE, QUANTIZATION_FILE, "README.md"
+        CONFIG_FILE, WEIGHTS_FILE, PREPROCESSOR_FILE, ROTATION_FILE, QUANTIZATION_FILE, "README.md"
     )  # fmt: skip
     files = [
         hf.CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name)

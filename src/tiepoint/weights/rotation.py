@@ -1,0 +1,87 @@
+"""The file next to a checkpoint's weights with the matrix that rotates its descriptors."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint.errors import CheckpointError
+from tiepoint.files import write_bytes
+from tiepoint.weights.checkpoint import locate
+from tiepoint.weights.hub import ROTATION_FILE
+
+Float32 = NDArray[np.float32]
+
+_TENSOR, _WEIGHTS = "eighth_turn", "weights_sha256"
+
+
+def save_rotation(folder: Path, matrix: Float32, weights_sha256: str) -> Path:
+    """Store a rotation matrix next to the weights that it was fitted for.
+
+    Args:
+        folder: Checkpoint folder.
+        matrix: D D float32, from `training.fit_rotation`.
+        weights_sha256: SHA-256 of the weights.
+
+    Returns:
+        The file.
+
+    Raises:
+        FormatError: The folder is not writable.
+    """
+    from safetensors.numpy import save
+
+    path = folder / ROTATION_FILE
+    write_bytes(path, save({_TENSOR: matrix}, metadata={_WEIGHTS: weights_sha256}))
+    return path
+
+
+def load_rotation(checkpoint: str, weights_sha256: str, length: int) -> Float32 | None:
+    """Load the rotation matrix of a checkpoint.
+
+    Args:
+        checkpoint: Checkpoint name in `Features.meta`: a bundled name, a folder or a Hub id. A Hub
+            id is looked up in the local cache only.
+        weights_sha256: SHA-256 of the weights that computed the descriptors.
+        length: Descriptor size D.
+
+    Returns:
+        D D float32; None without a file, or when the file belongs to other weights.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    try:
+        path = locate(checkpoint, local_files_only=True) / ROTATION_FILE
+    except CheckpointError:
+        return None  # features outlive the folder of their checkpoint
+    try:
+        changed = path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+    return _read_rotation(path.resolve(), changed, weights_sha256, length)
+
+
+@lru_cache(maxsize=16)
+def _read_rotation(path: Path, changed_ns: int, weights_sha256: str, length: int) -> Float32 | None:
+    """`load_rotation` from its file; a changed file is a cache miss."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if (file.metadata() or {}).get(_WEIGHTS) != weights_sha256:
+                return None
+            matrix: Float32 = file.get_tensor(_TENSOR).astype(np.float32)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: not readable ({error}); run tiepoint fit-rotation again"
+        ) from error
+    if matrix.shape != (length, length) or not np.isfinite(matrix).all():
+        raise CheckpointError(
+            f"{path}: holds a matrix of shape {matrix.shape}, expected ({length}, {length}) and "
+            "finite values; run tiepoint fit-rotation again"
+        )
+    return matrix

@@ -1,0 +1,71 @@
+"""The rotation matrix next to a checkpoint's weights: saved, loaded, missing, foreign, damaged."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.rotations import D, eighth
+from tiepoint.errors import CheckpointError, FormatError
+from tiepoint.weights.checkpoint import bundled_checkpoints, load_checkpoint
+from tiepoint.weights.hub import ROTATION_FILE
+from tiepoint.weights.rotation import load_rotation, save_rotation
+
+
+def test_a_saved_matrix_is_loaded_bit_for_bit(tmp_path: Path) -> None:
+    path = save_rotation(tmp_path, eighth(), "abc")
+    assert path == tmp_path / ROTATION_FILE
+    loaded = load_rotation(str(tmp_path), "abc", D)
+    assert loaded is not None
+    assert loaded.dtype == np.float32
+    assert np.array_equal(loaded, eighth())
+
+
+def test_a_replaced_file_is_read_again(tmp_path: Path) -> None:
+    save_rotation(tmp_path, eighth(), "abc")
+    load_rotation(str(tmp_path), "abc", D)
+    os.utime(save_rotation(tmp_path, np.eye(D, dtype=np.float32), "abc"), ns=(1, 1))
+    assert np.array_equal(load_rotation(str(tmp_path), "abc", D), np.eye(D))
+
+
+def test_no_file_no_folder_and_other_weights_give_none(tmp_path: Path) -> None:
+    assert load_rotation(str(tmp_path), "abc", D) is None
+    assert load_rotation(str(tmp_path / "gone"), "abc", D) is None
+    save_rotation(tmp_path, eighth(), "abc")
+    assert load_rotation(str(tmp_path), "of other weights", D) is None
+
+
+def test_a_damaged_file_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / ROTATION_FILE).write_bytes(b"\0" * 40)
+    with pytest.raises(CheckpointError, match="not readable .* run tiepoint fit-rotation again"):
+        load_rotation(str(tmp_path), "abc", D)
+
+
+def test_a_matrix_of_another_size_is_refused(tmp_path: Path) -> None:
+    save_rotation(tmp_path, eighth(), "abc")
+    with pytest.raises(CheckpointError, match=r"\(16, 16\), expected \(32, 32\)"):
+        load_rotation(str(tmp_path), "abc", 32)
+
+
+def test_a_matrix_with_nan_is_refused(tmp_path: Path) -> None:
+    save_rotation(tmp_path, np.full((D, D), np.nan, np.float32), "abc")
+    with pytest.raises(CheckpointError, match="finite"):
+        load_rotation(str(tmp_path), "abc", D)
+
+
+def test_a_missing_folder_cannot_be_written_to(tmp_path: Path) -> None:
+    with pytest.raises(FormatError):
+        save_rotation(tmp_path / "gone", eighth(), "abc")
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("name", bundled_checkpoints())
+def test_bundled_checkpoints_have_an_orthogonal_matrix_of_their_weights(name: str) -> None:
+    checkpoint = load_checkpoint(name)
+    length = checkpoint.network.descriptor_decoder_dim
+    matrix = load_rotation(name, checkpoint.sha256, length)
+    assert matrix is not None
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(length), atol=1e-4)
