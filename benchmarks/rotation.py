@@ -69,7 +69,7 @@ def row(
         there = upright.xy[i] @ matrix[:, :2].T + matrix[:, 2]
         counts.append(int((np.hypot(*(there - other.xy[j]).T) < RIGHT_PX).sum()))
         if rotation == "auto":
-            away = abs((matches.meta["turned_deg"] - degrees + 180) % 360 - 180)
+            away = abs((matches.turned_deg - degrees + 180) % 360 - 180)
     return counts[0], counts[1], away > 22.5
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tiepoint import images
 from tiepoint.architecture import CELL_PX
+from tiepoint.config import DetectionOptions
 from tiepoint.detector import Detector
 from tiepoint.evaluation.generated import generated_pairs, list_photos
 from tiepoint.evaluation.methods import Method
@@ -70,16 +71,15 @@ def main() -> None:
 def in_cell_counts(detector: Detector, photos: list[Path]) -> NDArray[np.int64]:
     """8 8: how often a keypoint lies in each row and column of its cell."""
     counts = np.zeros((CELL_PX, CELL_PX), np.int64)
-    plain = replace(detector.checkpoint.detection, subpixel=False)
     whole = Detector(
-        detector.checkpoint.name,
+        detector.checkpoint,
         precision="f32",
         threshold=0.0,
         max_side=None,
         descriptors=False,
         scales=(1.0,),
+        subpixel=False,
     )
-    whole.checkpoint = replace(detector.checkpoint, detection=plain)
     for path in photos:
         grey = to_grey(images.read(path).pixels)
         smaller = cv2.resize(grey, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_AREA)
@@ -93,13 +93,12 @@ def threshold(detector: Detector, photos: list[Path], points: int) -> float:
     found = detector.stream(
         photos, max_side=640, scales=(1.0,), max_keypoints=points, descriptors=False
     )
-    return float(np.median([one.scores[-1] for _, one in found if len(one)]))
+    return float(np.median([d.require().scores[-1] for d in found if len(d.require())]))
 
 
 def method(checkpoint: str, name: str, least: float, radius_px: int | None) -> Method:
-    detector = Detector(
-        checkpoint, precision="f32", max_side=None, threshold=least, nms_radius=radius_px
-    )
+    options: DetectionOptions = {} if radius_px is None else {"nms_radius": radius_px}
+    detector = Detector(checkpoint, precision="f32", max_side=None, threshold=least, **options)
 
     def detect(grey: NDArray[np.uint8], k: int) -> object:
         return detector(grey, max_keypoints=min(4 * k, 20_000))

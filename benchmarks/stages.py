@@ -15,20 +15,25 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from tiepoint import Detector, __version__
-from tiepoint.architecture import CELL_PX
+from tiepoint import keypoints as steps
+from tiepoint.config import DetectionOptions, resolve_detection
+from tiepoint.detector import extract
 from tiepoint.features import Features
+from tiepoint.geometry import Placement
 from tiepoint.images.reading import read
-from tiepoint.keypoints.postprocess import sample_at, select
-from tiepoint.keypoints.refinement import settle, structure
-from tiepoint.network import inputs
-from tiepoint.network.engines import Runtime
+from tiepoint.network.dense_maps import DenseMaps
+from tiepoint.network.engines import Engine, build_engine, resolve_engine
+from tiepoint.network.inputs import prepare
+from tiepoint.weights.checkpoint import load_checkpoint
 
 
 def timed(repeats: int, work: Callable[[], Any]) -> tuple[float, Any]:
@@ -51,32 +56,30 @@ def photograph(size_wh: tuple[int, int]) -> Any:
 
 
 class Stopwatch:
-    """A runtime that notes how long its last call took; everything else passes through."""
+    """An engine that measures its calls."""
 
-    def __init__(self, network: Runtime) -> None:
-        self._network = network
-        self.last_ms = 0.0
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.batch_size, self.in_flight = engine.batch_size, engine.in_flight
+        self.total_ms = 0.0
 
-    def __call__(self, *arguments: Any) -> Any:
+    def run(
+        self, inputs: NDArray[np.float32], placements: Sequence[Placement], *, descriptors: bool
+    ) -> DenseMaps[Any]:
         start = time.perf_counter()
-        maps = self._network(*arguments)
-        self.last_ms = 1000 * (time.perf_counter() - start)
+        maps = self._engine.run(inputs, placements, descriptors=descriptors)
+        self.total_ms += 1000 * (time.perf_counter() - start)
         return maps
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
 
-
-def around_network(detector: Detector, network: Runtime, image: Any, repeats: int) -> float:
+def around_network(detector: Detector, watch: Stopwatch, image: Any, repeats: int) -> float:
     """Median of (a whole call less the network inside that same call), in milliseconds."""
-    watch = Stopwatch(network)
-    detector._runtimes[False] = cast(Runtime, watch)
     rest_ms = []
     for _ in range(repeats):
+        watch.total_ms = 0.0
         start = time.perf_counter()
         detector(image)
-        rest_ms.append(1000 * (time.perf_counter() - start) - watch.last_ms)
-    detector._runtimes[False] = network
+        rest_ms.append(1000 * (time.perf_counter() - start) - watch.total_ms)
     return statistics.median(rest_ms)
 
 
@@ -92,39 +95,40 @@ def main() -> None:
     options = parser.parse_args()
     width, height = map(int, options.native.split("x"))
     image = photograph((width, height))
-    detector = Detector(
-        options.checkpoint,
-        engine=options.engine,
-        device="cpu",
-        precision=options.precision,
-        max_side=640,
-        max_keypoints=options.max_keypoints,
-        scales=(1.0,),
-    )
-    network = detector._network()
-    pixel_config, detection = detector._configs({})
-    sampling = detector.checkpoint.sampling
+    given = load_checkpoint(options.checkpoint)
+    choice = resolve_engine(options.engine, "cpu", options.precision)
+    watch = Stopwatch(build_engine(given, choice))
+    settings: DetectionOptions = {
+        "max_side": 640, "max_keypoints": options.max_keypoints, "scales": (1.0,),
+    }  # fmt: skip
+    detector = Detector(given, engine=watch, **settings)
+    processor, detection = resolve_detection(given.detection, settings)
     rows: dict[str, float] = {}
 
     def stage(name: str, work: Callable[[], Any]) -> Any:
         rows[name], result = timed(options.repeats, work)
         return result
 
-    pixels, placements = stage("resize, grey, pad", lambda: inputs.prepare([image], pixel_config))
-    maps = stage("network", lambda: network(pixels, placements, True))
-    h, w = (side // CELL_PX for side in placements[0].padded_hw)
-
-    stage("extract, at once", lambda: network.extract(maps, placements, detection, sampling))
-    if options.engine == "openvino":
-        height, width = placements[0].resized_hw
-        heatmap = maps.heatmap[0, :height, :width]
-        xy, _ = stage("  NMS, selection, sub-pixel", lambda: select(heatmap, detection))
-        about = stage("  structure of the image", lambda: structure(pixels[0, 0]))
-        x, y = xy.round().astype(int).T
-        stage("  settling on it", lambda: settle(about, y, x, xy, detection.nms_radius))
-        stage("  descriptors", lambda: sample_at(maps.descriptors[0, :, :h, :w], xy, sampling))
+    inputs, (placement,) = stage("resize, grey, pad", lambda: prepare([image], processor))
+    maps = stage("network", lambda: watch.run(inputs, [placement], descriptors=True))
+    (height, width), (h, w) = placement.resized_hw, placement.cells_hw
+    heatmap, pixel_values = maps.heatmap[0, :height, :width], inputs[0, 0, :height, :width]
+    dense = maps.descriptors[0, :, :h, :w]
+    stage(
+        "all steps, on one thread",
+        lambda: extract(heatmap, dense, pixel_values, detection, given.sampling),
+    )
+    found = stage("  candidates (NMS)", lambda: steps.candidates(heatmap, detection))
+    pixels = stage("  top k", lambda: steps.top_k(heatmap, found, detection.max_keypoints))
+    around = stage("  windows of the heat map", lambda: steps.heat_mass(heatmap, pixels))
+    response = stage("  Hessian response", lambda: steps.hessian_response(pixel_values))
+    xy = stage(
+        "  refinement",
+        lambda: steps.refine(pixels, around, response, detection.nms_radius),
+    )
+    stage("  descriptors", lambda: steps.describe(dense, xy, given.sampling))
     features: Features = stage("image array to features", lambda: detector(image))
-    rows["around the network"] = around_network(detector, network, image, options.repeats)
+    rows["around the network"] = around_network(detector, watch, image, options.repeats)
     print(f"tiepoint {__version__}, {detector!r}, {platform.machine()}, {os.cpu_count()} cores")
     print(f"image {width}x{height}, {len(features)} keypoints, median of {options.repeats}")
     for name, milliseconds in rows.items():

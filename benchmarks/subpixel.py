@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint import Detector
 from tiepoint.config import DetectionConfig, ProcessorConfig
 from tiepoint.evaluation import metrics
 from tiepoint.evaluation.generated import generated_pairs, list_photos
@@ -25,10 +24,20 @@ from tiepoint.evaluation.run import measure
 from tiepoint.evaluation.settings import Settings
 from tiepoint.features import Features
 from tiepoint.geometry import apply_homography
-from tiepoint.keypoints.postprocess import sample_at, select, subpixel_shift
-from tiepoint.keypoints.refinement import settle, structure
+from tiepoint.keypoints import (
+    candidates,
+    describe,
+    heat_mass,
+    hessian_response,
+    pixel_centres,
+    positions,
+    top_k,
+)
+from tiepoint.keypoints.selection import Pixels
 from tiepoint.matching.match import match
-from tiepoint.network import inputs
+from tiepoint.network.engines import Engine, EngineChoice, build_engine
+from tiepoint.network.inputs import prepare
+from tiepoint.weights.checkpoint import Checkpoint, load_checkpoint
 
 Float32 = NDArray[np.float32]
 Whole = NDArray[np.intp]
@@ -101,14 +110,18 @@ def window(heatmap: Float32, rows: Whole, columns: Whole, radius: int) -> Float3
     return values
 
 
+def tiepoint_centroid(heatmap: Float32, rows: Whole, columns: Whole) -> Float32:
+    return positions.centroids(heat_mass(heatmap, Pixels(rows, columns)))
+
+
 VARIANTS: dict[str, Refine] = {
     "none": none,
     "parabola, p": partial(parabola, log=False),
     "parabola, log p": partial(parabola, log=True),
     "quadric 3x3, log p": newton,
-    "centroid 5x5": subpixel_shift,
+    "centroid 5x5": tiepoint_centroid,
     "none, settled": none,
-    "centroid 5x5, settled (tiepoint)": subpixel_shift,
+    "centroid 5x5, settled (tiepoint)": tiepoint_centroid,
     "centroid 7x7, settled": partial(centroid, radius=3),
     "centroid 7x7": partial(centroid, radius=3),
     "centroid 9x9": partial(centroid, radius=4),
@@ -121,27 +134,31 @@ VARIANTS: dict[str, Refine] = {
 class Dense:
     """The network's maps of one image, from which every variant reads its own features."""
 
-    def __init__(self, detector: Detector, image: NDArray[np.uint8], k: int) -> None:
-        pixels, (self.placement,) = inputs.prepare([image], ProcessorConfig(max_side=None))
-        maps = detector._network()(pixels, [self.placement], True)
+    def __init__(
+        self, checkpoint: Checkpoint, engine: Engine, image: NDArray[np.uint8], k: int
+    ) -> None:
+        inputs, (self.placement,) = prepare([image], ProcessorConfig(max_side=None))
+        maps = engine.run(inputs, [self.placement], descriptors=True)
         height, width = self.placement.resized_hw
-        self.heatmap = np.asarray(maps.heatmap)[0, :height, :width]
-        self.descriptors = np.asarray(maps.descriptors)[0]
-        edge = detector.checkpoint.detection.border
+        self.heatmap = np.ascontiguousarray(maps.heatmap[0, :height, :width])
+        assert maps.descriptors is not None
+        self.descriptors = maps.descriptors[0]
+        edge = checkpoint.detection.border
         inner = np.pad(np.ones((height - 2 * edge, width - 2 * edge), np.float32), edge)
-        self.structure = structure(np.ascontiguousarray(pixels[0, 0, :height, :width])) * inner
-        self.radius_px = detector.checkpoint.detection.nms_radius
+        image_part = np.ascontiguousarray(inputs[0, 0, :height, :width])
+        self.response = hessian_response(image_part) * inner
+        self.radius_px = checkpoint.detection.nms_radius
         config: DetectionConfig = replace(
-            detector.checkpoint.detection, threshold=0.0, max_keypoints=4 * k, subpixel=False
+            checkpoint.detection, threshold=0.0, max_keypoints=4 * k, subpixel=False
         )
-        self.whole, self.scores = select(self.heatmap, config)
+        self.pixels = top_k(self.heatmap, candidates(self.heatmap, config), config.max_keypoints)
+        self.scores = self.heatmap[self.pixels]
 
     def features(self, refine: Refine, settles: bool) -> Features:
-        columns, rows = self.whole.astype(np.intp).T
-        xy = self.whole + refine(self.heatmap, rows, columns)  # N 2
+        xy = pixel_centres(self.pixels) + refine(self.heatmap, *self.pixels)  # N 2
         if settles:
-            xy = settle(self.structure, rows, columns, xy, self.radius_px)
-        described = sample_at(self.descriptors, xy)
+            xy = positions.mean_shift(self.response, self.pixels, xy, self.radius_px)
+        described = describe(self.descriptors, xy)
         return Features(xy, self.scores, described, self.placement.image_hw)
 
 
@@ -159,13 +176,17 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="default")
     options = parser.parse_args()
     settings = Settings()
-    detector = Detector(options.checkpoint, device="cpu", precision="f32")
+    checkpoint = load_checkpoint(options.checkpoint)
+    engine = build_engine(checkpoint, EngineChoice("openvino", "cpu", "f32"))
     distances: dict[str, list[float]] = {name: [] for name in VARIANTS}
     errors: dict[str, list[float]] = {name: [] for name in VARIANTS}
     crowded: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for pair in generated_pairs(list_photos(options.photos), options.count):
         loaded = pair.load(settings.frame)
-        a, b = (Dense(detector, image, settings.k) for image in (loaded.image_a, loaded.image_b))
+        a, b = (
+            Dense(checkpoint, engine, image, settings.k)
+            for image in (loaded.image_a, loaded.image_b)
+        )
         for name, refine in VARIANTS.items():
             one, other = (dense.features(refine, "settled" in name) for dense in (a, b))
             crowded[name].append(crowding(one.top(settings.k).xy))

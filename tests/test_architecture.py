@@ -46,8 +46,8 @@ MOST_ENTRIES = 25
 TORCH_USERS = (
     "network.superpoint",
     "network.torch_engine",
-    "keypoints.postprocess_torch",
-    "keypoints.refinement_torch",
+    "keypoints.on_torch",
+    "keypoints.positions_torch",
     "matching.neighbours_torch",
     "weights.convert",
     "hf",
@@ -123,8 +123,6 @@ def test_the_top_lists_the_way_of_the_data_at_a_glance() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_downward(module: str) -> None:
     top = module.split(".", maxsplit=1)[0]
-    if module in ("network.engines", "network.openvino_engine", "network.torch_engine"):
-        pytest.skip("engines still select keypoints")
     for imported in own_imports(module):
         below = imported.split(".", maxsplit=1)[0]
         assert ORDER.index(below) <= ORDER.index(top), f"{module} imports {imported} from above"
@@ -210,7 +208,7 @@ def refuse(name, *a, **k):
 builtins.__import__ = refuse
 import numpy as np, tiepoint
 features = tiepoint.Detector()(np.zeros((40, 40), np.uint8))
-print(features.meta["engine"], len(features))
+print(features.provenance.engine, len(features))
 try:
     tiepoint.Detector(engine="torch")
 except tiepoint.MissingExtraError as error:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,10 +19,12 @@ from PIL import Image
 
 import tiepoint
 from support.checkpoints import random_checkpoint
+from support.engines import ChosenMaps, Watched, cpu_engine
 from tiepoint import detector as detector_module
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.features import Features
+from tiepoint.weights.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +91,9 @@ def test_a_list_of_different_sizes_gives_what_each_image_gives_alone(
 ) -> None:
     if engine == "torch":
         pytest.importorskip("torch")
-    detector = Detector(engine=engine, device="cpu", max_side=256)
     # As on a GPU: four images make a full and a partial batch.
-    network = detector._network()
-    network.batch_size = 3
-    detector._runtimes = {False: network, True: network}
+    batches = Watched(cpu_engine(engine), batch_size=3)
+    detector = Detector(engine=batches, max_side=256)
     images = [*photographs, photographs[0][:40, :333]]
     for alone, together in zip(map(detector, images), detector(images), strict=True):
         assert len(alone) == len(together)
@@ -163,28 +164,54 @@ def test_options_of_a_call_hold_for_that_call_only(detector: Detector, photograp
     assert same(detector(photographs[0]), before)
 
 
-def test_features_carry_where_they_come_from(detector: Detector, photographs) -> None:
-    meta = detector(photographs[0], max_keypoints=9).meta
-    assert meta["checkpoint"] == detector.checkpoint.name
-    assert meta["sha256"] == detector.checkpoint.sha256
-    assert meta["rules"] == "exact" and meta["precision"] == detector.precision
-    assert meta["engine"] == "openvino" and meta["tiepoint_version"] == tiepoint.__version__
-    assert meta["settings"]["max_keypoints"] == 9 and meta["settings"]["max_side"] == 320
-    assert meta["source"] == "array" and meta["exif_orientation"] == 1
-    expected = detector.provenance(max_keypoints=9)
-    assert {k: v for k, v in meta.items() if k in expected} == expected
+def test_features_state_the_weights_and_settings_that_made_them(
+    detector: Detector, photographs
+) -> None:
+    features = detector(photographs[0], max_keypoints=9)
+    made = features.provenance
+    assert made == detector.provenance(max_keypoints=9)
+    assert made.checkpoint == detector.checkpoint.name
+    assert made.weights_sha256 == detector.checkpoint.sha256
+    assert made.rules == "exact" and made.precision == detector.precision
+    assert made.engine == "openvino" and made.tiepoint_version == tiepoint.__version__
+    assert made.settings["max_keypoints"] == 9 and made.settings["max_side"] == 320
+    assert features.meta == {"source": "array", "exif_orientation": 1}
+
+
+def test_features_state_the_scale_of_the_input(photographs) -> None:
+    image = photographs[0]  # 512 x 512
+    for options, expected in [
+        ({"max_side": 256, "scales": (1,)}, 2.0),
+        ({"max_side": 256, "scales": (2, 0.5)}, 1.0),
+        ({"max_side": None, "scales": (0.5,)}, 2.0),
+        ({"max_side": 2000, "scales": (1,)}, 1.0),
+    ]:
+        assert Detector(device="cpu")(image, **options).px_per_input_px == expected
+
+
+def test_none_asks_for_all_keypoints_of_a_checkpoint_with_a_limit(photographs) -> None:
+    plain = load_checkpoint()
+    limited = replace(plain, detection=replace(plain.detection, max_keypoints=5))
+    detector = Detector(limited, device="cpu", max_side=320)
+    assert len(detector(photographs[0])) == 5
+    every = detector(photographs[0], max_keypoints=None)
+    assert len(every) == len(Detector(plain, device="cpu", max_side=320)(photographs[0])) > 5
+
+
+def test_an_engine_from_outside_decides_what_is_found() -> None:
+    heatmap = np.zeros((64, 80), np.float32)
+    heatmap[20, 30], heatmap[40, 50] = 0.5, 0.9
+    detector = Detector(engine=ChosenMaps(heatmap), scales=(1,))
+    features = detector(np.zeros((64, 80), np.uint8))
+    assert features.xy.tolist() == [[50, 40], [30, 20]]
+    assert features.scores.tolist() == pytest.approx([0.9, 0.5])
+    assert features.provenance.engine == "ChosenMaps"
 
 
 def test_a_bad_item_in_a_list_is_named_by_its_index(detector: Detector, tmp_path: Path) -> None:
     good, bad = np.zeros((20, 20), np.uint8), tmp_path / "missing.jpg"
     with pytest.raises(ImageError, match=r"item 1 of 3.*missing\.jpg"):
         detector([good, bad, good])
-
-
-def test_a_bad_item_can_be_skipped_and_leaves_none_in_its_place(detector: Detector) -> None:
-    good = np.zeros((20, 20), np.uint8)
-    found = detector([good, b"no image", good], on_error="skip")
-    assert [item is None for item in found] == [False, True, False]
 
 
 def test_a_single_bad_image_raises(detector: Detector) -> None:
@@ -207,10 +234,6 @@ def test_nonsense_is_refused_at_birth_and_per_call(detector: Detector, options, 
 def test_an_unknown_option_names_the_known_ones(detector: Detector) -> None:
     with pytest.raises(ConfigError, match=r"max_kps.*max_keypoints"):
         detector(np.zeros((9, 9), np.uint8), max_kps=3)
-    with pytest.raises(ConfigError, match="on_error"):
-        detector.stream([], on_error="ignore")
-    with pytest.raises(ConfigError, match="on_error"):
-        detector([b"no image"], on_error="ignore")
     with pytest.raises(ConfigError, match="got one str"):
         detector.stream("photograph.jpg")
 

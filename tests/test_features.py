@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tiepoint.errors import ConfigError
-from tiepoint.features import Features, Matches, different_settings
+from tiepoint.features import Features, Matches, Provenance
 
 
 def some(count: int = 3) -> Features:
@@ -60,13 +62,61 @@ def test_matches_hold_pairs_and_scores_of_one_length() -> None:
         Matches(np.zeros((2, 3), np.int64), np.zeros(2, np.float32))
 
 
-def test_settings_agree_whatever_the_source_and_the_engine() -> None:
-    a = {"sha256": "x", "settings": {"max_side": 1024}, "engine": "openvino", "source": "a.jpg"}
-    b = {**a, "engine": "torch", "source": "b.jpg", "exif_orientation": 6}
-    assert different_settings(a, b) == []
+MADE = Provenance(
+    checkpoint="base",
+    weights_sha256="x",
+    rules="exact",
+    settings={"max_side": 1024, "threshold": 0.1},
+    engine="openvino",
+    device="cpu",
+    precision="f32",
+    tiepoint_version="0",
+)
+
+
+def test_provenances_agree_whatever_the_engine_and_the_version() -> None:
+    other = replace(MADE, engine="torch", device="cuda", tiepoint_version="1", revision="0" * 40)
+    assert MADE.differences(other) == []
 
 
 def test_settings_that_differ_are_named() -> None:
-    a = {"sha256": "x", "settings": {"max_side": 1024, "threshold": 0.1}}
-    b = {"sha256": "y", "settings": {"max_side": 640, "threshold": 0.1}}
-    assert different_settings(a, b) == ["settings.max_side", "sha256"]
+    other = replace(MADE, weights_sha256="y", settings={"max_side": 640, "threshold": 0.1})
+    assert MADE.differences(other) == ["weights_sha256", "settings.max_side"]
+
+
+def test_a_provenance_comes_back_from_json() -> None:
+    assert Provenance.from_json(json.loads(json.dumps(MADE.to_json()))) == MADE
+
+
+@pytest.mark.parametrize(
+    "values",
+    [None, [], {}, {"checkpoint": "base"}, {**MADE.to_json(), "extra": 1},
+     {**MADE.to_json(), "settings": "none"}, {**MADE.to_json(), "engine": 3}],
+)  # fmt: skip
+def test_what_is_no_provenance_is_refused(values: object) -> None:
+    with pytest.raises(ConfigError, match="provenance"):
+        Provenance.from_json(values)
+
+
+def test_the_arrays_of_a_result_are_read_only_and_the_callers_stay_writable() -> None:
+    xy = np.zeros((2, 2), np.float32)
+    features = Features(xy, np.ones(2, np.float32), None, (8, 8))
+    for one in (features, features.top(1), pickle.loads(pickle.dumps(features))):
+        with pytest.raises(ValueError, match="read-only"):
+            one.xy[0] = 5
+    xy[0] = 7
+    matches = Matches(np.zeros((1, 2), np.int64), np.zeros(1, np.float32))
+    with pytest.raises(ValueError, match="read-only"):
+        matches.pairs[0] = 1
+
+
+def test_a_scale_of_the_input_that_is_none_is_refused() -> None:
+    for scale in (0.0, -1.0, float("nan")):
+        with pytest.raises(ConfigError, match="px_per_input_px"):
+            Features(
+                np.zeros((0, 2), np.float32),
+                np.zeros(0, np.float32),
+                None,
+                (8, 8),
+                px_per_input_px=scale,
+            )

@@ -17,7 +17,7 @@ import tiepoint
 from tiepoint.cli import app
 from tiepoint.config import DetectionConfig, ProcessorConfig
 from tiepoint.errors import CheckpointError, ConfigError
-from tiepoint.keypoints.result import Keypoints, merged, worth_finding
+from tiepoint.keypoints.result import Keypoints, merge_scales, tighten_threshold
 from tiepoint.network.inputs import prepare
 from tiepoint.training.presets import PYRAMID
 from tiepoint.weights.checkpoint import BUNDLED, bundled_checkpoints
@@ -42,13 +42,13 @@ def level(*points: tuple[float, float, float]) -> Keypoints[NDArray[np.float32]]
 
 def test_scales_come_in_one_list_best_first_with_ties_by_y_then_x() -> None:
     first, second = level((5, 5, 0.9), (9, 2, 0.4)), level((3, 2, 0.4), (1, 1, 0.95), (0, 0, 0.1))
-    found = merged([first, second], 4)
+    found = merge_scales([first, second], 4)
     assert found.xy.tolist() == [[1, 1], [5, 5], [3, 2], [9, 2]]
     assert found.descriptors is not None
     np.testing.assert_array_equal(found.descriptors[:, 0], found.scores)
-    assert merged([first], None) is first
+    assert merge_scales([first], None) is first
     bare = [one._replace(descriptors=None) for one in (first, second)]
-    assert merged(bare, None).descriptors is None
+    assert merge_scales(bare, None).descriptors is None
 
 
 @pytest.mark.parametrize("max_side", [None, 160, 999])
@@ -71,7 +71,7 @@ def test_a_pyramid_is_its_levels_together(
     places = {*map(tuple, whole.xy.tolist()), *map(tuple, half.xy.tolist())}
     assert {*map(tuple, both.xy.tolist())} == places
     assert (np.diff(both.scores) <= 0).all()
-    assert both.meta["settings"]["scales"] == (1, 0.5)
+    assert both.provenance.settings["scales"] == [1, 0.5]
     for most in (200, 350):
         best = detector(photograph, scales=(1, 0.5), max_keypoints=most)
         np.testing.assert_array_equal(best.xy, both.xy[:most])
@@ -82,11 +82,11 @@ def test_a_pyramid_is_its_levels_together(
 def test_no_point_that_would_stay_is_below_what_is_looked_for_at_the_next_scale() -> None:
     config = DetectionConfig(threshold=0.1, max_keypoints=2)
     strong, weak = level((5, 5, 0.9), (9, 2, 0.4)), level((3, 2, 0.3), (1, 1, 0.2))
-    asked = worth_finding(config, [strong, weak]).threshold
+    asked = tighten_threshold(config, [strong, weak]).threshold
     assert 0.19 < asked < 0.2  # a score of .2 may come before the weak one's last
-    assert worth_finding(config, [strong, level((1, 1, 0.9))]) == config  # too few so far
-    assert worth_finding(replace(config, max_keypoints=None), [strong]).threshold == 0.1
-    assert worth_finding(replace(config, threshold=0.5), [strong]).threshold == 0.5
+    assert tighten_threshold(config, [strong, level((1, 1, 0.9))]) == config  # too few so far
+    assert tighten_threshold(replace(config, max_keypoints=None), [strong]).threshold == 0.1
+    assert tighten_threshold(replace(config, threshold=0.5), [strong]).threshold == 0.5
 
 
 def test_an_image_and_its_half_match_better_with_a_pyramid(
@@ -136,7 +136,7 @@ def test_the_command_line_takes_scales(photograph: NDArray[np.uint8], tmp_path) 
     command = ["detect", str(tmp_path / "a.png"), "-o", str(out), "--scales"]
     result = CliRunner().invoke(app, [*command, "1,0.5"])
     assert result.exit_code == 0, result.output
-    assert tiepoint.load(out).meta["settings"]["scales"] == [1, 0.5]
+    assert tiepoint.load(out).provenance.settings["scales"] == [1, 0.5]
     assert CliRunner().invoke(app, [*command, "1;2"]).exit_code == 2
 
 
@@ -149,7 +149,7 @@ def test_spreading_takes_one_scale_unless_told(
     detector: tiepoint.Detector, photograph: NDArray[np.uint8]
 ) -> None:
     spread = detector(photograph, spread=True)
-    assert spread.meta["settings"]["scales"] == (1,)
+    assert spread.provenance.settings["scales"] == [1]
     assert len(spread) == 200
 
 
@@ -157,14 +157,14 @@ def test_a_checkpoint_says_at_which_scales_it_looks(
     photograph: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     for name in bundled_checkpoints():
-        assert tiepoint.Detector(name).provenance()["settings"]["scales"] == PYRAMID
+        assert tiepoint.Detector(name).provenance().settings["scales"] == list(PYRAMID)
     copy = shutil.copytree(BUNDLED / "small", tmp_path / "own")
     config = json.loads((copy / "config.json").read_text())
     for own, seen in (({"scales": [0.7]}, (0.7,)), ({}, (1,))):
         config["tiepoint"] = {"version": 1, "rules": "exact", **own}
         (copy / "config.json").write_text(json.dumps(config))
         by_itself, told = tiepoint.Detector(copy), tiepoint.Detector("small", scales=seen)
-        assert by_itself(photograph).meta["settings"]["scales"] == seen
+        assert by_itself(photograph).provenance.settings["scales"] == list(seen)
         np.testing.assert_array_equal(by_itself(photograph).xy, told(photograph).xy)
     config["tiepoint"]["scales"] = [-1]
     (copy / "config.json").write_text(json.dumps(config))

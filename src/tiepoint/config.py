@@ -287,6 +287,24 @@ class DetectionOptions(TypedDict, total=False):
     scales: Sequence[float]
 
 
+def resolve_detection(
+    detection: DetectionConfig, options: DetectionOptions
+) -> tuple[ProcessorConfig, DetectionConfig]:
+    """The settings of a detection: a checkpoint's own, with single ones replaced.
+
+    `spread` is for one scale, so it takes scale 1 unless another is given.
+
+    Raises:
+        ConfigError: An unknown setting, or one out of range.
+    """
+    check_known(options, DetectionOptions.__annotations__)
+    settings: dict[str, Any] = dict(options)
+    sides = {"max_side": settings.pop("max_side")} if "max_side" in settings else {}
+    if settings.get("spread"):
+        settings.setdefault("scales", (1.0,))
+    return resolve(ProcessorConfig(), sides), resolve(detection, settings)
+
+
 class MatchingOptions(TypedDict, total=False):
     """Settings of `MatchingConfig` by keyword."""
 

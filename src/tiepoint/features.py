@@ -3,29 +3,102 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.errors import ConfigError
 
+Rules = Literal["exact", "transformers"]
+"""Whose rules the weights were made for."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The weights and settings that made features. Files store it as JSON.
+
+    Attributes:
+        checkpoint: Bundled name, absolute folder or Hub id.
+        weights_sha256: SHA-256 of the weights; descriptors of other weights cannot be compared.
+        rules: Rules that the weights follow.
+        settings: Every setting of `ProcessorConfig` and `DetectionConfig`.
+        engine, device, precision: What the network ran on; results differ by round-off only.
+        tiepoint_version: Version of tiepoint.
+        revision: Commit of a checkpoint from the Hub, or None.
+        rotation_crc32: CRC of the checkpoint's rotation matrix, or None if it has none.
+    """
+
+    checkpoint: str
+    weights_sha256: str
+    rules: Rules
+    settings: Mapping[str, Any]
+    engine: str
+    device: str
+    precision: str
+    tiepoint_version: str
+    revision: str | None = None
+    rotation_crc32: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Any) -> Provenance:
+        """The reverse of `to_json`.
+
+        Raises:
+            ConfigError: Values that are no provenance.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"provenance is a {type(values).__name__}, expected an object")
+        names = {f.name for f in fields(cls)}
+        required = names - {"revision", "rotation_crc32"}
+        if not required <= set(values) <= names:
+            raise ConfigError(
+                f"provenance has the entries {', '.join(sorted(map(str, values)))}, expected "
+                f"{', '.join(sorted(names))}"
+            )
+        texts = names - {"settings"}
+        if not isinstance(values["settings"], Mapping) or not all(
+            isinstance(values.get(name), str | None) for name in texts
+        ):
+            raise ConfigError("provenance has values of the wrong type, expected texts")
+        return cls(**values)
+
+    def differences(self, other: Provenance) -> list[str]:
+        """Entries that may change keypoints and differ: weights, rules and settings."""
+        names = [
+            name
+            for name in ("checkpoint", "weights_sha256", "rules", "precision")
+            if getattr(self, name) != getattr(other, name)
+        ]
+        settings = sorted({*self.settings, *other.settings})
+        return names + [
+            f"settings.{key}"
+            for key in settings
+            if self.settings.get(key) != other.settings.get(key)
+        ]
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Keypoints of one image, best score first; ties by y, then x.
+    """Keypoints of one image, best score first; ties by y, then x. The arrays are read-only.
 
     Attributes:
         xy: N 2 float32, px of the original upright image; pixel centres are whole numbers.
         scores: N float32, probabilities in 0..1.
-        descriptors: N D float32 of unit length, or None if they were not asked for.
+        descriptors: N D float32 of unit length, or None if they were not requested.
         size_hw: (height, width) of the original upright image, px.
-        meta: Where the features come from: checkpoint, SHA-256, rules, settings, engine,
-            precision, tiepoint version, source, EXIF orientation.
-        covariance: N 2 2 float32 (x, y) of the positions, px^2 of the original image: how wide
-            the network's answer is around each, scaled to what positions scatter by
-            (`tiepoint calibrate`). None for checkpoints without that scale.
+        meta: Record of the image: source, EXIF orientation, mask. Any JSON values may be added.
+        covariance: N 2 2 float32 (x, y) of the positions, px^2 of the original image: the spread
+            of the heat map, scaled to the scatter of positions (`tiepoint calibrate`). None for
+            checkpoints without that scale.
+        provenance: Weights and settings; None for features from other programs.
+        px_per_input_px: Pixels of the original image per pixel of the network's input, at the
+            largest scale; above 1 for downscaled images.
     """
 
     xy: NDArray[np.float32]
@@ -34,6 +107,8 @@ class Features:
     size_hw: tuple[int, int]
     meta: Mapping[str, Any] = field(default_factory=dict)
     covariance: NDArray[np.float32] | None = None
+    provenance: Provenance | None = None
+    px_per_input_px: float = 1.0
 
     def __post_init__(self) -> None:
         count = len(self.xy)
@@ -51,6 +126,11 @@ class Features:
             raise ConfigError(
                 f"features: covariance has shape {self.covariance.shape}, expected ({count}, 2, 2)"
             )
+        if not self.px_per_input_px > 0:
+            raise ConfigError(
+                f"features: px_per_input_px is {self.px_per_input_px}, expected a number above 0"
+            )
+        _freeze(self)
 
     def __len__(self) -> int:
         return len(self.xy)
@@ -62,6 +142,10 @@ class Features:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "meta": dict(self.meta)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _freeze(self)  # pickling drops the flag
 
     def take(self, index: NDArray[Any] | slice) -> Features:
         """The features at `index` (an index array, a boolean mask or a slice), meta kept."""
@@ -80,17 +164,20 @@ class Features:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Which keypoint of image A is which of image B, best score first.
+    """Pairs of keypoints of two images, best score first. The arrays are read-only.
 
     Attributes:
         pairs: M 2 int64, index in A and index in B.
         scores: M float32; the cosine of the two descriptors, or with "dual-softmax" a probability.
-        meta: Where the matches come from: settings, keypoints of each image, sources, version.
+        meta: Record of how the matches were made: settings, keypoints of each image, sources,
+            version.
+        turned_deg: Rotation of A that was matched, counterclockwise, a multiple of 45.
     """
 
     pairs: NDArray[np.int64]
     scores: NDArray[np.float32]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    turned_deg: int = 0
 
     def __post_init__(self) -> None:
         count = len(self.pairs)
@@ -99,6 +186,7 @@ class Matches:
                 f"matches: pairs have shape {self.pairs.shape} and scores {self.scores.shape}, "
                 "expected (M, 2) and (M,)"
             )
+        _freeze(self)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -108,6 +196,10 @@ class Matches:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "meta": dict(self.meta)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _freeze(self)
 
     def take(self, index: NDArray[Any] | slice) -> Matches:
         """The matches at `index` (an index array, a boolean mask or a slice), meta kept."""
@@ -131,19 +223,10 @@ def covariances_of(
     return a.covariance[pairs[:, 0]], b.covariance[pairs[:, 1]]
 
 
-SOURCE_KEYS = ("source", "exif_orientation", "engine", "device", "tiepoint_version", "revision")
-"""Entries of `meta` that may differ between files made with the same settings."""
-
-
-def different_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """The entries of `meta` in which two detections differ, source and engine apart."""
-    names = sorted({*a, *b} - set(SOURCE_KEYS))
-    different = []
-    for name in names:
-        left, right = a.get(name), b.get(name)
-        if isinstance(left, Mapping) and isinstance(right, Mapping):
-            keys = sorted({*left, *right})
-            different += [f"{name}.{key}" for key in keys if left.get(key) != right.get(key)]
-        elif left != right:
-            different.append(name)
-    return different
+def _freeze(result: Features | Matches) -> None:
+    """Replace arrays by read-only views; the caller's own arrays stay writable."""
+    for name, value in result.__dict__.items():
+        if isinstance(value, np.ndarray) and value.flags.writeable:
+            view = value.view()
+            view.flags.writeable = False
+            object.__setattr__(result, name, view)

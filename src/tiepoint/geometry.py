@@ -153,6 +153,12 @@ class Placement:
         """`resized_hw` rounded up to whole cells."""
         return whole_cells(self.resized_hw)
 
+    @property
+    def cells_hw(self) -> SizeHW:
+        """(h, w) of the image's own cells."""
+        height, width = self.padded_hw
+        return height // CELL_PX, width // CELL_PX
+
     def to_image(self, xy: Float) -> Float:
         """N 2 in px of the input -> N 2 in px of the original image."""
         return resize_xy(xy, self.resized_hw, self.image_hw)

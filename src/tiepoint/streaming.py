@@ -1,22 +1,26 @@
-"""Many images, a few in memory at a time: decoding and detection overlap, results keep their order.
+"""Streams of images: decoding and detection overlap, few are in memory, results keep their order.
 
-A CPU works on several images at once, each on a thread that decodes it, runs the network on a part
-of the cores and picks the keypoints. A GPU takes batches, whose next images are decoded meanwhile.
+A CPU processes several images at once, each on a thread that decodes it, runs the network on a
+share of the cores and extracts the keypoints. A GPU takes batches; the next images are decoded
+while it runs.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from tiepoint.errors import EngineError, ImageError, TiepointError
 from tiepoint.features import Features
+from tiepoint.images.arrays import ChannelOrder
 from tiepoint.images.masks import MaskSource, mask_of, read_masked
 from tiepoint.images.reading import SourceImage
 
@@ -29,12 +33,34 @@ Detect = Callable[[Sequence[SourceImage]], list[Features]]
 BATCH_READERS = 4
 """Threads that decode for a GPU, which takes images faster than one core decodes them."""
 
+READ_AHEAD = 4
+"""Items processed ahead of the consumer, in addition to those that are being processed."""
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")
+Value = TypeVar("Value")
 
-READ_AHEAD = 4
-"""Items done before they are asked for, beside those that are in work."""
+logger = logging.getLogger(__name__)
+
+
+class Detection(NamedTuple):
+    """One image of a stream: its features, or the error that prevented them.
+
+    Attributes:
+        source: The item of the stream.
+        features: None if the image failed.
+        error: None if it did not.
+    """
+
+    source: Any
+    features: Features | None
+    error: TiepointError | None
+
+    def require(self) -> Features:
+        """The features; raises the error if there is one."""
+        if self.features is None:
+            raise self.error or EngineError("no features")
+        return self.features
 
 
 class Reader:
@@ -42,36 +68,32 @@ class Reader:
 
     Args:
         masks: See `masks.mask_of`.
-        channel_order: "rgb" or "bgr", of arrays.
+        channel_order: Of arrays.
     """
 
-    def __init__(self, masks: MaskSource, channel_order: str) -> None:
+    def __init__(self, masks: MaskSource, channel_order: ChannelOrder) -> None:
         self._masks, self._channel_order = masks, channel_order
         self._lock = threading.Lock()
 
     def __call__(self, item: tuple[int, Any]) -> SourceImage | TiepointError:
-        """(number, source) -> the image, or why there is none."""
+        """(index, source) -> the image, or the reason why there is none."""
         index, source = item
-        is_plain = isinstance(source, PLAIN) and not callable(self._masks)
-        mask = mask_of(self._masks, source, index) if is_plain else None
-        is_plain = is_plain and (mask is None or isinstance(mask, PLAIN))
+        by_function = callable(self._masks)
+        mask = None if by_function else mask_of(self._masks, source, index)
+        is_plain = isinstance(source, PLAIN) and (mask is None or isinstance(mask, PLAIN))
         try:
-            if is_plain:
-                return read_masked(source, mask, self._channel_order)
-            with self._lock:
-                mask = mask_of(self._masks, source, index)
+            with nullcontext() if is_plain and not by_function else self._lock:
+                if by_function:
+                    mask = mask_of(self._masks, source, index)
                 return read_masked(source, mask, self._channel_order)
         except ImageError as error:
             return error
 
 
-def several_at_once(
-    sources: Iterable[Any],
-    read: Reader,
-    detect: Callable[[SourceImage], Features],
-    workers: int,
-) -> Iterator[tuple[Any, Features | TiepointError]]:
-    """Each image the whole way on one of so many threads."""
+def concurrently(
+    sources: Iterable[Any], read: Reader, detect: Callable[[SourceImage], Features], workers: int
+) -> Iterator[Detection]:
+    """Read and detect each image on one of several threads."""
 
     def work(item: tuple[int, Any]) -> Features | TiepointError:
         image = read(item)
@@ -83,30 +105,30 @@ def several_at_once(
             return error
 
     for (_, source), result in read_ahead(enumerate(sources), work, workers):
-        yield source, result
+        yield _detection(source, result)
 
 
 def in_batches(
     sources: Iterable[Any], read: Reader, detect: Detect, batch_size: int
-) -> Iterator[tuple[Any, Features | TiepointError]]:
-    """Images in batches of so many, the next ones decoded meanwhile."""
-    group: list[tuple[Any, SourceImage | TiepointError]] = []
+) -> Iterator[Detection]:
+    """Detect in batches of images; the next ones are decoded at the same time."""
+    batch: list[tuple[Any, SourceImage | TiepointError]] = []
     readers = 1 if batch_size == 1 else BATCH_READERS
     for (_, source), image in read_ahead(enumerate(sources), read, readers):
-        group.append((source, image))
-        if len(group) == batch_size:
-            yield from _finished(group, detect)
-            group = []
-    yield from _finished(group, detect)
+        batch.append((source, image))
+        if len(batch) == batch_size:
+            yield from _finish(batch, detect)
+            batch = []
+    yield from _finish(batch, detect)
 
 
-def _finished(
-    group: Sequence[tuple[Any, SourceImage | TiepointError]], detect: Detect
-) -> Iterator[tuple[Any, Features | TiepointError]]:
-    images = [image for _, image in group if isinstance(image, SourceImage)]
-    found = iter(_attempt(images, detect) if images else [])
-    for source, image in group:
-        yield source, next(found) if isinstance(image, SourceImage) else image
+def _finish(
+    batch: Sequence[tuple[Any, SourceImage | TiepointError]], detect: Detect
+) -> Iterator[Detection]:
+    images = [image for _, image in batch if isinstance(image, SourceImage)]
+    results = iter(_attempt(images, detect) if images else [])
+    for source, image in batch:
+        yield _detection(source, next(results) if isinstance(image, SourceImage) else image)
 
 
 def _attempt(images: Sequence[SourceImage], detect: Detect) -> list[Features | EngineError]:
@@ -116,10 +138,19 @@ def _attempt(images: Sequence[SourceImage], detect: Detect) -> list[Features | E
     except EngineError as error:
         if len(images) == 1:
             return [error]
-    return [found for image in images for found in _attempt([image], detect)]
+        logger.warning("%s; trying again one image at a time", error)
+    return [result for image in images for result in _attempt([image], detect)]
 
 
-def what_failed(images: Sequence[SourceImage], max_side: int | None, error: Exception) -> str:
+def _detection(source: Any, result: Features | TiepointError) -> Detection:
+    if isinstance(result, TiepointError):
+        return Detection(source, None, result)
+    return Detection(source, result, None)
+
+
+def failure_message(
+    images: Sequence[SourceImage], max_side: int | None, error: BaseException
+) -> str:
     """The message of an `EngineError`: which images, why, and what to do."""
     names = ", ".join(f"{i.name} ({i.size_hw[1]}x{i.size_hw[0]} px)" for i in images)
     reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
@@ -129,15 +160,31 @@ def what_failed(images: Sequence[SourceImage], max_side: int | None, error: Exce
     )
 
 
+def submit(
+    executor: Executor | None, work: Callable[[Value], Done], value: Value
+) -> Callable[[], Done]:
+    """Start work on another thread; calling what is returned waits for it, or does it if no thread
+    has started it."""
+    if executor is None:
+        return lambda: work(value)
+    try:
+        future = executor.submit(work, value)
+    except RuntimeError:  # no thread can be started, or the interpreter exits
+        logger.debug("no helper thread: the work is done by the caller")
+        executor.shutdown(wait=False, cancel_futures=True)  # or it would keep the value
+        return lambda: work(value)
+    return lambda: work(value) if future.cancel() else future.result()
+
+
 def read_ahead(
     items: Iterable[Item], work: Callable[[Item], Done], workers: int = 1
 ) -> Iterator[tuple[Item, Done]]:
-    """Work on threads of its own, some items before they are asked for, in order.
+    """Map `work` over items on a thread pool, a few items ahead of the consumer, in order.
 
     Args:
         items: May be endless.
-        work: What it raises is raised where the item would have come.
-        workers: Threads, and so how many items are in work at once.
+        work: An exception is raised at its item.
+        workers: Threads, and so the number of items processed at once.
     """
     waiting: deque[tuple[Item, Future[Done]]] = deque()
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="tiepoint-ahead") as pool:
@@ -151,5 +198,5 @@ def read_ahead(
                 first, done = waiting.popleft()
                 yield first, done.result()
         finally:
-            for _, left in waiting:
-                left.cancel()
+            for _, pending in waiting:
+                pending.cancel()

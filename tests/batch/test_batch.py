@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from support.batch_folders import places, put
+from support.provenance import made
 from tiepoint.batch import FolderLayout, Input, Record, SingleFile, expand, run, worker
 from tiepoint.batch import layout as layout_module
 from tiepoint.errors import FormatError, ImageError
-from tiepoint.features import Features
+from tiepoint.features import Features, Provenance
 from tiepoint.formats import FORMATS, load, save
+from tiepoint.streaming import Detection
 
 
 class FakeDetector:
@@ -29,27 +31,29 @@ class FakeDetector:
         self.seen: list[str] = []
         self.streams = 0
 
-    def provenance(self, **options: Any) -> dict[str, Any]:
+    def provenance(self, **options: Any) -> Provenance:
         settings = {"threshold": self.threshold, "widths": (1, 2), **options}
-        return {"checkpoint": "fake", "settings": settings, "engine": "none"}
+        return made(settings=settings)
 
     def stream(
-        self, sources: Iterable[str], *, on_error: str, **options: Any
-    ) -> Iterator[tuple[str, Features | ImageError]]:
-        assert on_error == "return"
+        self, sources: Iterable[str], *, mask: Any = None, **options: Any
+    ) -> Iterator[Detection]:
         self.streams += 1
         for source in sources:
             self.seen.append(source)
             pixels = cv2.imread(source)
             if pixels is None:
-                yield source, ImageError(f"{source}: not an image")
+                yield Detection(source, None, ImageError(f"{source}: not an image"))
             else:
                 height, width = pixels.shape[:2]
                 count = width // 10
-                meta = {**self.provenance(**options), "source": source, "exif_orientation": 1}
+                meta = {"source": source, "exif_orientation": 1}
                 xy = np.full((count, 2), 2, np.float32)
                 scores = np.ones(count, np.float32)
-                yield source, Features(xy, scores, None, (height, width), meta)
+                features = Features(
+                    xy, scores, None, (height, width), meta, provenance=self.provenance(**options)
+                )
+                yield Detection(source, features, None)
 
 
 def go(
@@ -146,7 +150,7 @@ def test_overwrite_replaces_results_of_other_settings(here: Path) -> None:
     go(["x.png"], here / "out", FakeDetector(threshold=0.5))
     (record,) = go(["x.png"], here / "out", FakeDetector(threshold=0.25), overwrite=True)
     assert record.status == "done"
-    assert load(here / "out" / "x.png.npz").meta["settings"]["threshold"] == 0.25
+    assert load(here / "out" / "x.png.npz").provenance.settings["threshold"] == 0.25
 
 
 def test_a_file_that_is_no_features_file_is_refused_and_stays(here: Path) -> None:

@@ -75,7 +75,7 @@ def test_csv_and_no_descriptors_save_the_time_for_descriptors(here: Path) -> Non
     put(here / "x.jpg")
     detect("x.jpg", "-o", "x.csv")
     detect("x.jpg", "-o", "x.npz", "--no-descriptors")
-    assert load("x.csv").meta["settings"]["descriptors"] is False
+    assert load("x.csv").provenance.settings["descriptors"] is False
     assert load("x.npz").descriptors is None
 
 
@@ -83,13 +83,13 @@ def test_the_options_reach_the_detector(here: Path) -> None:
     put(here / "x.png", size=256)
     chosen = ["--max-keypoints", "3", "--threshold", "0.001", "--nms-radius", "2"]
     detect("x.png", *chosen, "--max-side", "128", "-o", "a.npz")
-    settings = load("a.npz").meta["settings"]
+    settings = load("a.npz").provenance.settings
     assert settings["max_side"] == 128
     assert (settings["max_keypoints"], settings["nms_radius"]) == (3, 2)
     assert settings["threshold"] == 0.001
     assert len(load("a.npz")) == 3
     detect("x.png", "--max-side", "none", "-o", "b.npz")
-    assert load("b.npz").meta["settings"]["max_side"] is None
+    assert load("b.npz").provenance.settings["max_side"] is None
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_other_settings_are_refused_until_overwritten(here: Path) -> None:
     assert f"settings.threshold {own} instead of 0.25" in other.stderr
     assert "--overwrite" in other.stderr
     assert detect("x.png", "--threshold", "0.25", "--overwrite").exit_code == 0
-    assert load("tiepoint-out/x.png.npz").meta["settings"]["threshold"] == 0.25
+    assert load("tiepoint-out/x.png.npz").provenance.settings["threshold"] == 0.25
 
 
 def test_a_list_on_stdin_names_the_images(here: Path) -> None:

@@ -62,7 +62,7 @@ def test_other_settings_are_refused_until_overwritten(photos: Path) -> None:
     assert "3 refused" in other.stderr and "--overwrite" in other.stderr
     assert detect("photos", "-o", "x.h5", "--threshold", "0.25", "--overwrite").exit_code == 0
     found = read_h5("x.h5")
-    assert {item.meta["settings"]["threshold"] for item in found.values()} == {0.25}
+    assert {item.provenance.settings["threshold"] for item in found.values()} == {0.25}
 
 
 def test_an_interrupted_run_goes_on_from_its_journal(

@@ -148,7 +148,7 @@ def test_an_unknown_method_or_checkpoint_is_named() -> None:
 def test_a_checkpoint_row_records_its_weights() -> None:
     (own,) = checkpoint_methods(["default"])
     assert own.name != "default"
-    assert len(own.settings["sha256"]) == 64
+    assert len(own.settings["weights_sha256"]) == 64
     assert own.settings["settings"]["threshold"] == 0
 
 

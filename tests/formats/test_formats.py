@@ -69,7 +69,7 @@ def test_npz_keys_are_the_field_names_and_the_convention(tmp_path: Path) -> None
         keys = {"xy", "scores", "descriptors", "covariance", "size_hw", "meta", "convention"}
         assert set(arrays) == keys
         assert arrays["convention"] == "center0"
-        assert json.loads(str(arrays["meta"]))["checkpoint"] == "fake"
+        assert json.loads(str(arrays["meta"]))["provenance"]["checkpoint"] == "fake"
 
 
 def test_json_keys_are_the_field_names_and_the_convention(tmp_path: Path) -> None:

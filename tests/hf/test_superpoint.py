@@ -25,7 +25,8 @@ from support.guide_models import (  # noqa: E402
 )
 from tiepoint import AutoImageProcessor, Detector, SuperPointForKeypointDetection  # noqa: E402
 from tiepoint.errors import ConfigError, TiepointError  # noqa: E402
-from tiepoint.keypoints.postprocess_torch import cells_to_heatmap, sample_at, select  # noqa: E402
+from tiepoint.keypoints.on_torch import describe, select  # noqa: E402
+from tiepoint.network.superpoint import cells_to_heatmap  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +188,7 @@ def test_keypoints_are_relative_to_the_image_without_its_padding(
         outputs = model(**inputs)
         heatmap = cells_to_heatmap(model.dense(inputs.pixel_values[2:, :1, :96, :112])[0])
     pixels = inputs.pixel_values[2:, 0, :96, :112]
-    flat = select(heatmap, [(90, 110)], model.config.detection(), pixels=pixels)
+    flat = select(heatmap, [(90, 110)], model.config.detection(), inputs=pixels)
     count = int(outputs.mask[2].sum())
     expected = (flat.xy + 0.5) / torch.tensor([110, 90])
     torch.testing.assert_close(outputs.keypoints[2, :count], expected, atol=1e-4, rtol=0)
@@ -330,6 +331,6 @@ def test_descriptors_are_read_where_the_keypoints_are(
         logits, dense = model.dense(pixels)
         out = model(pixels)
     detection = model.config.detection()
-    flat = select(cells_to_heatmap(logits), [(64, 80)], detection, pixels=pixels[:, 0])
-    expected = sample_at(dense, flat.image, flat.xy, torch.tensor([[8, 10]]), "exact")
+    flat = select(cells_to_heatmap(logits), [(64, 80)], detection, inputs=pixels[:, 0])
+    expected = describe(dense, flat.image, flat.xy, torch.tensor([[8, 10]]), "exact")
     torch.testing.assert_close(out.descriptors[0], expected)

@@ -32,8 +32,9 @@ from tiepoint import (  # noqa: E402
 )
 from tiepoint.errors import ConfigError, ImageError  # noqa: E402
 from tiepoint.hf import transformers_rules  # noqa: E402
-from tiepoint.keypoints import postprocess  # noqa: E402
-from tiepoint.keypoints.postprocess_torch import cell_coordinates, cells_to_heatmap, sample_at  # noqa: E402
+from tiepoint.keypoints.on_torch import cell_coordinates, describe  # noqa: E402
+from tiepoint.keypoints.positions import CENTROID_REACH_PX  # noqa: E402
+from tiepoint.network.superpoint import cells_to_heatmap  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def found(photographs: list[np.ndarray]) -> Any:
 
 def test_defect_1_right_and_bottom_borders_are_kept(photographs: list[np.ndarray]) -> None:
     image, size_wh, border = photographs[2][:360, :480], torch.tensor([160, 120]), 20
-    furthest = border + postprocess.SUBPIXEL_REACH_PX  # a keypoint may move on within its window
+    furthest = border + CENTROID_REACH_PX  # a keypoint may move on within its window
     for rules in (TRANSFORMERS_RULES, EXACT_RULES):
         model = make_model(rules, border_removal_distance=border)
         xy = detect(model, make_processor(rules), image).keypoints[0] * size_wh
@@ -120,7 +121,7 @@ def test_defect_4_descriptors_are_read_beside_the_keypoint() -> None:
         xy = outputs.keypoints[0] * torch.tensor([80, 64]) - shift
         image = torch.zeros(len(xy), dtype=torch.long)
         read = {
-            name: sample_at(dense, image, xy, torch.tensor([[8, 10]]), name)
+            name: describe(dense, image, xy, torch.tensor([[8, 10]]), name)
             for name in ("exact", "superpoint")
         }
         torch.testing.assert_close(outputs.descriptors[0], read[sampling], atol=1e-4, rtol=0)

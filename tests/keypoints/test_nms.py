@@ -11,16 +11,18 @@ from hypothesis import strategies as st
 
 from support import twins
 from support.heatmaps import ALL, empty_map, heatmaps
+from support.selection import select
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import ConfigError
-from tiepoint.keypoints import nms, postprocess
+from tiepoint.keypoints import nms
+from tiepoint.keypoints.selection import widest_radius
 
 FEW = pytest.mark.parametrize("few", [0, np.inf], ids=["all at once", "one by one"])
 """How the rounds of suppression after the first are done."""
 
 
 def test_a_flat_heat_map_gives_no_keypoints_above_its_height() -> None:
-    xy, scores = postprocess.select(empty_map(), ALL)
+    xy, scores = select(empty_map(), ALL)
     assert xy.shape == (0, 2) and xy.dtype == np.float32
     assert scores.shape == (0,)
 
@@ -28,32 +30,32 @@ def test_a_flat_heat_map_gives_no_keypoints_above_its_height() -> None:
 def test_a_single_peak_is_found_where_it_is() -> None:
     heatmap = empty_map()
     heatmap[7, 20] = 0.5
-    xy, scores = postprocess.select(heatmap, ALL)
+    xy, scores = select(heatmap, ALL)
     assert xy.tolist() == [[20, 7]] and scores.tolist() == [0.5]
 
 
 def test_a_peak_equal_to_the_threshold_is_no_keypoint() -> None:
     heatmap = empty_map()
     heatmap[7, 20] = 0.5
-    assert len(postprocess.select(heatmap, dataclasses.replace(ALL, threshold=0.5))[0]) == 0
+    assert len(select(heatmap, dataclasses.replace(ALL, threshold=0.5))[0]) == 0
 
 
 def test_two_equal_peaks_within_the_radius_leave_the_first_in_reading_order() -> None:
     heatmap = empty_map()
     heatmap[10, 14] = heatmap[11, 11] = 0.5
-    xy, _ = postprocess.select(heatmap, ALL)
+    xy, _ = select(heatmap, ALL)
     assert xy.tolist() == [[14, 10]]
 
 
 def test_two_peaks_just_beyond_the_radius_both_stay() -> None:
     heatmap = empty_map()
     heatmap[10, 10], heatmap[10, 15] = 0.5, 0.4
-    assert postprocess.select(heatmap, ALL)[0].tolist() == [[10, 10], [15, 10]]
+    assert select(heatmap, ALL)[0].tolist() == [[10, 10], [15, 10]]
 
 
 def test_a_plateau_leaves_points_no_closer_than_the_radius() -> None:
     heatmap = np.full((40, 40), 0.3, dtype=np.float32)
-    xy, _ = postprocess.select(heatmap, ALL)
+    xy, _ = select(heatmap, ALL)
     assert len(xy) > 1
     distances = np.abs(xy[:, None] - xy[None]).max(axis=2)
     assert distances[~np.eye(len(xy), dtype=bool)].min() > ALL.nms_radius
@@ -61,7 +63,7 @@ def test_a_plateau_leaves_points_no_closer_than_the_radius() -> None:
 
 def test_the_border_is_cleared_on_all_four_sides() -> None:
     heatmap = np.random.default_rng(0).random((40, 56), dtype=np.float32)
-    xy, _ = postprocess.select(heatmap, dataclasses.replace(ALL, border=4, nms_radius=1))
+    xy, _ = select(heatmap, dataclasses.replace(ALL, border=4, nms_radius=1))
     assert xy.min() >= 4
     assert xy[:, 0].max() <= 56 - 1 - 4 and xy[:, 1].max() <= 40 - 1 - 4
     assert (xy[:, 0].max(), xy[:, 1].max()) == (51, 35)  # and no more than the border
@@ -69,29 +71,29 @@ def test_the_border_is_cleared_on_all_four_sides() -> None:
 
 def test_a_border_wider_than_the_image_leaves_nothing() -> None:
     heatmap = np.random.default_rng(0).random((5, 7), dtype=np.float32)
-    assert len(postprocess.select(heatmap, dataclasses.replace(ALL, border=4))[0]) == 0
+    assert len(select(heatmap, dataclasses.replace(ALL, border=4))[0]) == 0
 
 
 def test_keypoints_come_best_first_with_ties_by_y_then_x() -> None:
     heatmap = empty_map()
     for x, y, score in [(25, 3, 0.2), (5, 3, 0.2), (15, 15, 0.9), (5, 15, 0.2)]:
         heatmap[y, x] = score
-    xy, scores = postprocess.select(heatmap, ALL)
+    xy, scores = select(heatmap, ALL)
     assert xy.tolist() == [[15, 15], [5, 3], [25, 3], [5, 15]]
     assert (np.diff(scores) <= 0).all()
 
 
 def test_only_the_best_are_kept_when_a_number_is_given() -> None:
     heatmap = np.random.default_rng(3).random((40, 40), dtype=np.float32)
-    every, _ = postprocess.select(heatmap, ALL)
-    best, _ = postprocess.select(heatmap, dataclasses.replace(ALL, max_keypoints=5))
+    every, _ = select(heatmap, ALL)
+    best, _ = select(heatmap, dataclasses.replace(ALL, max_keypoints=5))
     np.testing.assert_array_equal(best, every[:5])
 
 
 def test_a_zero_radius_keeps_every_pixel_above_the_threshold() -> None:
     heatmap = np.random.default_rng(3).random((9, 9), dtype=np.float32)
     config = dataclasses.replace(ALL, nms_radius=0, threshold=0.4)
-    assert len(postprocess.select(heatmap, config)[0]) == (heatmap > 0.4).sum()
+    assert len(select(heatmap, config)[0]) == (heatmap > 0.4).sum()
 
 
 @FEW
@@ -101,7 +103,7 @@ def test_suppression_equals_the_slow_twin_wherever_it_is_asked(
     few: float, heatmap: np.ndarray, radius: int, threshold: float
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nms, "FEW", few)
+        patch.setattr(nms, "SPARSE_FRACTION", few)
         kept = nms.suppress(heatmap, radius, threshold)
     expected = twins.suppress(heatmap, radius) & (heatmap > threshold)
     np.testing.assert_array_equal(kept, np.flatnonzero(expected))
@@ -110,9 +112,9 @@ def test_suppression_equals_the_slow_twin_wherever_it_is_asked(
 def test_spread_points_lie_farther_apart_and_reach_where_the_best_do_not() -> None:
     heatmap = np.random.default_rng(4).random((96, 128), dtype=np.float32) ** 4
     heatmap[:, 64:] *= 0.3  # the best points lie on the left
-    best, _ = postprocess.select(heatmap, dataclasses.replace(ALL, max_keypoints=30))
+    best, _ = select(heatmap, dataclasses.replace(ALL, max_keypoints=30))
     config = dataclasses.replace(ALL, max_keypoints=30, spread=True)
-    even, scores = postprocess.select(heatmap, config)
+    even, scores = select(heatmap, config)
     assert len(best) == len(even) == 30
     assert (np.diff(scores) <= 0).all()
     assert (best[:, 0] >= 64).sum() <= 3
@@ -125,7 +127,7 @@ def test_the_radius_leaves_enough_points_and_the_next_one_does_not() -> None:
     for seed in range(4):
         heatmap = np.random.default_rng(seed).random((48, 64), dtype=np.float32)
         config = dataclasses.replace(ALL, max_keypoints=12, spread=True)
-        found = postprocess.widest_radius(
+        found = widest_radius(
             lambda radius, h=heatmap: len(nms.suppress(h, radius)), (48, 64), config
         )
         assert found > ALL.nms_radius
@@ -139,7 +141,7 @@ def test_spreading_changes_nothing_where_there_are_too_few_points() -> None:
         heatmap[y, x] = 0.5
     config = dataclasses.replace(ALL, max_keypoints=10, spread=True)
     plain = dataclasses.replace(config, spread=False)
-    even, best = (postprocess.select(heatmap, c)[0] for c in (config, plain))
+    even, best = (select(heatmap, c)[0] for c in (config, plain))
     np.testing.assert_array_equal(even, best)
 
 
@@ -156,8 +158,8 @@ def test_selection_equals_the_slow_twin(
 ) -> None:
     config = DetectionConfig(0.2, most, radius, border, subpixel=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nms, "FEW", few)
-        xy, _ = postprocess.select(heatmap, config)
+        patch.setattr(nms, "SPARSE_FRACTION", few)
+        xy, _ = select(heatmap, config)
     expected = twins.select(heatmap, 0.2, radius, border, most)
     assert [tuple(point) for point in xy.astype(int).tolist()] == expected
 
@@ -171,8 +173,8 @@ def test_the_best_where_a_mask_allows_them_equal_the_slow_twin(few: float, most:
         mask = random.random(heatmap.shape) < 0.6
         config = DetectionConfig(0.2, most, 2, 0, subpixel=False)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(nms, "FEW", few)
-            xy, _ = postprocess.select(heatmap, config, mask)
+            patch.setattr(nms, "SPARSE_FRACTION", few)
+            xy, _ = select(heatmap, config, mask)
         every = twins.select(heatmap, 0.2, 2, 0, None)
         expected = [point for point in every if mask[point[1], point[0]]][:most]
         assert [tuple(point) for point in xy.astype(int).tolist()] == expected

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import tracemalloc
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from support.provenance import made
 from tiepoint.errors import ConfigError
-from tiepoint.features import Features
+from tiepoint.features import Features, Provenance
 from tiepoint.geometry import apply_homography
 from tiepoint.matching import neighbours
-from tiepoint.matching.match import match, match_near
+from tiepoint.matching.guided import match_guided
+from tiepoint.matching.match import match
 
 
-def features(descriptors: NDArray[np.float32] | None, count: int = 0, **meta: Any) -> Features:
+def features(
+    descriptors: NDArray[np.float32] | None, count: int = 0, provenance: Provenance | None = None
+) -> Features:
     n = count if descriptors is None else len(descriptors)
     xy = np.zeros((n, 2), np.float32)
-    return Features(xy, np.linspace(1, 0, n, dtype=np.float32), descriptors, (10, 10), meta)
+    scores = np.linspace(1, 0, n, dtype=np.float32)
+    return Features(xy, scores, descriptors, (10, 10), provenance=provenance)
 
 
 def unit(count: int, length: int = 16, seed: int = 0) -> NDArray[np.float32]:
@@ -114,13 +118,14 @@ def test_descriptors_of_different_lengths_are_refused() -> None:
         match(features(unit(3)), features(unit(3, length=8)))
 
 
-@pytest.mark.parametrize("key", ["sha256", "rules"])
+@pytest.mark.parametrize("key", ["weights_sha256", "rules"])
 def test_descriptors_of_other_weights_or_rules_are_refused(key: str) -> None:
     a, b = unit(3), unit(4)
+    one, two = made(**{key: "one"}), made(**{key: "two"})
     with pytest.raises(ConfigError, match=f"{key} one and features B two"):
-        match(features(a, **{key: "one"}), features(b, **{key: "two"}))
-    assert len(match(features(a, **{key: "one"}), features(b, **{key: "one"}))) > 0
-    assert len(match(features(a, **{key: "one"}), features(b))) > 0  # made by hand: unknown
+        match(features(a, provenance=one), features(b, provenance=two))
+    assert len(match(features(a, provenance=one), features(b, provenance=one))) > 0
+    assert len(match(features(a, provenance=one), features(b))) > 0  # made by hand: unknown
 
 
 def test_descriptors_that_are_not_finite_are_refused() -> None:
@@ -170,7 +175,7 @@ def test_guided_matching_equals_the_slow_twin(
         and score == max(alike[k, m] for k, m in alike if k == i)
         and score == max(alike[k, m] for k, m in alike if m == j)
     ]
-    found = match_near(a, b, matrix, 8.0, min_similarity=0.1)
+    found = match_guided(a, b, matrix, 8.0, min_similarity=0.1)
     assert sorted(map(tuple, found.pairs.tolist())) == sorted(expected)
     assert (np.diff(found.scores) <= 0).all()
     assert counts != (70, 90) or len(found) > 10
@@ -189,11 +194,11 @@ def test_guided_matching_finds_partners_that_others_far_away_would_take() -> Non
         np.concatenate([descriptors, noisy]), (900, 900),
     )  # fmt: skip
     assert (match(a, b).pairs[:, 1] < 40).all()
-    found = match_near(a, b, np.eye(3), 5.0)
+    found = match_guided(a, b, np.eye(3), 5.0)
     assert sorted(map(tuple, found.pairs.tolist())) == [(i, i + 40) for i in range(40)]
 
 
 def test_points_that_the_model_sends_behind_the_camera_have_no_partner() -> None:
     a, b = placed(30, 1), placed(30, 2)
     behind = np.array([[1.0, 0, 0], [0, 1, 0], [-1, 0, 0.5]])
-    assert len(match_near(a, b, behind, 1000.0, min_similarity=-1)) < 3
+    assert len(match_guided(a, b, behind, 1000.0, min_similarity=-1)) < 3

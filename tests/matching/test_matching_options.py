@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import tiepoint
+from support.provenance import made
 from tiepoint.config import MatchingConfig
 from tiepoint.errors import ConfigError, EngineError
 from tiepoint.features import Features, Matches
@@ -27,7 +28,8 @@ Vectors = NDArray[np.float32]
 def features(descriptors: Vectors, **meta: Any) -> Features:
     n = len(descriptors)
     scores = np.linspace(1, 0, n, dtype=np.float32)
-    return Features(np.zeros((n, 2), np.float32), scores, descriptors, (10, 10), meta)
+    xy = np.zeros((n, 2), np.float32)
+    return Features(xy, scores, descriptors, (10, 10), meta, provenance=made())
 
 
 def unit(count: int, length: int = 8, seed: int = 0) -> Vectors:
@@ -231,11 +233,14 @@ def test_nonsense_is_refused_at_birth(wrong: dict[str, Any], message: str) -> No
 
 
 def test_matches_say_how_they_were_made_and_can_be_taken() -> None:
-    a = features(unit(4, seed=1), sha256="x", source="a.jpg")
-    b = features(unit(5, seed=2), sha256="x", source="b.jpg")
+    a = features(unit(4, seed=1), source="a.jpg")
+    b = features(unit(5, seed=2), source="b.jpg")
     result = match(a, b, min_similarity=-0.5)
     assert result.meta["keypoints"] == [4, 5] and result.meta["sources"] == ["a.jpg", "b.jpg"]
-    assert result.meta["settings"]["min_similarity"] == -0.5 and result.meta["sha256"] == "x"
+    assert (
+        result.meta["settings"]["min_similarity"] == -0.5
+        and result.meta["weights_sha256"] == "0" * 64
+    )
     assert len(result.top(1)) == 1 and result.top(1).meta == result.meta
     strong = result.take(result.scores > result.scores[1])
     assert strong.pairs.tolist() == result.pairs[:1].tolist()

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 import tiepoint
+from support.provenance import made
 from support.rotations import D, eighth, rotated_pair, unit
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features
@@ -43,11 +44,11 @@ def test_rotating_is_step_by_step_and_has_an_inverse() -> None:
 
 
 def features(descriptors: NDArray[np.float32], checkpoint: Path, sha256: str) -> Features:
-    n = len(descriptors)
-    meta = {"checkpoint": str(checkpoint), "sha256": sha256}
+    """As made by a checkpoint; nothing is known of whether it had a rotation matrix."""
+    provenance = made(checkpoint=str(checkpoint), weights_sha256=sha256)
     return Features(
-        np.zeros((n, 2), np.float32), np.linspace(1, 0, n, dtype=np.float32), descriptors,
-        (10, 10), meta,
+        np.zeros((len(descriptors), 2), np.float32), np.ones(len(descriptors), np.float32),
+        descriptors, (10, 10), provenance=provenance,
     )  # fmt: skip
 
 
@@ -55,10 +56,10 @@ def test_matching_rotates_descriptors_by_the_matrix_of_their_weights(tmp_path: P
     save_rotation(tmp_path, eighth(), "abc")
     a, b = rotated_pair(2)
     rotated = match(features(a, tmp_path, "abc"), features(b, tmp_path, "abc"))
-    assert rotated.meta["turned_deg"] == 90
+    assert rotated.turned_deg == 90
     assert len(rotated) > 80
     upright = match(features(a, tmp_path, "abc"), features(b, tmp_path, "abc"), rotation="none")
-    assert upright.meta["turned_deg"] == 0
+    assert upright.turned_deg == 0
     other_weights = match(features(a, tmp_path, "other"), features(b, tmp_path, "other"))
     assert np.array_equal(other_weights.pairs, upright.pairs)
     gone = match(features(a, tmp_path / "gone", "abc"), features(b, tmp_path / "gone", "abc"))
@@ -76,23 +77,23 @@ def test_upright_pairs_lose_nothing(tmp_path: Path) -> None:
 def test_without_keypoints_nothing_is_rotated(tmp_path: Path) -> None:
     a, b = rotated_pair(0)
     empty = features(a[:0], tmp_path, "abc")
-    assert match(empty, features(b, tmp_path, "abc")).meta["turned_deg"] == 0
+    assert match(empty, features(b, tmp_path, "abc")).turned_deg == 0
 
 
 def test_the_order_of_keypoints_does_not_change_the_rotation(tmp_path: Path) -> None:
     save_rotation(tmp_path, eighth(), "abc")
     a, b = (features(d, tmp_path, "abc") for d in rotated_pair(3))
     backwards = match(a.take(np.arange(len(a))[::-1]), b)
-    assert backwards.meta["turned_deg"] == match(a, b).meta["turned_deg"] == 135
+    assert backwards.turned_deg == match(a, b).turned_deg == 135
 
 
 def test_a_matrix_that_is_added_or_replaced_is_used(tmp_path: Path) -> None:
     a, b = (features(d, tmp_path, "abc") for d in rotated_pair(2))
-    assert match(a, b).meta["turned_deg"] == 0
+    assert match(a, b).turned_deg == 0
     save_rotation(tmp_path, eighth(), "abc")
-    assert match(a, b).meta["turned_deg"] == 90
+    assert match(a, b).turned_deg == 90
     os.utime(save_rotation(tmp_path, np.eye(D, dtype=np.float32), "abc"), ns=(1, 1))
-    assert match(a, b).meta["turned_deg"] == 0
+    assert match(a, b).turned_deg == 0
 
 
 def test_an_unknown_rotation_is_refused() -> None:
@@ -115,7 +116,7 @@ def test_bundled_weights_match_a_photograph_rotated_by_any_quarter(
     detector = tiepoint.Detector(max_keypoints=500)
     a, b = detector(photograph), detector(np.rot90(photograph, quarters).copy())
     matches = match(a, b)
-    assert matches.meta["turned_deg"] == degrees
+    assert matches.turned_deg == degrees
     expected_xy = a.xy[matches.pairs[:, 0]]
     last = np.float32(len(photograph) - 1)
     for _ in range(quarters):  # rot90 moves (x, y) to (y, last - x)

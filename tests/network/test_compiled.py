@@ -18,7 +18,8 @@ from tiepoint import Detector
 from tiepoint.config import ProcessorConfig
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
-from tiepoint.network import engines, openvino_engine, openvino_graph, winograd
+from tiepoint.network import openvino_engine, openvino_graph, winograd
+from tiepoint.network.engines import EngineChoice, build_engine
 from tiepoint.network.inputs import prepare
 from tiepoint.network.openvino_graph import build_model
 from tiepoint.weights.checkpoint import Checkpoint, load_checkpoint
@@ -26,8 +27,8 @@ from tiepoint.weights.checkpoint import Checkpoint, load_checkpoint
 WIDE = (4, 6, winograd.LEAST_CHANNELS, winograd.LEAST_CHANNELS)
 
 
-def compiled(checkpoint: Checkpoint, precision: str = "f32") -> openvino_engine.OpenVinoRuntime:
-    return openvino_engine.OpenVinoRuntime(checkpoint, precision, compiled=True)
+def compiled(checkpoint: Checkpoint, precision: str = "f32") -> openvino_engine.OpenVinoEngine:
+    return openvino_engine.OpenVinoEngine(checkpoint, precision, compiled=True)
 
 
 def zeros(height: int, width: int) -> tuple[NDArray[np.float32], list[Placement]]:
@@ -87,7 +88,7 @@ def test_half_the_products_give_the_same_convolution(width: int, pool: bool, rel
 def test_a_network_for_one_size_equals_the_slow_twin(size_hw: tuple[int, int]) -> None:
     checkpoint = random_checkpoint(1, WIDE, hidden=winograd.LEAST_CHANNELS, length=9)
     pixels = np.random.default_rng(2).random((1, 1, *size_hw), dtype=np.float32)
-    maps = compiled(checkpoint)(pixels, [Placement(size_hw, size_hw)], True)
+    maps = compiled(checkpoint).run(pixels, [Placement(size_hw, size_hw)], descriptors=True)
     logits, descriptors = twins.network(pixels[0, 0], checkpoint.tensors)
     np.testing.assert_allclose(maps.heatmap[0], twins.heatmap(logits), atol=1e-4)
     np.testing.assert_allclose(maps.descriptors[0], descriptors, atol=1e-4)
@@ -107,7 +108,7 @@ def test_maps_made_in_strips_are_the_same_to_the_last_bit(
             network = compiled(load_checkpoint(), precision)
         except ConfigError as error:
             pytest.skip(str(error))
-        maps = network(pixels, [Placement(size_hw, size_hw)], True)
+        maps = network.run(pixels, [Placement(size_hw, size_hw)], descriptors=True)
         found.append((maps.heatmap, maps.descriptors))
         model = build_model(load_checkpoint(), descriptors=True, size_bhw=(1, *size_hw))
         concatenations.append(
@@ -124,7 +125,7 @@ def test_float32_saves_products_where_layers_are_wide() -> None:
             products(
                 build_model(
                     load_checkpoint(name), descriptors=True, size_bhw=(1, 480, 640),
-                    fewer_products=flag,
+                    use_winograd=flag,
                 )
             )
             for flag in (False, True)
@@ -139,19 +140,19 @@ def test_products_are_saved_in_float32_on_x86_alone(monkeypatch: pytest.MonkeyPa
     real: Callable[..., ov.Model] = openvino_engine.build_model
 
     def recorded(*args: object, **options: bool) -> ov.Model:
-        asked.append(options["fewer_products"])
+        asked.append(options["use_winograd"])
         return real(*args, **options)
 
     monkeypatch.setattr(openvino_engine, "build_model", recorded)
     for processor, fewer in (("x86_64", True), ("AMD64", True), ("arm64", False)):
         monkeypatch.setattr(openvino_engine, "machine", lambda name=processor: name)
-        compiled(random_checkpoint())(*zeros(16, 16), True)
+        compiled(random_checkpoint()).run(*zeros(16, 16), descriptors=True)
         assert asked.pop() is fewer
     monkeypatch.setattr(openvino_engine, "machine", lambda: "x86_64")
-    openvino_engine.OpenVinoRuntime(random_checkpoint(), "f32")
+    openvino_engine.OpenVinoEngine(random_checkpoint(), "f32")
     assert asked.pop() is False
     if openvino_engine.has_bf16():
-        compiled(random_checkpoint(), "bf16")(*zeros(16, 16), True)
+        compiled(random_checkpoint(), "bf16").run(*zeros(16, 16), descriptors=True)
         assert asked.pop() is False
 
 
@@ -164,7 +165,9 @@ def test_photographs_of_mixed_sizes_give_what_they_gave(
     pixels, placements = prepare(images, ProcessorConfig(max_side=256))
     try:
         plain, fitted = (
-            engines.build(load_checkpoint(), "openvino", "cpu", precision, compiled=flag)
+            build_engine(
+                load_checkpoint(), EngineChoice("openvino", "cpu", precision), compiled=flag
+            )
             for flag in (False, True)
         )
     except ConfigError as error:
@@ -184,7 +187,7 @@ def test_a_size_is_compiled_once_however_many_threads_ask(
     network = compiled(random_checkpoint())
     assert built == []
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: network(*zeros(16, 24), True), range(12)))
+        list(pool.map(lambda _: network.run(*zeros(16, 24), descriptors=True), range(12)))
     assert built == [(1, 16, 24)]
 
 
@@ -194,13 +197,13 @@ def test_the_last_sizes_stay_and_the_others_are_let_go(
     network = compiled(random_checkpoint())
     sides = [8 * (1 + i) for i in range(openvino_engine.KEPT_NETWORKS)]
     for side in sides:
-        network(*zeros(side, 8), True)
-    network(*zeros(sides[0], 8), True)  # now the last one, though it was the first
-    network(*zeros(800, 8), True)
+        network.run(*zeros(side, 8), descriptors=True)
+    network.run(*zeros(sides[0], 8), descriptors=True)  # now the last one, though it was the first
+    network.run(*zeros(800, 8), descriptors=True)
     assert len(built) == openvino_engine.KEPT_NETWORKS + 1
-    network(*zeros(sides[0], 8), True)
+    network.run(*zeros(sides[0], 8), descriptors=True)
     assert len(built) == openvino_engine.KEPT_NETWORKS + 1
-    network(*zeros(sides[1], 8), True)
+    network.run(*zeros(sides[1], 8), descriptors=True)
     assert built[-1] == (1, sides[1], 8)
     assert len(built) == openvino_engine.KEPT_NETWORKS + 2
 
@@ -212,15 +215,15 @@ def test_networks_for_large_sizes_do_not_fill_the_memory(
     monkeypatch.setattr(openvino_engine, "COMPILED_PX", 2 * 64)
     network = compiled(random_checkpoint())
     for width in (8, 16, 8):  # both stay
-        network(*zeros(8, width), True)
+        network.run(*zeros(8, width), descriptors=True)
     assert built == [(1, 8, 8), (1, 8, 16)]
-    network(*zeros(16, 8), True)  # and pushes the older ones out
-    network(*zeros(8, 8), True)
+    network.run(*zeros(16, 8), descriptors=True)  # and pushes the older ones out
+    network.run(*zeros(8, 8), descriptors=True)
     assert built[2:] == [(1, 16, 8)]
-    network(*zeros(8, 16), True)
+    network.run(*zeros(8, 16), descriptors=True)
     assert built[3:] == [(1, 8, 16)]
     for side in (24, 32):
-        network(*zeros(side, 8), True)
+        network.run(*zeros(side, 8), descriptors=True)
     assert built[4:] == [None]  # one for all that are larger still
 
 
@@ -228,7 +231,7 @@ def test_a_network_that_is_let_go_finishes_its_work(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(openvino_engine, "KEPT_NETWORKS", 1)
     network, sides = compiled(random_checkpoint()), [8 * (1 + i % 3) for i in range(24)]
     with ThreadPoolExecutor(4) as pool:
-        maps = list(pool.map(lambda side: network(*zeros(side, 8), True), sides))
+        maps = list(pool.map(lambda side: network.run(*zeros(side, 8), descriptors=True), sides))
     assert [one.heatmap.shape for one in maps] == [(1, side, 8) for side in sides]
 
 
@@ -238,7 +241,7 @@ def test_a_detector_finds_the_same_keypoints_one_by_one_and_in_a_stream(
     plain = Detector(engine="openvino", precision="f32", max_side=256)
     fitted = Detector(engine="openvino", precision="f32", max_side=256, compiled=True)
     fitted = pickle.loads(pickle.dumps(fitted))
-    streamed = [features for _, features in fitted.stream(iter(photographs))]
+    streamed = [features for _, features, _ in fitted.stream(iter(photographs))]
     for image, found in zip(photographs, streamed, strict=True):
         for other in (plain(image), fitted(image)):
             assert len(other) == len(found)

@@ -14,20 +14,22 @@ from tiepoint import Detector
 from tiepoint.config import ProcessorConfig
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
-from tiepoint.keypoints import postprocess
 from tiepoint.network import engines
+from tiepoint.network.dense_maps import DenseMaps
+from tiepoint.network.engines import EngineChoice, EnginePool, build_engine
 from tiepoint.network.inputs import prepare
-from tiepoint.network.openvino_engine import OpenVinoRuntime
+from tiepoint.network.openvino_engine import OpenVinoEngine
 from tiepoint.network.openvino_graph import build_model, byte_weights, pixel_bytes
 from tiepoint.weights.checkpoint import load_checkpoint
 
 ENGINES = ["openvino", "torch"]
 
 
-def make(engine: str, checkpoint=None, precision: str = "f32") -> engines.Runtime:
+def make(engine: str, checkpoint=None, precision: str = "f32") -> engines.Engine:
     if engine == "torch":
         pytest.importorskip("torch")
-    return engines.build(checkpoint or load_checkpoint(), engine, "cpu", precision)
+    choice = EngineChoice(engine, "cpu", precision)
+    return build_engine(checkpoint or load_checkpoint(), choice)
 
 
 def as_arrays(maps) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +42,7 @@ def test_network_equals_the_slow_twin_at_any_width(engine: str, widths) -> None:
     checkpoint = random_checkpoint(1, widths, hidden=20, length=9)
     pixels = np.random.default_rng(2).random((1, 1, 32, 40), dtype=np.float32)
     place = Placement(image_hw=(32, 40), resized_hw=(32, 40))
-    found = as_arrays(make(engine, checkpoint)(pixels, [place], True))
+    found = as_arrays(make(engine, checkpoint).run(pixels, [place], descriptors=True))
     logits, descriptors = twins.network(pixels[0, 0], checkpoint.tensors)
     for ours, theirs in zip(found, (twins.heatmap(logits), descriptors), strict=True):
         np.testing.assert_allclose(ours[0], theirs, atol=1e-4)
@@ -50,10 +52,10 @@ def test_network_equals_the_slow_twin_at_any_width(engine: str, widths) -> None:
 def test_a_batch_of_mixed_sizes_gives_what_each_image_gives_alone(engine: str, photographs) -> None:
     network, config = make(engine), ProcessorConfig(max_side=256)
     images = [photographs[0], photographs[1], photographs[1][:9, :31], photographs[3][:, :100]]
-    maps = network(*prepare(images, config), True)
+    maps = network.run(*prepare(images, config), descriptors=True)
     _, placements = prepare(images, config)
     for index, (image, placement) in enumerate(zip(images, placements, strict=True)):
-        alone = as_arrays(network(*prepare([image], config), True))
+        alone = as_arrays(network.run(*prepare([image], config), descriptors=True))
         for together, single in zip(as_arrays(maps), alone, strict=True):
             h, w = single.shape[-2:]
             np.testing.assert_allclose(together[index, ..., :h, :w], single[0], atol=3e-4)
@@ -65,17 +67,21 @@ def test_the_descriptor_head_can_be_left_out(engine: str) -> None:
     pixels = np.random.default_rng(2).random((1, 1, 32, 40), dtype=np.float32)
     place = [Placement(image_hw=(32, 40), resized_hw=(32, 40))]
     network = make(engine)
-    without = network(pixels, place, False)
+    without = network.run(pixels, place, descriptors=False)
     assert without.descriptors is None
     np.testing.assert_allclose(
-        np.asarray(without.heatmap), as_arrays(network(pixels, place, True))[0], atol=1e-5
+        np.asarray(without.heatmap),
+        as_arrays(network.run(pixels, place, descriptors=True))[0],
+        atol=1e-5,
     )
 
 
 def test_both_engines_give_the_same_maps_of_real_photographs(photographs) -> None:
     for image in photographs:
         pixels, placements = prepare([image], ProcessorConfig(max_side=320))
-        maps = [as_arrays(make(engine)(pixels, placements, True)) for engine in ENGINES]
+        maps = [
+            as_arrays(make(engine).run(pixels, placements, descriptors=True)) for engine in ENGINES
+        ]
         for ours, theirs in zip(*maps, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-3, rtol=1e-4)
 
@@ -89,9 +95,9 @@ def test_results_do_not_change_when_the_engine_runs_again(precision: str) -> Non
     random = np.random.default_rng(2)
     pixels = random.random((1, 1, 32, 40), dtype=np.float32)
     place = [Placement(image_hw=(32, 40), resized_hw=(32, 40))]
-    first = network(pixels, place, True)
+    first = network.run(pixels, place, descriptors=True)
     kept = [part.copy() for part in as_arrays(first)]
-    network(random.random((1, 1, 32, 40), dtype=np.float32), place, True)
+    network.run(random.random((1, 1, 32, 40), dtype=np.float32), place, descriptors=True)
     for part, before in zip(as_arrays(first), kept, strict=True):
         np.testing.assert_array_equal(part, before)
 
@@ -110,7 +116,7 @@ def test_an_unknown_engine_device_or_precision_is_refused_by_name(
     engine: str, device: str, precision: str, named: str
 ) -> None:
     with pytest.raises(ConfigError, match=named):
-        engines.choose(engine, device, precision)
+        engines.resolve_engine(engine, device, precision)
 
 
 def test_a_device_that_torch_lacks_is_refused_with_the_reason() -> None:
@@ -118,7 +124,7 @@ def test_a_device_that_torch_lacks_is_refused_with_the_reason() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     with pytest.raises(ConfigError, match="cuda"):
-        engines.build(load_checkpoint(), "torch", "cuda", "f32")
+        build_engine(load_checkpoint(), EngineChoice("torch", "cuda", "f32"))
 
 
 @pytest.mark.parametrize(
@@ -129,19 +135,19 @@ def test_auto_settles_on_openvino_where_there_is_no_gpu_and_on_what_the_processo
 ) -> None:
     monkeypatch.setattr(engines, "_find_gpu", lambda: None)
     monkeypatch.setattr("tiepoint.network.openvino_engine._capabilities", lambda: capabilities)
-    assert engines.choose("auto", "auto", "auto") == ("openvino", "cpu", precision)
-    assert engines.choose("auto", "auto", "f32") == ("openvino", "cpu", "f32")
+    assert engines.resolve_engine("auto", "auto", "auto") == ("openvino", "cpu", precision)
+    assert engines.resolve_engine("auto", "auto", "f32") == ("openvino", "cpu", "f32")
 
 
 def test_auto_takes_a_gpu_that_torch_can_use(monkeypatch) -> None:
     monkeypatch.setattr(engines, "_find_gpu", lambda: "cuda")
     monkeypatch.setattr(engines, "is_installed", lambda _: True)
-    assert engines.choose("auto", "auto", "auto") == ("torch", "cuda", "f32")
+    assert engines.resolve_engine("auto", "auto", "auto") == ("torch", "cuda", "f32")
 
 
 def test_torch_on_a_cpu_stays_in_float32_unless_told() -> None:
     pytest.importorskip("torch")
-    assert engines.choose("torch", "cpu", "auto") == ("torch", "cpu", "f32")
+    assert engines.resolve_engine("torch", "cpu", "auto") == ("torch", "cpu", "f32")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -152,8 +158,8 @@ def test_narrow_floats_stay_near_float32(engine: str, precision: str, photograph
     except ConfigError as error:
         pytest.skip(str(error))
     pixels, placements = prepare([photographs[0]], ProcessorConfig(max_side=256))
-    narrow = as_arrays(network(pixels, placements, True))
-    wide = as_arrays(make(engine)(pixels, placements, True))
+    narrow = as_arrays(network.run(pixels, placements, descriptors=True))
+    wide = as_arrays(make(engine).run(pixels, placements, descriptors=True))
     assert narrow[0].dtype == np.float32
     low_bits = narrow[0].view(np.uint32) & 0x1FFF  # none of which a float of 16 bits has
     assert (low_bits != 0).mean() > 0.9, "the soft-max is not in float32"
@@ -196,32 +202,40 @@ def test_a_network_takes_pixels_in_bytes() -> None:
 
 
 def test_the_compiled_model_takes_every_size() -> None:
-    network = OpenVinoRuntime(random_checkpoint(), "f32")
+    network = OpenVinoEngine(random_checkpoint(), "f32")
     for height, width in [(8, 8), (8, 320), (320, 8), (96, 64)]:
         pixels = np.zeros((1, 1, height, width), dtype=np.float32)
-        maps = network(pixels, [Placement((height, width), (height, width))], True)
+        maps = network.run(pixels, [Placement((height, width), (height, width))], descriptors=True)
         assert maps.heatmap.shape == (1, height, width)
         assert maps.descriptors.shape == (1, 16, height // 8, width // 8)
 
 
-def test_keypoints_leave_a_gpu_as_those_of_each_image(photographs) -> None:
-    """The way of a batch on a GPU, on the CPU: torch picks the keypoints, one list leaves."""
-    pytest.importorskip("torch")
-    from tiepoint.keypoints.postprocess_torch import extract_flat
-    from tiepoint.network.torch_engine import _split
+class OnTensors:
+    """Hands out torch tensors, as the torch engine does on a GPU."""
 
-    checkpoint = load_checkpoint()
-    network = make("torch")
-    pixels, placements = prepare(
-        [photographs[0], np.zeros((40, 60), np.uint8), photographs[1]], ProcessorConfig(256)
-    )
-    maps = network(pixels, placements, True)
-    flat = extract_flat(maps, placements, checkpoint.detection, "exact")
-    expected = network.extract(maps, placements, checkpoint.detection, "exact")
-    for ours, theirs in zip(_split(flat, 3), expected, strict=True):
-        assert len(ours.xy) == len(theirs.xy)
-        for one, other in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(one, other, atol=1e-3)
+    batch_size, in_flight = 3, 1
+
+    def __init__(self) -> None:
+        self._engine = make("torch")
+
+    def run(self, inputs, placements, *, descriptors):
+        import torch
+
+        maps = self._engine.run(inputs, placements, descriptors=descriptors)
+        return DenseMaps(torch.from_numpy(maps.heatmap), torch.from_numpy(maps.descriptors))
+
+
+def test_keypoints_of_a_batch_of_tensors_are_those_of_each_image(photographs) -> None:
+    """The steps of a GPU, on the CPU: the whole batch at once in torch."""
+    pytest.importorskip("torch")
+    images = [photographs[0], np.zeros((40, 60), np.uint8), photographs[1]]
+    options = {"max_side": 256, "precision": "f32"}
+    batch = Detector(engine=OnTensors(), max_side=256)(images)
+    alone = Detector(engine="torch", device="cpu", **options)(images)
+    for ours, theirs in zip(batch, alone, strict=True):
+        assert len(ours) == len(theirs)
+        for name in ("xy", "scores", "descriptors", "covariance"):
+            np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=2e-3)
 
 
 def test_a_compiled_network_answers_the_same(photographs) -> None:
@@ -230,42 +244,39 @@ def test_a_compiled_network_answers_the_same(photographs) -> None:
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
     checkpoint = random_checkpoint()
     plain, compiled = (
-        engines.build(checkpoint, "torch", "cpu", "f32", compiled=c) for c in (False, True)
+        build_engine(checkpoint, EngineChoice("torch", "cpu", "f32"), compiled=c)
+        for c in (False, True)
     )
     for side in (64, 96):
         images = [photographs[0], photographs[1]]
         pixels, placements = prepare(images, ProcessorConfig(side))
         for ours, theirs in zip(
-            as_arrays(compiled(pixels, placements, True)),
-            as_arrays(plain(pixels, placements, True)),
+            as_arrays(compiled.run(pixels, placements, descriptors=True)),
+            as_arrays(plain.run(pixels, placements, descriptors=True)),
             strict=True,
         ):
             np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
 def test_threads_are_openvinos() -> None:
-    with pytest.raises(ConfigError, match="at least 1"):
+    with pytest.raises(ConfigError, match="threads is 0, expected a whole number >= 1"):
         Detector(engine="openvino", threads=0)
     pytest.importorskip("torch")
     with pytest.raises(ConfigError, match="set_num_threads"):
         Detector(engine="torch", device="cpu", threads=1)
 
 
-def test_a_second_thread_shares_the_work_on_one_image_where_there_are_cores(monkeypatch) -> None:
-    seen: list[object] = []
-    monkeypatch.setattr(postprocess, "extract", lambda *given: seen.append(given[-1]) or [])
-    for cores, threads, many in [
-        (2, None, False),
-        (2, 1, False),
-        (1, None, False),
-        (2, None, True),
-    ]:
-        monkeypatch.setattr(engines, "_cores", lambda cores=cores: cores)
-        made = engines.build(
-            random_checkpoint(), "openvino", "cpu", "f32", threads=threads, many=many
-        )
-        made.extract(None, [], None, "exact")
-    assert [beside is not None for beside in seen] == [True, False, False, False]
+@pytest.mark.parametrize(
+    ("cores", "threads", "expected"), [(2, None, True), (2, 1, False), (1, None, False)]
+)
+def test_a_helper_thread_shares_the_work_on_one_image_if_there_are_cores(
+    monkeypatch, cores: int, threads: int | None, expected: bool
+) -> None:
+    monkeypatch.setattr(engines, "_cores", lambda: cores)
+    pool = EnginePool(
+        random_checkpoint(), "openvino", "cpu", "f32", compiled=False, threads=threads
+    )
+    assert (pool.helper is not None) == expected
 
 
 def test_fewer_threads_change_no_keypoint(photographs) -> None:
@@ -273,7 +284,6 @@ def test_fewer_threads_change_no_keypoint(photographs) -> None:
         Detector(device="cpu", precision="f32", max_side=256, threads=threads)
         for threads in (1, None)
     )
-    assert one._network(many=True).at_once == 1
     for image in photographs:
         np.testing.assert_allclose(one(image).xy, all_of_them(image).xy, atol=1e-3)
 
@@ -300,5 +310,6 @@ def test_a_folder_has_as_many_images_in_work_as_the_cores_can_take(
     monkeypatch, cores: int, threads: int | None, expected: int
 ) -> None:
     monkeypatch.setattr(engines, "_cores", lambda: cores)
-    made = engines.build(random_checkpoint(), "openvino", "cpu", "f32", many=True, threads=threads)
-    assert made.at_once == expected
+    choice = EngineChoice("openvino", "cpu", "f32")
+    made = build_engine(random_checkpoint(), choice, "stream", threads=threads)
+    assert made.in_flight == expected

@@ -21,7 +21,7 @@ def by_openvino(logits: np.ndarray) -> np.ndarray:
 
 def by_torch(logits: np.ndarray) -> np.ndarray:
     torch = pytest.importorskip("torch")
-    from tiepoint.keypoints.postprocess_torch import cells_to_heatmap
+    from tiepoint.network.superpoint import cells_to_heatmap
 
     return cells_to_heatmap(torch.from_numpy(logits)).numpy()
 

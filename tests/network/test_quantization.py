@@ -20,6 +20,7 @@ from tiepoint.cli import app
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
 from tiepoint.network import engines, openvino_engine
+from tiepoint.network.engines import EngineChoice, build_engine
 from tiepoint.network.openvino_graph import highest_inputs
 from tiepoint.weights.checkpoint import load_checkpoint, locate
 from tiepoint.weights.quantization import load_ranges, mean_highest, rounded_layers, save_ranges
@@ -56,7 +57,9 @@ def test_rounding_equals_rounding_by_hand() -> None:
     checkpoint = replace(checkpoint, ranges={name: 0.9})
     image = np.random.default_rng(1).random((1, 1, 16, 24), dtype=np.float32)
     place = [Placement((16, 24), (16, 24))]
-    found = engines.build(checkpoint, "openvino", "cpu", "int8")(image, place, True)
+    found = build_engine(checkpoint, EngineChoice("openvino", "cpu", "int8")).run(
+        image, place, descriptors=True
+    )
 
     high = np.abs(checkpoint.tensors[f"{name}.weight"]).max(axis=(1, 2, 3), keepdims=True)
     rounded = dict(checkpoint.tensors)
@@ -75,7 +78,9 @@ def test_rounding_equals_rounding_by_hand() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(twins, "convolve", by_hand)
         logits, _ = twins.network(image[0, 0], rounded)
-    plain = engines.build(checkpoint, "openvino", "cpu", "f32")(image, place, True)
+    plain = build_engine(checkpoint, EngineChoice("openvino", "cpu", "f32")).run(
+        image, place, descriptors=True
+    )
     expected = np.log(twins.heatmap(logits))
     away, unrounded = (np.abs(np.log(m.heatmap[0]) - expected) for m in (found, plain))
     # A value halfway between two steps may fall either way.
@@ -102,7 +107,7 @@ def test_quantize_makes_int8_possible_and_near_to_f32(
             Detector(copied, precision=precision, max_side=320)(photograph)
             for precision in ("f32", "int8")
         )
-        assert narrow.meta["precision"] == "int8"
+        assert narrow.provenance.precision == "int8"
         apart = np.hypot(*(wide.xy[:, None] - narrow.xy[None]).transpose(2, 0, 1))
         kept.append((apart.min(axis=1) < 0.5).mean())
         near = apart.min(axis=1) < 0.5
@@ -167,7 +172,7 @@ def test_the_first_layer_and_the_one_that_decides_stay_wide() -> None:
 
 def test_int8_is_not_for_torch() -> None:
     with pytest.raises(ConfigError, match="int8"):
-        engines.choose("torch", "cpu", "int8")
+        engines.resolve_engine("torch", "cpu", "int8")
 
 
 def test_a_checkpoint_with_ranges_says_so_in_its_file(copied: Path) -> None:
@@ -182,4 +187,4 @@ def test_a_network_too_narrow_for_8_bits_is_refused(tmp_path: Path) -> None:
     narrow = random_checkpoint(3, (4, 6, 8, 8), hidden=10, length=7)
     assert rounded_layers(narrow.network) == []
     with pytest.raises(ConfigError, match="too narrow"):
-        engines.build(replace(narrow, ranges={}), "openvino", "cpu", "int8")
+        build_engine(replace(narrow, ranges={}), EngineChoice("openvino", "cpu", "int8"))

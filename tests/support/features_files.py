@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from support.provenance import made
 from tiepoint.features import Features
 from tiepoint.formats import H5Writer
 
@@ -31,14 +32,17 @@ def make(count: int = 3, length: int | None = 4, **meta: object) -> Features:
         scores=rng.uniform(0, 1, count).astype(np.float32),
         descriptors=None if length is None else rng.normal(size=(count, length)).astype("f4"),
         size_hw=(480, 640),
-        meta=meta or {"checkpoint": "fake", "settings": {"threshold": 0.0015, "max_side": None}},
+        meta=meta or {"source": "fake.png"},
+        provenance=made(),
+        px_per_input_px=1.5,
         covariance=None if length is None else rng.normal(size=(count, 2, 2)).astype("f4"),
     )
 
 
 def assert_equal(left: Features, right: Features) -> None:
     assert left.size_hw == right.size_hw
-    assert left.meta == right.meta
+    assert left.meta == right.meta and left.provenance == right.provenance
+    assert left.px_per_input_px == right.px_per_input_px
     for name in ("xy", "scores", "descriptors", "covariance"):
         a, b = getattr(left, name), getattr(right, name)
         if a is None or b is None:

@@ -48,7 +48,7 @@ def test_the_threshold_leaves_the_median_photograph_the_points_it_should_have(
     held_out = Benchmark([photos], 1)
     threshold = held_out.threshold(BUNDLED / DEFAULT)
     detector = Detector(threshold=threshold, max_side=640, scales=(1,))
-    counts = [len(features) for _, features in detector.stream(held_out.photos)]
+    counts = [len(features) for _, features, _ in detector.stream(held_out.photos)]
     # Half of them have that many or more, half of them that many or fewer; it is rounded.
     assert sum(count >= 95 for count in counts) >= len(counts) / 2
     assert sum(count <= 105 for count in counts) >= len(counts) / 2

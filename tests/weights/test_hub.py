@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ import pytest
 from support.hub_server import FakeHub, Repo
 from tiepoint.detector import Detector
 from tiepoint.errors import CheckpointError
-from tiepoint.features import different_settings
 from tiepoint.weights import checkpoint as weights
 from tiepoint.weights import hub as hub_module
 
@@ -44,9 +44,10 @@ def test_a_detector_takes_a_hub_id_and_its_features_name_it(stocked: FakeHub) ->
     image = np.random.default_rng(0).integers(0, 256, (64, 80), dtype=np.uint8)
     features, own = Detector(ID, device="cpu")(image), Detector(device="cpu")(image)
     np.testing.assert_array_equal(features.xy, own.xy)
-    assert features.meta["checkpoint"] == ID
-    assert features.meta["revision"] == stocked.repos[ID].refs["main"]
-    assert not different_settings(features.meta, {**features.meta, "revision": "0" * 40})
+    assert features.provenance.checkpoint == ID
+    assert features.provenance.revision == stocked.repos[ID].refs["main"]
+    other = replace(features.provenance, revision="0" * 40)
+    assert not features.provenance.differences(other)
 
 
 def test_the_second_load_downloads_nothing(stocked: FakeHub) -> None:

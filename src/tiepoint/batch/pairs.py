@@ -14,9 +14,9 @@ import numpy as np
 from tiepoint.batch.worker import NO_DISK, Status
 from tiepoint.config import DeviceName, MatchingConfig
 from tiepoint.errors import ConfigError, TiepointError
-from tiepoint.features import Features, different_settings
+from tiepoint.features import Features
 from tiepoint.formats import H5MatchesWriter, as_json
-from tiepoint.matching.match import match, provenance
+from tiepoint.matching.match import match, record, rotation_matrix_of
 
 CACHE_BYTES = 256 * 2**20
 """Features kept in memory, so that an image that stands in many pairs is not read for each."""
@@ -93,14 +93,15 @@ class _Run:
         try:
             a, b = self.features.get(image_a), self.features.get(image_b)
             sums = [self.features.checksums[name] for name in (image_a, image_b)]
-            wanted = {**provenance(self.config, a, b), _CHECKSUMS: sums}
+            auto = self.config.rotation == "auto"
+            matrix = rotation_matrix_of(a) if auto else None
+            wanted = {**record(self.config, a, b, matrix), _CHECKSUMS: sums}
             if (image_a, image_b) in self.writer and not self.overwrite:
                 return self._standing(image_a, image_b, wanted)
             start = time.perf_counter()
-            found = match(a, b, config=self.config, device=self.device)
+            found = match(a, b, rotation_matrix=matrix, config=self.config, device=self.device)
             milliseconds = 1000 * (time.perf_counter() - start)
-            turned = {_TURNED: found.meta[_TURNED]}
-            found = replace(found, meta={**wanted, **turned, _COUNT: len(found)})
+            found = replace(found, meta={**wanted, _COUNT: len(found)})
             self.writer.add(image_a, image_b, found)
         except TiepointError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_DISK:
@@ -110,7 +111,7 @@ class _Run:
 
     def _standing(self, image_a: str, image_b: str, wanted: Mapping[str, Any]) -> PairRecord:
         stored = self.writer.meta((image_a, image_b))
-        names = different_settings(_bound(stored), _bound(as_json(wanted)))
+        names = _differences(_bound(stored), _bound(as_json(wanted)))
         if not names:
             return PairRecord(image_a, image_b, "skipped", stored.get(_COUNT))
         error = (
@@ -118,6 +119,19 @@ class _Run:
             f"({', '.join(names)} differ); replace them with --overwrite, or name another file"
         )
         return PairRecord(image_a, image_b, "refused", error=error)
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Entries, and settings, that differ."""
+    names = []
+    for name in sorted({*stored, *wanted}):
+        left, right = stored.get(name), wanted.get(name)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            keys = sorted({*left, *right})
+            names += [f"{name}.{key}" for key in keys if left.get(key) != right.get(key)]
+        elif left != right:
+            names.append(name)
+    return names
 
 
 def _bound(meta: Mapping[str, Any]) -> dict[str, Any]:

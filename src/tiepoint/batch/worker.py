@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from tiepoint.batch.inputs import Input, Unreadable
 from tiepoint.batch.layout import Layout, Target
 from tiepoint.errors import ConfigError, FormatError, TiepointError
-from tiepoint.features import Features, different_settings
+from tiepoint.features import Features, Provenance
 from tiepoint.files import make_folder
-from tiepoint.formats import Summary, as_json
+from tiepoint.formats import Summary
+from tiepoint.formats.fields import as_json, summary_of
 from tiepoint.images.masks import MaskFolder
 
 if TYPE_CHECKING:
-    from tiepoint.detector import Detector, Options
+    from tiepoint.config import DetectionOptions
+    from tiepoint.detector import Detector
+    from tiepoint.streaming import Detection
 
 Status = Literal["done", "skipped", "failed", "refused"]
 
@@ -78,7 +81,7 @@ def run(
     layout: Layout,
     *,
     overwrite: bool = False,
-    options: Options | None = None,
+    options: DetectionOptions | None = None,
     masks: MaskFolder | None = None,
 ) -> Iterator[Record]:
     """Detect keypoints in many images and write a features file for each.
@@ -101,10 +104,8 @@ def run(
         FormatError: The disk is full or read-only: going on would be of no use; or the one file
             for all inputs cannot be written.
     """
-    chosen: Options = {} if options is None else options
-    if "mask" in chosen:
-        raise ConfigError("options hold a mask: give a folder of masks by masks=")
-    wanted: dict[str, Any] = as_json(detector.provenance(**chosen))
+    chosen: DetectionOptions = {} if options is None else options
+    wanted = detector.provenance(**chosen)
     remaining = iter(inputs)
     size = FIRST_GROUP
     while plans := [
@@ -118,7 +119,7 @@ def run(
 def _plan(
     item: Input | Unreadable,
     layout: Layout,
-    wanted: Mapping[str, Any],
+    wanted: Provenance,
     masks: MaskFolder | None,
     *,
     overwrite: bool,
@@ -135,8 +136,8 @@ def _plan(
             _refuse_foreign(target.overlay)
             return task
         stored = target.summarise()
-        wanted = {**wanted, **_mask_entry(mask, stored.meta.get("mask"))}
-        _refuse_other_settings(target.label, stored.meta, wanted)
+        _refuse_other_settings(target.label, stored, wanted)
+        _refuse_other_mask(target.label, stored.meta.get("mask"), mask)
         _refuse_other_image(target.features, stored.meta.get("source"), item.source)
         if target.overlay is not None and not target.overlay.exists():
             return _Task(item.source, target, stored, mask)
@@ -149,16 +150,16 @@ def _plan(
 
 
 def _carry_out(
-    plans: list[Record | _Task], detector: Detector, options: Options
+    plans: list[Record | _Task], detector: Detector, options: DetectionOptions
 ) -> Iterator[Record]:
     open_tasks = [plan for plan in plans if isinstance(plan, _Task) and plan.stored is None]
     if not open_tasks:  # a run with nothing to do builds no network
         yield from (_finish_stored(p) if isinstance(p, _Task) else p for p in plans)
         return
     sources = [task.source for task in open_tasks]
-    if any(task.mask is not None for task in open_tasks):
-        options = {**options, "mask": [task.mask for task in open_tasks]}
-    results = detector.stream(sources, on_error="return", **options)
+    masked = any(task.mask is not None for task in open_tasks)
+    masks = [task.mask for task in open_tasks] if masked else None
+    results = detector.stream(sources, mask=masks, **options)
     for plan in plans:
         if isinstance(plan, Record):
             yield plan
@@ -166,14 +167,15 @@ def _carry_out(
             yield _finish_stored(plan)
         else:
             start = time.perf_counter()
-            _, result = next(results)
-            yield _finish(plan, result, 1000 * (time.perf_counter() - start))
+            detection = next(results)
+            yield _finish(plan, detection, 1000 * (time.perf_counter() - start))
 
 
-def _finish(task: _Task, result: Features | TiepointError, milliseconds: float) -> Record:
-    if isinstance(result, TiepointError):
-        return _record(task, "failed", error=result)
-    found = Summary(len(result), result.size_hw, dict(result.meta))
+def _finish(task: _Task, detection: Detection, milliseconds: float) -> Record:
+    if detection.features is None:
+        return _record(task, "failed", error=detection.error)
+    result = detection.features
+    found = summary_of(result)
     saved = False
     try:
         make_folder(task.target.features.parent, advice="choose another output folder")
@@ -204,12 +206,15 @@ def _draw(task: _Task, features: Features) -> None:
         plot(features, task.source, task.target.overlay)
 
 
-def _mask_entry(mask: Path | None, stored: object) -> dict[str, Any]:
-    """What `meta` says of a mask: in the words it was stored with, if they mean the same file."""
-    if mask is None:
-        return {}
-    same = isinstance(stored, str) and Path(stored).is_file() and mask.samefile(stored)
-    return {"mask": stored if same else str(mask)}
+def _refuse_other_mask(label: str, stored: object, mask: Path | None) -> None:
+    if mask is None and stored is None:
+        return
+    if mask is not None and isinstance(stored, str):
+        same_file = Path(stored).is_file() and mask.samefile(stored)
+        if same_file or stored == str(mask):
+            return
+    wanted = None if mask is None else str(mask)
+    raise FormatError(f"{label}: was made with mask {stored!r} instead of {wanted!r}")
 
 
 def _refuse_foreign(overlay: Path | None) -> None:
@@ -217,17 +222,21 @@ def _refuse_foreign(overlay: Path | None) -> None:
         raise FormatError(f"{overlay}: exists, and no features beside it, so it is no overlay")
 
 
-def _refuse_other_settings(
-    label: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> None:
-    names = different_settings(stored, wanted)
+def _refuse_other_settings(label: str, stored: Summary, wanted: Provenance) -> None:
+    try:
+        made = stored.provenance
+    except ConfigError as error:
+        raise FormatError(f"{label}: {error}") from error
+    if made is None:
+        raise FormatError(f"{label}: does not state its weights and settings")
+    names = made.differences(Provenance(**as_json(wanted.to_json())))
     if names:
         differences = ", ".join(
-            f"{name} {_entry(stored, name)!r} instead of {_entry(wanted, name)!r}" for name in names
+            f"{name} {_entry(made, name)!r} instead of {_entry(wanted, name)!r}" for name in names
         )
         hint = ""
-        if names == ["precision"]:  # what another machine takes by itself
-            hint = f"; go on with --precision {_entry(stored, 'precision')}"
+        if names == ["precision"]:  # the default of another machine
+            hint = f"; continue with --precision {made.precision}"
         raise FormatError(f"{label}: was made with other settings: {differences}{hint}")
 
 
@@ -241,12 +250,11 @@ def _refuse_other_image(path: Path, stored: object, source: str) -> None:
         raise FormatError(f"{path}: holds the features of another image, {stored}")
 
 
-def _entry(meta: Mapping[str, Any], name: str) -> Any:
-    """The entry that `different_settings` calls "a.b" or "a"."""
-    value: Any = meta
-    for key in name.split(".", maxsplit=1):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
+def _entry(provenance: Provenance, name: str) -> Any:
+    """The entry that `Provenance.differences` calls "settings.x" or "x"."""
+    group, _, setting = name.partition(".")
+    value = getattr(provenance, group)
+    return value.get(setting) if setting else value
 
 
 def _record(

@@ -130,12 +130,14 @@ def detect(
         threads=threads,
         compiled=compiled,
         max_side=side,
-        scales=options.parse_scales(scales),
-        max_keypoints=max_keypoints,
-        threshold=threshold,
-        nms_radius=nms_radius,
         spread=spread,
         descriptors=not no_descriptors and ending != ".csv",  # which holds none
+        **options.given(
+            scales=options.parse_scales(scales),
+            max_keypoints=max_keypoints,
+            threshold=threshold,
+            nms_radius=nms_radius,
+        ),
     )
     with (
         _layout(out, ending, plot=plot, half=half) as layout,

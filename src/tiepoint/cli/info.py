@@ -32,7 +32,7 @@ def _facts() -> dict[str, Any]:
     from tiepoint.network import engines
     from tiepoint.weights import checkpoint as weights
 
-    engine, device, precision = engines.choose("auto", "auto", "auto")
+    engine, device, precision = engines.resolve_engine("auto", "auto", "auto")
     return {
         "tiepoint": __version__,
         "python": platform.python_version(),

@@ -158,8 +158,11 @@ def match(
 
         return Detector(
             checkpoint, engine=engine, device=device, precision=precision, max_side=side,
-            scales=options.parse_scales(scales), max_keypoints=max_keypoints, threshold=threshold,
-            nms_radius=nms_radius, spread=spread,
+            spread=spread,
+            **options.given(
+                scales=options.parse_scales(scales), max_keypoints=max_keypoints,
+                threshold=threshold, nms_radius=nms_radius,
+            ),
         )  # fmt: skip
 
     _two(images, make, out, plot, config, matching_device, as_json)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
-from tiepoint.config import ProcessorConfig
+from tiepoint.config import DeviceName, EngineName, ProcessorConfig
+from tiepoint.config import Precision as PrecisionName
 
 NATIVE = "none"
 
 CHECKPOINT = "default"
-AUTO = "auto"
+AUTO: Literal["auto"] = "auto"
 MAX_SIDE = NATIVE if ProcessorConfig.max_side is None else str(ProcessorConfig.max_side)
 
 _WHICH = "A bundled name, a checkpoint's folder, or a Hub id org/name."
@@ -19,10 +20,10 @@ _WHICH = "A bundled name, a checkpoint's folder, or a Hub id org/name."
 Checkpoint = Annotated[str, typer.Option("--checkpoint", "--model", "-c", help=_WHICH)]
 CheckpointAlone = Annotated[str, typer.Option("--checkpoint", "-c", help=_WHICH)]
 """For a command whose `--model` is another one."""
-Engine = Annotated[str, typer.Option(help="auto, openvino or torch.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Engine = Annotated[EngineName, typer.Option(help="auto, openvino or torch.")]
+Device = Annotated[DeviceName, typer.Option(parser=str, help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[
-    str,
+    PrecisionName,
     typer.Option(help="auto (bf16 where the processor has it, else f32), f32, bf16, f16 or int8."),
 ]
 Threads = Annotated[
@@ -103,3 +104,8 @@ def parse_max_side(text: str) -> int | None:
             param_hint="--max-side",
         )
     return int(text)
+
+
+def given(**settings: Any) -> dict[str, Any]:
+    """The settings that were given on the command line."""
+    return {name: value for name, value in settings.items() if value is not None}

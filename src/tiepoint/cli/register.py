@@ -114,7 +114,7 @@ def register(
 
     detector = Detector(
         checkpoint, engine=engine, device=device, precision=precision, max_side=side,
-        scales=options.parse_scales(scales), threshold=0.0,
+        threshold=0.0, **options.given(scales=options.parse_scales(scales)),
     )  # fmt: skip
     try:
         pixels_a, pixels_b = read(a).pixels, read(b).pixels

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,14 @@ def calibrate(
         ConfigError: Under `LEAST_MATCHES` matches lie within `SAME_PX` of the truth.
     """
     # At one scale: with several, one factor would have to fit pixels of several sizes.
-    detector = Detector(checkpoint, device="cpu", precision="f32", max_side=None, scales=(1.0,))
-    plain = replace(detector.checkpoint.detection, covariance_scale=1.0)
-    detector.checkpoint = replace(detector.checkpoint, detection=plain)
+    detector = Detector(
+        checkpoint,
+        device="cpu",
+        precision="f32",
+        max_side=None,
+        scales=(1.0,),
+        covariance_scale=1.0,
+    )
     settings = Settings()
     offsets, spreads = [], []
     for pair in pairs:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.config import DetectionOptions
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.evaluation.pairs import Grey
@@ -113,14 +114,16 @@ def checkpoint_methods(
         ConfigError: The same checkpoint twice.
     """
     methods = []
+    given: DetectionOptions = {"max_side": None, "threshold": 0.0}
+    if nms_radius is not None:
+        given["nms_radius"] = nms_radius
+    if scales is not None:
+        given["scales"] = scales
     for checkpoint in checkpoints:
-        detector = Detector(
-            checkpoint, precision="f32", max_side=None, threshold=0.0, nms_radius=nms_radius,
-            scales=scales,
-        )  # fmt: skip
+        detector = Detector(checkpoint, precision="f32", **given)
         own_name = detector.checkpoint.name
         name = own_name if checkpoint == "default" else checkpoint
-        settings = detector.provenance()
+        settings = detector.provenance().to_json()
         detect, exactly = partial(_tiepoint, detector, POOL), partial(_tiepoint, detector, 1)
         methods.append(Method(name, detect, settings, exactly=exactly))
     return methods

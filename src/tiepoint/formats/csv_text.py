@@ -23,7 +23,7 @@ def encode(features: Features) -> bytes:
         f"# convention: {fields.CONVENTION}",
         f"# size_hw: {features.size_hw[0]},{features.size_hw[1]}",
         f"# keypoints: {len(features)}",
-        f"# meta: {fields.meta_text(features.meta)}",
+        f"# meta: {fields.meta_text(features)}",
         _COLUMNS,
         # NumPy prints a float32 with the fewest digits that identify it.
         *(",".join(row) for row in rows.astype("U32").tolist()),
@@ -49,7 +49,7 @@ def read(path: Path) -> Features:
         scores=rows[:, 2],
         descriptors=None,
         size_hw=summary.size_hw,
-        meta=summary.meta,
+        meta=summary.stored,
     )
 
 

@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tiepoint.errors import ConfigError, FormatError
-from tiepoint.features import Features
+from tiepoint.features import Features, Matches, Provenance
 
 CONVENTION = "center0"
 """Pixel centres are whole numbers and (0, 0) is the first: tiepoint.geometry."""
+
+PROVENANCE, PX_PER_INPUT_PX, TURNED = "provenance", "px_per_input_px", "turned_deg"
+"""Entries of a file's `meta` that are fields of `Features` and `Matches`."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,24 @@ class Summary:
     Attributes:
         keypoints: How many.
         size_hw: (height, width) of the image, px.
-        meta: As in `Features`.
+        stored: `meta` as files hold it, see `stored_meta`.
     """
 
     keypoints: int
     size_hw: tuple[int, int]
-    meta: dict[str, Any]
+    stored: dict[str, Any]
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """As in `Features`."""
+        typed = (PROVENANCE, PX_PER_INPUT_PX)
+        return {name: value for name, value in self.stored.items() if name not in typed}
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """The weights and settings of the features; None for features from other programs."""
+        values = self.stored.get(PROVENANCE)
+        return None if values is None else Provenance.from_json(values)
 
 
 def as_json(value: Any, name: str = "meta") -> Any:
@@ -61,9 +76,35 @@ def as_json(value: Any, name: str = "meta") -> Any:
     )
 
 
-def meta_text(meta: Mapping[str, Any]) -> str:
-    """`meta` as one line of JSON."""
-    return json.dumps(as_json(meta))
+def stored_meta(result: Features | Matches) -> dict[str, Any]:
+    """`meta` as files hold it: with the typed fields that have no array of their own.
+
+    Raises:
+        FormatError: An entry of `meta` with the name of such a field.
+    """
+    typed: dict[str, Any]
+    if isinstance(result, Matches):
+        typed = {TURNED: result.turned_deg}
+    else:
+        typed = {PX_PER_INPUT_PX: result.px_per_input_px}
+        if result.provenance is not None:
+            typed[PROVENANCE] = result.provenance.to_json()
+    for name in typed:
+        if name in result.meta:
+            raise FormatError(
+                f"meta has an entry {name!r}, which files keep for the field; rename it"
+            )
+    return {**result.meta, **typed}
+
+
+def meta_text(result: Features | Matches) -> str:
+    """`stored_meta` as one line of JSON."""
+    return json.dumps(as_json(stored_meta(result)))
+
+
+def summary_of(features: Features) -> Summary:
+    """The summary of features in memory."""
+    return Summary(len(features), features.size_hw, stored_meta(features))
 
 
 def parse_meta(text: str, name: str) -> dict[str, Any]:
@@ -113,6 +154,8 @@ def features_from(
     covariance: ArrayLike | None = None,
 ) -> Features:
     """Features from what a file held, or a FormatError that says what does not fit."""
+    meta = dict(meta)
+    provenance, px_per_input_px = meta.pop(PROVENANCE, None), meta.pop(PX_PER_INPUT_PX, 1.0)
     try:
         return Features(
             xy=_float32(xy),
@@ -121,6 +164,8 @@ def features_from(
             size_hw=check_size(size_hw, name),
             meta=meta,
             covariance=None if covariance is None else _float32(covariance),
+            provenance=None if provenance is None else Provenance.from_json(provenance),
+            px_per_input_px=float(px_per_input_px),
         )
     except (ConfigError, FloatingPointError, TypeError, ValueError) as error:
         raise damaged(name, str(error)) from error

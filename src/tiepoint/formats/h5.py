@@ -143,7 +143,7 @@ def check_meta(name: str, features: Features) -> bytes:
     Raises:
         FormatError: A value is none of JSON's, or it is too long for an attribute.
     """
-    meta = fields.meta_text(features.meta).encode()
+    meta = fields.meta_text(features).encode()
     if len(meta) > MAX_META_BYTES:
         raise FormatError(
             f"{name}: meta takes {len(meta)} bytes, .h5 files hold at most {MAX_META_BYTES}; "
@@ -195,7 +195,7 @@ def read_group(group: Any, where: str) -> Features:
             scores=group["scores"][()],
             descriptors=None if described is None else np.ascontiguousarray(described),
             size_hw=summary.size_hw,
-            meta=summary.meta,
+            meta=summary.stored,
             covariance=group["covariance"][()] if _is_ours(group, "covariance") else None,
         )
         if "convention" in group.attrs:

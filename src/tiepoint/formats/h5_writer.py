@@ -11,7 +11,7 @@ from typing import Any, Self
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
 from tiepoint.formats import h5, npz
-from tiepoint.formats.fields import Summary
+from tiepoint.formats.fields import Summary, summary_of
 from tiepoint.formats.journal import PARTIAL, Journal, rewritten
 
 _TITLE = b"tiepoint journal 1\n"
@@ -80,7 +80,7 @@ class H5Writer:
         """
         if name in self._journal:
             features = self.read(name)
-            return Summary(len(features), features.size_hw, dict(features.meta))
+            return summary_of(features)
         if name not in self._stored_names:
             raise KeyError(name)
         return h5.summarise_group(self._stored[name], f"{self.path}: {name}")

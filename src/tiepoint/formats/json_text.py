@@ -31,7 +31,7 @@ def encode(features: Features) -> bytes:
     lines = {
         "convention": json.dumps(fields.CONVENTION),
         "size_hw": json.dumps([int(side) for side in features.size_hw]),
-        "meta": fields.meta_text(features.meta),
+        "meta": fields.meta_text(features),
         "scores": _vector(features.scores, "scores"),
         "xy": _table(features.xy, "xy"),
         "descriptors": "null" if described is None else _table(described, "descriptors"),
@@ -66,7 +66,7 @@ def read(path: Path) -> Features:
         descriptors=described,
         covariance=np.zeros((0, 2, 2)) if held.get("covariance") == [] else held.get("covariance"),
         size_hw=summary.size_hw,
-        meta=summary.meta,
+        meta=summary.stored,
     )
 
 
@@ -87,7 +87,7 @@ def summarise(path: Path) -> Summary:
     if isinstance(head, dict) and tuple(head) == _HEAD:
         return _summary(head, str(path))
     features = read(path)
-    return Summary(len(features), features.size_hw, dict(features.meta))
+    return fields.summary_of(features)
 
 
 def _summary(held: Any, name: str) -> Summary:

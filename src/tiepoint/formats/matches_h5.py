@@ -64,7 +64,8 @@ class H5Matches(Mapping[Names, Matches]):
         """How the matches of a pair were made, without reading them; empty in hloc's files."""
         key = self._groups[names]
         with h5.opened(self.path) as file, _explained(f"{self.path}: {key}"):
-            return _meta(file[key], f"{self.path}: {key}")
+            stored = _meta(file[key], f"{self.path}: {key}")
+        return {name: value for name, value in stored.items() if name != fields.TURNED}
 
     def __iter__(self) -> Iterator[Names]:
         return iter(self._groups)
@@ -222,7 +223,7 @@ def _group(name_a: str, name_b: str) -> str:
 
 
 def _check_meta(names: Names, matches: Matches) -> tuple[bytes, bytes]:
-    texts = json.dumps(names).encode(), fields.meta_text(matches.meta).encode()
+    texts = json.dumps(names).encode(), fields.meta_text(matches).encode()
     if sum(map(len, texts)) > h5.MAX_META_BYTES:
         raise FormatError(
             f"{names[0]} and {names[1]}: names and meta take {sum(map(len, texts))} bytes, .h5 "

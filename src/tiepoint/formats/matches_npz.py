@@ -54,7 +54,7 @@ def encode(matches: Matches) -> bytes:
     np.savez(
         buffer,
         kind=np.array(KIND),
-        meta=np.array(fields.meta_text(matches.meta)),
+        meta=np.array(fields.meta_text(matches)),
         pairs=matches.pairs,
         scores=matches.scores,
     )
@@ -87,7 +87,9 @@ def matches_from(name: str, pairs: ArrayLike, scores: ArrayLike, meta: dict[str,
     if index.size and index.min() < 0:
         raise damaged(name, f"pairs hold the index {index.min()}")
     try:
-        return Matches(index.astype(np.int64), values.astype(np.float32), meta)
+        turned_deg = int(meta.get(fields.TURNED, 0))
+        meta = {name: value for name, value in meta.items() if name != fields.TURNED}
+        return Matches(index.astype(np.int64), values.astype(np.float32), meta, turned_deg)
     except (ConfigError, TypeError) as error:
         raise damaged(name, str(error)) from error
 

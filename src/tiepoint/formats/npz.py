@@ -26,7 +26,7 @@ def encode(features: Features) -> bytes:
     arrays: dict[str, Any] = {
         "convention": np.array(fields.CONVENTION),
         "size_hw": np.array(features.size_hw, dtype=np.int64),
-        "meta": np.array(fields.meta_text(features.meta)),
+        "meta": np.array(fields.meta_text(features)),
         "scores": features.scores,
         "xy": features.xy,
     }
@@ -56,7 +56,7 @@ def decode(source: Path | BinaryIO, name: str) -> Features:
             descriptors=arrays.get("descriptors"),
             covariance=arrays.get("covariance"),
             size_hw=summary.size_hw,
-            meta=summary.meta,
+            meta=summary.stored,
         )
 
 
@@ -72,7 +72,7 @@ def _summary(arrays: Any, name: str) -> Summary:
     return Summary(
         keypoints=int(arrays["scores"].size),
         size_hw=fields.check_size(arrays["size_hw"].tolist(), name),
-        meta=fields.parse_meta(str(arrays["meta"]), name),
+        stored=fields.parse_meta(str(arrays["meta"]), name),
     )
 
 

@@ -24,8 +24,8 @@ from tiepoint.hf import transformers_rules
 from tiepoint.hf.config import SuperPointConfig
 from tiepoint.hf.outputs import SuperPointKeypointDescriptionOutput
 from tiepoint.hf.pretrained import Publishable, locate_checkpoint, write_json
-from tiepoint.keypoints.postprocess_torch import FlatKeypoints, cells_to_heatmap, sample_at, select
-from tiepoint.network.superpoint import SuperPoint, cell_mask
+from tiepoint.keypoints.on_torch import FlatKeypoints, describe, select
+from tiepoint.network.superpoint import SuperPoint, cell_mask, cells_to_heatmap
 from tiepoint.weights.checkpoint import load_checkpoint
 from tiepoint.weights.hub import CONFIG_FILE, WEIGHTS_FILE, Token
 
@@ -149,10 +149,10 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
         logits, dense = self.dense(in_type, inside, hidden_states=hidden)  # B 65 h w, B D h w
         assert dense is not None
         found = self.config.detection()
-        flat = select(cells_to_heatmap(logits), sizes_hw, found, pixels=grey[:, 0])
+        flat = select(cells_to_heatmap(logits), sizes_hw, found, inputs=grey[:, 0])
         cells_hw = torch.tensor([whole_cells(size) for size in sizes_hw], device=grey.device)
         cells_hw = cells_hw // CELL_PX  # B 2
-        descriptors = sample_at(dense, flat.image, flat.xy, cells_hw)  # M D
+        descriptors = describe(dense, flat.image, flat.xy, cells_hw)  # M D
         return _pad(flat, descriptors, torch.tensor(sizes_hw, device=grey.device))
 
     def _detect_as_transformers(

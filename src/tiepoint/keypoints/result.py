@@ -1,4 +1,4 @@
-"""Keypoints of one image, and of several scales of one image."""
+"""Keypoints of one image, at one scale or several."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from tiepoint.config import DetectionConfig
 from tiepoint.geometry import Placement
 from tiepoint.network.dense_maps import Array
 
+Float32 = NDArray[np.float32]
+
 Masks = Sequence[NDArray[np.bool_] | None] | None
-"""For each image of a batch `H W` bool in px of the input, without padding: where keypoints may
-lie; None = everywhere."""
+"""One mask per image of a batch: `H W` bool in px of the input, without padding, True where
+keypoints are allowed. None = everywhere."""
 
 
 class Keypoints(NamedTuple, Generic[Array]):
-    """Keypoints of one image in px of the network's input, best score first.
+    """Keypoints of one image, best score first; ties by y, then x.
 
     Attributes:
-        xy: N 2 float32.
-        scores: N float32.
+        xy: N 2 float32, px of the network's input, or after `in_image` of the original image.
+        scores: N float32, probabilities.
         descriptors: N D float32 of unit length, or None.
         covariance: N 2 2 float32 (x, y) of the positions, px^2, or None.
     """
@@ -34,57 +36,50 @@ class Keypoints(NamedTuple, Generic[Array]):
     covariance: Array | None = None
 
 
-def in_image(
-    keypoints: Keypoints[NDArray[np.float32]], placement: Placement
-) -> Keypoints[NDArray[np.float32]]:
-    """The same in px of the original image."""
-    around = keypoints.covariance
+def in_image(keypoints: Keypoints[Float32], placement: Placement) -> Keypoints[Float32]:
+    """Keypoints in px of the input -> in px of the original image."""
+    covariance = keypoints.covariance
     return keypoints._replace(
         xy=placement.to_image(keypoints.xy),
-        covariance=None if around is None else placement.covariance_to_image(around),
+        covariance=None if covariance is None else placement.covariance_to_image(covariance),
     )
 
 
-def worth_finding(
-    config: DetectionConfig, found: Sequence[Keypoints[NDArray[np.float32]]]
+def tighten_threshold(
+    config: DetectionConfig, keypoints: Sequence[Keypoints[Float32]]
 ) -> DetectionConfig:
-    """For the next scales of the same images: a threshold below which no point would stay.
+    """Raise the threshold for the remaining scales to the lowest score that can reach the top k.
 
     Args:
-        found: Of one scale, of each image.
+        keypoints: At one scale, of each image of the batch.
     """
-    most = config.max_keypoints
-    if most is None or any(len(keypoints.scores) < most for keypoints in found):
+    k = config.max_keypoints
+    if k is None or any(len(one.scores) < k for one in keypoints):
         return config
-    last = min(keypoints.scores[-1] for keypoints in found)
+    lowest = min(one.scores[-1] for one in keypoints)
     # A threshold must be exceeded, and an equal score may come first.
     return replace(
-        config, threshold=max(config.threshold, float(np.nextafter(last, np.float32(0))))
+        config, threshold=max(config.threshold, float(np.nextafter(lowest, np.float32(0))))
     )
 
 
-def merged(
-    levels: Sequence[Keypoints[NDArray[np.float32]]], most: int | None
-) -> Keypoints[NDArray[np.float32]]:
-    """Keypoints of several scales of one image in one list, best first; ties by y, then x.
+def merge_scales(scales: Sequence[Keypoints[Float32]], k: int | None) -> Keypoints[Float32]:
+    """Merge the keypoints of several scales of one image: the best k; None keeps all.
 
     Args:
-        levels: At least one, all in px of the same image.
-        most: Keep the best so many; None keeps all.
+        scales: At least one, all in px of the same image.
     """
-    if len(levels) == 1:
-        return levels[0]
-    xy = np.concatenate([level.xy for level in levels])  # N 2
-    scores = np.concatenate([level.scores for level in levels])  # N
-    order = np.lexsort((xy[:, 0], xy[:, 1], -scores))[:most]
-    descriptors = _joined([level.descriptors for level in levels], order)
-    covariance = _joined([level.covariance for level in levels], order)
+    if len(scales) == 1:
+        return scales[0]
+    xy = np.concatenate([one.xy for one in scales])  # N 2
+    scores = np.concatenate([one.scores for one in scales])  # N
+    order = np.lexsort((xy[:, 0], xy[:, 1], -scores))[:k]
+    descriptors = _concatenate([one.descriptors for one in scales], order)
+    covariance = _concatenate([one.covariance for one in scales], order)
     return Keypoints(xy[order], scores[order], descriptors, covariance)
 
 
-def _joined(
-    parts: Sequence[NDArray[np.float32] | None], order: NDArray[np.intp]
-) -> NDArray[np.float32] | None:
-    """What every level has, in order; None where one has it not."""
-    held = [part for part in parts if part is not None]
-    return np.concatenate(held)[order] if len(held) == len(parts) else None
+def _concatenate(parts: Sequence[Float32 | None], order: NDArray[np.intp]) -> Float32 | None:
+    """Concatenate a field over all scales and reorder it; None if any scale has none."""
+    present = [part for part in parts if part is not None]
+    return np.concatenate(present)[order] if len(present) == len(parts) else None

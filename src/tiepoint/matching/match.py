@@ -5,8 +5,7 @@ Sources: ratio test: Lowe (IJCV 2004), section 7.1; dual soft-max: LoFTR (CVPR 2
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
+import logging
 from dataclasses import asdict
 from typing import Any, Unpack
 
@@ -17,7 +16,6 @@ from tiepoint._version import __version__
 from tiepoint.config import DeviceName, MatchingConfig, MatchingOptions, resolve
 from tiepoint.errors import ConfigError, MissingExtraError, is_installed
 from tiepoint.features import Features, Matches
-from tiepoint.geometry import Float, apply_homography
 from tiepoint.matching import neighbours
 from tiepoint.matching.neighbours import Nearest
 from tiepoint.matching.rotation import (
@@ -26,13 +24,15 @@ from tiepoint.matching.rotation import (
     best_rotation,
     rotate_descriptors,
 )
-from tiepoint.weights.rotation import load_rotation
+from tiepoint.weights.checkpoint import bundled_checkpoints
+from tiepoint.weights.rotation import crc32, load_rotation
 
-SAME_WEIGHTS = ("sha256", "rules")
-"""Entries of `meta` that must agree: descriptors of other weights live in another space."""
+Float32 = NDArray[np.float32]
 
-NEAR_SIMILARITY = 0.4
-"""Least cosine where a model of the images has narrowed the choice down to a few keypoints."""
+SAME_WEIGHTS = ("weights_sha256", "rules")
+"""Entries of provenance that must agree, because other weights give other descriptors."""
+
+logger = logging.getLogger(__name__)
 
 
 def match(
@@ -40,209 +40,89 @@ def match(
     features_b: Features,
     *,
     device: DeviceName = "cpu",
+    rotation_matrix: Float32 | None = None,
     config: MatchingConfig | None = None,
     **overrides: Unpack[MatchingOptions],
 ) -> Matches:
-    """Match two images: each keypoint's most similar one, by default where both choose each other.
+    """Match two images: nearest neighbours, by default mutual ones.
 
-    Exact, and the same every time: among equals the lower index, that is the better score of the
-    keypoint, wins. No more than about 60 MB is needed beside the descriptors, whatever the counts.
+    Exact and repeatable: of equals the lower index wins, which is the keypoint of higher score.
+    At most about 60 MB are needed beside the descriptors, whatever the counts.
 
     The ratio test compares Euclidean distances of unit descriptors, sqrt(2 - 2 cosine): the nearest
-    must be closer than `ratio` times the second nearest, and with `mutual` this must hold from B to
-    A as well. Where the other image has one keypoint only there is no second, and the test passes.
+    must be closer than `ratio` times the second nearest, and with `mutual` from B to A as well. It
+    passes if the other image has only one keypoint.
 
     Args:
         features_a, features_b: Features with descriptors (N_A D and N_B D) of the same weights.
         device: "cpu", or "cuda", "cuda:N" with torch (extra `torch`).
+        rotation_matrix: D D, for `rotation="auto"`; None takes the one of the checkpoint that made
+            the features.
         config: Settings; None takes the defaults.
         overrides: Single settings of `MatchingConfig`, which replace those of `config`.
 
     Returns:
-        Matches, best score first; ties by the index in A. Empty when either image has no keypoints.
-        `meta["turned_deg"]` says how A was turned, counterclockwise.
+        Matches, best score first; ties by the index in A. Empty if either image has no keypoints.
 
     Raises:
         ConfigError: Features without descriptors, of different lengths D, of different weights
-            or rules, or with descriptors that are not finite; or a setting out of range.
+            or rules, or with descriptors that are not finite; a setting out of range; or features
+            whose checkpoint had a rotation matrix that is not found.
         CheckpointError: The rotation matrix of the checkpoint is damaged.
         EngineError: torch does not find the device.
-        MissingExtraError: A GPU was asked for, and torch is not installed.
+        MissingExtraError: A GPU was requested, and torch is not installed.
     """
     settings = resolve(config or MatchingConfig(), overrides)
     check_device(device)
-    a, b = _descriptors(features_a, "A"), _descriptors(features_b, "B")
-    _same_kind(features_a, features_b, a.shape[1], b.shape[1])
-    meta = provenance(settings, features_a, features_b)
-    meta["turned_deg"] = 0
+    a, b = descriptors_of(features_a, "A"), descriptors_of(features_b, "B")
+    _check_same_weights(features_a, features_b)
+    if settings.rotation == "auto" and rotation_matrix is None:
+        rotation_matrix = rotation_matrix_of(features_a)
+    elif settings.rotation == "none":
+        rotation_matrix = None
+    meta = record(settings, features_a, features_b, rotation_matrix)
     if len(a) == 0 or len(b) == 0:
         return Matches(np.empty((0, 2), np.int64), np.empty(0, np.float32), meta)
-    rotation = _rotation(settings, features_a)
-    if rotation is not None:
-        steps = best_rotation(a[_best(features_a)], b[_best(features_b)], rotation)
-        a = rotate_descriptors(a, rotation, steps)
-        meta["turned_deg"] = steps * 360 // ROTATION_STEPS
-    of_a, of_b = _nearest(settings, a, b, device)
-    kept = np.flatnonzero(_accepted(settings, of_a, of_b))  # M, indices in A
-    pairs = np.stack([kept, of_a.index[kept]], axis=1)  # M 2
-    found = of_a.score[kept]  # M
-    if settings.scores == "dual-softmax":
-        enough = _cosines(a, b, pairs) >= _least(settings.min_similarity)
-        pairs, found = pairs[enough], np.exp(found[enough])
-        enough = found >= (settings.min_probability or 0)
-    else:
-        enough = found >= _least(settings.min_similarity)
-    pairs, found = pairs[enough], found[enough].astype(np.float32)
-    order = np.argsort(-found, kind="stable")  # M
-    return Matches(pairs[order], found[order], meta)
+    steps = 0
+    if rotation_matrix is not None:
+        best_a, best_b = a[_probes(features_a)], b[_probes(features_b)]
+        steps = best_rotation(best_a, best_b, rotation_matrix)
+        a = rotate_descriptors(a, rotation_matrix, steps)
+    pairs, scores = _filtered(settings, a, b, device)
+    order = np.argsort(-scores, kind="stable")  # M
+    return Matches(pairs[order], scores[order], meta, steps * 360 // ROTATION_STEPS)
 
 
-def match_near(
-    features_a: Features,
-    features_b: Features,
-    matrix: Float,
-    within_px: float,
-    *,
-    turned_deg: int = 0,
-    min_similarity: float = NEAR_SIMILARITY,
-) -> Matches:
-    """Match again where a model of the two images says: guided matching.
+def rotation_matrix_of(features: Features) -> Float32 | None:
+    """The rotation matrix of the checkpoint that made features; None if it has none.
 
-    Of the keypoints of B that lie near where the model carries one of A, the most alike, and the
-    same the other way round. A neighbour elsewhere in the image that is more alike by chance no
-    longer takes its place.
+    It is looked up in the checkpoint that the provenance names, then among the bundled ones.
 
-    Args:
-        features_a, features_b: With descriptors, of one kind.
-        matrix: 3x3, x_B ~ H x_A.
-        within_px: How near, px of B.
-        turned_deg: How A is turned to B, counterclockwise, as `Matches.meta` says it.
-        min_similarity: Least cosine.
-
-    Returns:
-        Matches, best score first; ties by the index in A.
+    Raises:
+        ConfigError: The checkpoint had one when the features were made, and it is not found.
+        CheckpointError: A damaged file.
     """
-    a, b = _descriptors(features_a, "A"), _descriptors(features_b, "B")
-    if turned_deg:
-        rotation = _rotation(MatchingConfig(), features_a)
-        if rotation is not None:
-            a = rotate_descriptors(a, rotation, turned_deg * ROTATION_STEPS // 360)
-    there = apply_homography(matrix, features_a.xy)  # N_A 2
-    best_of_a, score_of_a = np.zeros(len(a), np.int64), np.full(len(a), -np.inf)
-    best_of_b, score_of_b = np.zeros(len(b), np.int64), np.full(len(b), -np.inf)
-    for one, other in _blocks(len(a), len(b)):
-        apart = there[one, None] - features_b.xy[None, other]  # BLOCK BLOCK 2
-        near = np.hypot(apart[..., 0], apart[..., 1]) <= within_px  # NaN is not near
-        cosines = a[one].astype(np.float64) @ b[other].astype(np.float64).T  # BLOCK BLOCK
-        alike = np.where(near, cosines, -np.inf)
-        _keep_better(best_of_a[one], score_of_a[one], alike, other.start)
-        _keep_better(best_of_b[other], score_of_b[other], alike.T, one.start)
-    index = np.arange(len(a))
-    kept = (score_of_a >= min_similarity) & (
-        best_of_b[best_of_a] == index if len(b) else np.zeros(len(a), bool)
-    )
-    pairs = np.stack([index[kept], best_of_a[kept]], axis=1)  # M 2
-    found = score_of_a[kept].astype(np.float32)  # M
-    order = np.argsort(-found, kind="stable")  # M
-    config = MatchingConfig(min_similarity=min_similarity)
-    meta = {
-        **provenance(config, features_a, features_b),
-        "turned_deg": turned_deg,
-        "guided_px": within_px,
-    }
-    return Matches(pairs[order], found[order], meta)
-
-
-def _blocks(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
-    """Pieces of a table that fit into memory, row by row."""
-    for top in range(0, rows, neighbours.BLOCK):
-        for left in range(0, columns, neighbours.BLOCK):
-            yield slice(top, top + neighbours.BLOCK), slice(left, left + neighbours.BLOCK)
-
-
-def _keep_better(
-    best: NDArray[np.int64], score: NDArray[np.float64], alike: NDArray[np.float64], start: int
-) -> None:
-    """Take over what is better in a block than before; of equals the first stays."""
-    nearest = alike.argmax(axis=1)  # BLOCK
-    highest = alike[np.arange(len(alike)), nearest]  # BLOCK
-    better = highest > score
-    best[better], score[better] = start + nearest[better], highest[better]
-
-
-def _rotation(config: MatchingConfig, features: Features) -> NDArray[np.float32] | None:
-    """The matrix that rotates these descriptors; None if unwanted or not fitted."""
-    checkpoint, sha256 = features.meta.get("checkpoint"), features.meta.get("sha256")
-    known = isinstance(checkpoint, str) and isinstance(sha256, str)
-    if config.rotation == "none" or not known or features.descriptors is None:
+    made = features.provenance
+    if made is None or features.descriptors is None:
         return None
-    return load_rotation(str(checkpoint), str(sha256), features.descriptors.shape[1])
+    for name in (made.checkpoint, *bundled_checkpoints()):
+        matrix = load_rotation(name, made.weights_sha256, features.descriptors.shape[1])
+        if matrix is not None:
+            if name != made.checkpoint:
+                logger.info("rotation matrix of %s taken from %s", made.checkpoint, name)
+            return matrix
+    if made.rotation_crc32 is None:
+        return None
+    raise ConfigError(
+        f"features were made by checkpoint {made.checkpoint!r} with a rotation matrix, which is "
+        "not found; restore the checkpoint, pass rotation_matrix, or match with rotation='none'"
+    )
 
 
-def _best(features: Features) -> NDArray[np.int64]:
-    """Indices of the best keypoints, whatever their order: those that decide about the turn."""
-    x, y = features.xy.T
-    return np.lexsort((x, y, -features.scores))[:PROBE_KEYPOINTS]
-
-
-def _nearest(
-    config: MatchingConfig, a: NDArray[np.float32], b: NDArray[np.float32], device: str
-) -> tuple[Nearest, Nearest]:
-    engine: Any = neighbours
-    left: Any = a
-    right: Any = b
-    if device != "cpu":
-        from tiepoint.matching import neighbours_torch as engine
-
-        left, right = engine.to_device(a, device), engine.to_device(b, device)
-    if config.scores == "dual-softmax":
-        nearest = engine.by_probability(left, right, config.temperature)
-    else:
-        nearest = engine.by_cosine(left, right, second=config.ratio is not None)
-    both: tuple[Nearest, Nearest] = nearest
-    return both
-
-
-def _accepted(config: MatchingConfig, of_a: Nearest, of_b: Nearest) -> NDArray[np.bool_]:
-    """N_A: whether a keypoint of A keeps its choice."""
-    accepted = np.ones(len(of_a.index), bool)
-    if config.mutual:
-        accepted &= of_b.index[of_a.index] == np.arange(len(of_a.index))
-    if config.ratio is not None:
-        accepted &= _stands_out(of_a, config.ratio)
-        if config.mutual:
-            accepted &= _stands_out(of_b, config.ratio)[of_a.index]
-    return accepted
-
-
-def _stands_out(nearest: Nearest, ratio: float) -> NDArray[np.bool_]:
-    """N: Lowe's test, on squared distances over two."""
-    assert nearest.second is not None
-    first = np.maximum(1 - nearest.score.astype(np.float64), 0)  # rounding gives cosines above 1
-    second = np.maximum(1 - nearest.second.astype(np.float64), 0)
-    passed: NDArray[np.bool_] = first < ratio**2 * second
-    return passed
-
-
-def _cosines(
-    a: NDArray[np.float32], b: NDArray[np.float32], pairs: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """M: of the two descriptors of each pair."""
-    cosines = np.empty(len(pairs), np.float32)
-    for start in range(0, len(pairs), neighbours.BLOCK):
-        part = slice(start, start + neighbours.BLOCK)
-        left, right = a[pairs[part, 0]].astype(np.float64), b[pairs[part, 1]].astype(np.float64)
-        cosines[part] = (left * right).sum(axis=1)
-    return cosines
-
-
-def _least(threshold: float | None) -> np.float32:
-    """A limit in the type of what it limits: a cosine of 0.9 in float32 is not below 0.9."""
-    return np.float32(-np.inf if threshold is None else threshold)
-
-
-def provenance(config: MatchingConfig, a: Features, b: Features) -> dict[str, Any]:
-    """`meta` of the matches that these features give under these settings."""
+def record(
+    config: MatchingConfig, a: Features, b: Features, rotation_matrix: Float32 | None
+) -> dict[str, Any]:
+    """The `meta` of matches that these features give under these settings."""
     meta: dict[str, Any] = {
         "settings": asdict(config),
         "keypoints": [len(a), len(b)],
@@ -250,12 +130,27 @@ def provenance(config: MatchingConfig, a: Features, b: Features) -> dict[str, An
         "tiepoint_version": __version__,
     }
     for key in ("checkpoint", *SAME_WEIGHTS):
-        if key in a.meta and a.meta[key] == b.meta.get(key):
-            meta[key] = a.meta[key]
-    rotation = _rotation(config, a)
-    if rotation is not None:
-        meta["rotation_crc32"] = f"{zlib.crc32(rotation.tobytes()):08x}"
+        left, right = getattr(a.provenance, key, None), getattr(b.provenance, key, None)
+        if left is not None and left == right:
+            meta[key] = left
+    if rotation_matrix is not None:
+        meta["rotation_crc32"] = crc32(rotation_matrix)
     return meta
+
+
+def descriptors_of(features: Features, name: str) -> Float32:
+    """The descriptors of features; refuses none and values that are not finite."""
+    if features.descriptors is None:
+        raise ConfigError(
+            f"features {name} have no descriptors, which matching compares: "
+            "detect with descriptors=True"
+        )
+    if not np.isfinite(features.descriptors).all():
+        raise ConfigError(
+            f"features {name} have descriptors with NaN or infinite values, expected unit "
+            "vectors: detect again"
+        )
+    return features.descriptors
 
 
 def check_device(device: str) -> None:
@@ -274,30 +169,96 @@ def check_device(device: str) -> None:
         raise MissingExtraError(f"matching on device {device!r}", "torch")
 
 
-def _descriptors(features: Features, name: str) -> NDArray[np.float32]:
-    if features.descriptors is None:
-        raise ConfigError(
-            f"features {name} have no descriptors, which matching compares: "
-            "detect with descriptors=True"
-        )
-    if not np.isfinite(features.descriptors).all():
-        raise ConfigError(
-            f"features {name} have descriptors with NaN or infinite values, expected unit "
-            "vectors: detect again"
-        )
-    return features.descriptors
-
-
-def _same_kind(a: Features, b: Features, length_a: int, length_b: int) -> None:
+def _check_same_weights(a: Features, b: Features) -> None:
     for key in SAME_WEIGHTS:
-        left, right = a.meta.get(key), b.meta.get(key)
+        left, right = getattr(a.provenance, key, None), getattr(b.provenance, key, None)
         if left is not None and right is not None and left != right:
             raise ConfigError(
                 f"features A have {key} {left} and features B {right}: descriptors of different "
                 "weights or rules cannot be compared; detect both images with one checkpoint"
             )
+    assert a.descriptors is not None
+    assert b.descriptors is not None
+    length_a, length_b = a.descriptors.shape[1], b.descriptors.shape[1]
     if length_a != length_b:
         raise ConfigError(
             f"features A have descriptors of length {length_a} and features B of {length_b}, "
             "expected one length: detect both images with one checkpoint"
         )
+
+
+def _probes(features: Features) -> NDArray[np.int64]:
+    """Indices of the best keypoints, in whatever order they are; they decide on the rotation."""
+    x, y = features.xy.T
+    return np.lexsort((x, y, -features.scores))[:PROBE_KEYPOINTS]
+
+
+def _filtered(
+    config: MatchingConfig, a: Float32, b: Float32, device: str
+) -> tuple[NDArray[np.int64], Float32]:
+    """Pairs M 2 of nearest neighbours that pass all tests, and their scores M, by index in A."""
+    nearest_a, nearest_b = _nearest(config, a, b, device)
+    kept = np.flatnonzero(_accepted(config, nearest_a, nearest_b))  # M, indices in A
+    pairs = np.stack([kept, nearest_a.index[kept]], axis=1)  # M 2
+    scores = nearest_a.score[kept]  # M
+    if config.scores == "dual-softmax":
+        similar = _cosines(a, b, pairs) >= _as_float32(config.min_similarity)
+        pairs, scores = pairs[similar], np.exp(scores[similar])
+        passing = scores >= (config.min_probability or 0)
+    else:
+        passing = scores >= _as_float32(config.min_similarity)
+    return pairs[passing], scores[passing].astype(np.float32)
+
+
+def _nearest(
+    config: MatchingConfig, a: Float32, b: Float32, device: str
+) -> tuple[Nearest, Nearest]:
+    engine: Any = neighbours
+    left: Any = a
+    right: Any = b
+    if device != "cpu":
+        from tiepoint.matching import neighbours_torch as engine
+
+        left, right = engine.to_device(a, device), engine.to_device(b, device)
+    if config.scores == "dual-softmax":
+        nearest = engine.by_probability(left, right, config.temperature)
+    else:
+        nearest = engine.by_cosine(left, right, second=config.ratio is not None)
+    both: tuple[Nearest, Nearest] = nearest
+    return both
+
+
+def _accepted(config: MatchingConfig, nearest_a: Nearest, nearest_b: Nearest) -> NDArray[np.bool_]:
+    """N_A: whether a keypoint of A keeps its nearest neighbour."""
+    accepted = np.ones(len(nearest_a.index), bool)
+    if config.mutual:
+        accepted &= nearest_b.index[nearest_a.index] == np.arange(len(nearest_a.index))
+    if config.ratio is not None:
+        accepted &= _passes_ratio(nearest_a, config.ratio)
+        if config.mutual:
+            accepted &= _passes_ratio(nearest_b, config.ratio)[nearest_a.index]
+    return accepted
+
+
+def _passes_ratio(nearest: Nearest, ratio: float) -> NDArray[np.bool_]:
+    """N: Lowe's test, on squared distances over two."""
+    assert nearest.second is not None
+    first = np.maximum(1 - nearest.score.astype(np.float64), 0)  # rounding gives cosines above 1
+    second = np.maximum(1 - nearest.second.astype(np.float64), 0)
+    passed: NDArray[np.bool_] = first < ratio**2 * second
+    return passed
+
+
+def _cosines(a: Float32, b: Float32, pairs: NDArray[np.int64]) -> Float32:
+    """M: cosine of the two descriptors of each pair."""
+    cosines = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), neighbours.BLOCK):
+        part = slice(start, start + neighbours.BLOCK)
+        left, right = a[pairs[part, 0]].astype(np.float64), b[pairs[part, 1]].astype(np.float64)
+        cosines[part] = (left * right).sum(axis=1)
+    return cosines
+
+
+def _as_float32(threshold: float | None) -> np.float32:
+    """A threshold in the type of the cosines: a cosine of 0.9 in float32 is not below 0.9."""
+    return np.float32(-np.inf if threshold is None else threshold)

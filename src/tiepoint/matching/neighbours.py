@@ -1,12 +1,12 @@
 """Nearest neighbours between two sets of descriptors, exact, both ways, in bounded memory.
 
-All cosines are summed in float64 and rounded to float32. float32 sums depend on the BLAS kernel,
-hence on the place in the block: equal descriptors would tie in one place and not in another.
+All cosines are summed in float64 and rounded to float32. float32 sums depend on the BLAS kernel
+and so on the position in the block: equal descriptors would tie at one position and not at another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,13 @@ Float = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """Of each vector of one set, the nearest in the other; ties go to the lower index.
+    """The nearest neighbour of each of N vectors in another set; ties go to the lower index.
 
     Attributes:
-        index: N int64.
-        score: N, what was compared by: cosines in float32, or logarithms in float64.
-        second: N, the same of the second nearest, -inf where there is none; None if not asked for.
+        index: N int64; 0 if no neighbour was allowed.
+        score: N, cosines or log probabilities; -inf if no neighbour was allowed.
+        second: N, score of the second nearest neighbour, -inf if there is none; None if not
+            requested.
     """
 
     index: NDArray[np.int64]
@@ -37,30 +38,30 @@ class Nearest:
 def by_cosine(
     a: NDArray[np.float32], b: NDArray[np.float32], *, second: bool = False
 ) -> tuple[Nearest, Nearest]:
-    """The nearest by cosine.
+    """Nearest neighbours by cosine.
 
     Args:
         a, b: N_A D and N_B D float32 of unit length, neither empty.
-        second: Also the cosine of the second nearest.
+        second: Also return the cosine of the second nearest neighbour.
 
     Returns:
         For a, indices into b; and for b, indices into a.
     """
-    of_a = _Best(len(a), np.float32, second=second)
-    of_b = _Best(len(b), np.float32, second=second)
-    for rows, columns, cosines in _blocks(a, b):
-        of_b.improve(columns, cosines.T.copy(), rows.start)  # a copy, since it is written into
-        of_a.improve(rows, cosines, columns.start)
-    return of_a.found(), of_b.found()
+    best_a = _Best(len(a), np.float32, second=second)
+    best_b = _Best(len(b), np.float32, second=second)
+    for rows, columns, cosines in _rounded_blocks(a, b):
+        best_b.improve(columns, cosines.T.copy(), rows.start)  # a copy, because it is written into
+        best_a.improve(rows, cosines, columns.start)
+    return best_a.nearest(), best_b.nearest()
 
 
 def by_probability(
     a: NDArray[np.float32], b: NDArray[np.float32], temperature: float
 ) -> tuple[Nearest, Nearest]:
-    """The nearest by the dual soft-max of the cosines over a temperature.
+    """Nearest neighbours by the dual soft-max of the cosines over a temperature.
 
     The probability of (i, j) is that of j among all that i could choose times that of i among all
-    that j could choose. All cosines are computed twice: first for the sums, then to choose.
+    that j could choose. All cosines are computed twice: for the sums, then for the choice.
 
     Args:
         a, b: N_A D and N_B D float32 of unit length, neither empty.
@@ -72,36 +73,62 @@ def by_probability(
         Rocco et al., NeurIPS 2018, and LoFTR (CVPR 2021), section 3.3.
     """
     sum_a, sum_b = _LogSum(len(a)), _LogSum(len(b))
-    for rows, columns, cosines in _blocks(a, b):
+    for rows, columns, cosines in _rounded_blocks(a, b):
         scaled = cosines.astype(np.float64) / temperature  # BLOCK BLOCK
         sum_a.add(rows, scaled)
         sum_b.add(columns, np.ascontiguousarray(scaled.T))
     log_a, log_b = sum_a.log(), sum_b.log()
-    of_a, of_b = _Best(len(a), np.float64), _Best(len(b), np.float64)
-    for rows, columns, cosines in _blocks(a, b):
+    best_a, best_b = _Best(len(a), np.float64), _Best(len(b), np.float64)
+    for rows, columns, cosines in _rounded_blocks(a, b):
         scaled = cosines.astype(np.float64) / temperature  # BLOCK BLOCK
         scaled *= 2
         scaled -= log_a[rows, None]
         scaled -= log_b[columns]
-        of_b.improve(columns, scaled.T.copy(), rows.start)
-        of_a.improve(rows, scaled, columns.start)
-    return of_a.found(), of_b.found()
+        best_b.improve(columns, scaled.T.copy(), rows.start)
+        best_a.improve(rows, scaled, columns.start)
+    return best_a.nearest(), best_b.nearest()
+
+
+def nearest_allowed(
+    a: NDArray[np.float32],
+    b: NDArray[np.float32],
+    allowed: Callable[[slice, slice], NDArray[np.bool_]],
+) -> tuple[Nearest, Nearest]:
+    """Nearest neighbours by cosine in float64 among the pairs that are allowed.
+
+    Args:
+        a, b: N_A D and N_B D float32 of unit length.
+        allowed: (rows of a, rows of b) -> BLOCK BLOCK bool.
+    """
+    best_a, best_b = _Best(len(a), np.float64), _Best(len(b), np.float64)
+    for rows, columns, cosines in _blocks(a, b):
+        scores = np.where(allowed(rows, columns), cosines, -np.inf)  # BLOCK BLOCK
+        best_b.improve(columns, scores.T, rows.start)
+        best_a.improve(rows, scores, columns.start)
+    return best_a.nearest(), best_b.nearest()
 
 
 def _blocks(
     a: NDArray[np.float32], b: NDArray[np.float32]
-) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
+) -> Iterator[tuple[slice, slice, NDArray[np.float64]]]:
+    """Rows of a, rows of b and their cosines, BLOCK BLOCK."""
     for row in range(0, len(a), BLOCK):
         rows = slice(row, row + BLOCK)
         left = a[rows].astype(np.float64)  # BLOCK D
         for column in range(0, len(b), BLOCK):
             columns = slice(column, column + BLOCK)
-            cosines = left @ b[columns].astype(np.float64).T  # BLOCK BLOCK
-            yield rows, columns, cosines.astype(np.float32)
+            yield rows, columns, left @ b[columns].astype(np.float64).T
+
+
+def _rounded_blocks(
+    a: NDArray[np.float32], b: NDArray[np.float32]
+) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
+    for rows, columns, cosines in _blocks(a, b):
+        yield rows, columns, cosines.astype(np.float32)
 
 
 class _Best:
-    """The best of each row, and the second best, over the blocks seen so far."""
+    """Best and second best score of each row over the blocks so far."""
 
     def __init__(self, count: int, kind: type[np.floating[Any]], *, second: bool = False) -> None:
         self._index = np.zeros(count, np.int64)
@@ -109,26 +136,26 @@ class _Best:
         self._second: Float | None = self._score.copy() if second else None
 
     def improve(self, part: slice, scores: Float, offset: int) -> None:
-        """Take over what this block has strictly better than those before; writes into `scores`."""
-        places = np.arange(len(scores))
+        """Take the scores of a block that are strictly better; may write into `scores`."""
+        rows = np.arange(len(scores))
         nearest = scores.argmax(axis=1)  # BLOCK; the first of equals
-        found = scores[places, nearest]  # BLOCK
+        highest = scores[rows, nearest]  # BLOCK
         best = self._score[part]
         if self._second is not None:
-            scores[places, nearest] = -np.inf
-            loser = np.minimum(best, found)  # BLOCK
+            scores[rows, nearest] = -np.inf
+            loser = np.minimum(best, highest)  # BLOCK
             runner_up = np.maximum(scores.max(axis=1), loser)  # BLOCK
             self._second[part] = np.maximum(self._second[part], runner_up)
-        better = found > best
+        better = highest > best
         self._index[part][better] = nearest[better] + offset
-        best[better] = found[better]
+        best[better] = highest[better]
 
-    def found(self) -> Nearest:
+    def nearest(self) -> Nearest:
         return Nearest(self._index, self._score, self._second)
 
 
 class _LogSum:
-    """log(sum(exp(x))) of each row over the blocks seen so far, safe at any temperature."""
+    """log(sum(exp(x))) of each row over the blocks so far, safe at any temperature."""
 
     def __init__(self, count: int) -> None:
         self._high = np.full(count, -np.inf)

@@ -27,7 +27,7 @@ def to_device(descriptors: NDArray[np.float32], device: str) -> Tensor:
         EngineError: torch does not find the device, or it has no memory left.
     """
     try:
-        return torch.from_numpy(np.ascontiguousarray(descriptors)).to(device)
+        return torch.tensor(descriptors).to(device)
     except (RuntimeError, AssertionError) as error:
         raise EngineError(
             f"device {device!r} cannot be used for matching ({error}); match with device='cpu'"

@@ -1,4 +1,4 @@
-"""The network's dense output."""
+"""The dense output of the network."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ Array = TypeVar("Array")
 class DenseMaps(Generic[Array]):
     """The network's output for a batch; h = H / 8, w = W / 8.
 
-    Where images of a batch differ in size, all outside an image's own field is undefined.
+    If images of a batch differ in size, values outside an image's own area are undefined.
 
     Attributes:
-        heatmap: B H W float32, how probable a keypoint is at each pixel.
-        descriptors: B D h w float32, not yet of unit length; None if they were not asked for.
-        pixels: B 1 H W float32, what the network saw; None leaves positions to the heat map.
+        heatmap: B H W float32, probability of a keypoint at each pixel.
+        descriptors: B D h w float32, not yet of unit length; None if not requested.
     """
 
     heatmap: Array
     descriptors: Array | None
-    pixels: Array | None = None

@@ -1,4 +1,4 @@
-"""Engines: pixels -> dense maps. OpenVINO needs no torch; torch also runs on CUDA and MPS."""
+"""Engines: input -> dense maps. OpenVINO needs no torch; torch also runs on CUDA and MPS."""
 
 from __future__ import annotations
 
@@ -6,77 +6,81 @@ import ctypes
 import os
 import platform
 import sys
+import threading
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.config import DescriptorSampling, DetectionConfig
+from tiepoint.checks import check_choice, check_whole
+from tiepoint.config import DeviceName, EngineName, Precision
 from tiepoint.errors import ConfigError, MissingExtraError, is_installed
 from tiepoint.geometry import Placement
-from tiepoint.keypoints.result import Keypoints, Masks
 from tiepoint.network.dense_maps import DenseMaps
 from tiepoint.weights.checkpoint import Checkpoint
 
-Engine = Literal["auto", "openvino", "torch"]
-Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
-ENGINES = ("openvino", "torch")
-PRECISIONS = ("f32", "bf16", "f16", "int8")
+Workload = Literal["single", "stream"]
+"""The least time for one image, or the most images per second."""
 
-MOST_STREAMS = 4
-"""Images in the network at once: each needs memory of its own, and a few cores share one well."""
+ENGINES: tuple[EngineName, ...] = ("openvino", "torch")
+PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16", "int8")
+
+MAX_STREAMS = 4
+"""Upper bound on concurrent inference requests; each needs its own buffers, and one request uses
+several cores well."""
 
 
-class Runtime(Protocol):
-    """A network made ready to run.
+@runtime_checkable
+class Engine(Protocol):
+    """A network that is ready to run; it decides nothing. Any object of this form will do.
 
     Attributes:
-        engine, device, precision: What runs, for `meta`.
-        batch_size: How many images in one call suit it.
-        at_once: How many calls at once suit it, from as many threads.
+        batch_size: Preferred number of images per call.
+        in_flight: Preferred number of concurrent calls, from as many threads.
     """
+
+    batch_size: int
+    in_flight: int
+
+    def run(
+        self, inputs: NDArray[np.float32], placements: Sequence[Placement], *, descriptors: bool
+    ) -> DenseMaps[Any]:
+        """Compute dense maps.
+
+        Args:
+            inputs: B 1 H W float32 in 0..1, H and W multiples of 8.
+            placements: Each image's area in `inputs`. What is outside must not change its maps.
+            descriptors: False leaves the descriptors out.
+
+        Returns:
+            NumPy arrays; or torch tensors on a GPU, where the keypoints are extracted then.
+        """
+
+
+class EngineChoice(NamedTuple):
+    """An engine, device and precision without any "auto"."""
 
     engine: str
     device: str
     precision: str
-    batch_size: int
-    at_once: int
-
-    def __call__(
-        self, pixels: NDArray[np.float32], placements: Sequence[Placement], descriptors: bool
-    ) -> DenseMaps[Any]:
-        """Run the network on B 1 H W float32 in 0..1."""
-
-    def extract(
-        self,
-        maps: DenseMaps[Any],
-        placements: Sequence[Placement],
-        config: DetectionConfig,
-        sampling: DescriptorSampling,
-        masks: Masks = None,
-    ) -> list[Keypoints[NDArray[np.float32]]]:
-        """Dense maps, where they lie, to keypoints as NumPy arrays."""
 
 
-def choose(engine: str, device: str, precision: str) -> tuple[str, str, str]:
-    """Settle every "auto".
+def resolve_engine(engine: str, device: str, precision: str) -> EngineChoice:
+    """Replace every "auto".
 
-    An NVIDIA or Apple GPU with torch installed is taken first, else OpenVINO on the CPU: there in
-    bfloat16 where the processor has arithmetic for it, else in float32. torch takes float32 unless
-    told: in bfloat16 its keypoints depend a little on the batch they come in.
+    An NVIDIA or Apple GPU with torch installed comes first, else OpenVINO on the CPU: in bfloat16
+    if the processor computes in it, else in float32. torch takes float32 by default, because in
+    bfloat16 its keypoints depend a little on the batch.
 
     Raises:
         ConfigError: An unknown engine or precision, or a device the engine does not run on.
-        MissingExtraError: torch was asked for and is not installed.
+        MissingExtraError: torch was requested and is not installed.
     """
-    if engine not in ("auto", *ENGINES):
-        raise ConfigError(f"engine is {engine!r}, expected one of auto, {', '.join(ENGINES)}")
-    if precision not in ("auto", *PRECISIONS):
-        raise ConfigError(
-            f"precision is {precision!r}, expected one of auto, {', '.join(PRECISIONS)}"
-        )
-    device = str(device)  # a torch.device says its name; a bare number is refused by name
+    check_choice("engine", engine, get_args(EngineName))
+    check_choice("precision", precision, get_args(Precision))
+    device = str(device)  # of a torch.device too; a bare number is refused by name
     kind = device.split(":", maxsplit=1)[0]
     if kind not in ("auto", "cpu", "cuda", "mps"):
         raise ConfigError(f"device is {device!r}, expected auto, cpu, cuda, cuda:N or mps")
@@ -97,61 +101,137 @@ def choose(engine: str, device: str, precision: str) -> tuple[str, str, str]:
         raise MissingExtraError(f"engine 'torch' on device {device!r}", "torch")
     if precision == "auto":
         precision = "bf16" if engine == "openvino" and _cpu_has_bf16() else "f32"
-    return engine, device, precision
+    return EngineChoice(engine, device, precision)
 
 
-def build(
-    checkpoint: Checkpoint,
-    engine: str,
-    device: str,
-    precision: str,
-    *,
-    many: bool = False,
-    compiled: bool = False,
-    threads: int | None = None,
-) -> Runtime:
-    """The network of a checkpoint on a settled engine, device and precision.
+class EnginePool:
+    """The engines of one detector, one for each workload. Thread-safe, picklable.
+
+    An engine is built on first use in each process, because its threads do not survive a fork.
 
     Args:
-        many: For many images rather than for the least time of one.
-        compiled: Through torch.compile; or by OpenVINO anew for each size of images.
-        threads: Most cores to take; None takes all; see `check_threads`.
+        engine: A name, or an engine that serves every workload.
+        device, precision: See `resolve_engine`; of no use with an engine.
+        compiled, threads: See `build_engine`.
+
+    Attributes:
+        choice: What was resolved; of a given engine the name of its class.
+        exclusive: Lock of inputs that are processed with no other in flight.
+        helper: One thread for work beside a single image; None on one core.
     """
-    if engine == "torch":
-        from tiepoint.network.torch_engine import TorchRuntime
 
-        return TorchRuntime(checkpoint, device, precision, compiled)
-    from tiepoint.network.openvino_engine import OpenVinoRuntime
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        engine: EngineName | Engine,
+        device: DeviceName,
+        precision: Precision,
+        *,
+        compiled: bool,
+        threads: int | None,
+    ) -> None:
+        self._checkpoint, self._compiled, self._threads = checkpoint, compiled, threads
+        self._given = None if isinstance(engine, str) else engine
+        if isinstance(engine, str):
+            self.choice = resolve_engine(engine, device, precision)
+            check_threads(self.choice.engine, threads)
+        else:
+            self.choice = EngineChoice(type(engine).__name__, "own", "own")
+        self._set_up()
 
-    cores = min(threads or _cores(), _cores())
-    if not many:
-        return OpenVinoRuntime(
-            checkpoint, precision, threads=threads, beside=cores > 1, compiled=compiled
-        )
-    streams = max(n for n in range(1, MOST_STREAMS + 1) if cores % n == 0)
+    def get(self, workload: Workload) -> Engine:
+        """The engine for a workload."""
+        if self._given is not None:
+            return self._given
+        if self._pid != os.getpid():
+            self._set_up()
+        if self.choice.engine == "torch":  # which takes batches instead of streams
+            workload = "single"
+        with self._lock:
+            if workload not in self._engines:
+                self._engines[workload] = build_engine(
+                    self._checkpoint,
+                    self.choice,
+                    workload,
+                    compiled=self._compiled,
+                    threads=self._threads,
+                )
+            return self._engines[workload]
+
+    def _set_up(self) -> None:
+        self._pid = os.getpid()
+        self._engines: dict[Workload, Engine] = {}
+        self._lock, self.exclusive = threading.Lock(), threading.Lock()
+        several = usable_cores(self._threads) > 1
+        # The thread starts on first use.
+        self.helper = ThreadPoolExecutor(1, "tiepoint-helper") if several else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_pid", "_engines", "_lock", "exclusive", "helper")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._set_up()
+
+
+def build_engine(
+    checkpoint: Checkpoint,
+    choice: EngineChoice,
+    workload: Workload = "single",
+    *,
+    compiled: bool = False,
+    threads: int | None = None,
+) -> Engine:
+    """Make a checkpoint's network ready to run.
+
+    Args:
+        choice: From `resolve_engine`.
+        compiled: Through torch.compile; or by OpenVINO for each size of images.
+        threads: Maximum number of cores; None takes all; see `check_threads`.
+    """
+    if choice.engine == "torch":
+        from tiepoint.network.torch_engine import TorchEngine
+
+        return TorchEngine(checkpoint, choice.device, choice.precision, compiled=compiled)
+    from tiepoint.network.openvino_engine import OpenVinoEngine
+
+    if workload == "single":
+        return OpenVinoEngine(checkpoint, choice.precision, threads=threads, compiled=compiled)
+    cores = usable_cores(threads)
+    streams = max(n for n in range(1, MAX_STREAMS + 1) if cores % n == 0)
     # One more than there are cores fills the gaps in which a thread waits for Python.
-    at_once = 1 if cores == 1 else min(2 * streams, cores + 1)
-    return OpenVinoRuntime(checkpoint, precision, streams, threads, at_once, compiled=compiled)
+    in_flight = 1 if cores == 1 else min(2 * streams, cores + 1)
+    return OpenVinoEngine(
+        checkpoint,
+        choice.precision,
+        streams=streams,
+        threads=threads,
+        in_flight=in_flight,
+        compiled=compiled,
+    )
 
 
 def check_threads(engine: str, threads: int | None) -> None:
-    """Refuse a number of threads that a settled engine cannot take.
+    """Refuse a number of threads that a resolved engine cannot take.
 
     Raises:
-        ConfigError: Fewer than one; or torch, whose number is one for the whole process.
+        ConfigError: Fewer than one; or torch, which has one number for the whole process.
     """
     if threads is None:
         return
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise ConfigError(f"threads is {threads!r}, expected a whole number of at least 1, or None")
+    check_whole("threads", threads, minimum=1, unit="threads, or None for all cores")
     if engine != "openvino":
-        raise ConfigError(
-            "threads goes with engine='openvino'; of torch set them by torch.set_num_threads"
-        )
+        raise ConfigError("threads is for engine='openvino'; for torch call torch.set_num_threads")
+
+
+def usable_cores(threads: int | None = None) -> int:
+    """Cores that this process may use, at most `threads`."""
+    return min(threads or _cores(), _cores())
 
 
 def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # what this process may use
+    if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
@@ -163,7 +243,7 @@ def _cpu_has_bf16() -> bool:
 
 
 def _find_gpu() -> str | None:
-    """A GPU that torch could use, asked of the driver, since importing torch takes seconds."""
+    """A GPU that torch could use; the driver is asked first: importing torch takes seconds."""
     if not is_installed("torch"):
         return None
     if sys.platform == "darwin":

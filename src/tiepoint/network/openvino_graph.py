@@ -52,7 +52,7 @@ def build_model(
     in_bytes: bool = False,
     logits: bool = False,
     size_bhw: tuple[int, int, int] | None = None,
-    fewer_products: bool = False,
+    use_winograd: bool = False,
 ) -> ov.Model:
     """The network of a checkpoint as an OpenVINO model.
 
@@ -62,7 +62,7 @@ def build_model(
         in_bytes: Take pixels as `pixel_bytes` gives them.
         logits: Give B 65 h w, of which `heatmap_model` makes the heat map.
         size_bhw: Images and px of all that will come; None takes any.
-        fewer_products: Save multiplications where that is quicker; float32's rounding is then
+        use_winograd: Save multiplications where that is quicker; float32's rounding is then
             another. Only with a size: shapes not known in advance would cost more than it saves.
 
     Returns:
@@ -79,7 +79,7 @@ def build_model(
     else:
         pixels = ops.parameter([B, 1, H, W], np.float32, name="pixels")
         node = pixels.output(0)
-    graph = _Graph(tensors, (quantized and checkpoint.ranges) or {}, fewer_products)
+    graph = _Graph(tensors, (quantized and checkpoint.ranges) or {}, use_winograd)
     encoder = config.encoder_layers()
     if size_bhw is not None:
         widest = B * H * W * encoder[0].out_channels * (2 if in_bytes else 4)  # bytes
@@ -104,12 +104,12 @@ class _Graph:
     Attributes:
         tensors: The weights by name.
         ranges: The layers that are rounded to 8 bits.
-        fewer_products: See `build_model`.
+        use_winograd: See `build_model`.
     """
 
     tensors: Tensors
     ranges: Ranges
-    fewer_products: bool = False
+    use_winograd: bool = False
 
     def chain(
         self, node: ov.Output, layers: Sequence[Layer], *, rounded: bool = False
@@ -119,7 +119,7 @@ class _Graph:
             node = self._rounded(node, layers[0])
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
             weight = self.tensors[f"{layer.name}.weight"]
-            if self.fewer_products and winograd.suits(weight):
+            if self.use_winograd and winograd.suits(weight):
                 bias = self.tensors[f"{layer.name}.bias"]
                 node = winograd.convolution(node, weight, bias, relu=layer.relu, pool=layer.pool)
             else:

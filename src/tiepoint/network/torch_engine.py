@@ -1,22 +1,20 @@
-"""The SuperPoint network on a CPU, an NVIDIA or an Apple GPU by torch."""
+"""The SuperPoint network by torch: on a CPU, an NVIDIA or an Apple GPU."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tiepoint.config import DescriptorSampling, DetectionConfig
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
-from tiepoint.keypoints import postprocess, postprocess_torch
-from tiepoint.keypoints.result import Keypoints, Masks
 from tiepoint.network.dense_maps import DenseMaps
-from tiepoint.network.superpoint import SuperPoint, cell_mask
+from tiepoint.network.superpoint import SuperPoint, cell_mask, cells_to_heatmap
 from tiepoint.weights.checkpoint import Checkpoint
 
 Float32 = NDArray[np.float32]
@@ -35,45 +33,52 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
-class TorchRuntime:
-    """Network and post-processing on one device; safe to call from several threads."""
+class TorchEngine:
+    """The network on one device; safe to call from several threads.
 
-    engine = "torch"
-    at_once = 1  # of several images it takes a batch
+    Args:
+        device: Any that torch knows.
+        compiled: Through torch.compile.
+
+    Raises:
+        ConfigError: A device that this torch cannot use.
+    """
+
+    in_flight = 1  # it takes batches instead
 
     def __init__(
-        self, checkpoint: Checkpoint, device: str, precision: str, compiled: bool = False
+        self, checkpoint: Checkpoint, device: str, precision: str, *, compiled: bool = False
     ) -> None:
         self.device = device
         self.precision = precision
         self.batch_size = 1 if device == "cpu" else 8
         self._device = _usable(device)
         if _is_forked and device == "cpu":
-            # OpenMP would wait for ever for the threads of the parent, which a fork does not copy.
+            # OpenMP would wait forever for the parent's threads, which a fork does not copy.
             torch.set_num_threads(1)
         network = SuperPoint(checkpoint.network).load(checkpoint.tensors).eval()
         network.requires_grad_(False)
         if precision in NARROW:
-            # Pixels are finer than 8 bits, and logits of 8 bits often tie.
+            # Inputs are finer than bf16's 8 bits, and logits of 8 bits often tie.
             shape = checkpoint.network
             for layer in (shape.encoder_layers()[0], shape.keypoint_layers()[-1]):
                 parent, _, name = layer.name.rpartition(".")
-                whole = _InFloat32(network.get_submodule(layer.name))
-                network.get_submodule(parent).add_module(name, whole)
+                wide = _InFloat32(network.get_submodule(layer.name))
+                network.get_submodule(parent).add_module(name, wide)
         network = network.to(self._device)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network: torch.nn.Module = network
         if compiled:
             self._network = torch.compile(network, dynamic=True)  # type: ignore[assignment]
 
-    def __call__(
-        self, pixels: Float32, placements: Sequence[Placement], descriptors: bool
-    ) -> DenseMaps[Tensor]:
-        """Run the network on B 1 H W float32 in 0..1; images of different sizes are masked."""
-        height, width = pixels.shape[2:]
+    def run(
+        self, inputs: Float32, placements: Sequence[Placement], *, descriptors: bool
+    ) -> DenseMaps[Any]:
+        """See `Engine.run`. The padding of smaller images is masked after every layer."""
+        height, width = inputs.shape[2:]
         inside = cell_mask([placement.padded_hw for placement in placements], (height, width))
-        batch = torch.from_numpy(pixels)  # B 1 H W
-        if self._device.type == "cuda":  # pinned, so that the copy waits for nothing
+        batch = torch.from_numpy(inputs)  # B 1 H W
+        if self._device.type == "cuda":  # pinned, so that the copy is asynchronous
             batch = batch.pin_memory().to(self._device, non_blocking=True)
         else:
             batch = batch.to(self._device)
@@ -85,45 +90,15 @@ class TorchRuntime:
             torch.autocast(self._device.type, dtype=narrow, enabled=narrow is not None),
         ):
             logits, dense = self._network(batch, inside, descriptors)  # B 65 h w, B D h w
-            heatmap = postprocess_torch.cells_to_heatmap(logits)  # B H W
-        return DenseMaps(heatmap, None if dense is None else dense.float(), batch)
-
-    def extract(
-        self,
-        maps: DenseMaps[Tensor],
-        placements: Sequence[Placement],
-        config: DetectionConfig,
-        sampling: DescriptorSampling,
-        masks: Masks = None,
-    ) -> list[Keypoints[Float32]]:
-        """Dense maps to keypoints: on a GPU there, so that only the keypoints leave it."""
-        if self._device.type == "cpu":  # OpenCV's maximum filter is far quicker there than torch's
-            dense, pixels = (
-                None if part is None else part.numpy() for part in (maps.descriptors, maps.pixels)
-            )
-            arrays = DenseMaps(maps.heatmap.numpy(), dense, pixels)
-            return postprocess.extract(arrays, placements, config, sampling, masks)
-        with torch.inference_mode():
-            flat = postprocess_torch.extract_flat(maps, placements, config, sampling, masks)
-        return _split(flat, len(placements))
-
-
-def _split(flat: postprocess_torch.FlatKeypoints, images: int) -> list[Keypoints[Float32]]:
-    """Off the device as whole arrays, then image by image."""
-    ends = np.cumsum(np.bincount(flat.image.cpu().numpy(), minlength=images))[:-1]
-    parts = (flat.xy, flat.scores, flat.descriptors, flat.covariance)
-    # Copied: one image's keypoints must not keep those of its whole batch in memory.
-    split = [
-        [None] * images
-        if part is None
-        else [one.copy() for one in np.split(part.cpu().numpy(), ends)]
-        for part in parts
-    ]
-    return [Keypoints(*of_image) for of_image in zip(*split, strict=True)]
+            heatmap = cells_to_heatmap(logits)  # B H W
+        dense = None if dense is None else dense.float()
+        if self._device.type == "cpu":  # OpenCV's maximum filter is far faster there than torch's
+            return DenseMaps(heatmap.numpy(), None if dense is None else dense.numpy())
+        return DenseMaps(heatmap, dense)
 
 
 class _InFloat32(torch.nn.Module):
-    """A layer that autocast leaves in float32."""
+    """A layer that stays in float32 under autocast."""
 
     def __init__(self, layer: torch.nn.Module) -> None:
         super().__init__()
@@ -131,8 +106,8 @@ class _InFloat32(torch.nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            found: Tensor = self.layer(features.float())
-        return found
+            output: Tensor = self.layer(features.float())
+        return output
 
 
 def _usable(name: str) -> torch.device:

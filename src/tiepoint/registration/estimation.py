@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tiepoint.config import RegistrationConfig
 from tiepoint.features import Features, covariances_of
-from tiepoint.geometry import Float, fit_inside
+from tiepoint.geometry import Float
 from tiepoint.registration import epipolar, planar
 from tiepoint.registration.models import PLANE_MODELS
 
@@ -91,19 +91,6 @@ def _refined(
     deviation = None if around is None else planar.match_deviation_px(start, xy_a, *around)
     matrix, inliers = planar.refine(model, start, xy_a, xy_b, within_px, deviation)
     return Found(planar.facing(matrix, xy_a[inliers]), inliers)
-
-
-def seen_px(features: Features) -> float:
-    """px of the image to one px as the detector saw it: above 1 where it was brought down.
-
-    Of a pyramid the largest scale counts, which places its points best.
-    """
-    settings = features.meta.get("settings")
-    if not isinstance(settings, dict):
-        return 1.0
-    max_side, largest = settings.get("max_side"), max(settings.get("scales") or [1.0])
-    side = max_side if isinstance(max_side, int) else None
-    return max(features.size_hw) / (max(fit_inside(features.size_hw, side)) * float(largest))
 
 
 def shuffled(xy_a: Float, xy_b: Float, seed: int) -> NDArray[np.int64]:

@@ -21,9 +21,16 @@ from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features, Matches, covariances_of
 from tiepoint.geometry import corners_xy
-from tiepoint.matching.match import match, match_near
+from tiepoint.matching.guided import match_guided
+from tiepoint.matching.match import match
 from tiepoint.registration import epipolar, planar, verification
-from tiepoint.registration.estimation import Cameras, Found, find, refined_plane, seen_px, shuffled
+from tiepoint.registration.estimation import (
+    Cameras,
+    Found,
+    find,
+    refined_plane,
+    shuffled,
+)
 from tiepoint.registration.models import MODELS, PLANE_MODELS, TWO_VIEW_MODELS, inlier_px
 from tiepoint.registration.result import NO_RESIDUALS, OK, Registration, Residuals
 
@@ -105,7 +112,9 @@ def _register(
         empty = [name for name, f in (("A", features_a), ("B", features_b)) if len(f) == 0]
         why = f"no keypoints in image {' and '.join(empty)}" if empty else f"{len(order)} matches"
         return replace(result, reason=f"{why}, {settings.min_inliers} matches are asked for")
-    px = max(seen_px(features_a), seen_px(features_b)) if cameras else seen_px(features_b)
+    px = features_b.px_per_input_px
+    if cameras:
+        px = max(features_a.px_per_input_px, px)
     around = covariances_of(features_a, features_b, matches.pairs[order])
     within_px = inlier_px(settings) * px
     found = find(model, xy_a[order], xy_b[order], within_px, cameras, settings, around)
@@ -125,13 +134,13 @@ def _guided(result: Registration, settings: RegistrationConfig) -> Registration:
     """
     if not result.success or result.matrix is None or result.model not in PLANE_MODELS:
         return result
-    a, b, px = result.features_a, result.features_b, seen_px(result.features_b)
-    within_px, turned_deg = inlier_px(settings) * px, int(result.matches.meta["turned_deg"])
+    a, b, px = result.features_a, result.features_b, result.features_b.px_per_input_px
+    within_px, turned_deg = inlier_px(settings) * px, result.matches.turned_deg
     better = result
     for _ in range(GUIDED_ROUNDS):
         assert better.matrix is not None
         reach_px = GUIDED_REACH * within_px
-        matches = match_near(a, b, better.matrix, reach_px, turned_deg=turned_deg)
+        matches = match_guided(a, b, better.matrix, reach_px, turned_deg=turned_deg)
         found = refined_plane(result.model, better.matrix, a, b, matches.pairs, within_px)
         if found.inliers.sum() < result.inliers.sum():
             return result
@@ -173,7 +182,7 @@ def _judge_plane(
             f"{result.overlap_sd_px:.2g} px over the common view, {limit:.2g} px are allowed: "
             "they are too few, too scattered, or all in one place or on one line"
         )
-    seen_scale = seen_px(result.features_a) / px
+    seen_scale = result.features_a.px_per_input_px / px
     objection = objection or verification.plane_objection(matrix, common, a_hw, seen_scale)
     objection = objection or _too_simple(result, settings, px)
     return _verdict(result, objection, matrix if objection else matrix / matrix[2, 2])
@@ -234,7 +243,7 @@ def _too_few(
         )
     counts = matches, inliers
     if settings.model in TWO_VIEW_MODELS:  # their bands are long: neighbours fit together
-        cell_px = CELL_PX * seen_px(result.features_a)
+        cell_px = CELL_PX * result.features_a.px_per_input_px
         xy_a = result.xy_a
         counts = (
             verification.distinct_places(xy_a, cell_px),

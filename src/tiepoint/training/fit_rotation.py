@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.config import ProcessorConfig
+from tiepoint.detector import extract
 from tiepoint.errors import ConfigError
-from tiepoint.keypoints import postprocess
+from tiepoint.keypoints import describe
 from tiepoint.matching.rotation import ROTATION_STEPS
-from tiepoint.network import engines, inputs
+from tiepoint.network.engines import Engine, EngineChoice, build_engine
+from tiepoint.network.inputs import prepare
 from tiepoint.weights.checkpoint import Checkpoint
 
 Float32 = NDArray[np.float32]
@@ -46,7 +48,7 @@ def fit_rotation(checkpoint: Checkpoint, images: Iterable[Grey]) -> Float32:
     Source:
         The orthogonal Procrustes problem: Schönemann, Psychometrika 1966.
     """
-    engine = engines.build(checkpoint, "openvino", "cpu", "f32")
+    engine = build_engine(checkpoint, EngineChoice("openvino", "cpu", "f32"))
     length, count = checkpoint.network.descriptor_decoder_dim, 0
     product = np.zeros((length, length))  # D D
     for image in images:
@@ -64,7 +66,7 @@ def fit_rotation(checkpoint: Checkpoint, images: Iterable[Grey]) -> Float32:
     return matrix
 
 
-def _rotated_descriptors(checkpoint: Checkpoint, engine: engines.Runtime, image: Grey) -> Float32:
+def _rotated_descriptors(checkpoint: Checkpoint, engine: Engine, image: Grey) -> Float32:
     """Descriptors 8 N D of the same scene points in all eight rotations of an image."""
     side = min(image.shape)
     top, left = ((full - side) // 2 for full in image.shape)
@@ -77,14 +79,16 @@ def _rotated_descriptors(checkpoint: Checkpoint, engine: engines.Runtime, image:
         matrix = cv2.getRotationMatrix2D((float(middle), float(middle)), degrees, 1.0)
         how, edge = cv2.INTER_CUBIC, cv2.BORDER_REFLECT
         view = cv2.warpAffine(square, matrix, (side, side), flags=how, borderMode=edge)
-        pixels, placements = inputs.prepare([np.asarray(view)], ProcessorConfig(max_side=None))
-        maps = engine(pixels, placements, True)
+        inputs, placements = prepare([np.asarray(view)], ProcessorConfig(max_side=None))
+        maps = engine.run(inputs, placements, descriptors=True)
         assert maps.descriptors is not None
         if step == 0:
-            [keypoints] = engine.extract(maps, placements, config, checkpoint.sampling)
+            keypoints = extract(
+                maps.heatmap[0, :side, :side], None, inputs[0, 0, :side, :side], config, "exact"
+            )
             offset = keypoints.xy - middle  # N 2
             inner = np.hypot(*offset.T) < side / 2 - RIM_PX
             offset = offset[inner][:MAX_KEYPOINTS]
         xy = offset @ matrix[:, :2].astype(np.float32).T + middle  # N 2
-        views.append(postprocess.sample_at(maps.descriptors[0], xy, checkpoint.sampling))
+        views.append(describe(maps.descriptors[0], xy, checkpoint.sampling))
     return np.stack(views)

@@ -74,6 +74,13 @@ def bundled_checkpoints() -> list[str]:
     return sorted(names, key=lambda name: (name != DEFAULT, name))
 
 
+def absolute_name(checkpoint: Checkpoint) -> str:
+    """The name of a checkpoint; of a folder one that is valid in any working folder."""
+    folder = Path(checkpoint.name)
+    is_folder = checkpoint.name not in bundled_checkpoints() and folder.is_dir()
+    return str(folder.resolve()) if is_folder else checkpoint.name
+
+
 def load_checkpoint(
     checkpoint: str | Path = "default",
     *,

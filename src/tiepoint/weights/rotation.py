@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from tiepoint.errors import CheckpointError
 from tiepoint.files import write_bytes
-from tiepoint.weights.checkpoint import locate
+from tiepoint.weights.checkpoint import Checkpoint, locate
 from tiepoint.weights.hub import ROTATION_FILE
 
 Float32 = NDArray[np.float32]
@@ -63,6 +64,18 @@ def load_rotation(checkpoint: str, weights_sha256: str, length: int) -> Float32 
     except FileNotFoundError:
         return None
     return _read_rotation(path.resolve(), changed, weights_sha256, length)
+
+
+def rotation_crc32(checkpoint: Checkpoint) -> str | None:
+    """CRC of the rotation matrix of a checkpoint, hexadecimal; None if it has none."""
+    length = checkpoint.network.descriptor_decoder_dim
+    matrix = load_rotation(checkpoint.name, checkpoint.sha256, length)
+    return None if matrix is None else crc32(matrix)
+
+
+def crc32(matrix: Float32) -> str:
+    """CRC of a matrix, hexadecimal."""
+    return f"{zlib.crc32(matrix.tobytes()):08x}"
 
 
 @lru_cache(maxsize=16)

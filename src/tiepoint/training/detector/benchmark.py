@@ -79,8 +79,9 @@ class Benchmark:
             checkpoint, device="cpu", precision="f32", max_side=POINTS_SIDE, scales=(1.0,),
             descriptors=False,
         )  # fmt: skip
-        found = detector.stream(self.photos, threshold=0.0, max_keypoints=POINTS)
-        last = [float(features.scores[-1]) for _, features in found if len(features)]
+        detections = detector.stream(self.photos, threshold=0.0, max_keypoints=POINTS)
+        every = [detection.require() for detection in detections]
+        last = [float(features.scores[-1]) for features in every if len(features)]
         middle = float(np.median(last)) if last else THRESHOLDS[0]
         return float(f"{min(max(middle, THRESHOLDS[0]), THRESHOLDS[1]):.2g}")
 

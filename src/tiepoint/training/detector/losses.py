@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tiepoint.architecture import CELL_PX
-from tiepoint.keypoints.postprocess_torch import cells_to_heatmap
+from tiepoint.network.superpoint import cells_to_heatmap
 
 NEAR_PX = 3.0
 """Points nearer than this are one to a descriptor that is read between cells of 8 px: no negatives

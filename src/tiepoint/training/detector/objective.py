@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tiepoint.keypoints.postprocess_torch import cells_to_heatmap, sample_at
+from tiepoint.keypoints.on_torch import describe
+from tiepoint.network.superpoint import cells_to_heatmap
 from tiepoint.training.detector.batch import Batch
 from tiepoint.training.detector.losses import (
     descriptor_loss,
@@ -116,7 +117,7 @@ class _Points:
         cells_hw = torch.tensor([[h, w]], device=dense.device).expand(len(dense), 2)  # 2P 2
         image = torch.cat([self.pair, self.pair + self.pairs])  # 2M
         xy = torch.cat([self.xy_a, self.xy_b])  # 2M 2
-        a, b = sample_at(dense, image, xy, cells_hw).chunk(2)  # M D each
+        a, b = describe(dense, image, xy, cells_hw).chunk(2)  # M D each
         return a, b
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.keypoints.nms import maxima
-from tiepoint.keypoints.refinement import structure
+from tiepoint.keypoints.positions import hessian_response
 
 Values = NDArray[np.float32]
 Points = NDArray[np.float64]
@@ -56,7 +56,7 @@ def structure_points(clean: Values, hidden: NDArray[np.bool_]) -> Points:
     Returns:
         N 2 px, in reading order.
     """
-    strength = np.sqrt(structure(clean))
+    strength = np.sqrt(hessian_response(clean))
     side = 2 * CLEAR_PX + 1
     near = cv2.dilate(hidden.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
     chosen = (strength > np.float32(LEAST)) & maxima(strength, REACH_PX) & ~near

@@ -1,0 +1,66 @@
+"""Guided matching: match again near the positions that a model of two images predicts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint.config import MatchingConfig
+from tiepoint.features import Features, Matches
+from tiepoint.geometry import Float, apply_homography
+from tiepoint.matching.match import descriptors_of, record, rotation_matrix_of
+from tiepoint.matching.neighbours import nearest_allowed
+from tiepoint.matching.rotation import ROTATION_STEPS, rotate_descriptors
+
+GUIDED_MIN_SIMILARITY = 0.4
+"""Minimum cosine, low because the model has reduced the choice to a few keypoints."""
+
+
+def match_guided(
+    features_a: Features,
+    features_b: Features,
+    matrix: Float,
+    within_px: float,
+    *,
+    turned_deg: int = 0,
+    min_similarity: float = GUIDED_MIN_SIMILARITY,
+) -> Matches:
+    """Mutual nearest neighbours among the keypoints near where a model maps them.
+
+    A keypoint elsewhere in the image, more similar by chance, no longer displaces the right one.
+
+    Args:
+        features_a, features_b: With descriptors of the same weights.
+        matrix: 3x3, x_B ~ H x_A.
+        within_px: Maximum distance in B, px.
+        turned_deg: Rotation of A to B, as `Matches.turned_deg` has it.
+        min_similarity: Minimum cosine.
+
+    Returns:
+        Matches, best score first; ties by the index in A.
+    """
+    a, b = descriptors_of(features_a, "A"), descriptors_of(features_b, "B")
+    rotation_matrix = rotation_matrix_of(features_a)
+    if turned_deg and rotation_matrix is not None:
+        a = rotate_descriptors(a, rotation_matrix, turned_deg * ROTATION_STEPS // 360)
+    mapped = apply_homography(matrix, features_a.xy)  # N_A 2
+
+    def near(rows: slice, columns: slice) -> NDArray[np.bool_]:
+        offset = mapped[rows, None] - features_b.xy[None, columns]  # BLOCK BLOCK 2
+        is_near: NDArray[np.bool_] = np.hypot(offset[..., 0], offset[..., 1]) <= within_px
+        return is_near  # NaN is not near
+
+    nearest_a, nearest_b = nearest_allowed(a, b, near)
+    index = np.arange(len(a))
+    kept = (nearest_a.score >= min_similarity) & (
+        nearest_b.index[nearest_a.index] == index if len(b) else np.zeros(len(a), bool)
+    )
+    pairs = np.stack([index[kept], nearest_a.index[kept]], axis=1)  # M 2
+    scores = nearest_a.score[kept].astype(np.float32)  # M
+    order = np.argsort(-scores, kind="stable")  # M
+    config = MatchingConfig(min_similarity=min_similarity)
+    meta = {
+        **record(config, features_a, features_b, rotation_matrix),
+        "guided_px": within_px,
+    }
+    return Matches(pairs[order], scores[order], meta, turned_deg)

@@ -1,0 +1,54 @@
+"""Keypoints of bare heat maps, by the public steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tiepoint.config import DetectionConfig
+from tiepoint.detector import extract
+from tiepoint.geometry import Placement
+from tiepoint.keypoints import candidates, heat_mass, pixel_centres, refine, top_k
+from tiepoint.keypoints.result import Keypoints, Masks
+from tiepoint.network.dense_maps import DenseMaps
+
+
+def select(
+    heatmap: np.ndarray, config: DetectionConfig, mask: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """xy N 2 and scores N of a heat map alone, without the image's own response."""
+    heatmap = np.ascontiguousarray(heatmap)
+    pixels = top_k(heatmap, candidates(heatmap, config, mask), config.max_keypoints)
+    if config.subpixel:
+        xy = refine(pixels, heat_mass(heatmap, pixels), None, config.nms_radius)
+    else:
+        xy = pixel_centres(pixels)
+    return xy, heatmap[pixels]
+
+
+def extract_batch(
+    maps: DenseMaps[np.ndarray],
+    inputs: np.ndarray,
+    placements: Sequence[Placement],
+    config: DetectionConfig,
+    sampling: Any = "exact",
+    masks: Masks = None,
+) -> list[Keypoints[np.ndarray]]:
+    """Keypoints of each image of a batch, in px of the input."""
+    keypoints = []
+    for index, placement in enumerate(placements):
+        (height, width), (h, w) = placement.resized_hw, placement.cells_hw
+        dense = None if maps.descriptors is None else maps.descriptors[index, :, :h, :w]
+        keypoints.append(
+            extract(
+                maps.heatmap[index, :height, :width],
+                dense,
+                inputs[index, 0, :height, :width],
+                config,
+                sampling,
+                None if masks is None else masks[index],
+            )
+        )
+    return keypoints
