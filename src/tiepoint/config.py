@@ -39,32 +39,28 @@ Model = Literal[
 MIN_TEMPERATURE = 1e-3
 """Cosines are exact to 6e-8; at lower temperatures only the best of a row counts."""
 
+IN_CHECKPOINT = frozenset(
+    {"threshold", "max_keypoints", "nms_radius", "border", "covariance_scale", "scales"}
+)
+"""Settings of `DetectionConfig` that a checkpoint stores; a detector takes them as defaults."""
+
 MAX_SCALE = 2
 """Further enlargement adds no information."""
 
 Value = TypeVar("Value")
 Config = TypeVar(
-    "Config",
-    "ProcessorConfig",
-    "DetectionConfig",
-    "MatchingConfig",
-    "PairConfig",
-    "RegistrationConfig",
+    "Config", "ProcessorConfig", "DetectionConfig", "MatchingConfig", "RegistrationConfig"
 )
 
 
-def setting(
-    default: Value, text: str, *, metavar: str | None = None, in_checkpoint: bool = False
-) -> Value:
+def setting(default: Value, text: str, *, metavar: str | None = None) -> Value:
     """A field of a config, with its default and its text.
 
     Args:
         text: Noun phrase or imperative that is complete without the field's name.
         metavar: Placeholder of the value on the command line, such as PX.
-        in_checkpoint: Checkpoints store the setting: theirs is the default of a detector.
     """
-    metadata = {"help": text, "metavar": metavar, "in_checkpoint": in_checkpoint}
-    described: Value = field(default=default, metadata=metadata)
+    described: Value = field(default=default, metadata={"help": text, "metavar": metavar})
     return described
 
 
@@ -105,26 +101,17 @@ class DetectionConfig:
     """Selection of keypoints. Distances are in px of the network's input."""
 
     threshold: float = setting(
-        0.005,
-        "Score that a keypoint must exceed, a probability in 0..1.",
-        metavar="P",
-        in_checkpoint=True,
+        0.005, "Score that a keypoint must exceed, a probability in 0..1.", metavar="P"
     )
     max_keypoints: int | None = setting(
-        None,
-        "Maximum number of keypoints per image, best first; None keeps all.",
-        metavar="N",
-        in_checkpoint=True,
+        None, "Maximum number of keypoints per image, best first; None keeps all.", metavar="N"
     )
     nms_radius: int = setting(
         4,
         "NMS radius, px: keypoints of one scale differ by more than this in x or in y.",
         metavar="PX",
-        in_checkpoint=True,
     )
-    border: int = setting(
-        4, "Width of the margin without keypoints, px.", metavar="PX", in_checkpoint=True
-    )
+    border: int = setting(4, "Width of the margin without keypoints, px.", metavar="PX")
     subpixel: bool = setting(True, "Refine positions to sub-pixels, within half the NMS radius.")
     descriptors: bool = setting(True, "Compute descriptors.")
     covariance_scale: float | None = setting(
@@ -132,7 +119,6 @@ class DetectionConfig:
         "Variance of a position per unit of the heat map's second moment around it, as "
         "`tiepoint calibrate` estimates it; None returns no covariances.",
         metavar="S",
-        in_checkpoint=True,
     )
     spread: bool = setting(
         False,
@@ -144,7 +130,6 @@ class DetectionConfig:
         "Scales at which the network sees the image, relative to its size after `max_side`, up to "
         f"{MAX_SCALE}. Several form an image pyramid, for images that differ in zoom.",
         metavar="S,S,...",
-        in_checkpoint=True,
     )
 
     def __post_init__(self) -> None:

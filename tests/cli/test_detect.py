@@ -1,4 +1,4 @@
-"""`tiepoint detect`: what it writes, says and exits with."""
+"""`tiepoint detect`: its files, its output and its exit codes."""
 
 from __future__ import annotations
 
@@ -210,10 +210,10 @@ def test_the_formats_are_those_of_the_library() -> None:
     assert [f".{name}" for name in get_args(FeaturesFormat)] == list(FORMATS)
 
 
-def test_results_of_another_precision_say_how_to_go_on(
+def test_results_of_another_precision_come_with_a_remedy(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What another machine takes by itself must not cost the results that are there."""
+    """Another default precision must not invalidate the existing results."""
     put(here / "x.png")
     assert detect("x.png", "--precision", "f32").exit_code == 0
     monkeypatch.setattr("tiepoint.network.engines._cpu_has_bf16", lambda: True)

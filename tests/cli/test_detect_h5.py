@@ -65,7 +65,7 @@ def test_other_settings_are_refused_until_overwritten(photos: Path) -> None:
     assert {item.meta["settings"]["threshold"] for item in found.values()} == {0.25}
 
 
-def test_an_interrupted_run_goes_on_from_its_journal(
+def test_an_interrupted_run_resumes_from_its_journal(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add = H5Writer.add

@@ -103,9 +103,9 @@ def test_features_files_give_what_the_images_give(views: Path) -> None:
     images = load_matches("images.npz")
     for name in ("mixed.npz", "files.npz"):
         np.testing.assert_array_equal(load_matches(name).pairs, images.pairs)
-    said = json.loads(files.stdout)
-    assert said["matches"] == len(images) and said["output"] == "files.npz"
-    assert said["keypoints"] == images.meta["keypoints"]
+    printed = json.loads(files.stdout)
+    assert printed["matches"] == len(images) and printed["output"] == "files.npz"
+    assert printed["keypoints"] == images.meta["keypoints"]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_one_bad_image_does_not_stop_the_others(collection: Path) -> None:
     assert pairs_of("k.h5") == {(0, 2), (0, 3), (2, 3)}
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(
+def test_an_interrupted_run_resumes_where_it_stopped(
     collection: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add = H5MatchesWriter.add
@@ -219,10 +219,10 @@ def test_a_killed_run_keeps_every_finished_pair(collection: Path) -> None:
         [*COMMAND, *arguments], stdout=subprocess.PIPE, env=ENVIRONMENT, text=True
     ) as process:
         assert process.stdout is not None
-        said = [json.loads(process.stdout.readline()) for _ in range(20)]
+        printed = [json.loads(process.stdout.readline()) for _ in range(20)]
         process.send_signal(signal.SIGKILL)
     with H5MatchesWriter(collection / "m.h5") as writer:
-        assert all((row["image_a"], row["image_b"]) in writer for row in said)
+        assert all((row["image_a"], row["image_b"]) in writer for row in printed)
     rest = run("--features", "features.h5", "-o", "m.h5")
     assert rest.exit_code == 0 and len(read_matches_h5("m.h5")) == 40 * 39 // 2
 
@@ -275,7 +275,7 @@ def test_a_small_cache_changes_nothing(collection: Path, monkeypatch: pytest.Mon
         (["--features", "f.h5", "-o", "f.h5"], "is the features file"),
     ],
 )
-def test_wrong_usage_is_said_before_any_work(
+def test_wrong_usage_is_reported_before_any_work(
     views: Path, arguments: list[str], message: str
 ) -> None:
     before = {path: path.read_bytes() for path in views.iterdir()}
@@ -304,7 +304,7 @@ def test_what_cannot_be_read_exits_with_three(here: Path) -> None:
     assert alone.exit_code == 3 and "no pair to match in 1 images" in alone.stderr
 
 
-def test_a_picture_that_is_gone_is_said_before_matching(views: Path) -> None:
+def test_an_image_that_is_gone_is_reported_before_matching(views: Path) -> None:
     save(Detector()("a.png"), "a.npz")
     (views / "a.png").unlink()
     result = run("a.npz", "b.png", "--plot", "p.png", "-o", "m.npz")

@@ -14,6 +14,7 @@ from support.commands import commands
 from tiepoint import Detector
 from tiepoint.cli import options
 from tiepoint.config import (
+    IN_CHECKPOINT,
     DetectionConfig,
     MatchingConfig,
     Model,
@@ -69,7 +70,7 @@ def test_an_option_has_the_name_default_and_text_of_its_setting(
 ) -> None:
     option, field = option_of(command, name), field_of(config, name)
     assert option.opts == ["--" + name.replace("_", "-")]
-    if field.metadata["in_checkpoint"]:
+    if config is DetectionConfig and name in IN_CHECKPOINT:
         assert option.default is None
         assert option.show_default == "the checkpoint's"
     else:
@@ -120,10 +121,8 @@ class Sample:
     limit: int | None = setting(7, "Limit; None has none.", metavar="N")
     share: float | None = setting(None, "Share, with `count`.", metavar="R")
     flag: bool = setting(True, "Flag.")
-    stored: int | None = setting(5, "Stored.", metavar="N", in_checkpoint=True)
-    stored_flag: bool = setting(False, "Stored flag.", in_checkpoint=True)
-    scales: tuple[float, ...] = setting((1.0,), "Scales.", metavar="S", in_checkpoint=True)
-    model: Model = setting("affine", "Model of `register` and `max_side`.")
+    weak_flag: bool = setting(False, "Weak flag.")
+    model: Model = setting("affine", "Model.")
     text: str = setting("all", "Text.")
 
 
@@ -139,10 +138,14 @@ def typer_app() -> typer.Typer:
         name: str = "x",
         *,
         settings: Annotated[dict[str, Any], options.Settings(Sample)],
+        detection: Annotated[
+            dict[str, Any],
+            options.detection("max_side", "max_keypoints", "threshold", "scales", "spread"),
+        ],
         last: bool = False,
     ) -> None:
         """A sample."""
-        GIVEN.append({"name": name, "last": last, **settings})
+        GIVEN.append({"name": name, "last": last, **settings, **detection})
 
     return app
 
@@ -154,13 +157,14 @@ def settings_of(*arguments: str) -> dict[str, Any]:
 
 
 DEFAULTS = {
-    "name": "x", "last": False, "count": 3, "limit": 7, "share": None, "flag": True,
-    "model": "affine", "text": "all",
+    "name": "x", "last": False, "count": 3, "limit": 7, "flag": True, "weak_flag": False,
+    "model": "affine", "text": "all", "max_side": 1024, "spread": False,
 }  # fmt: skip
 
 
 def test_without_options_the_settings_of_the_checkpoint_are_left_out() -> None:
     assert settings_of() == DEFAULTS
+    assert not {"threshold", "max_keypoints", "scales"} & set(DEFAULTS)
 
 
 @pytest.mark.parametrize(
@@ -172,10 +176,14 @@ def test_without_options_the_settings_of_the_checkpoint_are_left_out() -> None:
         (["--share", "0.5"], {"share": 0.5}),
         (["--share", "none"], {"share": None}),
         (["--no-flag"], {"flag": False}),
-        (["--stored", "5"], {"stored": 5}),
-        (["--stored", "none"], {"stored": None}),
-        (["--stored-flag"], {"stored_flag": True}),
-        (["--no-stored-flag"], {"stored_flag": False}),
+        (["--weak-flag"], {"weak_flag": True}),
+        (["--no-weak-flag"], {"weak_flag": False}),
+        (["--max-keypoints", "5"], {"max_keypoints": 5}),
+        (["--max-keypoints", "none"], {"max_keypoints": None}),
+        (["--max-side", "none"], {"max_side": None}),
+        (["--max-side", "640"], {"max_side": 640}),
+        (["--threshold", "0.005"], {"threshold": 0.005}),
+        (["--spread"], {"spread": True}),
         (["--scales", "1,0.5"], {"scales": (1.0, 0.5)}),
         (["--scales", "2"], {"scales": (2.0,)}),
         (["--model", "essential"], {"model": "essential"}),
@@ -212,8 +220,8 @@ def test_a_wrong_value_is_named_with_the_option_and_the_expectation(
     ("message", "printed"),
     [
         ("limit is 0, expected a number, or None", "--limit is 0, expected a number, or 'none'"),
-        ("stored_flag needs scales='one-two'", "--stored-flag needs --scales one-two"),
-        ("share goes with stored_flag and flag", "--share goes with --stored-flag and flag"),
+        ("weak_flag needs model='one-two'", "--weak-flag needs --model one-two"),
+        ("share goes with weak_flag and flag", "--share goes with --weak-flag and flag"),
         ("images have scales, a count and None", "images have scales, a count and None"),
         ("limits are unknown", "limits are unknown"),
     ],
@@ -235,13 +243,13 @@ def test_a_text_names_values_and_options_as_they_are_typed() -> None:
     assert "Limit; 'none' has none." in text
     assert "Share, with --count." in text
     assert "--flag / --no-flag Flag. [default: flag]" in text
-    assert "--stored N Stored. [default: (the checkpoint's)]" in text
+    assert "that a keypoint must exceed, a probability in 0..1. [default: (the" in text
 
 
 def test_a_group_may_take_some_fields_in_another_order() -> None:
     group = options.Settings(Sample, only=("text", "count"))
     assert [parameter.name for parameter in group.parameters] == ["text", "count"]
-    assert group.given({"count": 1, "text": "a", "limit": 9}) == {"text": "a", "count": 1}
+    assert group.given({"count": 1, "text": "none", "limit": 9}) == {"text": "none", "count": 1}
 
 
 def test_a_group_of_an_unknown_field_is_refused() -> None:

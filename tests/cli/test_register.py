@@ -43,11 +43,11 @@ def test_two_views_are_registered_and_every_picture_written(folder: Path) -> Non
     a, b = folder / "a.png", folder / "b.png"
     out, overlay, board = folder / "out.png", folder / "overlay.png", folder / "board.png"
     report = folder / "report.json"
-    code, said, errors = run(
+    code, printed, errors = run(
         a, b, "-o", out, "--overlay", overlay, "--checkerboard", board, "--json", report
     )
     assert (code, errors) == (0, "")
-    assert said.startswith("registered: ")
+    assert printed.startswith("registered: ")
     content = json.loads(report.read_text())
     assert content["success"] and content["reason"] == "ok"
     np.testing.assert_allclose(content["matrix"], TRUTH, rtol=0.05, atol=1.0)
@@ -70,13 +70,13 @@ def test_both_images_whole_on_one_canvas_of_the_deeper_type(folder: Path) -> Non
 
 def test_unrelated_images_exit_4_with_the_reason_and_no_picture(folder: Path) -> None:
     before = sorted(folder.iterdir())
-    code, said, errors = run(
+    code, printed, errors = run(
         folder / "a.png", folder / "c.png", "-o", folder / "out.png", "--overlay",
         folder / "overlay.png", "--json", "-",
     )  # fmt: skip
     assert code == 4
     assert sorted(folder.iterdir()) == before
-    content = json.loads(said)
+    content = json.loads(printed)
     assert not content["success"] and content["matrix"] is None
     assert content["reason"] in errors
     assert "nothing was written to" in errors
@@ -140,26 +140,26 @@ def test_the_result_is_that_of_the_library(folder: Path) -> None:
 
 
 def test_json_alone_is_on_stdout(folder: Path) -> None:
-    code, said, errors = run(folder / "a.png", folder / "b.png", "--json", "-")
+    code, printed, errors = run(folder / "a.png", folder / "b.png", "--json", "-")
     assert code == 0
-    assert json.loads(said)["success"] is True
+    assert json.loads(printed)["success"] is True
     assert errors.startswith("registered: ") and "coverage" in errors
 
 
 def test_a_limit_that_is_not_met_is_the_reason(folder: Path) -> None:
-    code, said, errors = run(folder / "a.png", folder / "b.png", "--min-inliers", 100_000)
-    assert (code, said) == (4, "")
+    code, printed, errors = run(folder / "a.png", folder / "b.png", "--min-inliers", 100_000)
+    assert (code, printed) == (4, "")
     assert errors.startswith("tiepoint: not registered: ") and "100000" in errors
     assert "nothing was written" not in errors
 
 
 def test_a_two_view_model_is_reported_without_an_overlap(folder: Path) -> None:
-    code, said, errors = run(
+    code, printed, errors = run(
         folder / "a.png", folder / "b.png", "--model", "essential", "--intrinsics",
         "600,600,300,200", "--json", folder / "report.json",
     )  # fmt: skip
     assert (code, errors) == (0, "")
-    assert "matches fit an essential matrix, median error" in said and "overlap" not in said
+    assert "matches fit an essential matrix, median error" in printed and "overlap" not in printed
     assert json.loads((folder / "report.json").read_text())["model"] == "essential"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tiepoint.cli import exit_codes, options
-from tiepoint.cli.report import stop
+from tiepoint.cli.report import image_report, stop
 from tiepoint.errors import ConfigError, FormatError
 
 if TYPE_CHECKING:
@@ -112,7 +112,6 @@ def detect(
     _check_h5(ending, plot=plot, half=half)
     sources = _sources(inputs, out)
     from tiepoint.batch import run
-    from tiepoint.cli.report import image_report
     from tiepoint.detector import Detector
     from tiepoint.images.masks import MaskFolder
 
@@ -206,12 +205,11 @@ def _lines_of_stdin() -> Iterator[str]:
         yield os.fsdecode(line)
 
 
-def _count(inputs: Iterable[str]) -> int | None:
+def _count(inputs: list[str]) -> int | None:
     """The number of inputs; None if counting would take long or consume stdin."""
     from tiepoint.batch import expand
 
-    arguments = list(inputs)
-    if "-" in arguments:
+    if "-" in inputs:
         return None
-    count = sum(1 for _ in islice(expand(arguments), COUNT_AT_MOST))
+    count = sum(1 for _ in islice(expand(inputs), COUNT_AT_MOST))
     return count if count < COUNT_AT_MOST else None

@@ -11,7 +11,7 @@ import typer
 
 from tiepoint.cli import exit_codes, options
 from tiepoint.cli.report import complain, pair_report, stop
-from tiepoint.config import DeviceName, MatchingConfig, PairConfig
+from tiepoint.config import DeviceName, MatchingConfig, MatchingOptions, PairConfig
 from tiepoint.errors import ConfigError, FormatError, ImageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ MatchingDevice = Annotated[
     typer.Option(metavar="NAME", parser=str, help="Device for matching: cpu, cuda or cuda:N."),
 ]
 Pairing = Annotated[dict[str, Any], options.Settings(PairConfig)]
-Matching = Annotated[dict[str, Any], options.Settings(MatchingConfig)]
+Matching = Annotated[MatchingOptions, options.Settings(MatchingConfig)]
 Detection = Annotated[
     dict[str, Any],
     options.detection("max_side", "scales", "max_keypoints", "threshold", "nms_radius", "spread"),
@@ -85,9 +85,11 @@ def match(
     pairs, config = PairConfig(**pairing), MatchingConfig(**matching)
     if features is not None:
         out = _check_collection(features, images, plot, out)
-        code = _match_collection(features, pairs, out, config, matching_device, overwrite, as_json)
+        code = _match_collection(
+            features, pairs, out, config, matching_device, overwrite=overwrite, as_json=as_json
+        )
         raise typer.Exit(code)
-    names = _check_two(images, out, plot, overwrite)
+    names = _check_two(images, out, plot, overwrite=overwrite)
 
     def make_detector() -> Detector:
         from tiepoint.detector import Detector
@@ -100,7 +102,7 @@ def match(
         a, b = load_or_detect(names, make_detector)
     except (ImageError, FormatError) as error:
         stop(str(error), exit_codes.NOTHING_READABLE)
-    _match_two(names, a, b, out, plot, config, matching_device, as_json)
+    _match_two(names, a, b, out, plot, config, matching_device, as_json=as_json)
 
 
 def _match_two(
@@ -111,6 +113,7 @@ def _match_two(
     plot: Path | None,
     config: MatchingConfig,
     device: DeviceName,
+    *,
     as_json: bool,
 ) -> None:
     from tiepoint.formats import save_matches
@@ -150,7 +153,7 @@ def _image_of(name: str, features: Features) -> str:
 
 
 def _check_two(
-    images: Sequence[str] | None, out: Path | None, plot: Path | None, overwrite: bool
+    images: Sequence[str] | None, out: Path | None, plot: Path | None, *, overwrite: bool
 ) -> Sequence[str]:
     """The names of A and B; raises for wrong arguments before any work."""
     if not images or len(images) != 2:
@@ -191,6 +194,7 @@ def _match_collection(
     out: Path,
     config: MatchingConfig,
     device: DeviceName,
+    *,
     overwrite: bool,
     as_json: bool,
 ) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import Field, fields
 from functools import wraps
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from tiepoint.config import DetectionConfig, DeviceName, EngineName, ProcessorConfig
+from tiepoint.config import IN_CHECKPOINT, DetectionConfig, DeviceName, EngineName, ProcessorConfig
 from tiepoint.config import Precision as PrecisionName
 from tiepoint.errors import ConfigError
 
 NONE = "none"
-"""Value on the command line of a setting that is None."""
+"""Spelling of the value None on the command line."""
+GIVEN_NONE = object()
+"""None as parsed, because None itself is an option that was not given."""
 
 CHECKPOINT = "default"
 AUTO: Literal["auto"] = "auto"
@@ -70,28 +72,20 @@ class Settings:
     """
 
     def __init__(self, *configs: type, only: Iterable[str] | None = None) -> None:
-        known = {
-            field.name: (field, get_type_hints(config)[field.name])
-            for config in configs
-            for field in fields(config)
-        }
-        self._fields = known if only is None else {name: known[name] for name in only}
-        self.names = list(self._fields)
-        self.parameters = [_parameter(field, kind) for field, kind in self._fields.values()]
+        known = {field.name: (config, field) for config in configs for field in fields(config)}
+        self.names = list(known if only is None else only)
+        self.parameters = [_parameter(*known[name]) for name in self.names]
 
     def given(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of this group among the values of a command's parameters.
 
-        Settings that the checkpoint stores are left out, unless they were given.
+        A setting that is None by default, or stored in the checkpoint, is left out if not given.
         """
-        settings: dict[str, Any] = {}
-        for name, (field, kind) in self._fields.items():
-            value = values[name]
-            if value == NONE and NoneType in get_args(kind):
-                settings[name] = None
-            elif value is not None or not field.metadata["in_checkpoint"]:
-                settings[name] = value
-        return settings
+        return {
+            name: None if values[name] is GIVEN_NONE else values[name]
+            for name in self.names
+            if values[name] is not None
+        }
 
 
 def detection(*names: str) -> Settings:
@@ -133,26 +127,27 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _parameter(field: Field[Any], kind: Any) -> inspect.Parameter:
+def _parameter(config: type, field: Field[Any]) -> inspect.Parameter:
     """The option of one field, with the field's default and text."""
-    alternatives = [each for each in get_args(kind) if each is not NoneType] or [kind]
+    kind = get_type_hints(config)[field.name]
+    optional, kinds = NoneType in get_args(kind), {kind, *get_args(kind)}
     parser: Callable[[Any], Any] | None = None
     if get_origin(kind) is tuple:
         parser = parse_scales
-    elif alternatives[0] in (int, float):
-        parser = _number_parser(alternatives[0], optional=NoneType in get_args(kind))
-    stored = field.metadata["in_checkpoint"]
+    elif kinds & {int, float}:
+        parser = _number_parser(int if int in kinds else float, optional=optional)
+    in_checkpoint = config is DetectionConfig and field.name in IN_CHECKPOINT
     option = typer.Option(
         help=_help(field.metadata["help"]),
         metavar=field.metadata["metavar"],
         parser=parser,
-        show_default="the checkpoint's" if stored else True,
+        show_default="the checkpoint's" if in_checkpoint else True,
     )
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=None if stored else field.default,
-        annotation=Annotated[kind | None, option] if parser is None else Annotated[Any, option],
+        default=None if in_checkpoint else field.default,
+        annotation=Annotated[Any if parser else kind | None, option],
     )
 
 
@@ -162,22 +157,30 @@ def _flag(name: str) -> str:
 
 def _help(text: str) -> str:
     """The text of a field with names and values as they are typed."""
-    named = re.sub(r"`(\w+)`", lambda name: _flag(name[1]), text)
-    return re.sub(r"\bNone\b", f"'{NONE}'", named)
+    return _none_as_typed(re.sub(r"`(\w+)`", lambda match: _flag(match[1]), text))
 
 
-def _as_typed(message: str, names: Sequence[str]) -> str:
+def _as_typed(message: str, names: Collection[str]) -> str:
     """A message about settings with names and values as they are typed.
 
     Names that are ordinary words are replaced only at the start and before a value.
     """
-    every, long = "|".join(names), "|".join(name for name in names if "_" in name)
-    if re.match(rf"(?:{every})\b", message):
-        message = re.sub(r"\bNone\b", f"'{NONE}'", message)
-    message = re.sub(
-        rf"\b({every})='([\w-]+)'", lambda found: f"{_flag(found[1])} {found[2]}", message
-    )
-    return re.sub(rf"^(?:{every})\b|\b(?:{long})\b", lambda found: _flag(found[0]), message)
+
+    def pair(match: re.Match[str]) -> str:
+        return f"{_flag(match[1])} {match[2]}" if match[1] in names else match[0]
+
+    def word(match: re.Match[str]) -> str:
+        certain = "_" in match[0] or match.start() == 0
+        return _flag(match[0]) if certain and match[0] in names else match[0]
+
+    if message.partition(" ")[0] in names:
+        message = _none_as_typed(message)
+    message = re.sub(r"\b(\w+)='([\w-]+)'", pair, message)
+    return re.sub(r"(?<![\w-])\w+", word, message)
+
+
+def _none_as_typed(text: str) -> str:
+    return re.sub(r"\bNone\b", f"'{NONE}'", text)
 
 
 def parse_scales(text: str | None) -> tuple[float, ...] | None:
@@ -203,7 +206,7 @@ def _number_parser(kind: type, *, optional: bool) -> Callable[[Any], Any]:
         if not isinstance(value, str):  # the default
             return value
         if optional and value.lower() == NONE:
-            return NONE
+            return GIVEN_NONE
         try:
             return kind(value)
         except ValueError as error:

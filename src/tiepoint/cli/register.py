@@ -11,7 +11,7 @@ import typer
 
 from tiepoint.cli import exit_codes, options
 from tiepoint.cli.report import stop
-from tiepoint.config import RegistrationConfig
+from tiepoint.config import RegistrationConfig, RegistrationOptions
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.registration.models import MODELS, TWO_VIEW_MODELS
 
@@ -61,8 +61,8 @@ Intrinsics = Annotated[
         help="Camera of both images for --model essential, px; 8 numbers for A and then B.",
     ),
 ]
-Model = Annotated[
-    dict[str, Any],
+Settings = Annotated[
+    RegistrationOptions,
     options.Settings(
         RegistrationConfig,
         only=("model", "max_keypoints", "threshold_px", "min_inliers", "guided", "seed"),
@@ -83,7 +83,7 @@ def register(
     checkerboard: Checkerboard = None,
     as_json: Json = None,
     overwrite: options.Overwrite = False,
-    registration: Model,
+    registration: Settings,
     intrinsics: Intrinsics = None,
     checkpoint: options.CheckpointAlone = options.CHECKPOINT,
     detection: Detection,

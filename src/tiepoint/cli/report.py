@@ -7,8 +7,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
 
 import typer
 
@@ -24,48 +25,32 @@ NAME_CELLS = 36
 """Width of a name in a table, in cells of the terminal."""
 
 
-class Outcome(Protocol):
-    """The part of a record that every report reads."""
-
-    @property
-    def status(self) -> str: ...
-    @property
-    def error(self) -> str | None: ...
-    @property
-    def milliseconds(self) -> float | None: ...
+RecordT = TypeVar("RecordT", "Record", "PairRecord")
 
 
-RecordT = TypeVar("RecordT", bound=Outcome)
-
-
+@dataclass
 class Report(Generic[RecordT]):
     """Prints a line per record, a progress bar on a terminal, and a summary at the end.
 
-    Args:
+    Attributes:
         doing: Label of the progress bar.
         header: Names of the columns.
-        row: Returns the cells of a record.
         layout: Format of the last cells of a line; those before are names.
+        row: Returns the cells of a record.
         was_read: Whether the images of a record that was not refused were read.
         as_json: True prints JSON objects instead of a table.
         count: Returns the number of records, or None; called only for a progress bar.
     """
 
-    def __init__(
-        self,
-        doing: str,
-        header: tuple[str, ...],
-        row: Callable[[RecordT], tuple[str, ...]],
-        layout: str,
-        was_read: Callable[[RecordT], bool],
-        *,
-        as_json: bool,
-        count: Callable[[], int | None],
-    ) -> None:
-        self._doing, self._header, self._row, self._layout = doing, header, row, layout
-        self._was_read = was_read
-        self._as_json = as_json
-        self._count = count
+    doing: str
+    header: tuple[str, ...]
+    layout: str
+    row: Callable[[RecordT], tuple[str, ...]]
+    was_read: Callable[[RecordT], bool]
+    as_json: bool
+    count: Callable[[], int | None]
+
+    def __post_init__(self) -> None:
         self._statuses: Counter[str] = Counter()
         self._readable = False
         self._stopped: int | None = None
@@ -74,7 +59,7 @@ class Report(Generic[RecordT]):
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
-            self._progress = _progress(self._doing, self._count())
+            self._progress = _progress(self.doing, self.count())
             self._progress.start()
         return self
 
@@ -113,17 +98,17 @@ class Report(Generic[RecordT]):
         return exit_codes.FAILED if wrong else exit_codes.DONE
 
     def _add(self, record: RecordT) -> None:
-        if not self._as_json and not self._statuses:
-            _print(_line(self._layout, self._header))
+        if not self.as_json and not self._statuses:
+            _print(_line(self.layout, self.header))
         self._statuses[record.status] += 1
-        self._readable |= record.status == "refused" or self._was_read(record)
+        self._readable |= record.status == "refused" or self.was_read(record)
         if record.error is not None:
             complain(f"{record.status}: {record.error}")
-        if self._as_json:
+        if self.as_json:
             milliseconds = record.milliseconds and round(record.milliseconds, 1)
             _print(json.dumps({**vars(record), "milliseconds": milliseconds}, default=str))
         elif record.error is None:
-            _print(_line(self._layout, self._row(record)))
+            _print(_line(self.layout, self.row(record)))
         if self._progress is not None:
             self._progress.advance(self._progress.task_ids[0])
 
@@ -141,12 +126,11 @@ def image_report(*, as_json: bool, count: Callable[[], int | None]) -> Report[Re
         size, output = f"{width}x{height}", str(record.output)
         return record.source, size, str(record.keypoints), _duration(record), output
 
-    header = ("image", "size", "keypoints", "ms", "output")
-    layout = "{:>11} {:>9} {:>7}  {}"
-    return Report(
-        "detecting", header, row, layout, lambda record: record.size_hw is not None,
-        as_json=as_json, count=count,
-    )  # fmt: skip
+    def was_read(record: Record) -> bool:
+        return record.size_hw is not None
+
+    header, layout = ("image", "size", "keypoints", "ms", "output"), "{:>11} {:>9} {:>7}  {}"
+    return Report("detecting", header, layout, row, was_read, as_json, count)
 
 
 def pair_report(*, as_json: bool, count: Callable[[], int | None]) -> Report[PairRecord]:
@@ -155,14 +139,14 @@ def pair_report(*, as_json: bool, count: Callable[[], int | None]) -> Report[Pai
     def row(record: PairRecord) -> tuple[str, ...]:
         return record.image_a, record.image_b, str(record.matches), _duration(record)
 
+    def was_read(record: PairRecord) -> bool:
+        return record.status in ("done", "skipped")
+
     header, layout = ("image a", "image b", "matches", "ms"), "{:>7} {:>7}"
-    return Report(
-        "matching", header, row, layout, lambda record: record.status in ("done", "skipped"),
-        as_json=as_json, count=count,
-    )  # fmt: skip
+    return Report("matching", header, layout, row, was_read, as_json, count)
 
 
-def _duration(record: Outcome) -> str:
+def _duration(record: Record | PairRecord) -> str:
     return "skipped" if record.milliseconds is None else f"{record.milliseconds:.0f}"
 
 
