@@ -72,7 +72,10 @@ class Settings:
     """
 
     def __init__(self, *configs: type, only: Iterable[str] | None = None) -> None:
-        known = {field.name: (config, field) for config in configs for field in fields(config)}
+        known: dict[str, tuple[type, Field[Any], Any]] = {}
+        for config in configs:
+            kinds = get_type_hints(config)
+            known |= {field.name: (config, field, kinds[field.name]) for field in fields(config)}
         self.names = list(known if only is None else only)
         self.parameters = [_parameter(*known[name]) for name in self.names]
 
@@ -127,9 +130,8 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _parameter(config: type, field: Field[Any]) -> inspect.Parameter:
+def _parameter(config: type, field: Field[Any], kind: Any) -> inspect.Parameter:
     """The option of one field, with the field's default and text."""
-    kind = get_type_hints(config)[field.name]
     optional, kinds = NoneType in get_args(kind), {kind, *get_args(kind)}
     parser: Callable[[Any], Any] | None = None
     if get_origin(kind) is tuple:
