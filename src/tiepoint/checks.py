@@ -1,9 +1,8 @@
-"""Checks of settings: each raises `ConfigError` with the name, the value and what was expected."""
+"""Checks of settings. Each raises `ConfigError` with the name, the value and the expectation."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable
 from numbers import Integral, Real
 
@@ -18,14 +17,14 @@ def check_whole(name: str, value: object, *, minimum: int, unit: str) -> None:
 
 
 def check_within(name: str, value: object, low: float, high: float, unit: str) -> None:
-    """Require a number from `low` to `high`; NaN and booleans are refused."""
+    """Require a number in low..high, both included; NaN and booleans are refused."""
     if not is_number(value) or not low <= value <= high:  # type: ignore[operator]
         raise ConfigError(f"{name} is {value!r}, expected {unit} in {low:g}..{high:g}")
 
 
 def check_positive(name: str, value: object, *, finite: bool = False) -> None:
-    """Require a number above 0; infinity passes unless `finite`."""
-    if not is_number(value) or not 0 < value <= (sys.float_info.max if finite else math.inf):  # type: ignore[operator]
+    """Require a number above 0; `finite` refuses infinity and what float64 cannot hold."""
+    if not is_number(value) or not value > 0 or (finite and not _is_finite(value)):  # type: ignore[operator]
         raise ConfigError(f"{name} is {value!r}, expected a number above 0")
 
 
@@ -37,7 +36,7 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
 
 
 def check_known(names: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse options that do not exist."""
+    """Refuse names of options that do not exist."""
     known = list(known)
     unknown = sorted(set(names) - set(known))
     if unknown:
@@ -45,5 +44,12 @@ def check_known(names: Iterable[str], known: Iterable[str]) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Whether this is a real number of Python or NumPy and no boolean."""
+    """Whether a value is a real number, of Python or NumPy, and no boolean."""
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return math.isfinite(value)  # type: ignore[arg-type]
+    except OverflowError:  # a whole number beyond float64
+        return False

@@ -1,7 +1,8 @@
-"""Settings: what can be set, with default, unit and range. They refuse nonsense at birth.
+"""Settings with default, unit and range. Each config checks its values when it is created.
 
-The text of a field is its `--help` on the command line too. Functions that take settings take a
-config, and single settings by keyword, which replace those of the config: see `resolve`.
+The text of a field is also its `--help` on the command line, where `field` becomes `--field`.
+Functions with settings take a config, and single settings by keyword that replace its values:
+see `resolve`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypedDict, TypeVar, get_args
-
-import numpy as np
 
 from tiepoint.checks import (
     check_choice,
@@ -25,10 +24,10 @@ from tiepoint.errors import ConfigError
 EngineName = Literal["auto", "openvino", "torch"]
 Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
 DeviceName = Literal["auto", "cpu", "cuda", "cuda:0", "cuda:1", "cuda:2", "cuda:3", "mps"]
-"""Further GPUs are "cuda:N" too; a type can list only some of them."""
+"""Every GPU "cuda:N" is accepted; a type can list only some of them."""
 
 DescriptorSampling = Literal["exact", "superpoint"]
-"""How descriptors are sampled from the dense map; stored with the weights."""
+"""Rule for sampling descriptors from the dense map; stored with the weights."""
 
 RotationMode = Literal["auto", "none"]
 MatchScore = Literal["cosine", "dual-softmax"]
@@ -38,10 +37,15 @@ Model = Literal[
 ]  # fmt: skip
 
 MIN_TEMPERATURE = 1e-3
-"""Cosines are known to 6e-8; below this temperature only the best of a row counts."""
+"""Cosines are exact to 6e-8; at lower temperatures only the best of a row counts."""
+
+IN_CHECKPOINT = frozenset(
+    {"threshold", "max_keypoints", "nms_radius", "border", "covariance_scale", "scales"}
+)
+"""Settings of `DetectionConfig` that a checkpoint stores; a detector takes them as defaults."""
 
 MAX_SCALE = 2
-"""Enlarging an image further shows the network nothing new."""
+"""Further enlargement adds no information."""
 
 Value = TypeVar("Value")
 Config = TypeVar(
@@ -50,9 +54,10 @@ Config = TypeVar(
 
 
 def setting(default: Value, text: str, *, metavar: str | None = None) -> Value:
-    """A field of a config: its default and its text, which is its `--help` too.
+    """A field of a config, with its default and its text.
 
     Args:
+        text: Noun phrase or imperative that is complete without the field's name.
         metavar: Placeholder of the value on the command line, such as PX.
     """
     described: Value = field(default=default, metadata={"help": text, "metavar": metavar})
@@ -65,6 +70,8 @@ def resolve(config: Config, overrides: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: An unknown setting, or one out of range.
     """
+    import numpy as np  # here, because `tiepoint --help` reads the configs too
+
     check_known(overrides, [f.name for f in fields(config)])
     plain = {
         name: value.item() if isinstance(value, np.generic) else value
@@ -75,12 +82,12 @@ def resolve(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 @dataclass(frozen=True)
 class ProcessorConfig:
-    """How an image becomes the input of the network."""
+    """Conversion of an image into the network's input."""
 
     max_side: int | None = setting(
         1024,
-        "Longer side in px to which images are downscaled before detection; "
-        "None keeps the native size. Images are never enlarged to it.",
+        "Longer side in px to which larger images are downscaled before detection; "
+        "None keeps the native size.",
         metavar="PX",
     )
 
@@ -91,38 +98,37 @@ class ProcessorConfig:
 
 @dataclass(frozen=True)
 class DetectionConfig:
-    """What becomes a keypoint. Distances are in px of the network's input."""
+    """Selection of keypoints. Distances are in px of the network's input."""
 
     threshold: float = setting(
-        0.005, "Minimum score, a probability in 0..1; keypoints must exceed it.", metavar="P"
+        0.005, "Score that a keypoint must exceed, a probability in 0..1.", metavar="P"
     )
     max_keypoints: int | None = setting(
         None, "Maximum number of keypoints per image, best first; None keeps all.", metavar="N"
     )
     nms_radius: int = setting(
         4,
-        "NMS radius: minimum distance in x or y between keypoints of one scale, px.",
+        "NMS radius, px: keypoints of one scale differ by more than this in x or in y.",
         metavar="PX",
     )
-    border: int = setting(4, "Margin without keypoints along all four sides, px.", metavar="PX")
-    subpixel: bool = setting(
-        True, "Sub-pixel refinement, within half the NMS radius; False returns whole pixels."
-    )
+    border: int = setting(4, "Width of the margin without keypoints, px.", metavar="PX")
+    subpixel: bool = setting(True, "Refine positions to sub-pixels, within half the NMS radius.")
     descriptors: bool = setting(True, "Compute descriptors.")
     covariance_scale: float | None = setting(
         None,
         "Variance of a position per unit of the heat map's second moment around it, as "
         "`tiepoint calibrate` estimates it; None returns no covariances.",
+        metavar="S",
     )
     spread: bool = setting(
         False,
-        "Spread max_keypoints evenly over the image, at one scale: the NMS radius grows as far as "
-        "it leaves that many.",
+        "Spread `max_keypoints` evenly over the image: the NMS radius is the largest that leaves "
+        "that many keypoints. For one scale only.",
     )
     scales: tuple[float, ...] = setting(
         (1.0,),
-        "Scales at which the network sees the image, relative to the size that max_side leaves, "
-        f"up to {MAX_SCALE}. Several make a pyramid, for images that differ in zoom.",
+        "Scales at which the network sees the image, relative to its size after `max_side`, up to "
+        f"{MAX_SCALE}. Several form an image pyramid, for images that differ in zoom.",
         metavar="S,S,...",
     )
 
@@ -137,7 +143,7 @@ class DetectionConfig:
         check_whole("nms_radius", self.nms_radius, minimum=0, unit="px")
         check_whole("border", self.border, minimum=0, unit="px")
         if self.spread and self.max_keypoints is None:
-            raise ConfigError("spread needs max_keypoints: how many points to spread")
+            raise ConfigError("spread needs max_keypoints, the number of keypoints to spread")
         if self.spread and len(self.scales) > 1:
             raise ConfigError(f"spread goes with one scale, got scales {self.scales}")
 
@@ -158,11 +164,11 @@ def _scales(scales: object) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class MatchingConfig:
-    """Which nearest neighbours become matches."""
+    """Selection of matches among nearest neighbours."""
 
     mutual: bool = setting(
         True,
-        "Keep mutual nearest neighbours only; False also keeps one-sided nearest neighbours of A.",
+        "Keep mutual nearest neighbours only, not the one-sided nearest neighbours of A.",
     )
     ratio: float | None = setting(
         None,
@@ -170,13 +176,11 @@ class MatchingConfig:
         "nearest; 0.8 in his paper. Cosine only.",
         metavar="R",
     )
-    min_similarity: float | None = setting(
-        None, "Minimum cosine similarity, -1..1.", metavar="C"
-    )  # fmt: skip
+    min_similarity: float | None = setting(None, "Minimum cosine similarity, -1..1.", metavar="C")
     scores: MatchScore = setting(
         "cosine",
-        "What is compared: the cosine, or the dual soft-max, the probability that two keypoints "
-        "choose each other.",
+        "Score of a match: the cosine similarity, or the dual soft-max, the probability that two "
+        "keypoints choose each other.",
     )
     temperature: float = setting(
         # As in DeDoDe (3DV 2024), which has unit descriptors too.
@@ -199,7 +203,7 @@ class MatchingConfig:
         if self.ratio is not None:
             check_within("ratio", self.ratio, 0, 1, "a share of the second distance")
         if self.ratio == 0:
-            raise ConfigError("ratio is 0, which no two keypoints pass; 0.8 is Lowe's own")
+            raise ConfigError("ratio is 0, which no match passes; Lowe uses 0.8")
         if self.min_similarity is not None:
             check_within("min_similarity", self.min_similarity, -1, 1, "a cosine")
         if self.min_probability is not None:
@@ -207,28 +211,54 @@ class MatchingConfig:
         check_within("temperature", self.temperature, MIN_TEMPERATURE, 1000, "a temperature")
         if self.scores == "cosine" and self.min_probability is not None:
             raise ConfigError(
-                "min_probability goes with scores='dual-softmax'; for cosines give min_similarity"
+                "min_probability needs scores='dual-softmax'; for cosines give min_similarity"
             )
         if self.scores == "dual-softmax" and self.ratio is not None:
             raise ConfigError(
-                "ratio goes with scores='cosine'; the soft-max weighs the other neighbours itself: "
+                "ratio needs scores='cosine', because the soft-max compares all neighbours itself; "
                 "give min_probability"
             )
 
 
 @dataclass(frozen=True)
-class RegistrationConfig:
-    """How two images are registered, and what a result must fulfil.
+class PairConfig:
+    """Choice of the pairs to match among many images."""
 
-    The limits are chosen on pairs of unrelated photographs and on pairs with known truth
-    (benchmarks/registration.py). Distances are in px of the network's input, so that a photograph
-    of four times the detector's `max_side` is given four times as many px.
+    pairs: str = setting(
+        "all",
+        "Pairs to match: 'all'; 'sequential', in the order of the names; 'similar', by global "
+        "descriptors; or a text file with two names per line.",
+        metavar="WHICH",
+    )
+    window: int = setting(
+        # As in COLMAP.
+        10, "'sequential': number of following images that each image is matched with.", metavar="N"
+    )  # fmt: skip
+    quadratic: bool = setting(
+        False, "'sequential': also match with the images 1, 2, 4, 8, ... further on."
+    )
+    k: int = setting(
+        20, "'similar': number of most similar images that each image is matched with.", metavar="K"
+    )
+
+    def __post_init__(self) -> None:
+        check_whole("window", self.window, minimum=1, unit="images")
+        check_whole("k", self.k, minimum=1, unit="images")
+
+
+@dataclass(frozen=True)
+class RegistrationConfig:
+    """Estimation of the transform between two images, and limits that a result must meet.
+
+    The limits were chosen on pairs of unrelated photographs and on pairs with ground truth
+    (benchmarks/registration.py). Distances are in px of the network's input: for a photograph of
+    four times `max_side`, they are four times as large in its own px.
     """
 
     model: Model = setting(
         "homography",
-        "Geometric model: homography for planes and rotating cameras, affine, similarity, "
-        "translation; fundamental, essential for two views of a scene with depth.",
+        "Geometric model. homography: planes and rotating cameras; affine, similarity, "
+        "translation: simpler transforms; fundamental, essential: two views of a scene with depth.",
     )
     max_keypoints: int = setting(
         1000, "Maximum number of keypoints per image, best first.", metavar="N"
@@ -250,10 +280,10 @@ class RegistrationConfig:
     )
     guided: bool = setting(
         True,
-        "Match again near the model and refit (plane models, when `register` matches itself).",
+        "Guided matching: match again near the positions that a plane model predicts, and refit.",
     )
     pose_search: PoseSearch = setting(
-        "opencv", "Solver of the essential matrix; poselib needs the extra `pose`."
+        "opencv", "Solver of the essential matrix; poselib needs the extra 'pose'."
     )
     seed: int = setting(0, "Seed of the robust estimation.", metavar="N")
 
@@ -262,7 +292,7 @@ class RegistrationConfig:
         check_choice("pose_search", self.pose_search, get_args(PoseSearch))
         check_whole("max_keypoints", self.max_keypoints, minimum=1, unit="keypoints")
         check_whole("min_inliers", self.min_inliers, minimum=1, unit="matches")
-        check_whole("seed", self.seed, minimum=0, unit="any number")
+        check_whole("seed", self.seed, minimum=0, unit="a seed")
         check_positive("max_false_alarms", self.max_false_alarms)
         check_positive("max_overlap_sd_px", self.max_overlap_sd_px)
         if self.threshold_px is not None:
@@ -272,7 +302,8 @@ class RegistrationConfig:
 class DetectionOptions(TypedDict, total=False):
     """Settings of `ProcessorConfig` and `DetectionConfig` by keyword.
 
-    A setting left out is the detector's, and there the checkpoint's; None is a value like others.
+    A setting left out keeps the detector's value, which defaults to the checkpoint's. None is a
+    value: it is not the same as a setting left out.
     """
 
     max_side: int | None

@@ -6,20 +6,14 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from importlib import import_module
 from pathlib import Path
 
 import pytest
-import typer
+from typer.testing import CliRunner
 
-from tiepoint.cli import COMMANDS
-
-
-def commands(name: str) -> dict[str, typer.main.TyperCommand]:
-    """A command by its name, or those that it groups."""
-    command = typer.main.get_command(import_module(f"tiepoint.cli.{name.replace('-', '_')}").app)
-    below = getattr(command, "commands", {})
-    return {f"{name} {other}": one for other, one in below.items()} or {name: command}
+from support.commands import commands
+from tiepoint.cli import COMMANDS, app, exit_codes
+from tiepoint.errors import ConfigError
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -35,6 +29,79 @@ def test_model_names_the_checkpoint_as_checkpoint_does(name: str) -> None:
     for title, command in commands(name).items():
         (option,) = (one for one in command.params if one.name == "checkpoint")
         assert {"--checkpoint", "--model", "-c"} <= set(option.opts), title
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_option_and_argument_has_a_help_text(name: str) -> None:
+    for title, command in commands(name).items():
+        summary = (command.help or "").split("\n\n")[0]
+        assert summary.endswith(".") and summary[0].isupper(), title
+        for option in command.params:
+            if option.name != "help":
+                text = getattr(option, "help", None)
+                assert text and text.endswith((".", ")")), f"{title} {option.name}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_output_is_named_out_everywhere(name: str) -> None:
+    for title, command in commands(name).items():
+        for option in command.params:
+            if "-o" in option.opts:
+                assert "--out" in option.opts, title
+
+
+def test_without_a_command_the_commands_are_listed() -> None:
+    result = CliRunner().invoke(app, [])
+    assert set(COMMANDS) <= set((result.stdout + result.stderr).split())
+
+
+def test_an_unknown_command_is_wrong_usage() -> None:
+    result = CliRunner().invoke(app, ["detec", "x.png"])
+    assert result.exit_code == exit_codes.USAGE
+    assert "No such command 'detec'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (ConfigError("threshold is 2"), exit_codes.USAGE, "tiepoint: threshold is 2\n"),
+        (KeyboardInterrupt(), exit_codes.INTERRUPTED, "tiepoint: interrupted\n"),
+    ],
+)
+def test_an_error_of_the_user_is_one_line(
+    error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> str:
+        raise error
+
+    monkeypatch.setattr("platform.platform", fail)
+    result = CliRunner().invoke(app, ["info"])
+    assert (result.exit_code, result.stderr, result.stdout) == (code, message, "")
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("platform.platform", fail)
+    assert isinstance(CliRunner().invoke(app, ["info"]).exception, RuntimeError)
+
+
+def test_the_exit_codes_are_those_that_help_states() -> None:
+    stated = {
+        "detect": ("0 all done", "1 some images failed", "2 wrong usage", "3 nothing readable"),
+        "match": ("0 all done", "1 some pairs failed", "2 wrong usage", "3 nothing readable"),
+        "register": ("0 registered", "2 wrong usage", "3 an image cannot", "4 not registered"),
+    }
+    known = {
+        "0": exit_codes.DONE, "1": exit_codes.FAILED, "2": exit_codes.USAGE,
+        "3": exit_codes.NOTHING_READABLE, "4": exit_codes.NOT_REGISTERED,
+    }  # fmt: skip
+    for name, phrases in stated.items():
+        text = " ".join((commands(name)[name].help or "").split())
+        for phrase in phrases:
+            assert phrase in text
+            assert str(known[phrase[0]]) == phrase[0]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")

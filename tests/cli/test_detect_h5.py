@@ -65,7 +65,7 @@ def test_other_settings_are_refused_until_overwritten(photos: Path) -> None:
     assert {item.provenance.settings["threshold"] for item in found.values()} == {0.25}
 
 
-def test_an_interrupted_run_goes_on_from_its_journal(
+def test_an_interrupted_run_resumes_from_its_journal(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add = H5Writer.add
@@ -77,7 +77,7 @@ def test_an_interrupted_run_goes_on_from_its_journal(
 
     monkeypatch.setattr(H5Writer, "add", interrupt)
     stopped = detect("photos", "-o", "x.h5")
-    assert stopped.exit_code == 130 and "goes on from here" in stopped.stderr
+    assert stopped.exit_code == 130 and "repeat the same command to resume" in stopped.stderr
     assert not (photos / "x.h5").exists() and (photos / "x.h5.partial").exists()
     monkeypatch.setattr(H5Writer, "add", add)
     rest = detect("photos", "-o", "x.h5")

@@ -1,4 +1,4 @@
-"""`tiepoint detect` as a process: what it imports, prints to a terminal, and survives."""
+"""`tiepoint detect` as a process: imports, output on a terminal, and signals."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_terminal_shows_progress_and_a_pipe_beside_it_stays_clean(here: Path) 
 def read_terminal(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, 4096)
-    except OSError:  # Linux's way to say that the other side has closed
+    except OSError:  # on Linux, the other side has closed
         return b""
 
 
@@ -125,13 +125,13 @@ def stop_after_two_lines(folder: Path, number: int) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
-def test_a_stopped_run_leaves_whole_files_and_goes_on(here: Path, number: int, code: int) -> None:
+def test_a_stopped_run_leaves_whole_files_and_resumes(here: Path, number: int, code: int) -> None:
     photos(here / "photos", 80)
     returned, err = stop_after_two_lines(here / "photos", number)
     assert returned == code
     assert "Traceback" not in err
     written = files_below(here / "out")
-    if number != signal.SIGKILL:  # which gives no time to clear up
+    if number != signal.SIGKILL:  # which leaves no time to clean up
         assert not [name for name in written if not name.endswith((".npz", ".png"))]
     whole = [name for name in written if name.endswith(".npz")]
     assert 2 <= len(whole) < 80

@@ -1,4 +1,4 @@
-"""`tiepoint info` and `--version`: what is here and what would be used."""
+"""`tiepoint info` and `--version`: installed engines, devices and checkpoints."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def test_version_is_the_package_s() -> None:
 
 
 def test_info_names_engines_devices_and_the_default() -> None:
-    said = facts()
-    assert said["tiepoint"] == tiepoint.__version__
-    assert said["engines"]["openvino"] == metadata.version("openvino")
+    report = facts()
+    assert report["tiepoint"] == tiepoint.__version__
+    assert report["engines"]["openvino"] == metadata.version("openvino")
     detector = Detector()
     chosen = {name: getattr(detector, name) for name in ("engine", "device", "precision")}
-    assert said["default"] == chosen
-    assert said["default"]["device"] in said["devices"]
-    assert "cpu" in said["devices"]
+    assert report["default"] == chosen
+    assert report["default"]["device"] in report["devices"]
+    assert "cpu" in report["devices"]
 
 
 def test_info_describes_each_bundled_checkpoint_as_it_is_loaded() -> None:
-    said = {entry["name"]: entry for entry in facts()["checkpoints"]}
-    assert list(said) == weights.bundled_checkpoints()
-    for name, entry in said.items():
+    report = {entry["name"]: entry for entry in facts()["checkpoints"]}
+    assert list(report) == weights.bundled_checkpoints()
+    for name, entry in report.items():
         checkpoint = weights.load_checkpoint(name)
         file = weights.BUNDLED / name / weights.WEIGHTS_FILE
         assert entry["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
@@ -59,25 +59,25 @@ def test_info_describes_each_bundled_checkpoint_as_it_is_loaded() -> None:
         assert entry["scales"] == list(checkpoint.detection.scales)
         assert entry["nms_radius"] == checkpoint.detection.nms_radius
         assert entry["parameters"] == sum(t.size for t in checkpoint.tensors.values())
-    assert [name for name, entry in said.items() if entry["default"]] == [weights.DEFAULT]
+    assert [name for name, entry in report.items() if entry["default"]] == [weights.DEFAULT]
 
 
-def test_the_text_says_what_each_checkpoint_is() -> None:
+def test_the_text_describes_each_checkpoint() -> None:
     for name in weights.bundled_checkpoints():
         note = weights.load_checkpoint(name).note
         assert note and note in run("info").stdout
 
 
 def test_the_text_holds_the_same_facts() -> None:
-    text, said = run("info").stdout, facts()
-    for checkpoint in said["checkpoints"]:
+    text, report = run("info").stdout, facts()
+    for checkpoint in report["checkpoints"]:
         assert checkpoint["sha256"] in text
         assert f"{checkpoint['parameters']:,}" in text
     assert re.search(rf"^tiepoint +{re.escape(tiepoint.__version__)}$", text, re.MULTILINE)
-    assert f"openvino {said['engines']['openvino']}" in text
+    assert f"openvino {report['engines']['openvino']}" in text
 
 
-def test_an_absent_engine_is_said_to_be_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_is_not_installed_is_reported_so(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = metadata.version
 
     def without_torch(name: str) -> str:

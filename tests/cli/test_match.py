@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import signal
@@ -21,11 +20,8 @@ from tiepoint import Detector, load_matches, save
 from tiepoint import match as match_features
 from tiepoint.batch import match_pairs
 from tiepoint.cli import app
-from tiepoint.cli import match as command
-from tiepoint.config import MatchingConfig
 from tiepoint.features import Features
 from tiepoint.formats import H5MatchesWriter, H5Writer, read_h5, read_matches_h5
-from tiepoint.matching.pairing import SEQUENTIAL_WINDOW, SIMILAR_IMAGES
 
 
 def run(*arguments: object) -> Any:
@@ -107,16 +103,16 @@ def test_features_files_give_what_the_images_give(views: Path) -> None:
     images = load_matches("images.npz")
     for name in ("mixed.npz", "files.npz"):
         np.testing.assert_array_equal(load_matches(name).pairs, images.pairs)
-    said = json.loads(files.stdout)
-    assert said["matches"] == len(images) and said["output"] == "files.npz"
-    assert said["keypoints"] == images.meta["keypoints"]
+    printed = json.loads(files.stdout)
+    assert printed["matches"] == len(images) and printed["output"] == "files.npz"
+    assert printed["keypoints"] == images.meta["keypoints"]
 
 
 @pytest.mark.parametrize(
     ("options", "settings"),
     [
         ([], {}),
-        (["--not-mutual"], {"mutual": False}),
+        (["--no-mutual"], {"mutual": False}),
         (["--ratio", "0.9"], {"ratio": 0.9}),
         (["--min-similarity", "0.5"], {"min_similarity": 0.5}),
         (
@@ -132,15 +128,6 @@ def test_every_option_does_what_the_library_does(
     assert result.exit_code == 0, result.output
     assert len(read_matches_h5("m.h5")) == 6
     assert_equals_library(collection / "m.h5", collection / "features.h5", **settings)
-
-
-def test_the_options_defaults_are_the_configurations() -> None:
-    parameters = inspect.signature(command.match).parameters
-    assert parameters["not_mutual"].default is not MatchingConfig().mutual
-    for name in ("ratio", "min_similarity", "scores", "temperature", "min_probability"):
-        assert parameters[name].default == getattr(MatchingConfig(), name)
-    assert parameters["window"].default == SEQUENTIAL_WINDOW
-    assert parameters["k"].default == SIMILAR_IMAGES
 
 
 def pairs_of(path: str) -> set[tuple[int, int]]:
@@ -203,7 +190,7 @@ def test_one_bad_image_does_not_stop_the_others(collection: Path) -> None:
     assert pairs_of("k.h5") == {(0, 2), (0, 3), (2, 3)}
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(
+def test_an_interrupted_run_resumes_where_it_stopped(
     collection: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add = H5MatchesWriter.add
@@ -215,7 +202,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
 
     monkeypatch.setattr(H5MatchesWriter, "add", interrupt)
     stopped = run("--features", "features.h5", "-o", "m.h5")
-    assert stopped.exit_code == 130 and "goes on from here" in stopped.stderr
+    assert stopped.exit_code == 130 and "repeat the same command to resume" in stopped.stderr
     assert names_in(collection) == ["features.h5", "m.h5.partial"]
     monkeypatch.setattr(H5MatchesWriter, "add", add)
     rest = run("--features", "features.h5", "-o", "m.h5")
@@ -232,10 +219,10 @@ def test_a_killed_run_keeps_every_finished_pair(collection: Path) -> None:
         [*COMMAND, *arguments], stdout=subprocess.PIPE, env=ENVIRONMENT, text=True
     ) as process:
         assert process.stdout is not None
-        said = [json.loads(process.stdout.readline()) for _ in range(20)]
+        printed = [json.loads(process.stdout.readline()) for _ in range(20)]
         process.send_signal(signal.SIGKILL)
     with H5MatchesWriter(collection / "m.h5") as writer:
-        assert all((row["image_a"], row["image_b"]) in writer for row in said)
+        assert all((row["image_a"], row["image_b"]) in writer for row in printed)
     rest = run("--features", "features.h5", "-o", "m.h5")
     assert rest.exit_code == 0 and len(read_matches_h5("m.h5")) == 40 * 39 // 2
 
@@ -265,14 +252,22 @@ def test_a_small_cache_changes_nothing(collection: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "0 images given, expected two; for many pairs give --features"),
-        (["a.png"], "1 images given"),
-        (["a.png", "b.png", "-o", "m.h5"], "-o m.h5: the name must end in .npz"),
-        (["a.png", "b.png", "--plot", "p.jpg"], "--plot p.jpg: the name must end in .png"),
-        (["a.png", "b.png", "--plot", "b.png"], "--plot b.png: is there already"),
-        (["a.png", "b.png", "--plot", "b.png", "--overwrite"], "one of the two that are matched"),
-        (["a.png", "b.png", "--ratio", "2"], "ratio is 2.0, expected a share"),
-        (["a.png", "b.png", "--min-probability", "0.2"], "goes with scores='dual-softmax'"),
+        ([], "got 0; for many pairs give --features FILE.h5"),
+        (["a.png"], "expected two images or features files, got 1"),
+        (["a.png", "b.png", "-o", "m.h5"], "-o m.h5: the ending picks the format, one of .npz"),
+        (
+            ["a.png", "b.png", "--plot", "p.jpg"],
+            "--plot p.jpg: the ending picks the format",
+        ),
+        (["a.png", "c.png", "--plot", "b.png"], "--plot b.png exists; name another file, or give"),
+        (["a.png", "b.png", "--plot", "./b.png", "--overwrite"], "is one of the two inputs"),
+        (["a.png", "b.png", "-o", "."], "-o .: the ending picks the format"),
+        (["a.png", "b.png", "--window", "0"], "--window is 0"),
+        (["a.png", "b.png", "--ratio", "2"], "tiepoint: --ratio is 2.0, expected a share"),
+        (
+            ["a.png", "b.png", "--min-probability", "0.2"],
+            "--min-probability needs --scores dual-softmax",
+        ),
         (["a.png", "b.png", "--matching-device", "mps"], "device is 'mps'"),
         (["a.png", "b.png", "--features", "f.h5", "-o", "m.h5"], "drop A and B"),
         (["--features", "f.h5"], "-o NAME.h5"),
@@ -280,7 +275,7 @@ def test_a_small_cache_changes_nothing(collection: Path, monkeypatch: pytest.Mon
         (["--features", "f.h5", "-o", "f.h5"], "is the features file"),
     ],
 )
-def test_wrong_usage_is_said_before_any_work(
+def test_wrong_usage_is_reported_before_any_work(
     views: Path, arguments: list[str], message: str
 ) -> None:
     before = {path: path.read_bytes() for path in views.iterdir()}
@@ -306,10 +301,10 @@ def test_what_cannot_be_read_exits_with_three(here: Path) -> None:
     assert run("--features", "no.h5", "-o", "m.h5").exit_code == 3
     write(here / "one.h5", {"a.jpg": image_features(0)})
     alone = run("--features", "one.h5", "-o", "m.h5")
-    assert alone.exit_code == 3 and "1 images give no pair" in alone.stderr
+    assert alone.exit_code == 3 and "no pair to match in 1 images" in alone.stderr
 
 
-def test_a_picture_that_is_gone_is_said_before_matching(views: Path) -> None:
+def test_an_image_that_is_gone_is_reported_before_matching(views: Path) -> None:
     save(Detector()("a.png"), "a.npz")
     (views / "a.png").unlink()
     result = run("a.npz", "b.png", "--plot", "p.png", "-o", "m.npz")

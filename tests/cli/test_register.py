@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
+from tiepoint import Detector, register
 from tiepoint.cli import app
-from tiepoint.cli import register as command
-from tiepoint.config import RegistrationConfig
 from tiepoint.images.reading import read
+from tiepoint.registration.warping import overlay as draw_overlay
 
 runner = CliRunner()
 TRUTH = np.array([[0.95, 0.08, 20], [-0.05, 0.95, 25], [5e-5, 5e-5, 1]])
@@ -44,11 +43,11 @@ def test_two_views_are_registered_and_every_picture_written(folder: Path) -> Non
     a, b = folder / "a.png", folder / "b.png"
     out, overlay, board = folder / "out.png", folder / "overlay.png", folder / "board.png"
     report = folder / "report.json"
-    code, said, errors = run(
+    code, printed, errors = run(
         a, b, "-o", out, "--overlay", overlay, "--checkerboard", board, "--json", report
     )
     assert (code, errors) == (0, "")
-    assert said.startswith("registered: ")
+    assert printed.startswith("registered: ")
     content = json.loads(report.read_text())
     assert content["success"] and content["reason"] == "ok"
     np.testing.assert_allclose(content["matrix"], TRUTH, rtol=0.05, atol=1.0)
@@ -71,13 +70,13 @@ def test_both_images_whole_on_one_canvas_of_the_deeper_type(folder: Path) -> Non
 
 def test_unrelated_images_exit_4_with_the_reason_and_no_picture(folder: Path) -> None:
     before = sorted(folder.iterdir())
-    code, said, errors = run(
+    code, printed, errors = run(
         folder / "a.png", folder / "c.png", "-o", folder / "out.png", "--overlay",
         folder / "overlay.png", "--json", "-",
     )  # fmt: skip
     assert code == 4
     assert sorted(folder.iterdir()) == before
-    content = json.loads(said)
+    content = json.loads(printed)
     assert not content["success"] and content["matrix"] is None
     assert content["reason"] in errors
     assert "nothing was written to" in errors
@@ -105,15 +104,15 @@ def test_an_image_that_cannot_be_read_exits_3(folder: Path) -> None:
     [
         (["-o", "out.jpg"], "the ending picks the format"),
         (["--overlay", "out.tif"], "one of .png"),
-        (["-o", "x.png", "--overlay", "x.png"], "two files of one name"),
+        (["-o", "x.png", "--overlay", "x.png"], "two options name this file"),
         (["-o", "gone/out.png"], "no such folder"),
         (["--model", "spline"], "'spline' is not one of"),
         (["--model", "essential"], "needs intrinsics"),
         (["--model", "essential", "--intrinsics", "1,2,3"], "FX,FY,CX,CY"),
-        (["--model", "fundamental", "-o", "out.png"], "moves no image"),
+        (["--model", "fundamental", "-o", "out.png"], "warps no image"),
         (["--intrinsics", "600,600,300,200"], "intrinsics are for"),
         (["--canvas"], "-o, which is not given"),
-        (["--threshold-px", "-1"], "threshold_px"),
+        (["--threshold-px", "-1"], "--threshold-px is -1.0, expected a number above 0"),
         (["--max-side", "large"], "--max-side"),
     ],
 )
@@ -126,7 +125,60 @@ def test_wrong_usage_exits_2_and_says_why(
     assert message in errors
 
 
-def test_the_defaults_are_those_of_the_configuration() -> None:
-    parameters = inspect.signature(command.register).parameters
-    for name in ("model", "max_keypoints", "threshold_px", "min_inliers", "seed"):
-        assert parameters[name].default == getattr(RegistrationConfig(), name)
+def test_the_result_is_that_of_the_library(folder: Path) -> None:
+    a, b, report = folder / "a.png", folder / "b.png", folder / "report.json"
+    options = ("--max-keypoints", 300, "--no-guided", "--min-inliers", 20, "--seed", 3)
+    code, _, _ = run(a, b, *options, "--json", report, "--overlay", folder / "overlay.png")
+    assert code == 0
+    expected = register(
+        a, b, detector=Detector(threshold=0.0), max_keypoints=300, guided=False, min_inliers=20,
+        seed=3,
+    )  # fmt: skip
+    content = json.loads(report.read_text())
+    assert content == {"a": str(a), "b": str(b), **json.loads(json.dumps(expected.summary()))}
+    np.testing.assert_array_equal(read(folder / "overlay.png").pixels, draw_overlay(a, b, expected))
+
+
+def test_json_alone_is_on_stdout(folder: Path) -> None:
+    code, printed, errors = run(folder / "a.png", folder / "b.png", "--json", "-")
+    assert code == 0
+    assert json.loads(printed)["success"] is True
+    assert errors.startswith("registered: ") and "coverage" in errors
+
+
+def test_a_limit_that_is_not_met_is_the_reason(folder: Path) -> None:
+    code, printed, errors = run(folder / "a.png", folder / "b.png", "--min-inliers", 100_000)
+    assert (code, printed) == (4, "")
+    assert errors.startswith("tiepoint: not registered: ") and "100000" in errors
+    assert "nothing was written" not in errors
+
+
+def test_a_two_view_model_is_reported_without_an_overlap(folder: Path) -> None:
+    code, printed, errors = run(
+        folder / "a.png", folder / "b.png", "--model", "essential", "--intrinsics",
+        "600,600,300,200", "--json", folder / "report.json",
+    )  # fmt: skip
+    assert (code, errors) == (0, "")
+    assert "matches fit an essential matrix, median error" in printed and "overlap" not in printed
+    assert json.loads((folder / "report.json").read_text())["model"] == "essential"
+
+
+def test_a_plane_is_no_scene_for_a_fundamental_matrix(folder: Path) -> None:
+    code, _, errors = run(folder / "a.png", folder / "b.png", "--model", "fundamental")
+    assert code == 4 and 'register with "homography"' in errors
+
+
+def test_one_folder_for_two_files_is_checked_for_each(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "results").mkdir()
+    for option, path, message in [
+        ("--json", "results", "--json results is a folder; name a file"),
+        ("--json", "gone/report.json", "--json gone/report.json: no such folder; create it first"),
+        ("--checkerboard", "a.jpg", "--checkerboard a.jpg: the ending picks the format"),
+        ("--checkerboard", "a.png", "--checkerboard a.png exists; name another file"),
+    ]:
+        code, _, errors = run("a.png", "b.png", option, path)
+        assert code == 2 and message in errors
+    assert sorted(path.name for path in folder.iterdir()) == ["a.png", "b.png", "c.png", "results"]

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiepoint
+from tiepoint.config import PairConfig
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features
 from tiepoint.matching import pairing
-from tiepoint.matching.pairing import SEQUENTIAL_WINDOW, SIMILAR_IMAGES
 
 
 def features(count: int, length: int = 6, seed: int = 0) -> Features:
@@ -62,10 +62,9 @@ def test_nonsense_is_refused() -> None:
 
 
 def test_the_defaults_stand_in_the_configuration_alone() -> None:
-    assert inspect.signature(pairing.sequential_pairs).parameters["window"].default == (
-        SEQUENTIAL_WINDOW
-    )
-    assert inspect.signature(pairing.similar_pairs).parameters["k"].default == SIMILAR_IMAGES
+    window = inspect.signature(pairing.sequential_pairs).parameters["window"]
+    assert window.default == PairConfig().window
+    assert inspect.signature(pairing.similar_pairs).parameters["k"].default == PairConfig().k
 
 
 def slow_similar(table: np.ndarray, k: int) -> list[tuple[int, int]]:

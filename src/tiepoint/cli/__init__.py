@@ -1,4 +1,4 @@
-"""The command `tiepoint`. Nothing heavy is imported before a command needs it."""
+"""The command `tiepoint`. Heavy libraries are imported by the commands that need them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ COMMANDS = (
 """Each is a module of this package, with _ for -, that holds a typer app of its own."""
 
 
-AGAIN_S = 0.02
-"""Until a stop that was dropped is asked for again."""
+RETRY_S = 0.02
+"""Delay before a signal whose exception Python dropped is raised again."""
 
 
 class Commands(TyperGroup):
-    """The commands, imported when asked for; a mistake of the user's ends in one line."""
+    """The commands, imported on first use. A `TiepointError` is printed in one line."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The names, as `--help` shows them."""
+        """The names in the order of `--help`."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -44,7 +44,7 @@ class Commands(TyperGroup):
         )
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; a `TiepointError` from it means that it was called wrongly."""
+        """Run a command; a `TiepointError` means wrong usage."""
         try:
             return super().invoke(ctx)
         except TiepointError as error:
@@ -79,32 +79,32 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Find keypoints in images: corners that are found again in another picture."""
+    """Detect local keypoints in images, match them, and register images."""
 
 
 def main() -> None:
     """The entry point of `tiepoint` and `python -m tiepoint`."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):  # for names that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
-    sys.unraisablehook = _ask_again
+    sys.unraisablehook = _retry
     app()
 
 
-def _ask_again(lost: Any) -> None:
-    """A stop that came within a callback, where Python drops exceptions, comes once more."""
+def _retry(lost: Any) -> None:
+    """Raise a signal again whose exception Python dropped, because a callback was running."""
     number = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(lost.exc_type)
     if number is None:
         sys.__unraisablehook__(lost)
-    else:  # later: here it would be dropped again
-        threading.Timer(AGAIN_S, _stop, [number]).start()
+    else:  # later, because it would be dropped again here
+        threading.Timer(RETRY_S, _raise, [number]).start()
 
 
-def _stop(number: signal.Signals) -> None:
+def _raise(number: signal.Signals) -> None:
     main_thread = threading.main_thread().ident
     if hasattr(signal, "pthread_kill") and main_thread is not None:
-        signal.pthread_kill(main_thread, number)  # wakes it, where it waits
+        signal.pthread_kill(main_thread, number)  # interrupts a wait
     else:
         _thread.interrupt_main(number)
 

@@ -1,13 +1,13 @@
-"""What the commands exit with."""
+"""Exit codes of the commands."""
 
 from __future__ import annotations
 
 DONE = 0
 FAILED = 1
-"""Some inputs failed, or the run was stopped by an error."""
+"""Some inputs failed, or an error stopped the run."""
 USAGE = 2
 NOTHING_READABLE = 3
 NOT_REGISTERED = 4
-"""`tiepoint register`: both images were read, and do not line up."""
+"""`tiepoint register`: both images were read, but they do not align."""
 INTERRUPTED = 130
 TERMINATED = 143

@@ -1,4 +1,4 @@
-"""`tiepoint info`: what is installed here and what it would use."""
+"""`tiepoint info`: installed engines, devices, defaults and bundled checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tiepoint._version import __version__
 from tiepoint.errors import CheckpointError
 
 SIZE_HW = (480, 640)
-"""Of the image whose multiply-adds are given."""
+"""Size of the image for which multiply-adds are printed."""
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -46,7 +46,7 @@ def _facts() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
-    """Of an installed package, without importing it: torch alone takes seconds."""
+    """The version of an installed package, without its import: torch alone takes seconds."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -106,7 +106,7 @@ def _checkpoint_lines(facts: dict[str, Any]) -> list[str]:
         f"descriptors {facts['descriptor_decoder_dim']}",
         f"  parameters {facts['parameters']:,}; {facts['multiply_adds'] / 1e9:.1f} G multiply-adds "
         f"for {SIZE_HW[1]}x{SIZE_HW[0]} px",
-        f"  looks at   {scales} of the image's size; threshold {facts['threshold']:g}, "
+        f"  scales     {scales} of the image's size; threshold {facts['threshold']:g}, "
         f"NMS {facts['nms_radius']} px",
         f"  SHA-256    {facts['sha256']}",
     ]

@@ -1,84 +1,195 @@
-"""The options that set up a Detector, as every command spells them."""
+"""Options that several commands share, and options generated from the fields of the configs."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import inspect
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import Field, fields
+from functools import wraps
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from tiepoint.config import DeviceName, EngineName, ProcessorConfig
+from tiepoint.config import IN_CHECKPOINT, DetectionConfig, DeviceName, EngineName, ProcessorConfig
 from tiepoint.config import Precision as PrecisionName
+from tiepoint.errors import ConfigError
 
-NATIVE = "none"
+NONE = "none"
+"""Spelling of the value None on the command line."""
+GIVEN_NONE = object()
+"""None as parsed, because None itself is an option that was not given."""
 
 CHECKPOINT = "default"
 AUTO: Literal["auto"] = "auto"
-MAX_SIDE = NATIVE if ProcessorConfig.max_side is None else str(ProcessorConfig.max_side)
+_WHICH = "Name of a bundled checkpoint, folder of a checkpoint, or Hub id org/name."
 
-_WHICH = "A bundled name, a checkpoint's folder, or a Hub id org/name."
-
-Checkpoint = Annotated[str, typer.Option("--checkpoint", "--model", "-c", help=_WHICH)]
-CheckpointAlone = Annotated[str, typer.Option("--checkpoint", "-c", help=_WHICH)]
+Checkpoint = Annotated[
+    str, typer.Option("--checkpoint", "--model", "-c", metavar="NAME", help=_WHICH)
+]
+CheckpointAlone = Annotated[str, typer.Option("--checkpoint", "-c", metavar="NAME", help=_WHICH)]
 """For a command whose `--model` is another one."""
-Engine = Annotated[EngineName, typer.Option(help="auto, openvino or torch.")]
-Device = Annotated[DeviceName, typer.Option(parser=str, help="auto, cpu, cuda, cuda:N or mps.")]
+Engine = Annotated[EngineName, typer.Option(help="Engine that runs the network.")]
+Device = Annotated[
+    DeviceName,  # a parser, because GPUs are numbered without limit
+    typer.Option(
+        metavar="NAME", parser=str, help="Device of the network: auto, cpu, cuda, cuda:N or mps."
+    ),
+]
 Precision = Annotated[
     PrecisionName,
-    typer.Option(help="auto (bf16 where the processor has it, else f32), f32, bf16, f16 or int8."),
+    typer.Option(
+        help="Precision of the network. auto is bf16 on a CPU with bfloat16 arithmetic, else f32; "
+        "int8 needs a checkpoint prepared by `tiepoint quantize`."
+    ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Most CPU cores that the network takes; else all.", min=1),
+    typer.Option(
+        metavar="N", help="Maximum number of CPU cores for the network.", min=1, show_default="all"
+    ),
 ]
 Compile = Annotated[
     bool,
     typer.Option(
-        "--compile",
-        help="Compile the network for each size of images: quicker where many have the same one.",
+        "--compile", help="Compile the network for each image size; faster for many of one size."
     ),
 ]
-MaxSide = Annotated[
-    str,
-    typer.Option(
-        metavar="PX", help=f"Bring the longer side down to PX first; '{NATIVE}' keeps the size."
-    ),
-]
-Scales = Annotated[
-    str | None,
-    typer.Option(
-        metavar="S,S,...",
-        help="Parts of that size at which each image is looked at, such as 1 or 1,0.7,0.5: "
-        "several are a pyramid, for images that differ in zoom. Above 1 enlarges. Else the "
-        "checkpoint's: 1,0.6 for the bundled ones.",
-    ),
-]
-MaxKeypoints = Annotated[
-    int | None, typer.Option(metavar="N", help="Keep the best N; else the checkpoint's limit.")
-]
-Threshold = Annotated[
-    float | None,
-    typer.Option(metavar="P", help="Least probability, 0..1; else the checkpoint's."),
-]
-NmsRadius = Annotated[
-    int | None,
-    typer.Option(
-        metavar="PX", help="Keypoints of one size are farther apart than this; else its own."
-    ),
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object per result instead of a table.")
 ]
 
-Spread = Annotated[
-    bool,
-    typer.Option(
-        "--spread", help="Spread --max-keypoints evenly over the image, seen at one size."
-    ),
-]
+
+class Settings:
+    """Marks a parameter of a command as a group of settings: one option for each field.
+
+    Args:
+        configs: Dataclasses with fields made by `tiepoint.config.setting`.
+        only: Names of the fields, in the order of `--help`; None takes all.
+    """
+
+    def __init__(self, *configs: type, only: Iterable[str] | None = None) -> None:
+        known: dict[str, tuple[type, Field[Any], Any]] = {}
+        for config in configs:
+            kinds = get_type_hints(config)
+            known |= {field.name: (config, field, kinds[field.name]) for field in fields(config)}
+        self.names = list(known if only is None else only)
+        self.parameters = [_parameter(*known[name]) for name in self.names]
+
+    def given(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of this group among the values of a command's parameters.
+
+        A setting that is None by default, or stored in the checkpoint, is left out if not given.
+        """
+        return {
+            name: None if values[name] is GIVEN_NONE else values[name]
+            for name in self.names
+            if values[name] is not None
+        }
+
+
+def detection(*names: str) -> Settings:
+    """A group of settings of `Detector`."""
+    return Settings(ProcessorConfig, DetectionConfig, only=names)
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter annotated with `Settings` by the options of the group.
+
+    A `ConfigError` of the command names the options as they are typed.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Settings] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        marks = getattr(parameter.annotation, "__metadata__", ())
+        group = next((mark for mark in marks if isinstance(mark, Settings)), None)
+        if group is None:
+            parameters.append(parameter)
+        else:
+            groups[parameter.name] = group
+            parameters += group.parameters
+
+    names = [name for group in groups.values() for name in group.names]
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        settings = {name: group.given(values) for name, group in groups.items()}
+        other = {name: value for name, value in values.items() if name in signature.parameters}
+        try:
+            command(**other, **settings)
+        except ConfigError as error:
+            raise ConfigError(_as_typed(str(error), names)) from error
+
+    generated: Any = run
+    generated.__signature__ = signature.replace(parameters=parameters)
+    generated.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def _parameter(config: type, field: Field[Any], kind: Any) -> inspect.Parameter:
+    """The option of one field, with the field's default and text."""
+    optional, kinds = NoneType in get_args(kind), {kind, *get_args(kind)}
+    parser: Callable[[Any], Any] | None = None
+    if get_origin(kind) is tuple:
+        parser = parse_scales
+    elif kinds & {int, float}:
+        parser = _number_parser(int if int in kinds else float, optional=optional)
+    in_checkpoint = config is DetectionConfig and field.name in IN_CHECKPOINT
+    option = typer.Option(
+        help=_help(field.metadata["help"]),
+        metavar=field.metadata["metavar"],
+        parser=parser,
+        show_default="the checkpoint's" if in_checkpoint else True,
+    )
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None if in_checkpoint else field.default,
+        annotation=Annotated[Any if parser else kind | None, option],
+    )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _help(text: str) -> str:
+    """The text of a field with names and values as they are typed."""
+    return _none_as_typed(re.sub(r"`(\w+)`", lambda match: _flag(match[1]), text))
+
+
+def _as_typed(message: str, names: Collection[str]) -> str:
+    """A message about settings with names and values as they are typed.
+
+    Names that are ordinary words are replaced only at the start and before a value.
+    """
+
+    def pair(match: re.Match[str]) -> str:
+        return f"{_flag(match[1])} {match[2]}" if match[1] in names else match[0]
+
+    def word(match: re.Match[str]) -> str:
+        certain = "_" in match[0] or match.start() == 0
+        return _flag(match[0]) if certain and match[0] in names else match[0]
+
+    if message.partition(" ")[0] in names:
+        message = _none_as_typed(message)
+    message = re.sub(r"\b(\w+)='([\w-]+)'", pair, message)
+    return re.sub(r"(?<![\w-])\w+", word, message)
+
+
+def _none_as_typed(text: str) -> str:
+    return re.sub(r"\bNone\b", f"'{NONE}'", text)
 
 
 def parse_scales(text: str | None) -> tuple[float, ...] | None:
-    """The numbers between the commas; None stays None.
+    """The numbers between commas; None stays None.
 
     Raises:
-        typer.BadParameter: Not numbers.
+        typer.BadParameter: Not a list of numbers.
     """
     if text is None:
         return None
@@ -86,26 +197,45 @@ def parse_scales(text: str | None) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise typer.BadParameter(
-            f"{text!r} is not a list of numbers such as 1,0.5", param_hint="--scales"
+            f"{text!r}, expected numbers separated by commas, such as 1,0.5"
         ) from error
 
 
-def parse_max_side(text: str) -> int | None:
-    """px, or None for "none".
+def _number_parser(kind: type, *, optional: bool) -> Callable[[Any], Any]:
+    expected = "a whole number" if kind is int else "a number"
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, str):  # the default
+            return value
+        if optional and value.lower() == NONE:
+            return GIVEN_NONE
+        try:
+            return kind(value)
+        except ValueError as error:
+            alternative = f" or '{NONE}'" if optional else ""
+            raise typer.BadParameter(f"{value!r}, expected {expected}{alternative}") from error
+
+    return parse
+
+
+def check_file(
+    option: str, path: Path, endings: Collection[str] | None, *, overwrite: bool
+) -> None:
+    """Require the path of a file that can be written.
+
+    Args:
+        option: The option that names it, for the message.
+        path: The path given.
+        endings: Endings that it may have; None allows any.
+        overwrite: Allow an existing file.
 
     Raises:
-        typer.BadParameter: Neither a whole number nor "none".
+        ConfigError: A wrong ending, a folder, or an existing file.
     """
-    if text.lower() == NATIVE:
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise typer.BadParameter(
-            f"{text!r} is neither a whole number of px, at least 1, nor '{NATIVE}'",
-            param_hint="--max-side",
-        )
-    return int(text)
-
-
-def given(**settings: Any) -> dict[str, Any]:
-    """The settings that were given on the command line."""
-    return {name: value for name, value in settings.items() if value is not None}
+    if endings is not None and path.suffix.lower() not in endings:
+        expected = ", ".join(endings)
+        raise ConfigError(f"{option} {path}: the ending picks the format, one of {expected}")
+    if path.is_dir():
+        raise ConfigError(f"{option} {path} is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{option} {path} exists; name another file, or give --overwrite")

@@ -1,176 +1,150 @@
-"""`tiepoint register`: two images -> the first laid over the second, or the reason why not."""
+"""`tiepoint register`: two images -> A aligned with B, or the reason why not."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tiepoint.cli import exit_codes, options
-from tiepoint.config import Model as ModelName
-from tiepoint.config import RegistrationConfig
+from tiepoint.cli.report import stop
+from tiepoint.config import RegistrationConfig, RegistrationOptions
 from tiepoint.errors import ConfigError, ImageError
-from tiepoint.registration.models import MODELS, PLANE_MODELS, TWO_VIEW_MODELS
+from tiepoint.registration.models import MODELS, TWO_VIEW_MODELS
 
 if TYPE_CHECKING:
     from tiepoint.registration.result import Registration
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-DEFAULTS = RegistrationConfig()
-PICTURE_ENDINGS = (".png", ".tif", ".tiff")
 STDOUT = Path("-")
+ENDINGS = {
+    "-o": (".png", ".tif", ".tiff"),
+    "--overlay": (".png",),
+    "--checkerboard": (".png",),
+}
+"""Endings of the images, by option."""
 
-ImageA = Annotated[str, typer.Argument(metavar="A", help="The image to be moved; a path or URL.")]
-ImageB = Annotated[str, typer.Argument(metavar="B", help="The image that stays.")]
+ImageA = Annotated[str, typer.Argument(metavar="A", help="Image to align; a path or URL.")]
+ImageB = Annotated[str, typer.Argument(metavar="B", help="Reference image; a path or URL.")]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Write A as B would show it: .png, or .tif for floats."),
+    typer.Option(
+        "--out", "-o", metavar="FILE", help="Write A warped to B: .png, or .tif for float images."
+    ),
 ]
-WholeCanvas = Annotated[
-    bool,
-    typer.Option("--canvas", help="In OUT: both images whole, one fading into the other."),
+Canvas = Annotated[
+    bool, typer.Option("--canvas", help="Write both images to OUT instead, whole and blended.")
 ]
 Overlay = Annotated[
     Path | None,
-    typer.Option(help="Write A in red over B in cyan as .png: what lines up is grey."),
+    typer.Option(
+        metavar="FILE.png", help="Write A in red over B in cyan; aligned structures are grey."
+    ),
 ]
 Checkerboard = Annotated[
-    Path | None, typer.Option(help="Write squares of A and B in turn, as .png.")
+    Path | None, typer.Option(metavar="FILE.png", help="Write alternating squares of A and B.")
 ]
 Json = Annotated[
     Path | None,
-    typer.Option("--json", help="Write matrix, figures and reason to this file; - prints them."),
-]
-Model = Annotated[
-    ModelName,
-    typer.Option(help=f"{', '.join(PLANE_MODELS)}; or without pictures: fundamental, essential."),
+    typer.Option(
+        "--json", metavar="FILE", help="Write matrix, figures and reason as JSON; - prints them."
+    ),
 ]
 Intrinsics = Annotated[
     str | None,
     typer.Option(
         metavar="FX,FY,CX,CY",
-        help="For essential: the camera of both images, px; 8 numbers for A and B.",
+        help="Camera of both images for --model essential, px; 8 numbers for A and then B.",
     ),
 ]
-MaxKeypoints = Annotated[int, typer.Option(min=1, help="Match the best so many of each image.")]
-ThresholdPx = Annotated[
-    float | None,
-    typer.Option(metavar="PX", help="A match this near the model fits; else the model's own."),
-]
-MinInliers = Annotated[int, typer.Option(min=1, help="Fewer matches that fit are refused.")]
-Guided = Annotated[
-    bool,
-    typer.Option(
-        "--guided/--not-guided", help="Match once more near where a plane model that holds says."
+Settings = Annotated[
+    RegistrationOptions,
+    options.Settings(
+        RegistrationConfig,
+        only=("model", "max_keypoints", "threshold_px", "min_inliers", "guided", "seed"),
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Another seed, another search.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
+Detection = Annotated[dict[str, Any], options.detection("max_side", "scales")]
 
 
 @app.command()
+@options.with_settings
 def register(
     a: ImageA,
     b: ImageB,
+    *,
     out: Out = None,
-    canvas: WholeCanvas = False,
+    canvas: Canvas = False,
     overlay: Overlay = None,
     checkerboard: Checkerboard = None,
     as_json: Json = None,
-    model: Model = DEFAULTS.model,
+    overwrite: options.Overwrite = False,
+    registration: Settings,
     intrinsics: Intrinsics = None,
-    max_keypoints: MaxKeypoints = DEFAULTS.max_keypoints,
-    threshold_px: ThresholdPx = DEFAULTS.threshold_px,
-    min_inliers: MinInliers = DEFAULTS.min_inliers,
-    guided: Guided = DEFAULTS.guided,
-    seed: Seed = DEFAULTS.seed,
-    overwrite: Overwrite = False,
     checkpoint: options.CheckpointAlone = options.CHECKPOINT,
+    detection: Detection,
     engine: options.Engine = options.AUTO,
     device: options.Device = options.AUTO,
     precision: options.Precision = options.AUTO,
-    max_side: options.MaxSide = options.MAX_SIDE,
-    scales: options.Scales = None,
 ) -> None:
-    """Bring image A into line with image B, and say how well; or say why they do not line up.
+    """Align image A with image B and report the accuracy, or the reason why they do not align.
 
-    Exit status: 0 registered, 2 wrong usage, 3 an image cannot be read, 4 not registered: then
-    no picture is written, and --json says why.
+    Exit status: 0 registered, 2 wrong usage, 3 an image cannot be read, 4 not registered: no
+    image is written, and --json holds the reason.
     """
-    pictures = [path for path in (out, overlay, checkerboard) if path is not None]
-    _check(out, overlay, checkerboard, as_json, overwrite=overwrite)
-    config = RegistrationConfig(
-        model=model, max_keypoints=max_keypoints, threshold_px=threshold_px,
-        min_inliers=min_inliers, guided=guided, seed=seed,
-    )  # fmt: skip
-    _check_pictures(pictures, model, whole=canvas and out is None)
+    config = RegistrationConfig(**registration)
+    images = {"-o": out, "--overlay": overlay, "--checkerboard": checkerboard}
+    _check_files(images, as_json, overwrite=overwrite)
+    wanted = {option: path for option, path in images.items() if path is not None}
+    names = ", ".join(map(str, wanted.values()))
+    if wanted and config.model in TWO_VIEW_MODELS:
+        raise ConfigError(f"--model {config.model} warps no image: leave out {names}")
+    if canvas and out is None:
+        raise ConfigError("--canvas changes the image of -o, which is not given")
     cameras = _cameras(intrinsics)
-    side = options.parse_max_side(max_side)
     from tiepoint.detector import Detector
     from tiepoint.images.reading import read
-    from tiepoint.registration import register as registration
+    from tiepoint.registration import register as pipeline
 
     detector = Detector(
-        checkpoint, engine=engine, device=device, precision=precision, max_side=side,
-        threshold=0.0, **options.given(scales=options.parse_scales(scales)),
-    )  # fmt: skip
+        checkpoint, engine=engine, device=device, precision=precision, threshold=0.0, **detection
+    )
     try:
         pixels_a, pixels_b = read(a).pixels, read(b).pixels
     except ImageError as error:
-        _stop(str(error), exit_codes.NOTHING_READABLE)
-    result = registration.register(
+        stop(str(error), exit_codes.NOTHING_READABLE)
+    result = pipeline.register(
         pixels_a, pixels_b, detector=detector, intrinsics=cameras, config=config
     )
     if as_json is not None:
         _write_json(as_json, result, a, b)
     if not result.success:
-        left = f"; nothing was written to {_named(pictures)}" if pictures else ""
-        _stop(f"not registered: {result.reason}{left}", exit_codes.NOT_REGISTERED)
-    _draw(pixels_a, pixels_b, result, out, overlay, checkerboard, canvas=canvas)
+        unwritten = f"; nothing was written to {names}" if wanted else ""
+        stop(f"not registered: {result.reason}{unwritten}", exit_codes.NOT_REGISTERED)
+    _draw(wanted, pixels_a, pixels_b, result, canvas=canvas)
     typer.echo(_sentence(result), err=as_json == STDOUT)
 
 
-def _check_pictures(pictures: list[Path], model: str, *, whole: bool) -> None:
-    if pictures and model in TWO_VIEW_MODELS:
-        raise ConfigError(f"--model {model} moves no image: leave out {_named(pictures)}")
-    if whole:
-        raise ConfigError("--canvas is about the picture of -o, which is not given")
-
-
-def _check(
-    out: Path | None,
-    overlay: Path | None,
-    checkerboard: Path | None,
-    as_json: Path | None,
-    *,
-    overwrite: bool,
+def _check_files(
+    images: Mapping[str, Path | None], as_json: Path | None, *, overwrite: bool
 ) -> None:
-    """Raise for a name that cannot be written, before any work."""
-    named = [("-o", out), ("--overlay", overlay), ("--checkerboard", checkerboard)]
-    for option, path in named:
-        endings = PICTURE_ENDINGS if option == "-o" else (".png",)
-        if path is not None and path.suffix.lower() not in endings:
-            raise ConfigError(
-                f"{option} {path}: the ending picks the format, one of {', '.join(endings)}"
-            )
-    files = [*named, ("--json", None if as_json == STDOUT else as_json)]
-    seen: set[Path] = set()
-    for option, path in files:
-        if path is None:
-            continue
-        if path in seen:
-            raise ConfigError(f"{option} {path}: two files of one name; rename one")
-        seen.add(path)
-        if path.exists() and (not overwrite or path.is_dir()):
-            raise ConfigError(f"{option} {path} is there already: another name, or --overwrite")
+    """Raise for a file that cannot be written, before any work."""
+    paths = {**images, "--json": None if as_json == STDOUT else as_json}
+    given = {option: path for option, path in paths.items() if path is not None}
+    for option, path in given.items():
+        options.check_file(option, path, ENDINGS.get(option), overwrite=overwrite)
+        if list(given.values()).count(path) > 1:
+            raise ConfigError(f"{option} {path}: two options name this file; rename one")
         if not path.absolute().parent.is_dir():
-            raise ConfigError(f"{option} {path}: no such folder; make it first")
+            raise ConfigError(f"{option} {path}: no such folder; create it first")
 
 
 def _cameras(text: str | None) -> list[list[list[float]]] | None:
-    """Four numbers, or eight, as one camera matrix for each image."""
+    """The camera matrices of A and B; 3x3 each."""
     if text is None:
         return None
     try:
@@ -186,32 +160,28 @@ def _cameras(text: str | None) -> list[list[list[float]]] | None:
 
 
 def _draw(
+    paths: Mapping[str, Path],
     pixels_a: Any,
     pixels_b: Any,
     result: Registration,
-    out: Path | None,
-    overlay: Path | None,
-    checkerboard: Path | None,
     *,
     canvas: bool,
 ) -> None:
     from tiepoint.registration import warping
 
-    if out is not None:
-        if canvas:
+    for option, path in paths.items():
+        if option == "--overlay":
+            picture = warping.overlay(pixels_a, pixels_b, result)
+        elif option == "--checkerboard":
+            picture = warping.checkerboard(pixels_a, pixels_b, result)
+        elif canvas:
             picture = warping.blend(*warping.alike(pixels_a, pixels_b), result)
         else:
             picture = warping.warp(pixels_a, result)
-        warping.write_picture(out, picture)
-    if overlay is not None:
-        warping.write_picture(overlay, warping.overlay(pixels_a, pixels_b, result))
-    if checkerboard is not None:
-        warping.write_picture(checkerboard, warping.checkerboard(pixels_a, pixels_b, result))
+        warping.write_picture(path, picture)
 
 
 def _write_json(path: Path, result: Registration, a: str, b: str) -> None:
-    import json
-
     from tiepoint.files import write_bytes
 
     text = json.dumps({"a": a, "b": b, **result.summary()}, ensure_ascii=False)
@@ -222,19 +192,14 @@ def _write_json(path: Path, result: Registration, a: str, b: str) -> None:
 
 
 def _sentence(result: Registration) -> str:
-    inliers, name = int(result.inliers.sum()), MODELS[result.model].phrase
-    found = f"{inliers} of {len(result.matches)} matches fit {name}"
-    off = f"median {result.reprojection_px.median:.2f} px off"
+    inliers, model = int(result.inliers.sum()), MODELS[result.model].phrase
+    sentence = (
+        f"registered: {inliers} of {len(result.matches)} matches fit {model}, "
+        f"median error {result.reprojection_px.median:.2f} px"
+    )
     if result.model in TWO_VIEW_MODELS:
-        return f"registered: {found}, {off}"
-    known = f"the common view is known to {result.overlap_sd_px:.2f} px"
-    return f"registered: {found}, {off}; {known}, {result.coverage:.0%} of it covered"
-
-
-def _named(paths: list[Path]) -> str:
-    return ", ".join(map(str, paths))
-
-
-def _stop(message: str, code: int) -> NoReturn:
-    typer.echo(f"tiepoint: {message}", err=True)
-    raise typer.Exit(code)
+        return sentence
+    return (
+        f"{sentence}; standard deviation {result.overlap_sd_px:.2f} px over the overlap, "
+        f"coverage {result.coverage:.0%}"
+    )

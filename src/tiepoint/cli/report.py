@@ -1,4 +1,4 @@
-"""What commands over many inputs say: results on stdout, everything else on stderr."""
+"""What the commands print: results on stdout, progress and messages on stderr."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
+
+import typer
 
 from tiepoint.cli import exit_codes
 from tiepoint.errors import FormatError
@@ -19,27 +21,37 @@ if TYPE_CHECKING:
 
     from tiepoint.batch import PairRecord, Record
 
-_NAME_CELLS = 36
-_HEADER = ("image", "size", "keypoints", "ms", "output")
+NAME_CELLS = 36
+"""Width of a name in a table, in cells of the terminal."""
 
 
-class Report:
-    """Prints a line per image as it comes, a progress bar on a terminal, a summary at the end.
+RecordT = TypeVar("RecordT", "Record", "PairRecord")
 
-    Args:
-        as_json: Lines for machines instead of a table.
-        count: Tells the number of inputs; called only for a progress bar.
+
+@dataclass
+class Report(Generic[RecordT]):
+    """Prints a line per record, a progress bar on a terminal, and a summary at the end.
 
     Attributes:
-        exit_code: What the command exits with.
+        doing: Label of the progress bar.
+        header: Names of the columns.
+        layout: Format of the last cells of a line; those before are names.
+        row: Returns the cells of a record.
+        was_read: Whether the images of a record that was not refused were read.
+        as_json: True prints JSON objects instead of a table.
+        count: Returns the number of records, or None; called only for a progress bar.
     """
 
-    doing = "detecting"
+    doing: str
+    header: tuple[str, ...]
+    layout: str
+    row: Callable[[RecordT], tuple[str, ...]]
+    was_read: Callable[[RecordT], bool]
+    as_json: bool
+    count: Callable[[], int | None]
 
-    def __init__(self, *, as_json: bool, count: Callable[[], int | None]) -> None:
-        self._as_json = as_json
-        self._count = count
-        self._seen: Counter[str] = Counter()
+    def __post_init__(self) -> None:
+        self._statuses: Counter[str] = Counter()
         self._readable = False
         self._stopped: int | None = None
         self._start = time.perf_counter()
@@ -47,7 +59,7 @@ class Report:
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
-            self._progress = _progress(self.doing, self._count())
+            self._progress = _progress(self.doing, self.count())
             self._progress.start()
         return self
 
@@ -61,9 +73,9 @@ class Report:
             self._progress.stop()
         if kind is None:
             seconds = time.perf_counter() - self._start
-            print(f"tiepoint: {self._summary()} in {seconds:.1f} s", file=sys.stderr)
+            complain(f"{self._summary()} in {seconds:.1f} s")
 
-    def follow(self, records: Iterator[Any]) -> None:
+    def follow(self, records: Iterator[RecordT]) -> None:
         """Print records until they end, the disk is full, or Ctrl-C."""
         try:
             for record in records:
@@ -73,7 +85,7 @@ class Report:
             complain(f"stopped: {error}")
         except KeyboardInterrupt:
             self._stopped = exit_codes.INTERRUPTED
-            complain("interrupted; the same command goes on from here")
+            complain("interrupted; repeat the same command to resume")
 
     @property
     def exit_code(self) -> int:
@@ -82,94 +94,68 @@ class Report:
             return self._stopped
         if not self._readable:
             return exit_codes.NOTHING_READABLE
-        return (
-            exit_codes.FAILED if self._seen["failed"] or self._seen["refused"] else exit_codes.DONE
-        )
+        wrong = self._statuses["failed"] or self._statuses["refused"]
+        return exit_codes.FAILED if wrong else exit_codes.DONE
 
-    def _add(self, record: Any) -> None:
-        if not self._as_json and not self._seen:
-            _print(self._header())
-        self._seen[record.status] += 1
-        self._readable |= record.status == "refused" or self._was_read(record)
+    def _add(self, record: RecordT) -> None:
+        if not self.as_json and not self._statuses:
+            _print(_line(self.layout, self.header))
+        self._statuses[record.status] += 1
+        self._readable |= record.status == "refused" or self.was_read(record)
         if record.error is not None:
             complain(f"{record.status}: {record.error}")
-        if self._as_json:
-            _print(json.dumps(self._as_object(record)))
+        if self.as_json:
+            milliseconds = record.milliseconds and round(record.milliseconds, 1)
+            _print(json.dumps({**vars(record), "milliseconds": milliseconds}, default=str))
         elif record.error is None:
-            _print(self._row(record))
+            _print(_line(self.layout, self.row(record)))
         if self._progress is not None:
             self._progress.advance(self._progress.task_ids[0])
 
-    def _was_read(self, record: Record) -> bool:
-        return record.size_hw is not None
-
-    def _header(self) -> str:
-        return _columns(*_HEADER)
-
-    def _row(self, record: Record) -> str:
-        return _row(record)
-
-    def _as_object(self, record: Record) -> dict[str, Any]:
-        return _as_object(record)
-
     def _summary(self) -> str:
         statuses = ("done", "skipped", "failed", "refused")
-        said = [f"{self._seen[name]} {name}" for name in statuses if self._seen[name]]
-        return ", ".join(said) or "nothing done"
+        counts = [f"{self._statuses[name]} {name}" for name in statuses if self._statuses[name]]
+        return ", ".join(counts) or "nothing done"
 
 
-class PairReport(Report):
-    """The same for pairs of images."""
+def image_report(*, as_json: bool, count: Callable[[], int | None]) -> Report[Record]:
+    """Report on images."""
 
-    doing = "matching"
+    def row(record: Record) -> tuple[str, ...]:
+        height, width = record.size_hw or (0, 0)
+        size, output = f"{width}x{height}", str(record.output)
+        return record.source, size, str(record.keypoints), _duration(record), output
 
-    def _was_read(self, record: PairRecord) -> bool:  # type: ignore[override]
+    def was_read(record: Record) -> bool:
+        return record.size_hw is not None
+
+    header, layout = ("image", "size", "keypoints", "ms", "output"), "{:>11} {:>9} {:>7}  {}"
+    return Report("detecting", header, layout, row, was_read, as_json, count)
+
+
+def pair_report(*, as_json: bool, count: Callable[[], int | None]) -> Report[PairRecord]:
+    """Report on pairs of images."""
+
+    def row(record: PairRecord) -> tuple[str, ...]:
+        return record.image_a, record.image_b, str(record.matches), _duration(record)
+
+    def was_read(record: PairRecord) -> bool:
         return record.status in ("done", "skipped")
 
-    def _header(self) -> str:
-        return _pair_columns("image a", "image b", "matches", "ms")
-
-    def _row(self, record: PairRecord) -> str:  # type: ignore[override]
-        spent = "skipped" if record.milliseconds is None else f"{record.milliseconds:.0f}"
-        return _pair_columns(record.image_a, record.image_b, str(record.matches), spent)
-
-    def _as_object(self, record: PairRecord) -> dict[str, Any]:  # type: ignore[override]
-        spent = record.milliseconds and round(record.milliseconds, 1)
-        return {**asdict(record), "milliseconds": spent}
+    header, layout = ("image a", "image b", "matches", "ms"), "{:>7} {:>7}"
+    return Report("matching", header, layout, row, was_read, as_json, count)
 
 
-def _pair_columns(image_a: str, image_b: str, matches: str, spent: str) -> str:
-    from rich.cells import cell_len
-
-    names = [name + " " * (_NAME_CELLS - cell_len(name)) for name in (image_a, image_b)]
-    return f"{names[0]} {names[1]} {matches:>7} {spent:>7}"
+def _duration(record: Record | PairRecord) -> str:
+    return "skipped" if record.milliseconds is None else f"{record.milliseconds:.0f}"
 
 
-def _row(record: Record) -> str:
-    height, width = record.size_hw or (0, 0)
-    spent = "skipped" if record.milliseconds is None else f"{record.milliseconds:.0f}"
-    size = f"{width}x{height}"
-    return _columns(record.source, size, str(record.keypoints), spent, str(record.output))
-
-
-def _columns(image: str, size: str, keypoints: str, spent: str, output: str) -> str:
+def _line(layout: str, cells: tuple[str, ...]) -> str:
     from rich.cells import cell_len  # Korean letters are two cells wide
 
-    padding = " " * (_NAME_CELLS - cell_len(image))
-    return f"{image}{padding} {size:>11} {keypoints:>9} {spent:>7}  {output}"
-
-
-def _as_object(record: Record) -> dict[str, Any]:
-    return {
-        "source": record.source,
-        "status": record.status,
-        "output": None if record.output is None else str(record.output),
-        "overlay": None if record.overlay is None else str(record.overlay),
-        "keypoints": record.keypoints,
-        "size_hw": record.size_hw,
-        "milliseconds": record.milliseconds and round(record.milliseconds, 1),
-        "error": record.error,
-    }
+    names = len(cells) - layout.count("{")
+    padded = [name + " " * (NAME_CELLS - cell_len(name)) for name in cells[:names]]
+    return " ".join([*padded, layout.format(*cells[names:])])
 
 
 def _progress(doing: str, total: int | None) -> Progress:
@@ -183,7 +169,7 @@ def _progress(doing: str, total: int | None) -> Progress:
         progress.TimeRemainingColumn(),
         console=Console(stderr=True, soft_wrap=True),  # paths stay in one piece
         transient=True,
-        # Lines that share the terminal with the bar must go through it; a pipe's must not.
+        # Lines that share the terminal with the bar must pass through it; a pipe's must not.
         redirect_stdout=sys.stdout.isatty(),
     )
     bar.add_task(doing, total=total)
@@ -195,5 +181,11 @@ def _print(line: str) -> None:
 
 
 def complain(message: str) -> None:
-    """Say it on stderr."""
+    """Print a message on stderr."""
     print(f"tiepoint: {message}", file=sys.stderr, flush=True)
+
+
+def stop(message: str, code: int) -> NoReturn:
+    """Print a message on stderr and exit with a code of `exit_codes`."""
+    complain(message)
+    raise typer.Exit(code)

@@ -28,7 +28,7 @@ _COLUMNS = {
 
 @app.command()
 def scenes(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for sheets and report.")],
+    output: Annotated[Path, typer.Option("--out", "-o", help="Folder for sheets and report.")],
     photos: Annotated[
         list[Path] | None,
         typer.Option("--photos", help="Folder of photographs to compare with; may be repeated."),

@@ -9,16 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.config import PairConfig
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features
 
 Pairs = NDArray[np.int64]
-
-SEQUENTIAL_WINDOW = 10
-"""Following images that each image of a sequence is matched with, as in COLMAP."""
-
-SIMILAR_IMAGES = 20
-"""Most similar images that each image of a collection is matched with."""
 
 _ROWS = 256  # of a table of similarities at a time
 
@@ -38,7 +33,7 @@ def all_pairs(count: int) -> Pairs:
 
 
 def sequential_pairs(
-    count: int, window: int = SEQUENTIAL_WINDOW, *, quadratic: bool = False
+    count: int, window: int = PairConfig.window, *, quadratic: bool = False
 ) -> Pairs:
     """Every image with those that follow it: for video and for images taken along a way.
 
@@ -63,7 +58,7 @@ def sequential_pairs(
     return _as_pairs(pairs)
 
 
-def similar_pairs(descriptors: NDArray[np.float32], k: int = SIMILAR_IMAGES) -> Pairs:
+def similar_pairs(descriptors: NDArray[np.float32], k: int = PairConfig.k) -> Pairs:
     """Every image with the k that are most like it.
 
     Args:
