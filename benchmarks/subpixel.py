@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from tiepoint import Detector
 from tiepoint.config import DetectionConfig, ProcessorConfig
 from tiepoint.evaluation import metrics
-from tiepoint.evaluation.generated import generated_pairs, list_photos
+from tiepoint.evaluation.generated import generated_pairs
 from tiepoint.evaluation.run import measure
 from tiepoint.evaluation.settings import Settings
 from tiepoint.features import Features
 from tiepoint.geometry import apply_homography
+from tiepoint.images.photographs import list_photos
 from tiepoint.keypoints.postprocess import sample_at, select, subpixel_shift
 from tiepoint.keypoints.refinement import settle, structure
 from tiepoint.matching.match import match
