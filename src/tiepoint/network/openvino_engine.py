@@ -89,12 +89,12 @@ class OpenVinoRuntime:
             raise ConfigError(
                 f"precision {precision!r}: this processor has no arithmetic for it; use 'f32'"
             )
-        if precision == "int8" and checkpoint.ranges is None:
+        if precision == "int8" and checkpoint.activation_maxima is None:
             raise ConfigError(
                 f"precision 'int8': checkpoint {checkpoint.name!r} has no whole quantization.json "
                 "for its weights; run tiepoint quantize on its folder"
             )
-        if precision == "int8" and not checkpoint.ranges:
+        if precision == "int8" and not checkpoint.activation_maxima:
             raise ConfigError(
                 f"precision 'int8': {checkpoint.name!r} is too narrow a network for 8 bits to gain "
                 "anything; use 'bf16' or 'f32'"
