@@ -20,6 +20,7 @@ from tiepoint.config import DetectionConfig, ProcessorConfig
 from tiepoint.errors import ConfigError, EngineError, TiepointError
 from tiepoint.features import Features
 from tiepoint.geometry import Placement, fit_inside
+from tiepoint.images.arrays import ChannelOrder
 from tiepoint.images.masks import MaskSource, check_masks, in_input, mask_of, read_masked
 from tiepoint.images.reading import SourceImage
 from tiepoint.keypoints.result import Keypoints, in_image, merged, worth_finding
@@ -117,7 +118,7 @@ class Detector:
         self,
         source: list[Any] | tuple[Any, ...],
         *,
-        channel_order: str = ...,
+        channel_order: ChannelOrder = ...,
         on_error: Literal["raise"] = ...,
         **options: Unpack[Options],
     ) -> list[Features]: ...
@@ -126,7 +127,7 @@ class Detector:
         self,
         source: list[Any] | tuple[Any, ...],
         *,
-        channel_order: str = ...,
+        channel_order: ChannelOrder = ...,
         on_error: Literal["skip"],
         **options: Unpack[Options],
     ) -> list[Features | None]: ...
@@ -135,7 +136,7 @@ class Detector:
         self,
         source: Any,
         *,
-        channel_order: str = ...,
+        channel_order: ChannelOrder = ...,
         on_error: Literal["raise", "skip"] = ...,
         **options: Unpack[Options],
     ) -> Features: ...
@@ -143,7 +144,7 @@ class Detector:
         self,
         source: Any,
         *,
-        channel_order: str = "rgb",
+        channel_order: ChannelOrder = "rgb",
         on_error: Literal["raise", "skip"] = "raise",
         **options: Unpack[Options],
     ) -> Any:
@@ -186,7 +187,7 @@ class Detector:
         self,
         sources: Iterable[Source],
         *,
-        channel_order: str = ...,
+        channel_order: ChannelOrder = ...,
         on_error: Literal["raise"] = ...,
         **options: Unpack[Options],
     ) -> Iterator[tuple[Source, Features]]: ...
@@ -195,7 +196,7 @@ class Detector:
         self,
         sources: Iterable[Source],
         *,
-        channel_order: str = ...,
+        channel_order: ChannelOrder = ...,
         on_error: Literal["skip"],
         **options: Unpack[Options],
     ) -> Iterator[tuple[Source, Features | None]]: ...
@@ -204,7 +205,7 @@ class Detector:
         self,
         sources: Iterable[Source],
         *,
-        channel_order: str = ...,
+        channel_order: ChannelOrder = ...,
         on_error: Literal["return"],
         **options: Unpack[Options],
     ) -> Iterator[tuple[Source, Features | TiepointError]]: ...
@@ -212,7 +213,7 @@ class Detector:
         self,
         sources: Iterable[Source],
         *,
-        channel_order: str = "rgb",
+        channel_order: ChannelOrder = "rgb",
         on_error: OnError = "raise",
         **options: Unpack[Options],
     ) -> Iterator[tuple[Source, Any]]:
@@ -317,7 +318,11 @@ class Detector:
         return [in_image(keypoints, p) for keypoints, p in zip(found, placements, strict=True)]
 
     def _stream(
-        self, sources: Iterable[Any], channel_order: str, on_error: OnError, options: Options
+        self,
+        sources: Iterable[Any],
+        channel_order: ChannelOrder,
+        on_error: OnError,
+        options: Options,
     ) -> Iterator[tuple[Any, Any]]:
         few = isinstance(sources, Sized) and len(sources) <= engines.MOST_STREAMS
         network = self._network(many=not few)

@@ -17,6 +17,7 @@ import numpy as np
 
 from tiepoint.errors import EngineError, ImageError, TiepointError
 from tiepoint.features import Features
+from tiepoint.images.arrays import ChannelOrder
 from tiepoint.images.masks import MaskSource, mask_of, read_masked
 from tiepoint.images.reading import SourceImage
 
@@ -45,7 +46,7 @@ class Reader:
         channel_order: "rgb" or "bgr", of arrays.
     """
 
-    def __init__(self, masks: MaskSource, channel_order: str) -> None:
+    def __init__(self, masks: MaskSource, channel_order: ChannelOrder) -> None:
         self._masks, self._channel_order = masks, channel_order
         self._lock = threading.Lock()
 
