@@ -20,9 +20,8 @@ from tiepoint.config import DetectionConfig, ProcessorConfig
 from tiepoint.errors import ConfigError, EngineError, TiepointError
 from tiepoint.features import Features
 from tiepoint.geometry import Placement, fit_inside
-from tiepoint.images.arrays import ChannelOrder
 from tiepoint.images.masks import MaskSource, check_masks, in_input, mask_of, read_masked
-from tiepoint.images.reading import SourceImage
+from tiepoint.images.reading import ChannelOrder, SourceImage
 from tiepoint.keypoints.result import Keypoints, in_image, merged, worth_finding
 from tiepoint.network import engines, inputs
 from tiepoint.streaming import Reader, in_batches, several_at_once, what_failed
@@ -318,11 +317,7 @@ class Detector:
         return [in_image(keypoints, p) for keypoints, p in zip(found, placements, strict=True)]
 
     def _stream(
-        self,
-        sources: Iterable[Any],
-        channel_order: ChannelOrder,
-        on_error: OnError,
-        options: Options,
+        self, sources: Any, channel_order: ChannelOrder, on_error: OnError, options: Options
     ) -> Iterator[tuple[Any, Any]]:
         few = isinstance(sources, Sized) and len(sources) <= engines.MOST_STREAMS
         network = self._network(many=not few)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
@@ -46,6 +46,7 @@ class ConfigOptions(HubOptions, total=False):
     tiepoint: Mapping[str, Any] | None
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SuperPointConfig:
     """The contents of a SuperPoint checkpoint's config.json.
 
@@ -73,36 +74,23 @@ class SuperPointConfig:
 
     model_type = "superpoint"
 
-    def __init__(
-        self,
-        *,
-        encoder_hidden_sizes: Sequence[int] = NetworkConfig.encoder_hidden_sizes,
-        decoder_hidden_size: int = NetworkConfig.decoder_hidden_size,
-        keypoint_decoder_dim: int = NetworkConfig.keypoint_decoder_dim,
-        descriptor_decoder_dim: int = NetworkConfig.descriptor_decoder_dim,
-        keypoint_threshold: float = DetectionConfig.threshold,
-        max_keypoints: int = -1,
-        nms_radius: int = DetectionConfig.nms_radius,
-        border_removal_distance: int = DetectionConfig.border,
-        initializer_range: float = INITIALIZER_RANGE,
-        output_hidden_states: bool = False,
-        return_dict: bool = True,
-        dtype: str | None = None,
-        tiepoint: Mapping[str, Any] | None = EXACT,
-    ) -> None:
-        self.encoder_hidden_sizes = list(encoder_hidden_sizes)
-        self.decoder_hidden_size = decoder_hidden_size
-        self.keypoint_decoder_dim = keypoint_decoder_dim
-        self.descriptor_decoder_dim = descriptor_decoder_dim
-        self.keypoint_threshold = keypoint_threshold
-        self.max_keypoints = max_keypoints
-        self.nms_radius = nms_radius
-        self.border_removal_distance = border_removal_distance
-        self.initializer_range = initializer_range
-        self.output_hidden_states = output_hidden_states
-        self.return_dict = return_dict
-        self.dtype = dtype
-        self.tiepoint = None if tiepoint is None else dict(tiepoint)
+    encoder_hidden_sizes: Sequence[int] = NetworkConfig.encoder_hidden_sizes
+    decoder_hidden_size: int = NetworkConfig.decoder_hidden_size
+    keypoint_decoder_dim: int = NetworkConfig.keypoint_decoder_dim
+    descriptor_decoder_dim: int = NetworkConfig.descriptor_decoder_dim
+    keypoint_threshold: float = DetectionConfig.threshold
+    max_keypoints: int = -1
+    nms_radius: int = DetectionConfig.nms_radius
+    border_removal_distance: int = DetectionConfig.border
+    initializer_range: float = INITIALIZER_RANGE
+    output_hidden_states: bool = False
+    return_dict: bool = True
+    dtype: str | None = None
+    tiepoint: Mapping[str, Any] | None = field(default_factory=lambda: EXACT)
+
+    def __post_init__(self) -> None:
+        self.encoder_hidden_sizes = list(self.encoder_hidden_sizes)
+        self.tiepoint = None if self.tiepoint is None else dict(self.tiepoint)
         self.network()
         if self.rules == "exact":
             self.detection()
@@ -198,7 +186,7 @@ class SuperPointConfig:
         return f"{type(self).__name__}({settings})"
 
 
-SETTINGS = frozenset(inspect.signature(SuperPointConfig).parameters)
+SETTINGS = frozenset(SuperPointConfig.__dataclass_fields__)
 _LEFT_OUT: dict[str, Any] = {
     "output_hidden_states": False,
     "return_dict": True,

@@ -6,11 +6,11 @@ import tempfile
 from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Unpack, cast
 
 from tiepoint.errors import ConfigError
 from tiepoint.weights.checkpoint import locate
-from tiepoint.weights.hub import HubOptions, Token, push
+from tiepoint.weights.hub import HubOptions, PushOptions, push
 
 
 def locate_checkpoint(
@@ -54,33 +54,20 @@ class Publishable:
         """Write the files into a folder."""
         raise NotImplementedError
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str | None = None,
-        private: bool | None = None,
-        token: Token = None,
-        revision: str | None = None,
-    ) -> str:
-        """Upload the files of `save_pretrained` to the Hub; returns the commit's address.
+    def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> str:
+        """Upload the files of `save_pretrained` to the Hub.
 
         Args:
             repo_id: "org/name"; created if it does not exist.
-            private: Whether a new repository is private; None is the account's default.
-            token: A token, or True or None for the stored one.
-            revision: Branch; None is the main one.
+
+        Returns:
+            Address of the commit or pull request.
 
         Raises:
             CheckpointError: The Hub refuses or cannot be reached.
         """
+        if options.get("commit_message") is None:
+            options["commit_message"] = self._commit_message
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(Path(folder))
-            return push(
-                folder,
-                repo_id,
-                token=token,
-                private=private,
-                revision=revision,
-                commit_message=commit_message or self._commit_message,
-            )
+            self.save_pretrained(folder)
+            return push(folder, repo_id, **options)

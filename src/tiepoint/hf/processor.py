@@ -5,11 +5,11 @@ The exact rules are those of `hf.inputs`, transformers' rules those of `transfor
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from numpy.typing import ArrayLike
@@ -51,6 +51,7 @@ class ProcessorOptions(HubOptions, total=False):
     use_fast: bool
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SuperPointImageProcessor(Publishable):
     """Converts images to the model's inputs, and its outputs to px of the images.
 
@@ -76,29 +77,23 @@ class SuperPointImageProcessor(Publishable):
         ConfigError: A setting out of range.
     """
 
-    model_input_names = ("pixel_values", "pixel_mask")
+    model_input_names: ClassVar = ("pixel_values", "pixel_mask")
     _commit_message = "Upload an image processor with tiepoint"
 
-    def __init__(
-        self,
-        *,
-        do_resize: bool = True,
-        size: inputs.Size | None = None,
-        resample: int = 2,
-        do_rescale: bool = True,
-        rescale_factor: float = 1 / 255,
-        do_grayscale: bool | None = None,
-        tiepoint: Mapping[str, Any] | None = EXACT,
-    ) -> None:
-        self.tiepoint = None if tiepoint is None else dict(tiepoint)
-        exact = self.rules == "exact"
-        self.do_resize = do_resize
-        self.size = inputs.size_dict(PROCESSOR_SIZE if size is None else size)
-        self.resample = resample
-        self.do_rescale = do_rescale
-        self.rescale_factor = rescale_factor
-        self.do_grayscale = exact if do_grayscale is None else do_grayscale
-        if exact:
+    do_resize: bool = True
+    size: inputs.Size = field(default_factory=lambda: PROCESSOR_SIZE)
+    resample: int = 2
+    do_rescale: bool = True
+    rescale_factor: float = 1 / 255
+    do_grayscale: bool | None = None
+    tiepoint: Mapping[str, Any] | None = field(default_factory=lambda: EXACT)
+
+    def __post_init__(self) -> None:
+        self.tiepoint = None if self.tiepoint is None else dict(self.tiepoint)
+        self.size = inputs.size_dict(self.size)
+        is_exact = self.rules == "exact"
+        self.do_grayscale = is_exact if self.do_grayscale is None else self.do_grayscale
+        if is_exact:
             inputs.box_hw(self.size)
             _require_grey(self.do_grayscale)
 
@@ -139,11 +134,11 @@ class SuperPointImageProcessor(Publishable):
         """
         settings = transformers_rules.Preparation(
             self.do_resize if do_resize is None else do_resize,
-            self.size if size is None else inputs.size_dict(size),
+            inputs.size_dict(self.size if size is None else size),
             self.resample if resample is None else resample,
             self.do_rescale if do_rescale is None else do_rescale,
             self.rescale_factor if rescale_factor is None else rescale_factor,
-            self.do_grayscale if do_grayscale is None else do_grayscale,
+            bool(self.do_grayscale if do_grayscale is None else do_grayscale),
         )
         if self.rules == "transformers":
             pixel_values = transformers_rules.prepare(images, settings, return_tensors)
@@ -261,7 +256,7 @@ class SuperPointImageProcessor(Publishable):
         return f"{type(self).__name__}({settings})"
 
 
-_SETTINGS = set(inspect.signature(SuperPointImageProcessor).parameters)
+_SETTINGS = frozenset(SuperPointImageProcessor.__dataclass_fields__)
 
 
 class AutoImageProcessor:

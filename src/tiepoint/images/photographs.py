@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Literal, get_args
 
-from tiepoint.errors import ConfigError, FormatError
+from tiepoint.checks import check_choice
+from tiepoint.errors import FormatError
 
 IMAGE_ENDINGS = frozenset(
     {
@@ -34,8 +35,7 @@ def list_photos(folder: Path, part: Part = "development") -> list[Path]:
         FormatError: No such folder, or no photograph of this part in it.
         ConfigError: An unknown part.
     """
-    if part not in PARTS:
-        raise ConfigError(f"part is {part!r}, expected one of {', '.join(PARTS)}")
+    check_choice("part", part, PARTS)
     if not folder.is_dir():
         raise FormatError(f"{folder}: no such folder; expected one with photographs")
     photos = [path for path in folder.rglob("*") if is_image_name(path.name)]

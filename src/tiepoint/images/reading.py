@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tiepoint.errors import ConfigError, ImageError
+from tiepoint.checks import check_choice, check_whole
+from tiepoint.errors import ImageError
 from tiepoint.images.arrays import ChannelOrder, Pixels, from_array
 from tiepoint.images.decoding import decode, from_pil
 from tiepoint.images.download import fetch
@@ -94,8 +95,7 @@ def read(
             infinite values, an unsupported type or shape.
         ConfigError: An unknown channel order, or a limit that is no whole number.
     """
-    if channel_order not in get_args(ChannelOrder):
-        raise ConfigError(f'channel_order is {channel_order!r}, expected "rgb" or "bgr"')
+    check_choice("channel_order", channel_order, get_args(ChannelOrder))
     limit = _pixel_limit(max_pixels)
     if isinstance(source, str | os.PathLike):
         return _read_named(os.fsdecode(source), limit)
@@ -123,27 +123,22 @@ def _image(pixels: Pixels, exif_orientation: int = 1, *, name: str) -> SourceIma
 
 
 def _pixel_limit(max_pixels: int | None) -> int:
-    value: Any = max_pixels
     name = "max_pixels"
+    value: Any = max_pixels
     if value is None:
         text = os.environ.get(MAX_PIXELS_VARIABLE)
         if not text:
             return DEFAULT_MAX_PIXELS
         name, value = MAX_PIXELS_VARIABLE, int(text) if text.isdecimal() else text
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ConfigError(f"{name} is {value!r}, expected a whole number >= 1 (px)")
+    check_whole(name, value, minimum=1, unit="px")
     return int(value)
-
-
-def _read_url(url: str, limit: int) -> SourceImage:
-    return _image(*decode(io.BytesIO(fetch(url)), url, limit), name=url)
 
 
 def _read_named(name: str, limit: int) -> SourceImage:
     if not name:
         raise ImageError(f"an empty path is not an image: {_EXPECTED}")
     if _URL.match(name):
-        return _read_url(name, limit)
+        return _image(*decode(io.BytesIO(fetch(name)), name, limit), name=name)
     scheme = _OTHER_SCHEME.match(name)
     if scheme:
         raise ImageError(

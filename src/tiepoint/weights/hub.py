@@ -53,6 +53,24 @@ class HubOptions(TypedDict, total=False):
     local_files_only: bool
 
 
+class PushOptions(TypedDict, total=False):
+    """Arguments of an upload to the Hub.
+
+    Attributes:
+        token: Token that may write.
+        private: Whether a new repository is private; None is the account's default.
+        revision: Branch; None is `main`.
+        commit_message: None is "Upload a checkpoint with tiepoint".
+        create_pr: Open a pull request in place of a commit.
+    """
+
+    token: Token
+    private: bool | None
+    revision: str | None
+    commit_message: str | None
+    create_pr: bool
+
+
 @dataclass(frozen=True)
 class Fetched:
     """A checkpoint in the local cache.
@@ -125,16 +143,7 @@ def sha256_in_cache(path: Path) -> str | None:
     return blob.name if named else None
 
 
-def push(
-    folder: str | Path,
-    repo_id: str,
-    *,
-    token: Token = None,
-    private: bool | None = None,
-    revision: str | None = None,
-    commit_message: str | None = None,
-    create_pr: bool = False,
-) -> str:
+def push(folder: str | Path, repo_id: str, **options: Unpack[PushOptions]) -> str:
     """Upload a checkpoint folder to the Hub in one commit.
 
     Args:
@@ -142,11 +151,6 @@ def push(
             ones of a checkpoint and `README.md` are uploaded. A folder with
             `preprocessor_config.json` alone adds it to a checkpoint.
         repo_id: `org/name`; created if it does not exist.
-        token: Token that may write.
-        private: Whether a new repository is private; None is the account's default.
-        revision: Branch; None is `main`.
-        commit_message: None is "Upload a checkpoint with tiepoint".
-        create_pr: Open a pull request in place of a commit.
 
     Returns:
         Address of the commit or pull request.
@@ -168,15 +172,16 @@ def push(
         for name in names
         if (folder / name).is_file()
     ]
-    api = hf.HfApi(token=token, library_name="tiepoint", library_version=__version__)
+    api = hf.HfApi(token=options.get("token"), library_name="tiepoint", library_version=__version__)
+    revision = options.get("revision")
     with _explained(repo_id, revision, writing=True):
-        api.create_repo(repo_id, private=private, exist_ok=True)
+        api.create_repo(repo_id, private=options.get("private"), exist_ok=True)
         commit = api.create_commit(
             repo_id,
             files,
-            commit_message=commit_message or "Upload a checkpoint with tiepoint",
+            commit_message=options.get("commit_message") or "Upload a checkpoint with tiepoint",
             revision=revision,
-            create_pr=create_pr,
+            create_pr=options.get("create_pr", False),
         )
     return commit.pr_url or commit.commit_url
 
