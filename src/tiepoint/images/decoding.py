@@ -62,7 +62,7 @@ _ROWS = 16
 """Rows of an image to convert at a time; Pillow converts more at once more slowly, and keeps three
 copies of them."""
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _warnings_lock = threading.Lock()
 
 
@@ -226,7 +226,7 @@ def _sound_jpeg(image: ImageFile.ImageFile, stream: BinaryIO) -> Pixels | None:
             pixels: Pixels = simplejpeg.decode_jpeg(data, colours, strict=True)
             return pixels[..., 0] if image.mode == "L" else pixels
     except Exception as error:  # noqa: BLE001 - Pillow tolerates more, and explains the rest
-        _log.debug("simplejpeg failed (%s), decoding with Pillow", error)
+        logger.debug("simplejpeg failed (%s), decoding with Pillow", error)
     stream.seek(position)
     return None
 

@@ -8,6 +8,7 @@ so each layer needs its maximum only.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from tiepoint.architecture import NetworkConfig
 from tiepoint.errors import ConfigError
 from tiepoint.weights.folder import QUANTIZATION_FILE, write_file
+
+logger = logging.getLogger(__name__)
 
 ActivationMaxima = Mapping[str, float]
 """Name of a layer -> its largest input that int8 represents; larger inputs are clipped to it."""
@@ -85,7 +88,7 @@ def load_activation_maxima(
 ) -> ActivationMaxima | None:
     """Load the activation maxima of a checkpoint.
 
-    A damaged file counts as missing, because only int8 needs it and its error names the remedy.
+    A damaged file counts as missing and is logged, because only int8 needs it.
 
     Args:
         weights_sha256: SHA-256 of the checkpoint's weights.
@@ -94,15 +97,21 @@ def load_activation_maxima(
     Returns:
         None unless the file holds valid maxima of all layers for these weights.
     """
+    path = folder / QUANTIZATION_FILE
+    if not path.exists():
+        return None
     try:
-        values = json.loads((folder / QUANTIZATION_FILE).read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
         if values["version"] != VERSION or values["weights_sha256"] != weights_sha256:
             return None
         maxima = {name: float(values["highest_inputs"][name]) for name in layers}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    is_valid = all(np.isfinite(maximum) and maximum > 0 for maximum in maxima.values())
-    return maxima if is_valid else None
+        if all(np.isfinite(maximum) and maximum > 0 for maximum in maxima.values()):
+            return maxima
+        reason = "a maximum that is not above 0"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    logger.warning("%s ignored (%s); run tiepoint quantize again", path, reason)
+    return None
 
 
 def weight_maxima(weight: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ Its exceptions are re-raised as `CheckpointError` with a remedy.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from typing import Any, TypedDict, Unpack
 from tiepoint._version import __version__
 from tiepoint.errors import CheckpointError
 from tiepoint.weights.folder import CONFIG_FILE, OPTIONAL_FILES, PREPROCESSOR_FILE, WEIGHTS_FILE
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
 """Timeout for one answer of the Hub; huggingface_hub's own default."""
@@ -204,6 +207,7 @@ def _progress_bar() -> dict[str, Any]:
         def update(self, n: float | None = 1) -> bool | None:
             if n is not None and n < 0:  # the bytes so far are discarded
                 self.restarts += 1
+                logger.warning("download restarted by the server (%d)", self.restarts)
                 if self.restarts > MAX_RESTARTS:
                     raise _CutOffError(f"the server broke off {self.restarts} times")
             return super().update(n)  # type: ignore[no-any-return, unused-ignore]
