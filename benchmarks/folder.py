@@ -29,7 +29,7 @@ from PIL import Image
 
 from tiepoint import Detector
 from tiepoint.batch import FolderLayout, expand, run
-from tiepoint.evaluation.generated import list_photos
+from tiepoint.images.photographs import list_photos
 from tiepoint.images.reading import read
 
 LARGE_WH, SMALL_HW = (4000, 3000), (120, 160)

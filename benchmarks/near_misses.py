@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.evaluation.generated import LEVELS, generated_pairs, list_photos
+from tiepoint.evaluation.generated import LEVELS, generated_pairs
 from tiepoint.evaluation.methods import BASELINES, Method, checkpoint_methods, method
 from tiepoint.evaluation.metrics import corner_error, estimate_homography
 from tiepoint.evaluation.pairs import LoadedPair
 from tiepoint.geometry import apply_homography, inside
+from tiepoint.images.photographs import list_photos
 from tiepoint.matching.match import match
 
 K, LONG_SIDE, SEED = 1000, 640, 7

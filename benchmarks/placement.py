@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.evaluation.generated import list_photos
 from tiepoint.evaluation.methods import BASELINES, Method, checkpoint_methods, method
+from tiepoint.images.photographs import list_photos
 
 Grey = NDArray[np.uint8]
 SCALE, POINTS, BORDER_PX, FOUND_PX = 0.83, 600, 16, 3.0

@@ -23,13 +23,14 @@ from speed import at
 from tiepoint import images
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
-from tiepoint.evaluation.generated import generated_pairs, list_photos
+from tiepoint.evaluation.generated import generated_pairs
 from tiepoint.evaluation.methods import Method, method
 from tiepoint.evaluation.metrics import mean_interval
 from tiepoint.evaluation.report import errors_px
 from tiepoint.evaluation.run import evaluate
 from tiepoint.evaluation.settings import PROFILES
 from tiepoint.features import Features
+from tiepoint.images.photographs import list_photos
 from tiepoint.network.engines import PRECISIONS
 
 MAX_SIDE, SAME_PX, WITHIN_PX = 640, 0.5, 3.0

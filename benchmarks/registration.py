@@ -22,11 +22,12 @@ from tiepoint import images
 from tiepoint.config import RegistrationConfig
 from tiepoint.detector import Detector
 from tiepoint.evaluation import metrics
-from tiepoint.evaluation.generated import LEVELS, generated_pairs, list_photos
+from tiepoint.evaluation.generated import LEVELS, generated_pairs
 from tiepoint.evaluation.methods import Method, checkpoint_methods, method
 from tiepoint.evaluation.pairs import Grey, Pair, PairFiles, read_folders
 from tiepoint.features import Features
 from tiepoint.geometry import Float, apply_homography, inside
+from tiepoint.images.photographs import list_photos
 from tiepoint.network.inputs import resize, to_grey
 from tiepoint.registration import planar
 from tiepoint.registration.models import PLANE_MODELS, TWO_VIEW_MODELS, inlier_px

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from tiepoint import Detector
 from tiepoint.config import RotationMode
-from tiepoint.evaluation.generated import list_photos
 from tiepoint.features import Features
+from tiepoint.images.photographs import list_photos
 from tiepoint.matching.match import match
 
 POINTS, RIGHT_PX, STEP_DEG = 1000, 3.0, 15

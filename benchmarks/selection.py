@@ -23,11 +23,12 @@ from tiepoint import images
 from tiepoint.architecture import CELL_PX
 from tiepoint.config import DetectionOptions
 from tiepoint.detector import Detector
-from tiepoint.evaluation.generated import generated_pairs, list_photos
+from tiepoint.evaluation.generated import generated_pairs
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.report import rows
 from tiepoint.evaluation.run import evaluate
 from tiepoint.evaluation.settings import PROFILES
+from tiepoint.images.photographs import list_photos
 from tiepoint.network.inputs import to_grey
 
 SCALE, BEST, SEED = 0.83, 1000, 7

@@ -38,8 +38,12 @@ from tiepoint.config import ProcessorConfig
 from tiepoint.errors import ConfigError, is_installed
 from tiepoint.network import inputs
 from tiepoint.network.engines import PRECISIONS
+from tiepoint.weights.activation_maxima import (
+    mean_activation_maxima,
+    quantised_layers,
+    save_activation_maxima,
+)
 from tiepoint.weights.checkpoint import BUNDLED, load_checkpoint
-from tiepoint.weights.quantization import mean_highest, rounded_layers, save_ranges
 
 KEYPOINTS = 1000
 SIZES = ("320x240", "640x480", "1920x1080")
@@ -62,13 +66,13 @@ def full_checkpoint(folder: Path) -> Path:
     config = SuperPointConfig(keypoint_threshold=0.0, max_keypoints=KEYPOINTS)
     SuperPointForKeypointDetection(config).save_pretrained(folder)
     SuperPointImageProcessor().save_pretrained(folder)
-    from tiepoint.network.openvino_graph import highest_inputs
+    from tiepoint.network.openvino_graph import measure_activation_maxima
 
     checkpoint = load_checkpoint(folder)
     pixels = inputs.prepare([photograph((640, 480))], ProcessorConfig())[0][0, 0]
-    highest = highest_inputs(checkpoint, [pixels])
-    ranges = mean_highest(highest, rounded_layers(checkpoint.network))
-    save_ranges(folder, ranges, checkpoint.sha256)
+    highest = measure_activation_maxima(checkpoint, [pixels])
+    ranges = mean_activation_maxima(highest, quantised_layers(checkpoint.network))
+    save_activation_maxima(folder, ranges, checkpoint.sha256)
     return folder
 
 

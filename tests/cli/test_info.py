@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 import tiepoint
 from tiepoint import Detector
 from tiepoint.cli import app
-from tiepoint.weights import checkpoint as weights
+from tiepoint.weights.checkpoint import BUNDLED, DEFAULT, bundled_checkpoints, load_checkpoint
+from tiepoint.weights.folder import WEIGHTS_FILE
 
 
 def run(*arguments: str) -> Any:
@@ -47,11 +48,11 @@ def test_info_names_engines_devices_and_the_default() -> None:
 
 
 def test_info_describes_each_bundled_checkpoint_as_it_is_loaded() -> None:
-    report = {entry["name"]: entry for entry in facts()["checkpoints"]}
-    assert list(report) == weights.bundled_checkpoints()
-    for name, entry in report.items():
-        checkpoint = weights.load_checkpoint(name)
-        file = weights.BUNDLED / name / weights.WEIGHTS_FILE
+    said = {entry["name"]: entry for entry in facts()["checkpoints"]}
+    assert list(said) == bundled_checkpoints()
+    for name, entry in said.items():
+        checkpoint = load_checkpoint(name)
+        file = BUNDLED / name / WEIGHTS_FILE
         assert entry["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
         assert entry["encoder_hidden_sizes"] == list(checkpoint.network.encoder_hidden_sizes)
         assert entry["descriptor_decoder_dim"] == checkpoint.network.descriptor_decoder_dim
@@ -59,12 +60,12 @@ def test_info_describes_each_bundled_checkpoint_as_it_is_loaded() -> None:
         assert entry["scales"] == list(checkpoint.detection.scales)
         assert entry["nms_radius"] == checkpoint.detection.nms_radius
         assert entry["parameters"] == sum(t.size for t in checkpoint.tensors.values())
-    assert [name for name, entry in report.items() if entry["default"]] == [weights.DEFAULT]
+    assert [name for name, entry in said.items() if entry["default"]] == [DEFAULT]
 
 
-def test_the_text_describes_each_checkpoint() -> None:
-    for name in weights.bundled_checkpoints():
-        note = weights.load_checkpoint(name).note
+def test_the_text_says_what_each_checkpoint_is() -> None:
+    for name in bundled_checkpoints():
+        note = load_checkpoint(name).note
         assert note and note in run("info").stdout
 
 
@@ -94,10 +95,10 @@ def test_a_damaged_checkpoint_is_named_and_the_rest_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundled = tmp_path / "checkpoints"
-    shutil.copytree(weights.BUNDLED, bundled)
-    broken = bundled / weights.DEFAULT / weights.WEIGHTS_FILE
+    shutil.copytree(BUNDLED, bundled)
+    broken = bundled / DEFAULT / WEIGHTS_FILE
     broken.write_bytes(broken.read_bytes()[:-1])
-    monkeypatch.setattr(weights, "BUNDLED", bundled)
+    monkeypatch.setattr("tiepoint.weights.checkpoint.BUNDLED", bundled)
     result = run("info")
     assert "SHA-256 is" in result.stdout
     assert "engines" in result.stdout

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tiepoint.cli import app, exit_codes
 from tiepoint.weights.checkpoint import load_checkpoint, locate
-from tiepoint.weights.hub import QUANTIZATION_FILE, ROTATION_FILE
+from tiepoint.weights.folder import QUANTIZATION_FILE, ROTATION_FILE
 from tiepoint.weights.rotation import load_rotation
 
 COMMANDS = {"fit-rotation": ROTATION_FILE, "quantize": QUANTIZATION_FILE}

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tiepoint.errors import ConfigError, FormatError, TiepointError
+from tiepoint.errors import ConfigError, TiepointError
 from tiepoint.evaluation import generated
 from tiepoint.evaluation.generated import (
     LEVELS,
@@ -20,12 +20,11 @@ from tiepoint.evaluation.generated import (
     draw,
     draw_homography,
     generated_pairs,
-    list_photos,
     overlap,
-    part_of,
 )
 from tiepoint.evaluation.settings import GENERATED_SEED
 from tiepoint.geometry import apply_homography, corners_xy, inside
+from tiepoint.images.photographs import list_photos
 
 
 @pytest.fixture
@@ -171,40 +170,7 @@ def test_levels_grow_harder() -> None:
         assert easier.jpeg > harder.jpeg
 
 
-def test_parts_follow_the_hash_of_the_file_name() -> None:
-    names = [f"image{number}.jpg" for number in range(400)]
-    held_out = [n for n in names if int(hashlib.sha1(n.encode()).hexdigest(), 16) % 5 == 0]
-    assert [name for name in names if part_of(name) == "development"] == held_out
-    assert 50 < len(held_out) < 110
-    assert part_of("skimage_cc0_anything.jpg") == "development"
-
-
-def test_the_parts_of_a_folder_are_disjoint_and_complete(photos: Path) -> None:
-    (photos / "below").mkdir()
-    for number in range(30):
-        Image.new("L", (8, 8)).save(photos / "below" / f"more{number}.png")
-    (photos / "below" / "notes.txt").write_text("not an image")
-    development, training = list_photos(photos, "development"), list_photos(photos, "training")
-    assert development
-    assert training
-    assert not set(development) & set(training)
-    assert sorted([*development, *training]) == sorted(list_photos(photos, "all"))
-    assert len(list_photos(photos, "all")) == 35
-
-
-def test_the_development_photographs_are_those_of_the_readme(shared: Path) -> None:
-    files = list_photos(shared / "photos")
-    assert len(files) == 113
-    assert all(part_of(path.name) == "development" for path in files)
-
-
 def test_what_cannot_be_drawn_from_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="no such folder"):
-        list_photos(tmp_path / "none")
-    with pytest.raises(FormatError, match="none of its 0 images"):
-        list_photos(tmp_path)
-    with pytest.raises(ConfigError, match="expected one of development, training, all"):
-        list_photos(tmp_path, "test")
     with pytest.raises(ConfigError, match="at least one"):
         generated_pairs([], 3)
     with pytest.raises(ConfigError, match="at least 1 pair"):

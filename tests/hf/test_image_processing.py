@@ -18,7 +18,7 @@ from tiepoint import AutoImageProcessor, SuperPointImageProcessor  # noqa: E402
 from tiepoint.config import ProcessorConfig  # noqa: E402
 from tiepoint.errors import CheckpointError, ConfigError, FormatError, ImageError  # noqa: E402
 from tiepoint.geometry import fit_inside  # noqa: E402
-from tiepoint.hf.images import longest_side  # noqa: E402
+from tiepoint.hf.inputs import longest_side  # noqa: E402
 from tiepoint.hf.outputs import BatchFeature, SuperPointKeypointDescriptionOutput  # noqa: E402
 from tiepoint.network.inputs import prepare  # noqa: E402
 
@@ -231,7 +231,7 @@ def test_anything_but_the_models_output_is_refused() -> None:
     with pytest.raises(ConfigError, match="type tuple.*return_dict=True"):
         made.post_process_keypoint_detection(found.to_tuple(), [(10, 10)])
     found.scores = None
-    with pytest.raises(ConfigError, match="scores in it of type NoneType"):
+    with pytest.raises(ConfigError, match="its scores of type NoneType"):
         made.post_process_keypoint_detection(found, [(10, 10)])
 
 

@@ -157,3 +157,34 @@ def test_transformers_older_words_for_dtype_and_speed_are_understood() -> None:
     model = SuperPointForKeypointDetection.from_pretrained(torch_dtype=torch.float16)
     assert model.dtype == torch.float16
     assert AutoImageProcessor.from_pretrained(use_fast=True).rules == "exact"
+
+
+@pytest.mark.parametrize(
+    "kind", [SuperPointConfig, SuperPointForKeypointDetection, AutoImageProcessor]
+)
+def test_an_unknown_setting_is_refused_before_anything_is_loaded(kind: Any) -> None:
+    with pytest.raises(ConfigError, match="unknown setting colour, speed; there are"):
+        kind.from_pretrained("nowhere", speed=3, colour="blue")
+
+
+def test_settings_replace_those_of_the_checkpoint() -> None:
+    stored = SuperPointConfig.from_pretrained()
+    config = SuperPointConfig.from_pretrained(nms_radius=stored.nms_radius + 1, dtype="float16")
+    assert (config.nms_radius, config.dtype) == (stored.nms_radius + 1, "float16")
+    assert config.encoder_hidden_sizes == stored.encoder_hidden_sizes
+    processor = AutoImageProcessor.from_pretrained(do_resize=False, size=(100, 200))
+    assert (processor.do_resize, processor.size) == (False, {"height": 100, "width": 200})
+
+
+def test_a_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
+    make_model(EXACT_RULES).save_pretrained(tmp_path)
+    load = SuperPointForKeypointDetection.from_pretrained
+    assert load(tmp_path, revision="main", local_files_only=True).config.rules == "exact"
+    with pytest.raises(CheckpointError, match="revision 'v1' can be given for a Hub id only"):
+        load(tmp_path, revision="v1")
+
+
+def test_saving_into_a_checkpoint_removes_the_manifest_of_the_old_weights(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"sha256": "0" * 64}))
+    make_model(EXACT_RULES).save_pretrained(tmp_path)
+    assert SuperPointForKeypointDetection.from_pretrained(tmp_path).config.rules == "exact"

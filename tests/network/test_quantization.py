@@ -21,9 +21,14 @@ from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
 from tiepoint.network import engines, openvino_engine
 from tiepoint.network.engines import EngineChoice, build_engine
-from tiepoint.network.openvino_graph import highest_inputs
+from tiepoint.network.openvino_graph import measure_activation_maxima
+from tiepoint.weights.activation_maxima import (
+    load_activation_maxima,
+    mean_activation_maxima,
+    quantised_layers,
+    save_activation_maxima,
+)
 from tiepoint.weights.checkpoint import load_checkpoint, locate
-from tiepoint.weights.quantization import load_ranges, mean_highest, rounded_layers, save_ranges
 
 
 @pytest.fixture
@@ -37,7 +42,7 @@ def copied(tmp_path: Path) -> Path:
 def test_the_highest_inputs_are_those_of_the_slow_twin() -> None:
     checkpoint = random_checkpoint(3, (4, 6, 8, 8), hidden=10, length=7)
     image = np.random.default_rng(1).random((16, 24), dtype=np.float32)
-    [found] = highest_inputs(checkpoint, [image])
+    [found] = measure_activation_maxima(checkpoint, [image])
     first = twins.convolve(
         image[None],
         checkpoint.tensors["encoder.conv_blocks.0.conv_a.weight"],
@@ -54,7 +59,7 @@ def test_rounding_equals_rounding_by_hand() -> None:
     """One layer in 8 bits: inputs in 255 steps up to the range, weights in 127 either way."""
     checkpoint = random_checkpoint(3, (4, 6, 8, 8), hidden=10, length=7)
     name = "encoder.conv_blocks.0.conv_b"
-    checkpoint = replace(checkpoint, ranges={name: 0.9})
+    checkpoint = replace(checkpoint, activation_maxima={name: 0.9})
     image = np.random.default_rng(1).random((1, 1, 16, 24), dtype=np.float32)
     place = [Placement((16, 24), (16, 24))]
     found = build_engine(checkpoint, EngineChoice("openvino", "cpu", "int8")).run(
@@ -89,9 +94,9 @@ def test_rounding_equals_rounding_by_hand() -> None:
 
 
 def test_ranges_are_the_means_over_images_of_the_layers_asked_for() -> None:
-    assert mean_highest([{"a": 1.0, "b": 9.0}, {"a": 3.0, "b": 9.0}], ["a"]) == {"a": 2.0}
+    assert mean_activation_maxima([{"a": 1.0, "b": 9.0}, {"a": 3.0, "b": 9.0}], ["a"]) == {"a": 2.0}
     with pytest.raises(ConfigError, match="no images"):
-        mean_highest([], ["a"])
+        mean_activation_maxima([], ["a"])
 
 
 def test_quantize_makes_int8_possible_and_near_to_f32(
@@ -139,16 +144,16 @@ def test_what_is_not_rounded_to_8_bits_takes_bf16_where_the_processor_has_it(
 
 
 def test_ranges_belong_to_their_weights_and_damaged_ones_are_none(tmp_path: Path) -> None:
-    save_ranges(tmp_path, {"a": 1.5, "b": 2.0}, "abc")
-    assert load_ranges(tmp_path, "abc", ["a", "b"]) == {"a": 1.5, "b": 2.0}
-    assert load_ranges(tmp_path, "other weights", ["a"]) is None
-    assert load_ranges(tmp_path / "nowhere", "abc", ["a"]) is None
-    assert load_ranges(tmp_path, "abc", ["a", "c"]) is None
+    save_activation_maxima(tmp_path, {"a": 1.5, "b": 2.0}, "abc")
+    assert load_activation_maxima(tmp_path, "abc", ["a", "b"]) == {"a": 1.5, "b": 2.0}
+    assert load_activation_maxima(tmp_path, "other weights", ["a"]) is None
+    assert load_activation_maxima(tmp_path / "nowhere", "abc", ["a"]) is None
+    assert load_activation_maxima(tmp_path, "abc", ["a", "c"]) is None
     for wrong in ("{", "[]", '{"version": 1}'):
         (tmp_path / "quantization.json").write_text(wrong)
-        assert load_ranges(tmp_path, "abc", ["a"]) is None
-    save_ranges(tmp_path, {"a": 0.0}, "abc")
-    assert load_ranges(tmp_path, "abc", ["a"]) == {"a": 1e-6}
+        assert load_activation_maxima(tmp_path, "abc", ["a"]) is None
+    save_activation_maxima(tmp_path, {"a": 0.0}, "abc")
+    assert load_activation_maxima(tmp_path, "abc", ["a"]) == {"a": 1e-6}
 
 
 def test_a_damaged_file_stops_nothing_but_int8_and_is_mended_by_quantize(
@@ -164,7 +169,7 @@ def test_a_damaged_file_stops_nothing_but_int8_and_is_mended_by_quantize(
 
 def test_the_first_layer_and_the_one_that_decides_stay_wide() -> None:
     network = load_checkpoint().network
-    rounded = rounded_layers(network)
+    rounded = quantised_layers(network)
     assert len(rounded) == len(network.layers()) - 2
     assert "encoder.conv_blocks.0.conv_a" not in rounded
     assert "keypoint_decoder.conv_score_b" not in rounded
@@ -180,11 +185,11 @@ def test_a_checkpoint_with_ranges_says_so_in_its_file(copied: Path) -> None:
     values = json.loads((copied / "quantization.json").read_text())
     loaded = load_checkpoint(copied)
     assert values["weights_sha256"] == loaded.sha256
-    assert loaded.ranges == values["highest_inputs"]
+    assert loaded.activation_maxima == values["highest_inputs"]
 
 
 def test_a_network_too_narrow_for_8_bits_is_refused(tmp_path: Path) -> None:
     narrow = random_checkpoint(3, (4, 6, 8, 8), hidden=10, length=7)
-    assert rounded_layers(narrow.network) == []
+    assert quantised_layers(narrow.network) == []
     with pytest.raises(ConfigError, match="too narrow"):
-        build_engine(replace(narrow, ranges={}), EngineChoice("openvino", "cpu", "int8"))
+        build_engine(replace(narrow, activation_maxima={}), EngineChoice("openvino", "cpu", "int8"))

@@ -11,14 +11,14 @@ from PIL import Image
 
 from support.checkpoints import random_checkpoint
 from tiepoint import SuperPointConfig, SuperPointForKeypointDetection, SuperPointImageProcessor
-from tiepoint.hf.pretrained import EXACT
+from tiepoint.weights.folder import EXACT
 
 Rules = str
 EXACT_RULES, TRANSFORMERS_RULES = "exact", "transformers"
 BOTH = pytest.mark.parametrize("rules", [EXACT_RULES, TRANSFORMERS_RULES])
 
 PINNED = "5.23.0"
-"""The transformers whose rules `compat` follows."""
+"""The transformers whose rules `transformers_rules` follows."""
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 PALETTE = Image.fromarray(COLOUR).convert("P")

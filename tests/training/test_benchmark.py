@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tiepoint.detector import Detector
-from tiepoint.evaluation.generated import part_of
+from tiepoint.images.photographs import part_of
 from tiepoint.training.detector import benchmark
 from tiepoint.training.detector.benchmark import Benchmark
 from tiepoint.weights.checkpoint import BUNDLED, DEFAULT

@@ -257,7 +257,7 @@ def test_photographs_are_labelled_where_both_views_have_a_point(shared) -> None:
 
 
 def test_development_photographs_are_never_trained_on(shared) -> None:
-    from tiepoint.evaluation.generated import part_of
+    from tiepoint.images.photographs import part_of
     from tiepoint.training.scenes.photographs import photo_files
 
     files = photo_files((str(shared / "photos" / "free"),), "training")

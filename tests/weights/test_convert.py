@@ -19,9 +19,9 @@ from support.checkpoints import random_checkpoint
 from tiepoint.cli import app
 from tiepoint.detector import Detector
 from tiepoint.errors import CheckpointError, ConfigError, MissingExtraError
-from tiepoint.weights import checkpoint as weights
+from tiepoint.weights.checkpoint import BUNDLED, DEFAULT, load_checkpoint
 from tiepoint.weights.convert import MAGIC_LEAP, convert
-from tiepoint.weights.hub import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE
+from tiepoint.weights.folder import CONFIG_FILE, MANIFEST_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE
 
 torch = pytest.importorskip("torch")
 
@@ -54,7 +54,7 @@ def test_magic_leaps_names_are_the_published_ones() -> None:
 def test_a_magic_leap_file_becomes_a_checkpoint_that_detects(tmp_path: Path, widths: Any) -> None:
     torch.save(as_torch(magic_leap(3, **widths)), tmp_path / "superpoint_v1.pth")
     folder = convert(tmp_path / "superpoint_v1.pth", tmp_path / "새 폴더" / "sp")
-    made, original = weights.load_checkpoint(folder), random_checkpoint(3, **widths)
+    made, original = load_checkpoint(folder), random_checkpoint(3, **widths)
     assert made.network == original.network
     assert (made.rules, made.sampling) == ("transformers", "superpoint")
     for name, array in original.tensors.items():
@@ -88,7 +88,7 @@ def test_transformers_loads_the_folder_with_the_same_weights(tmp_path: Path) -> 
 )  # fmt: skip
 def test_wrappers_and_prefixes_of_training_are_taken_off(tmp_path: Path, wrap: Any) -> None:
     torch.save(wrap(as_torch(magic_leap())), tmp_path / "last.ckpt")
-    made = weights.load_checkpoint(convert(tmp_path / "last.ckpt", tmp_path / "out"))
+    made = load_checkpoint(convert(tmp_path / "last.ckpt", tmp_path / "out"))
     assert made.network == random_checkpoint().network
 
 
@@ -96,7 +96,7 @@ def test_wrappers_and_prefixes_of_training_are_taken_off(tmp_path: Path, wrap: A
 def test_other_precisions_become_float32(tmp_path: Path, dtype: str) -> None:
     narrow = {n: t.to(getattr(torch, dtype)) for n, t in as_torch(magic_leap()).items()}
     torch.save(narrow, tmp_path / "v1.pth")
-    made = weights.load_checkpoint(convert(tmp_path / "v1.pth", tmp_path / "out"))
+    made = load_checkpoint(convert(tmp_path / "v1.pth", tmp_path / "out"))
     for name, array in made.tensors.items():
         layer, _, kind = name.rpartition(".")
         expected = narrow[f"{ORIGINAL[layer]}.{kind}"].float().numpy()
@@ -114,7 +114,7 @@ def test_both_names_in_both_kinds_of_file_give_the_same_weights(
         torch.save(as_torch(tensors), tmp_path / file)
     else:
         save_file(tensors, tmp_path / file)
-    made = weights.load_checkpoint(convert(tmp_path / file, tmp_path / "out"))
+    made = load_checkpoint(convert(tmp_path / file, tmp_path / "out"))
     assert all(np.array_equal(made.tensors[name], original[name]) for name in original)
     assert made.rules == "transformers"
 
@@ -139,13 +139,13 @@ def test_safetensors_need_no_torch_and_a_pth_says_so(
 
 def test_a_config_beside_transformers_weights_is_kept(tmp_path: Path) -> None:
     for name in (CONFIG_FILE, PREPROCESSOR_FILE):
-        text = (weights.BUNDLED / weights.DEFAULT / name).read_text()
+        text = (BUNDLED / DEFAULT / name).read_text()
         (tmp_path / name).write_text(text)
-    tensors = {n: torch.from_numpy(a.copy()) for n, a in weights.load_checkpoint().tensors.items()}
+    tensors = {n: torch.from_numpy(a.copy()) for n, a in load_checkpoint().tensors.items()}
     torch.save(tensors, tmp_path / "pytorch_model.bin")
     made, own = (
-        weights.load_checkpoint(convert(tmp_path / "pytorch_model.bin", tmp_path / "out")),
-        weights.load_checkpoint(),
+        load_checkpoint(convert(tmp_path / "pytorch_model.bin", tmp_path / "out")),
+        load_checkpoint(),
     )
     assert (made.rules, made.detection, made.network) == (own.rules, own.detection, own.network)
     kept = json.loads((tmp_path / "out" / PREPROCESSOR_FILE).read_text())
@@ -269,14 +269,14 @@ def test_a_checkpoint_that_is_there_is_replaced_only_if_asked(tmp_path: Path) ->
     save_file(magic_leap(1), tmp_path / "one.safetensors")
     save_file(magic_leap(2), tmp_path / "two.safetensors")
     out = convert(tmp_path / "one.safetensors", tmp_path / "out")
-    first = weights.load_checkpoint(out).sha256
+    first = load_checkpoint(out).sha256
     (out / "notes.txt").write_text("mine")
     with pytest.raises(CheckpointError, match=r"holds .*config\.json already.*--overwrite"):
         convert(tmp_path / "two.safetensors", out)
-    assert weights.load_checkpoint(out).sha256 == first
-    (out / weights.MANIFEST_FILE).write_text(json.dumps({"sha256": first}))
+    assert load_checkpoint(out).sha256 == first
+    (out / MANIFEST_FILE).write_text(json.dumps({"sha256": first}))
     convert(tmp_path / "two.safetensors", out, overwrite=True)
-    assert weights.load_checkpoint(out).sha256 != first
+    assert load_checkpoint(out).sha256 != first
     assert (out / "notes.txt").read_text() == "mine"
 
 
@@ -295,7 +295,7 @@ def test_the_command_converts_and_its_mistakes_end_in_one_line(tmp_path: Path) -
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "encoder 8, 8, 16, 16; heads 24; descriptors 16" in done.output
-    assert weights.load_checkpoint(tmp_path / "out" / ".").network == random_checkpoint().network
+    assert load_checkpoint(tmp_path / "out" / ".").network == random_checkpoint().network
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 2 and "--overwrite" in again.output
     assert "Traceback" not in again.output

@@ -11,7 +11,7 @@ import pytest
 from support.rotations import D, eighth
 from tiepoint.errors import CheckpointError, FormatError
 from tiepoint.weights.checkpoint import bundled_checkpoints, load_checkpoint
-from tiepoint.weights.hub import ROTATION_FILE
+from tiepoint.weights.folder import ROTATION_FILE
 from tiepoint.weights.rotation import load_rotation, save_rotation
 
 

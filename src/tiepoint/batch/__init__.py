@@ -6,7 +6,6 @@ a `Record` per image. `match_pairs` does the same for pairs of images.
 
 from __future__ import annotations
 
-from tiepoint.batch.inputs import IMAGE_ENDINGS as IMAGE_ENDINGS
 from tiepoint.batch.inputs import Input as Input
 from tiepoint.batch.inputs import Unreadable as Unreadable
 from tiepoint.batch.inputs import expand as expand

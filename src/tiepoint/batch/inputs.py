@@ -12,14 +12,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from tiepoint.batch.layout import is_overlay
-
-IMAGE_ENDINGS = frozenset(
-    {
-        *(".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".tif", ".tiff", ".webp", ".avif"),
-        *(".bmp", ".gif", ".pbm", ".pgm", ".pnm", ".ppm"),
-    }
-)
-"""What folders and globs take; a file that is named itself may end in anything."""
+from tiepoint.images.photographs import is_image_name
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _UNSAFE = re.compile(r'[\x00-\x1f\\:*?"<>|]')  # not allowed in a file name somewhere
@@ -115,7 +108,7 @@ def _walk(folder: str, place: PurePosixPath) -> Iterator[Input | Unreadable]:
                     continue
                 if entry.is_dir(follow_symlinks=False):  # a link may lead round in a circle
                     folders.append(entry.name)
-                elif _is_image_name(entry.name):
+                elif is_image_name(entry.name):
                     images.append(entry.name)
     except OSError as error:
         yield Unreadable(folder, f"{folder}: cannot be listed ({error.strerror})")
@@ -135,7 +128,7 @@ def _glob(pattern: str, *, alone: bool) -> Iterator[Input]:
     matches = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - pathlib's enters hidden folders
     for path in map(Path, sorted(set(matches))):
         below = path.relative_to(base)
-        if _is_image_name(path.name) and path.is_file() and not is_overlay(path):
+        if is_image_name(path.name) and path.is_file() and not is_overlay(path):
             leaves = ".." in below.parts
             yield Input(str(path), prefix / (path.name if leaves else PurePosixPath(*below.parts)))
 
@@ -161,7 +154,3 @@ def _place_of_url(url: str) -> PurePosixPath:
 
 def _identity(source: str) -> str:
     return source if _URL.match(source) else os.path.abspath(source)  # noqa: PTH100 - no links
-
-
-def _is_image_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS  # noqa: PTH122 - a million times

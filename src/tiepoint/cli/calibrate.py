@@ -35,7 +35,8 @@ def calibrate(checkpoint: Folder, photos: Photos, count: Count = 90, write: Writ
     from rich.progress import Progress
 
     from tiepoint.evaluation import calibration
-    from tiepoint.evaluation.generated import generated_pairs, list_photos
+    from tiepoint.evaluation.generated import generated_pairs
+    from tiepoint.images.photographs import list_photos
 
     if not checkpoint.is_dir():
         raise ConfigError(f"{checkpoint}: no such folder; expected one with a checkpoint")

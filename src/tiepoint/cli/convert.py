@@ -11,25 +11,23 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 Source = Annotated[
     Path,
-    typer.Argument(metavar="IN", help="Magic Leap's .pth, or a .safetensors or .bin of weights."),
+    typer.Argument(metavar="IN", help="Weights: Magic Leap's .pth, a .safetensors or a .bin file."),
 ]
-Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the checkpoint.")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace a checkpoint that is already there.")
-]
+Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Checkpoint folder to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing checkpoint.")]
 
 
 @app.command()
 def convert(source: Source, folder: Folder, overwrite: Overwrite = False) -> None:
-    """Convert weights of other projects to a checkpoint that tiepoint and transformers load.
+    """Convert weights of other projects to a checkpoint for tiepoint and transformers.
 
-    Runs nothing from the file. Exit status: 0 done, 2 the file does not fit or OUT is taken.
+    No code in the file is executed. Exit status: 0 done, 2 unsuitable file or existing checkpoint.
     """
     from tiepoint.weights.checkpoint import load_checkpoint
     from tiepoint.weights.convert import convert as write
 
     write(source, folder, overwrite=overwrite)
-    network = load_checkpoint(folder).network  # read back: what was written is whole
+    network = load_checkpoint(folder).network  # verifies the written files
     encoder = ", ".join(map(str, network.encoder_hidden_sizes))
     typer.echo(
         f"{folder}: encoder {encoder}; heads {network.decoder_hidden_size}; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
 import typer
 
@@ -37,12 +37,12 @@ from tiepoint.evaluation.settings import (
     GENERATED_COUNT,
     GENERATED_SEED,
     METHODS,
-    PARTS,
     PROFILES,
     Frame,
     PoseSettings,
     Settings,
 )
+from tiepoint.images.photographs import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from tiepoint.evaluation.methods import Method
     from tiepoint.evaluation.pairs import Failure, Pair
     from tiepoint.evaluation.partial import Partial
+    from tiepoint.images.photographs import Part
 
 DEFAULTS, POSE_DEFAULTS = PROFILES["tiepoint"], PoseSettings()
 METHOD_NAMES = ",".join(METHODS)
@@ -123,12 +124,13 @@ def generated(
     plots: Plots = None,
 ) -> None:
     """Score 1,000 graded homographies with photometric change, drawn from photographs."""
-    from tiepoint.evaluation.generated import generated_pairs, list_photos
+    from tiepoint.evaluation.generated import generated_pairs
+    from tiepoint.images.photographs import list_photos
 
     settings = _settings(profile, k, long_side, seeds)
     chosen = _methods(methods, checkpoint, scales, nms_radius=settings.nms_radius)
     try:
-        files = list_photos(photos, part)
+        files = list_photos(photos, cast("Part", part))  # checks it
     except FormatError as error:
         stop(str(error), exit_codes.NOTHING_READABLE)
     pairs = generated_pairs(files, limit or GENERATED_COUNT, seed)
@@ -235,7 +237,7 @@ def speed(
 ) -> None:
     """Time the methods on the same photographs, taking turns; for an idle machine."""
     from tiepoint.evaluation import speed as timing
-    from tiepoint.evaluation.generated import list_photos
+    from tiepoint.images.photographs import list_photos
 
     chosen = _methods(methods, checkpoint, scales)
     try:

@@ -18,16 +18,16 @@ def quantize(checkpoint: Folder, photos: Photos = None, count: Count = 60, seed:
     """
     from tiepoint.config import ProcessorConfig
     from tiepoint.network import inputs
-    from tiepoint.network.openvino_graph import highest_inputs
-    from tiepoint.weights.quantization import (
+    from tiepoint.network.openvino_graph import measure_activation_maxima
+    from tiepoint.weights.activation_maxima import (
         LEAST_CHANNELS,
-        mean_highest,
-        rounded_layers,
-        save_ranges,
+        mean_activation_maxima,
+        quantised_layers,
+        save_activation_maxima,
     )
 
     loaded = load_folder(checkpoint)
-    layers = rounded_layers(loaded.network)
+    layers = quantised_layers(loaded.network)
     if not layers:
         raise ConfigError(
             f"{checkpoint}: no layer has {LEAST_CHANNELS} or more inputs, so int8 would not be "
@@ -35,6 +35,6 @@ def quantize(checkpoint: Folder, photos: Photos = None, count: Count = 60, seed:
         )
     images = load_images(photos, count, seed)
     pixels = (inputs.prepare([image], ProcessorConfig())[0][0, 0] for image in images)
-    path = save_ranges(checkpoint, mean_highest(highest_inputs(loaded, pixels), layers),
-                       loaded.sha256)  # fmt: skip
+    maxima = mean_activation_maxima(measure_activation_maxima(loaded, pixels), layers)
+    path = save_activation_maxima(checkpoint, maxima, loaded.sha256)
     typer.echo(f"wrote {path}")

@@ -6,7 +6,6 @@ covariances of both, one of them carried over by the homography, say how much th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,10 @@ from tiepoint.errors import ConfigError, ImageError
 from tiepoint.evaluation.pairs import LoadedPair, Pair
 from tiepoint.evaluation.settings import Settings
 from tiepoint.features import Features
-from tiepoint.files import write_bytes
 from tiepoint.geometry import apply_homography
 from tiepoint.matching.match import match
 from tiepoint.registration import planar
-from tiepoint.weights.checkpoint import COVARIANCE_KEY, read_json, rules_of
-from tiepoint.weights.hub import CONFIG_FILE
+from tiepoint.weights.folder import CONFIG_FILE, COVARIANCE_KEY, read_json, rules_of, write_file
 
 SAME_PX = 4.0
 """Matches farther off are of another corner, not a scatter of this one."""
@@ -143,11 +140,9 @@ def store_scale(folder: Path, scale: float) -> Path:
         CheckpointError: No readable config there, or one of another version.
         ConfigError: A checkpoint that follows transformers' rules, whose file is not ours to mark.
     """
-    path = folder / CONFIG_FILE
     config = check_ours(folder)
     config["tiepoint"] = {**config["tiepoint"], COVARIANCE_KEY: scale}
-    write_bytes(path, (json.dumps(config, indent=2) + "\n").encode())
-    return path
+    return write_file(folder, CONFIG_FILE, config)
 
 
 def check_ours(folder: Path) -> dict[str, Any]:

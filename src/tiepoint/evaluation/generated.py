@@ -9,7 +9,6 @@ another camera's tone, blur, noise and compression.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,15 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint import images
-from tiepoint.errors import ConfigError, FormatError
+from tiepoint.errors import ConfigError
 from tiepoint.evaluation.pairs import LoadedPair, at_evaluation_size
-from tiepoint.evaluation.settings import GENERATED_COUNT, GENERATED_SEED, PARTS, Frame, Part
+from tiepoint.evaluation.settings import GENERATED_COUNT, GENERATED_SEED, Frame
 from tiepoint.geometry import SizeHW, apply_homography, corners_xy, inside, resize_matrix
 from tiepoint.network.inputs import to_grey
-
-IMAGE_ENDINGS = frozenset(
-    {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"}
-)
 
 
 @dataclass(frozen=True)
@@ -103,7 +98,7 @@ def generated_pairs(
     """The first `count` pairs of a seed; levels take turns, and so do photographs.
 
     Args:
-        photos: As `list_photos` gives them; another list makes other pairs.
+        photos: As `images.photographs.list_photos` gives them; another list makes other pairs.
 
     Raises:
         ConfigError: No photographs, or `count` below 1.
@@ -124,37 +119,6 @@ def generated_pairs(
         name = f"{index:04d} {photo.name}"
         pairs.append(GeneratedPair(level.name, name, photo, photos[other], level, seed, index))
     return pairs
-
-
-def list_photos(folder: Path, part: str = "development") -> list[Path]:
-    """The photographs of one part below a folder, sorted by file name, then path.
-
-    Raises:
-        FormatError: No such folder, or no photograph of this part in it.
-    """
-    if part not in PARTS:
-        raise ConfigError(f"part is {part!r}, expected one of {', '.join(PARTS)}")
-    if not folder.is_dir():
-        raise FormatError(f"{folder}: no such folder; expected one with photographs")
-    files = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS]
-    chosen = [path for path in files if part in ("all", part_of(path.name))]
-    if not chosen:
-        raise FormatError(
-            f"{folder}: none of its {len(files)} images belongs to the part {part!r}; "
-            "'all' takes every image"
-        )
-    return sorted(chosen, key=lambda path: (path.name, path.as_posix()))
-
-
-def part_of(file_name: str) -> Part:
-    """Which part of the photographs a file belongs to, by its name alone, ending included.
-
-    A fifth, by SHA-1, and all of scikit-image's samples (`skimage_cc0_*`) are the development
-    part: never trained on, and used to choose checkpoints and settings.
-    """
-    digest = hashlib.sha1(file_name.encode(), usedforsecurity=False).hexdigest()
-    held_out = int(digest, 16) % 5 == 0 or file_name.startswith("skimage_cc0_")
-    return "development" if held_out else "training"
 
 
 def draw(

@@ -15,10 +15,6 @@ GENERATED_COUNT = 1000
 GENERATED_SEED = 2026
 """Frozen with `generated.LEVELS`: other seeds make other pairs."""
 
-Part = Literal["development", "training", "all"]
-PARTS: tuple[Part, ...] = get_args(Part)
-"""Parts of the photographs; see `generated.part_of`."""
-
 METHODS = ("tiepoint", "sift", "orb")
 """Methods of a run unless others are named; `tiepoint` stands for every checkpoint given."""
 

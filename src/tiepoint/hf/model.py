@@ -1,14 +1,14 @@
-"""The guide's names: a model that finds keypoints, its config and its output.
+"""The guide's model: pixel values in, keypoints out.
 
-A checkpoint whose config.json carries the key "tiepoint" follows the exact rules; another follows
-transformers 5.23.0, see `compat`. The state dict has transformers' 24 names either way.
+A checkpoint whose config.json has the key "tiepoint" follows the exact rules. Others follow
+transformers 5.23.0; see `transformers_rules`. The state dict has transformers' 24 names either way.
 """
 
 from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from safetensors import safe_open
@@ -18,16 +18,15 @@ from torch.nn import functional
 
 from tiepoint.architecture import CELL_PX
 from tiepoint.errors import ConfigError
-from tiepoint.files import make_folder, write_bytes
 from tiepoint.geometry import SizeHW, whole_cells
 from tiepoint.hf import transformers_rules
-from tiepoint.hf.config import SuperPointConfig
+from tiepoint.hf.config import SETTINGS, ConfigOptions, SuperPointConfig
 from tiepoint.hf.outputs import SuperPointKeypointDescriptionOutput
-from tiepoint.hf.pretrained import Publishable, locate_checkpoint, write_json
+from tiepoint.hf.pretrained import Publishable, locate_checkpoint
 from tiepoint.keypoints.on_torch import FlatKeypoints, describe, select
 from tiepoint.network.superpoint import SuperPoint, cell_mask, cells_to_heatmap
 from tiepoint.weights.checkpoint import load_checkpoint
-from tiepoint.weights.hub import CONFIG_FILE, WEIGHTS_FILE, Token
+from tiepoint.weights.folder import CONFIG_FILE, MODEL_CLASS, WEIGHTS_FILE, read_json, write_files
 
 __all__ = [
     "SuperPointConfig",
@@ -45,12 +44,12 @@ _IN_FILE = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloa
 
 
 class SuperPointForKeypointDetection(SuperPoint, Publishable):
-    """SuperPoint with everything after it: pixel values in, keypoints out.
+    """SuperPoint network with keypoint detection and description.
 
-    Built from a config its weights are random; `from_pretrained` loads a checkpoint.
+    Built from a config, its weights are random; `from_pretrained` loads a checkpoint.
 
     Attributes:
-        config: Its `SuperPointConfig`.
+        config: The `SuperPointConfig`.
     """
 
     main_input_name = "pixel_values"
@@ -66,12 +65,12 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the weights."""
+        """Type of the weights."""
         return next(self.parameters()).dtype
 
     def forward(  # type: ignore[override] # the guide's names, in place of the bare network's
@@ -82,19 +81,20 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
         return_dict: bool | None = None,
         pixel_mask: Tensor | None = None,
     ) -> SuperPointKeypointDescriptionOutput | tuple[Any, ...]:
-        """Find keypoints.
+        """Detect and describe keypoints.
 
         Coordinates, scores and descriptors are float32 whatever the model's type. Scores and
-        descriptors carry gradients, coordinates do not.
+        descriptors have gradients, coordinates have none.
 
         Args:
-            pixel_values: B C H W in 0..1, of which channel 0 is taken, as the processor gives it.
-            labels: Not taken; this class does not train.
-            output_hidden_states: Also return the output of each encoder block; None takes the
-                config's.
-            return_dict: False returns the tuple of what is not None; None takes the config's.
-            pixel_mask: B H W, 1 for the image, in the top-left corner, and 0 for padding; None
-                where every image fills the batch. Exact rules only.
+            pixel_values: B C H W in 0..1, as from the processor; channel 0 is used.
+            labels: Refused, because this class does not train.
+            output_hidden_states: Also return the output of each encoder block; None is the
+                config's setting.
+            return_dict: False returns a tuple of the fields that are not None; None is the
+                config's setting.
+            pixel_mask: B H W, 1 for the image in the top-left corner and 0 for padding; None
+                if no image is padded. Exact rules only.
 
         Raises:
             ConfigError: Pixel values or mask of a wrong shape or type, or labels.
@@ -115,8 +115,8 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
             )
         if not pixel_values.is_floating_point():
             raise ConfigError(
-                f"pixel_values is {pixel_values.dtype}, expected floating point in 0..1, as the "
-                "processor gives it"
+                f"pixel_values is {pixel_values.dtype}, expected floating point in 0..1, as from "
+                "the processor"
             )
         config = self.config
         if output_hidden_states is None:
@@ -145,8 +145,9 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
         inside = cell_mask(sizes_hw, padded_hw)  # B 1 h w
         if inside is not None:
             inside = inside.to(grey.device, self.dtype)
-        in_type = grey.to(self.dtype)
-        logits, dense = self.dense(in_type, inside, hidden_states=hidden)  # B 65 h w, B D h w
+        logits, dense = self.dense(  # B 65 h w, B D h w
+            grey.to(self.dtype), inside, hidden_states=hidden
+        )
         assert dense is not None
         found = self.config.detection()
         flat = select(cells_to_heatmap(logits), sizes_hw, found, inputs=grey[:, 0])
@@ -160,7 +161,7 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
     ) -> SuperPointKeypointDescriptionOutput:
         if pixel_mask is not None:
             raise ConfigError(
-                "a pixel_mask was given, which transformers' rules do not know: take model and "
+                "a pixel_mask was given, which transformers' rules do not have: load model and "
                 "processor from the same checkpoint"
             )
         config = self.config
@@ -170,91 +171,71 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
             config.nms_radius,
             config.border_removal_distance,
         )
-        found = transformers_rules.detect(self, pixel_values, selection, hidden)
-        return SuperPointKeypointDescriptionOutput(
-            keypoints=found.keypoints,
-            scores=found.scores,
-            descriptors=found.descriptors,
-            mask=found.mask,
-        )
+        return transformers_rules.detect(self, pixel_values, selection, hidden)
 
     @classmethod
     def from_pretrained(
         cls,
         name_or_path: str | PathLike[str] | None = None,
         *,
-        revision: str | None = None,
-        token: Token = None,
-        cache_dir: str | PathLike[str] | None = None,
-        local_files_only: bool = False,
         dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
-        **settings: Any,
+        **options: Unpack[ConfigOptions],
     ) -> SuperPointForKeypointDetection:
-        """A checkpoint's model, in evaluation mode.
+        """Load a checkpoint's model, in evaluation mode.
 
         Args:
-            name_or_path: A bundled name, a folder, or a Hub id; None for the bundled default.
-            revision, token, cache_dir, local_files_only: For a Hub id.
-            dtype: The weights' type, as `torch.float16` or "float16". None or "auto" takes what
-                config.json says, or else that of the file.
-            device: Where to put it; None is the CPU.
-            settings: Replace those of config.json; named as in `SuperPointConfig`. `torch_dtype`
-                is transformers' older name for `dtype`.
+            name_or_path: A bundled name, a folder, or a Hub id; None is the bundled default.
+            dtype: Type of the weights, such as `torch.float16` or "float16". None or "auto" is
+                the one of config.json or, if it has none, of the file.
+            torch_dtype: transformers' older name for `dtype`.
+            device: Device of the weights; None is the CPU.
+            options: Arguments of the Hub, see `HubOptions`, and settings that replace those of
+                config.json, see `SuperPointConfig`.
 
         Raises:
             CheckpointError: Nothing of that name, a damaged file, or tensors that do not fit.
             ConfigError: A setting out of range, or an unknown one.
         """
-        former_name = settings.pop("torch_dtype", None)
-        dtype = former_name if dtype is None else dtype
-        folder = locate_checkpoint(
-            name_or_path,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
-        config = SuperPointConfig.read(folder, **settings)
+        folder, settings = locate_checkpoint(name_or_path, options, SETTINGS)
+        config = SuperPointConfig.from_dict({**read_json(folder / CONFIG_FILE), **settings})
         tensors = load_checkpoint(folder).tensors
+        dtype = torch_dtype if dtype is None else dtype
         if dtype in (None, "auto"):
             dtype = config.dtype
         if dtype in (None, "auto"):
             dtype = _dtype_in(folder / WEIGHTS_FILE)
-        chosen = _as_dtype(dtype)
-        config.dtype = _name(chosen)
+        torch_type = _as_dtype(dtype)
+        config.dtype = str(torch_type).removeprefix("torch.")
         model = cls(config)
         model.load(tensors)
-        return model.to(device=device, dtype=chosen).eval()
+        return model.to(device=device, dtype=torch_type).eval()
 
     def save_pretrained(
         self, folder: str | PathLike[str], *, dtype: torch.dtype | str = torch.float32
     ) -> None:
-        """Write config.json and model.safetensors into a folder, which is made if need be.
+        """Write config.json and model.safetensors into a folder, which is created if missing.
 
         Args:
-            dtype: The type in the file. Whatever it is, config.json says float32, so that the
-                weights are widened when they are loaded, by transformers too.
+            dtype: Type in the file. config.json states float32 in any case, so that
+                transformers, too, widens the weights when it loads them.
 
         Raises:
             FormatError: It cannot be written.
         """
-        place, in_file = make_folder(folder), _as_dtype(dtype)
+        in_file = _as_dtype(dtype)
         tensors = {
             name: tensor.detach().to("cpu", in_file).contiguous()
             for name, tensor in self.state_dict().items()
         }
-        write_bytes(place / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
-        config = {
-            **self.config.to_dict(),
-            "architectures": [SuperPointForKeypointDetection.__name__],
-            "dtype": "float32",
-        }
-        write_json(place / CONFIG_FILE, config)
+        config = {**self.config.to_dict(), "architectures": [MODEL_CLASS], "dtype": "float32"}
+        weights = save(tensors, metadata={"format": "pt"})
+        write_files(folder, {WEIGHTS_FILE: weights, CONFIG_FILE: config}, sort_keys=True)
 
 
 def _valid_sizes(pixel_mask: Tensor, expected: tuple[int, int, int]) -> list[SizeHW]:
-    """The (height, width) px of each image from B H W of 1 and 0."""
+    """The (height, width) px of each image in a B H W mask of 1 and 0."""
     if tuple(pixel_mask.shape) != expected:
         raise ConfigError(
             f"pixel_mask has shape {tuple(pixel_mask.shape)}, expected {expected} as pixel_values"
@@ -268,8 +249,8 @@ def _valid_sizes(pixel_mask: Tensor, expected: tuple[int, int, int]) -> list[Siz
         heights.all()
     ):
         raise ConfigError(
-            "pixel_mask must hold 1 in one rectangle of each image, from its top-left corner on, "
-            "and 0 elsewhere"
+            "pixel_mask has other values than 1 in one rectangle from the top-left corner and 0 "
+            "elsewhere; pass the processor's"
         )
     return list(zip(heights.tolist(), widths.tolist(), strict=True))
 
@@ -277,27 +258,27 @@ def _valid_sizes(pixel_mask: Tensor, expected: tuple[int, int, int]) -> list[Siz
 def _pad(
     flat: FlatKeypoints, descriptors: Tensor, sizes_hw: Tensor
 ) -> SuperPointKeypointDescriptionOutput:
-    """A flat list of M keypoints -> B N of them, zeros behind those of an image with fewer.
+    """Split a flat list of M keypoints into B N, padded with zeros to the largest count N.
 
     Args:
         descriptors: M D.
         sizes_hw: B 2, px.
     """
     counts = torch.bincount(flat.image, minlength=len(sizes_hw))  # B
-    most = torch.arange(int(counts.max()), device=counts.device)  # N
+    rank = torch.arange(int(counts.max()), device=counts.device)  # N
     starts = torch.cumsum(counts, 0) - counts  # B
-    place = torch.arange(len(flat.image), device=counts.device) - starts[flat.image]  # M
+    index = torch.arange(len(flat.image), device=counts.device) - starts[flat.image]  # M
     relative = (flat.xy.detach() + 0.5) / sizes_hw.flip(1)[flat.image]  # M 2
 
     def padded(values: Tensor) -> Tensor:
-        shape = (len(counts), len(most), *values.shape[1:])
-        return values.new_zeros(shape).index_put((flat.image, place), values)  # B N ...
+        shape = (len(counts), len(rank), *values.shape[1:])
+        return values.new_zeros(shape).index_put((flat.image, index), values)  # B N ...
 
     return SuperPointKeypointDescriptionOutput(
         keypoints=padded(relative),
         scores=padded(flat.scores),
         descriptors=padded(descriptors),
-        mask=(most < counts[:, None]).int(),
+        mask=(rank < counts[:, None]).int(),
     )
 
 
@@ -308,12 +289,8 @@ def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
     return known
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def _dtype_in(path: Path) -> str:
-    """The type of the tensors in a file that was found to be whole."""
+    """Type of the tensors in a verified file."""
     with safe_open(path, framework="pt") as file:
         first = next(iter(file.keys()))
         return _IN_FILE[file.get_slice(first).get_dtype()]

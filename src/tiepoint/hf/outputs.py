@@ -1,4 +1,4 @@
-"""What the guide's processor and model return: by attribute, by key, and as a tuple."""
+"""Return types of the guide's processor and model, with access by attribute and by key."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tiepoint.errors import ConfigError
 
 @dataclass(eq=False)
 class SuperPointKeypointDescriptionOutput(Mapping[str, Any]):
-    """Keypoints of a batch. N is the largest count of the batch; `mask` says what is real.
+    """Keypoints of a batch, padded to the largest count N.
 
-    A field is an attribute, a key and, where it is not None, an item of the tuple: `out.scores`,
-    `out["scores"]`, `out[1]`, `out.to_tuple()`. Iterating gives the names, as a dict does.
+    A field is an attribute, a key and, unless it is None, an item of the tuple: `out.scores`,
+    `out["scores"]`, `out[1]`, `out.to_tuple()`. Iterating yields the names, as with a dict.
 
     Attributes:
-        loss: Always None here.
-        keypoints: B N 2 float32, (x, y) relative to the image, best score first. Under the exact
-            rules (x + 0.5) / W and (y + 0.5) / H of the image without its padding; under
-            transformers' rules x / W and y / H of the input, and first found first.
-        scores: B N float32, probabilities; 0 where there is no keypoint.
-        descriptors: B N D float32 of unit length; 0 where there is no keypoint.
+        loss: Always None.
+        keypoints: B N 2 float32, (x, y) relative to the image. Under the exact rules (x + 0.5) / W
+            and (y + 0.5) / H of the image without padding, best score first. Under transformers'
+            rules x / W and y / H of the input; without a limit in reading order.
+        scores: B N float32, probabilities; 0 for padding.
+        descriptors: B N D float32 of unit length; 0 for padding.
         mask: B N int32, 1 for a keypoint and 0 for padding.
-        hidden_states: The output of each encoder block, if they were asked for.
+        hidden_states: Outputs of the encoder blocks, if requested.
     """
 
     loss: Tensor | None = None
@@ -40,7 +40,7 @@ class SuperPointKeypointDescriptionOutput(Mapping[str, Any]):
     mask: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
 
-    # Comparing tensors has no single answer, so two outputs are equal when they are the same one.
+    # Comparing tensors elementwise has no single result, so outputs compare by identity.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
@@ -64,16 +64,16 @@ class SuperPointKeypointDescriptionOutput(Mapping[str, Any]):
 
 
 class BatchFeature(UserDict[str, Any]):
-    """Inputs for the model: a dict whose keys are attributes too, movable to a device."""
+    """Inputs of the model: a dict whose keys are also attributes, movable to a device."""
 
     def __getattr__(self, name: str) -> Any:
-        # UserDict keeps its items in `data`, which pickle and copy ask for before it is there.
+        # UserDict keeps its items in `data`, which pickle and copy request before it exists.
         if name != "data" and name in self.data:
             return self.data[name]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def to(self, *args: Any, **kwargs: Any) -> BatchFeature:
-        """Move and cast in place, as `torch.Tensor.to`; only floating-point tensors are cast.
+        """Move and cast in place, like `torch.Tensor.to`; only floating-point tensors are cast.
 
         Args:
             args, kwargs: A device, a dtype or both, as for `torch.Tensor.to`.
@@ -88,7 +88,7 @@ class BatchFeature(UserDict[str, Any]):
 
 
 def stack(arrays: Sequence[NDArray[Any]] | NDArray[Any], return_tensors: str | None) -> Any:
-    """Arrays of one shape as one tensor ("pt"), one array ("np"), or as they are (None).
+    """Stack arrays of one shape to one tensor ("pt") or one array ("np"); None returns a list.
 
     Raises:
         ConfigError: Another value of `return_tensors`.
@@ -97,7 +97,7 @@ def stack(arrays: Sequence[NDArray[Any]] | NDArray[Any], return_tensors: str | N
         return list(arrays)
     if return_tensors not in ("pt", "np"):
         raise ConfigError(f"return_tensors is {return_tensors!r}, expected 'pt', 'np' or None")
-    # Not np.stack, which may keep channels last: a convolution rounds otherwise in another layout.
+    # np.stack may keep channels last, and convolutions round differently in that layout.
     batch = np.array(arrays)
     return torch.from_numpy(batch) if return_tensors == "pt" else batch
 
@@ -106,6 +106,6 @@ def _move(tensor: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Ten
     if tensor.is_floating_point():
         moved: Tensor = tensor.to(*args, **kwargs)
         return moved
-    # An empty float on the same device tells where `to` would go, without parsing its arguments.
+    # Moving an empty float reveals the target device without parsing the arguments of `to`.
     target = torch.empty(0, device=tensor.device).to(*args, **kwargs).device
     return tensor.to(target)

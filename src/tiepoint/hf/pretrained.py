@@ -1,99 +1,73 @@
-"""Saving and publishing, as the guide's model, config and processor share them."""
+"""Loading from and publishing to the Hub, shared by the guide's model, config and processor."""
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack, cast
 
-from tiepoint.errors import FormatError
-from tiepoint.files import write_bytes
-from tiepoint.weights.checkpoint import RULES_VERSION, locate
-from tiepoint.weights.hub import Token, push
-
-EXACT: Mapping[str, Any] = MappingProxyType({"version": RULES_VERSION, "rules": "exact"})
-"""The key "tiepoint" of a config that follows the exact rules."""
+from tiepoint.errors import ConfigError
+from tiepoint.weights.checkpoint import locate
+from tiepoint.weights.hub import HubOptions, PushOptions, push
 
 
 def locate_checkpoint(
     name_or_path: str | PathLike[str] | None,
-    *,
-    revision: str | None,
-    token: Token,
-    cache_dir: str | PathLike[str] | None,
-    local_files_only: bool,
-) -> Path:
-    """The folder of a checkpoint; None is the bundled default. See `weights.locate`."""
-    return locate(
-        as_checkpoint(name_or_path),
-        revision=revision,
-        token=token,
-        cache_dir=None if cache_dir is None else Path(cache_dir),
-        local_files_only=local_files_only,
-    )
+    options: Mapping[str, object],
+    settings: Collection[str],
+) -> tuple[Path, dict[str, Any]]:
+    """Find the checkpoint that `from_pretrained` names.
 
+    Args:
+        name_or_path: A bundled name, a folder, or a Hub id; None is the bundled default.
+        options: Arguments of the Hub and settings, mixed.
+        settings: Names of all settings that the class has.
 
-def as_checkpoint(name_or_path: str | PathLike[str] | None) -> str | Path:
-    """What the functions of `weights` call a checkpoint; only text can be a Hub id."""
-    if name_or_path is None:
-        return "default"
-    return name_or_path if isinstance(name_or_path, str) else Path(name_or_path)
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a config file, keys sorted.
+    Returns:
+        The folder, and the given settings.
 
     Raises:
-        FormatError: It cannot be written, or a value is none of JSON's.
+        CheckpointError: Nothing of that name.
+        ConfigError: An unknown setting.
     """
-    try:
-        text = json.dumps(dict(values), indent=2, sort_keys=True)
-    except (TypeError, ValueError) as error:
-        raise FormatError(f"{path}: a setting cannot be written as JSON ({error})") from error
-    write_bytes(path, f"{text}\n".encode())
+    of_hub = HubOptions.__annotations__
+    given = {name: value for name, value in options.items() if name not in of_hub}
+    unknown = sorted(set(given) - set(settings))
+    if unknown:
+        raise ConfigError(
+            f"unknown setting {', '.join(unknown)}; there are {', '.join(sorted(settings))}"
+        )
+    hub = {name: value for name, value in options.items() if name in of_hub}
+    checkpoint = "default" if name_or_path is None else name_or_path
+    return locate(checkpoint, **cast("HubOptions", hub)), given
 
 
 class Publishable:
-    """What can be saved into a folder can be uploaded, too."""
+    """`push_to_hub` for a class with `save_pretrained`."""
 
     _commit_message: ClassVar[str | None] = None
-    """Of an upload without a message of its own; None is that of `hub.push`."""
+    """Default message of an upload; None is that of `hub.push`."""
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Write the files into a folder."""
         raise NotImplementedError
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str | None = None,
-        private: bool | None = None,
-        token: Token = None,
-        revision: str | None = None,
-    ) -> str:
-        """Upload to the Hub what `save_pretrained` writes; returns the commit's address.
+    def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> str:
+        """Upload the files of `save_pretrained` to the Hub.
 
         Args:
-            repo_id: "org/name"; made if it does not exist.
-            private: Whether a new repository is private; None takes the account's default.
-            token: A token, or True or None for the stored one.
-            revision: Branch; None is the main one.
+            repo_id: "org/name"; created if it does not exist.
+
+        Returns:
+            Address of the commit or pull request.
 
         Raises:
             CheckpointError: The Hub refuses or cannot be reached.
         """
+        if options.get("commit_message") is None:
+            options["commit_message"] = self._commit_message
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(Path(folder))
-            return push(
-                folder,
-                repo_id,
-                token=token,
-                private=private,
-                revision=revision,
-                commit_message=commit_message or self._commit_message,
-            )
+            self.save_pretrained(folder)
+            return push(folder, repo_id, **options)

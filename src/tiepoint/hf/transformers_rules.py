@@ -1,8 +1,8 @@
-"""transformers 5.23.0's own rules for SuperPoint, defects included.
+"""The rules of transformers 5.23.0 for SuperPoint, defects included.
 
-Used by the guide's processor and model alone, for a checkpoint whose config does not carry the
-key "tiepoint". `docs/compat.md` lists the defects and what the exact rules do instead. Nothing
-here is meant to be better than what it follows: equal results are the point.
+Only the guide's processor and model use them, for a checkpoint whose config lacks the key
+"tiepoint". The aim is results equal to those of transformers. `docs/compat.md` lists the defects
+and the exact rules' behaviour.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from torch.nn.utils.rnn import pad_sequence
 from tiepoint.architecture import CELL_PX
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.geometry import SizeHW
-from tiepoint.hf.outputs import stack
+from tiepoint.hf.outputs import SuperPointKeypointDescriptionOutput, stack
 from tiepoint.images.download import fetch
 from tiepoint.network.superpoint import SuperPoint
 
 Array = NDArray[Any]
 
 GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)
-"""Of R, G, B; not quite the ones of ITU-R BT.601 that Pillow and OpenCV use."""
+"""Weights of R, G, B; they differ slightly from ITU-R BT.601, which Pillow and OpenCV use."""
 
 LATER_ROUNDS = 2
-"""Of non-maximum suppression, after the first: maxima of what the earlier ones left over."""
+"""NMS rounds after the first; each adds the maxima among pixels that are not suppressed yet."""
 
 
 class Preparation(NamedTuple):
@@ -46,22 +46,6 @@ class Preparation(NamedTuple):
     do_rescale: bool
     rescale_factor: float
     do_grayscale: bool
-
-
-class Detected(NamedTuple):
-    """Keypoints of a batch, padded to the largest count N.
-
-    Attributes:
-        keypoints: B N 2 float32, (x, y) over the input's (width, height).
-        scores: B N float32.
-        descriptors: B N D float32.
-        mask: B N int32.
-    """
-
-    keypoints: Tensor
-    scores: Tensor
-    descriptors: Tensor
-    mask: Tensor
 
 
 # ---- images -> pixels -------------------------------------------------------------------------
@@ -79,7 +63,7 @@ def prepare(images: Any, settings: Preparation, return_tensors: str | None) -> A
         B C H W float32, or a list of C H W. C is 3 for colour, 1 for grey, 4 for RGBA.
 
     Raises:
-        ImageError: Whatever transformers refuses too.
+        ImageError: An image that transformers refuses, too.
     """
     pixels = [_preprocess(_channels_first(image), settings) for image in flat_list(images)]
     if return_tensors is None or len({one.shape for one in pixels}) == 1:
@@ -89,7 +73,7 @@ def prepare(images: Any, settings: Preparation, return_tensors: str | None) -> A
     shapes = ", ".join(str(one.shape) for one in pixels)
     raise ImageError(
         f"images of shapes {shapes} fit into no batch under transformers' rules: "
-        "convert them all to RGB and leave do_resize on, or use a checkpoint with exact rules"
+        "convert them all to RGB and keep do_resize, or use a checkpoint with exact rules"
     )
 
 
@@ -179,7 +163,11 @@ def _preprocess(pixels: Array, settings: Preparation) -> Array:
 
 
 def target_size(image_hw: SizeHW, size: Mapping[str, int]) -> SizeHW:
-    """The size an image is resized to, for every form of `size` that transformers knows."""
+    """The size that an image is resized to, for each of transformers' forms of `size`.
+
+    Raises:
+        ConfigError: Another form.
+    """
     height, width = image_hw
     if size.get("shortest_edge"):
         return _by_shortest_edge(image_hw, size["shortest_edge"], size.get("longest_edge"))
@@ -198,9 +186,9 @@ def _by_shortest_edge(image_hw: SizeHW, shortest: int, longest: int | None) -> S
     short, long = sorted(image_hw)
     wanted: float = shortest
     if longest and long / short * shortest > longest:
-        wanted = longest * short / long  # the long side would not fit
+        wanted = longest * short / long  # otherwise the long side would not fit
         shortest = round(wanted)
-    # Written as transformers' two helpers compute it, where the order of operations rounds.
+    # The order of operations is that of transformers' two helpers, because it decides rounding.
     new_long = int(wanted * long / short)
     if longest and short == shortest:
         new_long = long
@@ -208,7 +196,7 @@ def _by_shortest_edge(image_hw: SizeHW, shortest: int, longest: int | None) -> S
 
 
 def _resize(pixels: Array, new_hw: SizeHW, resample: int) -> Array:
-    """C H W -> C H' W' by way of an 8-bit PIL image."""
+    """C H W -> C H' W' through an 8-bit PIL image."""
     unit_range = _is_unit_range(pixels)
     if unit_range:
         pixels = (pixels.astype(np.float64) * 255).astype(np.float32)
@@ -224,27 +212,27 @@ def _resize(pixels: Array, new_hw: SizeHW, resample: int) -> Array:
 
 
 def _is_unit_range(pixels: Array) -> bool:
-    """Whether values are 0..1 and have to be brought to 0..255 for an 8-bit image."""
+    """Whether values are in 0..1 and must be scaled to 0..255 for an 8-bit image."""
     if pixels.dtype == np.uint8:
         return False
     low, high = pixels.min(), pixels.max()
     with np.errstate(invalid="ignore"):  # NaN is refused below
         whole = np.allclose(pixels, pixels.astype(int))
-    most = 255 if whole else 1
-    if not (low >= 0 and high <= most):  # so that NaN is refused too
+    white = 255 if whole else 1
+    if not (low >= 0 and high <= white):  # refuses NaN, too
         raise ImageError(
-            f"values from {low} to {high}: transformers' rules resize values of 0..255, or of "
-            "0..1 where they are not whole numbers; a 16-bit image has to be brought to 8 bits"
+            f"values from {low} to {high}: transformers' rules resize whole numbers in 0..255 and "
+            "other values in 0..1; convert a 16-bit image to 8 bits"
         )
     return not whole
 
 
 def _grey(pixels: Array) -> Array:
-    """C H W -> three equal channels; an image that is grey already stays as it is."""
+    """C H W -> three equal channels; an image that is grey already is not changed."""
     if len(pixels) == 1:
         return pixels
     if len(pixels) == 2:
-        raise ImageError("a grey image with alpha: transformers' rules cannot turn it grey")
+        raise ImageError("a grey image with alpha: transformers' rules cannot convert it to grey")
     red, green, blue = pixels[:3]
     if np.array_equal(red, green) and np.array_equal(green, blue):
         return pixels
@@ -256,10 +244,10 @@ def _grey(pixels: Array) -> Array:
 
 
 class Selection(NamedTuple):
-    """Settings of the decoder. `most` below 0 keeps all keypoints."""
+    """Settings of the decoder; a negative `max_keypoints` keeps all keypoints."""
 
     threshold: float
-    most: int
+    max_keypoints: int
     radius: int
     border: int
 
@@ -269,12 +257,15 @@ def detect(
     pixel_values: Tensor,
     selection: Selection,
     hidden_states: list[Tensor] | None,
-) -> Detected:
-    """Pixel values -> keypoints: channel 0 through the encoder, then image by image.
+) -> SuperPointKeypointDescriptionOutput:
+    """Pixel values -> keypoints; only the encoder works on the whole batch.
 
     Args:
-        pixel_values: B C H W in the network's type, values in 0..1.
-        hidden_states: A list that receives the output of each encoder block.
+        pixel_values: B C H W in the network's type, values in 0..1; channel 0 is used.
+        hidden_states: List that receives the output of each encoder block.
+
+    Raises:
+        ImageError: Smaller than 8x8 px.
     """
     height, width = pixel_values.shape[-2:]
     if min(height, width) < CELL_PX:
@@ -290,13 +281,13 @@ def detect(
         scores.append(one_scores)
         descriptors.append(_descriptors(network, image, xy))
     counts = torch.tensor([len(xy) for xy in keypoints], device=encoded.device)
-    most = torch.arange(int(counts.max()), device=encoded.device)
+    rank = torch.arange(int(counts.max()), device=encoded.device)  # N
     size_wh = torch.tensor([width, height], device=encoded.device)
-    return Detected(
+    return SuperPointKeypointDescriptionOutput(
         keypoints=pad_sequence(keypoints, batch_first=True).float() / size_wh,  # B N 2
         scores=pad_sequence(scores, batch_first=True).float(),  # B N
         descriptors=pad_sequence(descriptors, batch_first=True).float(),  # B N D
-        mask=(most < counts[:, None]).int(),  # B N
+        mask=(rank < counts[:, None]).int(),  # B N
     )
 
 
@@ -307,19 +298,19 @@ def _keypoints(network: SuperPoint, encoded: Tensor, selection: Selection) -> tu
     heatmap = _suppress(functional.pixel_shuffle(probabilities, CELL_PX)[0, 0], selection.radius)
     rows, columns = torch.nonzero(heatmap > selection.threshold, as_tuple=True)
     scores = heatmap[rows, columns]  # N
-    # The limits are those of a map eight times as large, so right and bottom borders stay.
+    # The limits are those of a map eight times as large, so right and bottom borders are kept.
     height, width = (side * CELL_PX for side in heatmap.shape)
     edge = selection.border
     inside = (rows >= edge) & (rows < height - edge) & (columns >= edge) & (columns < width - edge)
     rows, columns, scores = rows[inside], columns[inside], scores[inside]
-    if 0 <= selection.most < len(scores):
-        scores, best = torch.topk(scores, selection.most)
+    if 0 <= selection.max_keypoints < len(scores):
+        scores, best = torch.topk(scores, selection.max_keypoints)
         rows, columns = rows[best], columns[best]
     return torch.stack([columns, rows], dim=1).to(scores.dtype), scores
 
 
 def _suppress(heatmap: Tensor, radius: int) -> Tensor:
-    """H W with everything but maxima set to 0; every pixel of a plateau is a maximum."""
+    """NMS of H W: all but maxima become 0; every pixel of a plateau is a maximum."""
     if radius < 0:
         raise ConfigError(f"nms_radius is {radius}, expected at least 0 px")
     kept = heatmap == _largest_within(heatmap, radius)
@@ -340,8 +331,8 @@ def _descriptors(network: SuperPoint, encoded: Tensor, xy: Tensor) -> Tensor:
     dense = functional.normalize(dense, dim=1)
     h, w = dense.shape[-2:]
     half_cell = CELL_PX / 2
-    # x - 3.5 runs from 0 to 8 (w - 1) between the outer cell centres, but is divided by 8 w - 4.5,
-    # the last centre's own coordinate: the drift grows to the right and to the bottom.
+    # x - 3.5 ranges from 0 to 8 (w - 1) between the outer cell centres, but is divided by
+    # 8 w - 4.5, the last centre's coordinate. The error grows to the right and to the bottom.
     span = [w * CELL_PX - half_cell - 0.5, h * CELL_PX - half_cell - 0.5]
     grid = (xy - half_cell + 0.5) / torch.tensor(span, dtype=xy.dtype, device=xy.device) * 2 - 1
     sampled = functional.grid_sample(dense, grid[None, None], align_corners=True)  # 1 D 1 N
@@ -354,10 +345,10 @@ def _descriptors(network: SuperPoint, encoded: Tensor, xy: Tensor) -> Tensor:
 def post_process(
     keypoints: Tensor, scores: Tensor, descriptors: Tensor, mask: Tensor, target_sizes: Any
 ) -> list[dict[str, Tensor]]:
-    """Relative keypoints -> whole px of the original images, cut off towards 0.
+    """Relative keypoints -> whole px of the original images, truncated towards 0.
 
     Args:
-        keypoints, scores, descriptors, mask: As in `Detected`.
+        keypoints, scores, descriptors, mask: As in `SuperPointKeypointDescriptionOutput`.
         target_sizes: A list of (height, width), or a B 2 tensor on the same device.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Arrays -> the pixels of an image: types and ranges checked, alpha on white, upright."""
+"""Arrays -> pixels of an image: check type and range, blend alpha with white, rotate upright."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ ChannelOrder = Literal["rgb", "bgr"]
 Layout = Literal["hwc", "chw"]
 
 RANGE_SLACK = 1e-3
-"""Floats this far outside 0..1 are clipped: resampling and half precision overshoot so much."""
+"""Floats up to this far outside 0..1 are clipped, because resampling and float16 overshoot."""
 
 _CHANNELS = (1, 3, 4)
 _FULL_SCALE = {1: 255, 2: 65535, 4: 1}  # bytes of uint8, uint16, float32 -> white
 _BAND_PX = 1 << 18
-"""Alpha is laid on white in bands of so many pixels, so that the wide integers stay in cache."""
+"""Pixels per band when blending alpha, so that the wide integers fit into the cache."""
 
 
-def from_array(array: Array, name: str, channel_order: str, *, layout: Layout) -> Pixels:
-    """Check an array and bring it into the form of an image.
+def from_array(array: Array, name: str, channel_order: ChannelOrder, *, layout: Layout) -> Pixels:
+    """Check an array and convert it to pixels.
 
     Args:
         array: `H W`, or colours last (`layout` "hwc") or first ("chw") with 1, 3 or 4 channels;
             bool, uint8, uint16 or float in 0..1.
-        name: What error messages call it.
+        name: Name in error messages.
         channel_order: Order of the colours, "rgb" or "bgr"; alpha is last in both.
 
     Returns:
-        `H W` or `H W 3` RGB, C-contiguous; the array itself where nothing had to change.
+        `H W` or `H W 3` RGB, C-contiguous; the array itself if it needs no conversion.
 
     Raises:
         ImageError: Another shape or type, no pixels, values out of range, NaN or infinite.
@@ -100,7 +100,7 @@ def _supported_values(array: Array, name: str) -> Pixels:
 
 
 def unit_floats(array: Array, name: str) -> NDArray[np.float32]:
-    """Floats as float32, checked to be finite and in 0..1.
+    """Convert floats to float32 and check that they are finite and in 0..1.
 
     Raises:
         ImageError: NaN, infinite, or more than `RANGE_SLACK` outside 0..1.
@@ -131,11 +131,11 @@ def _scaling(low: float, high: float) -> str:
 
 
 def on_white(pixels: Pixels, *, premultiplied: bool = False) -> Pixels:
-    """Lay an image with alpha on white, rounding to nearest.
+    """Blend an image with alpha with white, rounding to nearest.
 
     Args:
-        pixels: H W C, the last channel is alpha; C is 2 or 4.
-        premultiplied: Whether the colours are multiplied by alpha already.
+        pixels: H W C, alpha is the last channel; C is 2 or 4.
+        premultiplied: Whether the colours are already multiplied by alpha.
 
     Returns:
         H W for one colour channel, else H W 3; the same type.
@@ -179,6 +179,6 @@ _TURNS: dict[int, Callable[[Array], Array]] = {
 
 
 def upright(pixels: Pixels, exif_orientation: int) -> Pixels:
-    """Apply an EXIF orientation: H W or H W 3, as stored -> as seen. 1 changes nothing."""
+    """Apply an EXIF orientation to H W or H W 3; 1 changes nothing."""
     turn = _TURNS.get(exif_orientation)
     return pixels if turn is None else turn(pixels)

@@ -1,11 +1,13 @@
-"""Image files and PIL images -> pixels, by Pillow; what it cuts to 8 bits goes to `deep_colour`.
+"""Image files and PIL images -> pixels, with Pillow.
 
-Most files are sound JPEGs, which simplejpeg decodes to the same pixels in less time.
+`sixteen_bit` reads the files that Pillow would truncate to 8 bits. Intact JPEGs, by far the most
+frequent files, are decoded by simplejpeg to the same pixels in less time.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import threading
 import warnings
@@ -46,18 +48,21 @@ FORMATS = {
     "DDS": "DdsImagePlugin",
     "SGI": "SgiImagePlugin",
 }
-"""Formats that are read, with Pillow's modules. Left out: those without a signature, which take
-any bytes for an image (TGA), and those that start other programs (EPS)."""
+"""Supported formats and their modules in Pillow. Not supported are formats without a signature,
+which accept any bytes (TGA), and formats that start other programs (EPS)."""
 
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 _GREY_MODES = ("1", "L", "LA", "La")
 _JPEG_COLOURS = {"L": "GRAY", "RGB": "RGB"}
 _PIXEL_BYTES, _HEADER_BYTES = 3, 2**20
-"""Of a JPEG that is read whole; what is longer carries a film or other things behind the image."""
+"""Largest JPEG to read, per pixel and in addition; a longer file has other data after the image,
+such as a film."""
 
 _ROWS = 16
-"""Of an image in one go; Pillow turns more into bytes more slowly, and holds them three times."""
+"""Rows of an image to convert at a time; Pillow converts more at once more slowly, and keeps three
+copies of them."""
 
+logger = logging.getLogger(__name__)
 _warnings_lock = threading.Lock()
 
 
@@ -66,7 +71,7 @@ def _renew_lock() -> None:
     _warnings_lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):  # a child must not inherit the lock as some thread held it
+if hasattr(os, "register_at_fork"):  # a child must not inherit a held lock
     os.register_at_fork(after_in_child=_renew_lock)
 
 
@@ -74,15 +79,15 @@ def decode(stream: BinaryIO, name: str, max_pixels: int) -> tuple[Pixels, int]:
     """Decode the first image of a file.
 
     Args:
-        stream: The file, seekable; its owner closes it.
-        name: What error messages call it.
-        max_pixels: px, held against the header before anything is decoded. Pillow's own limit
-            (`PIL.Image.MAX_IMAGE_PIXELS`) is neither used nor changed; only its GIF, WebP and
-            ICO modules apply it inside.
+        stream: The file, seekable; the caller closes it.
+        name: Name in error messages.
+        max_pixels: px; compared with the header before decoding. Pillow's own limit
+            (`PIL.Image.MAX_IMAGE_PIXELS`) is neither used nor changed, but its GIF, WebP and ICO
+            modules apply it.
 
     Returns:
-        Upright pixels (H W or H W 3; uint8, uint16 or float32 in 0..1), and the EXIF
-        orientation that was applied, 1 to 8.
+        Upright pixels (H W or H W 3; uint8, uint16 or float32 in 0..1), and the applied EXIF
+        orientation, 1 to 8.
 
     Raises:
         ImageError: Empty, not an image, truncated, damaged, too large, values out of range.
@@ -116,11 +121,11 @@ def decode(stream: BinaryIO, name: str, max_pixels: int) -> tuple[Pixels, int]:
 
 
 def from_pil(image: Image.Image, name: str, max_pixels: int) -> tuple[Pixels, int]:
-    """Pixels of a PIL image of any mode; returns and raises like `decode`.
+    """Read a PIL image of any mode; returns and raises like `decode`.
 
-    A file that PIL has opened and not yet loaded is read like the file itself, 16-bit colours
-    included; a loaded image has the depth that PIL gave it. Of several frames the current one
-    is read.
+    A file that PIL has opened but not loaded is read like the file itself, 16-bit colours
+    included. A loaded image has the depth that PIL gave it. Of several frames the current one is
+    read.
     """
     if 0 in image.size:
         raise ImageError(f"{name}: a PIL image of {image.size[0]}x{image.size[1]} px has no pixels")
@@ -137,9 +142,9 @@ def from_pil(image: Image.Image, name: str, max_pixels: int) -> tuple[Pixels, in
 
 @contextmanager
 def _pillow_warnings_silenced() -> Iterator[None]:
-    """Keep Pillow's remarks on odd headers from the user, who has not asked for them.
+    """Silence Pillow's warnings about unusual headers.
 
-    `catch_warnings` is not thread-safe, hence the lock; only headers are read under it.
+    The lock is needed because `catch_warnings` is not thread-safe; only headers are read under it.
     """
     with _warnings_lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -156,7 +161,7 @@ def _openers() -> dict[str, tuple[Any, Any]]:
 
 
 def _open(stream: BinaryIO, prefix: bytes, name: str) -> ImageFile.ImageFile:
-    """`Image.open`, less its size limit: that is one for the process, and warns besides."""
+    """`Image.open` without its size limit, which is global and also warns."""
     cause: Exception | None = None
     found = None
     with _pillow_warnings_silenced():
@@ -168,13 +173,13 @@ def _open(stream: BinaryIO, prefix: bytes, name: str) -> ImageFile.ImageFile:
                 stream.seek(0)
                 image: ImageFile.ImageFile = factory(stream, "")
                 return image
-            except Exception as error:  # noqa: BLE001 - whatever a damaged header makes of the reader
+            except Exception as error:  # noqa: BLE001 - a damaged header may raise anything
                 cause = error
     if found is None:
         known = ", ".join(FORMATS)
         raise ImageError(
             f"{name}: not an image in a known format, expected one of {known}; "
-            "open others with a library of their own and pass the array"
+            "read others with another library and pass the array"
         )
     raise ImageError(
         f"{name}: a damaged or unsupported {found} file ({_reason(cause)}), expected a whole one; "
@@ -204,10 +209,10 @@ def _check_size(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:
 
 
 def _sound_jpeg(image: ImageFile.ImageFile, stream: BinaryIO) -> Pixels | None:
-    """Pixels of a JPEG without a flaw, not yet turned; None sends all else to Pillow.
+    """Decode an intact JPEG with simplejpeg, as stored; None leaves all other files to Pillow.
 
-    Pillow holds Python's lock while it copies pixels, for as long as it decodes them: threads that
-    read photographs wait for one another then, however many cores there are.
+    Pillow holds the GIL while it copies pixels, which takes as long as decoding. Threads that read
+    photographs would block one another.
     """
     colours = _JPEG_COLOURS.get(image.mode)
     if colours is None or not isinstance(image, JpegImagePlugin.JpegImageFile):
@@ -217,24 +222,24 @@ def _sound_jpeg(image: ImageFile.ImageFile, stream: BinaryIO) -> Pixels | None:
     try:
         stream.seek(0)
         data = stream.read(_PIXEL_BYTES * width * height + _HEADER_BYTES)
-        if simplejpeg.decode_jpeg_header(data)[:2] == (height, width):  # else past the limit
+        if simplejpeg.decode_jpeg_header(data)[:2] == (height, width):  # else beyond the data read
             pixels: Pixels = simplejpeg.decode_jpeg(data, colours, strict=True)
             return pixels[..., 0] if image.mode == "L" else pixels
-    except Exception:  # noqa: BLE001 - also for a flaw that Pillow forgives; it says what is wrong
-        pass
+    except Exception as error:  # noqa: BLE001 - Pillow tolerates more, and explains the rest
+        logger.debug("simplejpeg failed (%s), decoding with Pillow", error)
     stream.seek(position)
     return None
 
 
 def _load(image: Image.Image, name: str, *, own: bool) -> tuple[int, bool]:
-    """Decode the pixels. Returns the EXIF orientation and whether Pillow has applied it."""
+    """Decode the pixels; returns the EXIF orientation and whether Pillow has applied it."""
     is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
     orientation = _orientation(image) if is_tiff else 1
     if own and isinstance(image, TiffImagePlugin.TiffImageFile):
         _ease_tiff_load(image)
     try:
         image.load()
-    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+    except Exception as error:  # Pillow raises nearly anything for a damaged file
         raise ImageError(
             f"{name}: a damaged or truncated {image.format or 'PIL'} image ({_reason(error)}), "
             "expected a whole one; copy or save it again"
@@ -243,17 +248,17 @@ def _load(image: Image.Image, name: str, *, own: bool) -> tuple[int, bool]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF (or XMP) orientation, 1 to 8; 1 when there is none or it cannot be read."""
+    """The EXIF or XMP orientation, 1 to 8; 1 if it is missing or unreadable."""
     with _pillow_warnings_silenced():
         try:
             value = image.getexif().get(ExifTags.Base.Orientation, 1)
-        except Exception:  # noqa: BLE001 - a broken EXIF block does not make the pixels worse
+        except Exception:  # noqa: BLE001 - a damaged EXIF block does not affect the pixels
             return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _ease_tiff_load(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Keep what `load` does beside decoding from failing: it reads all EXIF, and has a limit."""
+    """Disable the side effects of `load` that may raise: EXIF parsing and the pixel limit."""
     with _pillow_warnings_silenced(), suppress(Exception):
         for block in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop):
             image.getexif().pop(block, None)
@@ -263,7 +268,7 @@ def _ease_tiff_load(image: TiffImagePlugin.TiffImageFile) -> None:
 
 
 def _unread_file(image: ImageFile.ImageFile) -> bytes | None:
-    """The bytes behind an image that PIL has opened and not loaded; its position is kept."""
+    """The file of an image that PIL has opened but not loaded; its position is restored."""
     try:
         file = image.fp
         if file is None or image.tell() != 0 or image.format not in FORMATS:
@@ -272,13 +277,13 @@ def _unread_file(image: ImageFile.ImageFile) -> bytes | None:
         file.seek(0)
         data = file.read()
         file.seek(position)
-    except Exception:  # noqa: BLE001 - closed: then PIL's own 8 bits
+    except Exception:  # noqa: BLE001 - a closed file leaves PIL's own 8 bits
         return None
     return data
 
 
 def _pixels(image: Image.Image, name: str) -> Pixels:
-    """A loaded PIL image -> H W or H W 3, not yet turned."""
+    """A loaded PIL image -> H W or H W 3, as stored."""
     try:
         if image.mode.startswith("I;16"):
             return _sixteen_bit_grey(image)
@@ -305,11 +310,11 @@ def _eight_bit(image: Image.Image) -> Pixels:
 
 
 def _in_strips(image: Image.Image) -> Pixels:
-    """`np.asarray`, some rows at a time."""
+    """`np.asarray`, a few rows at a time."""
     width, height = image.size
 
     def rows(top: int, bottom: int) -> Pixels:
-        # As `image.crop` does, less the size limit: that is one for the process, and warns.
+        # Like `image.crop`, but without the size limit, which is global and also warns.
         return np.asarray(image._new(image.im.crop((0, top, width, bottom))))
 
     first = rows(0, 1)
@@ -329,12 +334,12 @@ def _sixteen_bit_grey(image: Image.Image) -> Pixels:
         if image.tag_v2.get(ExifTags.Base.BitsPerSample) == (12,):
             pixels = (pixels.astype(np.uint32) * 65535 // 4095).astype(np.uint16)
         if image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0:
-            pixels = 65535 - pixels  # 0 is white; Pillow inverts 8 bits only
+            pixels = 65535 - pixels  # 0 is white; Pillow inverts only 8 bits
     return pixels
 
 
 def _whole_numbers(pixels: np.ndarray[Any, Any], name: str) -> Pixels:
-    """Mode I holds 32 bits, and in most files the 16 bits of an image."""
+    """Pixels of mode I, which has 32 bits but mostly holds images of 16 bits."""
     low, high = int(pixels.min()), int(pixels.max())
     if low < 0 or high > 65535:
         raise ImageError(

@@ -9,13 +9,13 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from tiepoint.errors import ImageError
 
 TIMEOUT_S = 20.0
-"""A server that stays silent for so long is given up."""
+"""Timeout for a server that sends nothing."""
 
 TOTAL_TIMEOUT_S = 300.0
-"""One download may take so long: a server must not hold the reader with a trickle of bytes."""
+"""Timeout of a whole download, so that a server that sends a few bytes at a time ends, too."""
 
 MAX_BYTES = 512 * 2**20
-"""Largest answer that is taken: a 250 Mpx JPEG has about 100 MB."""
+"""Largest accepted response; a 250 Mpx JPEG has about 100 MB."""
 
 _CHUNK = 1 << 16
 _URL_CHARACTERS = "/%:=&?~#+!$,;'@()*[]"
@@ -25,15 +25,15 @@ def fetch(url: str) -> bytes:
     """Download one file.
 
     Args:
-        url: http or https; spaces and letters outside ASCII are encoded. Redirects are followed.
+        url: http or https; spaces and non-ASCII letters are encoded. Redirects are followed.
 
     Returns:
-        The body of the answer.
+        The body of the response.
 
     Raises:
         ImageError: Not reachable, refused, not found, too slow, too large, cut short.
     """
-    import http.client  # on first use: these imports cost 50 ms of start-up
+    import http.client  # on first use, because these imports take 50 ms
     import urllib.error
     import urllib.request
 
@@ -100,7 +100,7 @@ def _body(response: Any, url: str) -> bytes:
 
 
 def _encoded(url: str) -> str:
-    """The URL in ASCII, as HTTP wants it."""
+    """The URL in ASCII, as HTTP requires."""
     parts = urlsplit(url)
     host = parts.netloc.encode("idna").decode("ascii") if not url.isascii() else parts.netloc
     path = quote(parts.path, safe=_URL_CHARACTERS)

@@ -1,4 +1,4 @@
-"""Where keypoints may lie: masks for images, from arrays and files, and folders of them."""
+"""Masks: where keypoints are allowed, from arrays, files and folders."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from numpy.typing import NDArray
 
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.geometry import Placement
+from tiepoint.images.arrays import ChannelOrder
 from tiepoint.images.reading import SourceImage, read
 
 Mask = NDArray[np.bool_]
 
 MaskSource = Any
-"""A mask for all images, a list of one for each, or a function of the source; see `mask_of`."""
+"""A mask of all images, a list with one per image, or a function of the source; see `mask_of`."""
 
 
 @dataclass(frozen=True)
 class MaskFolder:
-    """A folder of masks, named as COLMAP does: that of `a/b.jpg` is `a/b.jpg.png`.
+    """A folder of masks in COLMAP's naming: `a/b.jpg.png` is the mask of `a/b.jpg`.
 
     Attributes:
-        path: Where they lie.
+        path: The folder.
+
+    Raises:
+        ConfigError: No such folder.
     """
 
     path: Path
@@ -36,19 +40,19 @@ class MaskFolder:
             raise ConfigError(f"{self.path}: no such folder; expected one with masks, a.jpg.png")
 
     def of(self, place: PurePosixPath | str) -> Path | None:
-        """The mask of the image at this place below the images' own folder, if there is one."""
+        """The mask of the image with this path relative to the images' folder, if there is one."""
         path = self.path / f"{place}.png"
         return path if path.is_file() else None
 
 
-def read_masked(source: Any, mask: Any, channel_order: str) -> SourceImage:
+def read_masked(source: Any, mask: Any, channel_order: ChannelOrder) -> SourceImage:
     """Read an image and its mask.
 
     Args:
-        source: As for `image.read`.
-        mask: An array `H W` (bool or numbers: 0 = no keypoint here), or whatever `image.read`
-            takes: black = no keypoint here. None = keypoints everywhere. Of the size of the
-            upright image.
+        source: Any source of `images.read`.
+        mask: Mask of the size of the upright image: an array `H W` of any type (0: no keypoints),
+            or another source of `images.read` (black: no keypoints). None allows all keypoints.
+        channel_order: Order of the colours in arrays; see `images.read`.
 
     Raises:
         ImageError: The image or the mask cannot be read, or they differ in size.
@@ -58,13 +62,13 @@ def read_masked(source: Any, mask: Any, channel_order: str) -> SourceImage:
         return image
     name = os.fsdecode(mask) if isinstance(mask, str | os.PathLike) else "array"
     try:
-        # NumPy's own truth serves arrays of any type; files and PIL images are read as images.
+        # Arrays may have any type, because only zero matters; other sources are read as images.
         pixels = np.asarray(mask) if isinstance(mask, np.ndarray) else read(mask).pixels
     except ImageError as error:
         raise ImageError(f"{image.name}: its mask cannot be read ({error})") from error
     allowed = pixels != 0
     if allowed.ndim == 3:
-        allowed = allowed[:, :, :3].any(axis=2)  # an alpha channel says nothing
+        allowed = allowed[:, :, :3].any(axis=2)  # alpha does not count
     if allowed.shape != image.size_hw:
         raise ImageError(
             f"{image.name}: its mask {name} has shape {allowed.shape}, expected (height, width) "
@@ -74,10 +78,10 @@ def read_masked(source: Any, mask: Any, channel_order: str) -> SourceImage:
 
 
 def check_masks(masks: MaskSource, count: int | None) -> None:
-    """Raise unless a list of masks has one for each image.
+    """Check that a list of masks has one mask per image.
 
     Args:
-        count: How many images there are, or None if that is not known.
+        count: Number of images, or None if unknown.
 
     Raises:
         ConfigError: A list of another length.
@@ -88,12 +92,12 @@ def check_masks(masks: MaskSource, count: int | None) -> None:
 
 
 def mask_of(masks: MaskSource, source: Any, index: int) -> Any:
-    """The mask of one of several images.
+    """Select the mask of one of several images.
 
     Args:
-        masks: None; a list or tuple with one (or None) for each image; a function that takes the
-            source and gives one (or None); anything else is the mask of every image.
-        index: The image's number.
+        masks: None; a list or tuple with one mask or None per image; a function that returns the
+            mask or None of a source; anything else is the mask of all images.
+        index: Index of the image.
     """
     if isinstance(masks, list | tuple):
         return masks[index]
@@ -101,10 +105,10 @@ def mask_of(masks: MaskSource, source: Any, index: int) -> Any:
 
 
 def in_input(mask: Mask | None, placement: Placement) -> Mask | None:
-    """A mask in px of the network's input: what lies under the middle of each px counts."""
+    """Resize a mask to the network's input, with the nearest value at each pixel's centre."""
     if mask is None or mask.shape == placement.resized_hw:
         return mask
     height, width = placement.resized_hw
-    how = cv2.INTER_NEAREST_EXACT
-    resized = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=how)
+    nearest = cv2.INTER_NEAREST_EXACT
+    resized = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=nearest)
     return np.asarray(resized > 0)

@@ -1,4 +1,4 @@
-"""Any source of an image -> upright pixels: path, URL, bytes, file, PIL image, array, tensor."""
+"""Any image source -> upright pixels: path, URL, bytes, file, PIL image, array, tensor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tiepoint.errors import ConfigError, ImageError
+from tiepoint.checks import check_choice, check_whole
+from tiepoint.errors import ImageError
 from tiepoint.images.arrays import ChannelOrder, Pixels, from_array
 from tiepoint.images.decoding import decode, from_pil
 from tiepoint.images.download import fetch
@@ -22,10 +23,10 @@ from tiepoint.images.download import fetch
 __all__ = ["DEFAULT_MAX_PIXELS", "ChannelOrder", "Source", "SourceImage", "read"]
 
 Source = Any
-"""What `read` takes. Wide on purpose: arrays and tensors of any library are recognised."""
+"""Any source of `read`; arrays and tensors of all libraries are recognised, so it has no bound."""
 
 DEFAULT_MAX_PIXELS = 250_000_000
-"""px. Above the largest camera sensors (200 Mpx), and below 2 GB of memory while decoding."""
+"""px; more than the largest camera sensors (200 Mpx), and less than 2 GB of memory to decode."""
 
 MAX_PIXELS_VARIABLE = "TIEPOINT_MAX_PIXELS"
 _LONGEST_NAME = 300
@@ -39,18 +40,17 @@ _EXPECTED = (
 
 @dataclass(frozen=True, eq=False)
 class SourceImage:
-    """An image as it came, turned upright.
+    """An upright image with its name and its mask.
 
     Attributes:
         pixels: H W (grey) or H W 3 (RGB), C-contiguous and read-only; uint8, uint16 or float32
-            in 0..1. An array that needed no change shares its memory with the caller's.
-        name: The path or URL as given, the file's own name, or what the source was:
+            in 0..1. An array that needs no conversion shares its memory with the caller's.
+        name: The path or URL as given, the file's own name, or the kind of the source:
             "bytes", "file object", "PIL image", "array", "tensor".
-        exif_orientation: 1 to 8, as recorded in the file; 1 when none is. The pixels are
-            upright already.
-        mask: H W bool of the upright image, True where keypoints may lie; None = everywhere.
-        mask_name: The mask's path as given, or "array" for whatever was in memory; None without
-            one.
+        exif_orientation: EXIF orientation of the file, 1 to 8; 1 if it has none. It is already
+            applied to the pixels.
+        mask: H W bool, True where keypoints are allowed; None allows them everywhere.
+        mask_name: The mask's path as given, or "array" for a mask in memory; None without mask.
     """
 
     pixels: Pixels
@@ -67,24 +67,25 @@ class SourceImage:
 
 
 def read(
-    source: Source, *, channel_order: str = "rgb", max_pixels: int | None = None
+    source: Source, *, channel_order: ChannelOrder = "rgb", max_pixels: int | None = None
 ) -> SourceImage:
-    """Read one image, whatever it comes as. One file gives the same pixels in every form.
+    """Read one image from any source; all sources of one file give the same pixels.
 
-    Files keep their depth: 8 bits give uint8, 16 bits uint16, floats float32. Alpha is laid on
-    white, the EXIF orientation is applied, of several frames or pages the first is read.
+    Files keep their depth: 8 bits give uint8, 16 bits uint16, floats float32. Images with alpha
+    are blended with white, and the EXIF orientation is applied. Of several frames or pages the
+    first is read.
 
     Args:
         source: A path (str or PathLike); an http(s) URL; the bytes of an image file; a file
-            opened in binary mode, read from its start and left at the position it had; a PIL
-            image of any mode; an array `H W`, `H W 1`, `H W 3` or `H W 4` (uint8, uint16,
-            float in 0..1, bool) or anything NumPy can turn into one; a torch tensor `H W` or
-            `C H W` of the same types. None of them is changed.
-        channel_order: Order of the colours in arrays and tensors, "rgb" or, as OpenCV reads
-            them, "bgr". Other sources know their own order.
-        max_pixels: px; a file of more is refused before it is decoded. None takes the
-            environment variable TIEPOINT_MAX_PIXELS, else `DEFAULT_MAX_PIXELS`. Arrays and PIL
-            images that are in memory already are not limited.
+            opened in binary mode, read from its start, its position restored; a PIL image of any
+            mode; an array `H W`, `H W 1`, `H W 3` or `H W 4` (uint8, uint16, float in 0..1, bool)
+            or an object that NumPy converts to one; a torch tensor `H W` or `C H W` of the same
+            types. No source is changed.
+        channel_order: Order of the colours in arrays and tensors: "rgb", or "bgr" as in OpenCV.
+            Other sources define their own order.
+        max_pixels: px; a larger file is refused before it is decoded. None is the environment
+            variable TIEPOINT_MAX_PIXELS, or else `DEFAULT_MAX_PIXELS`. Arrays and PIL images in
+            memory are not limited.
 
     Returns:
         The upright pixels with the source's name and EXIF orientation.
@@ -94,8 +95,7 @@ def read(
             infinite values, an unsupported type or shape.
         ConfigError: An unknown channel order, or a limit that is no whole number.
     """
-    if channel_order not in get_args(ChannelOrder):
-        raise ConfigError(f'channel_order is {channel_order!r}, expected "rgb" or "bgr"')
+    check_choice("channel_order", channel_order, get_args(ChannelOrder))
     limit = _pixel_limit(max_pixels)
     if isinstance(source, str | os.PathLike):
         return _read_named(os.fsdecode(source), limit)
@@ -117,38 +117,33 @@ def read(
 
 
 def _image(pixels: Pixels, exif_orientation: int = 1, *, name: str) -> SourceImage:
-    pixels = pixels.view()  # so that the caller's own array stays writeable
+    pixels = pixels.view()  # the caller's own array remains writeable
     pixels.flags.writeable = False
     return SourceImage(pixels, name, exif_orientation)
 
 
 def _pixel_limit(max_pixels: int | None) -> int:
-    value: Any = max_pixels
     name = "max_pixels"
+    value: Any = max_pixels
     if value is None:
         text = os.environ.get(MAX_PIXELS_VARIABLE)
         if not text:
             return DEFAULT_MAX_PIXELS
         name, value = MAX_PIXELS_VARIABLE, int(text) if text.isdecimal() else text
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ConfigError(f"{name} is {value!r}, expected a whole number >= 1 (px)")
+    check_whole(name, value, minimum=1, unit="px")
     return int(value)
-
-
-def _read_url(url: str, limit: int) -> SourceImage:
-    return _image(*decode(io.BytesIO(fetch(url)), url, limit), name=url)
 
 
 def _read_named(name: str, limit: int) -> SourceImage:
     if not name:
         raise ImageError(f"an empty path is not an image: {_EXPECTED}")
     if _URL.match(name):
-        return _read_url(name, limit)
+        return _image(*decode(io.BytesIO(fetch(name)), name, limit), name=name)
     scheme = _OTHER_SCHEME.match(name)
     if scheme:
         raise ImageError(
-            f"{_shortened(name)}: of addresses only http:// and https:// are read, not "
-            f"{scheme[0]}; fetch it and pass its path or bytes"
+            f"{_shortened(name)}: only http:// and https:// are supported, not {scheme[0]}; "
+            "download it and pass its path or bytes"
         )
     return _read_path(name, limit)
 
@@ -180,7 +175,7 @@ def _open(name: str) -> BinaryIO:
 
 
 def _shortened(name: str) -> str:
-    """A name for an error message; some pass the whole image as text in place of a path."""
+    """A name for an error message, which may be a whole image passed as text."""
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
 
 
@@ -191,7 +186,7 @@ def _read_file(file: Any, limit: int) -> SourceImage:
             position = file.tell()
             file.seek(0)
         except (AttributeError, OSError, ValueError):
-            position = None  # a pipe or a socket: what is left is the image
+            position = None  # a pipe or a socket: the rest is the image
         data = file.read()
         if position is not None:
             file.seek(position)
@@ -200,12 +195,12 @@ def _read_file(file: Any, limit: int) -> SourceImage:
     if isinstance(data, str):
         raise ImageError(f'{name}: opened as text, expected bytes; open it with mode "rb"')
     if not isinstance(data, bytes | bytearray | memoryview):
-        raise ImageError(f"{name}: read() gave {type(data).__name__}, expected bytes")
+        raise ImageError(f"{name}: read() returned {type(data).__name__}, expected bytes")
     return _image(*decode(io.BytesIO(data), name, limit), name=name)
 
 
 def _text(value: object) -> str:
-    """A name that may be text, bytes, a path or, for an open descriptor, a number."""
+    """A name as text; file objects of open descriptors have a number as name, which gives ""."""
     return os.fsdecode(value) if isinstance(value, str | bytes | os.PathLike) else ""
 
 

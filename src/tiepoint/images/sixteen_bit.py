@@ -1,7 +1,7 @@
-"""16-bit colour, and TIFF files of floats: what Pillow cuts to 8 bits or refuses, by OpenCV.
+"""16-bit colour and float TIFF files, which Pillow truncates to 8 bits or refuses, with OpenCV.
 
-OpenCV sees a file only after Pillow has decoded it, or its directory has shown that it is
-whole: OpenCV fills what is missing with zeros and writes its complaints to stderr.
+OpenCV reads a file only after Pillow has decoded it, or if its directory shows that it is complete.
+Otherwise OpenCV would fill missing parts with zeros and write messages to stderr.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _SAMPLE_FORMAT = 339  # TIFF 6.0, section 19: 1 unsigned, 3 float
 
 @dataclass(frozen=True)
 class DeepColour:
-    """How the 16-bit colours of a file are stored.
+    """Layout of the 16-bit colours in a file.
 
     Attributes:
-        maximum: The value of white; less than 65535 in some PPM files.
-        grey: One colour, stored with alpha.
-        alpha: Whether a fourth channel counts.
-        premultiplied: Whether the colours are multiplied by alpha already.
-        transparent: The colour that stands for "transparent", if one does.
-        upright: Whether OpenCV applies the orientation; it does so for TIFF's own tag.
+        maximum: Value of white; less than 65535 in some PPM files.
+        grey: Whether the image is grey with alpha.
+        alpha: Whether the fourth channel is alpha.
+        premultiplied: Whether the colours are already multiplied by alpha.
+        transparent: The transparent colour, if there is one.
+        upright: Whether OpenCV applies the orientation, as it does for TIFF's own tag.
     """
 
     maximum: int = _FULL
@@ -47,10 +47,13 @@ class DeepColour:
 
 
 def deep_colour(image: ImageFile.ImageFile, name: str) -> DeepColour | None:
-    """Whether a file that Pillow has opened, and not loaded, has 16-bit colours.
+    """The layout of 16-bit colours in a file that Pillow has opened; None if it has none.
+
+    Args:
+        image: Opened, but not loaded.
 
     Raises:
-        ImageError: It has, in a layout that neither Pillow nor OpenCV reads right.
+        ImageError: A layout that neither Pillow nor OpenCV reads correctly.
     """
     if image.mode not in ("RGB", "RGBA", "RGBX") or not image.tile:
         return None
@@ -88,10 +91,13 @@ def _deep_tiff(image: TiffImagePlugin.TiffImageFile, raw_mode: str, name: str) -
 
 
 def read_deep_colour(data: bytes, deep: DeepColour, name: str) -> Pixels:
-    """Read a file that Pillow has shown to be whole.
+    """Read a file that Pillow has decoded without an error.
 
     Returns:
         H W 3 uint16 RGB, or H W for grey with alpha, on white; see `DeepColour.upright`.
+
+    Raises:
+        ImageError: OpenCV cannot read it.
     """
     array = _imdecode(_pixels_of_png(data) if data.startswith(_PNG_SIGNATURE) else data)
     if array is None or array.dtype != np.uint16 or array.ndim != 3:
@@ -108,10 +114,10 @@ def read_deep_colour(data: bytes, deep: DeepColour, name: str) -> Pixels:
 
 
 def _pixels_of_png(data: bytes) -> bytes:
-    """The file less all that is not its first image.
+    """The file reduced to its first image.
 
-    OpenCV would reserve up to 4 GB for a chunk whose length is damaged, and its versions differ
-    in what they make of gamma, EXIF and animation.
+    OpenCV would allocate up to 4 GB for a chunk with a damaged length, and its versions treat
+    gamma, EXIF and animation differently.
     """
     parts, at = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
     while at + 12 <= len(data):
@@ -119,33 +125,33 @@ def _pixels_of_png(data: bytes) -> bytes:
         if end > len(data):
             break
         if data[at + 4 : at + 8] in (b"IHDR", b"IDAT"):  # transparency is in `DeepColour`
-            checksum = zlib.crc32(data[at + 4 : end])  # as Pillow, which lets a wrong one pass
+            checksum = zlib.crc32(data[at + 4 : end])  # Pillow accepts a wrong one
             parts += [data[at:end], checksum.to_bytes(4, "big")]
         at = end + 4
     return b"".join([*parts, b"\0\0\0\0IEND\xaeB`\x82"])
 
 
 def white_where(pixels: Pixels, colour: tuple[int, ...]) -> Pixels:
-    """H W C with the pixels of one colour made white: PNG's tRNS for 16 bits."""
+    """H W C with one colour replaced by white, as PNG's tRNS requires for 16 bits."""
     is_colour = (pixels == np.array(colour)).all(axis=-1, keepdims=True)  # H W 1
     return np.where(is_colour, np.uint16(_FULL), pixels)
 
 
 def tiff_tags(data: bytes) -> dict[int, Any]:
-    """The first directory of a TIFF file; empty when there is none that can be read."""
+    """The first directory of a TIFF file; empty if there is no readable one."""
     try:
         directory = Image.Exif()
         directory.load(data)
         return dict(directory)
-    except Exception:  # noqa: BLE001 - Pillow's parser raises nearly anything on damaged bytes
+    except Exception:  # noqa: BLE001 - Pillow raises nearly anything for damaged bytes
         return {}
 
 
 def float_tiff_size(tags: dict[int, Any], file_bytes: int) -> tuple[int, int] | None:
     """(width, height) if `read_float_tiff` can read the file, else None.
 
-    It can if the layout is one that Pillow does not know (floats in colour or of 64 bits,
-    big-endian grey with white as zero), and every strip or tile lies within the file.
+    It reads layouts that Pillow does not support (floats in colour or of 64 bits, big-endian grey
+    with white as zero), if every strip or tile is inside the file.
     """
     try:
         width, height = int(tags[Tag.ImageWidth]), int(tags[Tag.ImageLength])
@@ -155,7 +161,7 @@ def float_tiff_size(tags: dict[int, Any], file_bytes: int) -> tuple[int, int] | 
         counts = _tuple(tags.get(Tag.StripByteCounts, tags.get(_TILE_BYTE_COUNTS)))
         ends = [start + count for start, count in zip(starts, counts, strict=True)]
         is_whole = min((*ends, width, height)) > 0 and max(ends, default=0) <= file_bytes
-    except Exception:  # noqa: BLE001 - tags missing, or not of the type they should have
+    except Exception:  # noqa: BLE001 - missing tags, or tags of another type
         return None
     is_float = kinds == {3} and bits in ({32}, {64}) and samples in (1, 3, 4)
     is_inverted_grey = kinds == {1} and bits == {16} and samples == 1
@@ -165,10 +171,10 @@ def float_tiff_size(tags: dict[int, Any], file_bytes: int) -> tuple[int, int] | 
 
 
 def read_float_tiff(data: bytes, tags: dict[int, Any], name: str) -> tuple[Pixels, int] | None:
-    """Read a TIFF for which `float_tiff_size` gave a size.
+    """Read a TIFF for which `float_tiff_size` returned a size.
 
     Returns:
-        Upright pixels (OpenCV turns them) and the EXIF orientation; None if OpenCV fails.
+        Upright pixels (OpenCV rotates them) and the EXIF orientation; None if OpenCV fails.
 
     Raises:
         ImageError: Values out of 0..1.
@@ -200,7 +206,7 @@ def _imdecode(data: bytes) -> Array | None:
 
 
 def _rgb_from_bgr(array: Array, *, alpha: bool, premultiplied: bool) -> Pixels:
-    """H W 3 or H W 4 as OpenCV reads it -> H W 3 RGB, on white if alpha counts."""
+    """H W 3 or H W 4 in OpenCV's order -> H W 3 RGB, blended with white if alpha counts."""
     has_alpha = array.shape[2] == 4 and alpha
     if array.shape[2] == 3:
         code = cv2.COLOR_BGR2RGB

@@ -183,12 +183,12 @@ def _check_precision(checkpoint: Checkpoint, precision: str) -> None:
         raise ConfigError(
             f"precision {precision!r}: this processor does not compute in it; use 'f32'"
         )
-    if precision == "int8" and checkpoint.ranges is None:
+    if precision == "int8" and checkpoint.activation_maxima is None:
         raise ConfigError(
             f"precision 'int8': checkpoint {checkpoint.name!r} has no complete quantization.json "
             "for its weights; run tiepoint quantize on its folder"
         )
-    if precision == "int8" and not checkpoint.ranges:
+    if precision == "int8" and not checkpoint.activation_maxima:
         raise ConfigError(
             f"precision 'int8': {checkpoint.name!r} is too narrow a network to gain anything from "
             "8 bits; use 'bf16' or 'f32'"

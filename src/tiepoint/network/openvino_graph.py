@@ -13,8 +13,8 @@ from openvino import opset13 as ops
 
 from tiepoint.architecture import CELL_PX, Layer
 from tiepoint.network import winograd
+from tiepoint.weights.activation_maxima import ActivationMaxima, weight_maxima
 from tiepoint.weights.checkpoint import Checkpoint, Tensors
-from tiepoint.weights.quantization import Ranges, weight_ranges
 
 Float32 = NDArray[np.float32]
 
@@ -58,7 +58,7 @@ def build_model(
 
     Args:
         descriptors: False leaves the descriptor head out.
-        quantized: Round weights and inputs of the layers in `checkpoint.ranges` to 8 bits.
+        quantized: Quantise weights and inputs of the layers in `checkpoint.activation_maxima`.
         in_bytes: Take pixels as `pixel_bytes` gives them.
         logits: Give B 65 h w, of which `heatmap_model` makes the heat map.
         size_bhw: Images and px of all that will come; None takes any.
@@ -79,7 +79,7 @@ def build_model(
     else:
         pixels = ops.parameter([B, 1, H, W], np.float32, name="pixels")
         node = pixels.output(0)
-    graph = _Graph(tensors, (quantized and checkpoint.ranges) or {}, use_winograd)
+    graph = _Graph(tensors, (quantized and checkpoint.activation_maxima) or {}, use_winograd)
     encoder = config.encoder_layers()
     if size_bhw is not None:
         widest = B * H * W * encoder[0].out_channels * (2 if in_bytes else 4)  # bytes
@@ -108,7 +108,7 @@ class _Graph:
     """
 
     tensors: Tensors
-    ranges: Ranges
+    ranges: ActivationMaxima
     use_winograd: bool = False
 
     def chain(
@@ -160,7 +160,7 @@ class _Graph:
         above, below = ends_px or (side, side)
         weight = ops.constant(self.tensors[f"{layer.name}.weight"], np.float32)
         if layer.name in self.ranges:
-            high = weight_ranges(self.tensors[f"{layer.name}.weight"])  # O 1 1 1
+            high = weight_maxima(self.tensors[f"{layer.name}.weight"])  # O 1 1 1
             weight = ops.fake_quantize(weight, -high, high, -high, high, WEIGHT_LEVELS)
         bias = self.tensors[f"{layer.name}.bias"].reshape(1, -1, 1, 1)
         node = ops.convolution(node, weight, [1, 1], [above, side], [below, side], [1, 1]).output(0)
@@ -218,8 +218,10 @@ def byte_weights(weight: Float32) -> Float32:
     return np.concatenate([high / 256, high], axis=1)
 
 
-def highest_inputs(checkpoint: Checkpoint, images: Iterable[Float32]) -> Iterator[dict[str, float]]:
-    """For each image the highest input of each layer, by the layer's name.
+def measure_activation_maxima(
+    checkpoint: Checkpoint, images: Iterable[Float32]
+) -> Iterator[dict[str, float]]:
+    """Measure the largest input of each layer on each image; yields layer name -> maximum.
 
     Args:
         images: `H W` in 0..1, sides multiples of 8.

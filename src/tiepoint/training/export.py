@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -17,13 +16,17 @@ from torch import Tensor
 from tiepoint._version import __version__
 from tiepoint.architecture import NetworkConfig
 from tiepoint.config import DetectionConfig
-from tiepoint.files import write_bytes
 from tiepoint.training.detector.network import fold
-from tiepoint.weights.checkpoint import COVARIANCE_KEY, MANIFEST_FILE, RULES_VERSION, SCALES_KEY
-from tiepoint.weights.hub import CONFIG_FILE, WEIGHTS_FILE
-
-PROCESSOR_FILE = "preprocessor_config.json"
-MARK = {"version": RULES_VERSION, "rules": "exact"}
+from tiepoint.weights.folder import (
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    PREPROCESSOR_FILE,
+    WEIGHTS_FILE,
+    Contents,
+    config_values,
+    preprocessor_values,
+    write_files,
+)
 
 
 def export_checkpoint(
@@ -50,17 +53,17 @@ def export_checkpoint(
     """
     from safetensors.torch import save
 
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = fold(state, network)
     if half:
         tensors = {name: tensor.half() for name, tensor in tensors.items()}
     weights = save(tensors, metadata={"format": "pt"})
-    stated = {**manifest, "sha256": hashlib.sha256(weights).hexdigest()}
-    # A reader between two of these writes sees a checksum that does not fit, and says so.
-    write_bytes(folder / WEIGHTS_FILE, weights)
-    _write_json(folder / MANIFEST_FILE, stated)
-    _write_json(folder / CONFIG_FILE, _config(network, detection or DetectionConfig()))
-    _write_json(folder / PROCESSOR_FILE, _processor())
+    files: dict[str, Contents] = {
+        WEIGHTS_FILE: weights,
+        MANIFEST_FILE: {**manifest, "sha256": hashlib.sha256(weights).hexdigest()},
+        PREPROCESSOR_FILE: preprocessor_values("exact"),
+        CONFIG_FILE: config_values(network, detection or DetectionConfig(), rules="exact"),
+    }
+    write_files(folder, files)
     return folder
 
 
@@ -92,38 +95,6 @@ def commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _config(network: NetworkConfig, detection: DetectionConfig) -> dict[str, Any]:
-    scale = detection.covariance_scale
-    covariance = {} if scale is None else {COVARIANCE_KEY: scale}
-    return {
-        "architectures": ["SuperPointForKeypointDetection"],
-        "model_type": "superpoint",
-        "dtype": "float32",  # or transformers would compute in the file's float16
-        "encoder_hidden_sizes": list(network.encoder_hidden_sizes),
-        "decoder_hidden_size": network.decoder_hidden_size,
-        "keypoint_decoder_dim": network.keypoint_decoder_dim,
-        "descriptor_decoder_dim": network.descriptor_decoder_dim,
-        "keypoint_threshold": detection.threshold,
-        "max_keypoints": -1 if detection.max_keypoints is None else detection.max_keypoints,
-        "nms_radius": detection.nms_radius,
-        "border_removal_distance": detection.border,
-        "initializer_range": 0.02,
-        "tiepoint": {**MARK, SCALES_KEY: list(detection.scales), **covariance},
-    }
-
-
-def _processor() -> dict[str, Any]:
-    return {
-        "do_grayscale": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_processor_type": "SuperPointImageProcessor",
-        "rescale_factor": 1 / 255,
-        "size": {"height": 480, "width": 640},
-        "tiepoint": MARK,
-    }
-
-
 def _processor_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -131,7 +102,3 @@ def _processor_name() -> str:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{len(names)} x {names[0]}" if names else platform.machine()
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())

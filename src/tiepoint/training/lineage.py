@@ -17,7 +17,7 @@ from tiepoint.training.export import commit, machine
 from tiepoint.training.presets import Preset
 from tiepoint.training.scenes.settings import DataConfig
 from tiepoint.training.state import Progress, State, load_state
-from tiepoint.weights.checkpoint import MANIFEST_FILE
+from tiepoint.weights.folder import MANIFEST_FILE
 
 CHECKPOINT_FOLDER = "checkpoint"
 RANDOM_WEIGHTS = "random weights"

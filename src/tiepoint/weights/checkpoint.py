@@ -1,36 +1,47 @@
 """Checkpoints: find by name, folder or Hub id; verify; read without executing anything.
 
 A checkpoint is a folder in transformers' layout: `config.json`, `preprocessor_config.json` and
-`model.safetensors` with SuperPoint's 24 tensors, whatever their widths. Everything here works
-without torch; tensors are float32 NumPy arrays, whatever the file's precision.
+`model.safetensors` with SuperPoint's 24 tensors of any widths. This module needs no torch; tensors
+are float32 NumPy arrays, whatever the file's precision.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.architecture import NetworkConfig
 from tiepoint.config import DescriptorSampling, DetectionConfig
-from tiepoint.errors import CheckpointError, ConfigError
-from tiepoint.weights.hub import CONFIG_FILE, WEIGHTS_FILE, Token, fetch, is_id, stated_sha256
-from tiepoint.weights.quantization import Ranges, load_ranges, rounded_layers
+from tiepoint.errors import CheckpointError
+from tiepoint.weights.activation_maxima import (
+    ActivationMaxima,
+    load_activation_maxima,
+    quantised_layers,
+)
+from tiepoint.weights.folder import (
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    Rules,
+    detection_config,
+    network_config,
+    read_bytes,
+    read_json,
+    rules_of,
+)
+from tiepoint.weights.hub import HubOptions, fetch, is_id, sha256_in_cache
 
 BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT = "base"
-MANIFEST_FILE = "manifest.json"
-RULES_VERSION = 1
-COVARIANCE_KEY, SCALES_KEY = "covariance_scale", "scales"
-"""In config.json, under "tiepoint"."""
 
-Rules = Literal["exact", "transformers"]
 Tensors = Mapping[str, NDArray[np.float32]]
 
 _BYTES_PER_VALUE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -38,18 +49,18 @@ _BYTES_PER_VALUE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Weights, and everything that belongs to them.
+    """Weights and everything that belongs to them.
 
     Attributes:
-        name: The bundled name, the folder or the Hub id it was loaded from.
-        sha256: Of `model.safetensors`, hexadecimal.
+        name: Bundled name, folder or Hub id that it was loaded from.
+        sha256: SHA-256 of `model.safetensors`, hexadecimal.
         network: Widths.
-        detection: The threshold, NMS radius and so on that the weights were made for.
-        rules: "exact", or "transformers" for a checkpoint that does not say it follows ours.
+        detection: Detection settings that the weights were made for.
+        rules: "exact", or "transformers" for a checkpoint whose config names no rules.
         tensors: Name -> float32 array, exactly the ones that `network` names.
-        note: One line for `tiepoint info`; empty for a user's own.
-        revision: The commit of a checkpoint from the Hub, if known.
-        ranges: For `precision="int8"`; see `quantization`. None where nobody measured them.
+        note: One line for `tiepoint info`; empty unless a manifest has one.
+        revision: Commit of a checkpoint from the Hub, if known.
+        activation_maxima: Quantisation ranges for `precision="int8"`; None if not measured.
     """
 
     name: str
@@ -60,7 +71,7 @@ class Checkpoint:
     tensors: Tensors
     note: str = ""
     revision: str | None = None
-    ranges: Ranges | None = None
+    activation_maxima: ActivationMaxima | None = None
 
     @property
     def sampling(self) -> DescriptorSampling:
@@ -82,161 +93,74 @@ def absolute_name(checkpoint: Checkpoint) -> str:
 
 
 def load_checkpoint(
-    checkpoint: str | Path = "default",
-    *,
-    revision: str | None = None,
-    token: Token = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
+    checkpoint: str | PathLike[str] = "default", **hub: Unpack[HubOptions]
 ) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
         checkpoint: "default", a bundled name, a folder with `config.json` and
-            `model.safetensors`, or a Hub id `org/name`. A folder that exists wins over a Hub id
-            of the same text.
-        revision: Of a Hub id: branch, tag or commit; None takes `main`.
-        token: Of a Hub id: for private and gated repositories.
-        cache_dir: Of a Hub id: None takes huggingface_hub's own.
-        local_files_only: Of a Hub id: ask the cache alone.
+            `model.safetensors`, or a Hub id `org/name`. An existing folder takes precedence over a
+            Hub id of the same text.
+        hub: For a Hub id; see `HubOptions`.
 
     Raises:
-        CheckpointError: Nothing of that name, a damaged file, or tensors that do not fit; for a
-            Hub id also no permission or no connection.
+        CheckpointError: Unknown name, a damaged file, or tensors that do not fit; for a Hub id
+            also no permission or no connection.
     """
-    name = DEFAULT if checkpoint == "default" else str(checkpoint)
-    folder, commit = _find(checkpoint, revision, token, cache_dir, local_files_only)
+    name, folder, commit = _find(checkpoint, hub)
+    path = folder / WEIGHTS_FILE
     config = read_json(folder / CONFIG_FILE)
     rules = rules_of(config, folder / CONFIG_FILE)
     network = network_config(config, folder / CONFIG_FILE)
-    data = _read_bytes(folder / WEIGHTS_FILE)
+    data = read_bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
-    _check_cached(folder / WEIGHTS_FILE, sha256)
+    _check_cached(path, sha256)
     note = _check_manifest(folder, sha256)
-    tensors = decode_tensors(data, folder / WEIGHTS_FILE)
-    check_tensors(tensors, network, folder / WEIGHTS_FILE)
+    tensors = decode_tensors(data, path)
+    check_tensors(tensors, network, path)
     detection = detection_config(config, folder / CONFIG_FILE)
-    ranges = load_ranges(folder, sha256, rounded_layers(network))
-    return Checkpoint(name, sha256, network, detection, rules, tensors, note, commit, ranges)
+    maxima = load_activation_maxima(folder, sha256, quantised_layers(network))
+    return Checkpoint(name, sha256, network, detection, rules, tensors, note, commit, maxima)
 
 
-def locate(
-    checkpoint: str | Path,
-    *,
-    revision: str | None = None,
-    token: Token = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-) -> Path:
-    """The folder of a checkpoint, after it was downloaded if need be.
+def locate(checkpoint: str | PathLike[str], **hub: Unpack[HubOptions]) -> Path:
+    """The folder of a checkpoint, which is downloaded first if necessary.
 
     Args:
-        checkpoint: As for `load_checkpoint`, and so the others.
+        checkpoint, hub: See `load_checkpoint`.
 
     Raises:
-        CheckpointError: Nothing of that name; for a Hub id also no permission or no connection.
+        CheckpointError: Unknown name; for a Hub id also no permission or no connection.
     """
-    return _find(checkpoint, revision, token, cache_dir, local_files_only)[0]
+    return _find(checkpoint, hub)[1]
 
 
-def _find(
-    checkpoint: str | Path,
-    revision: str | None,
-    token: Token,
-    cache_dir: str | Path | None,
-    local_files_only: bool,
-) -> tuple[Path, str | None]:
-    """The folder, and the commit of a checkpoint from the Hub."""
-    name = DEFAULT if checkpoint == "default" else str(checkpoint)
+def _find(checkpoint: str | PathLike[str], hub: HubOptions) -> tuple[str, Path, str | None]:
+    """Name, folder and, for a checkpoint from the Hub, its commit."""
+    name = DEFAULT if checkpoint == "default" else os.fspath(checkpoint)
     folder = BUNDLED / name if name in bundled_checkpoints() else Path(checkpoint)
     if folder.is_dir():
+        revision = hub.get("revision")
         if revision not in (None, "main"):
             raise CheckpointError(
                 f"checkpoint {name!r}: revision {revision!r} can be given for a Hub id only; "
                 f"this is the folder {folder}"
             )
-        return folder, None
+        return name, folder, None
     if isinstance(checkpoint, str) and is_id(checkpoint):
-        fetched = fetch(
-            checkpoint,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
-        return fetched.folder, fetched.revision
+        fetched = fetch(checkpoint, **hub)
+        return name, fetched.folder, fetched.revision
     raise CheckpointError(
         f"checkpoint {name!r}: neither a bundled name ({', '.join(bundled_checkpoints())}) nor a "
         f"folder nor a Hub id (org/name); give a folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}"
     )
 
 
-def network_config(config: Mapping[str, Any], path: Path) -> NetworkConfig:
-    """The widths in a parsed config.json; absent ones are the paper's."""
-    model_type = config.get("model_type", "superpoint")
-    if model_type != "superpoint":
-        raise CheckpointError(f"{path}: model_type is {model_type!r}, expected 'superpoint'")
-    names = (
-        "encoder_hidden_sizes",
-        "decoder_hidden_size",
-        "keypoint_decoder_dim",
-        "descriptor_decoder_dim",
-    )
-    values = {name: config[name] for name in names if name in config}
-    try:
-        if "encoder_hidden_sizes" in values:
-            values["encoder_hidden_sizes"] = tuple(values["encoder_hidden_sizes"])
-        return NetworkConfig(**values)
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
-
-
-def detection_config(config: Mapping[str, Any], path: Path) -> DetectionConfig:
-    """The detection defaults in a parsed config.json, in transformers' names."""
-    most, own = config.get("max_keypoints", -1), config.get("tiepoint") or {}
-    try:
-        return DetectionConfig(
-            threshold=config.get("keypoint_threshold", DetectionConfig.threshold),
-            max_keypoints=None if most in (-1, None) else most,
-            nms_radius=config.get("nms_radius", DetectionConfig.nms_radius),
-            border=config.get("border_removal_distance", DetectionConfig.border),
-            covariance_scale=own.get(COVARIANCE_KEY),
-            scales=own.get(SCALES_KEY, DetectionConfig.scales),
-        )
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-
-
-def rules_of(config: Mapping[str, Any], path: Path) -> Rules:
-    """Whose rules a checkpoint follows: ours if the key "tiepoint" says so."""
-    mark = config.get("tiepoint")
-    if mark is None:
-        return "transformers"
-    if not isinstance(mark, Mapping) or mark.get("rules") != "exact":
-        raise CheckpointError(f'{path}: "tiepoint" is {mark!r}, expected {{"rules": "exact", ...}}')
-    if mark.get("version") != RULES_VERSION:
-        raise CheckpointError(
-            f"{path}: rules of version {mark.get('version')!r}, this tiepoint knows version "
-            f"{RULES_VERSION}; upgrade tiepoint"
-        )
-    return "exact"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a checkpoint."""
-    try:
-        value = json.loads(_read_bytes(path))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: holds a {type(value).__name__}, expected a JSON object")
-    return value
-
-
 def decode_tensors(data: bytes, path: Path) -> dict[str, NDArray[np.float32]]:
-    """The tensors of a safetensors file as float32.
+    """Read the tensors of a safetensors file as float32, bfloat16 included.
 
-    bfloat16 is widened here, since NumPy does not know it and torch is not needed for it.
+    Raises:
+        CheckpointError: A damaged file, or a tensor of another type than floats.
     """
     from safetensors import SafetensorError, deserialize
 
@@ -250,7 +174,11 @@ def decode_tensors(data: bytes, path: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def check_tensors(tensors: Tensors, network: NetworkConfig, path: Path) -> None:
-    """Raise unless the tensors are exactly those of the network, and finite."""
+    """Check that the tensors are exactly those of the network, and finite.
+
+    Raises:
+        CheckpointError: Missing, unexpected or non-finite tensors, or another shape.
+    """
     expected: dict[str, tuple[int, ...]] = {}
     for layer in network.layers():
         side = layer.kernel_px
@@ -266,7 +194,7 @@ def check_tensors(tensors: Tensors, network: NetworkConfig, path: Path) -> None:
     for name, shape in expected.items():
         if tensors[name].shape != shape:
             raise CheckpointError(
-                f"{path}: {name} has shape {tensors[name].shape}, {CONFIG_FILE} says {shape}"
+                f"{path}: {name} has shape {tensors[name].shape}, expected {shape} by {CONFIG_FILE}"
             )
         if not np.isfinite(tensors[name]).all():
             raise CheckpointError(f"{path}: {name} holds NaN or infinity")
@@ -286,35 +214,24 @@ def _to_float32(name: str, entry: Mapping[str, Any], path: Path) -> NDArray[np.f
 
 
 def _check_cached(path: Path, sha256: str) -> None:
-    """Hold a file of the Hub's cache against the checksum that it is filed under."""
-    stated = stated_sha256(path)
-    if stated not in (None, sha256):
+    """Verify a cached file against the SHA-256 in its blob name."""
+    expected = sha256_in_cache(path)
+    if expected not in (None, sha256):
         raise CheckpointError(
-            f"{path}: SHA-256 is {sha256}, the Hub says {stated}: the file in the cache is "
-            f"damaged; delete {path.resolve()} and load again"
+            f"{path}: SHA-256 is {sha256}, expected the Hub's {expected}: the file in the cache "
+            f"is damaged; delete {path.resolve()} and load again"
         )
 
 
 def _check_manifest(folder: Path, sha256: str) -> str:
-    """The note of a folder's manifest, after its checksum was held against the weights."""
+    """Verify the weights against the folder's manifest, if there is one; returns its note."""
     path = folder / MANIFEST_FILE
     if not path.is_file():
         return ""
     manifest = read_json(path)
     if manifest.get("sha256") not in (None, sha256):
         raise CheckpointError(
-            f"{folder / WEIGHTS_FILE}: SHA-256 is {sha256}, {MANIFEST_FILE} says "
-            f"{manifest['sha256']}: the file is damaged or was replaced; install or copy it again"
+            f"{folder / WEIGHTS_FILE}: SHA-256 is {sha256}, expected {manifest['sha256']} by "
+            f"{MANIFEST_FILE}: the file is damaged or was replaced; install or copy it again"
         )
     return str(manifest.get("note", ""))
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path}: missing; a checkpoint folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
-        ) from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error

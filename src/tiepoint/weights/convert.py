@@ -1,15 +1,12 @@
-"""Weights of other projects -> a checkpoint folder. Nothing in a file is ever executed.
+"""Convert weights of other projects to a checkpoint folder. No code in a file is ever executed.
 
-Taken: Magic Leap's file (`conv1a` ... `convDb`), and transformers' tensors outside of their
-folder; as safetensors or as torch's `.pth`/`.bin`, which is read with `weights_only=True`.
+Input is Magic Leap's file (`conv1a` ... `convDb`) or transformers' tensors, as safetensors or as
+torch's `.pth`/`.bin`, which is read with `weights_only=True`.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,18 +16,21 @@ from numpy.typing import NDArray
 
 from tiepoint.architecture import NetworkConfig
 from tiepoint.config import DetectionConfig
-from tiepoint.errors import CheckpointError, FormatError, MissingExtraError
-from tiepoint.files import write_bytes
-from tiepoint.weights.checkpoint import (
-    MANIFEST_FILE,
-    check_tensors,
-    decode_tensors,
+from tiepoint.errors import CheckpointError, MissingExtraError
+from tiepoint.weights.checkpoint import check_tensors, decode_tensors
+from tiepoint.weights.folder import (
+    CONFIG_FILE,
+    PREPROCESSOR_FILE,
+    WEIGHTS_FILE,
+    Contents,
+    config_values,
     detection_config,
     network_config,
+    preprocessor_values,
     read_json,
     rules_of,
+    write_files,
 )
-from tiepoint.weights.hub import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE
 
 MAGIC_LEAP: Mapping[str, str] = MappingProxyType(
     {
@@ -57,25 +57,27 @@ Tensors = dict[str, NDArray[np.float32]]
 def convert(source: str | Path, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write a checkpoint folder in transformers' layout.
 
-    The widths are read off the tensors. The config does not say that the weights follow
-    tiepoint's rules, since they were trained with SuperPoint's own descriptor sampling. If a
-    config.json lies beside a file that has transformers' names, its settings are kept.
+    The widths are those of the tensors. The config does not name tiepoint's rules, because the
+    weights were trained with SuperPoint's own descriptor sampling. A config.json next to a file
+    with transformers' names is kept.
 
     Args:
-        source: A file of weights, safetensors or torch's.
-        folder: Where `config.json`, `preprocessor_config.json` and `model.safetensors` go; made
-            if need be, complete or not at all if it is new.
-        overwrite: Replace a checkpoint that lies in the folder.
+        source: File of weights, safetensors or torch's.
+        folder: Receives `config.json`, `preprocessor_config.json` and `model.safetensors`. It is
+            created if missing, and then complete or not at all.
+        overwrite: Replace a checkpoint in the folder.
 
     Returns:
         The folder.
 
     Raises:
         CheckpointError: A file that is missing, damaged, would run code, or is of another
-            network; or a checkpoint that is in the way.
+            network; or the folder holds a checkpoint already.
         MissingExtraError: torch's files need the extra `torch`.
         FormatError: The folder cannot be written.
     """
+    from safetensors.numpy import save
+
     source, folder = Path(source), Path(folder)
     files = (PREPROCESSOR_FILE, WEIGHTS_FILE, CONFIG_FILE)
     present = [name for name in files if (folder / name).exists()]
@@ -86,21 +88,24 @@ def convert(source: str | Path, folder: str | Path, *, overwrite: bool = False) 
             f"{folder}: holds {', '.join(present)} already; name another folder, or pass "
             "--overwrite"
         )
-    found = read_tensors(source)
-    tensors, own_names = rename(found, source)
-    beside = source.parent / CONFIG_FILE
-    kept = read_json(beside) if own_names and beside.is_file() else None
-    network = _widths(tensors, source) if kept is None else network_config(kept, beside)
-    check_tensors(tensors, network, source)
-    settings = _config(network) if kept is None else _checked(kept, beside)
-    processor = source.parent / PREPROCESSOR_FILE
-    pixels = read_json(processor) if kept and processor.is_file() else dict(_PREPROCESSOR)
-    _write(folder, tensors, settings, pixels)
+    tensors, has_config_names = rename(read_tensors(source), source)
+    config, preprocessor = _settings(tensors, source, keep=has_config_names)
+    check_tensors(tensors, network_config(config, source.parent / CONFIG_FILE), source)
+    weights = save(
+        {name: np.ascontiguousarray(array) for name, array in tensors.items()},
+        metadata={"format": "pt"},
+    )
+    written: dict[str, Contents] = {
+        PREPROCESSOR_FILE: preprocessor,
+        WEIGHTS_FILE: weights,
+        CONFIG_FILE: config,
+    }
+    write_files(folder, written, sort_keys=True)
     return folder
 
 
 def read_tensors(path: Path) -> Tensors:
-    """Name -> float32 array of a file, wrappers and common prefixes taken off.
+    """Read a file as name -> float32 array, without wrappers and common prefixes.
 
     Raises:
         CheckpointError: Missing, damaged, would run code, or not a dict of tensors.
@@ -119,7 +124,7 @@ def read_tensors(path: Path) -> Tensors:
 
 
 def rename(tensors: Tensors, path: Path) -> tuple[Tensors, bool]:
-    """The tensors under transformers' names, and whether they had them before.
+    """Rename tensors to transformers' names; also return whether they had them already.
 
     Raises:
         CheckpointError: Names of neither kind; the message lists what is missing and unexpected.
@@ -127,7 +132,7 @@ def rename(tensors: Tensors, path: Path) -> tuple[Tensors, bool]:
     if any(".bn." in name or name.endswith("running_mean") for name in tensors):
         raise CheckpointError(
             f"{path}: this network has batch norm after each ReLU, as rpautrat's SuperPoint does; "
-            "a norm can be folded into the convolution before it only if no ReLU stands between, "
+            "a norm can be folded into the convolution before it only if no ReLU is between them, "
             "so it has no equal in this layout. Train or fetch weights of the plain network"
         )
     ending = (".weight", ".bias")
@@ -153,35 +158,36 @@ def _read_torch(path: Path) -> Tensors:
     except ImportError as error:
         raise MissingExtraError(f"reading {path.name}, a file of torch's,", "torch") from error
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # its text is left out: torch's advice is to run the file's code
         raise CheckpointError(
             f"{path}: torch reads no tensors from it without running code from the file "
             f"({type(error).__name__}). It is damaged, or a pickle of a whole model: save its "
             "state_dict() where you trust it, or get the weights as safetensors"
         ) from error
-    mapping = _unwrap(held)
+    mapping = _unwrap(content)
     if mapping is None:
         raise CheckpointError(
-            f"{path}: holds a {type(held).__name__} without tensors by name; expected a state dict"
+            f"{path}: holds a {type(content).__name__} without tensors by name, "
+            "expected a state dict"
         )
-    found: Tensors = {}
+    tensors: Tensors = {}
     for name, value in mapping.items():
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             if name.endswith("num_batches_tracked"):
                 continue
             kind = str(getattr(value, "dtype", type(value).__name__))
             raise CheckpointError(f"{path}: {name} is {kind}, expected a tensor of floats")
-        found[name] = value.detach().to(torch.float32).contiguous().numpy()
-    return found
+        tensors[name] = value.detach().to(torch.float32).contiguous().numpy()
+    return tensors
 
 
-def _unwrap(held: Any) -> Mapping[str, Any] | None:
-    """The mapping of names to tensors inside a training checkpoint, however deep."""
-    while isinstance(held, Mapping):
-        if any(hasattr(value, "shape") for value in held.values()):
-            return {str(name): value for name, value in held.items()}
-        held = next((held[name] for name in _WRAPPERS if name in held), None)
+def _unwrap(content: Any) -> Mapping[str, Any] | None:
+    """The innermost mapping of names to tensors in a training checkpoint."""
+    while isinstance(content, Mapping):
+        if any(hasattr(value, "shape") for value in content.values()):
+            return {str(name): value for name, value in content.items()}
+        content = next((content[name] for name in _WRAPPERS if name in content), None)
     return None
 
 
@@ -193,8 +199,8 @@ def _without_prefix(tensors: Tensors) -> Tensors:
     return tensors
 
 
-def _widths(tensors: Tensors, path: Path) -> NetworkConfig:
-    """The network that the tensors are of, if they are of one; `check_tensors` holds the rest."""
+def _network_of(tensors: Tensors, path: Path) -> NetworkConfig:
+    """The network that has these biases; `check_tensors` verifies the other shapes."""
 
     def outputs(layer: str) -> int:
         return int(tensors[f"{MAGIC_LEAP[layer]}.bias"].size)
@@ -212,73 +218,19 @@ def _widths(tensors: Tensors, path: Path) -> NetworkConfig:
     )
 
 
-def _checked(config: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A config that is kept, after what `load_checkpoint` would refuse was refused."""
-    rules_of(config, path)
+def _settings(
+    tensors: Tensors, source: Path, *, keep: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both config files: those next to the weights if `keep`, or else transformers' defaults."""
+    path, preprocessor_path = source.parent / CONFIG_FILE, source.parent / PREPROCESSOR_FILE
+    preprocessor = preprocessor_values("transformers")
+    if not (keep and path.is_file()):
+        network = _network_of(tensors, source)
+        return config_values(network, DetectionConfig(), rules="transformers"), preprocessor
+    config = read_json(path)
+    rules_of(config, path)  # refuses what `load_checkpoint` would refuse
     detection_config(config, path)
-    return config
-
-
-def _config(network: NetworkConfig) -> dict[str, Any]:
-    """config.json with transformers' defaults, which are the published checkpoint's too."""
-    default = DetectionConfig()
-    return {
-        "architectures": ["SuperPointForKeypointDetection"],
-        "model_type": "superpoint",
-        **asdict(network),
-        "keypoint_threshold": default.threshold,
-        "max_keypoints": -1,
-        "nms_radius": default.nms_radius,
-        "border_removal_distance": default.border,
-        "initializer_range": 0.02,
-        "dtype": "float32",
-    }
-
-
-_PREPROCESSOR: Mapping[str, Any] = MappingProxyType(
-    {
-        "do_grayscale": True,  # what the network was trained on; else its red channel is taken
-        "do_rescale": True,
-        "do_resize": True,
-        "image_processor_type": "SuperPointImageProcessor",
-        "rescale_factor": 1 / 255,
-        "size": {"height": 480, "width": 640},
-    }
-)
-
-
-def _write(
-    folder: Path, tensors: Tensors, config: Mapping[str, Any], processor: Mapping[str, Any]
-) -> None:
-    """Write the three files; a folder that is new appears with all of them in it."""
-    from safetensors.numpy import save
-
-    ready = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    contents = {
-        PREPROCESSOR_FILE: _json(processor),
-        WEIGHTS_FILE: save(ready, metadata={"format": "pt"}),
-        CONFIG_FILE: _json(config),  # last: without it a folder is no checkpoint
-    }
-    new = not folder.exists()
-    target = folder.with_name(f".{folder.name}.partial") if new else folder
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        (target / MANIFEST_FILE).unlink(missing_ok=True)  # of what was replaced
-        for name, data in contents.items():
-            write_bytes(target / name, data)
-        if new:
-            target.rename(folder)
-    except OSError as error:
-        raise FormatError(
-            f"{folder}: cannot be written ({error.strerror}); choose another place"
-        ) from error
-    finally:
-        if new:  # gone if all went well
-            shutil.rmtree(target, ignore_errors=True)
-
-
-def _json(values: Mapping[str, Any]) -> bytes:
-    return (json.dumps(dict(values), indent=2, sort_keys=True) + "\n").encode()
+    return config, read_json(preprocessor_path) if preprocessor_path.is_file() else preprocessor
 
 
 def _listed(names: list[str]) -> str:

@@ -1,34 +1,32 @@
 """Checkpoints on the Hugging Face Hub: fetch one into its cache, push a folder.
 
-`huggingface_hub` does the transfer and keeps the cache; it is imported when a Hub id is used, not
-before. What it raises is told as a `CheckpointError` that says what to do.
+`huggingface_hub` does the transfer and keeps the cache; it is imported only when a Hub id is used.
+Its exceptions are re-raised as `CheckpointError` with a remedy.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from tiepoint._version import __version__
 from tiepoint.errors import CheckpointError
+from tiepoint.weights.folder import CONFIG_FILE, OPTIONAL_FILES, PREPROCESSOR_FILE, WEIGHTS_FILE
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-PREPROCESSOR_FILE = "preprocessor_config.json"
-QUANTIZATION_FILE = "quantization.json"
-"""A checkpoint has it or not; see `quantization`."""
-ROTATION_FILE = "rotation.safetensors"
-"""Optional file of a checkpoint; see `rotation`."""
+logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
-"""For one answer of the Hub; huggingface_hub's own default."""
+"""Timeout for one answer of the Hub; huggingface_hub's own default."""
 MAX_RESTARTS = 2
-"""A download that begins anew more often than this is given up. huggingface_hub itself never
-does: each byte that arrives resets its count of attempts."""
+"""A download that restarts more often than this fails. huggingface_hub itself would never give up,
+because each byte that arrives resets its count of attempts."""
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -38,7 +36,42 @@ _LOG_IN = (
 )
 
 Token = str | bool | None
-"""A token; True for the one of `hf auth login`, False for none, None for that one if there is."""
+"""A token; True for the one stored by `hf auth login`, False for none, None for the stored one if
+there is one."""
+
+
+class HubOptions(TypedDict, total=False):
+    """Arguments that load a checkpoint from the Hub; the cache and folders need none of them.
+
+    Attributes:
+        revision: Branch, tag or commit; None is `main`.
+        token: For private and gated repositories.
+        cache_dir: Cache folder; None is huggingface_hub's own (HF_HOME, HF_HUB_CACHE).
+        local_files_only: Use the cache only.
+    """
+
+    revision: str | None
+    token: Token
+    cache_dir: str | PathLike[str] | None
+    local_files_only: bool
+
+
+class PushOptions(TypedDict, total=False):
+    """Arguments of an upload to the Hub.
+
+    Attributes:
+        token: Token that may write.
+        private: Whether a new repository is private; None is the account's default.
+        revision: Branch; None is `main`.
+        commit_message: None is "Upload a checkpoint with tiepoint".
+        create_pr: Open a pull request in place of a commit.
+    """
+
+    token: Token
+    private: bool | None
+    revision: str | None
+    commit_message: str | None
+    create_pr: bool
 
 
 @dataclass(frozen=True)
@@ -46,8 +79,8 @@ class Fetched:
     """A checkpoint in the local cache.
 
     Attributes:
-        folder: Holds config.json, model.safetensors and, if there is one, the preprocessor's.
-        revision: The commit it is of, 40 hexadecimal digits, or None if the cache does not say.
+        folder: Folder with config.json, model.safetensors and the optional files there are.
+        revision: Commit, 40 hexadecimal digits, or None if the cache does not record it.
     """
 
     folder: Path
@@ -59,59 +92,52 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def fetch(
-    repo_id: str,
-    *,
-    revision: str | None = None,
-    token: Token = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-) -> Fetched:
-    """Bring a checkpoint into the cache; what is there already is not loaded again.
+def fetch(repo_id: str, **options: Unpack[HubOptions]) -> Fetched:
+    """Download a checkpoint into the cache, except for files that are there already.
 
     Args:
         repo_id: `org/name`.
-        revision: Branch, tag or commit; None takes `main`.
-        token: For private and gated repositories.
-        cache_dir: None takes huggingface_hub's own (HF_HOME, HF_HUB_CACHE).
-        local_files_only: Ask the cache alone.
 
     Raises:
         CheckpointError: No such repository, revision or file; no permission; no connection and
-            not in the cache; a download that breaks off; weights only as a pickle.
+            not in the cache; an interrupted download; weights only as a pickle.
     """
     import huggingface_hub as hf
 
+    revision, token = options.get("revision"), options.get("token")
+    from_cache_only = options.get("local_files_only", False)
+    cache_dir = options.get("cache_dir")
+    cache_dir = None if cache_dir is None else Path(cache_dir)
     common: dict[str, Any] = {
         "cache_dir": cache_dir,
         "token": token,
-        "local_files_only": local_files_only,
+        "local_files_only": from_cache_only,
         "library_name": "tiepoint",
         "library_version": __version__,
         **_progress_bar(),
     }
 
-    def cached(name: str, of: str | None) -> Any:
-        return hf.try_to_load_from_cache(repo_id, name, cache_dir=cache_dir, revision=of)
+    def cached(name: str, commit: str | None) -> Any:
+        return hf.try_to_load_from_cache(repo_id, name, cache_dir=cache_dir, revision=commit)
 
     with _explained(repo_id, revision):
         whole = all(isinstance(cached(name, revision), str) for name in (CONFIG_FILE, WEIGHTS_FILE))
-        if not whole and not local_files_only:
-            _look(repo_id, revision, token)
+        if not whole and not from_cache_only:
+            _check_listing(repo_id, revision, token)
         config = Path(hf.hf_hub_download(repo_id, CONFIG_FILE, revision=revision, **common))
-        commit = config.parent.name  # the other files must be of the same one
-        for name in (PREPROCESSOR_FILE, ROTATION_FILE, QUANTIZATION_FILE):
+        commit = config.parent.name  # the other files must be of the same commit
+        for name in OPTIONAL_FILES:
             if cached(name, commit) is None:
-                with _optional(local_files_only):
+                with _optional(from_cache_only=from_cache_only):
                     hf.hf_hub_download(repo_id, name, revision=commit, **common)
         weights = Path(hf.hf_hub_download(repo_id, WEIGHTS_FILE, revision=commit, **common))
     return Fetched(weights.parent, commit if _COMMIT.fullmatch(commit) else None)
 
 
-def stated_sha256(path: Path) -> str | None:
-    """The SHA-256 under which the Hub's cache holds a file, or None if it does not say.
+def sha256_in_cache(path: Path) -> str | None:
+    """The SHA-256 under which the Hub's cache stores a file; None if the path is no link to a blob.
 
-    The cache links a file to a blob with the hash for its name, where links can be made.
+    Where the file system has links, the cache links each file to a blob named after its hash.
     """
     if not path.is_symlink():
         return None
@@ -120,32 +146,17 @@ def stated_sha256(path: Path) -> str | None:
     return blob.name if named else None
 
 
-def push(
-    folder: str | Path,
-    repo_id: str,
-    *,
-    token: Token = None,
-    private: bool | None = None,
-    revision: str | None = None,
-    commit_message: str | None = None,
-    create_pr: bool = False,
-) -> str:
-    """Upload a checkpoint folder to the Hub in one commit; the repository is made if need be.
+def push(folder: str | Path, repo_id: str, **options: Unpack[PushOptions]) -> str:
+    """Upload a checkpoint folder to the Hub in one commit.
 
     Args:
-        folder: With `config.json` and `model.safetensors`; `preprocessor_config.json`,
-            `rotation.safetensors`, `quantization.json` and `README.md` go along if they are
-            there, nothing else does.
-            A folder with `preprocessor_config.json` alone adds that to a checkpoint.
-        repo_id: `org/name`.
-        token: One that may write.
-        private: Of a new repository: True or False; None takes the account's default.
-        revision: The branch; None takes `main`.
-        commit_message: None says that tiepoint uploaded a checkpoint.
-        create_pr: Open a pull request in place of a commit.
+        folder: Folder with `config.json` and `model.safetensors`. Of other files only the optional
+            ones of a checkpoint and `README.md` are uploaded. A folder with
+            `preprocessor_config.json` alone adds it to a checkpoint.
+        repo_id: `org/name`; created if it does not exist.
 
     Returns:
-        The commit's (or pull request's) address.
+        Address of the commit or pull request.
 
     Raises:
         CheckpointError: The folder is no checkpoint, no permission, or no connection.
@@ -158,29 +169,28 @@ def push(
         raise CheckpointError(f"repository {repo_id!r}: expected an id of the form org/name")
     import huggingface_hub as hf
 
-    names = (
-        CONFIG_FILE, WEIGHTS_FILE, PREPROCESSOR_FILE, ROTATION_FILE, QUANTIZATION_FILE, "README.md"
-    )  # fmt: skip
+    names = (CONFIG_FILE, WEIGHTS_FILE, *OPTIONAL_FILES, "README.md")
     files = [
         hf.CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name)
         for name in names
         if (folder / name).is_file()
     ]
-    api = hf.HfApi(token=token, library_name="tiepoint", library_version=__version__)
+    api = hf.HfApi(token=options.get("token"), library_name="tiepoint", library_version=__version__)
+    revision = options.get("revision")
     with _explained(repo_id, revision, writing=True):
-        api.create_repo(repo_id, private=private, exist_ok=True)
+        api.create_repo(repo_id, private=options.get("private"), exist_ok=True)
         commit = api.create_commit(
             repo_id,
             files,
-            commit_message=commit_message or "Upload a checkpoint with tiepoint",
+            commit_message=options.get("commit_message") or "Upload a checkpoint with tiepoint",
             revision=revision,
-            create_pr=create_pr,
+            create_pr=options.get("create_pr", False),
         )
     return commit.pr_url or commit.commit_url
 
 
 class _CutOffError(OSError):
-    """A download that began anew too often."""
+    """A download that restarted too often."""
 
 
 @cache
@@ -192,11 +202,12 @@ def _progress_bar() -> dict[str, Any]:
 
     class Bar(utils.tqdm):  # type: ignore[misc, name-defined, unused-ignore]
         restarts = 0
-        monitor_interval = 0  # tqdm starts a thread for each class of bars, and never ends it
+        monitor_interval = 0  # otherwise tqdm starts a thread per class of bars and never ends it
 
         def update(self, n: float | None = 1) -> bool | None:
-            if n is not None and n < 0:  # what had arrived is thrown away
+            if n is not None and n < 0:  # the bytes so far are discarded
                 self.restarts += 1
+                logger.warning("download restarted by the server (%d)", self.restarts)
                 if self.restarts > MAX_RESTARTS:
                     raise _CutOffError(f"the server broke off {self.restarts} times")
             return super().update(n)  # type: ignore[no-any-return, unused-ignore]
@@ -205,8 +216,8 @@ def _progress_bar() -> dict[str, Any]:
     return {"tqdm_class": Bar} if known else {}
 
 
-def _look(repo_id: str, revision: str | None, token: Token) -> None:
-    """Raise at once for what `hf_hub_download` would try for half a minute, and for pickles."""
+def _check_listing(repo_id: str, revision: str | None, token: Token) -> None:
+    """Fail at once where `hf_hub_download` would retry for half a minute; refuse pickles."""
     from huggingface_hub import HfApi
 
     api = HfApi(token=token, library_name="tiepoint", library_version=__version__)
@@ -227,15 +238,15 @@ def _look(repo_id: str, revision: str | None, token: Token) -> None:
 
 
 @contextmanager
-def _optional(local_files_only: bool) -> Iterator[None]:
-    """Pass over a file that the repository does not have, or that the cache alone cannot give."""
+def _optional(*, from_cache_only: bool) -> Iterator[None]:
+    """Ignore a file that the repository lacks, or that the cache lacks and may not download."""
     from huggingface_hub import errors
 
     try:
         yield
     except errors.LocalEntryNotFoundError as error:
         offline = isinstance(error.__cause__, errors.OfflineModeIsEnabled)
-        if not local_files_only and not offline:
+        if not from_cache_only and not offline:
             raise
     except errors.EntryNotFoundError:
         pass
@@ -243,11 +254,11 @@ def _optional(local_files_only: bool) -> Iterator[None]:
 
 @contextmanager
 def _explained(repo_id: str, revision: str | None, *, writing: bool = False) -> Iterator[None]:
-    """Tell what huggingface_hub and the HTTP library below it raise as a CheckpointError."""
+    """Re-raise errors of huggingface_hub and of its HTTP library as `CheckpointError`."""
     from huggingface_hub import errors
 
-    # The base of its own error is that of the HTTP library, whichever this version stands on.
-    # RuntimeError is what hf_xet raises; ValueError, an id or a token of a wrong form.
+    # The base classes of its own error include that of the HTTP library, whichever it uses.
+    # hf_xet raises RuntimeError; an id or a token of a wrong form raises ValueError.
     known: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError)
     known += tuple(base for base in errors.HfHubHTTPError.__bases__ if issubclass(base, Exception))
     try:
@@ -257,7 +268,7 @@ def _explained(repo_id: str, revision: str | None, *, writing: bool = False) -> 
 
 
 def _explanation(error: Exception, repo_id: str, revision: str | None, *, writing: bool) -> str:
-    """What to say and what to do, in one line."""
+    """The cause and the remedy in one line."""
     from huggingface_hub import constants, errors
 
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -284,13 +295,13 @@ def _explanation(error: Exception, repo_id: str, revision: str | None, *, writin
 
 
 def _no_answer(error: Exception, endpoint: str) -> str:
-    """What to say where the Hub was not asked, not reached, or broke off."""
+    """The cause and the remedy if the Hub was not asked, not reached, or interrupted."""
     from huggingface_hub import errors
 
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
     if cause is None:
         return (
-            "not in the local cache, and only that was asked (local_files_only); load it once "
+            "not in the local cache, and local_files_only forbids to download it; load it once "
             "with a connection, or give a folder"
         )
     if isinstance(cause, errors.OfflineModeIsEnabled):
@@ -299,7 +310,7 @@ def _no_answer(error: Exception, endpoint: str) -> str:
             "give a folder"
         )
     if isinstance(cause, _CutOffError) or "Consistency check" in str(cause):
-        return f"the download broke off ({_first_line(cause)}); nothing half was kept, try again"
+        return f"the download broke off ({_first_line(cause)}); no partial file was kept, try again"
     if isinstance(cause, ValueError):
         return _first_line(cause)
     return (

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.errors import CheckpointError
-from tiepoint.files import write_bytes
 from tiepoint.weights.checkpoint import Checkpoint, locate
-from tiepoint.weights.hub import ROTATION_FILE
+from tiepoint.weights.folder import ROTATION_FILE, write_file
 
 Float32 = NDArray[np.float32]
 
@@ -35,9 +34,8 @@ def save_rotation(folder: Path, matrix: Float32, weights_sha256: str) -> Path:
     """
     from safetensors.numpy import save
 
-    path = folder / ROTATION_FILE
-    write_bytes(path, save({_TENSOR: matrix}, metadata={_WEIGHTS: weights_sha256}))
-    return path
+    data = save({_TENSOR: matrix}, metadata={_WEIGHTS: weights_sha256})
+    return write_file(folder, ROTATION_FILE, data)
 
 
 def load_rotation(checkpoint: str, weights_sha256: str, length: int) -> Float32 | None:

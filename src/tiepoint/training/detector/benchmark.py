@@ -10,12 +10,13 @@ import numpy as np
 from tiepoint.detector import Detector
 from tiepoint.errors import FormatError, TiepointError
 from tiepoint.evaluation.calibration import calibrate
-from tiepoint.evaluation.generated import generated_pairs, list_photos
+from tiepoint.evaluation.generated import generated_pairs
 from tiepoint.evaluation.methods import checkpoint_methods, method
 from tiepoint.evaluation.pairs import Pair
 from tiepoint.evaluation.report import rows
 from tiepoint.evaluation.run import evaluate
 from tiepoint.evaluation.settings import Frame, Settings
+from tiepoint.images.photographs import list_photos
 
 SETTINGS = Settings(k=500, frame=Frame(long_side=480), seeds=1)
 """Smaller than `tiepoint evaluate`'s: these figures compare the states of one run."""

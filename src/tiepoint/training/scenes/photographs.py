@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint import images
+from tiepoint.images.photographs import Part, list_photos
 from tiepoint.network.inputs import to_grey
 from tiepoint.training.scenes.canvas import Sheet
 
@@ -20,13 +21,13 @@ ENLARGED = (0.75, 1.8)
 """px of the sheet per px of the photograph: never 1 : 1 with the 8x8 grid of its JPEG."""
 
 
-def photograph(rng: Rng, size_hw: tuple[int, int], folders: tuple[str, ...], part: str) -> Sheet:
+def photograph(rng: Rng, size_hw: tuple[int, int], folders: tuple[str, ...], part: Part) -> Sheet:
     """A random piece of a random photograph, mirrored in half of the cases.
 
     Args:
         size_hw: (height, width) in px of the sheet.
         folders: Where photographs lie; read anew only in a new process.
-        part: Which of them may be used; see `tiepoint.evaluation.generated.part_of`.
+        part: Which of them may be used; see `tiepoint.images.photographs.part_of`.
 
     Raises:
         FormatError: No such folder, or none of the part in it.
@@ -57,10 +58,8 @@ def photograph(rng: Rng, size_hw: tuple[int, int], folders: tuple[str, ...], par
 
 
 @lru_cache(maxsize=8)
-def photo_files(folders: tuple[str, ...], part: str) -> tuple[Path, ...]:
+def photo_files(folders: tuple[str, ...], part: Part) -> tuple[Path, ...]:
     """The photographs of one part below some folders, in a fixed order."""
-    from tiepoint.evaluation.generated import list_photos
-
     return tuple(path for folder in folders for path in list_photos(Path(folder), part))
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from tiepoint.architecture import CELL_PX
 from tiepoint.errors import ConfigError
+from tiepoint.images.photographs import PARTS, Part
 
 KINDS = ("leaves", "shapes", "glyphs", "repeats", "boxes", "photo")
 """Kinds of scenes; `photo` needs photographs, the others are drawn."""
 
-PARTS = ("training", "development", "all")
 RASTER_PER_PX = 2.0
 """Sheets are drawn with so many px per px of a view at scale 1, then warped and averaged."""
 
@@ -111,7 +111,7 @@ class DataConfig:
         size_hw: (height, width) of the views in px, whole cells of 8.
         mix: (kind, share) of the drawn kinds; shares are brought to a sum of 1.
         photos: Folders with photographs; empty for generated scenes alone.
-        part: Which photographs of these folders; see `tiepoint.evaluation.generated.part_of`.
+        part: Which photographs of these folders; see `tiepoint.images.photographs.part_of`.
         photo_share: Share of pairs that show a photograph, when there are photographs.
         geometry, photometry: Ranges of the differences between views.
         bank: Scenes kept drawn; a batch must not be larger, lest two pairs share a scene.
@@ -129,7 +129,7 @@ class DataConfig:
         ("boxes", 0.25),
     )
     photos: tuple[str, ...] = ()
-    part: str = "training"
+    part: Part = "training"
     photo_share: float = 0.4
     geometry: Geometry = field(default_factory=Geometry)
     photometry: Photometry = field(default_factory=Photometry)

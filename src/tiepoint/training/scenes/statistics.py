@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tiepoint.architecture import CELL_PX
 from tiepoint.geometry import SizeHW
+from tiepoint.images.photographs import Part
 from tiepoint.training.scenes.labels import SQUARE, ring_contrast, structure_of
 from tiepoint.training.scenes.pairs import TrainingPair, TrainingView
 from tiepoint.training.scenes.photographs import photo_files, read_grey
@@ -144,7 +145,7 @@ def pair_summary(pairs: Sequence[TrainingPair]) -> dict[str, Any]:
 
 
 def photographs_at(
-    folders: tuple[str, ...], part: str, size_hw: SizeHW, count: int
+    folders: tuple[str, ...], part: Part, size_hw: SizeHW, count: int
 ) -> list[NDArray[np.uint8]]:
     """Middles of photographs, brought down to 5/6, evenly picked from a sorted list.
 

@@ -1,4 +1,4 @@
-"""Images -> the guide's inputs under the exact rules: read, fitted, grey, padded, with a mask."""
+"""Images -> the guide's inputs under the exact rules: read, downscale, grey, pad, mask."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tiepoint.config import ProcessorConfig
 from tiepoint.errors import ConfigError, ImageError, TiepointError
 from tiepoint.geometry import SizeHW
 from tiepoint.images.reading import read
-from tiepoint.network import inputs
+from tiepoint.network import inputs as network_inputs
 
 Size = Mapping[str, int] | Sequence[int] | int
 
@@ -21,9 +21,12 @@ _SIZE_FORMS = "a dict with height and width, with max_height and max_width, or w
 
 
 def read_all(images: Any) -> list[NDArray[Any]]:
-    """One image, a batch, a list or a list of lists -> arrays as `image.read` gives them.
+    """One image, a batch, a list or a list of lists -> pixels as from `images.read`.
 
-    Arrays and tensors may be C H W or H W C, as transformers takes them.
+    Arrays and tensors may be C H W or H W C, as in transformers.
+
+    Raises:
+        ImageError: An image cannot be read; in a list the error names its index.
     """
     if not isinstance(images, list | tuple):
         if getattr(images, "ndim", None) != 4:
@@ -34,13 +37,13 @@ def read_all(images: Any) -> list[NDArray[Any]]:
         images = [image for group in groups for image in group]
     if not images:
         raise ImageError("an empty list, expected at least one image")
-    arrays = []
+    pixels = []
     for index, image in enumerate(images):
         try:
-            arrays.append(read(_usual_layout(image)).pixels)
+            pixels.append(read(_usual_layout(image)).pixels)
         except TiepointError as error:
             raise type(error)(f"item {index} of {len(images)}: {error}") from error
-    return arrays
+    return pixels
 
 
 def _usual_layout(image: Any) -> Any:
@@ -56,16 +59,20 @@ def _usual_layout(image: Any) -> Any:
 def prepare(
     images: Sequence[NDArray[Any]], box_hw: SizeHW | None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Images -> B 3 H W and B H W, H and W those of the largest image.
+    """Images -> B 3 H W float32 in 0..1 and their mask B H W.
 
-    The model pads to whole cells itself, so images of one size need no mask.
+    H and W are those of the largest image, because the model pads to whole cells itself.
+
+    Args:
+        images: H W or H W 3 each, as from `read_all`.
+        box_hw: (height, width) px that each image is downscaled to fit into; None keeps its size.
     """
-    fitted = []
+    downscaled = []
     for image in images:
         height, width = image.shape[:2]
         longest = None if box_hw is None else longest_side((height, width), box_hw)
-        fitted.append(inputs.resize(image, longest))
-    pixels, placements = inputs.prepare(fitted, ProcessorConfig(max_side=None))
+        downscaled.append(network_inputs.resize(image, longest))
+    pixels, placements = network_inputs.prepare(downscaled, ProcessorConfig(max_side=None))
     largest = [max(sides) for sides in zip(*(one.resized_hw for one in placements), strict=True)]
     pixels = pixels[:, :, : largest[0], : largest[1]]  # B 1 H W
     mask = np.zeros((len(pixels), *pixels.shape[2:]), dtype=np.int64)  # B H W
@@ -83,7 +90,11 @@ def longest_side(image_hw: SizeHW, box_hw: SizeHW) -> int:
 
 
 def size_dict(size: Size) -> dict[str, int]:
-    """`size` in any of transformers' forms -> a dict."""
+    """Convert `size` from any of transformers' forms to a dict.
+
+    Raises:
+        ConfigError: A sequence of another length than 2.
+    """
     if isinstance(size, Mapping):
         return dict(size)
     if isinstance(size, int):
@@ -94,7 +105,11 @@ def size_dict(size: Size) -> dict[str, int]:
 
 
 def box_hw(size: Mapping[str, int]) -> SizeHW:
-    """The (height, width) px that the exact rules fit an image into."""
+    """The (height, width) px that the exact rules downscale an image to fit into.
+
+    Raises:
+        ConfigError: Other keys, or sides that are no whole numbers of at least 1.
+    """
     names = set(size)
     box: tuple[Any, Any]
     if names == {"height", "width"}:
