@@ -21,8 +21,8 @@ from tiepoint import Detector
 from tiepoint.config import DetectionConfig, ProcessorConfig
 from tiepoint.evaluation import metrics
 from tiepoint.evaluation.generated import generated_pairs
-from tiepoint.evaluation.run import measure
-from tiepoint.evaluation.settings import Settings
+from tiepoint.evaluation.homography import measure
+from tiepoint.evaluation.settings import HomographySettings
 from tiepoint.features import Features
 from tiepoint.geometry import apply_homography
 from tiepoint.images.photographs import list_photos
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--checkpoint", default="default")
     options = parser.parse_args()
-    settings = Settings()
+    settings = HomographySettings()
     detector = Detector(options.checkpoint, device="cpu", precision="f32")
     distances: dict[str, list[float]] = {name: [] for name in VARIANTS}
     errors: dict[str, list[float]] = {name: [] for name in VARIANTS}

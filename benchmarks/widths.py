@@ -1,11 +1,11 @@
-"""What a network of some widths costs on this processor, before anyone trains it.
+"""Cost of networks of given widths on this processor, before any training.
 
     python benchmarks/widths.py
     python benchmarks/widths.py 8-16-48-64/128/64 16-32-64-64/128/128 --precision bf16
 
-Compiles networks with random weights and times them in turn on one 480x640 image: the time says
-nothing about which weights they are. Prints multiply-adds, and least milliseconds of the network
-alone, without what comes before and after it.
+Compiles networks with random weights and times them in turn on one 480x640 image; the time does
+not depend on the weights. Prints multiply-adds and the least milliseconds of the network alone,
+without pre- and post-processing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def network_of(widths: str) -> NetworkConfig:
 
 
 def random_checkpoint(network: NetworkConfig) -> Checkpoint:
-    """A network of these widths that has learnt nothing."""
+    """A network of these widths with random weights."""
     rng, tensors = np.random.default_rng(0), {}
     for layer in network.layers():
         shape = (layer.out_channels, layer.in_channels, layer.kernel_px, layer.kernel_px)
