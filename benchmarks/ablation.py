@@ -1,8 +1,8 @@
-"""What each kind of training data is worth: four short runs of equal length, measured alike.
+"""Contribution of each kind of training data: four short runs of equal length.
 
-Each row adds one thing to the row above it. Every run has the same recipe, seed and number of
-steps. Prints each row's command, and its figures on generated pairs of development photographs,
-which no run has seen. Goes on where it was stopped.
+Each row adds one kind to the row above it. Every run has the same recipe, seed and number of
+steps. Prints each row's command and its figures on generated pairs of development photographs,
+on which no run has trained. An interrupted benchmark resumes.
 
     python benchmarks/ablation.py --photos ../shared/photos/free -o runs/ablation
 """
@@ -22,10 +22,12 @@ FLAT = f"{SHAPES},leaves=0.46,glyphs=0.11,repeats=0.1"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, required=True, help="for the last row and figures")
-    parser.add_argument("--steps", type=int, default=1000, help="of each run")
+    parser.add_argument(
+        "--photos", type=Path, required=True, help="for the last row and the figures"
+    )
+    parser.add_argument("--steps", type=int, default=1000, help="steps of each run")
     parser.add_argument("--preset", default="cpu")
-    parser.add_argument("--count", type=int, default=200, help="pairs that are measured")
+    parser.add_argument("--count", type=int, default=200, help="number of pairs measured")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the runs")
     arguments = parser.parse_args()
     rows = {
@@ -39,9 +41,9 @@ def main() -> None:
         folder = arguments.out / str(number)
         recipe = ["--preset", arguments.preset, "--steps", str(arguments.steps), *extra]
         train(folder, recipe)
-        found = figures(folder / "checkpoint", arguments.photos, arguments.count)
+        cells = figures(folder / "checkpoint", arguments.photos, arguments.count)
         command = " ".join(["tiepoint train", *recipe])
-        table.append(f"| {name} | {found} | `{command}` |")
+        table.append(f"| {name} | {cells} | `{command}` |")
     print(f"\n{arguments.count} generated pairs, development part of {arguments.photos}")
     print("| data | within 1 / 3 / 5 px | repeatability | precision | command |")
     print("|---|---|---|---|---|")
@@ -49,7 +51,7 @@ def main() -> None:
 
 
 def train(folder: Path, recipe: list[str]) -> None:
-    """Start the run, or go on with it."""
+    """Start the run, or resume it."""
     fresh = ["-o", str(folder), *recipe, "--compile"]
     how = ["--resume", str(folder)] if (folder / "state.pt").exists() else fresh
     subprocess.run([*TIEPOINT, "train", *how], check=True)

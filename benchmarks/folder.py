@@ -29,6 +29,7 @@ from PIL import Image
 
 from tiepoint import Detector
 from tiepoint.batch import FolderLayout, expand, run
+from tiepoint.config import Precision
 from tiepoint.images.photographs import list_photos
 from tiepoint.images.reading import read
 
@@ -69,7 +70,7 @@ def main() -> None:
         memory_of_one(folder / "0000.jpg", Path(place))
 
 
-def rates(checkpoint: str, precision: str, folder: Path, place: Path) -> None:
+def rates(checkpoint: str, precision: Precision, folder: Path, place: Path) -> None:
     detector = Detector(checkpoint, device="cpu", precision=precision, max_keypoints=2048)
     paths = sorted(folder.iterdir())
     detector(paths[0])

@@ -1,9 +1,12 @@
-"""Where wrong matches lie: a few pixels beside the right place, or anywhere.
+"""Positions of wrong matches: a few pixels off the true position, or anywhere.
 
-A robust estimator throws out what lies anywhere; what lies 3 to 8 px off bends its result. Prints,
-per method, over generated pairs of development photographs: how far matches are off; how many
-homographies come out within 1 px, with all matches and without those 2 to 8 px off; which matches
-points without a partner get; and how many of the best 1000 points are found again how near.
+A robust estimator rejects matches that are far off; matches 3 to 8 px off bend its result. Prints
+for each method, over generated pairs of development photographs:
+
+- the distances of matches from the truth;
+- homographies within 1 px, with all matches and without those 2 to 8 px off;
+- the share of points without a partner whose match is within 8 px;
+- the share of the best 1000 points that are found again, by distance.
 
     python benchmarks/near_misses.py --photos ../shared/photos --method default --method sift
 """
@@ -16,10 +19,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.evaluation.estimators import estimate_homography
 from tiepoint.evaluation.generated import LEVELS, generated_pairs
+from tiepoint.evaluation.homography_pairs import LoadedHomography
 from tiepoint.evaluation.methods import BASELINES, Method, checkpoint_methods, method
-from tiepoint.evaluation.metrics import corner_error, estimate_homography
-from tiepoint.evaluation.pairs import LoadedPair
+from tiepoint.evaluation.metrics import corner_error
 from tiepoint.geometry import apply_homography, inside
 from tiepoint.images.photographs import list_photos
 from tiepoint.matching.match import match
@@ -42,22 +46,22 @@ def main() -> None:
     print("| method | matches | within 1 px | within 3 px | 3 to 8 px off | farther "
           "| homographies within 1 px | without matches 2 to 8 px off |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|")
-    further = []
+    second_table = []
     for name in arguments.method:
         chosen = method(name) if name in BASELINES else checkpoint_methods([name])[0]
-        found = [measured(chosen, pair) for pair in pairs]
-        mean = np.nanmean([row for row, _ in found], axis=0)
+        rows = [measured(chosen, pair) for pair in pairs]
+        mean = np.nanmean([row for row, _ in rows], axis=0)
         counts = " | ".join(f"{value:.0f}" for value in mean[:5])
         print(f"| {chosen.name} | {counts} | {mean[5]:.0%} | {mean[6]:.0%} |", flush=True)
-        further.append((chosen.name, np.nanmean([row for _, row in found], axis=0)))
+        second_table.append((chosen.name, np.nanmean([row for _, row in rows], axis=0)))
     shown = " | ".join(f"found again within {px:g} px" for px in FOUND_PX)
     print(f"\n| method | {shown} | without a partner within 1 px: matched within 8 px |")
     print("|---|---|---|---|---|---|")
-    for name, mean in further:
+    for name, mean in second_table:
         print(f"| {name} | {' | '.join(f'{value:.2f}' for value in mean[:4])} | {mean[4]:.0%} |")
 
 
-def measured(chosen: Method, pair: LoadedPair) -> tuple[list[float], list[float]]:
+def measured(chosen: Method, pair: LoadedHomography) -> tuple[list[float], list[float]]:
     """The rows of both tables for one pair."""
     truth = pair.homography
     a, b = (chosen.detect(i, K).top(K) for i in (pair.image_a, pair.image_b))
@@ -65,24 +69,29 @@ def measured(chosen: Method, pair: LoadedPair) -> tuple[list[float], list[float]
     assert b.descriptors is not None
     i, j = match(a, b, rotation="none").pairs.T
     xy_a, xy_b = a.xy[i].astype(np.float64), b.xy[j].astype(np.float64)
-    off = np.hypot(*(apply_homography(truth, xy_a) - xy_b).T)  # M
+    off_px = np.hypot(*(apply_homography(truth, xy_a) - xy_b).T)  # M
 
-    def good(kept: NDArray[np.bool_]) -> float:
+    def within_1_px(kept: NDArray[np.bool_]) -> float:
         estimate = estimate_homography(xy_a[kept], xy_b[kept], 0)
         return float(corner_error(estimate, truth, a.size_hw) <= 1)
 
-    near, ring = off <= 3, (off > 2) & (off <= 8)
-    counts = [len(off), (off <= 1).sum(), near.sum(), ((off > 3) & (off <= 8)).sum()]
-    matches = [*map(float, counts), float((off > 8).sum()), good(off >= 0), good(~ring)]
-    there = apply_homography(truth, a.xy)
-    seen = inside(there, b.size_hw)
-    apart = np.hypot(*(there[seen][:, None] - b.xy[None]).transpose(2, 0, 1))  # N M
-    nearest = apart.min(axis=1)
-    choice = (a.descriptors[seen] @ b.descriptors.T).argmax(axis=1)
-    taken = apart[np.arange(len(apart)), choice]
+    near, ring = off_px <= 3, (off_px > 2) & (off_px <= 8)
+    counts = [len(off_px), (off_px <= 1).sum(), near.sum(), ((off_px > 3) & (off_px <= 8)).sum()]
+    matches = [
+        *map(float, counts),
+        float((off_px > 8).sum()),
+        within_1_px(off_px >= 0),
+        within_1_px(~ring),
+    ]
+    in_b = apply_homography(truth, a.xy)
+    shared = inside(in_b, b.size_hw)
+    distances = np.hypot(*(in_b[shared][:, None] - b.xy[None]).transpose(2, 0, 1))  # N M
+    nearest = distances.min(axis=1)
+    choice = (a.descriptors[shared] @ b.descriptors.T).argmax(axis=1)
+    matched_px = distances[np.arange(len(distances)), choice]
     alone = nearest > 1
-    beside = float((taken[alone] < 8).mean()) if alone.any() else float("nan")
-    return matches, [*(float((nearest <= px).mean()) for px in FOUND_PX), beside]
+    near_miss = float((matched_px[alone] < 8).mean()) if alone.any() else float("nan")
+    return matches, [*(float((nearest <= px).mean()) for px in FOUND_PX), near_miss]
 
 
 if __name__ == "__main__":

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from speed import at
 from tiepoint import images
+from tiepoint.config import Precision
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
 from tiepoint.evaluation.generated import generated_pairs
+from tiepoint.evaluation.homography import HOMOGRAPHY
 from tiepoint.evaluation.methods import Method, method
 from tiepoint.evaluation.metrics import mean_interval
-from tiepoint.evaluation.report import errors_px
 from tiepoint.evaluation.run import evaluate
 from tiepoint.evaluation.settings import PROFILES
 from tiepoint.features import Features
@@ -65,8 +66,11 @@ def main() -> None:
     if arguments.json:
         methods += [method("sift"), method("orb")]
     pairs = generated_pairs(photos, arguments.count)
-    evaluation = evaluate(pairs, methods, PROFILES["tiepoint"], workers=2)
-    within = {m.name: np.array(errors_px(evaluation, m.name)) <= WITHIN_PX for m in methods}
+    evaluation = evaluate(HOMOGRAPHY, pairs, methods, PROFILES["tiepoint"], workers=2)
+    within = {
+        m.name: np.array([one.error_px for one in evaluation.figures_of(m.name)]) <= WITHIN_PX
+        for m in methods
+    }
     print(f"{len(images)} photographs, long side {MAX_SIDE} px; {len(within['f32'])} pairs\n")
     print("| precision | keypoints kept | cosine | within 3 px | loss, points (95 %) |")
     print("|---|---|---|---|---|")
@@ -99,7 +103,7 @@ def compared(wide: list[Features], narrow: list[Features]) -> tuple[float, float
     return float(np.mean(kept)), float(np.mean(cosines))
 
 
-def matched_by(checkpoint: str, precision: str) -> Method:
+def matched_by(checkpoint: str, precision: Precision) -> Method:
     detector = Detector(
         checkpoint,
         engine="openvino",

@@ -23,8 +23,11 @@ from tiepoint.config import RegistrationConfig
 from tiepoint.detector import Detector
 from tiepoint.evaluation import metrics
 from tiepoint.evaluation.generated import LEVELS, generated_pairs
+from tiepoint.evaluation.homography import HOMOGRAPHY
+from tiepoint.evaluation.homography_pairs import HomographyPair
 from tiepoint.evaluation.methods import Method, checkpoint_methods, method
-from tiepoint.evaluation.pairs import Grey, Pair, PairFiles, read_folders
+from tiepoint.evaluation.pair_lists import read_folders
+from tiepoint.evaluation.sizes import Grey
 from tiepoint.features import Features
 from tiepoint.geometry import Float, apply_homography, inside
 from tiepoint.images.photographs import list_photos
@@ -81,9 +84,9 @@ def main() -> None:
     photos = list_photos(options.photos)
     print(f"{detect.name}, {RegistrationConfig()}\n")
     unrelated(photos, options.unrelated, detect)
-    pairs: list[Pair] = [*generated_pairs(photos, options.generated)]
-    real: list[PairFiles] = read_folders(options.real)[0] if options.real else []
-    outcomes = [known(pair, detect) for pair in [*pairs, *real]]
+    pairs: list[HomographyPair] = [*generated_pairs(photos, options.generated)]
+    pairs += read_folders(HOMOGRAPHY, options.real)[0]
+    outcomes = [known(pair, detect) for pair in pairs]
     report(outcomes)
     for folder in options.poses:
         poses(folder, detect)
@@ -117,7 +120,7 @@ def unrelated(photos: Sequence[Path], count: int, detect: Method) -> None:
         print(f"{model:12s} {len(registered):19d} {most:13d}  {'; '.join(registered)}")
 
 
-def known(pair: Pair, detect: Method) -> Outcome:
+def known(pair: HomographyPair, detect: Method) -> Outcome:
     loaded = pair.load(LONG_SIDE)
     truth = loaded.homography
     a, b = found(detect, loaded.image_a), found(detect, loaded.image_b)

@@ -24,10 +24,11 @@ from tiepoint.architecture import CELL_PX
 from tiepoint.config import DetectionOptions
 from tiepoint.detector import Detector
 from tiepoint.evaluation.generated import generated_pairs
+from tiepoint.evaluation.homography import HOMOGRAPHY
 from tiepoint.evaluation.methods import Method
-from tiepoint.evaluation.report import rows
 from tiepoint.evaluation.run import evaluate
 from tiepoint.evaluation.settings import PROFILES
+from tiepoint.evaluation.summary import rows
 from tiepoint.images.photographs import list_photos
 from tiepoint.network.inputs import to_grey
 
@@ -63,10 +64,11 @@ def main() -> None:
     everything = replace(settings, k=10**6)
     for chosen in methods:
         asked = settings if chosen.name.startswith("NMS") else everything
-        row = rows(evaluate(pairs, [chosen], asked))[0]
-        shares = " / ".join(f"{share.mean:.3f}" for share in row.within.values())
-        print(f"| {chosen.name} | {row.keypoints:.0f} | {shares} | {row.repeatability.mean:.3f} "
-              f"| {row.precision.mean:.3f} |", flush=True)  # fmt: skip
+        row = rows(evaluate(HOMOGRAPHY, pairs, [chosen], asked))[0]
+        means = row.means
+        shares = " / ".join(f"{share.mean:.3f}" for share in means.within.values())
+        print(f"| {chosen.name} | {row.keypoints:.0f} | {shares} | {means.repeatability.mean:.3f} "
+              f"| {means.precision.mean:.3f} |", flush=True)  # fmt: skip
 
 
 def in_cell_counts(detector: Detector, photos: list[Path]) -> NDArray[np.int64]:
@@ -98,8 +100,10 @@ def threshold(detector: Detector, photos: list[Path], points: int) -> float:
 
 
 def method(checkpoint: str, name: str, least: float, radius_px: int | None) -> Method:
-    options: DetectionOptions = {} if radius_px is None else {"nms_radius": radius_px}
-    detector = Detector(checkpoint, precision="f32", max_side=None, threshold=least, **options)
+    options: DetectionOptions = {"max_side": None, "threshold": least}
+    if radius_px is not None:
+        options["nms_radius"] = radius_px
+    detector = Detector(checkpoint, precision="f32", **options)
 
     def detect(grey: NDArray[np.uint8], k: int) -> object:
         return detector(grey, max_keypoints=min(4 * k, 20_000))

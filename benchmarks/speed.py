@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from stages import photograph
 from tiepoint import Detector, __version__
-from tiepoint.config import ProcessorConfig
+from tiepoint.config import EngineName, Precision, ProcessorConfig
 from tiepoint.errors import ConfigError, is_installed
 from tiepoint.network import inputs
 from tiepoint.network.engines import PRECISIONS
@@ -79,8 +79,8 @@ def full_checkpoint(folder: Path) -> Path:
 def ours(
     label: str,
     checkpoint: str,
-    engine: str,
-    precisions: Sequence[str],
+    engine: EngineName,
+    precisions: Sequence[Precision],
     *,
     scales: Sequence[float] = (1.0,),
     compiled: bool = False,
@@ -150,7 +150,7 @@ def classical(make: Callable[..., Any]) -> Method:
     return detect
 
 
-def all_methods(folder: Path, precisions: Sequence[str]) -> dict[str, Method]:
+def all_methods(folder: Path, precisions: Sequence[Precision]) -> dict[str, Method]:
     methods: dict[str, Method] = {}
     has_torch = is_installed("torch")
     checkpoints = [(name, name) for name in sorted(p.name for p in BUNDLED.iterdir() if p.is_dir())]

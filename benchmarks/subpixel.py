@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from tiepoint.config import DetectionConfig, ProcessorConfig
 from tiepoint.evaluation import metrics
-from tiepoint.evaluation.generated import generated_pairs, list_photos
-from tiepoint.evaluation.run import measure
-from tiepoint.evaluation.settings import Settings
+from tiepoint.evaluation.generated import generated_pairs
+from tiepoint.evaluation.homography import measure
+from tiepoint.evaluation.settings import HomographySettings
 from tiepoint.features import Features
 from tiepoint.geometry import apply_homography
+from tiepoint.images.photographs import list_photos
 from tiepoint.keypoints import (
     candidates,
     describe,
@@ -175,7 +176,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--checkpoint", default="default")
     options = parser.parse_args()
-    settings = Settings()
+    settings = HomographySettings()
     checkpoint = load_checkpoint(options.checkpoint)
     engine = build_engine(checkpoint, EngineChoice("openvino", "cpu", "f32"))
     distances: dict[str, list[float]] = {name: [] for name in VARIANTS}

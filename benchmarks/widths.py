@@ -1,11 +1,11 @@
-"""What a network of some widths costs on this processor, before anyone trains it.
+"""Cost of networks of given widths on this processor, before any training.
 
     python benchmarks/widths.py
     python benchmarks/widths.py 8-16-48-64/128/64 16-32-64-64/128/128 --precision bf16
 
-Compiles networks with random weights and times them in turn on one 480x640 image: the time says
-nothing about which weights they are. Prints multiply-adds, and least milliseconds of the network
-alone, without what comes before and after it.
+Compiles networks with random weights and times them in turn on one 480x640 image; the time does
+not depend on the weights. Prints multiply-adds and the least milliseconds of the network alone,
+without pre- and post-processing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tiepoint import __version__
 from tiepoint.architecture import NetworkConfig
 from tiepoint.config import DetectionConfig
 from tiepoint.geometry import Placement
-from tiepoint.network.openvino_engine import OpenVinoRuntime
+from tiepoint.network.openvino_engine import OpenVinoEngine
 from tiepoint.weights.checkpoint import Checkpoint
 
 SIZE_HW = (480, 640)
@@ -40,7 +40,7 @@ def network_of(widths: str) -> NetworkConfig:
 
 
 def random_checkpoint(network: NetworkConfig) -> Checkpoint:
-    """A network of these widths that has learnt nothing."""
+    """A network of these widths with random weights."""
     rng, tensors = np.random.default_rng(0), {}
     for layer in network.layers():
         shape = (layer.out_channels, layer.in_channels, layer.kernel_px, layer.kernel_px)
@@ -59,12 +59,12 @@ def main() -> None:
     pixels = np.random.default_rng(1).random((1, 1, *SIZE_HW), dtype=np.float32)
     placement = [Placement(SIZE_HW, SIZE_HW)]
     networks = [network_of(widths) for widths in options.widths]
-    runtimes = [OpenVinoRuntime(random_checkpoint(n), options.precision) for n in networks]
-    least_ms = [float("inf")] * len(runtimes)
+    built = [OpenVinoEngine(random_checkpoint(n), options.precision) for n in networks]
+    least_ms = [float("inf")] * len(built)
     for _ in range(options.repeats):
-        for index, runtime in enumerate(runtimes):
+        for index, engine in enumerate(built):
             start = time.perf_counter()
-            runtime(pixels, placement, True)
+            engine.run(pixels, placement, descriptors=True)
             least_ms[index] = min(least_ms[index], 1000 * (time.perf_counter() - start))
     print(f"tiepoint {__version__}, {options.precision}, {platform.machine()}, "
           f"{os.cpu_count()} cores")  # fmt: skip

@@ -148,10 +148,10 @@ def test_defaults_are_those_of_the_profile_and_what_is_given_goes_before_it(
     assert GENERATED_COUNT == 1000
 
 
-def test_an_evaluation_that_was_stopped_goes_on_from_the_pairs_that_are_done(
+def test_an_interrupted_evaluation_resumes_after_the_pairs_that_are_done(
     wall: Path, tmp_path: Path
 ) -> None:
-    """The second image is gone when it goes on: its pair is not measured a second time."""
+    """The second image is gone at the resume: its pair is not measured a second time."""
     out, partial = tmp_path / "report.json", tmp_path / "report.json.partial"
     arguments = ["homography", wall, "--methods", "orb,sift", "--k", 100]
     assert run(*arguments, "--json", out)[0] == 0
@@ -162,7 +162,7 @@ def test_an_evaluation_that_was_stopped_goes_on_from_the_pairs_that_are_done(
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tiepoint.evaluation.report.as_json", interrupted)
+        patch.setattr("tiepoint.evaluation.summary.as_json", interrupted)
         out.unlink()
         assert runner.invoke(app, ["evaluate", *map(str, arguments), "--json", str(out)]).exit_code
     first_pair = partial.read_text().splitlines()[:2]
@@ -214,7 +214,7 @@ def test_a_pair_that_is_listed_twice_is_measured_twice_also_after_an_interruptio
     assert [pair["pair"] for pair in whole] == ["1.png 2.png", "2.png 1.png", "1.png 2.png #2"]
     assert whole[0]["error_px"] < 1 < 40 < whole[2]["error_px"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tiepoint.evaluation.partial.Partial.finish", lambda self: None)
+        patch.setattr("tiepoint.evaluation.resume.ResumeFile.finish", lambda self: None)
         run(*arguments)
     assert partial.exists()
     assert "3 pairs taken" in run(*arguments)[2]
@@ -257,3 +257,64 @@ def test_help_imports_neither_opencv_nor_an_engine() -> None:
         "sys.exit(any(name in sys.modules for name in ('cv2', 'numpy', 'openvino', 'torch')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("command", ["homography", "pose", "stereo"])
+@pytest.mark.parametrize("content", [None, "", "# nothing\n", "one two\n"])
+def test_a_folder_without_readable_pairs_exits_3_for_every_task(
+    tmp_path: Path, command: str, content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / "pairs.txt").write_text(content)
+    out = tmp_path / "out" / "report.json"
+    code, table, errors = run(command, tmp_path, "--methods", "orb", "--json", out)
+    assert (code, table) == (3, "")
+    assert str(tmp_path) in errors
+    assert not out.exists()
+
+
+def test_pose_pictures_show_the_shares(shared: Path, tmp_path: Path) -> None:
+    plots = tmp_path / "plots"
+    arguments = ["pose", shared / "eval" / "tum", "--limit", 1, "--k", 100, "--long-side", 300]
+    code, table, errors = run(*arguments, "--methods", "orb", "--seeds", 1, "--plots", plots)
+    assert (code, errors) == (0, "")
+    assert "20 deg" in table
+    assert [path.name for path in plots.iterdir()] == ["shares.png"]
+
+
+def test_a_report_that_cannot_be_written_is_an_error_with_its_path(
+    wall: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    result = runner.invoke(
+        app,
+        ["evaluate", "homography", str(wall), "--methods", "orb", "--json",
+         str(tmp_path / "file" / "report.json")],
+    )  # fmt: skip
+    assert result.exit_code != 0
+    assert str(tmp_path / "file") in str(result.exception) + result.output
+
+
+def test_features_of_a_file_are_a_method_of_every_task_with_files(
+    wall: Path, tmp_path: Path
+) -> None:
+    from tiepoint.evaluation.methods import method
+    from tiepoint.images import read
+
+    stored, out = tmp_path / "sift.h5", tmp_path / "report.json"
+    with H5Writer(stored) as writer:
+        for name in ("1.png", "2.png"):
+            writer.add(name, method("sift").detect(read(wall / name).pixels, 300))
+    code, _, _ = run(
+        "homography", wall, "--methods", "sift", "--k", 300, "--features", f"mine={stored}",
+        "--json", out,
+    )  # fmt: skip
+    assert code == 0
+    sift, mine = json.loads(out.read_text())["rows"]
+    assert {**sift, "method": "mine"} == mine
+
+
+def test_the_first_table_alone_is_printed_unless_details_are_asked_for(wall: Path) -> None:
+    arguments = ["homography", wall, "--methods", "orb", "--k", 60]
+    assert "acc. 1" not in run(*arguments)[1]
+    assert "acc. 1" in run(*arguments, "--details")[1]

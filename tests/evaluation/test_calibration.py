@@ -17,7 +17,7 @@ from tiepoint.cli import app
 from tiepoint.errors import ConfigError
 from tiepoint.evaluation.calibration import LEAST_MATCHES, calibrate, differences, store_scale
 from tiepoint.evaluation.generated import generated_pairs
-from tiepoint.evaluation.pairs import LoadedPair
+from tiepoint.evaluation.homography_pairs import LoadedHomography
 from tiepoint.features import Features
 from tiepoint.weights.checkpoint import locate
 
@@ -47,11 +47,12 @@ def test_differences_and_what_they_are_measured_by_are_those_of_the_true_places(
     there = 2 * xy + np.array([[1, 0], [0, -2], [30, 0]], np.float32)  # the last is another corner
     b = Features(there, np.ones(3, np.float32), described, (120, 160), covariance=around)
     blank = np.zeros((60, 80), np.uint8)
-    offset, spread = differences(a, b, LoadedPair(blank, blank, truth, ("a", "b")))
+    offset, spread = differences(a, b, LoadedHomography(blank, blank, truth))
     np.testing.assert_allclose(offset, [[1, 0], [0, -2]], atol=1e-5)
     np.testing.assert_allclose(spread, np.tile(np.diag([5.0, 2.5]), (2, 1, 1)), atol=1e-5)
 
 
+@pytest.mark.weights
 def test_the_bundled_scale_is_what_photographs_show(folder: Path) -> None:
     """On other pictures than those that it was fitted on; and wider blobs scatter more."""
     found = calibrate("default", generated_pairs(sorted(folder.iterdir()), 24, seed=3))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tiepoint.errors import CheckpointError, ConfigError, FormatError
 from tiepoint.evaluation import methods
-from tiepoint.evaluation.methods import POOL, checkpoint_methods, method, stored_method
+from tiepoint.evaluation.methods import OVERSAMPLING, checkpoint_methods, method, stored_method
 from tiepoint.features import Features
 from tiepoint.matching.match import match
 
@@ -39,7 +39,7 @@ def test_k_points_and_a_pool_beyond_them_come_best_first_with_unit_descriptors(
     photograph: NDArray[np.uint8], which: int
 ) -> None:
     found = detectors()[which](photograph, K)
-    assert K < len(found) <= POOL * K
+    assert K < len(found) <= OVERSAMPLING * K
     assert found.size_hw == photograph.shape
     if which != 1:  # ORB ranks what it finds when asked for k before what it finds beyond
         assert (np.diff(found.scores) <= 0).all()
@@ -65,7 +65,7 @@ def test_a_blank_image_gives_empty_or_matchable_features(which: int) -> None:
 
 
 def mirror_offset(detect: Detect, image: NDArray[np.uint8], axis: int) -> NDArray[np.float64]:
-    """Half of how far points of the mirror image, mirrored back, lie from those of the image.
+    """Half the distance of points of the mirror image, mirrored back, from those of the image.
 
     A detector whose coordinates are right finds them in the same place, whatever the image.
     """
@@ -93,7 +93,7 @@ def test_orb_gives_pixel_centres_by_the_mirror_and_opencvs_own_does_not(
 ) -> None:
     detect = method("orb").detect
     corrected = np.abs(mirror_offset(detect, photograph, axis)) < 0.005
-    monkeypatch.setattr(methods, "_orb_to_centre0", lambda xy, levels, shape: xy)
+    monkeypatch.setattr(methods, "orb_to_centre0", lambda xy, levels, shape: xy)
     as_shipped = np.abs(mirror_offset(detect, photograph, axis)) < 0.005
     assert corrected.mean() > 0.6  # the rest met a point of another level
     assert as_shipped.mean() < 0.4  # the first level is right
@@ -111,7 +111,7 @@ def test_orbs_correction_leaves_the_first_level_and_moves_the_last(
     photograph: NDArray[np.uint8],
 ) -> None:
     xy = np.array([[100.0, 50.0], [100.0, 50.0]])
-    moved = methods._orb_to_centre0(xy, [0, 7], photograph.shape)
+    moved = methods.orb_to_centre0(xy, [0, 7], photograph.shape)
     np.testing.assert_array_equal(moved[0], [100, 50])
     np.testing.assert_allclose(moved[1] - xy[1], [1.29, 1.29], atol=0.6)
 
@@ -125,7 +125,10 @@ def test_orb_cosines_are_hamming_distances(photograph: NDArray[np.uint8]) -> Non
 
 
 def test_orb_matches_first_what_it_finds_when_asked_for_k(photograph: NDArray[np.uint8]) -> None:
-    asked, pooled = methods._orb_asked_for(photograph, K), method("orb").detect(photograph, K)
+    asked, pooled = (
+        method("orb").detect_exactly_k(photograph, K),
+        method("orb").detect(photograph, K),
+    )
     assert len(asked) > 0.9 * K  # its levels are small here
     np.testing.assert_array_equal(pooled.xy[: len(asked)], asked.xy)
     assert (np.diff(asked.scores) <= 0).all()

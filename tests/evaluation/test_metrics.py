@@ -10,17 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from support.registered import MATRICES, SIZE_HW, carried
-from tiepoint.evaluation.metrics import (
-    corner_error,
-    correct_matches,
-    estimate_homography,
-    mean_interval,
-    repeated,
-)
-from tiepoint.evaluation.settings import ESTIMATORS
+from tiepoint.evaluation import metrics
+from tiepoint.evaluation.metrics import corner_error, correct_matches, mean_interval
 from tiepoint.geometry import apply_homography, inside
-from tiepoint.registration import planar
 
 TRUTH = np.array([[0.9, 0.1, 12], [-0.08, 1.05, 6], [1e-4, -2e-4, 1]])
 SIZE = 200, 300
@@ -35,7 +27,7 @@ def moved(dx: float, dy: float) -> NDArray[np.float64]:
 
 
 def repeatability(*arguments) -> float:
-    return repeated(*arguments).share
+    return metrics.repeatability(*arguments).share
 
 
 def slow_repeatability(
@@ -127,28 +119,6 @@ def test_a_match_is_correct_up_to_the_distance_given() -> None:
     assert correct_matches(a[:0], b[:0], TRUTH, 3).shape == (0,)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_magsac_finds_the_homography_among_outliers(seed: int) -> None:
-    a = points(200, 9)
-    b = apply_homography(TRUTH, a)
-    b[:80] = points(80, 10)
-    assert corner_error(estimate_homography(a, b, seed), TRUTH, SIZE) < 0.01
-
-
-def test_the_seed_shuffles_and_the_same_seed_repeats() -> None:
-    a = points(120, 11)
-    b = apply_homography(TRUTH, a) + np.random.default_rng(12).normal(0, 1, (120, 2))
-    b[:70] = points(70, 13)
-    found = [estimate_homography(a, b, seed) for seed in (0, 1, 2, 3, 4, 0)]
-    np.testing.assert_array_equal(found[0], found[5])
-    assert len({str(matrix) for matrix in found}) > 1
-
-
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_under_four_matches_there_is_no_homography(count: int) -> None:
-    assert estimate_homography(points(count, 14), points(count, 15), 0) is None
-
-
 def test_the_interval_covers_a_known_mean_about_95_times_in_100() -> None:
     rng = np.random.default_rng(16)
     covered = 0
@@ -170,27 +140,97 @@ def test_one_value_is_its_own_interval() -> None:
     assert mean_interval(np.array([0.25])) == (0.25, 0.25)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_every_estimator_finds_the_homography_among_wrong_matches(estimator: str) -> None:
-    if estimator == "poselib":
-        pytest.importorskip("poselib")
-    truth = MATRICES["homography"]
-    a, b = carried(truth, count=300, noise_px=0.5, wrong=120)
-    found = estimate_homography(a, b, 0, None, estimator, 2.0)  # type: ignore[arg-type]
-    assert corner_error(found, truth, SIZE_HW) < 0.6
-    assert estimate_homography(a[:3], b[:3], 0, None, estimator) is None  # type: ignore[arg-type]
+@given(st.lists(st.floats(0, 50), min_size=1, max_size=30), st.floats(0.5, 20))
+def test_the_area_is_that_under_the_curve_of_shares(errors: list[float], up_to: float) -> None:
+    values = np.array(errors)
+    steps = (np.arange(5000) + 0.5) / 5000 * up_to  # the slow way: a fine sum
+    slow = (values[:, None] <= steps).mean()
+    assert metrics.area_shares(values, up_to).mean() == pytest.approx(slow, abs=1e-3)
 
 
-def test_refined_estimates_are_the_better_ones_where_some_matches_are_less_exact() -> None:
-    """As in photographs: a few exact ones, many fair ones, some a few px beside the place."""
-    truth, off = MATRICES["homography"], []
-    for seed in range(10):
-        a, b = carried(truth, count=300, wrong=60, seed=seed)
-        rng = np.random.default_rng(seed)
-        deviation = rng.choice([0.4, 1.5, 4.0], (300, 1), p=[0.4, 0.4, 0.2])
-        b += rng.normal(0, deviation, (300, 2))
-        start = planar.consensus("homography", a, b, 1.5)
-        refined = estimate_homography(a, b, seed)
-        off.append([corner_error(found, truth, SIZE_HW) for found in (start, refined)])
-    alone, refined_px = np.median(off, axis=0)
-    assert refined_px < 0.7 * alone
+def test_areas_of_pairs_without_an_estimate_are_zero() -> None:
+    assert metrics.area_shares(np.array([math.inf, 180.0]), 20).tolist() == [0, 0]
+
+
+def test_a_mean_of_nothing_is_unknown_and_of_booleans_a_share() -> None:
+    assert all(math.isnan(value) for value in vars(metrics.mean_of([])).values())
+    share = metrics.mean_of([True, False, False, True])
+    assert share.mean == 0.5
+    assert 0 <= share.low <= 0.5 <= share.high <= 1
+    assert metrics.mean_of([3]) == metrics.Mean(3, 3, 3)
+
+
+def slow_interval(values: list[float]) -> tuple[float, float]:
+    """Resample by loops from the same random numbers."""
+    rng = np.random.default_rng(metrics.BOOTSTRAP_SEED)
+    index = rng.integers(len(values), size=(metrics.BOOTSTRAP_RESAMPLES, len(values)))
+    means = sorted(sum(values[i] for i in row) / len(values) for row in index.tolist())
+    low, high = (np.interp(p * (len(means) - 1), range(len(means)), means) for p in (0.025, 0.975))
+    return float(low), float(high)
+
+
+def test_the_interval_equals_its_slow_twin() -> None:
+    values = np.random.default_rng(17).exponential(2, 12).tolist()
+    assert mean_interval(np.array(values)) == pytest.approx(slow_interval(values))
+
+
+def slow_map(matrix: NDArray[np.float64], x: float, y: float) -> tuple[float, float]:
+    u, v, w = matrix @ [x, y, 1]
+    return (u / w, v / w) if w > 0 else (math.nan, math.nan)
+
+
+@pytest.mark.parametrize("within_px", [0.5, 2, 5])
+def test_correct_matches_and_accuracy_equal_their_slow_twins(within_px: float) -> None:
+    a = points(200, 21)
+    b = apply_homography(TRUTH, a) + np.random.default_rng(22).normal(0, 2, (200, 2))
+    slow = [math.dist(slow_map(TRUTH, *p), q) <= within_px
+            for p, q in zip(a.tolist(), b.tolist(), strict=True)]  # fmt: skip
+    assert correct_matches(a, b, TRUTH, within_px).tolist() == slow
+    assert metrics.matching_accuracy(a, b, TRUTH, [within_px, 1e9]) == (sum(slow) / 200, 1.0)
+
+
+def test_points_behind_the_camera_are_matched_wrongly() -> None:
+    folded = np.array([[1, 0, 0], [0, 1, 0], [-1 / 100, 0, 1.0]])  # w < 0 right of x = 100
+    a = np.array([[50.0, 10], [150, 10]])
+    b = np.array([[100.0, 20], [-300, -20]])
+    assert correct_matches(a, b, folded, 1).tolist() == [True, False]
+
+
+def test_accuracy_without_matches_is_zero_at_every_distance() -> None:
+    none = np.empty((0, 2))
+    assert metrics.matching_accuracy(none, none, TRUTH, (1, 2, 3)) == (0.0, 0.0, 0.0)
+    assert metrics.matching_accuracy(none, none, TRUTH, ()) == ()
+
+
+def test_common_points_equal_their_slow_twin() -> None:
+    a, b = points(130, 23), points(90, 24)
+    truth = TRUTH + np.array([[0, 0, -140], [0, 0, 60], [0, 0, 0]])
+
+    def on_image(x: float, y: float) -> bool:
+        return -0.5 <= x <= SIZE[1] - 0.5 and -0.5 <= y <= SIZE[0] - 0.5
+
+    back = np.linalg.inv(truth)
+    in_b = sum(on_image(*slow_map(truth, *p)) for p in a.tolist())
+    in_a = sum(on_image(*slow_map(back, *p)) for p in b.tolist())
+    assert 0 < in_b < 130
+    assert metrics.common_points(a, b, truth, SIZE, SIZE) == (in_a + in_b) / 2
+    assert metrics.common_points(a[:0], b[:0], truth, SIZE, SIZE) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_corner_error_equals_its_slow_twin(seed: int) -> None:
+    estimate = TRUTH + np.random.default_rng(seed).normal(0, 1e-5, (3, 3))
+    corners = [(0, 0), (SIZE[1] - 1, 0), (0, SIZE[0] - 1), (SIZE[1] - 1, SIZE[0] - 1)]
+    slow = sum(math.dist(slow_map(estimate, *c), slow_map(TRUTH, *c)) for c in corners) / 4
+    assert corner_error(estimate, TRUTH, SIZE) == pytest.approx(slow)
+
+
+def test_localisation_is_the_mean_distance_of_repeated_points_only() -> None:
+    a = np.array([[20.0, 20], [100, 50], [200, 150]])
+    b = a + np.array([[0.5, 0], [0, 1.5], [40, 0]])
+    found = metrics.repeatability(a, b, np.eye(3), SIZE, SIZE, 10, 3)
+    assert found.share == pytest.approx(4 / 6)
+    assert found.localisation_px == pytest.approx(1.0)
+    none = metrics.repeatability(a, a + 90, np.eye(3), SIZE, SIZE, 10, 3)
+    assert none.share == 0
+    assert math.isnan(none.localisation_px)

@@ -21,7 +21,7 @@ IMAGES = [np.full((40, 60), n, np.uint8) for n in range(3)]
 
 
 class Clock:
-    """Stands still but for what methods spend."""
+    """A clock that advances only by the time of the methods."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -272,11 +272,14 @@ def test_features_of_a_detector_of_ones_own_are_taken(photographs: list[NDArray[
 
 
 def test_real_pairs_are_registered_right_or_not_at_all(shared: Path) -> None:
-    from tiepoint.evaluation.pairs import read_folders
+    from tiepoint.evaluation.homography import HOMOGRAPHY
+    from tiepoint.evaluation.pair_lists import read_folders
 
     folders = [shared / "eval" / name for name in ("iguazu", "oxford")]
     pairs = [
-        pair for pair in read_folders(folders)[0] if "ubc" in pair.name or "iguazu" in pair.group
+        pair
+        for pair in read_folders(HOMOGRAPHY, folders)[0]
+        if "ubc" in pair.name or "iguazu" in pair.group
     ]
     done = 0
     for pair in pairs:

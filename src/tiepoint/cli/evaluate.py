@@ -1,281 +1,235 @@
-"""`tiepoint evaluate`: how good keypoints are on pairs of images with known homographies."""
+"""`tiepoint evaluate`: how good keypoints are on pairs of images with known ground truth."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
 from tiepoint._version import __version__
+from tiepoint.cli import evaluate_options as options
 from tiepoint.cli import exit_codes
-from tiepoint.cli.evaluate_options import (
-    Checkpoints,
-    Details,
-    Json,
-    K,
-    Limit,
-    LongSide,
-    MethodNames,
-    OwnK,
-    OwnLongSide,
-    OwnSeeds,
-    Plots,
-    ProfileName,
-    Scales,
-    Seeds,
-    Stored,
-    WholeJson,
-    Workers,
-)
-from tiepoint.cli.evaluate_output import finish, run, stop
 from tiepoint.cli.options import parse_scales
+from tiepoint.cli.progress import with_progress
 from tiepoint.errors import ConfigError, FormatError, MissingExtraError, is_installed
 from tiepoint.evaluation.settings import (
     GENERATED_COUNT,
     GENERATED_SEED,
     METHODS,
     PROFILES,
-    Frame,
+    FrameSize,
+    HomographySettings,
     PoseSettings,
-    Settings,
+    StereoSettings,
 )
-from tiepoint.images.photographs import PARTS
+from tiepoint.images.photographs import PARTS, list_photos
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.table import Table
+
     from tiepoint.evaluation.methods import Method
-    from tiepoint.evaluation.pairs import Failure, Pair
-    from tiepoint.evaluation.partial import Partial
+    from tiepoint.evaluation.resume import ResumeFile
+    from tiepoint.evaluation.task import Failure, Pair, Task
     from tiepoint.images.photographs import Part
 
-DEFAULTS, POSE_DEFAULTS = PROFILES["tiepoint"], PoseSettings()
+POSE_DEFAULTS, STEREO_DEFAULTS = PoseSettings(), StereoSettings()
 METHOD_NAMES = ",".join(METHODS)
-PLOTTED_PX = 10.0
+WORKERS = min(os.cpu_count() or 1, 4)
+TABLE_WIDTH = 132  # columns; a narrower terminal wraps the lines rather than lose figures
 
 app = typer.Typer(
-    help="Measure keypoints on pairs of images with known truth, beside SIFT and ORB.",
+    help="Measure keypoints on pairs of images with known ground truth, next to SIFT and ORB.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
 )
 
-WORKERS = min(os.cpu_count() or 1, 4)
-
 
 @app.command()
 def homography(
-    folders: Annotated[
-        list[Path], typer.Argument(help="Folders with a pairs.txt, or HPatches' i_* and v_*.")
-    ],
-    checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
-    scales: Scales = None,
-    methods: MethodNames = METHOD_NAMES,
-    features: Stored = [],  # noqa: B006 - typer copies it
-    profile: ProfileName = "tiepoint",
-    k: OwnK = None,
-    long_side: OwnLongSide = None,
-    seeds: OwnSeeds = None,
-    limit: Limit = None,
-    workers: Workers = WORKERS,
-    details: Details = False,
-    json: Json = None,
-    plots: Plots = None,
+    folders: options.Folders,
+    checkpoint: options.Checkpoints = ["default"],  # noqa: B006 - typer copies it
+    scales: options.Scales = None,
+    methods: options.MethodNames = METHOD_NAMES,
+    features: options.Stored = [],  # noqa: B006 - typer copies it
+    profile: options.ProfileName = "tiepoint",
+    k: options.OwnK = None,
+    long_side: options.OwnLongSide = None,
+    seeds: options.OwnSeeds = None,
+    limit: options.Limit = None,
+    workers: options.Workers = WORKERS,
+    details: options.Details = False,
+    json: options.Json = None,
+    plots: options.Plots = None,
 ) -> None:
     """Score real pairs with known homographies."""
-    from tiepoint.evaluation.pairs import read_folders, without_large
+    from tiepoint.evaluation.homography import HOMOGRAPHY
+    from tiepoint.evaluation.homography_pairs import without_large
+    from tiepoint.evaluation.pair_lists import read_folders
 
-    settings = _settings(profile, k, long_side, seeds)
+    settings = _profile(profile, k, long_side, seeds)
     frames = [settings.frame, settings.repeat_frame]
     if features and any(frame is not None and frame.crop_hw is not None for frame in frames):
-        raise ConfigError(f"--profile {profile} cuts images out, --features are of whole ones")
+        raise ConfigError(f"--profile {profile} crops images, --features are of whole ones")
     chosen = _methods(methods, checkpoint, scales, features, settings.nms_radius)
-    pairs, failures = read_folders(folders)
+    pairs, failures = read_folders(HOMOGRAPHY, folders)
     pairs = without_large(pairs) if settings.without_large else pairs
-    about = {"kind": "homography", "folders": list(map(str, folders)), "profile": profile}
-    _evaluate(
-        pairs[:limit], failures, chosen, settings, workers, _Output(details, json, plots), about
-    )
+    run_info = {"kind": "homography", "folders": list(map(str, folders)), "profile": profile}
+    _score(
+        HOMOGRAPHY, pairs[:limit], chosen, settings, run_info, failures=failures, workers=workers,
+        json=json, plots=plots, details=details or profile != "tiepoint",
+    )  # fmt: skip
 
 
 @app.command()
 def generated(
-    photos: Annotated[Path, typer.Option(help="Folder with photographs, searched below too.")],
+    photos: options.Photos,
     part: Annotated[
         str, typer.Option(help=f"Part of the photographs, by name: {', '.join(PARTS)}.")
     ] = PARTS[0],
-    seed: Annotated[int, typer.Option(help="Another seed makes other pairs.", min=0)] = (
+    seed: Annotated[int, typer.Option(help="Seed; another one draws other pairs.", min=0)] = (
         GENERATED_SEED
     ),
-    checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
-    scales: Scales = None,
-    methods: MethodNames = METHOD_NAMES,
-    profile: ProfileName = "tiepoint",
-    k: OwnK = None,
-    long_side: OwnLongSide = None,
-    seeds: OwnSeeds = None,
-    limit: Limit = None,
-    workers: Workers = WORKERS,
-    details: Details = False,
-    json: Json = None,
-    plots: Plots = None,
+    checkpoint: options.Checkpoints = ["default"],  # noqa: B006 - typer copies it
+    scales: options.Scales = None,
+    methods: options.MethodNames = METHOD_NAMES,
+    profile: options.ProfileName = "tiepoint",
+    k: options.OwnK = None,
+    long_side: options.OwnLongSide = None,
+    seeds: options.OwnSeeds = None,
+    limit: options.Limit = None,
+    workers: options.Workers = WORKERS,
+    details: options.Details = False,
+    json: options.Json = None,
+    plots: options.Plots = None,
 ) -> None:
     """Score 1,000 graded homographies with photometric change, drawn from photographs."""
     from tiepoint.evaluation.generated import generated_pairs
-    from tiepoint.images.photographs import list_photos
+    from tiepoint.evaluation.homography import HOMOGRAPHY
 
-    settings = _settings(profile, k, long_side, seeds)
+    settings = _profile(profile, k, long_side, seeds)
     chosen = _methods(methods, checkpoint, scales, nms_radius=settings.nms_radius)
-    try:
-        files = list_photos(photos, cast("Part", part))  # checks it
-    except FormatError as error:
-        stop(str(error), exit_codes.NOTHING_READABLE)
+    files = _photos(photos, part)
     pairs = generated_pairs(files, limit or GENERATED_COUNT, seed)
-    about = {
+    run_info = {
         "kind": "generated",
         "photos": [path.relative_to(photos).as_posix() for path in files],
         "part": part,
         "seed": seed,
         "profile": profile,
     }
-    _evaluate(pairs, [], chosen, settings, workers, _Output(details, json, plots), about)
+    _score(
+        HOMOGRAPHY, pairs, chosen, settings, run_info, workers=workers, json=json, plots=plots,
+        details=details or profile != "tiepoint",
+    )  # fmt: skip
 
 
 @app.command()
 def pose(
-    folders: Annotated[
-        list[Path], typer.Argument(help="Folders with a pairs.txt that holds cameras and poses.")
-    ],
-    checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
-    scales: Scales = None,
-    methods: MethodNames = METHOD_NAMES,
-    features: Stored = [],  # noqa: B006 - typer copies it
-    k: K = POSE_DEFAULTS.k,
-    long_side: LongSide = POSE_DEFAULTS.long_side,
-    seeds: Seeds = POSE_DEFAULTS.seeds,
-    limit: Limit = None,
-    workers: Workers = WORKERS,
-    json: Json = None,
-    plots: Plots = None,
+    folders: options.PoseFolders,
+    checkpoint: options.Checkpoints = ["default"],  # noqa: B006 - typer copies it
+    scales: options.Scales = None,
+    methods: options.MethodNames = METHOD_NAMES,
+    features: options.Stored = [],  # noqa: B006 - typer copies it
+    k: options.K = POSE_DEFAULTS.k,
+    long_side: options.LongSide = POSE_DEFAULTS.long_side,
+    seeds: options.Seeds = POSE_DEFAULTS.seeds,
+    limit: options.Limit = None,
+    workers: options.Workers = WORKERS,
+    json: options.Json = None,
+    plots: options.Plots = None,
 ) -> None:
-    """Score real pairs with known cameras by the relative pose that their matches give."""
-    from tiepoint.evaluation import poses
+    """Score real pairs with known cameras by the relative pose estimated from matches."""
+    from tiepoint.evaluation.pair_lists import read_folders
+    from tiepoint.evaluation.pose import POSE
 
     settings = PoseSettings(k=k, long_side=long_side, seeds=seeds)
     chosen = _methods(methods, checkpoint, scales, features)
-    pairs, failures = poses.read_pose_folders(folders)
-    about = {"kind": "pose", "folders": [str(folder) for folder in folders]}
-    partial = _partial(json, pairs[:limit], chosen, settings, about)
-    evaluation = run(
-        len(pairs[:limit]),
-        lambda on_pair: poses.evaluate_poses(
-            pairs[:limit], chosen, settings, failures=failures, workers=workers, partial=partial,
-            on_pair=on_pair,
-        ),
+    pairs, failures = read_folders(POSE, folders)
+    run_info = {"kind": "pose", "folders": list(map(str, folders))}
+    _score(
+        POSE, pairs[:limit], chosen, settings, run_info, failures=failures, workers=workers,
+        json=json, plots=plots,
     )  # fmt: skip
-    tables = [poses.pose_table(evaluation)] if evaluation.records else []
-    text = poses.pose_json(evaluation, **about) if json and tables else None
-
-    def draw(folder: Path) -> None:
-        from tiepoint.evaluation.pictures import SHARES_FILE, draw_shares
-
-        errors = {method.name: poses.errors_deg(evaluation, method.name) for method in chosen}
-        draw_shares(errors, max(settings.auc_deg), "degrees", folder / SHARES_FILE)
-
-    finish(
-        tables, evaluation.failures, json, text, partial, None if plots is None else (draw, plots)
-    )
 
 
 @app.command()
 def stereo(
-    folders: Annotated[
-        list[Path], typer.Argument(help="Folders with a pairs.txt that names disparities.")
-    ],
-    checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
-    scales: Scales = None,
-    methods: MethodNames = METHOD_NAMES,
-    features: Stored = [],  # noqa: B006 - typer copies it
-    k: K = DEFAULTS.k,
-    workers: Workers = WORKERS,
-    json: Json = None,
+    folders: options.StereoFolders,
+    checkpoint: options.Checkpoints = ["default"],  # noqa: B006 - typer copies it
+    scales: options.Scales = None,
+    methods: options.MethodNames = METHOD_NAMES,
+    features: options.Stored = [],  # noqa: B006 - typer copies it
+    k: options.K = STEREO_DEFAULTS.k,
+    workers: options.Workers = WORKERS,
+    json: options.Json = None,
 ) -> None:
     """Score matches of real pairs with known depth, where no plane explains them."""
-    from tiepoint.evaluation import stereo as depth
+    from tiepoint.evaluation.pair_lists import read_folders
+    from tiepoint.evaluation.stereo import STEREO
 
-    settings = Settings(k=k)
     chosen = _methods(methods, checkpoint, scales, features)
-    pairs, failures = depth.read_stereo_folders(folders)
-    about = {"kind": "stereo", "folders": [str(folder) for folder in folders]}
-    partial = _partial(json, pairs, chosen, settings, about)
-    evaluation = run(
-        len(pairs),
-        lambda on_pair: depth.evaluate_stereo(
-            pairs, chosen, settings, failures=failures, workers=workers, partial=partial,
-            on_pair=on_pair,
-        ),
+    pairs, failures = read_folders(STEREO, folders)
+    run_info = {"kind": "stereo", "folders": list(map(str, folders))}
+    _score(
+        STEREO, pairs, chosen, StereoSettings(k=k), run_info, failures=failures, workers=workers,
+        json=json,
     )  # fmt: skip
-    tables = [depth.stereo_table(evaluation)] if evaluation.records else []
-    text = depth.stereo_json(evaluation, **about) if json and tables else None
-    finish(tables, evaluation.failures, json, text, partial)
 
 
 @app.command()
 def speed(
-    photos: Annotated[Path, typer.Option(help="Folder with photographs, searched below too.")],
-    checkpoint: Checkpoints = ["default"],  # noqa: B006 - typer copies it
-    scales: Scales = None,
-    methods: MethodNames = METHOD_NAMES,
-    k: K = DEFAULTS.k,
-    long_side: LongSide = DEFAULTS.frame.long_side or 640,
-    limit: Annotated[int, typer.Option(help="Photographs.", min=1)] = 10,
+    photos: options.Photos,
+    checkpoint: options.Checkpoints = ["default"],  # noqa: B006 - typer copies it
+    scales: options.Scales = None,
+    methods: options.MethodNames = METHOD_NAMES,
+    k: options.K = STEREO_DEFAULTS.k,
+    long_side: options.LongSide = STEREO_DEFAULTS.frame.long_side or 640,
+    limit: Annotated[int, typer.Option(help="Number of photographs.", min=1)] = 10,
     repeats: Annotated[int, typer.Option(help="Rounds over the photographs.", min=1)] = 3,
-    json: WholeJson = None,
+    json: options.WholeJson = None,
 ) -> None:
-    """Time the methods on the same photographs, taking turns; for an idle machine."""
+    """Time the methods in turn on the same photographs; for an idle machine."""
     from tiepoint.evaluation import speed as timing
-    from tiepoint.images.photographs import list_photos
+    from tiepoint.evaluation.summary import document
 
     chosen = _methods(methods, checkpoint, scales)
-    try:
-        files = list_photos(photos, "all")
-    except FormatError as error:
-        stop(str(error), exit_codes.NOTHING_READABLE)
-    images, failures = timing.load_images(files[:limit], long_side)
+    images, failures = timing.load_images(_photos(photos, "all")[:limit], long_side)
     if not images:
-        finish([], failures, None, None)
-    rows = run(
+        _show([], failures)
+    rows = with_progress(
+        "images",
         repeats * len(images),
         lambda on_image: timing.measure_speed(images, chosen, k, repeats, on_image=on_image),
-        unit="images",
     )
-    settings = {"k": k, "long_side": long_side, "repeats": repeats}
-    text = timing.speed_json(rows, chosen, failures, settings, kind="speed") if json else None
-    finish([timing.speed_table(rows, k, long_side)], failures, json, text)
+    _show([timing.speed_table(rows, k, long_side)], failures)
+    if json is not None:
+        settings = {"k": k, "long_side": long_side, "repeats": repeats}
+        values = [asdict(row) for row in rows]
+        _write(json, document(settings, chosen, values, [], failures, {"kind": "speed"}))
+    _stop_if(failures)
 
 
-class _Output(NamedTuple):
-    """What else to show and to write."""
-
-    details: bool
-    json: Path | None
-    plots: Path | None
-
-
-def _settings(profile: str, k: int | None, long_side: int | None, seeds: int | None) -> Settings:
-    """A profile's settings, with what is given in place of its own."""
+def _profile(
+    profile: str, k: int | None, long_side: int | None, seeds: int | None
+) -> HomographySettings:
+    """A profile's settings with the given ones in place of its own."""
     if profile not in PROFILES:
         raise ConfigError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
     settings = PROFILES[profile]
     if settings.estimator == "poselib" and not is_installed("poselib"):
         raise MissingExtraError(f"--profile {profile}", "pose")
-    if long_side is not None:
-        settings = replace(settings, frame=Frame(long_side=long_side))
-    given = {"k": k, "seeds": seeds}
-    return replace(settings, **{name: n for name, n in given.items() if n is not None})  # type: ignore[arg-type]
+    return replace(
+        settings,
+        k=k or settings.k,
+        seeds=seeds or settings.seeds,
+        frame=FrameSize(long_side=long_side) if long_side else settings.frame,
+    )
 
 
 def _methods(
@@ -288,72 +242,110 @@ def _methods(
     from tiepoint.evaluation.methods import checkpoint_methods, method, stored_method
 
     chosen: list[Method] = []
-    seen_at = parse_scales(scales)
     for name in filter(None, map(str.strip, names.split(","))):
-        own = name == "tiepoint"
-        found = checkpoint_methods(checkpoints, nms_radius, seen_at) if own else [method(name)]
-        chosen += found
+        if name == "tiepoint":
+            chosen += checkpoint_methods(checkpoints, nms_radius, parse_scales(scales))
+        else:
+            chosen.append(method(name))
     return [*chosen, *map(stored_method, stored)]
 
 
-def _partial(
-    json: Path | None,
-    pairs: Sequence[Any],
+def _photos(folder: Path, part: str) -> list[Path]:
+    try:
+        return list_photos(folder, cast("Part", part))  # checks it
+    except FormatError as error:
+        _stop(str(error), exit_codes.NOTHING_READABLE)
+
+
+def _score(
+    task: Task[Any, Any, Any, Any],
+    pairs: Sequence[Pair],
     methods: Sequence[Method],
     settings: Any,
-    about: dict[str, Any],
-) -> Partial | None:
-    """Where an evaluation notes the pairs that are done: beside its report, if it writes one."""
-    if json is None:
-        return None
-    from tiepoint.evaluation.partial import ENDING, Partial, fingerprint
-
-    decides = {
-        **about,
-        "version": __version__,
-        "pairs": fingerprint(pairs),
-        "settings": asdict(settings),
-        "methods": {method.name: dict(method.settings) for method in methods},
-    }
-    partial = Partial(json.with_name(json.name + ENDING), decides)
-    if partial.done:
-        typer.echo(f"{len(partial.done)} pairs taken from {partial.path}", err=True)
-    if partial.put_aside is not None:
-        typer.echo(f"{partial.put_aside}: measured under other settings, kept there", err=True)
-    return partial
-
-
-def _evaluate(
-    pairs: Sequence[Pair],
-    failures: Sequence[Failure],
-    methods: Sequence[Method],
-    settings: Settings,
+    run_info: dict[str, Any],
+    *,
+    failures: Sequence[Failure] = (),
     workers: int,
-    output: _Output,
-    about: dict[str, Any],
+    json: Path | None,
+    plots: Path | None = None,
+    details: bool = False,
 ) -> None:
-    from tiepoint.evaluation import report
+    """Run a task, then print its tables, write its report and draw its pictures."""
+    from tiepoint.evaluation import summary
     from tiepoint.evaluation.run import evaluate
 
-    partial = _partial(output.json, pairs, methods, settings, about)
-    evaluation = run(
+    resume = None
+    if json is not None:
+        decisive = {**run_info, "settings": asdict(settings)}
+        resume = _resume_file(json, pairs, methods, decisive)
+    evaluation = with_progress(
+        "pairs",
         len(pairs),
         lambda on_pair: evaluate(
-            pairs, methods, settings, failures=failures, workers=workers, partial=partial,
+            task, pairs, methods, settings, failures=failures, workers=workers, resume=resume,
             on_pair=on_pair,
         ),
     )  # fmt: skip
-    tables = [report.table(evaluation)] if evaluation.records else []
-    if tables and (output.details or about["profile"] != "tiepoint"):  # others report areas
-        tables.append(report.detail_table(evaluation))
-    text = report.as_json(evaluation, **about) if output.json and tables else None
+    tables = [summary.table(evaluation)] if evaluation.records else []
+    if tables and details:
+        from tiepoint.evaluation.homography import detail_table
 
-    def draw(folder: Path) -> None:
-        from tiepoint.evaluation.pictures import SHARES_FILE, draw_shares, draw_worst
+        tables.append(detail_table(evaluation))
+    _show(tables, evaluation.failures)
+    if json is not None and resume is not None:
+        _write(json, summary.as_json(evaluation, **run_info))
+        resume.finish()
+    if plots is not None:
+        from tiepoint.evaluation.pictures import draw_pictures
 
-        errors = {method.name: report.errors_px(evaluation, method.name) for method in methods}
-        draw_shares(errors, PLOTTED_PX, "px", folder / SHARES_FILE)
-        draw_worst(evaluation, pairs, folder)
+        draw_pictures(evaluation, pairs, plots)
+    _stop_if(evaluation.failures)
 
-    pictures = None if output.plots is None else (draw, output.plots)
-    finish(tables, evaluation.failures, output.json, text, partial, pictures)
+
+def _resume_file(
+    json: Path, pairs: Sequence[Pair], methods: Sequence[Method], run_info: dict[str, Any]
+) -> ResumeFile:
+    """The file next to the report in which an evaluation keeps the pairs that are done."""
+    from tiepoint.evaluation.resume import ENDING, ResumeFile, fingerprint
+
+    decisive = {
+        **run_info,
+        "version": __version__,
+        "pairs": fingerprint(pairs),
+        "methods": {method.name: dict(method.settings) for method in methods},
+    }
+    resume = ResumeFile(json.with_name(json.name + ENDING), decisive)
+    if resume.done:
+        typer.echo(f"{len(resume.done)} pairs taken from {resume.path}", err=True)
+    if resume.moved_to is not None:
+        typer.echo(f"{resume.moved_to}: measured under other settings, kept there", err=True)
+    return resume
+
+
+def _write(path: Path, text: str) -> None:
+    from tiepoint.files import make_folder, write_bytes
+
+    make_folder(path.parent)
+    write_bytes(path, text.encode())
+
+
+def _show(tables: Sequence[Table], failures: Sequence[Failure]) -> None:
+    """List the failures and print the tables; stop where there are none."""
+    from rich.console import Console
+
+    for failure in failures:
+        typer.echo(f"skipped {failure.group} {failure.name}: {failure.message}", err=True)
+    if not tables:
+        _stop("nothing could be read", exit_codes.NOTHING_READABLE)
+    for table in tables:
+        Console(width=max(Console().width, TABLE_WIDTH)).print(table)
+
+
+def _stop_if(failures: Sequence[Failure]) -> None:
+    if failures:
+        _stop(f"{len(failures)} could not be read and were skipped", exit_codes.FAILED)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    typer.echo(f"tiepoint: {message}", err=True)
+    raise typer.Exit(code)

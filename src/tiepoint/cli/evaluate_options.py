@@ -9,20 +9,30 @@ import typer
 
 from tiepoint.evaluation.settings import PROFILES
 
+Folders = Annotated[
+    list[Path], typer.Argument(help="Folders with a pairs.txt, or with HPatches' i_* and v_*.")
+]
+PoseFolders = Annotated[
+    list[Path], typer.Argument(help="Folders with a pairs.txt of cameras and poses.")
+]
+StereoFolders = Annotated[
+    list[Path], typer.Argument(help="Folders with a pairs.txt of disparities.")
+]
+Photos = Annotated[Path, typer.Option(help="Folder with photographs, searched recursively.")]
 Checkpoints = Annotated[
     list[str],
     typer.Option(
         "--checkpoint",
         "--model",
         "-c",
-        help="Checkpoint name or folder; repeat it for more rows.",
+        help="Checkpoint name or folder; repeat for further rows.",
     ),
 ]
 Scales = Annotated[
     str | None,
     typer.Option(
         metavar="S,S,...",
-        help="Parts of the image's size at which checkpoints look at it; else each one's own.",
+        help="Scales at which checkpoints see the image. Default: each checkpoint's own.",
     ),
 ]
 MethodNames = Annotated[
@@ -38,55 +48,58 @@ Stored = Annotated[
     typer.Option(
         "--features",
         metavar="NAME=FILE.h5",
-        help="Features of the same images from a file, tiepoint's or hloc's, as a further method; "
-        "repeat it for more.",
+        help="Features of the same images from a file (tiepoint's or hloc's layout) as a further "
+        "method; repeat for more.",
     ),
 ]
-K = Annotated[int, typer.Option("--k", help="Points matched per image.", min=1)]
+K = Annotated[int, typer.Option("--k", help="Keypoints matched per image.", min=1)]
 LongSide = Annotated[
-    int, typer.Option("--long-side", help="px; larger images are brought down to it.", min=1)
+    int, typer.Option("--long-side", help="Larger images are downscaled to this, px.", min=1)
 ]
-Seeds = Annotated[int, typer.Option(help="Estimates per pair, whose median counts.", min=1)]
+Seeds = Annotated[int, typer.Option(help="Estimates per pair; their median counts.", min=1)]
 ProfileName = Annotated[
     str,
     typer.Option(
         "--profile",
-        help=f"{', '.join(PROFILES)}: named protocols; the latter two are those in which HPatches "
-        "is reported. --k, --long-side and --seeds go before the profile's own.",
+        help=f"Named protocol: {', '.join(PROFILES)}; papers report HPatches by the latter two. "
+        "--k, --long-side and --seeds override it.",
     ),
 ]
 OwnK = Annotated[
-    int | None, typer.Option("--k", help="Points matched per image; else the profile's.", min=1)
+    int | None,
+    typer.Option("--k", help="Keypoints matched per image. Default: the profile's.", min=1),
 ]
 OwnLongSide = Annotated[
     int | None,
     typer.Option(
         "--long-side",
-        help="px; larger images are brought down to it; else as the profile has it.",
+        help="Larger images are downscaled to this, px. Default: the profile's size.",
         min=1,
     ),
 ]
 OwnSeeds = Annotated[
     int | None,
     typer.Option(
-        "--seeds", help="Estimates per pair, whose median counts; else the profile's.", min=1
+        "--seeds",
+        help="Estimates per pair; their median counts. Default: the profile's.",
+        min=1,
     ),
 ]
 Plots = Annotated[
     Path | None,
     typer.Option(
-        "--plots", help="Folder for pictures: shares of pairs over the error, and the worst pairs."
+        "--plots", help="Folder for pictures: share of pairs over the error, and worst pairs."
     ),
 ]
-Limit = Annotated[int | None, typer.Option(help="Only the first so many pairs.", min=1)]
+Limit = Annotated[int | None, typer.Option(help="Evaluate only the first N pairs.", min=1)]
 Workers = Annotated[int, typer.Option(help="Threads; the result is the same.", min=1)]
-Details = Annotated[bool, typer.Option("--details", help="A second table with more metrics.")]
+Details = Annotated[bool, typer.Option("--details", help="Print a second table of metrics.")]
 Json = Annotated[
     Path | None,
     typer.Option(
         "--json",
-        help="Write everything, pair by pair, to this file. Until then what is done lies in "
-        "FILE.partial: after an interruption the same command goes on from there.",
+        help="Write everything, pair by pair, to this file. Pairs done are kept in FILE.partial "
+        "until then; after an interruption the same command resumes.",
     ),
 ]
 WholeJson = Annotated[

@@ -1,5 +1,6 @@
-"""How good keypoints are: pairs of images with known homographies, methods, metrics, tables.
+"""How good keypoints are: tasks with known ground truth, methods, metrics, tables.
 
-`pairs` and `generated` give the pairs, `methods` the features, `metrics` the figures; `run` brings
-them together, `report` sums them up.
+`task` is the shape that `homography`, `pose` and `stereo` share: `pair_lists` reads their pairs,
+`run` measures every method on them, and `summary` averages. `generated` draws further pairs,
+`methods` gives the features, `metrics` and `estimators` the figures.
 """

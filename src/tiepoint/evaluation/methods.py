@@ -1,9 +1,9 @@
-"""The methods compared: a tiepoint checkpoint, SIFT and ORB, all as image -> Features.
+"""The methods compared: tiepoint's checkpoints, SIFT and ORB, all as image -> Features.
 
-OpenCV's coordinates are put right here. Shown by detecting in an image and its mirror image,
-where a true position x comes back as W - 1 - x: SIFT's default pyramid reports every point
-0.25 px too far right and down (OpenCV 4.9 to 5.0), ORB's reports a point of level n at
-s^n times its place in that level, off by up to 1.4 px.
+OpenCV's coordinates are corrected here. Detection in an image and in its mirror image shows their
+errors, because a true position x comes back as W - 1 - x. SIFT's default pyramid reports every
+point 0.25 px too far right and down (OpenCV 4.9 to 5.0). ORB's reports a point of level n at
+s^n times its position in that level, off by up to 1.4 px.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from tiepoint.config import DetectionOptions
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, FormatError
-from tiepoint.evaluation.pairs import Grey
+from tiepoint.evaluation.sizes import Grey, LoadedImages, size_hw_of
 from tiepoint.features import Features
 from tiepoint.geometry import resize_covariance, resize_xy
 
-POOL = 4
-"""Repeatability takes the k best inside the common view: so many times k points are detected."""
+OVERSAMPLING = 4
+"""Keypoints detected per keypoint matched: repeatability takes the k best of the common view."""
 
 ORB_SCALE = 1.2  # cv2.ORB's default step between pyramid levels
 ORB_FAST_THRESHOLDS = (20, 10, 5, 2, 1, 0)  # the first is cv2.ORB's default
@@ -37,30 +37,31 @@ class Method:
     """A way from an image to features.
 
     Attributes:
-        name: Its row in the table.
+        name: Its name in the table.
         detect: (grey image `H W` uint8, k) -> Features with descriptors of unit length, best
-            first: the first k are those that are matched, up to `POOL` times as many follow.
-        settings: What else decides the result; goes into the report.
-        stored: Features by the name of their image, in place of `detect`.
-        exactly: Like `detect`, but k points and none beyond: what is timed. None times `detect`.
+            first: the first k are matched, up to `OVERSAMPLING` times as many in all.
+        settings: Further settings that decide the result; listed in the report.
+        stored: Name of an image -> its features, used instead of `detect`.
+        detect_exactly_k: `detect` without oversampling, which is what is timed; None times
+            `detect`.
     """
 
     name: str
     detect: Callable[[Grey, int], Features]
     settings: Mapping[str, Any] = field(default_factory=dict)
     stored: Mapping[str, Features] | None = None
-    exactly: Callable[[Grey, int], Features] | None = None
+    detect_exactly_k: Callable[[Grey, int], Features] | None = None
 
     def features(self, image: Grey, name: str, k: int) -> Features:
         """Features of an image at evaluation size.
 
         Args:
             image: `H W` uint8.
-            name: By which a file of features knows it.
+            name: Its name in a features file.
             k: As for `detect`.
 
         Raises:
-            FormatError: The file does not have this image, or not its descriptors.
+            FormatError: The file lacks this image, or its descriptors.
         """
         if self.stored is None:
             return self.detect(image, k)
@@ -69,20 +70,20 @@ class Method:
                 f"method {self.name!r} has no features of {name or 'a drawn image'!r}; expected a "
                 "file made from the same folder"
             )
-        found = self.stored[name]
-        if found.descriptors is None:
+        stored = self.stored[name]
+        if stored.descriptors is None:
             raise FormatError(f"method {self.name!r}: the features of {name!r} lack descriptors")
-        size_hw = image.shape[0], image.shape[1]
-        best = found.take(_best_first(found.xy, found.scores))
-        around = best.covariance
-        return replace(
-            best,
-            xy=resize_xy(best.xy, found.size_hw, size_hw),
-            size_hw=size_hw,
-            covariance=None
-            if around is None
-            else resize_covariance(around, found.size_hw, size_hw),
-        )
+        best = stored.take(_best_first(stored.xy, stored.scores))
+        size_hw, covariance = size_hw_of(image), best.covariance
+        if covariance is not None:
+            covariance = resize_covariance(covariance, best.size_hw, size_hw)
+        xy = resize_xy(best.xy, best.size_hw, size_hw)
+        return replace(best, xy=xy, size_hw=size_hw, covariance=covariance)
+
+    def features_of_pair(self, pair: LoadedImages, k: int) -> tuple[Features, Features]:
+        """Features of both images of a pair; see `features`."""
+        a = self.features(pair.image_a, pair.names[0], k)
+        return a, self.features(pair.image_b, pair.names[1], k)
 
 
 def method(name: str) -> Method:
@@ -103,11 +104,12 @@ def checkpoint_methods(
 ) -> list[Method]:
     """A method for each tiepoint checkpoint, a name or a folder.
 
-    The threshold is 0, so that k points are had wherever the image has so many local maxima.
+    The threshold is 0, so that every image with k local maxima gives k keypoints.
 
     Args:
-        nms_radius: px; None takes each checkpoint's own.
-        scales: Parts of the image's size at which the network sees it; None likewise.
+        nms_radius: NMS radius in px; None means each checkpoint's own.
+        scales: Sizes of the network's input relative to the image; None means each checkpoint's
+            own.
 
     Raises:
         CheckpointError: No such checkpoint, or a damaged one.
@@ -121,11 +123,15 @@ def checkpoint_methods(
         given["scales"] = scales
     for checkpoint in checkpoints:
         detector = Detector(checkpoint, precision="f32", **given)
-        own_name = detector.checkpoint.name
-        name = own_name if checkpoint == "default" else checkpoint
-        settings = detector.provenance().to_json()
-        detect, exactly = partial(_tiepoint, detector, POOL), partial(_tiepoint, detector, 1)
-        methods.append(Method(name, detect, settings, exactly=exactly))
+        name = detector.checkpoint.name if checkpoint == "default" else checkpoint
+        methods.append(
+            Method(
+                name,
+                partial(_tiepoint, detector, OVERSAMPLING),
+                detector.provenance().to_json(),
+                detect_exactly_k=partial(_tiepoint, detector, 1),
+            )
+        )
     return methods
 
 
@@ -133,7 +139,7 @@ def stored_method(text: str) -> Method:
     """Features from a file as a method: `NAME=FILE.h5`, in hloc's layout or tiepoint's.
 
     Raises:
-        ConfigError: Not of this form.
+        ConfigError: `text` has another form.
         FormatError: The file cannot be read.
         MissingExtraError: The extra `hdf5` is not installed.
     """
@@ -142,59 +148,57 @@ def stored_method(text: str) -> Method:
         raise ConfigError(f"--features is {text!r}, expected NAME=FILE.h5")
     from tiepoint.formats import read_h5
 
-    def nothing(image: Grey, k: int) -> Features:
+    def not_detected(image: Grey, k: int) -> Features:
         raise AssertionError("stored features are looked up")
 
     stored, stat = read_h5(path), Path(path).stat()
-    about = {"file": path, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
-    return Method(name, nothing, about, stored)
+    settings = {"file": path, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+    return Method(name, not_detected, settings, stored)
 
 
-def _tiepoint(detector: Detector, pool: int, image: Grey, k: int) -> Features:
-    return detector(image, max_keypoints=pool * k)
+def _tiepoint(detector: Detector, oversampling: int, image: Grey, k: int) -> Features:
+    return detector(image, max_keypoints=oversampling * k)
 
 
-def _sift(image: Grey, k: int, *, precise: bool, pool: int = POOL) -> Features:
+def _sift(image: Grey, k: int, *, precise: bool, oversampling: int = OVERSAMPLING) -> Features:
     """SIFT with RootSIFT descriptors (Arandjelovic and Zisserman, CVPR 2012).
 
-    Contrast 0 admits every extremum and the best by response are kept: the same k points as with
-    the default threshold wherever that leaves k.
+    Contrast 0 admits every extremum, and the best by response are kept. Where the default
+    threshold leaves k points, these are the same.
     """
-    sift = cv2.SIFT.create(
-        nfeatures=pool * k, contrastThreshold=0.0, enable_precise_upscale=precise
-    )
+    count = oversampling * k
+    sift = cv2.SIFT.create(nfeatures=count, contrastThreshold=0.0, enable_precise_upscale=precise)
     keypoints, descriptors = sift.detectAndCompute(image, None)
     if not keypoints:
         return _features(np.empty((0, 2)), np.empty(0), np.empty((0, 128)), image)
     l1 = np.maximum(descriptors.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     xy, response = _points(keypoints)
-    found = _features(xy, response, np.sqrt(descriptors / l1), image)
-    return found.take(_best_first(xy, response)).top(pool * k)
+    features = _features(xy, response, np.sqrt(descriptors / l1), image)
+    return features.take(_best_first(xy, response)).top(count)
 
 
 def _orb(image: Grey, k: int) -> Features:
-    """ORB; its bits as +-1/16, whose cosine is 1 - Hamming / 128 exactly.
+    """ORB with its bits as +-1/16, whose cosine is exactly 1 - Hamming / 128.
 
-    ORB shares out the number asked for among its levels. The first k points are what it finds
-    when asked for k; what it finds beyond them when asked for more comes after.
+    ORB shares `nfeatures` among its pyramid levels. The first k keypoints are those for
+    `nfeatures=k`; the further keypoints for a larger number follow.
     """
-    first, beyond = _orb_asked_for(image, k), _orb_asked_for(image, POOL * k)
+    first, more = _orb_exactly_k(image, k), _orb_exactly_k(image, OVERSAMPLING * k)
     known = set(map(bytes, first.xy))
-    new = np.array([bytes(point) not in known for point in beyond.xy], dtype=bool)
-    beyond = beyond.take(new)
+    more = more.take(np.array([bytes(point) not in known for point in more.xy], dtype=bool))
     assert first.descriptors is not None
-    assert beyond.descriptors is not None
+    assert more.descriptors is not None
     return Features(
-        np.concatenate([first.xy, beyond.xy]),
-        np.concatenate([first.scores, beyond.scores]),
-        np.concatenate([first.descriptors, beyond.descriptors]),
+        np.concatenate([first.xy, more.xy]),
+        np.concatenate([first.scores, more.scores]),
+        np.concatenate([first.descriptors, more.descriptors]),
         first.size_hw,
         first.meta,
     )
 
 
-def _orb_asked_for(image: Grey, count: int) -> Features:
-    """The threshold falls until `count` points are had, best Harris response first."""
+def _orb_exactly_k(image: Grey, count: int) -> Features:
+    """At most `count` keypoints, best Harris response first; the threshold falls as needed."""
     keypoints: Sequence[Any] = ()
     bits: Any = None
     for threshold in ORB_FAST_THRESHOLDS:
@@ -205,23 +209,23 @@ def _orb_asked_for(image: Grey, count: int) -> Features:
     if bits is None:
         return _features(np.empty((0, 2)), np.empty(0), np.empty((0, 256)), image)
     xy, response = _points(keypoints)
-    xy = _orb_to_centre0(xy, [keypoint.octave for keypoint in keypoints], image.shape)
+    xy = orb_to_centre0(xy, [keypoint.octave for keypoint in keypoints], image.shape)
     signs = np.unpackbits(bits, axis=1).astype(np.float32) * 2 - 1  # N 256
     return _features(xy, response, signs / 16, image).take(_best_first(xy, response)).top(count)
 
 
-def _orb_to_centre0(
+def orb_to_centre0(
     xy: NDArray[np.float64], levels: Sequence[int], shape: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    """From ORB's s^n x_level to px of the image.
+    """N 2 px of the image from ORB's s^n x_level.
 
-    A level's size is rounded to whole px, and the resize that makes it is half-pixel exact.
+    A level's size is rounded to whole px, and the resize that makes it follows pixel centres.
     """
     scale = np.float64(np.float32(ORB_SCALE)) ** np.asarray(levels, np.float64)[:, None]  # N 1
     size_wh = np.array([shape[1], shape[0]], np.float64)  # 2
     level_wh = np.rint(size_wh / scale)  # N 2
-    moved: NDArray[np.float64] = (xy / scale + 0.5) * size_wh / level_wh - 0.5  # N 2
-    return moved
+    corrected: NDArray[np.float64] = (xy / scale + 0.5) * size_wh / level_wh - 0.5  # N 2
+    return corrected
 
 
 def _points(keypoints: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -244,24 +248,23 @@ def _features(
     )
 
 
+def _sift_method(name: str, *, precise: bool) -> Method:
+    return Method(
+        name,
+        partial(_sift, precise=precise),
+        {"descriptor": "RootSIFT", "precise_upscale": precise},
+        detect_exactly_k=partial(_sift, precise=precise, oversampling=1),
+    )
+
+
 BASELINES = {
-    "sift": Method(
-        "sift",
-        partial(_sift, precise=True),
-        {"descriptor": "RootSIFT", "precise_upscale": True},
-        exactly=partial(_sift, precise=True, pool=1),
-    ),
-    "sift-opencv": Method(
-        "sift-opencv",
-        partial(_sift, precise=False),
-        {"descriptor": "RootSIFT", "precise_upscale": False},
-        exactly=partial(_sift, precise=False, pool=1),
-    ),
+    "sift": _sift_method("sift", precise=True),
+    "sift-opencv": _sift_method("sift-opencv", precise=False),
     "orb": Method(
         "orb",
         _orb,
         {"descriptor": "256 bits", "pixel_centres": "corrected"},
-        exactly=_orb_asked_for,
+        detect_exactly_k=_orb_exactly_k,
     ),
 }
-"""OpenCV's methods. `sift-opencv` is SIFT as OpenCV ships it, its quarter pixel uncorrected."""
+"""OpenCV's methods. `sift-opencv` is SIFT as OpenCV ships it, off by a quarter of a pixel."""

@@ -1,22 +1,16 @@
-"""What is measured on a pair, and how sure the mean over pairs is."""
+"""Figures of one pair, and the confidence interval of their mean over pairs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from tiepoint.evaluation.settings import Estimator
 from tiepoint.geometry import Float, SizeHW, apply_homography, corners_xy, inside
-from tiepoint.registration import planar
-
-INLIER_PARTS = 2.0
-"""Inliers' distance of the robust least squares, in MAGSAC's thresholds, as `register` has it.
-MAGSAC alone leaves half of what the matches know: of 80 easy and medium generated pairs 27 come
-within 1 px, and 45 with both; of SIFT's 56 and 66."""
 
 BOOTSTRAP_RESAMPLES = 2000
 BOOTSTRAP_SEED = 0
@@ -24,63 +18,28 @@ BOOTSTRAP_SEED = 0
 _CHUNK = 512  # rows of a distance matrix at a time
 
 
-def estimate_homography(
-    xy_a: Float,
-    xy_b: Float,
-    seed: int,
-    covariances: tuple[Float, Float] | None = None,
-    estimator: Estimator = "refined",
-    threshold_px: float = 1.5,
-) -> NDArray[np.float64] | None:
-    """The homography of matched points, which stand in an order shuffled by `seed`.
+@dataclass(frozen=True)
+class Mean:
+    """A mean over pairs and its 95 % bootstrap interval."""
 
-    OpenCV 5.0 seeds its estimator the same every time and `cv2.setRNGSeed` does not reach it;
-    the order of the matches does.
-
-    Args:
-        xy_a, xy_b: M 2, px; row i of one matches row i of the other.
-        covariances: M 2 2 of each, px^2, for "refined"; None takes all points alike.
-        estimator, threshold_px: See `Settings`.
-
-    Returns:
-        3x3 with x_B ~ H x_A, or None when there are under 4 matches or no consensus.
-
-    Raises:
-        MissingExtraError: "poselib" without PoseLib.
-    """
-    if len(xy_a) < 4:
-        return None
-    order = np.random.default_rng(seed).permutation(len(xy_a))  # M
-    a, b = np.asarray(xy_a, np.float64)[order], np.asarray(xy_b, np.float64)[order]
-    if estimator == "ransac":
-        return planar.ransac_homography(a, b, threshold_px)
-    if estimator == "poselib":
-        return planar.poselib_homography(a, b, threshold_px, seed)
-    start = planar.consensus("homography", a, b, threshold_px)
-    if start is None:
-        return None
-    deviation = None
-    if covariances is not None:
-        around_a, around_b = (covariance[order] for covariance in covariances)
-        deviation = planar.match_deviation_px(start, a, around_a, around_b)
-    return planar.refine("homography", start, a, b, INLIER_PARTS * threshold_px, deviation)[0]
+    mean: float
+    low: float
+    high: float
 
 
 def corner_error(
-    estimated: NDArray[np.float64] | None, truth: NDArray[np.float64], a_hw: SizeHW
+    estimate: NDArray[np.float64] | None, truth: NDArray[np.float64], a_hw: SizeHW
 ) -> float:
-    """Mean distance in B, in px, of A's four corners under the two homographies.
+    """Mean distance in B, in px, of A's four corners under two homographies.
 
     Infinite without an estimate, or when it sends a corner to infinity.
     """
-    if estimated is None:
+    if estimate is None:
         return math.inf
     corners = corners_xy(a_hw)  # 4 2
-    # The estimate's sign is free: take the one by which A's centre lies before the camera.
-    sign = np.sign(estimated[2] @ [*corners.mean(axis=0), 1.0])
-    distance = _norms(
-        apply_homography(sign * estimated, corners) - apply_homography(truth, corners)
-    )
+    # The estimate's sign is free: use the one that puts A's centre in front of the camera.
+    sign = np.sign(estimate[2] @ [*corners.mean(axis=0), 1.0])
+    distance = _norms(apply_homography(sign * estimate, corners) - apply_homography(truth, corners))
     error = float(distance.mean())
     return error if math.isfinite(error) else math.inf
 
@@ -88,7 +47,7 @@ def corner_error(
 def correct_matches(
     xy_a: Float, xy_b: Float, truth: NDArray[np.float64], within_px: float
 ) -> NDArray[np.bool_]:
-    """Which matches are right: the point of A, carried to B, lies `within_px` of its partner.
+    """Which matches are correct: A's point, mapped to B, is within `within_px` of its partner.
 
     Args:
         xy_a, xy_b: M 2, px.
@@ -97,23 +56,24 @@ def correct_matches(
         M.
     """
     distance = _norms(apply_homography(truth, xy_a) - np.asarray(xy_b, np.float64))  # M; NaN = no
-    right: NDArray[np.bool_] = distance <= within_px
-    return right
+    correct: NDArray[np.bool_] = distance <= within_px
+    return correct
 
 
-class Repeated(NamedTuple):
-    """Which points of a pair are found again.
+class Repeatability(NamedTuple):
+    """How many keypoints of a pair are repeated, and how exactly.
 
     Attributes:
-        share: (found of A + found of B) / (N_A + N_B), 0..1; 0 without points in the common view.
-        localisation_px: Mean distance of those found from where they should be; NaN without any.
+        share: (repeated of A + repeated of B) / (N_A + N_B), 0..1; 0 without any in common view.
+        localisation_px: Mean distance of the repeated ones from their true position; NaN without
+            any.
     """
 
     share: float
     localisation_px: float
 
 
-def repeated(
+def repeatability(
     xy_a: Float,
     xy_b: Float,
     truth: NDArray[np.float64],
@@ -121,33 +81,33 @@ def repeated(
     b_hw: SizeHW,
     k: int,
     within_px: float,
-) -> Repeated:
-    """Points found again.
+) -> Repeatability:
+    """Repeatability of the k best keypoints of each image inside the common view.
 
-    Only points inside the common view count, and of these the k best of each image. A point of A
-    is found again if, carried to B, it lies `within_px` of one of these points of B; a point of B
-    likewise in A.
+    A keypoint of A is repeated if, mapped to B, it is within `within_px` of one of these
+    keypoints of B; the same holds from B to A.
 
     Args:
-        xy_a, xy_b: All points of each image, best first, N 2, px.
+        xy_a, xy_b: All keypoints of each image, best first, N 2, px.
     """
-    back = np.linalg.inv(truth)  # its w is one over the forward w: the same points lie in front
+    # The inverse's w is one over the forward w: the same points are in front of both cameras.
+    back = np.linalg.inv(truth)
     in_b, in_a = apply_homography(truth, xy_a), apply_homography(back, xy_b)  # N_A 2, N_B 2
     shared_a, shared_b = inside(in_b, b_hw), inside(in_a, a_hw)
     a, in_b = np.asarray(xy_a)[shared_a][:k], in_b[shared_a][:k]
     b, in_a = np.asarray(xy_b)[shared_b][:k], in_a[shared_b][:k]
     distance = np.concatenate([_nearest_px(in_b, b), _nearest_px(in_a, a)])
     if len(distance) == 0:
-        return Repeated(0.0, math.nan)
-    found = distance <= within_px
-    mean = float(distance[found].mean()) if found.any() else math.nan
-    return Repeated(float(found.mean()), mean)
+        return Repeatability(0.0, math.nan)
+    repeated = distance <= within_px
+    mean = float(distance[repeated].mean()) if repeated.any() else math.nan
+    return Repeatability(float(repeated.mean()), mean)
 
 
 def common_points(
     xy_a: Float, xy_b: Float, truth: NDArray[np.float64], a_hw: SizeHW, b_hw: SizeHW
 ) -> float:
-    """How many points of an image lie in the other's view, the mean of both images."""
+    """Number of an image's keypoints inside the other's view, the mean of both images."""
     back = np.linalg.inv(truth)
     in_b = inside(apply_homography(truth, xy_a), b_hw).sum()
     in_a = inside(apply_homography(back, xy_b), a_hw).sum()
@@ -157,7 +117,7 @@ def common_points(
 def matching_accuracy(
     xy_a: Float, xy_b: Float, truth: NDArray[np.float64], within_px: Sequence[float]
 ) -> tuple[float, ...]:
-    """Share of matches that are right within so many px each; 0 without matches.
+    """Share of correct matches within each of several distances in px; 0 without matches.
 
     Args:
         xy_a, xy_b: M 2, px.
@@ -168,17 +128,25 @@ def matching_accuracy(
 
 
 def area_shares(errors: Float, up_to: float) -> NDArray[np.float64]:
-    """What each error adds to the area under the curve of shares, 0..1; their mean is the AUC.
+    """Contribution of each error to the AUC, 0..1; their mean is the AUC.
 
-    The share of pairs with an error of at most x, averaged over x from 0 to `up_to`: exact, where
-    sums of trapezoids depend on where they begin.
+    The AUC is the share of pairs with an error of at most x, averaged over x from 0 to `up_to`.
+    This form is exact, unlike sums of trapezoids.
 
     Args:
         errors: N, of any unit, at least 0; may be infinite.
-        up_to: In the same unit.
+        up_to: Upper limit in the same unit.
     """
     shares: NDArray[np.float64] = np.clip(1 - np.asarray(errors, np.float64) / up_to, 0, 1)
     return shares
+
+
+def mean_of(values: ArrayLike) -> Mean:
+    """The mean over pairs with its interval; NaN without pairs."""
+    numbers = np.asarray(values, np.float64)  # N
+    if len(numbers) == 0:
+        return Mean(math.nan, math.nan, math.nan)
+    return Mean(float(np.mean(numbers)), *mean_interval(numbers))
 
 
 def mean_interval(values: Float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What decides the figures of an evaluation; light, so that the command line can read it."""
+"""Settings and named protocols of an evaluation; imports no array library, for a quick `--help`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from tiepoint.checks import check_choice, check_whole
 from tiepoint.config import RotationMode
 from tiepoint.errors import ConfigError
 
@@ -16,27 +17,21 @@ GENERATED_SEED = 2026
 """Frozen with `generated.LEVELS`: other seeds make other pairs."""
 
 METHODS = ("tiepoint", "sift", "orb")
-"""Methods of a run unless others are named; `tiepoint` stands for every checkpoint given."""
-
-
-def _require_count(name: str, value: object, unit: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} is {value!r}, expected a whole number >= 1 ({unit})")
-
+"""Default methods of a run; `tiepoint` represents every checkpoint given."""
 
 Estimator = Literal["refined", "ransac", "poselib"]
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 
 
 @dataclass(frozen=True)
-class Frame:
-    """The size at which images are compared; one of three ways.
+class FrameSize:
+    """The size at which images are compared, given in exactly one of three ways.
 
     Attributes:
-        long_side: The longer side is brought down to so many px; smaller images stay.
-        short_side: The shorter side is brought to so many px, up or down.
-        crop_hw: The image is brought to the least size that covers (height, width), and its
-            middle is cut out.
+        long_side: Longer side in px; larger images are downscaled to it, smaller ones are kept.
+        short_side: Shorter side in px; images are downscaled or enlarged to it.
+        crop_hw: (height, width) in px of a central crop of the image, which is first resized to
+            the smallest size that covers it.
     """
 
     long_side: int | None = None
@@ -49,9 +44,9 @@ class Frame:
             raise ConfigError(f"a frame of {ways}, expected one of long_side, short_side, crop_hw")
         for name, value in (("long_side", self.long_side), ("short_side", self.short_side)):
             if value is not None:
-                _require_count(name, value, "px")
+                check_whole(name, value, minimum=1, unit="px")
         for side in self.crop_hw or ():
-            _require_count("crop_hw", side, "px")
+            check_whole("crop_hw", side, minimum=1, unit="px")
 
     def __str__(self) -> str:
         if self.crop_hw is not None:
@@ -61,34 +56,33 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What decides the figures, methods and pairs apart.
+class HomographySettings:
+    """Settings of an evaluation by homographies.
 
     Attributes:
-        k: Points matched per image, the best of each method.
-        frame: Images are brought to this size before any method sees them.
+        k: Keypoints matched per image, the best of each method.
+        frame: Size of the images that every method sees.
         seeds: Homographies estimated per pair, each from another order of the matches; the
             pair's error is their median.
-        within_px: Shares of pairs with an error up to these are reported.
-        accuracy_px: Shares of matches that are right within these are reported.
-        repeat_px: A point this near is the same point.
-        correct_px: A match this near the truth is correct.
-        rotation: "auto" lets matching turn images, where a checkpoint can; "none" compares the
-            methods as they stand.
-        estimator: "refined" is MAGSAC and robust least squares, as `register` does it; "ransac"
-            is OpenCV's RANSAC; "poselib" is PoseLib's LO-RANSAC (extra `pose`).
-        estimator_px: The estimator's threshold.
-        repeat_frame: Repeatability is measured at this size instead; None keeps `frame`.
-        repeat_k: And with so many points; None keeps `k`.
-        nms_radius: Of tiepoint's checkpoints, px; None keeps their own. Whoever makes the methods
-            follows it: see `methods.checkpoint_methods`.
-        without_large: Leave out the eight HPatches sequences of large images that many papers
-            leave out (`LARGE_SEQUENCES`). Whoever lists the pairs follows it: see
-            `pairs.without_large`.
+        within_px: Errors in px at which the share of pairs is reported.
+        accuracy_px: Distances in px at which the share of correct matches is reported.
+        repeat_px: Largest distance in px of a repeated keypoint from its true position.
+        correct_px: Largest distance in px of a correct match from the truth.
+        rotation: "auto" lets checkpoints rotate their descriptors; "none" compares all methods
+            without it.
+        estimator: "refined" is MAGSAC and robust least squares, as in `register`; "ransac" is
+            OpenCV's RANSAC; "poselib" is PoseLib's LO-RANSAC (extra `pose`).
+        estimator_px: The estimator's threshold in px.
+        repeat_frame: Size of the images for repeatability; None means `frame`.
+        repeat_k: Keypoints per image for repeatability; None means `k`.
+        nms_radius: NMS radius in px for tiepoint's checkpoints, applied by
+            `methods.checkpoint_methods`; None means each checkpoint's own.
+        without_large: Whether the eight `LARGE_SEQUENCES` of HPatches are left out, as in many
+            papers; applied by `homography_pairs.without_large`.
     """
 
     k: int = 1000
-    frame: Frame = Frame(long_side=640)
+    frame: FrameSize = FrameSize(long_side=640)
     seeds: int = 3
     within_px: tuple[float, ...] = (1.0, 3.0, 5.0, 10.0)
     accuracy_px: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)
@@ -97,34 +91,31 @@ class Settings:
     rotation: RotationMode = "none"
     estimator: Estimator = "refined"
     estimator_px: float = 1.5
-    repeat_frame: Frame | None = None
+    repeat_frame: FrameSize | None = None
     repeat_k: int | None = None
     nms_radius: int | None = None
     without_large: bool = False
 
     def __post_init__(self) -> None:
-        _require_count("k", self.k, "points")
-        _require_count("seeds", self.seeds, "estimates")
-        if self.estimator not in ESTIMATORS:
-            raise ConfigError(
-                f"estimator is {self.estimator!r}, expected one of {', '.join(ESTIMATORS)}"
-            )
+        check_whole("k", self.k, minimum=1, unit="points")
+        check_whole("seeds", self.seeds, minimum=1, unit="estimates")
+        check_choice("estimator", self.estimator, ESTIMATORS)
 
 
-PROFILES: Mapping[str, Settings] = {
-    "tiepoint": Settings(),
-    "classic": Settings(
-        frame=Frame(crop_hw=(480, 640)),
+PROFILES: Mapping[str, HomographySettings] = {
+    "tiepoint": HomographySettings(),
+    "classic": HomographySettings(
+        frame=FrameSize(crop_hw=(480, 640)),
         within_px=(1.0, 3.0, 5.0),
         estimator="ransac",
         estimator_px=3.0,
-        repeat_frame=Frame(crop_hw=(240, 320)),
+        repeat_frame=FrameSize(crop_hw=(240, 320)),
         repeat_k=300,
         nms_radius=4,
     ),
-    "glue-factory": Settings(
+    "glue-factory": HomographySettings(
         k=1024,
-        frame=Frame(short_side=480),
+        frame=FrameSize(short_side=480),
         within_px=(1.0, 3.0, 5.0),
         estimator="poselib",
         estimator_px=1.0,
@@ -132,9 +123,10 @@ PROFILES: Mapping[str, Settings] = {
         without_large=True,
     ),
 }
-"""Named protocols: ours; HPatches as SuperPoint's paper (section 7) and rpautrat's code measure it,
-all 116 sequences; HPatches as glue-factory does, 108 sequences. Both of the latter are followed in
-what decides figures, by this harness: shuffled matches and the median of three seeds are ours."""
+"""Named protocols: tiepoint's, and two in which HPatches is reported.
+
+`classic` follows SuperPoint's paper (section 7) and rpautrat's code on all 116 sequences,
+`glue-factory` that library on 108. Shuffled matches and the median of three seeds are ours."""
 
 LARGE_SEQUENCES = frozenset(
     {
@@ -147,17 +139,18 @@ LARGE_SEQUENCES = frozenset(
 
 @dataclass(frozen=True)
 class PoseSettings:
-    """What decides the figures of poses, methods and pairs apart.
+    """Settings of an evaluation by relative poses.
 
     Attributes:
-        k: Points matched per image, the best of each method.
-        long_side: Images are brought down to this many px before any method sees them.
+        k: Keypoints matched per image, the best of each method.
+        long_side: Longer side in px; larger images are downscaled to it for every method.
         seeds: Poses estimated per pair, each from another order of the matches; the pair's error
             is their median.
-        auc_deg: Areas under the curve up to these are reported.
-        inlier_px: From the epipolar lines; the consensus is looked for with half of it.
-        correct_px: A match this near the true epipolar lines is correct.
-        rotation: As in `Settings`.
+        auc_deg: Upper limits in degrees of the areas under the curve.
+        inlier_px: Largest distance in px of an inlier from its epipolar line; the consensus
+            search uses half of it.
+        correct_px: Largest distance in px of a correct match from the true epipolar lines.
+        rotation: As in `HomographySettings`.
     """
 
     k: int = 2000
@@ -170,4 +163,20 @@ class PoseSettings:
 
     def __post_init__(self) -> None:
         for name, unit in (("k", "points"), ("long_side", "px"), ("seeds", "estimates")):
-            _require_count(name, getattr(self, name), unit)
+            check_whole(name, getattr(self, name), minimum=1, unit=unit)
+
+
+@dataclass(frozen=True)
+class StereoSettings:
+    """Settings of an evaluation by disparities.
+
+    Attributes:
+        k: Keypoints matched per image, the best of each method.
+        frame: Size of the images that every method sees.
+    """
+
+    k: int = 1000
+    frame: FrameSize = FrameSize(long_side=640)
+
+    def __post_init__(self) -> None:
+        check_whole("k", self.k, minimum=1, unit="points")

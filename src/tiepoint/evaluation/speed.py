@@ -1,26 +1,25 @@
-"""How long each method takes, side by side in one run."""
+"""Time per image of each method, all of them in one run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
 from tiepoint.errors import ConfigError, TiepointError
 from tiepoint.evaluation.methods import Method
-from tiepoint.evaluation.pairs import Failure, Grey, grey_uint8
-from tiepoint.evaluation.report import document
 from tiepoint.evaluation.run import check_methods
+from tiepoint.evaluation.sizes import Grey, grey_uint8
+from tiepoint.evaluation.summary import Line, table_of
+from tiepoint.evaluation.task import Failure
 from tiepoint.images import read
 
 WARM_UP = 2
-"""Runs of each method that do not count: engines compile, caches fill."""
+"""Untimed runs of each method, because engines compile and caches fill."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class SpeedRow:
 
     Attributes:
         keypoints: Mean per image.
-        median_ms, low_ms, high_ms: 50, 10 and 90 %.
+        median_ms, low_ms, high_ms: 50, 10 and 90 % quantiles.
         times: Median of this method over that of the first.
     """
 
@@ -43,15 +42,15 @@ class SpeedRow:
 
 
 def load_images(paths: Sequence[Path], long_side: int) -> tuple[list[Grey], list[Failure]]:
-    """Grey images brought down to a longer side of so many px; what cannot be read is a failure."""
-    found: list[Grey] = []
+    """Grey images, downscaled to a longer side of `long_side` px, and those that failed."""
+    loaded: list[Grey] = []
     failures: list[Failure] = []
     for path in paths:
         try:
-            found.append(grey_uint8(read(path).pixels, long_side))
+            loaded.append(grey_uint8(read(path).pixels, long_side))
         except TiepointError as error:
             failures.append(Failure("speed", str(path), str(error)))
-    return found, failures
+    return loaded, failures
 
 
 def measure_speed(
@@ -63,13 +62,13 @@ def measure_speed(
     clock: Callable[[], float] = time.perf_counter,
     on_image: Callable[[], None] = lambda: None,
 ) -> list[SpeedRow]:
-    """Time every method on every image, taking turns, so that all see the same machine.
+    """Time every method on every image in turn, so that all see the same machine.
 
     Args:
         images: At least one.
-        k: Points asked for; a method may find fewer.
+        k: Keypoints requested; a method may find fewer.
         repeats: Rounds over all images.
-        clock: Seconds.
+        clock: Current time in seconds.
 
     Raises:
         ConfigError: No images, no methods, two of one name, or no repetition.
@@ -80,61 +79,46 @@ def measure_speed(
             "least one of each"
         )
     check_methods(methods)
-    timed = {method.name: method.exactly or method.detect for method in methods}
+    timed = {method.name: method.detect_exactly_k or method.detect for method in methods}
     for detect in timed.values():
         for _ in range(WARM_UP):
             detect(images[0], k)
-    spent: dict[str, list[float]] = {method.name: [] for method in methods}
-    counts: dict[str, list[int]] = {method.name: [] for method in methods}
+    times_ms: dict[str, list[float]] = {name: [] for name in timed}
+    counts: dict[str, list[int]] = {name: [] for name in timed}
     for _ in range(repeats):
-        for one in images:
+        for image in images:
             for name, detect in timed.items():
-                begun = clock()
-                found = detect(one, k)
-                spent[name].append(1000 * (clock() - begun))
-                counts[name].append(len(found))
+                start = clock()
+                features = detect(image, k)
+                times_ms[name].append(1000 * (clock() - start))
+                counts[name].append(len(features))
             on_image()
-    first = float(np.median(spent[methods[0].name]))
+    first_ms = float(np.median(times_ms[methods[0].name]))
     rows = []
-    for name, values in spent.items():
-        low, median, high = np.percentile(values, [10, 50, 90])
+    for name, values in times_ms.items():
+        low, median, high = map(float, np.percentile(values, [10, 50, 90]))
         mean = float(np.mean(counts[name]))
-        rows.append(
-            SpeedRow(
-                name, len(images), mean, float(median), float(low), float(high), median / first
-            )
-        )
+        rows.append(SpeedRow(name, len(images), mean, median, low, high, median / first_ms))
     return rows
 
 
 def speed_table(rows: Sequence[SpeedRow], k: int, long_side: int) -> Table:
     """The rows for a terminal."""
-    shown = Table(
-        title="Time per image, array to features",
-        caption=f"Methods take turns on {rows[0].images} images of at most {long_side} px, "
-        f"k = {k}; quantiles over images and repetitions. For a machine that does nothing else.",
-        box=box.SIMPLE_HEAD,
-    )
-    shown.add_column("method", no_wrap=True)
-    for name in ("points", "median ms", "10 %", "90 %", "times the first"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        numbers = (row.median_ms, row.low_ms, row.high_ms)
-        shown.add_row(
-            row.method,
-            f"{row.keypoints:.0f}",
-            *(f"{value:.1f}" for value in numbers),
-            f"{row.times:.2f}",
+    lines = [
+        Line(
+            [row.method],
+            {
+                "points": f"{row.keypoints:.0f}",
+                "median ms": f"{row.median_ms:.1f}",
+                "10 %": f"{row.low_ms:.1f}",
+                "90 %": f"{row.high_ms:.1f}",
+                "times the first": f"{row.times:.2f}",
+            },
         )
-    return shown
-
-
-def speed_json(
-    rows: Sequence[SpeedRow],
-    methods: Sequence[Method],
-    failures: Sequence[Failure],
-    settings: dict[str, Any],
-    **more: Any,
-) -> str:
-    """Everything, as `report.as_json` for homographies."""
-    return document(settings, methods, [asdict(row) for row in rows], [], failures, more)
+        for row in rows
+    ]
+    caption = (
+        f"Methods take turns on {rows[0].images} images of at most {long_side} px, k = {k}; "
+        "quantiles over images and repetitions. For a machine that does nothing else."
+    )
+    return table_of("Time per image, array to features", caption, ["method"], lines)

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import MissingExtraError, is_installed
 from tiepoint.geometry import Float, apply_homography
 
 Matrix = NDArray[np.float64]
@@ -65,35 +64,6 @@ def consensus(model: str, xy_a: Float, xy_b: Float, within_px: float) -> Matrix 
     else:
         found = _commonest_shift(a, b, within_px)
     return _whole(found)
-
-
-def ransac_homography(xy_a: Float, xy_b: Float, within_px: float) -> Matrix | None:
-    """OpenCV's RANSAC with its own refinement on the inliers: what many papers report.
-
-    Args:
-        xy_a, xy_b: At least 4 of M 2, px.
-    """
-    a, b = np.asarray(xy_a, np.float64), np.asarray(xy_b, np.float64)
-    return _whole(cv2.findHomography(a, b, cv2.RANSAC, within_px)[0])
-
-
-def poselib_homography(xy_a: Float, xy_b: Float, within_px: float, seed: int) -> Matrix | None:
-    """PoseLib's LO-RANSAC and non-linear refinement (extra `pose`).
-
-    Args:
-        xy_a, xy_b: At least 4 of M 2, px.
-
-    Raises:
-        MissingExtraError: PoseLib is not installed.
-    """
-    if not is_installed("poselib"):
-        raise MissingExtraError("the estimator 'poselib'", "pose")
-    import poselib
-
-    search = {"max_reproj_error": within_px, "seed": seed}
-    a, b = np.asarray(xy_a, np.float64), np.asarray(xy_b, np.float64)
-    matrix, report = poselib.estimate_homography(a, b, search, {})
-    return _whole(matrix) if report["num_inliers"] >= POINTS_NEEDED["homography"] else None
 
 
 def refine(

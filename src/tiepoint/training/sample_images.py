@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tiepoint.config import ProcessorConfig
 from tiepoint.errors import ImageError
-from tiepoint.evaluation.pairs import grey_uint8
+from tiepoint.evaluation.sizes import grey_uint8
 from tiepoint.images.photographs import list_photos
 from tiepoint.images.reading import read
 from tiepoint.training.scenes.pairs import DataConfig, training_pair

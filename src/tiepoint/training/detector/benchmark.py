@@ -11,14 +11,15 @@ from tiepoint.detector import Detector
 from tiepoint.errors import FormatError, TiepointError
 from tiepoint.evaluation.calibration import calibrate
 from tiepoint.evaluation.generated import generated_pairs
-from tiepoint.evaluation.methods import checkpoint_methods, method
-from tiepoint.evaluation.pairs import Pair
-from tiepoint.evaluation.report import rows
+from tiepoint.evaluation.homography import HOMOGRAPHY
+from tiepoint.evaluation.homography_pairs import HomographyPair
+from tiepoint.evaluation.methods import Method, checkpoint_methods, method
 from tiepoint.evaluation.run import evaluate
-from tiepoint.evaluation.settings import Frame, Settings
+from tiepoint.evaluation.settings import FrameSize, HomographySettings
+from tiepoint.evaluation.summary import rows
 from tiepoint.images.photographs import list_photos
 
-SETTINGS = Settings(k=500, frame=Frame(long_side=480), seeds=1)
+SETTINGS = HomographySettings(k=500, frame=FrameSize(long_side=480), seeds=1)
 """Smaller than `tiepoint evaluate`'s: these figures compare the states of one run."""
 
 YARDSTICKS = ("sift", "orb")
@@ -49,7 +50,9 @@ class Benchmark:
             except FormatError:  # a folder may have no such part
                 continue
         self.photos = photos
-        self.pairs: Sequence[Pair] = generated_pairs(photos, count, SEED) if photos else ()
+        self.pairs: Sequence[HomographyPair] = (
+            generated_pairs(photos, count, SEED) if photos else ()
+        )
         self._yardsticks: dict[str, dict[str, float]] = {}
 
     def measure(self, checkpoint: Path) -> dict[str, dict[str, float]]:
@@ -93,14 +96,14 @@ class Benchmark:
         except TiepointError:  # too few matches, or photographs that are gone by now
             return None
 
-    def _figures(self, methods: Sequence[object]) -> dict[str, dict[str, float]]:
-        found = rows(evaluate(self.pairs, methods, SETTINGS))  # type: ignore[arg-type]
+    def _figures(self, methods: Sequence[Method]) -> dict[str, dict[str, float]]:
+        found = rows(evaluate(HOMOGRAPHY, self.pairs, methods, SETTINGS))
         all_pairs: dict[str, dict[str, float]] = {}
         for row in found:
             if row.method not in all_pairs:  # the first row of a method stands for all groups
                 all_pairs[row.method] = {
-                    "within_3px": round(row.within[WITHIN_PX].mean, 4),
-                    "repeatability": round(row.repeatability.mean, 4),
-                    "precision": round(row.precision.mean, 4),
+                    "within_3px": round(row.means.within[WITHIN_PX].mean, 4),
+                    "repeatability": round(row.means.repeatability.mean, 4),
+                    "precision": round(row.means.precision.mean, 4),
                 }
         return all_pairs

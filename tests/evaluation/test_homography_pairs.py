@@ -10,15 +10,16 @@ import pytest
 from PIL import Image
 
 from tiepoint.errors import FormatError, TiepointError
-from tiepoint.evaluation.pairs import (
-    PairFiles,
+from tiepoint.evaluation.homography import HOMOGRAPHY
+from tiepoint.evaluation.homography_pairs import (
+    HomographyFiles,
     at_evaluation_size,
-    framed,
-    read_folder,
-    read_folders,
+    parse_matrix,
     without_large,
 )
-from tiepoint.evaluation.settings import Frame
+from tiepoint.evaluation.pair_lists import read_folder, read_folders
+from tiepoint.evaluation.settings import LARGE_SEQUENCES, FrameSize
+from tiepoint.evaluation.sizes import grey_uint8, in_frame, to_uint8
 from tiepoint.geometry import apply_homography, inside
 
 IDENTITY = "1 0 0 0 1 0 0 0 1"
@@ -39,7 +40,7 @@ def write_set(folder: Path, *lines: str) -> Path:
 
 def test_a_pairs_file_gives_its_pairs_in_order(tmp_path: Path) -> None:
     write_set(tmp_path, "# wall", "", f"a.png b.png {IDENTITY}", "b.png a.png 2 0 1 0 2 5 0 0 1")
-    pairs, failures = read_folder(tmp_path, "wall")
+    pairs, failures = read_folder(HOMOGRAPHY, tmp_path, "wall")
     assert failures == []
     assert [(pair.group, pair.name) for pair in pairs] == [
         ("wall", "a.png b.png"),
@@ -63,7 +64,7 @@ def test_a_pairs_file_gives_its_pairs_in_order(tmp_path: Path) -> None:
 )
 def test_a_bad_line_is_named_and_the_others_stay(tmp_path: Path, line: str, message: str) -> None:
     write_set(tmp_path, f"a.png b.png {IDENTITY}", line)
-    pairs, failures = read_folder(tmp_path, "set")
+    pairs, failures = read_folder(HOMOGRAPHY, tmp_path, "set")
     assert len(pairs) == 1
     assert [failure.name for failure in failures] == ["a.png b.png"]
     with pytest.raises(FormatError, match=message):
@@ -72,31 +73,9 @@ def test_a_bad_line_is_named_and_the_others_stay(tmp_path: Path, line: str, mess
 
 def test_a_missing_image_is_named_when_its_pair_is_loaded(tmp_path: Path) -> None:
     write_set(tmp_path, f"a.png gone.png {IDENTITY}")
-    pairs, _ = read_folder(tmp_path, "set")
+    pairs, _ = read_folder(HOMOGRAPHY, tmp_path, "set")
     with pytest.raises(TiepointError, match=r"gone\.png"):
         pairs[0].load(640)
-
-
-@pytest.mark.parametrize("content", [None, "", "# only a comment\n"])
-def test_a_folder_without_pairs_says_what_was_expected(tmp_path: Path, content: str | None) -> None:
-    if content is not None:
-        (tmp_path / "pairs.txt").write_text(content)
-    with pytest.raises(FormatError, match=r"no pairs; expected pairs\.txt .* or HPatches"):
-        read_folder(tmp_path, "set")
-
-
-def test_a_folder_that_is_not_there_is_a_failure_beside_the_others(tmp_path: Path) -> None:
-    good = write_set(tmp_path / "good", f"a.png b.png {IDENTITY}")
-    pairs, failures = read_folders([tmp_path / "none", good])
-    assert [pair.group for pair in pairs] == ["good"]
-    assert [failure.group for failure in failures] == ["none"]
-    assert "no such folder" in failures[0].message
-
-
-def test_folders_of_one_name_keep_apart(tmp_path: Path) -> None:
-    folders = [write_set(tmp_path / x / "wall", f"a.png b.png {IDENTITY}") for x in "xy"]
-    pairs, _ = read_folders(folders)
-    assert [pair.group for pair in pairs] == [str(folder) for folder in folders]
 
 
 def test_hpatches_sequences_are_read_by_kind(tmp_path: Path) -> None:
@@ -106,14 +85,14 @@ def test_hpatches_sequences_are_read_by_kind(tmp_path: Path) -> None:
             if number > 1:
                 matrix = f"1.5 0 {number}\n0 1.5 0\n0 0 1\n"
                 (tmp_path / sequence / f"H_1_{number}").write_text(matrix)
-    pairs, failures = read_folder(tmp_path, "hp")
+    pairs, failures = read_folder(HOMOGRAPHY, tmp_path, "hp")
     assert failures == []
     assert [pair.group for pair in pairs] == ["hp/illumination"] * 5 + ["hp/viewpoint"] * 5
     assert [pair.name for pair in pairs[:2]] == ["i_dome 1 2", "i_dome 1 3"]
     np.testing.assert_array_equal(pairs[9].homography, [[1.5, 0, 6], [0, 1.5, 0], [0, 0, 1]])
     assert pairs[9].load(640).image_b.shape == (20, 30)
     (tmp_path / "v_graffiti" / "H_1_3").write_text("1 2 3")
-    pairs, failures = read_folder(tmp_path, "hp")
+    pairs, failures = read_folder(HOMOGRAPHY, tmp_path, "hp")
     assert len(pairs) == 9
     assert "3 numbers, expected the 9" in failures[0].message
 
@@ -159,7 +138,7 @@ def test_an_image_ends_at_the_outer_edges_of_its_pixels() -> None:
 
 def test_the_real_pairs_are_all_read(shared: Path) -> None:
     sets = {"oxford": 20, "iguazu": 5, "homogr": 6}
-    pairs, failures = read_folders([shared / "eval" / name for name in sets])
+    pairs, failures = read_folders(HOMOGRAPHY, [shared / "eval" / name for name in sets])
     assert failures == []
     assert {name: sum(pair.group == name for pair in pairs) for name in sets} == sets
     loaded = pairs[0].load(320)
@@ -169,20 +148,20 @@ def test_the_real_pairs_are_all_read(shared: Path) -> None:
 @pytest.mark.parametrize(
     ("frame", "expected_hw"),
     [
-        (Frame(long_side=100), (75, 100)),
-        (Frame(short_side=48), (48, 64)),
-        (Frame(short_side=300), (300, 400)),
-        (Frame(crop_hw=(90, 90)), (90, 90)),
-        (Frame(crop_hw=(240, 100)), (240, 100)),
+        (FrameSize(long_side=100), (75, 100)),
+        (FrameSize(short_side=48), (48, 64)),
+        (FrameSize(short_side=300), (300, 400)),
+        (FrameSize(crop_hw=(90, 90)), (90, 90)),
+        (FrameSize(crop_hw=(240, 100)), (240, 100)),
     ],
 )
 def test_a_frame_brings_the_image_to_its_size_and_points_along(
-    frame: Frame, expected_hw: tuple[int, int]
+    frame: FrameSize, expected_hw: tuple[int, int]
 ) -> None:
-    """A bright spot off the middle is found where the matrix says."""
+    """A bright spot off the middle is found where the matrix predicts it."""
     rows, columns = np.mgrid[:150, :200]
     pixels = 255 * np.exp(-((columns - 110.0) ** 2 + (rows - 70.0) ** 2) / (2 * 8**2))
-    image, matrix = framed(pixels.astype(np.uint8), frame)
+    image, matrix = in_frame(pixels.astype(np.uint8), frame)
     assert image.shape == expected_hw
     rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
     weights = image.astype(float) ** 2
@@ -194,18 +173,74 @@ def test_a_frame_brings_the_image_to_its_size_and_points_along(
 def test_the_truth_follows_both_images_into_their_frames() -> None:
     truth = np.array([[1.1, 0.1, 5], [-0.05, 0.9, 3], [1e-4, 2e-4, 1]])
     a, b = np.zeros((150, 200), np.uint8), np.zeros((300, 260), np.uint8)
-    for frame in (Frame(long_side=90), Frame(short_side=120), Frame(crop_hw=(100, 110))):
+    frames = FrameSize(long_side=90), FrameSize(short_side=120), FrameSize(crop_hw=(100, 110))
+    for frame in frames:
         pair = at_evaluation_size(a, b, truth, frame)
-        to_a, to_b = framed(a, frame)[1], framed(b, frame)[1]
+        to_a, to_b = in_frame(a, frame)[1], in_frame(b, frame)[1]
         xy = np.array([[60.0, 70.0], [100.0, 90.0]])
         expected = apply_homography(to_b, apply_homography(truth, xy))
         found = apply_homography(pair.homography, apply_homography(to_a, xy))
         np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
+def pair_of(name: str) -> HomographyFiles:
+    return HomographyFiles("h", name, Path("a"), Path("b"), ("a", "b"), np.eye(3))
+
+
 def test_large_sequences_of_hpatches_can_be_left_out() -> None:
-    pairs = [
-        PairFiles("h/viewpoint", f"{name} 1 2", Path("a"), Path("b"), np.eye(3))
-        for name in ("v_artisans", "v_wall", "i_dc")
-    ]
-    assert [pair.name for pair in without_large(pairs)] == ["v_wall 1 2"]
+    pairs = [pair_of(f"{name} 1 2") for name in ("v_artisans", "v_wall", "i_dc", "i_dc_other")]
+    assert [pair.name for pair in without_large(pairs)] == ["v_wall 1 2", "i_dc_other 1 2"]
+    assert without_large([pair_of(f"{name} 1 6") for name in LARGE_SEQUENCES]) == []
+    assert without_large([]) == []
+
+
+def test_a_folder_of_neither_layout_is_refused_with_both_named(tmp_path: Path) -> None:
+    (tmp_path / "v_empty").mkdir()
+    with pytest.raises(FormatError, match=r"no pairs; expected pairs\.txt .*, or HPatches"):
+        read_folder(HOMOGRAPHY, tmp_path, "set")
+
+
+def test_a_list_goes_before_sequences_in_the_same_folder(tmp_path: Path) -> None:
+    write_set(tmp_path, f"a.png b.png {IDENTITY}")
+    (tmp_path / "v_wall").mkdir()
+    (tmp_path / "v_wall" / "H_1_2").write_text(IDENTITY)
+    pairs, _ = read_folder(HOMOGRAPHY, tmp_path, "set")
+    assert [pair.name for pair in pairs] == ["a.png b.png"]
+
+
+def test_a_broken_matrix_of_a_sequence_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / "v_wall").mkdir()
+    (tmp_path / "v_wall" / "H_1_2").write_bytes(b"\xff\xfe")
+    (tmp_path / "v_wall" / "H_1_10").write_text(IDENTITY)
+    (tmp_path / "v_wall" / "H_1_3").write_text("0 " * 9)
+    pairs, failures = read_folder(HOMOGRAPHY, tmp_path, "hp")
+    assert [pair.name for pair in pairs] == ["v_wall 1 10"]
+    assert [failure.name for failure in failures] == ["v_wall 1 2", "v_wall 1 3"]
+    assert failures[1].message.count("H_1_3") == 1
+
+
+@pytest.mark.parametrize("text", ["", "1 2 3", "1 0 0 0 1 0 0 0 x", "inf 0 0 0 1 0 0 0 1"])
+def test_numbers_that_are_no_homography_are_refused(text: str) -> None:
+    with pytest.raises(FormatError, match="homography"):
+        parse_matrix(text.split())
+
+
+def test_names_of_the_images_are_kept_for_features_files(tmp_path: Path) -> None:
+    write_set(tmp_path, f"a.png b.png {IDENTITY}")
+    (pair,), _ = read_folder(HOMOGRAPHY, tmp_path, "set")
+    assert pair.load(640).names == ("a.png", "b.png")
+    blank = np.zeros((10, 12), np.uint8)
+    assert at_evaluation_size(blank, blank, np.eye(3), 640).names == ("", "")
+
+
+def test_grey_levels_are_rounded_and_clipped() -> None:
+    values = np.array([-1, 0, 0.5 / 255, 0.6 / 255, 1, 2.0])
+    assert to_uint8(values).tolist() == [0, 0, 0, 1, 255, 255]
+    assert grey_uint8(np.full((2, 3), 0.5, np.float32), None).tolist() == [[128] * 3] * 2
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_every_type_of_pixels_gives_the_same_grey(dtype: type) -> None:
+    levels = np.arange(0, 256, dtype=np.uint16).reshape(16, 16)
+    full = {np.uint8: levels, np.uint16: levels * 257, np.float32: levels / np.float32(255)}
+    np.testing.assert_array_equal(grey_uint8(full[dtype].astype(dtype), 640), levels)

@@ -9,15 +9,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
 from tiepoint.cli import app
-from tiepoint.errors import ConfigError, FormatError
-from tiepoint.evaluation import metrics, poses
+from tiepoint.errors import ConfigError
+from tiepoint.evaluation import pose as poses
+from tiepoint.evaluation import summary
 from tiepoint.evaluation.methods import Method
+from tiepoint.evaluation.pair_lists import read_folder
+from tiepoint.evaluation.pose import POSE
+from tiepoint.evaluation.run import evaluate
 from tiepoint.evaluation.settings import PoseSettings
 from tiepoint.features import Features
 from tiepoint.registration import epipolar
@@ -64,7 +66,7 @@ def sees_the_scene(truth: epipolar.Pose, noise_px: float = 0.0, scale: float = 1
             points = points @ truth.rotation.T + truth.translation
         seen = points @ CAMERA.T
         xy = seen[:, :2] / seen[:, 2:]
-        xy = (xy + 0.5) * scale - 0.5  # as the image was brought down
+        xy = (xy + 0.5) * scale - 0.5  # as the image is downscaled
         xy += np.random.default_rng(int(image[0, 0])).normal(0, noise_px, xy.shape)
         codes /= np.linalg.norm(codes, axis=1, keepdims=True)
         scores = np.linspace(1, 0, k, dtype=np.float32)
@@ -77,8 +79,8 @@ def sees_the_scene(truth: epipolar.Pose, noise_px: float = 0.0, scale: float = 1
 
 def test_a_folder_gives_cameras_and_poses(tmp_path: Path) -> None:
     truth = pose()
-    pairs, failures = poses.read_pose_folder(
-        folder_with(tmp_path, line("1.png", "2.png", truth)), "known"
+    pairs, failures = read_folder(
+        POSE, folder_with(tmp_path, line("1.png", "2.png", truth)), "known"
     )
     assert failures == []
     (pair,) = pairs
@@ -90,7 +92,7 @@ def test_a_folder_gives_cameras_and_poses(tmp_path: Path) -> None:
 
 def test_cameras_follow_an_image_that_is_brought_down(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, line("1.png", "2.png", pose()))
-    (pair,), _ = poses.read_pose_folder(folder, "known")
+    (pair,), _ = read_folder(POSE, folder, "known")
     loaded = pair.load(320)
     assert loaded.image_a.shape == (240, 320)
     point = np.array([0.3, -0.2, 1.0])
@@ -109,18 +111,10 @@ def test_cameras_follow_an_image_that_is_brought_down(tmp_path: Path) -> None:
 )
 def test_a_bad_line_is_a_failure_with_its_number(tmp_path: Path, text: str, message: str) -> None:
     folder = folder_with(tmp_path, text, line("1.png", "2.png", pose()))
-    pairs, (failure,) = poses.read_pose_folder(folder, "known")
+    pairs, (failure,) = read_folder(POSE, folder, "known")
     assert len(pairs) == 1
     assert message in failure.message
     assert "line 3" in failure.message
-
-
-def test_a_folder_without_pairs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="expected a list of pairs"):
-        poses.read_pose_folder(tmp_path, "x")
-    with pytest.raises(FormatError, match="no pairs in it"):
-        poses.read_pose_folder(folder_with(tmp_path), "x")
-    assert len(poses.read_pose_folders([tmp_path / "gone"])[1]) == 1
 
 
 @pytest.mark.parametrize("degrees", [0.0, 0.5, 7.0, 120.0])
@@ -136,49 +130,37 @@ def test_the_error_is_the_larger_of_two_angles(degrees: float) -> None:
     assert poses.pose_error_deg(None, truth) == 180
 
 
-@given(st.lists(st.floats(0, 50), min_size=1, max_size=30), st.floats(0.5, 20))
-def test_the_area_is_that_under_the_curve_of_shares(errors: list[float], up_to: float) -> None:
-    values = np.array(errors)
-    steps = (np.arange(20_000) + 0.5) / 20_000 * up_to  # the slow way: a fine sum
-    slow = np.mean([(values <= step).mean() for step in steps])
-    assert metrics.area_shares(values, up_to).mean() == pytest.approx(slow, abs=1e-3)
-
-
-def test_areas_of_pairs_without_an_estimate_are_zero() -> None:
-    assert metrics.area_shares(np.array([math.inf, 180.0]), 20).tolist() == [0, 0]
-
-
 def evaluated(
     tmp_path: Path, noise_px: float, long_side: int = 640
-) -> tuple[poses.PoseEvaluation, poses.PoseRow]:
+) -> tuple[poses.PoseEvaluation, summary.Row[poses.PoseMeans]]:
     truth = pose()
-    pairs, _ = poses.read_pose_folder(folder_with(tmp_path, line("1.png", "2.png", truth)), "known")
+    pairs, _ = read_folder(POSE, folder_with(tmp_path, line("1.png", "2.png", truth)), "known")
     chosen = sees_the_scene(truth, noise_px, long_side / 640)
     settings = PoseSettings(k=300, long_side=long_side)
-    evaluation = poses.evaluate_poses(pairs, [chosen], settings)
-    (row,) = poses.pose_rows(evaluation)
+    evaluation = evaluate(POSE, pairs, [chosen], settings)
+    (row,) = summary.rows(evaluation)
     return evaluation, row
 
 
 @pytest.mark.parametrize("long_side", [640, 320])
 def test_exact_points_give_the_pose_at_any_size(tmp_path: Path, long_side: int) -> None:
     evaluation, row = evaluated(tmp_path, 0.0, long_side)
-    assert evaluation.records[0].measured.error_deg < 0.05
-    assert row.auc[5].mean > 0.98
-    assert row.precision.mean == 1
-    assert row.matches.mean == 300
+    assert evaluation.records[0].figures.error_deg < 0.05
+    assert row.means.auc[5].mean > 0.98
+    assert row.means.precision.mean == 1
+    assert row.means.matches.mean == 300
 
 
 def test_noise_costs_accuracy(tmp_path: Path) -> None:
     _, row = evaluated(tmp_path, 3.0)
-    assert row.auc[5].mean < 0.98
-    assert row.precision.mean < 0.8
+    assert row.means.auc[5].mean < 0.98
+    assert row.means.precision.mean < 0.8
 
 
 def test_an_image_that_is_gone_leaves_the_pair_out(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, line("1.png", "2.png", pose()), images=False)
-    pairs, _ = poses.read_pose_folder(folder, "known")
-    evaluation = poses.evaluate_poses(pairs, [sees_the_scene(pose())], PoseSettings())
+    pairs, _ = read_folder(POSE, folder, "known")
+    evaluation = evaluate(POSE, pairs, [sees_the_scene(pose())], PoseSettings())
     assert evaluation.records == ()
     assert len(evaluation.failures) == 1
 
@@ -187,20 +169,76 @@ def test_what_is_wrong_with_the_run_ends_it_and_is_no_pair_left_out(tmp_path: Pa
     def missing(image: np.ndarray, k: int) -> Features:
         raise ConfigError("no such setting")
 
-    pairs, _ = poses.read_pose_folder(
-        folder_with(tmp_path, line("1.png", "2.png", pose())), "known"
-    )
+    pairs, _ = read_folder(POSE, folder_with(tmp_path, line("1.png", "2.png", pose())), "known")
     with pytest.raises(ConfigError, match="no such setting"):
-        poses.evaluate_poses(pairs, [Method("x", missing)], PoseSettings(k=10))
+        evaluate(POSE, pairs, [Method("x", missing)], PoseSettings(k=10))
+
+
+def looking_at_nothing(found: int) -> Method:
+    """Points without partners: `found` in A, none in B."""
+
+    def detect(image: np.ndarray, k: int) -> Features:
+        count = found if image[0, 0] == 1 else 0
+        xy = np.random.default_rng(0).uniform(0, 400, (count, 2)).astype(np.float32)
+        codes = np.eye(count, 32, dtype=np.float32)
+        return Features(xy, np.ones(count, np.float32), codes, image.shape[:2])
+
+    return Method("blind", detect)
+
+
+@pytest.mark.parametrize("found", [0, 5])
+def test_no_matches_are_a_result_and_no_error(tmp_path: Path, found: int) -> None:
+    pairs, _ = read_folder(POSE, folder_with(tmp_path, line("1.png", "2.png", pose())), "known")
+    evaluation = evaluate(POSE, pairs, [looking_at_nothing(found)], PoseSettings(k=10))
+    figures = evaluation.records[0].figures
+    assert (figures.keypoints_a, figures.matches, figures.correct) == (found, 0, 0)
+    assert figures.precision == 0
+    assert figures.seed_errors_deg == (180.0,) * 3
+    (row,) = summary.rows(evaluation)
+    assert [area.mean for area in row.means.auc.values()] == [0, 0, 0]
+    assert row.keypoints == found / 2
+
+
+def test_two_methods_are_compared_on_every_pair(tmp_path: Path) -> None:
+    truth = pose()
+    lines = [line("1.png", "2.png", truth), line("1.png", "2.png", pose(40.0))]
+    pairs, _ = read_folder(POSE, folder_with(tmp_path, *lines), "known")
+    methods = [sees_the_scene(truth), looking_at_nothing(3)]
+    evaluation = evaluate(POSE, pairs, methods, PoseSettings(k=200, long_side=640))
+    errors = {name: [one.error_deg for one in evaluation.figures_of(name)] for name in
+              ("scene", "blind")}  # fmt: skip
+    assert errors["scene"][0] < 0.05
+    assert errors["scene"][1] == pytest.approx(32, abs=1)  # the second line's truth is another
+    assert errors["blind"] == [180, 180]
+
+
+def test_correct_matches_equal_their_slow_twin(tmp_path: Path) -> None:
+    """The distance of each match from its epipolar lines, written out."""
+    truth = pose()
+    pairs, _ = read_folder(POSE, folder_with(tmp_path, line("1.png", "2.png", truth)), "known")
+    loaded, method = pairs[0].load(640), sees_the_scene(truth, 2.0)
+    a, b = method.features_of_pair(loaded, 150)
+    inverse = np.linalg.inv(CAMERA)
+    x, y, z = truth.translation
+    skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    fundamental = inverse.T @ skew @ truth.rotation @ inverse
+    count = 0
+    for xy_a, xy_b in zip(a.xy.astype(float), b.xy.astype(float), strict=True):
+        line_b, line_a = fundamental @ [*xy_a, 1], fundamental.T @ [*xy_b, 1]
+        off = abs(np.array([*xy_b, 1]) @ line_b)
+        count += off / math.sqrt(sum(line_b[:2] ** 2) + sum(line_a[:2] ** 2)) <= 2
+    figures = poses.measure(a, b, loaded, PoseSettings(k=150, long_side=640))
+    assert figures.matches == 150
+    assert 0 < figures.correct == count < 150
 
 
 def test_table_and_json_hold_everything(tmp_path: Path) -> None:
     evaluation, _ = evaluated(tmp_path, 0.5)
     console = Console(width=132)
     with console.capture() as capture:
-        console.print(poses.pose_table(evaluation))
+        console.print(summary.table(evaluation))
     assert "…" not in capture.get()
-    content = json.loads(poses.pose_json(evaluation, kind="pose"), parse_constant=pytest.fail)
+    content = json.loads(summary.as_json(evaluation, kind="pose"), parse_constant=pytest.fail)
     assert content["kind"] == "pose"
     assert content["rows"][0]["auc"]["5"]["mean"] > 0.5
     assert len(content["pairs"][0]["seed_errors_deg"]) == 3

@@ -1,0 +1,19 @@
+"""A progress bar on stderr, where that is a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+def with_progress(unit: str, count: int, work: Callable[[Callable[[], None]], Result]) -> Result:
+    """Run `work` under a progress bar; it gets a function to call after each of `count`."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    errors = Console(stderr=True)
+    with Progress(console=errors, disable=not errors.is_terminal, transient=True) as progress:
+        task = progress.add_task(unit, total=count)
+        return work(lambda: progress.advance(task))

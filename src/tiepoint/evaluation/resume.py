@@ -1,0 +1,92 @@
+"""Resume file: the pairs that an evaluation has measured so far, so that it can be interrupted.
+
+A file of JSON lines next to the report. The first line holds what decides the figures, each
+further line the figures of one pair. A line that a crash has cut off is measured again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tiepoint.files import make_folder, write_bytes
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+ENDING = ".partial"
+T = TypeVar("T")
+
+
+class ResumeFile:
+    """The pairs that are done.
+
+    Args:
+        path: The file; one that was made with other settings is moved to `<path>.old`.
+        run_info: Everything that decides the figures, as plain values.
+
+    Attributes:
+        done: (group, name) of a pair -> the figures of each method, in order.
+        moved_to: New path of a file that was made with other settings; None without one.
+    """
+
+    def __init__(self, path: Path, run_info: Mapping[str, Any]) -> None:
+        self.path = path
+        self.done: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        self.moved_to: Path | None = None
+        make_folder(path.parent)
+        head = json.dumps(run_info, default=str)
+        lines = [head, *self._read(head)]
+        write_bytes(path, "".join(line + "\n" for line in lines).encode())
+
+    def add(self, group: str, name: str, figures: Sequence[DataclassInstance]) -> None:
+        """Append a pair.
+
+        Args:
+            figures: A dataclass for each method.
+        """
+        line = json.dumps([group, name, [asdict(one) for one in figures]])
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def finish(self) -> None:
+        """Remove the file, because the report holds everything."""
+        self.path.unlink(missing_ok=True)
+
+    def _read(self, head: str) -> list[str]:
+        """The complete lines of a file that was made with the same settings."""
+        try:
+            first, *lines = self.path.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError):  # no file, an empty one, or not text
+            return []
+        if first != head:
+            if lines:
+                self.moved_to = self.path.replace(self.path.with_name(self.path.name + ".old"))
+            return []
+        complete = []
+        for line in lines:
+            try:
+                group, name, figures = json.loads(line)
+            except ValueError:
+                continue
+            self.done[group, name] = figures
+            complete.append(line)
+        return complete
+
+
+def fingerprint(pairs: Sequence[object]) -> str:
+    """Digest of a list of pairs: their names and their ground truth."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        values = vars(pair) if hasattr(pair, "__dict__") else {}
+        digest.update(repr(sorted((k, str(v)) for k, v in values.items())).encode())
+    return digest.hexdigest()[:16]
+
+
+def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A dataclass of plain values and tuples as it was before it was written as JSON."""
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
