@@ -144,10 +144,12 @@ def test_vertices_are_corners_bends_or_doubtful_by_their_angles() -> None:
 
 
 def test_letters_have_corners_where_their_outlines_turn_sharply() -> None:
-    ((points, kinds), holes), *rest = glyphs._letter("H", glyphs.SANS, 0).parts
+    ((points, kinds), holes), *rest = glyphs.letter_glyph("H", glyphs.SANS, 0).parts
     assert not holes and not rest
     assert (kinds == CORNER).sum() == 12
-    assert not any((k == CORNER).any() for (_, k), _ in glyphs._letter("O", glyphs.SANS, 0).parts)
+    assert not any(
+        (k == CORNER).any() for (_, k), _ in glyphs.letter_glyph("O", glyphs.SANS, 0).parts
+    )
     assert np.abs(points).max() <= 0.6
 
 

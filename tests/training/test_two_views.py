@@ -11,8 +11,9 @@ import pytest
 from tiepoint.geometry import apply_homography
 from tiepoint.training.scenes import cameras, composition, pairs, textures
 from tiepoint.training.scenes.canvas import Canvas, Fill, Sheet
-from tiepoint.training.scenes.pairs import DataConfig, Geometry, Photometry, training_pair
-from tiepoint.training.scenes.render import Layer, flow, render
+from tiepoint.training.scenes.pairs import training_pair
+from tiepoint.training.scenes.render import Plane, flow, render
+from tiepoint.training.scenes.settings import DataConfig, Geometry, Photometry
 from tiepoint.training.scenes.statistics import in_cell_histogram
 
 SIZE = (96, 128)
@@ -32,8 +33,8 @@ def sheet_of(image: np.ndarray) -> Sheet:
     return Sheet(image, np.zeros((0, 2), np.float32), none.astype(bool), none)
 
 
-def layer_of(sheet: Sheet, body: int = 0) -> Layer:
-    return Layer(sheet, composition.whole(sheet.image.shape), np.zeros(4, bool), body)
+def plane_of(sheet: Sheet, body: int = 0) -> Plane:
+    return Plane(sheet, sheet.outline, np.zeros(4, bool), body)
 
 
 def sampled(field: np.ndarray, xy: np.ndarray) -> np.ndarray:
@@ -56,7 +57,7 @@ def test_one_view_carried_along_the_flow_is_the_other() -> None:
     for seed in range(6):
         rng = np.random.default_rng(seed)
         to_a, to_b = cameras.flat_views(rng, Geometry(), SIZE, (288, 384), upright=False)
-        a, b = (render([layer_of(sheet)], [m], [0], backdrop, SIZE, 1.5) for m in (to_a, to_b))
+        a, b = (render([plane_of(sheet)], [m], [0], backdrop, SIZE, 1.5) for m in (to_a, to_b))
         there = flow(a, b, [to_a], [to_b])
         known = np.isfinite(there[..., 0])
         carried = cv2.remap(
@@ -90,10 +91,10 @@ def test_what_a_board_hides_in_the_other_view_has_no_flow() -> None:
     # Both planes face the camera; it moves right by 8: the wall at twice the distance shifts half.
     wall, board = (sheet_of(np.full((400, 400), grey, np.uint8)) for grey in (60, 200))
     cut = np.array([[100.5, 100.5], [160.5, 100.5], [160.5, 160.5], [100.5, 160.5]])
-    layers = [layer_of(wall), Layer(board, cut, np.ones(4, bool), 1)]
+    planes = [plane_of(wall), Plane(board, cut, np.ones(4, bool), 1)]
     at = [cameras.moved(np.array([-100.0, -100.0])) for _ in range(2)]
     other = [cameras.moved(np.array([-104.0, -100.0])), cameras.moved(np.array([-108.0, -100.0]))]
-    a, b = (render(layers, m, [0, 1], np.zeros((4, 4), np.uint8), SIZE, 1.5) for m in (at, other))
+    a, b = (render(planes, m, [0, 1], np.zeros((4, 4), np.uint8), SIZE, 1.5) for m in (at, other))
     there = flow(a, b, at, other)
     assert np.array_equal(there[30, 20], [12, 30])  # on the board, 8 px nearer the left
     assert np.array_equal(there[30, 80], [76, 30])  # on the wall
@@ -131,7 +132,7 @@ def test_corners_on_a_plane_lie_where_the_labels_say() -> None:
     for seed in range(4):
         rng = np.random.default_rng(seed)
         for matrix in cameras.flat_views(rng, Geometry(), SIZE, (288, 288), upright=False):
-            seen = render([layer_of(sheet)], [matrix], [0], np.zeros((8, 8), np.uint8), SIZE, 1.5)
+            seen = render([plane_of(sheet)], [matrix], [0], np.zeros((8, 8), np.uint8), SIZE, 1.5)
             xy = seen.corners_xy[seen.positive]
             inside = ((xy > 8) & (xy < (SIZE[1] - 9, SIZE[0] - 9))).all(axis=1)
             exact = apply_homography(matrix, board.corners_xy)
@@ -154,7 +155,7 @@ def test_corners_on_a_plane_lie_where_the_labels_say() -> None:
 def test_a_drawn_corner_of_both_views_is_one_place(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pairs, "structure_points", lambda clean, hidden: np.zeros((0, 2)))
+    monkeypatch.setattr(pairs, "texture_points", lambda clean, hidden: np.zeros((0, 2)))
     config = of_kind(kind)
     near = []
     for index in range(8):

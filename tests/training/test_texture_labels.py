@@ -9,7 +9,7 @@ from support import twins
 from support.fake_pairs import shifted_flow
 from tiepoint.geometry import apply_homography
 from tiepoint.training.scenes import texture_labels, textures
-from tiepoint.training.scenes.texture_labels import seen_from, structure_points
+from tiepoint.training.scenes.texture_labels import repeated_in, texture_points
 
 SIZE = (64, 80)
 CLEAR = np.zeros(SIZE, bool)
@@ -38,43 +38,43 @@ def slow_points(clean: np.ndarray) -> list[tuple[int, int]]:
 def test_points_are_those_of_the_slow_twin() -> None:
     values = textures.noise(np.random.default_rng(3), 96, 1.4)[: SIZE[0], : SIZE[1]]
     clean = np.clip(0.5 + 0.12 * values, 0, 1).astype(np.float32)
-    found, slow = structure_points(clean, CLEAR), slow_points(clean)
+    found, slow = texture_points(clean, CLEAR), slow_points(clean)
     assert len(slow) > 20
     assert found.shape == (len(slow), 2)
     assert np.abs(found - np.array(slow)).max() <= 0.5  # within the px that the twin found
 
 
 def test_a_blob_between_two_px_is_one_point() -> None:
-    found = structure_points(blobs((30.5, 20.0)), CLEAR)
+    found = texture_points(blobs((30.5, 20.0)), CLEAR)
     near = np.hypot(*(found - [30.5, 20.0]).T) < 1
     assert near.sum() == 1
 
 
 @pytest.mark.parametrize("contrast", [0.4, -0.25])
 def test_a_blob_is_one_point_at_its_centre(contrast: float) -> None:
-    found = structure_points(blobs((30.3, 20.8), (52.5, 41.0), contrast=contrast), CLEAR)
+    found = texture_points(blobs((30.3, 20.8), (52.5, 41.0), contrast=contrast), CLEAR)
     centres = np.array([[30.3, 20.8], [52.5, 41.0]])
     near = np.hypot(*(found[:, None] - centres).transpose(2, 0, 1)).min(axis=0)
     assert (near < 0.05).all()
 
 
 def test_faint_flat_and_covered_places_have_no_point() -> None:
-    assert len(structure_points(np.full(SIZE, 0.5, np.float32), CLEAR)) == 0
-    assert len(structure_points(blobs((30, 20), contrast=0.01), CLEAR)) == 0
+    assert len(texture_points(np.full(SIZE, 0.5, np.float32), CLEAR)) == 0
+    assert len(texture_points(blobs((30, 20), contrast=0.01), CLEAR)) == 0
     covered = CLEAR.copy()
     covered[18:23, 33:60] = True
-    assert len(structure_points(blobs((30, 20)), covered)) == 0
+    assert len(texture_points(blobs((30, 20)), covered)) == 0
 
 
 def test_a_point_is_seen_again_where_the_flow_says_and_not_beside_it() -> None:
     flow = shifted_flow(SIZE, np.array([4.25, -3.5], np.float32))
     xy = np.array([[20.4, 30.2], [40.0, 40.0], [77.0, 30.0]])  # the last one leaves the view
     others = np.array([[24.9, 26.5], [44.25, 38.0]])
-    seen = seen_from(xy, flow, others)
+    seen = repeated_in(xy, flow, others)
     assert seen.visible.tolist() == [True, True, False]
-    assert seen.again.tolist() == [True, False, False]
-    assert seen_from(xy, flow, np.zeros((0, 2))).again.tolist() == [False] * 3
-    assert len(seen_from(np.zeros((0, 2)), flow, others).again) == 0
+    assert seen.repeated.tolist() == [True, False, False]
+    assert repeated_in(xy, flow, np.zeros((0, 2))).repeated.tolist() == [False] * 3
+    assert len(repeated_in(np.zeros((0, 2)), flow, others).repeated) == 0
 
 
 def test_where_the_other_view_enlarges_its_px_count_less() -> None:
@@ -85,4 +85,4 @@ def test_where_the_other_view_enlarges_its_px_count_less() -> None:
     xy = np.array([[40.3, 40.0]])
     there = apply_homography(matrix, xy)
     for away_px, again in ((2.5, True), (3.5, False)):
-        assert seen_from(xy, flow, there + np.array([away_px, 0])).again.tolist() == [again]
+        assert repeated_in(xy, flow, there + np.array([away_px, 0])).repeated.tolist() == [again]
