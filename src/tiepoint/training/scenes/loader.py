@@ -33,6 +33,8 @@ PATIENCE_S = 600.0
 """Longest silence of all workers before they count as hung."""
 POLL_S = 10.0
 """Longest single wait for a worker."""
+END_S = 5.0
+"""Longest wait for a worker to end; then it is killed."""
 
 
 class PairLoader:
@@ -233,7 +235,11 @@ class _Crew:
         for process in self._processes:
             process.terminate()
         for process in self._processes:
-            process.join(timeout=5)
+            process.join(timeout=END_S)
+            if process.exitcode is None:
+                logger.warning("%s does not end by itself and is killed", process.name)
+                process.kill()
+                process.join(timeout=END_S)
         for pipe in self._pipes:
             pipe.close()
         self._processes, self._pipes = [], []

@@ -86,3 +86,69 @@ def test_where_the_other_view_enlarges_its_px_count_less() -> None:
     there = apply_homography(matrix, xy)
     for away_px, again in ((2.5, True), (3.5, False)):
         assert repeated_in(xy, flow, there + np.array([away_px, 0])).repeated.tolist() == [again]
+
+
+def test_points_of_the_outermost_px_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    xy = texture_points(rng.random(SIZE, np.float32), CLEAR)
+    assert len(xy) > 30
+    assert (xy >= 1.5).all() and (xy <= np.array(SIZE[::-1]) - 2.5).all()
+
+
+def test_points_are_in_reading_order() -> None:
+    xy = texture_points(np.random.default_rng(1).random(SIZE, np.float32), CLEAR)
+    whole = np.rint(xy)
+    keys = whole[:, 1] * 1000 + whole[:, 0]
+    assert (np.diff(keys) > -1001).all() and (np.diff(whole[:, 1]) >= -1).all()
+
+
+def test_points_keep_the_radius_of_nms_apart() -> None:
+    xy = texture_points(np.random.default_rng(2).random(SIZE, np.float32), CLEAR)
+    gaps = np.abs(xy[:, None] - xy).max(axis=2) + 99 * np.eye(len(xy))
+    assert gaps.min() > texture_labels.REACH_PX - 1  # each moves by half a px at most
+
+
+def test_an_object_in_front_of_the_lens_takes_the_points_near_it() -> None:
+    clean = blobs((20, 20), (20, 34), (60, 20))
+    covered = CLEAR.copy()
+    covered[:, 24:26] = True
+    left = [point for point in texture_points(clean, covered) if point[0] < 28]
+    assert not any(np.hypot(point[0] - 20, point[1] - 20) < 1 for point in left)
+    near = texture_points(clean, covered)
+    assert np.hypot(*(near - [60, 20]).T).min() < 0.1
+
+
+def test_twice_the_contrast_finds_no_fewer_points() -> None:
+    values = textures.noise(np.random.default_rng(3), 96, 1.0)[: SIZE[0], : SIZE[1]]
+    few, many = (
+        len(texture_points((0.5 + contrast * values).astype(np.float32), CLEAR))
+        for contrast in (0.02, 0.04)
+    )
+    assert 0 < few <= many
+
+
+@pytest.mark.parametrize(("away_px", "repeated"), [(0.0, True), (0.9, True), (1.1, False)])
+def test_a_counterpart_is_at_most_one_px_away(away_px: float, repeated: bool) -> None:
+    flow = shifted_flow(SIZE, np.array([4.25, -3.5], np.float32))
+    xy = np.array([[30.0, 30.0]])
+    other = xy + np.array([4.25, -3.5 + away_px])
+    assert repeated_in(xy, flow, other).repeated.tolist() == [repeated]
+
+
+def test_of_many_points_each_has_its_own_counterpart() -> None:
+    rng = np.random.default_rng(4)
+    flow = shifted_flow(SIZE, np.array([2.0, 3.0], np.float32))
+    xy = rng.uniform(8, 50, (40, 2))
+    shift = np.array([2, 3])
+    others = xy + shift
+    kept = rng.random(40) < 0.5
+    seen = repeated_in(xy, flow, others[kept])
+    slow = [min(np.hypot(*(point + shift - other)) for other in others[kept]) <= 1 for point in xy]
+    assert seen.visible.all() and seen.repeated.tolist() == slow
+
+
+def test_beside_an_invisible_px_nothing_is_sure() -> None:
+    flow = shifted_flow(SIZE, np.zeros(2, np.float32))
+    flow[20, 31] = np.nan
+    xy = np.array([[30.0, 20.0], [33.0, 20.0]])
+    assert repeated_in(xy, flow, xy).visible.tolist() == [False, True]
