@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from support.scene_parts import SIZE, grey_sheet, plane_of
+from tiepoint.evaluation.views import translation
 from tiepoint.geometry import apply_homography
 from tiepoint.training.scenes import cameras, textures
 from tiepoint.training.scenes.canvas import Canvas, Fill, Sheet, sheet_without_corners
@@ -22,7 +23,7 @@ def box(left: float, top: float, right: float, bottom: float) -> np.ndarray:
 
 
 def shift(x: float, y: float) -> np.ndarray:
-    return cameras.moved(np.array([x, y], np.float64))
+    return translation(np.array([x, y], np.float64))
 
 
 def seen(planes: list[Plane], matrices: list[np.ndarray], order=None, backdrop=BLACK) -> Rendering:

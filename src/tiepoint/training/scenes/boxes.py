@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.evaluation.views import overlap, rotation_about, rotation_x, rotation_z, translation
 from tiepoint.geometry import SizeHW
 from tiepoint.training.scenes import cameras, draws, outlines
 from tiepoint.training.scenes.basics import UNIT_SQUARE, Mask, Matrix, Points, Rng
@@ -87,7 +88,7 @@ class World:
         self.spheres: list[tuple[Vector, float]] = []
         self._rng, self._size_hw, self._sheets = rng, size_hw, sheets[1:]
         self._far = far = focal * rng.uniform(1.1, 1.7)
-        axes = cameras.turn(rng.uniform(-0.2, 0.2)) @ _swing(rng.uniform(-0.5, 0.5))
+        axes = rotation_z(rng.uniform(-0.2, 0.2)) @ _swing(rng.uniform(-0.5, 0.5))
         unit = far / focal / RASTER_PER_PX * 1.25  # world per px of the sheet, with a margin
         self._add_background(sheets[0], np.array([0, 0, far]), axes[:, 0] * unit, axes[:, 1] * unit)
         self._floor = math.inf  # y
@@ -146,7 +147,7 @@ class World:
         half = rng.uniform(0.4, 1, 3)
         half *= radius / np.linalg.norm(half)
         level = rng.random() < 0.6
-        axes = _swing(draws.angle(rng)) @ cameras.lean(rng.uniform(-0.3, 0.3))
+        axes = _swing(draws.angle(rng)) @ rotation_x(rng.uniform(-0.3, 0.3))
         axes = axes if level else _any_rotation(rng)
         shared = draws.pick(rng, sheets) if rng.random() < 0.3 else None
         for axis in range(3):
@@ -257,12 +258,11 @@ def _camera(
         roll, tilt: Radians, relative to `base`.
     """
     middle = np.array([(size_hw[1] - 1) / 2, (size_hw[0] - 1) / 2])
-    intrinsics = cameras.moved(middle) @ np.diag([focal, focal, 1.0])
+    intrinsics = translation(middle) @ np.diag([focal, focal, 1.0])
     target = np.array([*(rng.uniform(-0.15, 0.15, 2) * size_hw[::-1]), focal])
-    axis = draws.angle(rng)
-    tilted = cameras.turn(axis) @ cameras.lean(tilt) @ cameras.turn(-axis)
+    tilted = rotation_about(draws.angle(rng), tilt)
     base_rotation = np.eye(3) if base is None else base.rotation
-    rotation = cameras.turn(roll) @ tilted @ base_rotation
+    rotation = rotation_z(roll) @ tilted @ base_rotation
     distance = focal if base is None else float(np.linalg.norm(target - base.centre))
     shift = np.array([0, 0, distance / zoom]) - rotation @ target
     return Camera(intrinsics, np.asarray(rotation, np.float64), shift)
@@ -271,7 +271,7 @@ def _camera(
 def _overlap(first: Camera, second: Camera, focal: float, size_hw: SizeHW) -> float:
     """Common view, 0..1, of a plane at one focal length, where most objects are."""
     plane = np.diag([1.0, 1.0, focal])
-    return cameras.overlap(first.homography(plane), second.homography(plane), size_hw)
+    return overlap(first.homography(plane), second.homography(plane), size_hw, cameras.GRID)
 
 
 def _cross(a: Vector, b: Vector) -> Vector:
@@ -291,4 +291,4 @@ def _any_rotation(rng: Rng, spread: float = 10.0) -> Matrix:
     """A random 3x3 rotation; a small spread keeps it nearly facing the camera."""
     turn = draws.angle(rng)
     lean, swing = spread * rng.normal(0, 1, 2)
-    return np.asarray(_swing(swing) @ cameras.lean(lean) @ cameras.turn(turn), np.float64)
+    return np.asarray(_swing(swing) @ rotation_x(lean) @ rotation_z(turn), np.float64)

@@ -6,12 +6,20 @@ A view at scale 1 that faces a sheet shows `RASTER_PER_PX` px of the sheet per p
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.geometry import SizeHW, apply_homography, inside
+from tiepoint.evaluation.views import (
+    grid_xy,
+    onto_plane,
+    overlap,
+    rotation_x,
+    rotation_z,
+    translation,
+    view_of_plane,
+)
+from tiepoint.geometry import SizeHW, inside
 from tiepoint.training.scenes import draws
 from tiepoint.training.scenes.basics import Matrix, Points, Rng
 from tiepoint.training.scenes.settings import RASTER_PER_PX, Geometry
@@ -19,6 +27,7 @@ from tiepoint.training.scenes.settings import RASTER_PER_PX, Geometry
 FOCAL = (0.9, 2.6)  # focal length in longer sides, log-uniform
 TRIES = 60
 SHOWN = 0.75  # least share of each view that the sheet fills
+GRID = 12  # sampled points along each side of a view
 
 
 def relative_scale(rng: Rng, geometry: Geometry) -> float:
@@ -73,47 +82,19 @@ def flat_views(
         tilt = math.radians(rng.uniform(0, geometry.own_tilt_deg)) * strength
         focal = focal_length(rng, size_hw)
         gaze = middle + rng.uniform(-0.2, 0.2, 2) * sheet_hw[::-1]
-        to_a = seen(zoom, own_roll(rng, geometry, upright=upright), tilt, draws.angle(rng), focal)
-        to_a = moved(centre) @ to_a @ moved(-gaze)
+        roll = own_roll(rng, geometry, upright=upright)
+        to_a = _view(zoom, roll, tilt, draws.angle(rng), focal)
+        to_a = translation(centre) @ to_a @ translation(-gaze)
         tilt = math.radians(rng.uniform(0, geometry.tilt_deg)) * strength
-        a_to_b = seen(scale, relative_roll(rng, geometry) * strength, tilt, draws.angle(rng), focal)
+        roll = relative_roll(rng, geometry) * strength
+        a_to_b = _view(scale, roll, tilt, draws.angle(rng), focal)
         shift = rng.uniform(-0.3, 0.3, 2) * size_hw[::-1] * strength
-        a_to_b = moved(centre + shift) @ a_to_b @ moved(-centre)
+        a_to_b = translation(centre + shift) @ a_to_b @ translation(-centre)
         to_b = a_to_b @ to_a
         if _sound(to_a, to_b, size_hw, sheet_hw, geometry.min_overlap):
             return to_a, to_b
-    straight = moved(centre) @ seen(1 / RASTER_PER_PX, 0, 0, 0, focal) @ moved(-middle)
+    straight = translation(centre) @ _view(1 / RASTER_PER_PX, 0, 0, 0, focal) @ translation(-middle)
     return straight, straight
-
-
-def seen(zoom: float, roll: float, tilt: float, axis: float, focal: float) -> Matrix:
-    """3x3: centred px of a plane -> centred px of a camera that looks at its centre.
-
-    Args:
-        zoom: px of the view per px of the plane, at the centre.
-        roll, tilt, axis: Radians; the plane is tilted by `tilt` around the direction `axis`.
-        focal: px.
-    """
-    rotation = turn(roll) @ turn(axis) @ lean(tilt) @ turn(-axis)
-    placed = np.column_stack([rotation[:, 0], rotation[:, 1], [0, 0, focal / zoom]])
-    return np.asarray(np.diag([focal, focal, 1.0]) @ placed, np.float64)
-
-
-def turn(angle: float) -> Matrix:
-    """3x3 rotation around z."""
-    cos, sin = math.cos(angle), math.sin(angle)
-    return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-
-
-def lean(angle: float) -> Matrix:
-    """3x3 rotation around x."""
-    cos, sin = math.cos(angle), math.sin(angle)
-    return np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
-
-
-def moved(offset: Points) -> Matrix:
-    """3x3 shift."""
-    return np.array([[1, 0, offset[0]], [0, 1, offset[1]], [0, 0, 1]], np.float64)
 
 
 def scale_at(matrix: Matrix, xy: Points) -> NDArray[np.float64]:
@@ -131,39 +112,18 @@ def scale_at(matrix: Matrix, xy: Points) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(change), np.float64)
 
 
+def _view(zoom: float, roll: float, tilt: float, axis: float, focal: float) -> Matrix:
+    """`view_of_plane` of a plane tilted around the direction `axis`, then rolled; radians."""
+    rotation = rotation_z(roll) @ rotation_z(axis) @ rotation_x(tilt) @ rotation_z(-axis)
+    return view_of_plane(zoom, rotation, focal)
+
+
 def _sound(
     to_a: Matrix, to_b: Matrix, size_hw: SizeHW, sheet_hw: SizeHW, min_overlap: float
 ) -> bool:
     """Whether the sheet fills enough of both views, and the views overlap enough."""
-    grid = _grid(size_hw)
-    for matrix in (to_a, to_b):
-        on_sheet = _mapped(np.linalg.inv(matrix), matrix, grid)
-        if inside(on_sheet, sheet_hw).mean() < SHOWN:
-            return False
-    return overlap(to_a, to_b, size_hw) >= min_overlap
-
-
-def overlap(to_a: Matrix, to_b: Matrix, size_hw: SizeHW) -> float:
-    """Common view of a plane: the larger of its shares in A and in B, 0..1.
-
-    The larger share is used because a zoom alone makes the other small.
-    """
-    grid, shares = _grid(size_hw), []
-    for to_view, to_other in ((to_a, to_b), (to_b, to_a)):
-        on_plane = _mapped(np.linalg.inv(to_view), to_view, grid)
-        shares.append(float(inside(apply_homography(to_other, on_plane), size_hw).mean()))
-    return max(shares)
-
-
-def _mapped(back: NDArray[Any], forth: Matrix, grid: Points) -> Points:
-    """px of a view -> px of the sheet; NaN beyond the horizon."""
-    xyw = grid @ back[:, :2].T + back[:, 2]  # N 3
-    xy = xyw[:, :2] / np.where(np.abs(xyw[:, 2:]) < 1e-12, np.nan, xyw[:, 2:])
-    depth = xy @ forth[2, :2] + forth[2, 2]
-    return np.asarray(np.where(depth[:, None] > 0, xy, np.nan), np.float64)
-
-
-def _grid(size_hw: SizeHW) -> Points:
-    steps = (np.arange(12) + 0.5) / 12
-    x, y = np.meshgrid(steps * size_hw[1] - 0.5, steps * size_hw[0] - 0.5)
-    return np.stack([x.ravel(), y.ravel()], axis=1)  # 144 2
+    grid = grid_xy(size_hw, GRID)
+    return (
+        all(inside(onto_plane(to_view, grid), sheet_hw).mean() >= SHOWN for to_view in (to_a, to_b))
+        and overlap(to_a, to_b, size_hw, GRID) >= min_overlap
+    )

@@ -1,0 +1,79 @@
+"""Homographies of a plane seen by cameras: rotations, views, and how far two views overlap."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint.geometry import SizeHW, apply_homography, inside
+
+Matrix = NDArray[np.float64]
+
+
+def rotation_z(angle: float) -> Matrix:
+    """3x3 rotation around the viewing direction, radians."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+
+
+def rotation_x(angle: float) -> Matrix:
+    """3x3 rotation around the x axis, radians."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+
+
+def rotation_about(axis: float, angle: float) -> Matrix:
+    """3x3 rotation by `angle` around the direction `axis` in the image plane, radians."""
+    return np.asarray(rotation_z(axis) @ rotation_x(angle) @ rotation_z(-axis), np.float64)
+
+
+def translation(offset: NDArray[np.float64]) -> Matrix:
+    """3x3 shift by (x, y) px."""
+    return np.array([[1, 0, offset[0]], [0, 1, offset[1]], [0, 0, 1]], np.float64)
+
+
+def view_of_plane(zoom: float, rotation: Matrix, focal: float) -> Matrix:
+    """3x3: centred px of a plane -> centred px of a camera that looks at its centre.
+
+    Args:
+        zoom: px of the view per px of the plane, at the centre.
+        rotation: 3x3, from the plane to the camera.
+        focal: Focal length, px.
+    """
+    placed = np.column_stack([rotation[:, 0], rotation[:, 1], [0, 0, focal / zoom]])
+    return np.asarray(np.diag([focal, focal, 1.0]) @ placed, np.float64)
+
+
+def overlap(to_a: Matrix, to_b: Matrix, size_hw: SizeHW, steps: int) -> float:
+    """Common view of a plane: the larger of its shares of A and of B, 0..1.
+
+    The larger one counts, because a zoom alone makes the other small.
+
+    Args:
+        to_a, to_b: 3x3 from px of the plane to px of each view.
+        size_hw: Size of both views.
+        steps: Points sampled along each side.
+    """
+    grid, shares = grid_xy(size_hw, steps), []
+    for here, there in ((to_a, to_b), (to_b, to_a)):
+        on_plane = onto_plane(here, grid)
+        shares.append(float(inside(apply_homography(there, on_plane), size_hw).mean()))
+    return max(shares)
+
+
+def onto_plane(to_view: Matrix, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """N 2 px of a view -> N 2 px of the plane; NaN where the view is past the horizon."""
+    back = np.linalg.inv(to_view)
+    xyw = xy @ back[:, :2].T + back[:, 2]  # N 3
+    on_plane = xyw[:, :2] / np.where(np.abs(xyw[:, 2:]) < 1e-12, np.nan, xyw[:, 2:])  # N 2
+    depth = on_plane @ to_view[2, :2] + to_view[2, 2]  # N
+    return np.asarray(np.where(depth[:, None] > 0, on_plane, np.nan), np.float64)
+
+
+def grid_xy(size_hw: SizeHW, steps: int) -> NDArray[np.float64]:
+    """steps*steps 2 px: the centres of equal fields of an image."""
+    centres = (np.arange(steps) + 0.5) / steps
+    x, y = np.meshgrid(centres * size_hw[1] - 0.5, centres * size_hw[0] - 0.5)
+    return np.stack([x.ravel(), y.ravel()], axis=1)
