@@ -17,7 +17,7 @@ SMALL = (64, 64)
 
 @pytest.fixture(autouse=True)
 def empty_bank() -> None:
-    composition._BANK.clear()
+    composition.BANK.clear()
 
 
 def drawn(config: DataConfig, seed: int = 0) -> composition.Scene:
@@ -97,7 +97,7 @@ def test_another_seed_is_another_scene() -> None:
 def test_a_scene_that_left_the_bank_is_drawn_again_with_the_same_bits() -> None:
     config = of_kind("glyphs", size_hw=SMALL, bank=3, reuse=9)
     first = scene(config, 0, 0)
-    composition._BANK.clear()
+    composition.BANK.clear()
     again = scene(config, 0, 0)
     assert again is not first
     assert np.array_equal(again.sheets[0].image, first.sheets[0].image)
@@ -108,7 +108,7 @@ def test_the_bank_never_grows_beyond_its_size() -> None:
     config = of_kind("shapes", size_hw=SMALL, bank=3, reuse=2)
     for index in range(10):
         scene(config, 0, index)
-        assert len(composition._BANK) <= 3
+        assert len(composition.BANK) <= 3
 
 
 def test_the_least_recently_used_scene_leaves_the_bank_first() -> None:

@@ -195,7 +195,7 @@ def test_an_unexpected_error_of_a_worker_keeps_its_traceback(
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     ours, theirs = multiprocessing.Pipe()
     ours.send((0, [7]))
-    loader_module._work(theirs, CONFIG, 0, 1, b"")
+    loader_module.run_worker(theirs, CONFIG, 0, 1, b"")
     assert wait([ours], timeout=1)
     error = ours.recv()
     assert isinstance(error, TiepointError)

@@ -100,7 +100,7 @@ def test_corners_that_the_other_view_does_not_show_have_no_number() -> None:
 def test_only_a_few_corners_are_numbered() -> None:
     pair = squares(0, 1, SIZE)
     assert len(pair.a.corners_xy) == 24
-    tracked = samples._tracked(pair)
+    tracked = samples.tracked_corners(pair)
     assert 1 <= len(tracked) <= samples.TRACKED
     for xy, position in tracked:
         assert np.abs(position - xy - SHIFT_XY).max() <= 0.51

@@ -123,7 +123,7 @@ def single(name: str, seed: int = 0, radius: float = 40) -> tuple:
 def test_a_cube_has_seven_corners_unless_its_angles_are_flat() -> None:
     counts = []
     for seed in range(9):
-        sheet = single("_cube", seed)
+        sheet = single("draw_cube", seed)
         positive = np.unique(np.round(sheet.corners_xy[sheet.positive], 3), axis=0)
         assert np.abs(positive - [80.3, 79.6]).max(axis=1).min() < 1e-3  # the middle is one
         counts.append(len(positive))
@@ -132,24 +132,24 @@ def test_a_cube_has_seven_corners_unless_its_angles_are_flat() -> None:
 
 def test_an_ellipse_has_no_corner() -> None:
     for seed in range(6):
-        assert not single("_ellipse", seed).positive.any()
+        assert not single("draw_ellipse", seed).positive.any()
 
 
 def test_a_star_has_a_corner_in_its_middle() -> None:
     for seed in range(4):
-        sheet = single("_star", seed)
+        sheet = single("draw_star", seed)
         positive = sheet.corners_xy[sheet.positive]
         assert np.abs(positive - [80.3, 79.6]).max(axis=1).min() < 1e-3
 
 
 def test_a_thin_line_has_one_corner_per_end_and_a_wide_one_two() -> None:
-    counts = {len(single("_line", seed, radius=20).corners_xy) for seed in range(12)}
+    counts = {len(single("draw_line", seed, radius=20).corners_xy) for seed in range(12)}
     assert counts <= {2, 4} and counts == {2, 4}
 
 
 def test_a_chequerboard_has_positive_crossings_and_doubtful_rims() -> None:
     for seed in range(4):
-        sheet = single("_chequerboard", seed)
+        sheet = single("draw_chequerboard", seed)
         assert sheet.positive.sum() >= 4 + 4  # outer corners, and at least 2x2 inner crossings
         assert (~sheet.positive).sum() >= 8
         hull = cv2.convexHull(sheet.corners_xy[sheet.positive])
@@ -162,7 +162,7 @@ def test_a_chequerboard_has_positive_crossings_and_doubtful_rims() -> None:
 
 def test_ends_of_stripes_are_doubtful() -> None:
     for seed in range(4):
-        sheet = single("_stripes", seed)
+        sheet = single("draw_stripes", seed)
         assert sheet.positive.sum() <= 4
         assert (~sheet.positive).sum() >= 4
 
@@ -171,5 +171,5 @@ def test_a_classic_shape_outside_its_sheet_leaves_it_plain() -> None:
     rng = rng_of(0)
     palette = Palette(rng, textures=1)
     canvas = Canvas((60, 60), 128)
-    maker_named("_polygon")(canvas, rng, np.array([900.0, 900.0]), 30, palette)
+    maker_named("draw_polygon")(canvas, rng, np.array([900.0, 900.0]), 30, palette)
     assert (canvas.sheet().image == 128).all()

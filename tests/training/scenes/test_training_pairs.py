@@ -100,7 +100,7 @@ def test_a_drawn_corner_of_both_views_is_one_position(
 @pytest.mark.parametrize("kind", ["shapes", "glyphs", "boxes"])
 def test_a_pair_depends_on_seed_and_index_alone(kind: str, few) -> None:
     config = of_kind(kind, photometry=Photometry())
-    composition._BANK.clear()
+    composition.BANK.clear()
     for index in (3, 1):
         assert same_pair(training_pair(config, 5, index), few[kind][index])
     assert not np.array_equal(few[kind][0].a.image, training_pair(config, 6, 0).a.image)
@@ -188,7 +188,7 @@ def hidden_flow(position: tuple[float, float], covered_xy: tuple[int, int]) -> n
     forth[0, 0] = position
     covered = np.zeros((8, 8), bool)
     covered[covered_xy[1], covered_xy[0]] = True
-    pairs._hide(forth, np.zeros((8, 8), bool), covered)
+    pairs.hide_covered(forth, np.zeros((8, 8), bool), covered)
     return forth[0, 0]
 
 

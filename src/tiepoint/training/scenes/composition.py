@@ -56,7 +56,7 @@ class Scene:
     backdrop: Grey
 
 
-_BANK: OrderedDict[tuple[DataConfig, int, int], tuple[int, Scene]] = OrderedDict()
+BANK: OrderedDict[tuple[DataConfig, int, int], tuple[int, Scene]] = OrderedDict()
 """(config, seed, slot) -> (scene number, scene) of this process: a cache."""
 
 
@@ -64,12 +64,12 @@ def scene(config: DataConfig, seed: int, index: int) -> Scene:
     """The scene that the pair of this index shows."""
     number = scene_number(config, index)
     key = config, seed, index % config.bank
-    if key not in _BANK or _BANK[key][0] != number:
-        _BANK[key] = number, draw_scene(config, np.random.default_rng([seed, number, 0]))
-    _BANK.move_to_end(key)
-    while len(_BANK) > config.bank:
-        _BANK.popitem(last=False)
-    return _BANK[key][1]
+    if key not in BANK or BANK[key][0] != number:
+        BANK[key] = number, draw_scene(config, np.random.default_rng([seed, number, 0]))
+    BANK.move_to_end(key)
+    while len(BANK) > config.bank:
+        BANK.popitem(last=False)
+    return BANK[key][1]
 
 
 def scene_number(config: DataConfig, index: int) -> int:

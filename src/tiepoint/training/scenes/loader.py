@@ -157,7 +157,7 @@ class _Crew:
         for number in range(workers):
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=_work,
+                target=run_worker,
                 args=(theirs, config, seed, batch_size, memory),
                 name=f"tiepoint-pairs-{number}",
                 daemon=True,
@@ -245,7 +245,9 @@ class _Crew:
         self._processes, self._pipes = [], []
 
 
-def _work(pipe: Connection, config: DataConfig, seed: int, batch_size: int, memory: Any) -> None:
+def run_worker(
+    pipe: Connection, config: DataConfig, seed: int, batch_size: int, memory: Any
+) -> None:
     """Main function of a worker: draw the requested pairs until the pipe closes."""
     import signal
 

@@ -75,8 +75,8 @@ def training_pair(config: DataConfig, seed: int, index: int) -> TrainingPair:
     rng = np.random.default_rng([seed, index, 1])
     rendered, (a_to_b, b_to_a) = _render(scene, config, rng)
     a, b = (expose(rendering.image, rng, config.photometry) for rendering in rendered)
-    _hide(a_to_b, a.covered, b.covered)
-    _hide(b_to_a, b.covered, a.covered)
+    hide_covered(a_to_b, a.covered, b.covered)
+    hide_covered(b_to_a, b.covered, a.covered)
     points_a, points_b = (texture_points(view.clean, view.covered) for view in (a, b))
     return TrainingPair(
         _label(a, rendered[0], config, points_a, a_to_b, points_b),
@@ -128,7 +128,7 @@ def _label(
     return TrainingView(exposed.image, np.concatenate([corners, extra.astype(np.float32)]), ignore)
 
 
-def _hide(forth: NDArray[np.float32], covered: Mask, other_covered: Mask) -> None:
+def hide_covered(forth: NDArray[np.float32], covered: Mask, other_covered: Mask) -> None:
     """Remove px from a flow that an object in front of either lens covers."""
     forth[covered] = np.nan
     if not other_covered.any():

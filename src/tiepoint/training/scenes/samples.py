@@ -100,14 +100,14 @@ def _drawn(pair: TrainingPair, view: TrainingView) -> NDArray[np.uint8]:
     picture[ignored] = picture[ignored] // 4 * 3 + np.array(BLUE, np.uint8) // 4
     for xy in view.corners_xy:
         cv2.circle(picture, _enlarged(xy), 4, GREEN, 1, cv2.LINE_AA)
-    for number, (xy_a, xy_b) in enumerate(_tracked(pair)):
+    for number, (xy_a, xy_b) in enumerate(tracked_corners(pair)):
         position = _enlarged(xy_a if view is pair.a else xy_b)
         font = cv2.FONT_HERSHEY_PLAIN
         cv2.putText(picture, str(number), position, font, 1.1, YELLOW, 1, cv2.LINE_AA)
     return picture
 
 
-def _tracked(pair: TrainingPair) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+def tracked_corners(pair: TrainingPair) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """A few corners of A that B shows, with their positions in B."""
     tracks = []
     height, width = pair.a_to_b.shape[:2]

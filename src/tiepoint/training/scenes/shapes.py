@@ -39,14 +39,15 @@ def shapes(rng: Rng, size_hw: SizeHW) -> Sheet:
     return canvas.sheet()
 
 
-def _polygon(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
+def draw_polygon(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
+    """A polygon with sharp corners, plain or textured."""
     makers = (outlines.polygon, outlines.parallelogram, outlines.regular, outlines.angular)
     points = draws.pick(rng, makers)(rng, radius) + centre
     fill = palette.fill(radius, centre) if rng.random() < 0.3 else palette.grey()
     canvas.polygon(points, fill, vertices=vertex_kinds(points))
 
 
-def _star(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
+def draw_star(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
     """Rays from one point; the middle and the ends are corners."""
     count, half = int(rng.integers(3, 8)), rng.uniform(1.2, 3.5)
     angles = 2 * math.pi * (np.arange(count) / count + rng.uniform(-0.03, 0.03, count))
@@ -60,12 +61,13 @@ def _star(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Pale
     canvas.points(centre[None], np.array([CORNER]))
 
 
-def _ellipse(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
+def draw_ellipse(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
+    """An ellipse or a blob: no corner."""
     maker = outlines.ellipse if rng.random() < 0.7 else outlines.blob
     canvas.polygon(maker(rng, radius) + centre, palette.grey(), vertices=None)
 
 
-def _line(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
+def draw_line(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
     """A straight line; a thin one has a single corner at each end."""
     half = draws.log_uniform(rng, 0.9, 6)
     along = np.array([[-1, 0], [1, 0.0]]) * radius * rng.uniform(1, 2.5)
@@ -79,7 +81,7 @@ def _line(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Pale
         canvas.points(ends, np.full(2, CORNER if half < 2 else DOUBTFUL))
 
 
-def _chequerboard(
+def draw_chequerboard(
     canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette
 ) -> None:
     """A board in perspective: the pale board first, then the dark squares."""
@@ -101,7 +103,7 @@ def _chequerboard(
     canvas.points(crossings, kinds.ravel())
 
 
-def _stripes(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
+def draw_stripes(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
     """Bands in perspective; their ends are doubtful because they are T-junctions."""
     lines = _lines(rng, int(rng.integers(4, 12)))
     matrix = _perspective(rng, centre, radius)
@@ -112,7 +114,7 @@ def _stripes(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: P
         canvas.polygon(band, dark, vertices=np.full(4, DOUBTFUL))
 
 
-def _cube(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
+def draw_cube(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
     """Three faces of a box: seven corners."""
     start = draws.angle(rng)
     angles = start + np.array([0, 2, 4]) * math.pi / 3 + rng.uniform(-0.35, 0.35, 3)
@@ -128,14 +130,14 @@ def _cube(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Pale
 
 
 MAKERS: tuple[tuple[Callable[[Canvas, Rng, Points, float, Palette], None], int], ...] = (
-    (_polygon, 12),
-    (_polygon, 4),
-    (_star, 5),
-    (_ellipse, 12),
-    (_line, 14),
-    (_chequerboard, 3),
-    (_stripes, 3),
-    (_cube, 6),
+    (draw_polygon, 12),
+    (draw_polygon, 4),
+    (draw_star, 5),
+    (draw_ellipse, 12),
+    (draw_line, 14),
+    (draw_chequerboard, 3),
+    (draw_stripes, 3),
+    (draw_cube, 6),
 )
 """(maker, largest number of its shapes on a sheet)."""
 
