@@ -260,7 +260,8 @@ def _camera(
     middle = np.array([(size_hw[1] - 1) / 2, (size_hw[0] - 1) / 2])
     intrinsics = translation(middle) @ np.diag([focal, focal, 1.0])
     target = np.array([*(rng.uniform(-0.15, 0.15, 2) * size_hw[::-1]), focal])
-    tilted = rotation_about(draws.angle(rng), tilt)
+    axis = draws.angle(rng)
+    tilted = rotation_about(axis, tilt)
     base_rotation = np.eye(3) if base is None else base.rotation
     rotation = rotation_z(roll) @ tilted @ base_rotation
     distance = focal if base is None else float(np.linalg.norm(target - base.centre))
@@ -271,7 +272,9 @@ def _camera(
 def _overlap(first: Camera, second: Camera, focal: float, size_hw: SizeHW) -> float:
     """Common view, 0..1, of a plane at one focal length, where most objects are."""
     plane = np.diag([1.0, 1.0, focal])
-    return overlap(first.homography(plane), second.homography(plane), size_hw, cameras.GRID)
+    return overlap(
+        first.homography(plane), second.homography(plane), size_hw, cameras.OVERLAP_STEPS
+    )
 
 
 def _cross(a: Vector, b: Vector) -> Vector:

@@ -26,8 +26,8 @@ from tiepoint.training.scenes.settings import RASTER_PER_PX, Geometry
 
 FOCAL = (0.9, 2.6)  # focal length in longer sides, log-uniform
 TRIES = 60
+OVERLAP_STEPS = 12  # points sampled along each side
 SHOWN = 0.75  # least share of each view that the sheet fills
-GRID = 12  # sampled points along each side of a view
 
 
 def relative_scale(rng: Rng, geometry: Geometry) -> float:
@@ -82,19 +82,29 @@ def flat_views(
         tilt = math.radians(rng.uniform(0, geometry.own_tilt_deg)) * strength
         focal = focal_length(rng, size_hw)
         gaze = middle + rng.uniform(-0.2, 0.2, 2) * sheet_hw[::-1]
-        roll = own_roll(rng, geometry, upright=upright)
-        to_a = _view(zoom, roll, tilt, draws.angle(rng), focal)
+        to_a = seen(zoom, own_roll(rng, geometry, upright=upright), tilt, draws.angle(rng), focal)
         to_a = translation(centre) @ to_a @ translation(-gaze)
         tilt = math.radians(rng.uniform(0, geometry.tilt_deg)) * strength
-        roll = relative_roll(rng, geometry) * strength
-        a_to_b = _view(scale, roll, tilt, draws.angle(rng), focal)
+        a_to_b = seen(scale, relative_roll(rng, geometry) * strength, tilt, draws.angle(rng), focal)
         shift = rng.uniform(-0.3, 0.3, 2) * size_hw[::-1] * strength
         a_to_b = translation(centre + shift) @ a_to_b @ translation(-centre)
         to_b = a_to_b @ to_a
         if _sound(to_a, to_b, size_hw, sheet_hw, geometry.min_overlap):
             return to_a, to_b
-    straight = translation(centre) @ _view(1 / RASTER_PER_PX, 0, 0, 0, focal) @ translation(-middle)
+    straight = translation(centre) @ seen(1 / RASTER_PER_PX, 0, 0, 0, focal) @ translation(-middle)
     return straight, straight
+
+
+def seen(zoom: float, roll: float, tilt: float, axis: float, focal: float) -> Matrix:
+    """3x3: centred px of a plane -> centred px of a camera that looks at its centre.
+
+    Args:
+        zoom: px of the view per px of the plane, at the centre.
+        roll, tilt, axis: Radians; the plane is tilted by `tilt` around the direction `axis`.
+        focal: px.
+    """
+    rotation = rotation_z(roll) @ rotation_z(axis) @ rotation_x(tilt) @ rotation_z(-axis)
+    return view_of_plane(zoom, rotation, focal)
 
 
 def scale_at(matrix: Matrix, xy: Points) -> NDArray[np.float64]:
@@ -112,18 +122,13 @@ def scale_at(matrix: Matrix, xy: Points) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(change), np.float64)
 
 
-def _view(zoom: float, roll: float, tilt: float, axis: float, focal: float) -> Matrix:
-    """`view_of_plane` of a plane tilted around the direction `axis`, then rolled; radians."""
-    rotation = rotation_z(roll) @ rotation_z(axis) @ rotation_x(tilt) @ rotation_z(-axis)
-    return view_of_plane(zoom, rotation, focal)
-
-
 def _sound(
     to_a: Matrix, to_b: Matrix, size_hw: SizeHW, sheet_hw: SizeHW, min_overlap: float
 ) -> bool:
     """Whether the sheet fills enough of both views, and the views overlap enough."""
-    grid = grid_xy(size_hw, GRID)
-    return (
-        all(inside(onto_plane(to_view, grid), sheet_hw).mean() >= SHOWN for to_view in (to_a, to_b))
-        and overlap(to_a, to_b, size_hw, GRID) >= min_overlap
-    )
+    grid = grid_xy(size_hw, OVERLAP_STEPS)
+    for matrix in (to_a, to_b):
+        on_sheet = onto_plane(matrix, grid)
+        if inside(on_sheet, sheet_hw).mean() < SHOWN:
+            return False
+    return overlap(to_a, to_b, size_hw, OVERLAP_STEPS) >= min_overlap
