@@ -1,4 +1,4 @@
-"""`tiepoint scenes`: what the network would be trained on."""
+"""`tiepoint scenes`: sample training pairs and their statistics."""
 
 from __future__ import annotations
 
@@ -28,29 +28,35 @@ _COLUMNS = {
 
 @app.command()
 def scenes(
-    output: Annotated[Path, typer.Option("--out", "-o", help="Folder for sheets and report.")],
+    output: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Output folder for contact sheets and report.json."),
+    ],
     photos: Annotated[
         list[Path] | None,
-        typer.Option("--photos", help="Folder of photographs to compare with; may be repeated."),
+        typer.Option("--photos", help="Folder of photographs for comparison; repeatable."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other scenes.")] = 0,
-    count: Annotated[int, typer.Option("--count", min=1, help="Pairs per kind.")] = 16,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random scenes.")] = 0,
+    count: Annotated[
+        int, typer.Option("--count", min=1, help="Number of pairs per kind of scene.")
+    ] = 16,
     size: Annotated[
-        str, typer.Option("--size", help="Height x width of a view in px, multiples of 8.")
+        str,
+        typer.Option("--size", help="Height x width of a view in px: multiples of 8, at least 64."),
     ] = _SIZE,
 ) -> None:
-    """Draw sample training pairs with their labels, and say what they look like in numbers.
+    """Draw sample training pairs with their labels and print their statistics.
 
-    Each kind of scene gets a sheet: green rings are corners to be found, blue areas are left out
-    of the loss, yellow numbers stand at the same places of both views. report.json holds the
-    figures that are printed: 10, 50 and 90 % quantiles over the views.
+    Each kind of scene gets a contact sheet. Green rings are labelled corners, blue areas are
+    ignored by the loss, and yellow numbers mark corresponding points of both views. report.json
+    has the printed figures: 10, 50 and 90 % quantiles over the views.
     """
     from tiepoint.training.scenes.samples import write_samples
 
     config = DataConfig(size_hw=_size_hw(size), photos=tuple(map(str, photos or ())))
     report = write_samples(output, config, seed, count)
     typer.echo(_table(report))
-    typer.echo(f"sheets and report.json lie in {output}")
+    typer.echo(f"contact sheets and report.json are in {output}")
 
 
 def _size_hw(text: str) -> tuple[int, int]:
@@ -62,14 +68,14 @@ def _size_hw(text: str) -> tuple[int, int]:
 
 def _table(report: dict[str, Any]) -> str:
     """One line per statistic, one column per kind."""
-    kinds = [name for name, found in report.items() if isinstance(found, dict)]
-    wide = max(19, *(len(kind) + 2 for kind in kinds))  # quantiles take up to 17
-    lines = [f"{'10 / 50 / 90 %':<18}" + "".join(f"{kind:>{wide}}" for kind in kinds)]
+    kinds = [name for name, value in report.items() if isinstance(value, dict)]
+    width = max(19, *(len(kind) + 2 for kind in kinds))  # quantiles take up to 17
+    lines = [f"{'10 / 50 / 90 %':<18}" + "".join(f"{kind:>{width}}" for kind in kinds)]
     for name, title in _COLUMNS.items():
         cells = [_quantiles(report[kind].get(name)) for kind in kinds]
-        lines.append(f"{title:<18}" + "".join(f"{cell:>{wide}}" for cell in cells))
+        lines.append(f"{title:<18}" + "".join(f"{cell:>{width}}" for cell in cells))
     flat = report["generated"]["in_cell_of_flat"]
-    lines.append(f"corners per place of a cell: {flat[0]:.2f}..{flat[1]:.2f} of flat")
+    lines.append(f"corners per px of a cell: {flat[0]:.2f}..{flat[1]:.2f} of a flat distribution")
     return "\n".join(lines)
 
 

@@ -13,7 +13,8 @@ from tiepoint.errors import ImageError
 from tiepoint.evaluation.sizes import grey_uint8
 from tiepoint.images.photographs import list_photos
 from tiepoint.images.reading import read
-from tiepoint.training.scenes.pairs import DataConfig, training_pair
+from tiepoint.training.scenes.pairs import training_pair
+from tiepoint.training.scenes.settings import DataConfig
 
 SCENE_SIDE_PX = 320
 

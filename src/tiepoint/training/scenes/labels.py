@@ -1,4 +1,4 @@
-"""Which corners of a view a detector must find, must not be asked about, or both ways unknown."""
+"""Labels of a view: corners that a detector must find, and px that its loss ignores."""
 
 from __future__ import annotations
 
@@ -6,66 +6,74 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Values = NDArray[np.float32]
+from tiepoint.geometry import SizeHW
+from tiepoint.training.scenes.basics import Mask, Points, Values, size_hw_of
 
 RINGS_PX = (2.0, 4.0)
 SAMPLES = 16
+"""Samples per ring."""
 DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
-"""What is left out of the loss around a doubtful corner: 2 px each way."""
+"""Ignored px around a doubtful corner: 2 px each way."""
 SQUARE = np.ones((5, 5), np.uint8)
 APART_PX = 3.0
-"""Corners nearer than this to one another are one blur: none of them is sure."""
+"""Least distance between corners: nearer ones merge, so both are doubtful."""
 EDGE = 0.4
-"""Product of the eigenvalues over their squared mean, below which it is an edge: 1 : 8.3."""
+"""Least product of the eigenvalues over their squared mean (1 : 8.3); below it is an edge."""
 FAINT = 3e-5
-"""Below this no corner can be made out, whatever passes by on its rings."""
+"""Least smaller eigenvalue of a visible corner, whatever the contrast of its rings."""
 
 
 def view_labels(
     clean: Values,
-    corners_xy: NDArray[np.float64],
-    positive: NDArray[np.bool_],
-    hidden: NDArray[np.bool_],
+    corners_xy: Points,
+    positive: Mask,
+    hidden: Mask,
     min_contrast: float,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Sort the corners of a view.
+) -> tuple[NDArray[np.float32], Mask]:
+    """Sort the corners of a view into positives and ignored ones.
 
     Args:
         clean: `H W` float32 in 0..1, the view without noise.
         corners_xy: N 2 px, corners that nothing covers.
-        positive: N bool; the others are doubtful by their form.
-        hidden: `H W` bool, px that something before the lens covers.
-        min_contrast: Least range of grey on both rings.
+        positive: N bool; False for corners of doubtful shape.
+        hidden: `H W` bool, px covered by an object in front of the lens.
+        min_contrast: Least grey range on both rings of a positive corner, 0..1.
 
     Returns:
-        N 2 float32 px of sure corners; `H W` bool, px of which nothing is said.
+        N 2 float32 px, the positive corners; `H W` bool, the px to ignore.
     """
     near = np.asarray(cv2.dilate(hidden.astype(np.uint8), SQUARE)) > 0
     if len(corners_xy) == 0:
         return np.zeros((0, 2), np.float32), near
-    eigen, _ = structure_of(clean)
-    at_x = np.clip(np.rint(corners_xy[:, 0]).astype(np.int64), 0, clean.shape[1] - 1)
-    at_y = np.clip(np.rint(corners_xy[:, 1]).astype(np.int64), 0, clean.shape[0] - 1)
+    eigen, _ = corner_strength(clean)
+    row_column = _nearest_px(corners_xy, size_hw_of(clean))
     contrast = ring_contrast(clean, corners_xy)
-    strength = np.asarray(cv2.dilate(eigen, SQUARE[1:4, 1:4]))[at_y, at_x]
-    shown = ~near[at_y, at_x]
-    sure = positive & shown & (contrast >= min_contrast) & (strength >= FAINT)
+    strength = np.asarray(cv2.dilate(eigen, SQUARE[1:4, 1:4]))[row_column]
+    visible = ~near[row_column]
+    sure = positive & visible & (contrast >= min_contrast) & (strength >= FAINT)
     sure &= ~crowded(corners_xy, sure)
-    # Doubt only where a corner may be seen at all.
-    doubtful = ~sure & shown & (contrast >= min_contrast / 2) & (strength >= FAINT / 2)
-    return corners_xy[sure].astype(np.float32), discs(corners_xy[doubtful], clean.shape) | near
+    # A corner that is too faint to be visible needs no doubt: "no keypoint" is right there.
+    doubtful = ~sure & visible & (contrast >= min_contrast / 2) & (strength >= FAINT / 2)
+    return corners_xy[sure].astype(np.float32), discs(
+        corners_xy[doubtful], size_hw_of(clean)
+    ) | near
 
 
-def discs(xy: NDArray[np.float64], size_hw: tuple[int, ...]) -> NDArray[np.bool_]:
-    """`H W` bool, the px around points that lie in the view."""
-    points = np.zeros(size_hw, np.uint8)
+def discs(xy: Points, size_hw: SizeHW) -> Mask:
+    """`H W` bool, the px around points of the view."""
+    centres = np.zeros(size_hw, np.uint8)
+    centres[_nearest_px(xy, size_hw)] = 1
+    return np.asarray(cv2.dilate(centres, DISC)) > 0
+
+
+def _nearest_px(xy: Points, size_hw: SizeHW) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and column of the px nearest to each point, N each."""
     columns, rows = np.rint(xy).astype(np.int64).T
-    points[np.clip(rows, 0, size_hw[0] - 1), np.clip(columns, 0, size_hw[1] - 1)] = 1
-    return np.asarray(cv2.dilate(points, DISC)) > 0
+    return np.clip(rows, 0, size_hw[0] - 1), np.clip(columns, 0, size_hw[1] - 1)
 
 
-def structure_of(clean: Values) -> tuple[Values, NDArray[np.bool_]]:
-    """The structure tensor over 5x5 px: its smaller eigenvalue, and where it is no mere edge.
+def corner_strength(clean: Values) -> tuple[Values, Mask]:
+    """Smaller eigenvalue of the structure tensor over 5x5 px, and whether it is more than an edge.
 
     Source: Shi and Tomasi, "Good features to track" (1994); the test of the ratio is Harris's.
 
@@ -73,7 +81,7 @@ def structure_of(clean: Values) -> tuple[Values, NDArray[np.bool_]]:
         clean: `H W` float32 in 0..1.
 
     Returns:
-        `H W` float32, squared grey per px; `H W` bool, smaller > about 1/8 of the larger one.
+        `H W` float32, squared grey per px; `H W` bool, smaller > about 1/8 of the larger.
     """
     dx = cv2.Scharr(clean, cv2.CV_32F, 1, 0, scale=1 / 32)
     dy = cv2.Scharr(clean, cv2.CV_32F, 0, 1, scale=1 / 32)
@@ -85,8 +93,8 @@ def structure_of(clean: Values) -> tuple[Values, NDArray[np.bool_]]:
     return smaller.astype(np.float32), np.asarray(product > EDGE * half * half)
 
 
-def ring_contrast(clean: Values, xy: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The smaller of the ranges of grey on rings of 2 and 4 px around points: N, 0..1."""
+def ring_contrast(clean: Values, xy: Points) -> NDArray[np.float32]:
+    """N: the smaller of the grey ranges on rings of 2 and 4 px around points, 0..1."""
     angles = np.arange(SAMPLES) * (2 * np.pi / SAMPLES)
     radii = np.repeat(RINGS_PX, SAMPLES)
     dx, dy = radii * np.cos(np.tile(angles, 2)), radii * np.sin(np.tile(angles, 2))
@@ -103,15 +111,13 @@ def ring_contrast(clean: Values, xy: NDArray[np.float64]) -> NDArray[np.float32]
     return ranges
 
 
-def crowded(xy: NDArray[np.float64], chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which points have another chosen one nearer than `APART_PX`: N bool."""
-    at = np.flatnonzero(chosen)
+def crowded(xy: Points, chosen: Mask) -> Mask:
+    """N bool: which chosen points have another chosen one nearer than `APART_PX`."""
+    numbers = np.flatnonzero(chosen)
     result = np.zeros(len(xy), bool)
-    if len(at) < 2:
-        return result
-    order = at[np.argsort(xy[at, 0], kind="stable")]
+    order = numbers[np.argsort(xy[numbers, 0], kind="stable")]
     sorted_xy = xy[order]
-    for step in range(1, len(order)):  # neighbours in x only: stops after a few steps
+    for step in range(1, len(order)):  # compares neighbours in x, so it stops after a few steps
         gap = sorted_xy[step:] - sorted_xy[:-step]
         if (gap[:, 0] >= APART_PX).all():
             break

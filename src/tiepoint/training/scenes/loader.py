@@ -1,42 +1,50 @@
 """Batches of pairs from worker processes, in an order that only seed and step decide.
 
-Pair `step * batch_size + place` belongs to the worker `index % bank % workers`, so each scene is
-drawn by one worker alone. Workers write arrays into shared memory and send a few numbers by pipe,
-so a worker never waits for a reader.
+Pair `step * batch_size + position` belongs to worker `index % bank % workers`, so that each scene
+is drawn by one worker only. Workers write arrays into shared memory and send a few numbers through
+a pipe, so a worker never waits for its reader.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.checks import check_whole
 from tiepoint.errors import ConfigError, TiepointError
 from tiepoint.geometry import SizeHW
-from tiepoint.training.scenes.pairs import DataConfig, TrainingPair, TrainingView, training_pair
+from tiepoint.training.scenes.pairs import TrainingPair, TrainingView, training_pair
+from tiepoint.training.scenes.settings import DataConfig
+
+logger = logging.getLogger(__name__)
 
 AHEAD = 3
-"""Batches under way or finished beyond the one that was asked for."""
+"""Batches in flight beyond the requested one."""
 PATIENCE_S = 600.0
-"""A worker that is silent for so long has hung."""
+"""Longest silence of all workers before they count as hung."""
+POLL_S = 10.0
+"""Longest single wait for a worker."""
+END_S = 5.0
+"""Longest wait for a worker to end; then it is killed."""
 
 
 class PairLoader:
     """An endless iterator over batches: lists of `TrainingPair`.
 
-    Batch number s holds the pairs `s * batch_size ... (s + 1) * batch_size - 1` of the seed,
-    whatever the workers: a run that starts at step s sees what a longer run saw there.
+    Batch number s has the pairs `s * batch_size ... (s + 1) * batch_size - 1` of the seed,
+    whatever the number of workers. A run that starts at step s therefore gets the same batches as
+    a longer run from there on.
 
     Attributes:
-        waiting_s: Seconds spent in `next` so far, waiting for pairs or drawing them.
         step: Number of the next batch.
     """
 
@@ -51,30 +59,26 @@ class PairLoader:
         """Start the workers.
 
         Args:
+            config: What decides the pairs.
             seed: At least 0.
             batch_size: Pairs per batch, at most `config.bank`.
             start_step: Number of the first batch.
-            workers: Processes; 0 draws in this one, when asked.
+            workers: Number of processes; 0 draws each batch in this process on request.
 
         Raises:
             ConfigError: A number out of range.
         """
-        for name, value, least in (
-            ("seed", seed, 0),
-            ("batch_size", batch_size, 1),
-            ("start_step", start_step, 0),
-            ("workers", workers, 0),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"{name} is {value!r}, expected a whole number >= {least}")
+        check_whole("seed", seed, minimum=0, unit="of the pairs")
+        check_whole("batch_size", batch_size, minimum=1, unit="pairs")
+        check_whole("start_step", start_step, minimum=0, unit="batches")
+        check_whole("workers", workers, minimum=0, unit="processes")
         if batch_size > config.bank:
             raise ConfigError(
                 f"batch_size is {batch_size} with a bank of {config.bank} scenes: two pairs of a "
-                "batch would show one scene; enlarge bank or make the batch smaller"
+                "batch would show one scene; enlarge bank or reduce batch_size"
             )
         self.config, self.seed, self.batch_size = config, seed, batch_size
         self.step = start_step
-        self.waiting_s = 0.0
         self._closed = False
         self._crew = _Crew(config, seed, batch_size, start_step, workers) if workers else None
 
@@ -85,24 +89,20 @@ class PairLoader:
         """The next batch.
 
         Raises:
-            TiepointError: What drawing a pair raised, in a worker too, or a worker that died.
+            TiepointError: Drawing a pair failed, here or in a worker, or a worker died or hangs.
         """
         if self._closed:
             raise StopIteration
-        began = time.perf_counter()
+        first = self.step * self.batch_size
         try:
             if self._crew is None:
-                first = self.step * self.batch_size
-                batch = [
-                    training_pair(self.config, self.seed, first + place)
-                    for place in range(self.batch_size)
-                ]
+                indices = range(first, first + self.batch_size)
+                batch = [training_pair(self.config, self.seed, index) for index in indices]
             else:
                 batch = self._crew.take(self.step)
         except BaseException:
             self.close()
             raise
-        self.waiting_s += time.perf_counter() - began
         self.step += 1
         return batch
 
@@ -113,49 +113,28 @@ class PairLoader:
         self.close()
 
     def close(self) -> None:
-        """End the workers; asking for another batch then stops the iteration."""
+        """End the workers; the iteration then stops."""
         self._closed = True
         if self._crew is not None:
             self._crew.close()
 
 
-@dataclass(frozen=True)
-class _Fields:
-    """How one pair lies in shared memory."""
+def _shared_views(memory: Any, size_hw: SizeHW) -> NDArray[Any]:
+    """Pairs 2: the fields of all views in shared memory, as a structured array."""
+    return np.frombuffer(memory, _view_dtype(size_hw)).reshape(-1, 2)
 
-    size_hw: SizeHW
 
-    @property
-    def corners(self) -> int:
-        """Room per view: points keep some px from one another, drawn corners and texture each."""
-        return self.size_hw[0] * self.size_hw[1] // 5
-
-    @property
-    def nbytes(self) -> int:
-        """Two flows, two lists of corners, two images, two masks."""
-        pixels = self.size_hw[0] * self.size_hw[1]
-        return 16 * pixels + 16 * self.corners + 4 * pixels
-
-    def views(self, memory: Any, place: int) -> list[NDArray[Any]]:
-        """Arrays on the memory itself: image, mask, flow, corners of A; likewise of B."""
-        height, width = self.size_hw
-        pixels, start = height * width, place * self.nbytes
-        floats = np.frombuffer(memory, np.float32, 4 * (pixels + self.corners), start)
-        flows = floats[: 4 * pixels].reshape(2, height, width, 2)
-        corners = floats[4 * pixels :].reshape(2, self.corners, 2)
-        rest = np.frombuffer(memory, np.uint8, 4 * pixels, start + floats.nbytes)
-        images = rest.reshape(4, height, width)
-        masks = images[2:].view(np.bool_)
-        return [
-            images[0],
-            masks[0],
-            flows[0],
-            corners[0],
-            images[1],
-            masks[1],
-            flows[1],
-            corners[1],
+def _view_dtype(size_hw: SizeHW) -> np.dtype[Any]:
+    height, width = size_hw
+    most_corners = height * width // 5  # above any real number: points keep a least distance
+    return np.dtype(
+        [
+            ("flow", np.float32, (height, width, 2)),
+            ("corners_xy", np.float32, (most_corners, 2)),
+            ("image", np.uint8, size_hw),
+            ("ignore", np.bool_, size_hw),
         ]
+    )
 
 
 class _Crew:
@@ -164,20 +143,22 @@ class _Crew:
     def __init__(
         self, config: DataConfig, seed: int, batch_size: int, start_step: int, workers: int
     ) -> None:
-        # Not forked: the caller may hold a GPU and threads, which a fork would break.
+        # Not forked: the caller may have a GPU and threads, which a fork would break.
         context = multiprocessing.get_context("spawn")
         self._config, self._batch_size = config, batch_size
-        self._fields = _Fields(config.size_hw)
         self._slots = AHEAD + 1
-        self._memory = context.RawArray("B", self._slots * batch_size * self._fields.nbytes)
-        self._done: dict[int, dict[int, tuple[Any, ...]]] = {}
+        pair_bytes = 2 * _view_dtype(config.size_hw).itemsize
+        memory = context.RawArray("B", self._slots * batch_size * pair_bytes)
+        self._views = _shared_views(memory, config.size_hw)
+        self._done: dict[int, dict[int, tuple[int, int, str]]] = {}
+        """Step -> position -> (corners of A, corners of B, kind)."""
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         for number in range(workers):
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=_work,
-                args=(theirs, config, seed, batch_size, self._memory),
+                target=run_worker,
+                args=(theirs, config, seed, batch_size, memory),
                 name=f"tiepoint-pairs-{number}",
                 daemon=True,
             )
@@ -185,108 +166,117 @@ class _Crew:
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
-        self._asked = start_step
-        self._ask(start_step)
+        self._requested = start_step
+        self._request(start_step)
 
-    def _ask(self, step: int) -> None:
-        """Have all batches up to `AHEAD` beyond this one drawn."""
-        while self._asked <= step + AHEAD:
+    def _request(self, step: int) -> None:
+        """Request all batches up to `AHEAD` beyond a step from the workers."""
+        while self._requested <= step + AHEAD:
             shares: list[list[int]] = [[] for _ in self._pipes]
-            for place in range(self._batch_size):
-                index = self._asked * self._batch_size + place
+            for position in range(self._batch_size):
+                index = self._requested * self._batch_size + position
                 shares[index % self._config.bank % len(shares)].append(index)
             for pipe, share in zip(self._pipes, shares, strict=True):
                 if share:
-                    pipe.send((self._asked % self._slots, share))
-            self._done[self._asked] = {}
-            self._asked += 1
+                    pipe.send((self._requested % self._slots, share))
+            self._done[self._requested] = {}
+            self._requested += 1
 
     def take(self, step: int) -> list[TrainingPair]:
-        """The pairs of a step, copied out of the shared memory."""
-        waited = time.monotonic()
+        """The pairs of a step, copied from the shared memory."""
+        last_sign = time.monotonic()
         while len(self._done[step]) < self._batch_size:
-            ready = wait(self._pipes, timeout=10.0)
+            ready = wait(self._pipes, timeout=POLL_S)
             for pipe in ready:
                 self._receive(pipe)
+            silent_s = time.monotonic() - last_sign
             if ready:
-                waited = time.monotonic()
-            elif time.monotonic() - waited > PATIENCE_S:
+                last_sign = time.monotonic()
+            elif silent_s > PATIENCE_S:
                 raise TiepointError(
-                    f"no pair from any worker for {PATIENCE_S:.0f} s; fewer workers may help"
+                    f"no pair from any worker for {PATIENCE_S:.0f} s; use fewer workers"
                 )
-        done = self._done.pop(step)
-        slot = step % self._slots
-        batch = []
-        for place in range(self._batch_size):
-            count_a, count_b, kind = done[place]
-            arrays = self._fields.views(self._memory, slot * self._batch_size + place)
-            arrays[3], arrays[7] = arrays[3][:count_a], arrays[7][:count_b]
-            image_a, mask_a, a_to_b, xy_a, image_b, mask_b, b_to_a, xy_b = map(np.copy, arrays)
-            view_a = TrainingView(image_a, xy_a, mask_a)
-            view_b = TrainingView(image_b, xy_b, mask_b)
-            batch.append(TrainingPair(view_a, view_b, a_to_b, b_to_a, kind))
-        self._ask(step + 1)  # its slot is free now
+            else:
+                logger.debug("no pair from any worker for %.0f s", silent_s)
+        done, first = self._done.pop(step), step % self._slots * self._batch_size
+        batch = [self._load(first + n, *done[n]) for n in range(self._batch_size)]
+        self._request(step + 1)  # its slot is free now
         return batch
+
+    def _load(self, number: int, corners_a: int, corners_b: int, kind: str) -> TrainingPair:
+        """A copy of a pair in shared memory."""
+        pair = self._views[number]
+        a, b = (
+            TrainingView(
+                pair["image"][n].copy(),
+                pair["corners_xy"][n, :corners].copy(),
+                pair["ignore"][n].copy(),
+            )
+            for n, corners in enumerate((corners_a, corners_b))
+        )
+        a_to_b, b_to_a = pair["flow"].copy()
+        return TrainingPair(a, b, a_to_b, b_to_a, kind)
 
     def _receive(self, pipe: Any) -> None:
         try:
             message = pipe.recv()
         except (EOFError, ConnectionError) as error:
             raise TiepointError(
-                "a worker that draws pairs died, perhaps for want of memory: "
+                "a worker that draws pairs died, perhaps for lack of memory: "
                 "use fewer workers or a smaller bank"
             ) from error
         if isinstance(message, BaseException):
             raise message
-        index, found = message
-        step, place = divmod(index, self._batch_size)
-        self._done[step][place] = found
+        index, numbers = message
+        step, position = divmod(index, self._batch_size)
+        self._done[step][position] = numbers
 
     def close(self) -> None:
         for process in self._processes:
             process.terminate()
         for process in self._processes:
-            process.join(timeout=5)
+            process.join(timeout=END_S)
+            if process.exitcode is None:
+                logger.warning("%s does not end by itself and is killed", process.name)
+                process.kill()
+                process.join(timeout=END_S)
         for pipe in self._pipes:
             pipe.close()
         self._processes, self._pipes = [], []
 
 
-def _work(pipe: Connection, config: DataConfig, seed: int, batch_size: int, memory: Any) -> None:
-    """A worker's life: take indices, draw pairs, say so."""
+def run_worker(
+    pipe: Connection, config: DataConfig, seed: int, batch_size: int, memory: Any
+) -> None:
+    """Main function of a worker: draw the requested pairs until the pipe closes."""
     import signal
 
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer handles Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    cv2.setNumThreads(1)  # one process per core already
-    fields = _Fields(config.size_hw)
-    with contextlib.suppress(EOFError, ConnectionError, BrokenPipeError):
+    cv2.setNumThreads(1)  # there is one process per core already
+    views = _shared_views(memory, config.size_hw)
+    with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            slot, share = pipe.recv()
-            for index in share:
+            slot, indices = pipe.recv()
+            for index in indices:
                 try:
                     pair = training_pair(config, seed, index)
-                except Exception as error:  # noqa: BLE001 - the trainer must hear of it
+                except Exception as error:  # noqa: BLE001 - the trainer must raise it
                     pipe.send(_portable(error, index))
                     return
-                place = slot * batch_size + index % batch_size
-                _store(fields.views(memory, place), pair)
-                counts = len(pair.a.corners_xy), len(pair.b.corners_xy)
-                pipe.send((index, (*counts, pair.kind)))
-
-
-def _store(arrays: Sequence[NDArray[Any]], pair: TrainingPair) -> None:
-    views = ((pair.a, pair.a_to_b), (pair.b, pair.b_to_a))
-    for number, (view, flow) in enumerate(views):
-        image, mask, there, corners = arrays[4 * number : 4 * number + 4]
-        image[...], mask[...], there[...] = view.image, view.ignore, flow
-        corners[: len(view.corners_xy)] = view.corners_xy
+                number = slot * batch_size + index % batch_size
+                views["flow"][number] = pair.a_to_b, pair.b_to_a
+                for n, view in enumerate((pair.a, pair.b)):
+                    views["image"][number, n], views["ignore"][number, n] = view.image, view.ignore
+                    views["corners_xy"][number, n, : len(view.corners_xy)] = view.corners_xy
+                numbers = len(pair.a.corners_xy), len(pair.b.corners_xy), pair.kind
+                pipe.send((index, numbers))
 
 
 def _portable(error: Exception, index: int) -> TiepointError:
-    """An error that survives the way to the other process."""
+    """An error that can be pickled to the other process."""
     if isinstance(error, TiepointError):
         return error
     trace = "".join(traceback.format_exception(error))

@@ -1,4 +1,4 @@
-"""Outlines of single shapes: N 2 px, whose sharp vertices are exact corners."""
+"""Outlines of single shapes: N 2 px around (0, 0), whose sharp vertices are exact corners."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-Points = NDArray[np.float64]
-Rng = np.random.Generator
+from tiepoint.training.scenes import draws
+from tiepoint.training.scenes.basics import Points, Rng, rectangle, turned
 
 
 def polygon(rng: Rng, radius: float) -> Points:
-    """Three to eight vertices at random angles, between half and all of the radius away."""
+    """Three to eight vertices at random angles, at 0.55 to 1 of the radius."""
     count = int(rng.integers(3, 9))
     gaps = rng.dirichlet(np.full(count, 4.0))
     angles = 2 * math.pi * (np.cumsum(gaps) + rng.random())
@@ -27,12 +27,12 @@ def regular(rng: Rng, radius: float) -> Points:
     return _polar(2 * math.pi * (np.arange(count) / count + rng.random()), radius)
 
 
-def rectangle(rng: Rng, radius: float) -> Points:
+def parallelogram(rng: Rng, radius: float) -> Points:
     """A rectangle or parallelogram of any proportion down to 1 : 5."""
-    ratio, lean = math.exp(rng.uniform(math.log(0.2), 0)), rng.normal(0, 0.2)
-    corners = np.array([[-1, -ratio], [1, -ratio], [1, ratio], [-1, ratio]])
+    ratio, lean = draws.log_uniform(rng, 0.2, 1), rng.normal(0, 0.2)
+    corners = rectangle((1, ratio))
     corners[:, 0] += lean * corners[:, 1]
-    return turned(corners * radius / math.hypot(1, ratio), rng.uniform(0, 2 * math.pi))
+    return turned(corners * radius / math.hypot(1, ratio), draws.angle(rng))
 
 
 def star(rng: Rng, radius: float) -> Points:
@@ -43,7 +43,7 @@ def star(rng: Rng, radius: float) -> Points:
 
 
 def angular(rng: Rng, radius: float) -> Points:
-    """An L, T, U, cross or arrow: right angles outwards and inwards."""
+    """An L, T, U or arrow: right angles outwards and inwards."""
     a, b = rng.uniform(0.25, 0.75, 2)
     shapes = (
         [(0, 0), (1, 0), (1, a), (b, a), (b, 1), (0, 1)],
@@ -54,18 +54,18 @@ def angular(rng: Rng, radius: float) -> Points:
         [(0, 0.5 - a / 4), (0.5, 0.5 - a / 4), (0.5, 0), (1, 0.5), (0.5, 1), (0.5, 0.5 + a / 4),
          (0, 0.5 + a / 4)],
     )  # fmt: skip
-    corners = np.array(shapes[int(rng.integers(len(shapes)))], np.float64) * 2 - 1
+    corners = np.array(draws.pick(rng, shapes), np.float64) * 2 - 1
     corners *= (1, math.exp(rng.normal(0, 0.25)))
-    return turned(corners * radius / math.sqrt(2), rng.uniform(0, 2 * math.pi))
+    return turned(corners * radius / math.sqrt(2), draws.angle(rng))
 
 
 def ellipse(rng: Rng, radius: float) -> Points:
-    """An ellipse of enough vertices that none is a corner."""
+    """An ellipse with enough vertices that none is a corner."""
     count = int(np.clip(2.5 * math.sqrt(radius) + 26, 28, 80))
     angles = 2 * math.pi * np.arange(count) / count
     ratio = rng.uniform(0.3, 1)
     points = np.stack([np.cos(angles), ratio * np.sin(angles)], axis=1) * radius
-    return turned(points, rng.uniform(0, 2 * math.pi))
+    return turned(points, draws.angle(rng))
 
 
 def blob(rng: Rng, radius: float) -> Points:
@@ -73,7 +73,7 @@ def blob(rng: Rng, radius: float) -> Points:
     count = int(np.clip(3 * math.sqrt(radius) + 30, 36, 90))
     angles = 2 * math.pi * np.arange(count) / count
     waves = sum(
-        rng.normal(0, 0.3 / order**1.6) * np.cos(order * angles + rng.uniform(0, 2 * math.pi))
+        rng.normal(0, 0.3 / order**1.6) * np.cos(order * angles + draws.angle(rng))
         for order in range(2, 6)
     )
     return _polar(angles, radius * np.clip(0.75 + waves, 0.25, 1.2))
@@ -81,42 +81,34 @@ def blob(rng: Rng, radius: float) -> Points:
 
 def bar(rng: Rng, radius: float) -> Points:
     """A thin straight bar: a twig, a wire, a line of a drawing."""
-    half = radius * math.exp(rng.uniform(math.log(0.03), math.log(0.15)))
-    half = max(half, 1.5)
-    corners = np.array([[-radius, -half], [radius, -half], [radius, half], [-radius, half]])
-    return turned(corners, rng.uniform(0, 2 * math.pi))
+    half = max(radius * draws.log_uniform(rng, 0.03, 0.15), 1.5)
+    return turned(rectangle((radius, half)), draws.angle(rng))
 
 
-def half_disc(rng: Rng, radius: float) -> Points:
+def sector(rng: Rng, radius: float) -> Points:
     """A sector of a disc: two or three corners on a curve."""
-    start, span = rng.uniform(0, 2 * math.pi), rng.uniform(0.6, math.pi)
+    start, span = draws.angle(rng), rng.uniform(0.6, math.pi)
     arc = _polar(start + np.linspace(0, span, 24), radius)
     return np.vstack([arc, [[0, 0]]]) if span < 2.6 else arc
 
 
 OUTLINES: tuple[tuple[Callable[[Rng, float], Points], float], ...] = (
     (polygon, 0.28),
-    (rectangle, 0.20),
+    (parallelogram, 0.20),
     (regular, 0.06),
     (star, 0.05),
     (angular, 0.09),
     (ellipse, 0.10),
     (blob, 0.08),
     (bar, 0.09),
-    (half_disc, 0.05),
+    (sector, 0.05),
 )
-_SHARES = np.array([share for _, share in OUTLINES]) / sum(share for _, share in OUTLINES)
+"""(maker, share)."""
 
 
 def outline(rng: Rng, radius: float) -> Points:
-    """A random shape within a radius of (0, 0), px."""
-    return OUTLINES[int(rng.choice(len(OUTLINES), p=_SHARES))][0](rng, radius)
-
-
-def turned(points: Points, angle: float) -> Points:
-    """Points turned around (0, 0) by an angle in radians."""
-    cos, sin = math.cos(angle), math.sin(angle)
-    return np.asarray(points @ np.array([[cos, sin], [-sin, cos]]), np.float64)
+    """A random shape around (0, 0), mostly within a radius in px."""
+    return draws.pick_by_share(rng, OUTLINES)(rng, radius)
 
 
 def _polar(angles: NDArray[np.float64], lengths: NDArray[np.float64] | float) -> Points:

@@ -7,26 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import ConfigError
+from tiepoint.checks import check_whole
 from tiepoint.training.scenes import composition
+from tiepoint.training.scenes.basics import Grey, Mask, Points, Rng, nearest_distance
 from tiepoint.training.scenes.labels import APART_PX, discs, view_labels
 from tiepoint.training.scenes.photometry import Exposed, expose
 from tiepoint.training.scenes.render import Rendering, flow, render
-from tiepoint.training.scenes.settings import DataConfig, Geometry, Photometry
-from tiepoint.training.scenes.texture_labels import Points, seen_from, structure_points
+from tiepoint.training.scenes.settings import DataConfig
+from tiepoint.training.scenes.texture_labels import repeated_in, texture_points
 
-__all__ = [
-    "DataConfig",
-    "Geometry",
-    "Photometry",
-    "TrainingPair",
-    "TrainingView",
-    "training_pair",
-]
-
-LOOKS = 4
-LEAST_SEEN = 0.75
-"""Of the smallest overlap, that must be left where bodies stand in the way."""
+TRIES = 4
+VISIBLE_SHARE = 0.75
+"""Least common view that remains behind occluding bodies, in parts of `Geometry.min_overlap`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +27,14 @@ class TrainingView:
 
     Attributes:
         image: `H W` uint8.
-        corners_xy: N 2 float32 px: exact corners that are seen and of sufficient contrast, and
-            points of the texture that the other view has too.
-        ignore: `H W` bool, px about which a detector's loss must say nothing.
+        corners_xy: N 2 float32 px: exact corners that are visible and of sufficient contrast, and
+            texture points that the other view has too.
+        ignore: `H W` bool, px that a detector's loss must ignore.
     """
 
-    image: NDArray[np.uint8]
+    image: Grey
     corners_xy: NDArray[np.float32]
-    ignore: NDArray[np.bool_]
+    ignore: Mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +43,9 @@ class TrainingPair:
 
     Attributes:
         a, b: The views, of one size.
-        a_to_b: `H W 2` float32 px (x, y): where each px centre of A lies in B; NaN where B does
+        a_to_b: `H W 2` float32 px (x, y): position of each px centre of A in B; NaN where B does
             not show it.
-        b_to_a: Likewise.
+        b_to_a: `H W 2` float32 px (x, y): the same from B to A.
         kind: One of `settings.KINDS`.
     """
 
@@ -65,82 +57,85 @@ class TrainingPair:
 
 
 def training_pair(config: DataConfig, seed: int, index: int) -> TrainingPair:
-    """The pair of this index; the same whoever draws it, and in whatever order.
+    """The pair of this index: always the same, in any process and in any order.
 
     Args:
+        config: Everything else that decides the pair.
         seed: At least 0.
         index: At least 0.
 
     Raises:
         ConfigError: A negative seed or index.
-        FormatError, ImageError: Photographs that are not there or cannot be read.
+        FormatError: No such folder of photographs, or none of the part in it.
+        ImageError: A photograph cannot be read.
     """
-    if seed < 0 or index < 0:
-        raise ConfigError(f"seed is {seed} and index {index}, expected whole numbers >= 0")
+    check_whole("seed", seed, minimum=0, unit="of the pairs")
+    check_whole("index", index, minimum=0, unit="of the pair")
     scene = composition.scene(config, seed, index)
     rng = np.random.default_rng([seed, index, 1])
-    drawn, flows = _seen(scene, config, rng)
-    exposed = [expose(one.image, rng, config.photometry) for one in drawn]
-    a_to_b, b_to_a = flows
-    _hide(a_to_b, exposed[0].covered, exposed[1].covered)
-    _hide(b_to_a, exposed[1].covered, exposed[0].covered)
-    points = [structure_points(one.clean, one.covered) for one in exposed]
-    views = [
-        _view(one, shown, config, points[number], flows[number], points[1 - number])
-        for number, (one, shown) in enumerate(zip(exposed, drawn, strict=True))
-    ]
-    return TrainingPair(views[0], views[1], a_to_b, b_to_a, scene.kind)
+    rendered, (a_to_b, b_to_a) = _render(scene, config, rng)
+    a, b = (expose(rendering.image, rng, config.photometry) for rendering in rendered)
+    hide_covered(a_to_b, a.covered, b.covered)
+    hide_covered(b_to_a, b.covered, a.covered)
+    points_a, points_b = (texture_points(view.clean, view.covered) for view in (a, b))
+    return TrainingPair(
+        _label(a, rendered[0], config, points_a, a_to_b, points_b),
+        _label(b, rendered[1], config, points_b, b_to_a, points_a),
+        a_to_b,
+        b_to_a,
+        scene.kind,
+    )
 
 
-def _seen(
-    scene: composition.Scene, config: DataConfig, rng: np.random.Generator
+def _render(
+    scene: composition.Scene, config: DataConfig, rng: Rng
 ) -> tuple[list[Rendering], list[NDArray[np.float32]]]:
-    """Both views and the flows between them; again when bodies hide too much of what is common."""
-    for _ in range(LOOKS):
-        look = composition.look(scene, config, rng)
+    """Both views and both flows; other cameras if bodies hide too much of the common view."""
+    for _ in range(TRIES):
+        pair = composition.view_pair(scene, config, rng)
         a, b = (
-            render(look.layers, to, order, scene.backdrop, config.size_hw, config.cover_px)
-            for to, order in zip(look.to_views, look.orders, strict=True)
+            render(pair.planes, to_view, order, scene.backdrop, config.size_hw, config.cover_px)
+            for to_view, order in zip(pair.to_views, pair.orders, strict=True)
         )
-        flows = [flow(a, b, *look.to_views), flow(b, a, *look.to_views[::-1])]
-        common = max(float(np.isfinite(there[..., 0]).mean()) for there in flows)
-        if common >= LEAST_SEEN * config.geometry.min_overlap:
+        flows = [flow(a, b, *pair.to_views), flow(b, a, *pair.to_views[::-1])]
+        common = max(float(np.isfinite(forth[..., 0]).mean()) for forth in flows)
+        if common >= VISIBLE_SHARE * config.geometry.min_overlap:
             break
     return [a, b], flows
 
 
-def _view(
+def _label(
     exposed: Exposed,
-    drawn: Rendering,
+    rendering: Rendering,
     config: DataConfig,
-    points_xy: Points,
-    there: NDArray[np.float32],
-    points_there: Points,
+    points: Points,
+    to_other: NDArray[np.float32],
+    other_points: Points,
 ) -> TrainingView:
-    """Labels of a view: drawn corners, then points of its texture that the other view has too."""
+    """Label a view: drawn corners, then texture points that the other view has too."""
     corners, ignore = view_labels(
-        exposed.clean, drawn.corners_xy, drawn.positive, exposed.covered, config.min_contrast
+        exposed.clean,
+        rendering.corners_xy,
+        rendering.positive,
+        exposed.covered,
+        config.min_contrast,
     )
-    seen = seen_from(points_xy, there, points_there)
-    ignore |= discs(points_xy[~seen.visible], ignore.shape)
-    found = points_xy[seen.again]
-    if len(corners) and len(found):  # a corner's own blob is no second point
-        gaps = np.hypot(*(found[:, None] - corners[None]).transpose(2, 0, 1)).min(axis=1)
-        found = found[gaps > APART_PX]
-    return TrainingView(exposed.image, np.concatenate([corners, found.astype(np.float32)]), ignore)
+    visible, repeated = repeated_in(points, to_other, other_points)
+    ignore |= discs(points[~visible], config.size_hw)
+    extra = points[repeated]
+    if len(corners):  # the blob of a drawn corner is the same point
+        extra = extra[nearest_distance(extra, corners) > APART_PX]
+    return TrainingView(exposed.image, np.concatenate([corners, extra.astype(np.float32)]), ignore)
 
 
-def _hide(
-    there: NDArray[np.float32], here_covered: NDArray[np.bool_], there_covered: NDArray[np.bool_]
-) -> None:
-    """Take out of a flow what something before either lens covers."""
-    there[here_covered] = np.nan
-    if not there_covered.any():
+def hide_covered(forth: NDArray[np.float32], covered: Mask, other_covered: Mask) -> None:
+    """Remove px from a flow that an object in front of either lens covers."""
+    forth[covered] = np.nan
+    if not other_covered.any():
         return
-    known = np.isfinite(there[..., 0])
-    height, width = there_covered.shape
-    last = (width - 1, height - 1)  # a view reaches half a px beyond its last centres
-    at = np.clip(np.rint(there[known]), 0, last).astype(np.int64)  # N 2
-    gone = there_covered[at[:, 1], at[:, 0]]
-    rows, columns = np.nonzero(known)
-    there[rows[gone], columns[gone]] = np.nan
+    known = np.isfinite(forth[..., 0])
+    height, width = other_covered.shape
+    last = (width - 1, height - 1)  # a view ends half a px beyond its last centres
+    columns, rows = np.clip(np.rint(forth[known]), 0, last).astype(np.int64).T
+    known[known] = other_covered[rows, columns]
+    forth[known] = np.nan

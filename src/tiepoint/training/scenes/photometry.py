@@ -1,4 +1,4 @@
-"""Light, lens and sensor of one view: what changes grey values and moves nothing."""
+"""Light, lens and sensor of one view. They change grey values and move nothing."""
 
 from __future__ import annotations
 
@@ -7,59 +7,59 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from tiepoint.geometry import SizeHW
+from tiepoint.training.scenes import draws
+from tiepoint.training.scenes.basics import Grey, Mask, Rng, Values, size_hw_of
 from tiepoint.training.scenes.settings import Photometry
-from tiepoint.training.scenes.textures import Grey
 
-Values = NDArray[np.float32]
-Rng = np.random.Generator
-
-LOWEST_SPREAD = 0.055
-"""Standard deviation of the greys below which a view shows nothing: it is stretched."""
+LEAST_SPREAD = 0.055
+"""Least standard deviation of the greys: flatter views are stretched, because they show nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class Exposed:
-    """A view after its camera.
+    """A view as its camera records it.
 
     Attributes:
-        image: `H W` uint8, noise and compression included.
+        image: `H W` uint8, with noise and compression.
         clean: `H W` float32 in 0..1, without them.
-        covered: `H W` bool, px hidden by something before the lens.
+        covered: `H W` bool, px covered by an object right in front of the lens.
     """
 
     image: Grey
     clean: Values
-    covered: NDArray[np.bool_]
+    covered: Mask
 
 
 def expose(image: Grey, rng: Rng, ranges: Photometry) -> Exposed:
-    """Shading, shadow, patches, blur, tone curve, noise and compression, in a camera's order.
+    """Apply shading, shadow, patches, blur, tone curve, noise and compression, in this order.
 
     Args:
-        image: `H W` uint8, the scene as it is.
+        image: `H W` uint8, the rendered view.
+        rng: Source of all random numbers.
+        ranges: Limits and probabilities of the effects.
     """
     values = image.astype(np.float32) * np.float32(1 / 255)
-    values *= _light(rng, values.shape, ranges)
+    values *= _light(rng, size_hw_of(values), ranges)
     covered = np.zeros(values.shape, bool)
     if rng.random() < ranges.patches:
         _cover(values, covered, rng)
     values = _blurred(values, rng, ranges)
     clean = _toned(values, rng, ranges)
     noisy = _noisy(clean, rng, ranges)
-    done: Grey = (noisy * 255 + 0.5).astype(np.uint8)
+    recorded: Grey = (noisy * 255 + 0.5).astype(np.uint8)
     if rng.random() < ranges.jpeg:
-        done = _compressed(done, rng, ranges)
-    return Exposed(done, clean, covered)
+        recorded = _compressed(recorded, rng, ranges)
+    return Exposed(recorded, clean, covered)
 
 
-def _light(rng: Rng, shape: tuple[int, ...], ranges: Photometry) -> Values:
-    """How much light falls on each px; smooth parts are drawn small."""
-    height, width = shape
+def _light(rng: Rng, size_hw: SizeHW, ranges: Photometry) -> Values:
+    """`H W`: relative illumination; its smooth part is computed at 8x8 and enlarged."""
+    height, width = size_hw
     small = np.ones((8, 8), np.float32)
     y, x = np.mgrid[-1:1:8j, -1:1:8j].astype(np.float32)
-    angle, slope = rng.uniform(0, 2 * math.pi), ranges.shading * rng.random() ** 2
+    angle, slope = draws.angle(rng), ranges.shading * rng.random() ** 2
     small += np.float32(slope * math.cos(angle)) * x + np.float32(slope * math.sin(angle)) * y
     if rng.random() < 0.3:
         cx, cy = rng.uniform(-1, 1, 2).astype(np.float32)
@@ -68,12 +68,12 @@ def _light(rng: Rng, shape: tuple[int, ...], ranges: Photometry) -> Values:
     small -= np.float32(ranges.vignette * rng.random() ** 2 / 2) * (x * x + y * y)
     light = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
     if rng.random() < ranges.shadow:
-        light = light * _shadow(rng, (height, width))
+        light = light * _shadow(rng, size_hw)
     return np.asarray(np.maximum(light, np.float32(0.05)), np.float32)
 
 
-def _shadow(rng: Rng, size_hw: tuple[int, int]) -> Values:
-    """A polygon of less light with an edge as sharp as the sun makes it."""
+def _shadow(rng: Rng, size_hw: SizeHW) -> Values:
+    """`H W`: a darker polygon with a more or less sharp edge."""
     height, width = size_hw
     count = int(rng.integers(3, 6))
     angles = 2 * math.pi * (np.arange(count) + rng.random(count)) / count
@@ -83,12 +83,12 @@ def _shadow(rng: Rng, size_hw: tuple[int, int]) -> Values:
     mask = np.ones(size_hw, np.float32)
     points = np.rint(corners * 64).astype(np.int32)
     cv2.fillPoly(mask, [points], float(rng.uniform(0.35, 0.8)), cv2.LINE_8, 6)
-    sigma = math.exp(rng.uniform(math.log(0.8), math.log(8)))
+    sigma = draws.log_uniform(rng, 0.8, 8)
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), sigma), np.float32)
 
 
-def _cover(values: Values, covered: NDArray[np.bool_], rng: Rng) -> None:
-    """One to three things before the lens, of one grey each or of noise."""
+def _cover(values: Values, covered: Mask, rng: Rng) -> None:
+    """Draw one to three objects in front of the lens, each of one grey or of noise."""
     height, width = values.shape
     for _ in range(int(rng.integers(1, 4))):
         mask = np.zeros(values.shape, np.uint8)
@@ -111,7 +111,7 @@ def _blurred(values: Values, rng: Rng, ranges: Photometry) -> Values:
     sigma = ranges.blur_px * rng.random() ** 2
     if rng.random() < 0.25:
         sigma = 0.0
-    if sigma > 0.3:  # narrower kernels change nothing
+    if sigma > 0.3:  # narrower ones change nothing
         values = np.asarray(cv2.GaussianBlur(values, (0, 0), sigma), np.float32)
     if rng.random() < ranges.motion and ranges.motion_px >= 2:
         values = np.asarray(cv2.filter2D(values, -1, _motion(rng, ranges.motion_px)), np.float32)
@@ -126,7 +126,7 @@ def _blurred(values: Values, rng: Rng, ranges: Photometry) -> Values:
 
 
 def _motion(rng: Rng, longest: float) -> Values:
-    """A line through the middle of a kernel: it smears and does not shift."""
+    """A line through the middle of a kernel, so that the blur does not shift the image."""
     length, angle = rng.uniform(2, max(longest, 2.01)), rng.uniform(0, math.pi)
     side = 2 * math.ceil(length / 2) + 3
     steps = np.linspace(-length / 2, length / 2, 4 * side)
@@ -141,54 +141,54 @@ def _motion(rng: Rng, longest: float) -> Values:
 
 
 def _toned(values: Values, rng: Rng, ranges: Photometry) -> Values:
-    """Gamma, then contrast and bias around the mean; never so flat that nothing is left."""
-    gamma = ranges.gamma ** _middling(rng)
+    """Apply gamma, then contrast and bias around the mean; keep at least `LEAST_SPREAD`."""
+    gamma = ranges.gamma ** _centred(rng)
     toned = np.asarray(cv2.pow(np.clip(values, 0, 1), gamma), np.float32)
     mean, spread = float(toned.mean()), float(toned.std())
     weakest, strongest = np.log(ranges.contrast)
-    u = _middling(rng)
+    u = _centred(rng)
     contrast = math.exp(u * strongest if u > 0 else -u * weakest)
-    if 1e-3 < spread < LOWEST_SPREAD / contrast:
-        contrast = LOWEST_SPREAD / spread
+    if 1e-3 < spread < LEAST_SPREAD / contrast:
+        contrast = LEAST_SPREAD / spread
     middle = mean + ranges.bias * rng.uniform(-1, 1)
-    if contrast * spread < 0.2:  # keep most of it off the ends of the range
+    if contrast * spread < 0.2:  # keep most greys away from 0 and 1
         room = 1.5 * contrast * spread
         middle = float(np.clip(middle, room, 1 - room))
     shifted = (toned - np.float32(mean)) * np.float32(contrast) + np.float32(middle)
     return np.asarray(np.clip(shifted, 0, 1), np.float32)
 
 
-def _middling(rng: Rng) -> float:
-    """-1..1, most often near 0: extremes of everything at once are no pictures."""
+def _centred(rng: Rng) -> float:
+    """-1..1, mostly near 0: several extremes at once would leave no image."""
     return float(rng.uniform(-1, 1) + rng.uniform(-1, 1)) / 2
 
 
 def _noisy(clean: Values, rng: Rng, ranges: Photometry) -> Values:
-    """Read-out noise, shot noise that grows with the root of the light, dead and hot px."""
+    """Add read-out noise, shot noise that grows with the root of the light, dead and hot px."""
     read = ranges.noise * rng.random() ** 2
     shot = ranges.noise * rng.random() ** 2
     deviation = np.sqrt(np.float32(read * read) + np.float32(shot * shot) * clean)
     noise = rng.standard_normal(clean.shape, np.float32)
-    if rng.random() < 0.2:  # noise of a small sensor, enlarged or smoothed: it has a grain
+    if rng.random() < 0.2:  # noise of an enlarged or smoothed image has a grain
         noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), 0.8), np.float32) * np.float32(2.5)
     noisy = clean + deviation * noise
     if rng.random() < ranges.pepper:
         count = int(clean.size * rng.uniform(0.0005, 0.01))
-        at = rng.integers(0, clean.size, count)
-        noisy.reshape(-1)[at] = rng.integers(0, 2, count).astype(np.float32)
+        pixels = rng.integers(0, clean.size, count)
+        noisy.reshape(-1)[pixels] = rng.integers(0, 2, count).astype(np.float32)
     return np.asarray(np.clip(noisy, 0, 1), np.float32)
 
 
 def _compressed(image: Grey, rng: Rng, ranges: Photometry) -> Grey:
-    """8x8 DCT quantisation, its grid shifted against the network's cells at random.
+    """JPEG compression whose 8x8 grid has a random offset from the network's cells.
 
-    On the cells' own grid a network would learn the blocks instead of the corners.
+    With the same grid a network would learn the blocks instead of the corners.
     """
     left, top = (int(shift) for shift in rng.integers(0, 8, 2))
     padded = cv2.copyMakeBorder(image, top, 8 - top, left, 8 - left, cv2.BORDER_REFLECT_101)
     quality = int(rng.integers(ranges.jpeg_quality, 96))
-    done, packed = cv2.imencode(".jpg", padded, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert done
+    encoded, packed = cv2.imencode(".jpg", padded, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert encoded
     unpacked = np.asarray(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE), np.uint8)
     height, width = image.shape
     return np.ascontiguousarray(unpacked[top : top + height, left : left + width])

@@ -1,7 +1,7 @@
-"""Layers seen by a camera: grey values, who is seen where, corners; flows between two views.
+"""Views of planes: grey values, which plane each px shows, corners; flow between two views.
 
-Everything is a plane with a homography into the view, drawn from far to near at twice the
-resolution and averaged. A flow is therefore exact: the homography of the plane that a px shows.
+Every plane has a homography into the view. Planes are drawn from far to near at twice the
+resolution and averaged. The flow is exact: it is the homography of the plane that a px shows.
 """
 
 from __future__ import annotations
@@ -15,55 +15,72 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.geometry import SizeHW, apply_homography, resize_matrix
-from tiepoint.training.scenes.cameras import Matrix, scale_at
-from tiepoint.training.scenes.canvas import NEAR_PX, Points, Sheet, edges, previous, turning
-from tiepoint.training.scenes.textures import Grey
+from tiepoint.training.scenes.basics import Grey, Mask, Matrix, Points, size_hw_of
+from tiepoint.training.scenes.cameras import scale_at
+from tiepoint.training.scenes.canvas import NEAR_PX, Sheet, doubled_area, edges, previous
 
 FINE = 2
+"""Px of the fine view per px of the view."""
 SHIFT = 6  # bits of fraction in OpenCV's coordinates
 OUTLINE_PX = 0.667
-"""OpenCV's antialiased convex polygons are so much too wide on each side (measured: mean over 200
-polygons, 0.016 px deviation); twice as fine, what is left is below 0.01 px of the view."""
+"""Excess of OpenCV's antialiased convex polygons on each side, px of the fine view. Measured as the
+mean over 200 polygons, deviation 0.016 px; the rest is below 0.01 px of the view."""
 NOBODY = 0
-"""Owner of px that show what has no counterpart: the backdrop, or two surfaces at once."""
+"""Owner of px without a counterpart: they show the backdrop, or several planes at once."""
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
-    """A plane of a scene.
+class Plane:
+    """A plane of a scene, or a face of a body.
 
     Attributes:
-        sheet: What stands on it.
-        outline: N 2 px of the sheet, convex: where the plane ends; None = the whole sheet.
+        sheet: The image on it and its corners.
+        outline: N 2 px of the sheet, convex: the border of the plane.
         vertices: N bool, which vertices of the outline are corners.
-        body: Layers of one convex body (a box) share edges and do not hide one another's corners.
+        body: Number of its body. Faces of one convex body (a box) share edges and do not hide
+            one another's corners.
     """
 
     sheet: Sheet
     outline: Points
-    vertices: NDArray[np.bool_]
+    vertices: Mask
     body: int
 
 
 @dataclass(frozen=True, eq=False)
+class ViewPair:
+    """Two cameras before the same planes.
+
+    Attributes:
+        planes: All planes of the scene.
+        to_views: For A and B: 3x3 per plane, px of its sheet -> px of the view.
+        orders: For A and B: numbers of the planes to draw, far ones first.
+    """
+
+    planes: Sequence[Plane]
+    to_views: tuple[Sequence[Matrix], Sequence[Matrix]]
+    orders: tuple[Sequence[int], Sequence[int]]
+
+
+@dataclass(frozen=True, eq=False)
 class Rendering:
-    """What a camera sees, before light and lens.
+    """A view before photometry.
 
     Attributes:
         image: `H W` uint8.
-        owner: `H W` int16, 1 + the number of the layer that fills the px, or `NOBODY`.
+        owner: `H W` int16, 1 + number of the plane that fills the px, or `NOBODY`.
         corners_xy: N 2 float64 px, inside the view.
-        positive: N bool.
+        positive: N bool; False for doubtful corners.
     """
 
     image: Grey
     owner: NDArray[np.int16]
     corners_xy: Points
-    positive: NDArray[np.bool_]
+    positive: Mask
 
 
 def render(
-    layers: Sequence[Layer],
+    planes: Sequence[Plane],
     to_view: Sequence[Matrix],
     order: Sequence[int],
     backdrop: Grey,
@@ -73,58 +90,60 @@ def render(
     """Draw one view.
 
     Args:
-        layers: Of both views, so that owners mean the same.
-        to_view: 3x3 for each layer, px of its sheet -> px of the view.
-        order: The layers to draw, far ones first.
+        planes: The same list for both views of a pair, so that owners agree.
+        to_view: 3x3 for each plane, px of its sheet -> px of the view.
+        order: Numbers of the planes to draw, far ones first.
         backdrop: `H W` uint8 of any size, behind everything.
-        cover_px: A corner with anything above it nearer than this is not seen.
+        cover_px: Least distance from a visible corner to anything in front of it.
     """
     fine_hw = size_hw[0] * FINE, size_hw[1] * FINE
     enlarge = resize_matrix(size_hw, fine_hw)
-    image = cv2.resize(backdrop, fine_hw[::-1], interpolation=cv2.INTER_LINEAR)
-    image = np.array(image, np.uint8)
+    image = np.array(cv2.resize(backdrop, fine_hw[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
     owner = np.zeros(fine_hw, np.int16)
     begun = set()
     for number in order:
-        layer, matrix = layers[number], enlarge @ to_view[number]
-        drawn = apply_homography(matrix, layer.outline)
-        if layer.body not in begun:  # its first face fills all of it: no gap shows at the edges
-            begun.add(layer.body)
-            faces = [n for n in order if layers[n].body == layer.body]
-            drawn = _hull(
-                [apply_homography(enlarge @ to_view[n], layers[n].outline) for n in faces]
+        plane, matrix = planes[number], enlarge @ to_view[number]
+        outline = apply_homography(matrix, plane.outline)
+        if plane.body not in begun:  # its first face fills all of it: no gap shows at the edges
+            begun.add(plane.body)
+            faces = [n for n in order if planes[n].body == plane.body]
+            outline = _hull(
+                [apply_homography(enlarge @ to_view[n], planes[n].outline) for n in faces]
             )
-        _draw(image, owner, layer, matrix, drawn, number + 1)
+        _draw(image, owner, plane, matrix, outline, number + 1)
     small = np.asarray(cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
-    bodies = np.array([-1] + [layer.body for layer in layers])
-    rank = np.zeros(len(layers) + 1, np.int64)  # of each owner's body in the order of drawing
-    for place, number in enumerate(order):
-        rank[bodies == layers[number].body] = place + 1
-    xy, positive = [np.zeros((0, 2))], [np.zeros(0, bool)]
-    for number in order:
-        found, sure = _corners(
-            layers[number], to_view[number], number + 1, owner, rank, size_hw, cover_px
-        )
-        xy.append(found)
-        positive.append(sure)
-    return Rendering(small, _whole(owner), np.concatenate(xy), np.concatenate(positive))
+    bodies = np.array([-1] + [plane.body for plane in planes])
+    rank = np.zeros(len(planes) + 1, np.int64)  # rank of each owner's body in the drawing order
+    for position, number in enumerate(order):
+        rank[bodies == planes[number].body] = position + 1
+    corners = [
+        _corners(planes[number], to_view[number], number + 1, owner, rank, size_hw, cover_px)
+        for number in order
+    ]
+    none = np.zeros((0, 2)), np.zeros(0, bool)
+    xy, positive = (np.concatenate(each) for each in zip(none, *corners, strict=True))
+    return Rendering(small, _unanimous(owner), xy, positive)
 
 
 def flow(
-    here: Rendering, there: Rendering, to_here: Sequence[Matrix], to_there: Sequence[Matrix]
+    source: Rendering, target: Rendering, to_source: Sequence[Matrix], to_target: Sequence[Matrix]
 ) -> NDArray[np.float32]:
-    """Where each px centre of one view lies in the other.
+    """The position of each px centre of one view in the other.
+
+    Args:
+        source, target: Views of one size.
+        to_source, to_target: 3x3 for each plane, px of its sheet -> px of the view.
 
     Returns:
-        `H W 2` float32 px (x, y); NaN where the other view does not show it.
+        `H W 2` float32 px (x, y); NaN where the target does not show the point.
     """
-    height, width = here.owner.shape
+    height, width = source.owner.shape
     result = np.full((height, width, 2), np.nan, np.float32)
-    for owner in np.unique(here.owner):
+    for owner in np.unique(source.owner):
         if owner == NOBODY:
             continue
-        rows, columns = np.nonzero(here.owner == owner)
-        matrix = to_there[owner - 1] @ np.linalg.inv(to_here[owner - 1])
+        rows, columns = np.nonzero(source.owner == owner)
+        matrix = to_target[owner - 1] @ np.linalg.inv(to_source[owner - 1])
         matrix = matrix / matrix[2, 2]
         w = matrix[2, 0] * columns + matrix[2, 1] * rows + matrix[2, 2]
         x = (matrix[0, 0] * columns + matrix[0, 1] * rows + matrix[0, 2]) / w
@@ -132,60 +151,57 @@ def flow(
         column, row = np.rint(x), np.rint(y)
         seen = (column >= 0) & (row >= 0) & (column < width) & (row < height)
         rows, columns, x, y = rows[seen], columns[seen], x[seen], y[seen]
-        at = row[seen].astype(np.int64), column[seen].astype(np.int64)
-        same = there.owner[at] == owner
-        rows, columns = rows[same], columns[same]
-        result[rows, columns, 0] = x[same]
-        result[rows, columns, 1] = y[same]
+        same = target.owner[row[seen].astype(np.int64), column[seen].astype(np.int64)] == owner
+        result[rows[same], columns[same], 0] = x[same]
+        result[rows[same], columns[same], 1] = y[same]
     return result
 
 
 def _draw(
     image: Grey,
     owner: NDArray[np.int16],
-    layer: Layer,
+    plane: Plane,
     matrix: Matrix,
-    drawn: Points,
+    outline: Points,
     name: int,
 ) -> None:
-    """One layer over what stands there, in px of the fine view, as far as `drawn` reaches."""
-    if not np.isfinite(drawn).all():
-        return  # a part lies behind the camera: layouts avoid it
+    """Draw one plane inside an outline over the fine view, and enter its name as owner."""
+    if not np.isfinite(outline).all():
+        return  # partly behind the camera, which layouts avoid
     height, width = image.shape
-    left, top = np.maximum(np.floor(drawn.min(axis=0)).astype(int) - 1, 0)
-    right, bottom = np.minimum(np.ceil(drawn.max(axis=0)).astype(int) + 2, (width, height))
+    left, top = np.maximum(np.floor(outline.min(axis=0)).astype(int) - 1, 0)
+    right, bottom = np.minimum(np.ceil(outline.max(axis=0)).astype(int) + 2, (width, height))
     if left >= right or top >= bottom:
         return
-    level = _level(layer.sheet, matrix, layer.outline)
+    source = plane.sheet.levels[_level(plane.sheet, matrix, plane.outline)]
     shift = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1.0]])
-    source = layer.sheet.levels[level]
-    laid = cv2.warpPerspective(
+    warped = cv2.warpPerspective(
         source,
-        shift @ matrix @ resize_matrix(_hw(source), _hw(layer.sheet.image)),
+        shift @ matrix @ resize_matrix(size_hw_of(source), plane.sheet.size_hw),
         (int(right - left), int(bottom - top)),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    cover = _cover(drawn - (left, top), _hw(laid))
-    there = image[top:bottom, left:right]
+    cover = _cover(outline - (left, top), size_hw_of(warped))
+    behind = image[top:bottom, left:right]
     weight = cover.astype(np.float32) * np.float32(1 / 255)
-    there[:] = cv2.blendLinear(laid, np.ascontiguousarray(there), weight, 1 - weight)
+    behind[:] = cv2.blendLinear(warped, np.ascontiguousarray(behind), weight, 1 - weight)
     owner[top:bottom, left:right][cover >= 128] = name
 
 
 def _hull(outlines: list[Points]) -> Points:
-    """The outline around the faces of a convex body; a single one stays as it is."""
+    """The outline around the faces of a convex body; a single one is returned unchanged."""
     if len(outlines) == 1:
         return outlines[0]
-    every = np.concatenate(outlines)
-    if not np.isfinite(every).all():
+    points = np.concatenate(outlines)
+    if not np.isfinite(points).all():
         return np.full((3, 2), np.nan)
-    return np.asarray(cv2.convexHull(every.astype(np.float32))[:, 0], np.float64)
+    return np.asarray(cv2.convexHull(points.astype(np.float32))[:, 0], np.float64)
 
 
 def _cover(points: Points, size_hw: SizeHW) -> Grey:
     cover = np.zeros(size_hw, np.uint8)
-    limit = 8.0 * max(size_hw)  # a vertex near the horizon would leave OpenCV's range of 2^31
+    limit = 8.0 * max(size_hw)  # a vertex near the horizon would exceed OpenCV's range of 2^31
     points = np.clip(_inset(points, OUTLINE_PX), -limit, limit)
     pixels = np.rint(points * (1 << SHIFT)).astype(np.int32)
     cv2.fillConvexPoly(cover, pixels, 255, cv2.LINE_AA, SHIFT)
@@ -193,9 +209,9 @@ def _cover(points: Points, size_hw: SizeHW) -> Grey:
 
 
 def _inset(points: Points, distance: float) -> Points:
-    """The outline moved inwards by a distance in px; needles no further than four times it."""
+    """The outline moved inwards by a distance in px; the tips of needles by at most four times."""
     after_x, after_y = edges(points)  # N each
-    scale = math.copysign(1, turning(points)) / np.maximum(np.hypot(after_x, after_y), 1e-9)
+    scale = math.copysign(1, doubled_area(points)) / np.maximum(np.hypot(after_x, after_y), 1e-9)
     x, y = -after_y * scale, after_x * scale  # N: unit vectors inwards
     last_x, last_y = previous(x), previous(y)
     mitre = distance / np.maximum(1 + x * last_x + y * last_y, 0.125)
@@ -205,41 +221,40 @@ def _inset(points: Points, distance: float) -> Points:
 
 
 def _level(sheet: Sheet, matrix: Matrix, outline: Points) -> int:
-    """Which reduced image comes nearest to one px of it per px of the fine view."""
+    """The level of the sheet whose resolution is nearest to that of the fine view."""
     shrink = 1 / max(float(scale_at(matrix, outline.mean(axis=0)[None])[0]), 1e-6)
     return int(np.clip(np.floor(np.log2(max(shrink, 1e-6)) + 0.4), 0, len(sheet.levels) - 1))
 
 
 def _corners(
-    layer: Layer,
+    plane: Plane,
     matrix: Matrix,
     name: int,
     owner: NDArray[np.int16],
     rank: NDArray[np.int64],
     size_hw: SizeHW,
     cover_px: float,
-) -> tuple[Points, NDArray[np.bool_]]:
-    """The layer's corners that the view shows: N 2 px, and which are positive."""
-    sheet = layer.sheet
-    low, high = layer.outline.min(axis=0), layer.outline.max(axis=0)
+) -> tuple[Points, Mask]:
+    """Corners of the plane that the view shows: N 2 px, and which of them are positive."""
+    sheet = plane.sheet
+    low, high = plane.outline.min(axis=0), plane.outline.max(axis=0)
     part = ((sheet.corners_xy > low) & (sheet.corners_xy < high)).all(axis=1)
-    there, clearance = sheet.corners_xy[part].astype(np.float64), sheet.clearance[part]
-    far = clearance * scale_at(matrix, there) >= cover_px
+    sheet_xy, clearance = sheet.corners_xy[part].astype(np.float64), sheet.clearance[part]
+    far = clearance * scale_at(matrix, sheet_xy) >= cover_px
     clear = far | (clearance >= NEAR_PX)
-    xy = apply_homography(matrix, there[clear])
-    xy, sure = _framed(xy, sheet.positive[part][clear], size_hw)
-    shown = _ring_owners(owner, xy, cover_px)  # N P
-    alone = (shown == name).all(axis=1)
-    xy, sure = xy[alone], sure[alone]
-    ends = apply_homography(matrix, layer.outline[layer.vertices])
-    ends, sure_ends = _framed(ends, np.ones(len(ends), bool), size_hw)
-    above = (rank[_ring_owners(owner, ends, cover_px)] > rank[name]).any(axis=1)
-    return np.concatenate([xy, ends[~above]]), np.concatenate([sure, sure_ends[~above]])
+    xy = apply_homography(matrix, sheet_xy[clear])
+    xy, positive = _in_view(xy, sheet.positive[part][clear], size_hw)
+    alone = (_ring_owners(owner, xy, cover_px) == name).all(axis=1)
+    ends = apply_homography(matrix, plane.outline[plane.vertices])
+    ends, ends_positive = _in_view(ends, np.ones(len(ends), bool), size_hw)
+    uncovered = (rank[_ring_owners(owner, ends, cover_px)] <= rank[name]).all(axis=1)
+    return (
+        np.concatenate([xy[alone], ends[uncovered]]),
+        np.concatenate([positive[alone], ends_positive[uncovered]]),
+    )
 
 
-def _framed(
-    xy: Points, positive: NDArray[np.bool_], size_hw: SizeHW
-) -> tuple[Points, NDArray[np.bool_]]:
+def _in_view(xy: Points, positive: Mask, size_hw: SizeHW) -> tuple[Points, Mask]:
     limits = size_hw[1] - 0.5, size_hw[0] - 0.5
     with np.errstate(invalid="ignore"):
         inside = ((xy >= -0.5) & (xy < limits)).all(axis=1)
@@ -247,7 +262,7 @@ def _framed(
 
 
 def _ring_owners(owner: NDArray[np.int16], xy: Points, radius: float) -> NDArray[np.int16]:
-    """Who owns the fine px around points of the view: N P."""
+    """N P: owners of the fine px in a disc around points of the view."""
     angles = np.arange(8) * (np.pi / 4)
     dx = np.concatenate([[0], radius / 2 * np.cos(angles[::2]), radius * np.cos(angles)])
     dy = np.concatenate([[0], radius / 2 * np.sin(angles[::2]), radius * np.sin(angles)])
@@ -258,12 +273,8 @@ def _ring_owners(owner: NDArray[np.int16], xy: Points, radius: float) -> NDArray
     return owners
 
 
-def _whole(owner: NDArray[np.int16]) -> NDArray[np.int16]:
+def _unanimous(owner: NDArray[np.int16]) -> NDArray[np.int16]:
     """`H W`: the owner of px whose four fine px agree, else `NOBODY`."""
     a, b, c, d = owner[::2, ::2], owner[::2, 1::2], owner[1::2, ::2], owner[1::2, 1::2]
     same = (a == b) & (a == c) & (a == d)
     return np.where(same, a, np.int16(NOBODY)).astype(np.int16)
-
-
-def _hw(image: NDArray[np.uint8]) -> SizeHW:
-    return image.shape[0], image.shape[1]

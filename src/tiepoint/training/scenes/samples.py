@@ -1,4 +1,4 @@
-"""Pictures of training pairs with their labels, and a report of what they look like in numbers."""
+"""Contact sheets of training pairs with their labels, and a report of their statistics."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.files import make_folder, write_bytes
-from tiepoint.training.scenes.pairs import DataConfig, TrainingPair, TrainingView, training_pair
+from tiepoint.training.scenes.pairs import TrainingPair, TrainingView, training_pair
+from tiepoint.training.scenes.settings import DataConfig
 from tiepoint.training.scenes.statistics import pair_summary, photographs_at, summary
 
 ENLARGED = 3
 COLUMNS = 4
 GREEN, BLUE, YELLOW = (80, 230, 60), (255, 90, 40), (0, 210, 255)
-TRACKED = 6  # corners of A whose place in B is drawn
+TRACKED = 6  # corners of A that are numbered in both views
 
 
 def write_samples(folder: Path, config: DataConfig, seed: int, count: int) -> dict[str, Any]:
-    """Draw `count` pairs per kind: a sheet `<kind>.png` each, and `report.json`.
+    """Draw pairs of every kind: a contact sheet `<kind>.png` each, and `report.json`.
 
     Args:
-        folder: Made where missing; files of the same names are replaced.
+        folder: Created if missing; files of the same names are replaced.
         config: With photographs, these are measured too and get a sheet of their own.
+        seed: At least 0.
+        count: Number of pairs per kind.
 
     Returns:
         The report: kind -> statistics; "generated": all drawn kinds in the shares of the mix;
-        "photographs": those of the photographs themselves.
+        "photographs": statistics of the photographs themselves.
 
     Raises:
-        FormatError: The folder cannot be written, or no photographs are there.
+        FormatError: The folder cannot be written, or it has no photographs.
         ImageError: A photograph cannot be read.
     """
     make_folder(folder, advice="name a folder")
@@ -49,8 +52,7 @@ def write_samples(folder: Path, config: DataConfig, seed: int, count: int) -> di
         pieces = photographs_at(config.photos, config.part, config.size_hw, 200)
         report["photographs"] = summary(pieces)
     mixed = [training_pair(drawn_only, seed, index) for index in range(2 * count)]
-    images = [view.image for pair in mixed for view in (pair.a, pair.b)]
-    report["generated"] = summary(images) | pair_summary(mixed)
+    report["generated"] = _statistics(mixed)
     write_bytes(folder / "report.json", (json.dumps(report, indent=1) + "\n").encode())
     return report
 
@@ -59,56 +61,64 @@ def _write_kind(
     folder: Path, kind: str, config: DataConfig, seed: int, count: int
 ) -> dict[str, Any]:
     pairs = [training_pair(config, seed, index) for index in range(count)]
-    done, packed = cv2.imencode(".png", sheet(pairs))
-    assert done
+    encoded, packed = cv2.imencode(".png", contact_sheet(pairs))
+    assert encoded
     write_bytes(folder / f"{kind}.png", packed.tobytes())
-    images = [view.image for pair in pairs for view in (pair.a, pair.b)]
-    return summary(images) | pair_summary(pairs)
+    return _statistics(pairs)
 
 
-def sheet(pairs: Sequence[TrainingPair]) -> NDArray[np.uint8]:
-    """Pairs side by side, `COLUMNS` images to a row.
+def _statistics(pairs: Sequence[TrainingPair]) -> dict[str, Any]:
+    return summary(view.image for pair in pairs for view in (pair.a, pair.b)) | pair_summary(pairs)
 
-    Sure corners are green rings, px out of the loss are blue, and a few corners of A carry yellow
-    numbers that stand again at the same places in B.
+
+def contact_sheet(pairs: Sequence[TrainingPair]) -> NDArray[np.uint8]:
+    """Pairs side by side, `COLUMNS` images per row, enlarged `ENLARGED` times.
+
+    Corners are green rings and ignored px are blue. A few corners of A have yellow numbers, which
+    are repeated at the corresponding positions in B.
+
+    Args:
+        pairs: At least one, all of one size.
 
     Returns:
-        `H W 3` uint8, blue first.
+        `H W 3` uint8, BGR.
     """
     height, width = pairs[0].a.image.shape
-    tiles = [np.hstack([_shown(pair, pair.a), _shown(pair, pair.b)]) for pair in pairs]
+    tiles = [np.hstack([_drawn(pair, pair.a), _drawn(pair, pair.b)]) for pair in pairs]
     per_row = COLUMNS // 2
     empty = np.zeros((height * ENLARGED, 2 * width * ENLARGED, 3), np.uint8)
     tiles += [empty] * (-len(tiles) % per_row)
-    rows = [np.hstack(tiles[at : at + per_row]) for at in range(0, len(tiles), per_row)]
+    rows = [np.hstack(tiles[n : n + per_row]) for n in range(0, len(tiles), per_row)]
     return np.vstack(rows)
 
 
-def _shown(pair: TrainingPair, view: TrainingView) -> NDArray[np.uint8]:
+def _drawn(pair: TrainingPair, view: TrainingView) -> NDArray[np.uint8]:
     size = view.image.shape[1] * ENLARGED, view.image.shape[0] * ENLARGED
     large = cv2.resize(view.image, size, interpolation=cv2.INTER_NEAREST)
     picture = np.asarray(cv2.cvtColor(large, cv2.COLOR_GRAY2BGR), np.uint8)
-    left_out = cv2.resize(view.ignore.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    picture[left_out] = picture[left_out] // 4 * 3 + np.array(BLUE, np.uint8) // 4
-    for x, y in view.corners_xy:
-        cv2.circle(picture, _large(float(x), float(y)), 4, GREEN, 1, cv2.LINE_AA)
-    for number, (here, there) in enumerate(_tracked(pair)):
-        x, y = here if view is pair.a else there
-        at = _large(float(x), float(y))
-        cv2.putText(picture, str(number), at, cv2.FONT_HERSHEY_PLAIN, 1.1, YELLOW, 1, cv2.LINE_AA)
+    ignored = cv2.resize(view.ignore.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    picture[ignored] = picture[ignored] // 4 * 3 + np.array(BLUE, np.uint8) // 4
+    for xy in view.corners_xy:
+        cv2.circle(picture, _enlarged(xy), 4, GREEN, 1, cv2.LINE_AA)
+    for number, (xy_a, xy_b) in enumerate(tracked_corners(pair)):
+        position = _enlarged(xy_a if view is pair.a else xy_b)
+        font = cv2.FONT_HERSHEY_PLAIN
+        cv2.putText(picture, str(number), position, font, 1.1, YELLOW, 1, cv2.LINE_AA)
     return picture
 
 
-def _tracked(pair: TrainingPair) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """A few corners of A that B shows, and where."""
-    found = []
+def tracked_corners(pair: TrainingPair) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """A few corners of A that B shows, with their positions in B."""
+    tracks = []
+    height, width = pair.a_to_b.shape[:2]
     for xy in pair.a.corners_xy:
         x, y = np.rint(xy).astype(int)
-        there = pair.a_to_b[min(y, pair.a_to_b.shape[0] - 1), min(x, pair.a_to_b.shape[1] - 1)]
-        if np.isfinite(there).all():
-            found.append((xy, there))
-    return found[:: max(1, len(found) // TRACKED)][:TRACKED]
+        position = pair.a_to_b[min(y, height - 1), min(x, width - 1)]
+        if np.isfinite(position).all():
+            tracks.append((xy, position))
+    return tracks[:: max(1, len(tracks) // TRACKED)][:TRACKED]
 
 
-def _large(x: float, y: float) -> tuple[int, int]:
-    return round((x + 0.5) * ENLARGED - 0.5), round((y + 0.5) * ENLARGED - 0.5)
+def _enlarged(xy: NDArray[np.float32]) -> tuple[int, int]:
+    x, y = (round((float(value) + 0.5) * ENLARGED - 0.5) for value in xy)
+    return x, y

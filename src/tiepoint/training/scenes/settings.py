@@ -1,4 +1,4 @@
-"""What decides the training data: sizes, mix, geometry, photometry. Light: the CLI reads it."""
+"""Settings that decide the training data. Imports nothing heavy, because the CLI reads it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from tiepoint.architecture import CELL_PX
+from tiepoint.checks import check_choice, check_whole, check_within
 from tiepoint.errors import ConfigError
 from tiepoint.images.photographs import PARTS, Part
 
@@ -13,23 +14,24 @@ KINDS = ("leaves", "shapes", "glyphs", "repeats", "boxes", "photo")
 """Kinds of scenes; `photo` needs photographs, the others are drawn."""
 
 RASTER_PER_PX = 2.0
-"""Sheets are drawn with so many px per px of a view at scale 1, then warped and averaged."""
+"""Resolution of sheets: px of the sheet per px of a view at scale 1, which averages them."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How two views of a pair may differ.
+    """Limits of the difference between the two views of a pair.
 
     Attributes:
-        scale: Relative scale, log-uniform between these. A detector looks at several sizes of an
-            image, so the network itself need not bridge more.
-        common_scale: Where most of them lie.
-        common_share: The share that lies there, 0..1.
-        roll_deg: Standard deviation of the relative turn in the image plane, cut at three.
+        scale: Range of the relative scale. A detector runs at several sizes of an image, so the
+            network itself need not bridge a wider range.
+        common_scale: Range of most relative scales; log-uniform inside and outside it.
+        common_share: Share of relative scales inside `common_scale`, 0..1.
+        roll_deg: Standard deviation of the relative in-plane rotation, clipped at three of them.
         tilt_deg: Largest angle between the two viewing directions.
-        min_overlap: Smallest common view: the larger of its shares in both images.
-        own_tilt_deg: Largest tilt of view A itself against a flat sheet.
-        own_roll_deg: Standard deviation of view A's turn; drawn scenes also get any angle.
+        min_overlap: Smallest common view: the larger of its shares in both images, 0..1.
+        own_tilt_deg: Largest tilt of view A relative to a flat sheet.
+        own_roll_deg: Standard deviation of the in-plane rotation of view A. Drawn scenes have
+            no upright, so part of them are rotated by any angle.
     """
 
     scale: tuple[float, float] = (0.5, 2.0)
@@ -49,29 +51,30 @@ class Geometry:
                 f"scale is {self.scale} with common_scale {self.common_scale}, expected "
                 "0 < scale[0] <= common_scale[0] < common_scale[1] <= scale[1]"
             )
-        for name in ("common_share", "min_overlap"):
-            _require(name, getattr(self, name), 0, 1)
-        for name in ("tilt_deg", "own_tilt_deg"):
-            _require(name, getattr(self, name), 0, 70)
-        for name in ("roll_deg", "own_roll_deg"):
-            _require(name, getattr(self, name), 0, 180)
+        for names, high, unit in (
+            (("common_share", "min_overlap"), 1, "a share"),
+            (("tilt_deg", "own_tilt_deg"), 70, "degrees"),
+            (("roll_deg", "own_roll_deg"), 180, "degrees"),
+        ):
+            for name in names:
+                check_within(name, getattr(self, name), 0, high, unit)
 
 
 @dataclass(frozen=True)
 class Photometry:
-    """What may happen to the light and the camera of a view; greys are in 0..1.
+    """Limits of the light and camera of a view; grey values are in 0..1.
 
     Attributes:
-        gamma: Log-uniform in 1/gamma..gamma.
-        contrast: Log-uniform between these, around the image's mean.
+        gamma: Largest exponent of the tone curve; log-uniform in 1/gamma..gamma.
+        contrast: Range of the factor around the mean of the image; log-uniform.
         bias: Largest shift of the grey value.
         shading: Largest relative change of the light across the view.
-        shadow, motion, rescale, patches, pepper, jpeg: How often each happens, 0..1.
-        vignette: Largest loss of light in the corners.
+        shadow, motion, rescale, patches, pepper, jpeg: Probability of each effect, 0..1.
+        vignette: Largest relative loss of light in the corners.
         blur_px: Largest standard deviation of the blur, px.
         motion_px: Longest motion blur, px.
         noise: Largest standard deviation of the Gaussian noise.
-        jpeg_quality: Lowest quality of the 8x8 quantisation; the highest is 95.
+        jpeg_quality: Lowest JPEG quality; the highest is 95.
     """
 
     gamma: float = 2.0
@@ -92,32 +95,35 @@ class Photometry:
 
     def __post_init__(self) -> None:
         for name in ("shadow", "motion", "rescale", "patches", "pepper", "jpeg"):
-            _require(name, getattr(self, name), 0, 1)
+            check_within(name, getattr(self, name), 0, 1, "a probability")
         for name in ("bias", "shading", "vignette", "noise"):
-            _require(name, getattr(self, name), 0, 0.9)
-        _require("gamma", self.gamma, 1, 10)
-        _require("contrast[0]", self.contrast[0], 0.01, 1)
-        _require("contrast[1]", self.contrast[1], 1, 10)
-        _require("blur_px", self.blur_px, 0, 20)
-        _require("motion_px", self.motion_px, 0, 30)
-        _require("jpeg_quality", self.jpeg_quality, 1, 95)
+            check_within(name, getattr(self, name), 0, 0.9, "a number")
+        check_within("gamma", self.gamma, 1, 10, "a number")
+        check_within("contrast[0]", self.contrast[0], 0.01, 1, "a number")
+        check_within("contrast[1]", self.contrast[1], 1, 10, "a number")
+        check_within("blur_px", self.blur_px, 0, 20, "px")
+        check_within("motion_px", self.motion_px, 0, 30, "px")
+        check_within("jpeg_quality", self.jpeg_quality, 1, 95, "a JPEG quality")
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Everything that decides the pairs apart from a seed and an index.
+    """Everything that decides the training pairs, apart from a seed and an index.
 
     Attributes:
-        size_hw: (height, width) of the views in px, whole cells of 8.
-        mix: (kind, share) of the drawn kinds; shares are brought to a sum of 1.
-        photos: Folders with photographs; empty for generated scenes alone.
-        part: Which photographs of these folders; see `tiepoint.images.photographs.part_of`.
-        photo_share: Share of pairs that show a photograph, when there are photographs.
-        geometry, photometry: Ranges of the differences between views.
-        bank: Scenes kept drawn; a batch must not be larger, lest two pairs share a scene.
-        reuse: Pairs made from each scene before it is drawn anew.
-        min_contrast: Corners whose rings of 2 and 4 px range over less are ignored, grey 0..1.
-        cover_px: A corner is visible if nothing covers it nearer than this.
+        size_hw: (height, width) of the views in px, multiples of 8.
+        mix: (kind, share) of the drawn kinds; shares are normalised to a sum of 1.
+        photos: Folders of photographs; empty for drawn scenes only.
+        part: Part of these photographs; see `tiepoint.images.photographs.part_of`.
+        photo_share: Share of pairs that show a photograph, if there are photographs, 0..1.
+        geometry: Limits of the difference between views.
+        photometry: Limits of the light and camera of a view.
+        bank: Number of scenes that are kept; at least the batch size, because two pairs of a
+            batch must not share a scene.
+        reuse: Number of pairs made from each scene before it is replaced.
+        min_contrast: Least grey range on rings of 2 and 4 px around a corner, 0..1. Corners
+            below it are ignored.
+        cover_px: Least distance from a visible corner to anything that covers its shape.
     """
 
     size_hw: tuple[int, int] = (160, 160)
@@ -147,26 +153,19 @@ class DataConfig:
                 f"multiples of {CELL_PX}"
             )
         self._check_mix()
-        if self.part not in PARTS:
-            raise ConfigError(f"part is {self.part!r}, expected one of {', '.join(PARTS)}")
-        _require("photo_share", self.photo_share, 0, 1)
-        _require("min_contrast", self.min_contrast, 0, 1)
-        _require("cover_px", self.cover_px, 0, 4)
-        for name in ("bank", "reuse"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} is {value!r}, expected a whole number >= 1")
+        check_choice("part", self.part, PARTS)
+        check_within("photo_share", self.photo_share, 0, 1, "a share")
+        check_within("min_contrast", self.min_contrast, 0, 1, "a grey range")
+        check_within("cover_px", self.cover_px, 0, 4, "px")
+        check_whole("bank", self.bank, minimum=1, unit="scenes")
+        check_whole("reuse", self.reuse, minimum=1, unit="pairs")
 
     def _check_mix(self) -> None:
-        drawn = [kind for kind in KINDS if kind != "photo"]
+        drawn = [kind for kind in KINDS if kind != "photo"]  # photographs come from `photos`
         for kind, share in self.mix:
-            if kind not in drawn:
-                raise ConfigError(
-                    f"mix names {kind!r}, expected kinds among {', '.join(drawn)}; photographs "
-                    "join by photos and photo_share"
-                )
+            check_choice("mix", kind, drawn)
             if not (math.isfinite(share) and share >= 0):
-                raise ConfigError(f"mix gives {kind} the share {share}, expected one of at least 0")
+                raise ConfigError(f"mix gives {kind} the share {share}, expected a number >= 0")
         only_photos = bool(self.photos) and self.photo_share == 1
         if sum(share for _, share in self.mix) <= 0 and not only_photos:
             raise ConfigError("mix is empty, expected at least one kind with a share above 0")
@@ -180,8 +179,3 @@ class DataConfig:
             shares[kind] += (1 - photo) * share / total
         shares["photo"] = photo
         return {kind: share for kind, share in shares.items() if share > 0}
-
-
-def _require(name: str, value: float, low: float, high: float) -> None:
-    if not (math.isfinite(value) and low <= value <= high):
-        raise ConfigError(f"{name} is {value}, expected a number in {low}..{high}")

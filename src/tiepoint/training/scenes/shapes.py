@@ -1,7 +1,7 @@
-"""Classic shapes with exact corners, few at a time on a calm ground.
+"""Classic shapes with exact corners, a few on a calm ground.
 
-Source: SuperPoint, section 4: lines, polygons, stars, chequerboards, stripes, cubes; ellipses and
-noise as what has no corners. All are redrawn here from their description.
+Source: SuperPoint, section 4: lines, polygons, stars, chequerboards, stripes and cubes; ellipses
+and noise as examples without corners. All are drawn from their description in the paper.
 """
 
 from __future__ import annotations
@@ -12,23 +12,22 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from tiepoint.geometry import apply_homography
-from tiepoint.training.scenes import outlines
-from tiepoint.training.scenes.canvas import CORNER, DOUBTFUL, Canvas, Points, Sheet, vertex_kinds
-from tiepoint.training.scenes.palette import Palette, placed
-
-Rng = np.random.Generator
+from tiepoint.geometry import SizeHW, apply_homography
+from tiepoint.training.scenes import draws, outlines
+from tiepoint.training.scenes.basics import UNIT_SQUARE, Matrix, Points, Rng, rectangle, turned
+from tiepoint.training.scenes.canvas import CORNER, DOUBTFUL, Canvas, Sheet, vertex_kinds
+from tiepoint.training.scenes.palette import Palette, middle_xy
 
 CONTRAST = 40
-"""Shapes of this kind differ from what they lie on by so many of 255 greys."""
+"""Least difference between the greys of two-tone shapes, of 255."""
 
 
-def shapes(rng: Rng, size_hw: tuple[int, int]) -> Sheet:
+def shapes(rng: Rng, size_hw: SizeHW) -> Sheet:
     """A sheet of two to four kinds of classic shapes."""
     palette = Palette(rng, textures=2)
     height, width = size_hw
     ground = palette.grey()
-    rough = placed(palette.textured(palette.textures[0]), (width / 2, height / 2))
+    rough = palette.textured(palette.textures[0], middle_xy(size_hw))
     canvas = Canvas(size_hw, rough if rng.random() < 0.6 else ground)
     makers = rng.choice(len(MAKERS), size=int(rng.integers(2, 5)), replace=False)
     for number in makers:
@@ -40,40 +39,41 @@ def shapes(rng: Rng, size_hw: tuple[int, int]) -> Sheet:
     return canvas.sheet()
 
 
-def _polygon(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
-    makers = (outlines.polygon, outlines.rectangle, outlines.regular, outlines.angular)
-    points = makers[int(rng.integers(len(makers)))](rng, radius) + centre
-    fill = palette.fill(radius) if rng.random() < 0.3 else palette.grey()
-    canvas.polygon(points, placed(fill, _pair(centre)), vertices=vertex_kinds(points))
+def draw_polygon(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
+    """A polygon with sharp corners, plain or textured."""
+    makers = (outlines.polygon, outlines.parallelogram, outlines.regular, outlines.angular)
+    points = draws.pick(rng, makers)(rng, radius) + centre
+    fill = palette.fill(radius, centre) if rng.random() < 0.3 else palette.grey()
+    canvas.polygon(points, fill, vertices=vertex_kinds(points))
 
 
-def _star(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
-    """Rays from one point: the middle and the ends are corners."""
+def draw_star(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
+    """Rays from one point; the middle and the ends are corners."""
     count, half = int(rng.integers(3, 8)), rng.uniform(1.2, 3.5)
     angles = 2 * math.pi * (np.arange(count) / count + rng.uniform(-0.03, 0.03, count))
-    angles += rng.uniform(0, 2 * math.pi)
+    angles += draws.angle(rng)
     grey = palette.grey()
     for angle in angles:
         length = radius * rng.uniform(0.6, 1)
         ray = np.array([[0, -half], [length, -half], [length, half], [0, half]])
-        points = outlines.turned(ray, angle) + centre
         kinds = np.array([0, 1, 1, 0]) * (CORNER if half > 2.5 else DOUBTFUL)
-        canvas.polygon(points, grey, vertices=kinds)
+        canvas.polygon(turned(ray, angle) + centre, grey, vertices=kinds)
     canvas.points(centre[None], np.array([CORNER]))
 
 
-def _ellipse(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
+def draw_ellipse(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
+    """An ellipse or a blob: no corner."""
     maker = outlines.ellipse if rng.random() < 0.7 else outlines.blob
     canvas.polygon(maker(rng, radius) + centre, palette.grey(), vertices=None)
 
 
-def _line(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
-    """A straight line; a thin one has one corner at each end."""
-    half = math.exp(rng.uniform(math.log(0.9), math.log(6)))
-    long = np.array([[-1, 0], [1, 0.0]]) * radius * rng.uniform(1, 2.5)
-    angle = rng.uniform(0, 2 * math.pi)
-    ends = outlines.turned(long, angle) + centre
-    across = outlines.turned(np.array([[0, half]]), angle)
+def draw_line(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
+    """A straight line; a thin one has a single corner at each end."""
+    half = draws.log_uniform(rng, 0.9, 6)
+    along = np.array([[-1, 0], [1, 0.0]]) * radius * rng.uniform(1, 2.5)
+    angle = draws.angle(rng)
+    ends = turned(along, angle) + centre
+    across = turned(np.array([[0, half]]), angle)
     points = np.array([ends[0] - across[0], ends[1] - across[0], *(ends[::-1] + across)])
     wide = half > 3
     canvas.polygon(points, palette.grey(), vertices=vertex_kinds(points) if wide else None)
@@ -81,43 +81,42 @@ def _line(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Pale
         canvas.points(ends, np.full(2, CORNER if half < 2 else DOUBTFUL))
 
 
-def _chequer(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
-    """A board in perspective: the pale board first, the dark squares on it."""
+def draw_chequerboard(
+    canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette
+) -> None:
+    """A board in perspective: the pale board first, then the dark squares."""
     rows, columns = (int(n) for n in rng.integers(3, 9, 2))
     x_lines, y_lines = _lines(rng, columns), _lines(rng, rows)
     matrix = _perspective(rng, centre, radius)
     pale, dark = _greys(rng, palette)
-    frame = apply_homography(matrix, [[0, 0], [1, 0], [1, 1], [0, 1]])
-    canvas.polygon(frame, pale, vertices=vertex_kinds(frame))
+    _board(canvas, matrix, pale)
     for row in range(rows):
         for column in range(row % 2, columns, 2):
             (left, right), (top, bottom) = x_lines[column : column + 2], y_lines[row : row + 2]
             square = [[left, top], [right, top], [right, bottom], [left, bottom]]
             canvas.polygon(apply_homography(matrix, square), dark, vertices=None)
     x, y = np.meshgrid(x_lines, y_lines)
-    rim = (x == 0) | (x == 1) | (y == 0) | (y == 1)
     crossings = apply_homography(matrix, np.stack([x.ravel(), y.ravel()], axis=1))
-    kinds = np.where(rim.ravel(), DOUBTFUL, CORNER)
-    outer = ((x == 0) | (x == 1)) & ((y == 0) | (y == 1))
-    kinds[outer.ravel()] = CORNER
-    canvas.points(crossings, kinds)
+    x_rim, y_rim = (x == 0) | (x == 1), (y == 0) | (y == 1)
+    kinds = np.where(x_rim | y_rim, DOUBTFUL, CORNER)
+    kinds[x_rim & y_rim] = CORNER
+    canvas.points(crossings, kinds.ravel())
 
 
-def _stripes(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
-    """Bands in perspective; where they end on the ground is doubtful, as T-junctions are."""
+def draw_stripes(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
+    """Bands in perspective; their ends are doubtful because they are T-junctions."""
     lines = _lines(rng, int(rng.integers(4, 12)))
     matrix = _perspective(rng, centre, radius)
     pale, dark = _greys(rng, palette)
-    frame = apply_homography(matrix, [[0, 0], [1, 0], [1, 1], [0, 1]])
-    canvas.polygon(frame, pale, vertices=vertex_kinds(frame))
+    _board(canvas, matrix, pale)
     for left, right in zip(lines[1:-1:2], lines[2::2], strict=False):
         band = apply_homography(matrix, [[left, 0], [right, 0], [right, 1], [left, 1]])
         canvas.polygon(band, dark, vertices=np.full(4, DOUBTFUL))
 
 
-def _cube(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
+def draw_cube(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
     """Three faces of a box: seven corners."""
-    start = rng.uniform(0, 2 * math.pi)
+    start = draws.angle(rng)
     angles = start + np.array([0, 2, 4]) * math.pi / 3 + rng.uniform(-0.35, 0.35, 3)
     lengths = radius * rng.uniform(0.5, 1, 3)
     a, b, c = np.stack([np.cos(angles), np.sin(angles)], axis=1) * lengths[:, None]
@@ -131,40 +130,41 @@ def _cube(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Pale
 
 
 MAKERS: tuple[tuple[Callable[[Canvas, Rng, Points, float, Palette], None], int], ...] = (
-    (_polygon, 12),
-    (_polygon, 4),
-    (_star, 5),
-    (_ellipse, 12),
-    (_line, 14),
-    (_chequer, 3),
-    (_stripes, 3),
-    (_cube, 6),
+    (draw_polygon, 12),
+    (draw_polygon, 4),
+    (draw_star, 5),
+    (draw_ellipse, 12),
+    (draw_line, 14),
+    (draw_chequerboard, 3),
+    (draw_stripes, 3),
+    (draw_cube, 6),
 )
-"""(maker, most of them on a sheet)."""
+"""(maker, largest number of its shapes on a sheet)."""
 
 
 def _lines(rng: Rng, count: int) -> Points:
-    """Rising lines from 0 to 1, evenly apart or not."""
+    """Increasing positions from 0 to 1 of `count` + 1 lines, evenly spaced or not."""
     gaps = 1 + rng.choice([0, 0.5]) * rng.uniform(-1, 1, count)
     lines = np.concatenate([[0], np.cumsum(gaps) / gaps.sum()])
     lines[-1] = 1
     return np.asarray(lines, np.float64)
 
 
-def _perspective(rng: Rng, centre: Points, radius: float) -> Points:
+def _perspective(rng: Rng, centre: Points, radius: float) -> Matrix:
     """3x3: the unit square -> a quadrilateral around the centre."""
-    square = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    corners = square * rng.uniform(0.6, 1, 2) + rng.uniform(-0.25, 0.25, (4, 2))
-    corners = outlines.turned(corners * radius * 1.6, rng.uniform(0, 2 * math.pi)) + centre
-    unit = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
-    return np.asarray(cv2.getPerspectiveTransform(unit, corners.astype(np.float32)), np.float64)
+    corners = rectangle((1, 1)) * rng.uniform(0.6, 1, 2) + rng.uniform(-0.25, 0.25, (4, 2))
+    corners = turned(corners * radius * 1.6, draws.angle(rng)) + centre
+    unit, target = UNIT_SQUARE.astype(np.float32), corners.astype(np.float32)
+    return np.asarray(cv2.getPerspectiveTransform(unit, target), np.float64)
+
+
+def _board(canvas: Canvas, matrix: Matrix, grey: int) -> None:
+    frame = apply_homography(matrix, UNIT_SQUARE)
+    canvas.polygon(frame, grey, vertices=vertex_kinds(frame))
 
 
 def _greys(rng: Rng, palette: Palette) -> tuple[int, int]:
+    """Two greys at least `CONTRAST` apart, as far as 0..255 allows."""
     first = palette.grey()
     other = int(rng.integers(CONTRAST, 200)) * (1 if first < 128 else -1)
     return first, int(np.clip(first + other, 0, 255))
-
-
-def _pair(xy: Points) -> tuple[float, float]:
-    return float(xy[0]), float(xy[1])

@@ -1,4 +1,4 @@
-"""What images look like in numbers, so that generated ones can be held against photographs.
+"""Image statistics, to compare generated images with photographs.
 
 Sources: the falling spectrum of natural images, Field (1987); heavy tails of their gradients,
 Huang and Mumford, "Statistics of natural images and models" (1999).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,29 +17,30 @@ from numpy.typing import NDArray
 from tiepoint.architecture import CELL_PX
 from tiepoint.geometry import SizeHW
 from tiepoint.images.photographs import Part
-from tiepoint.training.scenes.labels import SQUARE, ring_contrast, structure_of
+from tiepoint.training.scenes.basics import Grey, Values
+from tiepoint.training.scenes.labels import SQUARE, corner_strength, ring_contrast
 from tiepoint.training.scenes.pairs import TrainingPair, TrainingView
 from tiepoint.training.scenes.photographs import photo_files, read_grey
 
 EMPTY_SPREAD = 0.015
-"""A cell whose smoothed greys (0..1) deviate by less shows nothing."""
+"""Least standard deviation of a cell's smoothed greys (0..1); a cell below it is empty."""
 PEAK = 1e-3
-"""Smaller eigenvalue of a point that the eye takes for a corner; see `labels.structure_of`."""
-SPECTRUM = (0.03, 0.35)  # cycles per px between which the slope is fitted
+"""Least smaller eigenvalue of a visible corner; see `labels.corner_strength`."""
+SPECTRUM = (0.03, 0.35)  # range of the fitted slope, cycles per px
 QUANTILES = (0.1, 0.5, 0.9)
-PHOTO_SCALE = 5 / 6  # takes a photograph off the 8x8 grid of its JPEG
+PHOTO_SCALE = 5 / 6  # removes the 8x8 grid of a photograph's JPEG
 
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """Of one image.
+    """Statistics of one image.
 
     Attributes:
-        slope: Amplitude falls with frequency to this power (positive).
-        kurtosis: Of differences between neighbouring px; 3 for Gaussian ones.
-        empty: Share of the 8x8 cells that show nothing.
+        slope: Exponent a of a 1/f^a amplitude spectrum.
+        kurtosis: Kurtosis of the differences between neighbouring px; 3 if they are Gaussian.
+        empty: Share of the 8x8 cells that are empty, 0..1.
         peaks: Corner-like points per 100 cells.
-        contrast: Their median range of grey on rings of 2 and 4 px, 0..1.
+        contrast: Median grey range on rings of 2 and 4 px around them, 0..1; NaN without any.
         spread: Standard deviation of the greys, 0..1.
     """
 
@@ -52,7 +52,7 @@ class ImageStatistics:
     spread: float
 
 
-def image_statistics(image: NDArray[np.uint8]) -> ImageStatistics:
+def image_statistics(image: Grey) -> ImageStatistics:
     """Measure one image.
 
     Args:
@@ -60,9 +60,9 @@ def image_statistics(image: NDArray[np.uint8]) -> ImageStatistics:
     """
     values = image.astype(np.float32) * np.float32(1 / 255)
     cells = cell_spread(values)
-    eigen, cornered = structure_of(values)
-    highest = cornered & (eigen > PEAK) & (eigen >= cv2.dilate(eigen, SQUARE))
-    rows, columns = np.nonzero(highest)
+    strength, is_corner = corner_strength(values)
+    peaks = is_corner & (strength > PEAK) & (strength >= cv2.dilate(strength, SQUARE))
+    rows, columns = np.nonzero(peaks)
     contrast = ring_contrast(values, np.stack([columns, rows], axis=1).astype(np.float64))
     return ImageStatistics(
         slope=spectrum_slope(values),
@@ -74,8 +74,8 @@ def image_statistics(image: NDArray[np.uint8]) -> ImageStatistics:
     )
 
 
-def spectrum_slope(values: NDArray[np.float32]) -> float:
-    """How fast the amplitude spectrum falls: a of 1/f^a, fitted to means over rings."""
+def spectrum_slope(values: Values) -> float:
+    """Exponent a of a 1/f^a amplitude spectrum, fitted to means over rings; NaN if it is empty."""
     height, width = values.shape
     window = np.outer(np.hanning(height), np.hanning(width))
     amplitude = np.abs(np.fft.rfft2((values - values.mean()) * window))
@@ -88,11 +88,11 @@ def spectrum_slope(values: NDArray[np.float32]) -> float:
     if kept.sum() < 3:
         return float("nan")
     middle = np.sqrt(rings[:-1] * rings[1:])
-    fitted = np.polyfit(np.log(middle[kept]), np.log(sums[kept] / counts[kept]), 1)
-    return -float(fitted[0])
+    line = np.polyfit(np.log(middle[kept]), np.log(sums[kept] / counts[kept]), 1)
+    return -float(line[0])
 
 
-def cell_spread(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def cell_spread(values: Values) -> Values:
     """`h w`: standard deviation of the smoothed greys of each 8x8 cell."""
     height, width = (side // CELL_PX * CELL_PX for side in values.shape)
     smooth = np.asarray(cv2.blur(values, (3, 3)))[:height, :width]
@@ -101,30 +101,30 @@ def cell_spread(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def in_cell_histogram(views: Iterable[TrainingView]) -> NDArray[np.int64]:
-    """How many corners lie at each of the 64 places of a cell: 8 8, rows first."""
+    """8 8: number of corners at each px of a cell (row, column)."""
     counts = np.zeros((CELL_PX, CELL_PX), np.int64)
     for view in views:
-        places = np.rint(view.corners_xy).astype(np.int64) % CELL_PX  # N 2 (x, y)
-        np.add.at(counts, (places[:, 1], places[:, 0]), 1)
+        columns, rows = (np.rint(view.corners_xy).astype(np.int64) % CELL_PX).T
+        np.add.at(counts, (rows, columns), 1)
     return counts
 
 
-def summary(images: Iterable[NDArray[np.uint8]]) -> dict[str, Any]:
+def summary(images: Iterable[Grey]) -> dict[str, Any]:
     """Quantiles of each statistic over some images.
 
     Returns:
-        "images": how many; each field of `ImageStatistics`: its 10, 50 and 90 % quantiles.
+        "images": their number; each field of `ImageStatistics`: its 10, 50 and 90 % quantiles.
     """
     measured = [asdict(image_statistics(image)) for image in images]
     result: dict[str, Any] = {"images": len(measured)}
     for name in measured[0] if measured else ():
-        values = [one[name] for one in measured if np.isfinite(one[name])]
-        result[name] = np.quantile(values, QUANTILES).round(4).tolist() if values else None
+        values = [each[name] for each in measured if np.isfinite(each[name])]
+        result[name] = _quantiles(values) if values else None
     return result
 
 
 def pair_summary(pairs: Sequence[TrainingPair]) -> dict[str, Any]:
-    """What only generated pairs can tell: labels, what is ignored, common view."""
+    """Quantiles of the labels, the ignored cells and the common view of at least one pair."""
     views = [view for pair in pairs for view in (pair.a, pair.b)]
     cells = views[0].image.size / CELL_PX**2
     histogram = in_cell_histogram(views)
@@ -144,17 +144,15 @@ def pair_summary(pairs: Sequence[TrainingPair]) -> dict[str, Any]:
     }
 
 
-def photographs_at(
-    folders: tuple[str, ...], part: Part, size_hw: SizeHW, count: int
-) -> list[NDArray[np.uint8]]:
-    """Middles of photographs, brought down to 5/6, evenly picked from a sorted list.
+def photographs_at(folders: tuple[str, ...], part: Part, size_hw: SizeHW, count: int) -> list[Grey]:
+    """Middles of photographs downscaled to 5/6, at even steps of the sorted list.
 
-    Photographs smaller than `size_hw` are left out.
+    Photographs that are then smaller than `size_hw` are left out.
     """
     files = photo_files(folders, part)
     pieces = []
     for path in files[:: max(1, len(files) // count)][:count]:
-        grey = read_grey(Path(path))
+        grey = read_grey(path)
         height, width = (round(side * PHOTO_SCALE) for side in grey.shape)
         top, left = (height - size_hw[0]) // 2, (width - size_hw[1]) // 2
         if top < 0 or left < 0:
@@ -164,7 +162,7 @@ def photographs_at(
     return pieces
 
 
-def _kurtosis(values: NDArray[np.float32]) -> float:
+def _kurtosis(values: Values) -> float:
     steps = np.concatenate([np.diff(values, axis=0).ravel(), np.diff(values, axis=1).ravel()])
     steps = steps.astype(np.float64) - steps.mean()
     variance = float((steps**2).mean())
@@ -178,5 +176,5 @@ def _ignored_cells(view: TrainingView) -> float:
 
 
 def _quantiles(values: Sequence[float]) -> list[float]:
-    found: list[float] = np.quantile(values, QUANTILES).round(4).tolist()
-    return found
+    quantiles: list[float] = np.quantile(values, QUANTILES).round(4).tolist()
+    return quantiles

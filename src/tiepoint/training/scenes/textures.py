@@ -1,8 +1,9 @@
-"""Fills: greys that vary inside a shape, some with exact corners of their own.
+"""Textures: grey values that fill shapes, some with exact corners of their own.
+
+Edges are box filtered analytically, so a boundary at b px is at b px in the grey values too.
 
 Sources: 1/f^a noise, Field, "Relations between the statistics of natural images" (1987); random
-coordinate networks, Stanley, "Compositional pattern producing networks" (2007). Edges are box
-filtered analytically, so a boundary at b px lies at b px in the drawn grey values.
+coordinate networks, Stanley, "Compositional pattern producing networks" (2007).
 """
 
 from __future__ import annotations
@@ -17,20 +18,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Grey = NDArray[np.uint8]
-Values = NDArray[np.float32]
-Rng = np.random.Generator
+from tiepoint.training.scenes import draws
+from tiepoint.training.scenes.basics import Grey, Rng, Values
 
 NO_CORNERS = np.zeros((0, 2), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Texture:
-    """A square of grey values that shapes are filled with.
+    """A square image that shapes are filled with.
 
     Attributes:
-        image: `H W` uint8, using the whole range.
-        corners_xy: N 2 float32 px, exact corners inside it; may be empty.
+        image: `H W` uint8.
+        corners_xy: N 2 float32 px, its exact corners; may be empty.
     """
 
     image: Grey
@@ -50,28 +50,23 @@ class Texture:
 
 
 def texture(rng: Rng, side: int) -> Texture:
-    """A texture of a random sort.
-
-    Args:
-        side: px.
-    """
-    shares = np.array([share for _, share in MAKERS])
-    maker, _ = MAKERS[int(rng.choice(len(MAKERS), p=shares / shares.sum()))]
-    return maker(rng, side)
+    """A texture of a random sort, `side` px wide and high."""
+    return draws.pick_by_share(rng, MAKERS)(rng, side)
 
 
 def noise(rng: Rng, side: int, exponent: float | None = None) -> Values:
-    """1/f^a noise: amplitude falls with frequency to the power a.
+    """1/f^a noise: the amplitude falls with the frequency to the power a.
 
     Args:
-        exponent: a; drawn from 0.5..2.5 when None.
+        side: px.
+        exponent: The power a; None draws it from 0.5..2.5.
 
     Returns:
         side side float32, mean 0, standard deviation 1, periodic.
     """
     a = rng.uniform(0.5, 2.5) if exponent is None else exponent
     fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
-    stretch = math.exp(rng.normal(0, 0.3))  # grain is seldom the same along both axes
+    stretch = math.exp(rng.normal(0, 0.3))  # grain is rarely isotropic
     radius = np.hypot(fx * stretch, fy / stretch)
     radius[0, 0] = 1
     amplitude = radius**-a
@@ -88,7 +83,7 @@ def grain(rng: Rng, side: int) -> Texture:
 
 
 def blotches(rng: Rng, side: int) -> Texture:
-    """Thresholded noise: patches with ragged borders, like bark, lichen or camouflage."""
+    """Softly thresholded noise: patches with ragged borders, like bark, lichen or camouflage."""
     values = noise(rng, side, rng.uniform(1.2, 2.2))
     steepness = math.exp(rng.uniform(0, 3))
     values = np.tanh(steepness * (values - rng.normal(0, 0.6)))
@@ -101,8 +96,8 @@ def sinusoids(rng: Rng, side: int) -> Texture:
     x, y = _coordinates(side)
     total = np.zeros((side, side), np.float32)
     for _ in range(int(rng.integers(1, 5))):
-        period, angle = math.exp(rng.uniform(math.log(5), math.log(80))), rng.uniform(0, math.pi)
-        phase = rng.uniform(0, 2 * math.pi)
+        period, angle = draws.log_uniform(rng, 5, 80), rng.uniform(0, math.pi)
+        phase = draws.angle(rng)
         turn = 2 * math.pi / period
         cos, sin = np.float32(turn * math.cos(angle)), np.float32(turn * math.sin(angle))
         total += np.float32(rng.uniform(0.3, 1)) * np.sin(cos * x + sin * y + np.float32(phase))
@@ -114,17 +109,17 @@ def stripes(rng: Rng, side: int) -> Texture:
     angle = rng.uniform(0, math.pi)
     x, y = _coordinates(side)
     along = x * np.float32(math.cos(angle)) + y * np.float32(math.sin(angle))
-    width = math.exp(rng.uniform(math.log(4), math.log(50)))
+    width = draws.log_uniform(rng, 4, 50)
     edges = _edges(rng, 1.5 * side, width, rng.uniform(0, 0.8)) - 0.75 * side
     greys = rng.uniform(0, 1, len(edges) + 1)
-    if rng.random() < 0.5:  # two greys in turn, as awnings and crossings have them
+    if rng.random() < 0.5:  # two alternating greys, as on awnings and crossings
         greys = np.resize(rng.permutation([0.05, 0.95]), len(edges) + 1)
     return Texture(_grey(_steps(along, edges, greys)), NO_CORNERS)
 
 
 def checks(rng: Rng, side: int) -> Texture:
-    """A chequered square with even or uneven rows and columns; every crossing is a corner."""
-    width = math.exp(rng.uniform(math.log(10), math.log(60)))
+    """A chequerboard with even or uneven rows and columns; every crossing is a corner."""
+    width = draws.log_uniform(rng, 10, 60)
     uneven = 0.0 if rng.random() < 0.5 else rng.uniform(0.1, 0.6)
     columns = _edges(rng, side, width, uneven)
     rows = _edges(rng, side, width * math.exp(rng.normal(0, 0.2)), uneven)
@@ -137,8 +132,8 @@ def checks(rng: Rng, side: int) -> Texture:
 
 
 def bricks(rng: Rng, side: int) -> Texture:
-    """Courses of bricks; with wide joints each brick has four corners of its own."""
-    height = math.exp(rng.uniform(math.log(10), math.log(45)))
+    """Courses of bricks; with joints of at least 5 px each brick has four corners."""
+    height = draws.log_uniform(rng, 10, 45)
     length, joint = height * rng.uniform(1.3, 3.5), rng.uniform(1.5, 0.35 * height)
     mortar, spread = rng.uniform(0, 1), rng.uniform(0.02, 0.3)
     base = (mortar + rng.uniform(0.3, 0.7)) % 1
@@ -155,14 +150,17 @@ def bricks(rng: Rng, side: int) -> Texture:
         image += cover[:, None] * (_steps(across, edges, greys) - mortar)[None, :]
         corners.append(np.stack(np.meshgrid(edges, [top, bottom]), axis=-1).reshape(-1, 2))
         top, course = top + height, course + 1
-    found = np.concatenate(corners) if joint >= 5 else NO_CORNERS
-    return Texture(_grey(image), _inside(found, side))
+    if joint < 5:
+        return Texture(_grey(image), NO_CORNERS)
+    xy = np.concatenate(corners)
+    inside = ((xy > 1) & (xy < side - 2)).all(axis=1)
+    return Texture(_grey(image), xy[inside].astype(np.float32))
 
 
 def voronoi(rng: Rng, side: int) -> Texture:
-    """Cells nearest to random sites, each with its own grey: stones, dry mud, scales."""
+    """Voronoi cells of random sites, each with its own grey: stones, dry mud, scales."""
     fine = 2 * side
-    count = int(math.exp(rng.uniform(math.log(12), math.log(400))))
+    count = int(draws.log_uniform(rng, 12, 400))
     sites = np.full((fine, fine), 255, np.uint8)
     sites[tuple(rng.integers(0, fine, (2, count)))] = 0
     distances, labels = cv2.distanceTransformWithLabels(
@@ -176,10 +174,10 @@ def voronoi(rng: Rng, side: int) -> Texture:
 
 
 def gradient(rng: Rng, side: int) -> Texture:
-    """Light that changes smoothly, along a line or around a point."""
+    """Smoothly changing grey, along a line or around a point."""
     x, y = _coordinates(side)
     if rng.random() < 0.5:
-        angle = rng.uniform(0, 2 * math.pi)
+        angle = draws.angle(rng)
         values = x * np.float32(math.cos(angle)) + y * np.float32(math.sin(angle))
     else:
         cx, cy = rng.uniform(-0.7, 0.7, 2).astype(np.float32) * side
@@ -188,16 +186,16 @@ def gradient(rng: Rng, side: int) -> Texture:
 
 
 def network(rng: Rng, side: int) -> Texture:
-    """A random network of coordinates: smooth folds, rings and creases."""
-    small = 72  # features are larger than a few px, so they are drawn small and enlarged
+    """A random network applied to the coordinates: smooth folds, rings and creases."""
+    small = 72  # its features are larger than a few px, so the image is drawn small and enlarged
     x, y = (axis.ravel() / (small / 2) for axis in _coordinates(small))
     state = np.stack([x, y, np.hypot(x, y), np.ones_like(x)], axis=1)  # P 4
     state = state * math.exp(rng.uniform(0, 1.3))
-    acts: tuple[Callable[[Values], Any], ...] = (np.sin, np.tanh, np.abs, np.cos)
+    activations: tuple[Callable[[Values], Any], ...] = (np.sin, np.tanh, np.abs, np.cos)
     for width in (10, 10, 1):
         weights = rng.standard_normal((state.shape[1], width)).astype(np.float32)
         state = state @ (weights * np.float32(1.6 / math.sqrt(state.shape[1])))
-        state = np.asarray(acts[int(rng.integers(len(acts)))](state * np.float32(2)))
+        state = np.asarray(draws.pick(rng, activations)(state * np.float32(2)))
         state = state.astype(np.float32)
     image = cv2.resize(state.reshape(small, small), (side, side), interpolation=cv2.INTER_CUBIC)
     return Texture(_stretched(np.asarray(image, np.float32)), NO_CORNERS)
@@ -214,7 +212,7 @@ MAKERS: tuple[tuple[Callable[[Rng, int], Texture], float], ...] = (
     (gradient, 0.08),
     (network, 0.10),
 )
-"""(maker, share): noise leads, because real surfaces are mostly rough."""
+"""(maker, share). Noise has the largest share because real surfaces are mostly rough."""
 
 
 def _coordinates(side: int) -> tuple[Values, Values]:
@@ -224,7 +222,7 @@ def _coordinates(side: int) -> tuple[Values, Values]:
 
 
 def _edges(rng: Rng, length: float, width: float, uneven: float) -> NDArray[np.float64]:
-    """Rising positions of boundaries across `length` px, `width` apart on average."""
+    """Increasing positions of boundaries in 0..`length` px, `width` apart on average."""
     gaps = width * (1 + uneven * rng.uniform(-1, 1, int(length / (width * 0.4)) + 2))
     edges = np.cumsum(np.maximum(gaps, 2.0)) - rng.uniform(0, width)
     kept: NDArray[np.float64] = edges[(edges > 1) & (edges < length - 2)]
@@ -234,17 +232,12 @@ def _edges(rng: Rng, length: float, width: float, uneven: float) -> NDArray[np.f
 def _steps(
     positions: NDArray[Any], edges: NDArray[np.float64], greys: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The grey of each position between edges; a px that an edge cuts holds the mean over it."""
+    """The grey at each position between edges; a px with an edge in it has the mean over the px."""
     if len(edges) == 0:
         return np.full(positions.shape, float(greys[0]))
     knots = np.stack([edges - 0.5, edges + 0.5], axis=1).ravel()
     values = np.stack([greys[:-1], greys[1:]], axis=1).ravel()
     return np.asarray(np.interp(positions, knots, values), np.float64)
-
-
-def _inside(xy: NDArray[Any], side: int) -> NDArray[np.float32]:
-    kept: NDArray[np.float32] = xy[((xy > 1) & (xy < side - 2)).all(axis=1)].astype(np.float32)
-    return kept
 
 
 def _stretched(values: Values) -> Grey:
