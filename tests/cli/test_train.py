@@ -126,7 +126,7 @@ def test_a_narrower_run_may_be_the_start_and_no_new_channel_stays_untrained(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks are frozen only where they are as wide as they were."""
-    monkeypatch.setattr(presets, "GOING_ON_FROZEN", 2)
+    monkeypatch.setattr(presets, "CONTINUATION_FROZEN", 2)
     smoke = PRESETS["smoke"]
     for name, widths, frozen in (
         ("deep", (8, 8, 16, 24), 2),
@@ -225,13 +225,13 @@ def test_only_finished_runs_are_started_from_and_no_seed_comes_twice(
     grown = tmp_path / "grown"
     run("train", "--preset", "smoke", "--steps", "2", "--start", trained, "--seed", "7",
         "-o", grown, *FEW)  # fmt: skip
-    first = load_state(trained).run["seed"]
+    first = load_state(trained).run.seed
     code, output = run(
         "train", "--preset", "smoke", "--start", grown, "--seed", first, "-o", tmp_path / "x", *FEW
     )
     assert code == exit_codes.USAGE and f"seed {first} was used" in output
     state = load_state(grown)
-    state.run["preset"]["steps"] = 1000
+    state.run = replace(state.run, preset=state.run.preset.with_budget(None, 1000))
     (tmp_path / "stopped").mkdir()
     save_state(tmp_path / "stopped", state)
     code, output = run(
@@ -303,7 +303,7 @@ def test_resuming_a_finished_run_changes_nothing(trained: Path) -> None:
         (("train", "-o", "a", "--start", "b", "--repeat", "c"), "give one of"),
         (
             ("train", "-o", "a", "--repeat", "c", "--steps", "9"),
-            "--repeat takes all from the manifest: leave out --steps",
+            "--repeat takes these from the manifest; leave out --steps",
         ),
         (("train", "-o", "a", "--preset", "huge"), "full, small, cpu, smoke"),
         (("train", "-o", "a", "--minutes", "1", "--steps", "1"), "both minutes and steps"),

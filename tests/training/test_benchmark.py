@@ -44,7 +44,7 @@ def test_figures_stand_beside_sift_and_orb(photos: Path) -> None:
 def test_the_threshold_leaves_the_median_photograph_the_points_it_should_have(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benchmark, "POINTS", 100)
+    monkeypatch.setattr(benchmark, "TARGET_KEYPOINTS", 100)
     held_out = Benchmark([photos], 1)
     threshold = held_out.threshold(BUNDLED / DEFAULT)
     detector = Detector(threshold=threshold, max_side=640, scales=(1,))

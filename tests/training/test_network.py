@@ -5,7 +5,7 @@ import torch
 from tiepoint.architecture import NetworkConfig
 from tiepoint.errors import ConfigError
 from tiepoint.network.superpoint import SuperPoint
-from tiepoint.training.detector.network import TrainableSuperPoint, fold, widened
+from tiepoint.training.detector.network import TrainableSuperPoint, fold, widen
 
 SMALL = NetworkConfig((8, 8, 16, 16), 24, descriptor_decoder_dim=16)
 
@@ -93,7 +93,7 @@ def test_a_wider_network_answers_what_the_narrower_one_did() -> None:
     narrow = trained_like()
     wider = NetworkConfig((8, 12, 16, 24), 40, descriptor_decoder_dim=16)
     wide = TrainableSuperPoint(wider).eval()
-    wide.load_state_dict(widened(narrow.state_dict(), SMALL, wide))
+    wide.load_state_dict(widen(narrow.state_dict(), SMALL, wide))
     pixels = torch.rand(2, 1, 48, 64)
     with torch.no_grad():
         for before, after in zip(narrow(pixels), wide(pixels), strict=True):
@@ -111,7 +111,7 @@ def test_a_network_fits_into_no_narrower_one_and_none_of_other_descriptors(
     encoder, head, length = widths
     other = TrainableSuperPoint(NetworkConfig(encoder, head, descriptor_decoder_dim=length))
     with pytest.raises(ConfigError, match="does not fit"):
-        widened(trained_like().state_dict(), SMALL, other)
+        widen(trained_like().state_dict(), SMALL, other)
 
 
 def test_frozen_blocks_keep_weights_and_statistics_while_the_others_learn() -> None:

@@ -3,7 +3,7 @@ import torch
 
 from support.fake_pairs import SHIFT_XY, squares
 from tiepoint.training.detector.batch import Batch, collate
-from tiepoint.training.detector.sampling import BORDER_PX, SATELLITE_PX, SATELLITES, choose_points
+from tiepoint.training.detector.sampling import BORDER_PX, SATELLITE_PX, SATELLITES, sample_points
 
 CPU = torch.device("cpu")
 SIZE_HW = (64, 80)
@@ -15,7 +15,7 @@ def some_batch(count: int = 4) -> Batch:
 
 def chosen(batch: Batch, per_pair: int = 40, seed: int = 0):
     heatmap = torch.rand(len(batch.pixels), *SIZE_HW, generator=torch.Generator().manual_seed(9))
-    return choose_points(batch, heatmap, per_pair, torch.Generator().manual_seed(seed)), heatmap
+    return sample_points(batch, heatmap, per_pair, torch.Generator().manual_seed(seed)), heatmap
 
 
 def test_first_views_come_first_in_a_batch() -> None:
