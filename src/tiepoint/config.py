@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypedDict, TypeVar, get_args
 
-import numpy as np
-
 from tiepoint.checks import (
     check_choice,
     check_known,
@@ -65,6 +63,8 @@ def resolve(config: Config, overrides: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: An unknown setting, or one out of range.
     """
+    import numpy as np  # loaded here, because --help reads this module
+
     check_known(overrides, [f.name for f in fields(config)])
     plain = {
         name: value.item() if isinstance(value, np.generic) else value

@@ -360,9 +360,11 @@ def test_adapting_starts_from_the_checkpoint(tmp_path: Path) -> None:
         blocks = rng.integers(0, 256, (30, 40), dtype=np.uint8)
         scene = cv2.resize(blocks, (400, 300), interpolation=cv2.INTER_NEAREST)
         cv2.imwrite(str(photos / f"{index}.png"), scene)
-    code, output = run("adapt", photos, "-o", tmp_path / "run", "--steps", "1", "--all", *FEW)
+    code, output = run(
+        "adapt", photos, "-c", "small", "-o", tmp_path / "run", "--steps", "1", "--all", *FEW
+    )
     assert code == 0, output
-    before, after = load_checkpoint("default"), load_checkpoint(tmp_path / "run" / "checkpoint")
+    before, after = load_checkpoint("small"), load_checkpoint(tmp_path / "run" / "checkpoint")
     assert after.network == before.network
     changes = [np.abs(after.tensors[n] - before.tensors[n]).max() for n in before.tensors]
     assert 0 < max(changes) < 0.01

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """One thread for each test that has imported torch."""
+    """One thread for each module that has imported torch."""
     torch = sys.modules.get("torch")
     if torch is None:
         yield
