@@ -182,7 +182,6 @@ def _check_choices(
     """Raise ConfigError for options that exclude each other.
 
     Args:
-        out, resume, repeat, start: The options of these names.
         recipe_options: Values that a manifest determines, by option name; None if not given.
     """
     given = [f"--{name}" for name, value in recipe_options.items() if value is not None]
@@ -234,7 +233,6 @@ def finish(run: Callable[[], Result], *, resumed_by: str | None = None) -> NoRet
     """Run, print the checkpoint, and exit with the status of the run.
 
     Args:
-        run: Trains and returns the result.
         resumed_by: Options that continue the run after a signal, if not --resume.
     """
     from tiepoint.training.monitor import HopelessError

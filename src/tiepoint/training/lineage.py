@@ -84,12 +84,7 @@ def data_from_json(values: Mapping[str, Any]) -> DataConfig:
 
 
 def run_info(data: DataConfig, origin: str) -> dict[str, Any]:
-    """`RunConfig.info` of a new run.
-
-    Args:
-        data: Scenes and photographs.
-        origin: Source of the initial weights, for people.
-    """
+    """`RunConfig.info` of a new run; `origin` names the source of the initial weights."""
     return {"data": asdict(data), "origin": origin, "commit": commit()}
 
 
@@ -121,13 +116,7 @@ def manifest_of(folder: Path, run: RunConfig, progress: Progress) -> dict[str, A
 
 
 def continued_run_info(data: DataConfig, start: Path, state: State) -> dict[str, Any]:
-    """`RunConfig.info` of a run that starts from another run, whose manifest it includes.
-
-    Args:
-        data: Scenes and photographs of the new run.
-        start: Folder of the other run. Its machine is read from its checkpoint, if there is one.
-        state: State of the other run.
-    """
+    """`RunConfig.info` of a run that starts from the run in folder `start`, with its manifest."""
     try:
         path = start / CHECKPOINT_FOLDER / MANIFEST_FILE
         ran_on = json.loads(path.read_text(encoding="utf-8")).get("machine")
@@ -145,13 +134,8 @@ def starting_weights(
     A wider preset gets the network embedded in a wider one with the same outputs.
 
     Args:
-        state: State of the finished run.
-        folder: Folder of that run, for error messages.
-        preset: Recipe of the new run.
-        seed: Seed of the new run.
-
-    Returns:
-        State dict of a `TrainableSuperPoint` of the preset's widths.
+        state: State of the finished run; `folder` names it in error messages.
+        preset, seed: Recipe and seed of the new run.
 
     Raises:
         TrainingError: The run is not finished, the preset is narrower, or the seed was used before.

@@ -73,13 +73,11 @@ def check_streak(progress: Progress) -> None:
 def check_learning(
     recent: dict[str, float], means: Mapping[str, float], progress: Progress, stage: Stage
 ) -> None:
-    """Raise HopelessError when the network has learnt nothing after `HOPELESS_AFTER` steps.
+    """Update the running means, and raise HopelessError when a late run has learnt nothing.
 
     Args:
         recent: Running means of earlier records, by name; updated.
-        means: Means of the latest record.
-        progress: Progress of the run.
-        stage: Stage of the latest record.
+        means: Means of the latest record, of `stage`.
     """
     for name in ("accuracy", "cross_entropy", "blind"):
         if name in means:

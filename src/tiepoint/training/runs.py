@@ -113,11 +113,9 @@ def resume(
     """Resume the run in a folder with its own data, seed and schedule.
 
     Args:
-        folder: Folder of the run.
         minutes: New total budget; None keeps the run's own.
         benchmark_photos: As for `train`; None takes the run's own photographs, if a part of them
             is held out.
-        execution: Workers, device and so on.
 
     Raises:
         TrainingError: The folder has no run, or the run is hopeless.
@@ -149,7 +147,6 @@ def repeat(
         folder: Folder of the last run. Earlier runs are in `part-1`, `part-2`... inside it. A
             stopped part is resumed, and a finished one is kept.
         photos: Folders that replace those in the manifest.
-        execution: Workers, device and so on.
 
     Raises:
         TrainingError: No manifest of finished runs, or the folder has another run.
@@ -201,11 +198,8 @@ def adapt(
 
     Args:
         data: Photographs and scenes; see `presets.adaptation_data`.
-        folder: Folder of the run.
         checkpoint: Bundled name, folder or Hub id.
         minutes, steps: Budget, one of them; with both None the recipe's own.
-        seed: Seed of the sampled points and the data.
-        execution: Workers, device and so on.
 
     Raises:
         CheckpointError: No such checkpoint.

@@ -100,16 +100,7 @@ def sample_points(
 def _satellites(
     pixel: Tensor, pair: Tensor, usable: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Sample usable pixels around others.
-
-    Args:
-        pixel, pair: M int64, pixel indices in reading order and their pairs.
-        usable: P H W bool.
-        generator: Random generator.
-
-    Returns:
-        Pixel indices and pairs of up to `SATELLITES` M pixels.
-    """
+    """Sample usable pixels around pixels M of pairs M, as pixel indices and pairs."""
     height, width = usable.shape[1:]
     pixel, pair = pixel.repeat(SATELLITES), pair.repeat(SATELLITES)  # S M
     near, far = SATELLITE_PX
@@ -146,14 +137,9 @@ def _peak_of_each_cell(heatmap: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _texture(pixels: Tensor, indices: Tensor) -> Tensor:
-    """Local contrast: differences of opposite neighbours at 2 px, summed over four directions.
+    """Local contrast P K of images P H W at pixel indices P K.
 
-    Args:
-        pixels: P H W.
-        indices: P K, pixel indices in reading order.
-
-    Returns:
-        P K.
+    It sums the differences of opposite neighbours over four directions.
     """
     height, width = pixels.shape[1:]
     flat = pixels.flatten(1)
