@@ -63,7 +63,7 @@ def resolve(config: Config, overrides: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: An unknown setting, or one out of range.
     """
-    import numpy as np  # loaded here, because --help reads this module
+    import numpy as np  # here, because `tiepoint --help` reads the configs too
 
     check_known(overrides, [f.name for f in fields(config)])
     plain = {

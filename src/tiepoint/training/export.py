@@ -56,7 +56,7 @@ def export_checkpoint(
         tensors = {name: tensor.half() for name, tensor in tensors.items()}
     weights = save(tensors, metadata={"format": "pt"})
     stated = {**manifest, "sha256": hashlib.sha256(weights).hexdigest()}
-    # A reader between two of these writes gets an error, because the checksum does not match.
+    # A reader between two of these writes sees a checksum that does not fit, and says so.
     write_bytes(folder / WEIGHTS_FILE, weights)
     _write_json(folder / MANIFEST_FILE, stated)
     _write_json(folder / CONFIG_FILE, _config(network, detection or DetectionConfig()))
@@ -79,7 +79,7 @@ def machine() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of this package's checkout, marked when files differ; None without a checkout."""
+    """The commit of the checkout this package lies in, marked when files differ from it."""
     here = Path(__file__).resolve().parent
     try:
         done = subprocess.run(

@@ -18,12 +18,10 @@ from tiepoint.evaluation.report import rows
 from tiepoint.evaluation.run import evaluate
 from tiepoint.evaluation.settings import Frame, Settings
 
-logger = logging.getLogger(__name__)
-
 SETTINGS = Settings(k=500, frame=Frame(long_side=480), seeds=1)
-"""Smaller than those of `tiepoint evaluate`, because the figures only compare states of one run."""
+"""Smaller than `tiepoint evaluate`'s: these figures compare the states of one run."""
 
-BASELINES = ("sift", "orb")
+YARDSTICKS = ("sift", "orb")
 SEED = 7
 """Different from the seed of `tiepoint evaluate generated`, whose pairs give the final figures."""
 
@@ -35,6 +33,8 @@ few spurious ones."""
 
 THRESHOLDS = (1e-4, 0.2)
 """Range of the calibrated threshold."""
+
+logger = logging.getLogger(__name__)
 
 
 class Benchmark:
@@ -54,10 +54,10 @@ class Benchmark:
                 logger.info("no held-out photographs: %s", error)
         self.photos = photos
         self.pairs: Sequence[Pair] = generated_pairs(photos, count, SEED) if photos else ()
-        self._baselines: dict[str, dict[str, float]] = {}
+        self._yardsticks: dict[str, dict[str, float]] = {}
 
     def measure(self, checkpoint: Path) -> dict[str, dict[str, float]]:
-        """Evaluate a checkpoint and the baselines on the pairs.
+        """Evaluate a checkpoint, SIFT and ORB on the pairs.
 
         Returns:
             Name of each method -> its `within_3px`, `repeatability` and `precision`, 0..1. The
@@ -65,10 +65,10 @@ class Benchmark:
         """
         if not self.pairs:
             return {}
-        if not self._baselines:
-            self._baselines = self._figures([method(name) for name in BASELINES])
+        if not self._yardsticks:
+            self._yardsticks = self._figures([method(name) for name in YARDSTICKS])
         [figures] = self._figures(checkpoint_methods([str(checkpoint)])).values()
-        return {"tiepoint": figures, **self._baselines}
+        return {"tiepoint": figures, **self._yardsticks}
 
     def threshold(self, checkpoint: Path) -> float | None:
         """The threshold that gives the median held-out photograph `TARGET_KEYPOINTS` keypoints.
@@ -99,12 +99,13 @@ class Benchmark:
             return None
 
     def _figures(self, methods: Sequence[object]) -> dict[str, dict[str, float]]:
-        figures: dict[str, dict[str, float]] = {}
-        for row in rows(evaluate(self.pairs, methods, SETTINGS)):  # type: ignore[arg-type]
-            if row.method not in figures:  # the first row of a method summarises all groups
-                figures[row.method] = {
+        found = rows(evaluate(self.pairs, methods, SETTINGS))  # type: ignore[arg-type]
+        all_pairs: dict[str, dict[str, float]] = {}
+        for row in found:
+            if row.method not in all_pairs:  # the first row of a method stands for all groups
+                all_pairs[row.method] = {
                     "within_3px": round(row.within[WITHIN_PX].mean, 4),
                     "repeatability": round(row.repeatability.mean, 4),
                     "precision": round(row.precision.mean, 4),
                 }
-        return figures
+        return all_pairs
