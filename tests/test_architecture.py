@@ -55,7 +55,12 @@ TORCH_USERS = (
     "cli.train",
     "cli.adapt",
 )
-TORCH_FREE = ("training.scenes", "training.fit_rotation", "training.sample_images")
+TORCH_FREE = (
+    "training.scenes",
+    "training.fit_rotation",
+    "training.presets",
+    "training.sample_images",
+)
 
 LONGEST_FILE_LINES, LONGEST_FUNCTION_LINES = 400, 60
 

@@ -86,7 +86,7 @@ def test_a_manifest_is_enough_to_repeat_a_run(trained: Path, tmp_path: Path) -> 
 def test_a_run_starts_from_another_and_its_manifest_repeats_both(
     trained: Path, tmp_path: Path
 ) -> None:
-    """The second starts where the first ended, forgets its schedule and says what came before."""
+    """The second starts where the first ended, with a new schedule; its manifest has both."""
     grown, first, second = tmp_path / "grown", tmp_path / "first", tmp_path / "second"
     code, output = run(
         "train", "--preset", "smoke", "--steps", "4", "--start", trained, "--seed", "7",
@@ -126,7 +126,7 @@ def test_a_narrower_run_may_be_the_start_and_no_new_channel_stays_untrained(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks are frozen only where they are as wide as they were."""
-    monkeypatch.setattr(presets, "GOING_ON_FROZEN", 2)
+    monkeypatch.setattr(presets, "CONTINUATION_FROZEN", 2)
     smoke = PRESETS["smoke"]
     for name, widths, frozen in (
         ("deep", (8, 8, 16, 24), 2),
@@ -147,7 +147,7 @@ def test_a_narrower_run_may_be_the_start_and_no_new_channel_stays_untrained(
 
 
 def test_a_start_moves_the_network_from_where_it_was(trained: Path, tmp_path: Path) -> None:
-    """One step keeps close to the start's own weights; random weights lie across them."""
+    """One step keeps close to the start's own weights; random weights are uncorrelated."""
     code, output = run(
         "train", "--preset", "smoke", "--steps", "1", "--start", trained, "--seed", "7",
         "-o", tmp_path / "grown", *FEW,
@@ -203,7 +203,7 @@ def test_a_small_network_learns_from_a_larger_one_and_its_manifest_repeats_it(
 def test_a_run_that_adapted_weights_is_no_start_for_training(
     here: Path, photographs: list[np.ndarray], trained: Path
 ) -> None:
-    """It has no norms to go on with."""
+    """It has no norms to continue with."""
     (here / "photos").mkdir()
     cv2.imwrite("photos/one.png", photographs[0])
     code, output = run(
@@ -225,13 +225,13 @@ def test_only_finished_runs_are_started_from_and_no_seed_comes_twice(
     grown = tmp_path / "grown"
     run("train", "--preset", "smoke", "--steps", "2", "--start", trained, "--seed", "7",
         "-o", grown, *FEW)  # fmt: skip
-    first = load_state(trained).run["seed"]
+    first = load_state(trained).run.seed
     code, output = run(
         "train", "--preset", "smoke", "--start", grown, "--seed", first, "-o", tmp_path / "x", *FEW
     )
     assert code == exit_codes.USAGE and f"seed {first} was used" in output
     state = load_state(grown)
-    state.run["preset"]["steps"] = 1000
+    state.run = replace(state.run, preset=state.run.preset.with_budget(None, 1000))
     (tmp_path / "stopped").mkdir()
     save_state(tmp_path / "stopped", state)
     code, output = run(
@@ -242,18 +242,18 @@ def test_only_finished_runs_are_started_from_and_no_seed_comes_twice(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--preset", "cpu", "--seed", "7"), "descriptors of the same length"),
         (("--preset", "smoke"), "another --seed"),
     ],
 )
 def test_a_start_that_does_not_fit_is_refused(
-    trained: Path, tmp_path: Path, options: tuple[str, ...], said: str
+    trained: Path, tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
     code, output = run("train", *options, "--start", trained, "-o", tmp_path / "run", *FEW)
     assert code == exit_codes.USAGE
-    assert said in output
+    assert message in output
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", "no json"])
@@ -296,14 +296,14 @@ def test_resuming_a_finished_run_changes_nothing(trained: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("train",), "give either -o"),
         (("train", "-o", "a", "--resume", "b"), "give either -o"),
         (("train", "-o", "a", "--start", "b", "--repeat", "c"), "give one of"),
         (
             ("train", "-o", "a", "--repeat", "c", "--steps", "9"),
-            "--repeat takes all from the manifest: leave out --steps",
+            "--repeat takes these from the manifest; leave out --steps",
         ),
         (("train", "-o", "a", "--preset", "huge"), "full, small, cpu, smoke"),
         (("train", "-o", "a", "--minutes", "1", "--steps", "1"), "both minutes and steps"),
@@ -313,12 +313,12 @@ def test_resuming_a_finished_run_changes_nothing(trained: Path) -> None:
     ],
 )
 def test_wrong_arguments_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, output = run(*arguments)
     assert code == exit_codes.USAGE
-    assert said in output
+    assert message in output
     assert not list(tmp_path.iterdir())
 
 
@@ -360,9 +360,11 @@ def test_adapting_starts_from_the_checkpoint(tmp_path: Path) -> None:
         blocks = rng.integers(0, 256, (30, 40), dtype=np.uint8)
         scene = cv2.resize(blocks, (400, 300), interpolation=cv2.INTER_NEAREST)
         cv2.imwrite(str(photos / f"{index}.png"), scene)
-    code, output = run("adapt", photos, "-o", tmp_path / "run", "--steps", "1", "--all", *FEW)
+    code, output = run(
+        "adapt", photos, "-c", "small", "-o", tmp_path / "run", "--steps", "1", "--all", *FEW
+    )
     assert code == 0, output
-    before, after = load_checkpoint("default"), load_checkpoint(tmp_path / "run" / "checkpoint")
+    before, after = load_checkpoint("small"), load_checkpoint(tmp_path / "run" / "checkpoint")
     assert after.network == before.network
     changes = [np.abs(after.tensors[n] - before.tensors[n]).max() for n in before.tensors]
     assert 0 < max(changes) < 0.01

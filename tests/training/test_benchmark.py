@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import cv2
@@ -44,7 +45,7 @@ def test_figures_stand_beside_sift_and_orb(photos: Path) -> None:
 def test_the_threshold_leaves_the_median_photograph_the_points_it_should_have(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benchmark, "POINTS", 100)
+    monkeypatch.setattr(benchmark, "TARGET_KEYPOINTS", 100)
     held_out = Benchmark([photos], 1)
     threshold = held_out.threshold(BUNDLED / DEFAULT)
     detector = Detector(threshold=threshold, max_side=640, scales=(1,))
@@ -57,3 +58,27 @@ def test_the_threshold_leaves_the_median_photograph_the_points_it_should_have(
 def test_without_photographs_there_is_nothing_to_measure(tmp_path: Path) -> None:
     empty = Benchmark([], 5)
     assert empty.measure(BUNDLED / DEFAULT) == {} and empty.threshold(tmp_path) is None
+
+
+def test_a_folder_without_a_held_out_part_is_logged_and_left_out(
+    photos: Path, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = tmp_path_factory.mktemp("empty")
+    with caplog.at_level(logging.INFO, logger=benchmark.__name__):
+        held_out = Benchmark([other, photos], 2)
+    assert held_out.photos and all(path.parent == photos for path in held_out.photos)
+    assert "no held-out photographs" in caplog.text
+
+
+def test_without_matches_positions_are_not_calibrated_and_the_log_has_the_reason(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held_out = Benchmark([photos], 2)
+    for path in held_out.photos:
+        path.unlink()
+    assert held_out.covariance_scale(BUNDLED / "small") is None
+    assert "positions are not calibrated" in caplog.text
+
+
+def test_without_pairs_there_is_no_covariance_scale(tmp_path: Path) -> None:
+    assert Benchmark([], 5).covariance_scale(tmp_path) is None

@@ -73,7 +73,7 @@ def test_soft_labels_equal_the_slow_twin() -> None:
 def test_a_corner_on_a_pixel_is_one_bin() -> None:
     labels = labels_of([np.array([[10.0, 5.0]])])
     assert labels[0, 8 * 5 + 2, 0, 1] == 1
-    assert labels.sum() == 6  # the other five cells say "no keypoint"
+    assert labels.sum() == 6  # the other five cells are "no keypoint"
     assert labels[0, -1, 0, 1] == 0
 
 
@@ -138,7 +138,7 @@ def test_the_best_constant_answer_costs_what_blind_says() -> None:
 def test_ignored_pixels_have_no_gradient() -> None:
     logits = torch.randn(1, 65, 2, 3, requires_grad=True)
     ignore = torch.zeros(1, *SIZE_HW, dtype=torch.bool)
-    ignore[0, 12, 20] = True  # in an empty cell: nothing is said about this cell
+    ignore[0, 12, 20] = True  # in an empty cell: this cell does not count
     ignore[0, 6, 6] = True  # in the corner's cell: nothing about this pixel
     labels = labels_of([np.array([[3.0, 4.0]])])
     detector_loss(logits, labels, ignore).loss.backward()
@@ -319,8 +319,8 @@ def test_the_divergence_of_choices_equals_the_slow_twin_with_its_gradient() -> N
         return powers / powers.sum(axis=1, keepdims=True)
 
     def twin(at: np.ndarray) -> float:
-        said, wanted = at @ b.T, taught_a @ taught_b.T
-        both = [(choices(wanted), choices(said)), (choices(wanted.T), choices(said.T))]
+        own, teacher = at @ b.T, taught_a @ taught_b.T
+        both = [(choices(teacher), choices(own)), (choices(teacher.T), choices(own.T))]
         return float(np.mean([(p * np.log(p / q)).sum(axis=1).mean() for p, q in both]))
 
     fixed = [torch.from_numpy(rows).float() for rows in (b, taught_a, taught_b)]

@@ -1,3 +1,5 @@
+"""The trainable network: batch norms that fold exactly, wider copies, frozen blocks."""
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import torch
 from tiepoint.architecture import NetworkConfig
 from tiepoint.errors import ConfigError
 from tiepoint.network.superpoint import SuperPoint
-from tiepoint.training.detector.network import TrainableSuperPoint, fold, widened
+from tiepoint.training.detector.network import TrainableSuperPoint, fold, widen
 
 SMALL = NetworkConfig((8, 8, 16, 16), 24, descriptor_decoder_dim=16)
 
@@ -93,7 +95,7 @@ def test_a_wider_network_answers_what_the_narrower_one_did() -> None:
     narrow = trained_like()
     wider = NetworkConfig((8, 12, 16, 24), 40, descriptor_decoder_dim=16)
     wide = TrainableSuperPoint(wider).eval()
-    wide.load_state_dict(widened(narrow.state_dict(), SMALL, wide))
+    wide.load_state_dict(widen(narrow.state_dict(), SMALL, wide))
     pixels = torch.rand(2, 1, 48, 64)
     with torch.no_grad():
         for before, after in zip(narrow(pixels), wide(pixels), strict=True):
@@ -111,7 +113,7 @@ def test_a_network_fits_into_no_narrower_one_and_none_of_other_descriptors(
     encoder, head, length = widths
     other = TrainableSuperPoint(NetworkConfig(encoder, head, descriptor_decoder_dim=length))
     with pytest.raises(ConfigError, match="does not fit"):
-        widened(trained_like().state_dict(), SMALL, other)
+        widen(trained_like().state_dict(), SMALL, other)
 
 
 def test_frozen_blocks_keep_weights_and_statistics_while_the_others_learn() -> None:
@@ -128,3 +130,44 @@ def test_frozen_blocks_keep_weights_and_statistics_while_the_others_learn() -> N
               "norms.encoder_conv_blocks_0", "norms.encoder_conv_blocks_1")  # fmt: skip
     assert not {name for name in moved if name.startswith(frozen)}
     assert {name for name in before if not name.startswith(frozen)} == moved
+
+
+def test_a_network_of_the_same_widths_gets_the_very_same_weights() -> None:
+    state = trained_like().state_dict()
+    copied = widen(state, SMALL, TrainableSuperPoint(SMALL))
+    assert copied.keys() == state.keys()
+    assert all(torch.equal(copied[name], state[name]) for name in state)
+
+
+def test_widening_changes_neither_network() -> None:
+    narrow, wide = trained_like(), TrainableSuperPoint(NetworkConfig((16, 16, 16, 16), 24, 65, 16))
+    states = [{n: v.clone() for n, v in net.state_dict().items()} for net in (narrow, wide)]
+    widen(narrow.state_dict(), SMALL, wide)
+    for network, before in zip((narrow, wide), states, strict=True):
+        assert all(torch.equal(value, before[n]) for n, value in network.state_dict().items())
+
+
+def test_folding_does_not_change_the_network() -> None:
+    state = trained_like().state_dict()
+    before = {name: value.clone() for name, value in state.items()}
+    fold(state, SMALL)
+    assert all(torch.equal(state[name], before[name]) for name in state)
+
+
+def test_frozen_norms_stay_in_evaluation_mode() -> None:
+    network = TrainableSuperPoint(SMALL, frozen_blocks=1).train()
+    modes = {name: norm.training for name, norm in network.norms.items()}
+    assert [name for name, training in modes.items() if not training] == [
+        "encoder_conv_blocks_0_conv_a",
+        "encoder_conv_blocks_0_conv_b",
+    ]
+    assert not any(norm.training for norm in network.eval().norms.values())
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_every_layer_with_a_relu_has_a_norm_or_none_has(batch_norm: bool) -> None:
+    network = TrainableSuperPoint(SMALL, batch_norm=batch_norm)
+    relus = sum(layer.relu for layer in SMALL.layers())
+    assert len(network.norms) == (relus if batch_norm else 0)
+    biased = sum(name.endswith(".bias") for name, _ in network.named_parameters())
+    assert biased == 12  # of 12 layers: each has a bias, its norm's or its own

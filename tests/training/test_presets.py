@@ -1,3 +1,5 @@
+"""Recipes: budgets, stages, learning rates, and the runs that continue or adapt another."""
+
 import json
 from dataclasses import replace
 
@@ -5,7 +7,18 @@ import pytest
 
 from tiepoint.architecture import NetworkConfig
 from tiepoint.errors import ConfigError
-from tiepoint.training.presets import ADAPT, PRESETS, Preset, Stage
+from tiepoint.training.presets import (
+    ADAPT,
+    CONTINUATION_FROZEN,
+    CONTINUATION_RATE,
+    PRESETS,
+    PYRAMID,
+    Preset,
+    Stage,
+    adaptation_data,
+    continuation_preset,
+    find_preset,
+)
 
 EVERY = [*PRESETS.values(), ADAPT]
 
@@ -21,7 +34,7 @@ def test_the_widths_are_the_promised_ones() -> None:
     assert PRESETS["cpu"].network == NetworkConfig((32, 64, 96, 160), 192, 65, 128)
 
 
-def test_the_networks_cost_what_is_said_of_them() -> None:
+def test_the_networks_cost_what_is_documented() -> None:
     giga = {n: PRESETS[n].network.multiply_adds((480, 640)) / 1e9 for n in ("full", "cpu", "small")}
     assert giga == pytest.approx({"full": 26.0, "cpu": 14.4, "small": 2.1}, abs=0.06)
     layer = NetworkConfig((1, 1, 1, 1), 1, descriptor_decoder_dim=1)  # all of one channel
@@ -111,3 +124,83 @@ def test_a_recipe_of_another_version_says_so() -> None:
     values["stages"][0]["self_labels"] = True
     with pytest.raises(ConfigError, match="self_labels, which this version"):
         Preset.from_json(values)
+
+
+def test_every_preset_is_found_by_its_name() -> None:
+    assert list(PRESETS) == ["full", "small", "cpu", "smoke"]
+    for name, preset in PRESETS.items():
+        assert find_preset(name) is preset  # type: ignore[arg-type]
+        assert preset.name == name
+
+
+@pytest.mark.parametrize("name", ["huge", "", "CPU"])
+def test_an_unknown_preset_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"preset is '{name}', .* full, small, cpu, smoke"):
+        find_preset(name)  # type: ignore[arg-type]
+
+
+def test_a_budget_in_minutes_counts_seconds_and_ends_at_one() -> None:
+    preset = replace(PRESETS["cpu"], minutes=2.0)
+    assert [preset.done(10**6, seconds) for seconds in (0, 30, 60, 120, 999)] == [
+        0,
+        0.25,
+        0.5,
+        1,
+        1,
+    ]
+
+
+def test_a_budget_in_steps_counts_steps_and_ends_at_one() -> None:
+    preset = PRESETS["smoke"]
+    assert [preset.done(step, 1e9) for step in (0, 5, 20, 99)] == [0, 0.25, 1, 1]
+
+
+def test_a_budget_replaces_any_other() -> None:
+    for preset in (PRESETS["cpu"], PRESETS["smoke"]):
+        by_steps = preset.with_budget(None, 7)
+        assert (by_steps.minutes, by_steps.steps, by_steps.stage_steps) == (None, 7, None)
+        by_minutes = by_steps.with_budget(1.5, None)
+        assert (by_minutes.minutes, by_minutes.steps) == (1.5, None)
+        assert preset.with_budget(None, None) is preset
+
+
+@pytest.mark.parametrize(("minutes", "steps"), [(1.0, 1), (0.0, None), (None, 0), (-1.0, None)])
+def test_a_budget_that_makes_no_sense_is_refused(minutes: float | None, steps: int | None) -> None:
+    with pytest.raises(ConfigError, match="both minutes and steps|the budget"):
+        PRESETS["cpu"].with_budget(minutes, steps)
+
+
+@pytest.mark.parametrize("frozen", [-1, 5, True])
+def test_a_network_has_four_blocks_to_freeze(frozen: int) -> None:
+    with pytest.raises(ConfigError, match="frozen_blocks"):
+        replace(PRESETS["cpu"], frozen_blocks=frozen)
+
+
+def test_a_continuation_has_descriptors_and_repeatability_in_every_stage() -> None:
+    first = PRESETS["cpu"]
+    second = continuation_preset(first)
+    assert [stage.name for stage in second.stages] == ["joint", "finish"]
+    assert sum(stage.share for stage in second.stages) == pytest.approx(1)
+    assert second.stages[0].share / second.stages[1].share == pytest.approx(0.58 / 0.3)
+    assert {stage.repeat_weight for stage in second.stages} == {first.stages[-1].repeat_weight}
+    assert second.learning_rate == CONTINUATION_RATE * first.learning_rate
+    assert second.frozen_blocks == CONTINUATION_FROZEN
+    assert (second.network, second.minutes) == (first.network, first.minutes)
+
+
+def test_a_recipe_without_descriptors_is_continued_with_all_its_stages() -> None:
+    only = replace(STAGE, descriptor_weight=0.0)
+    preset = Preset("x", NetworkConfig(), (only,), steps=5)
+    assert continuation_preset(preset).stages == (only,)
+
+
+def test_adapting_mixes_photographs_with_drawn_scenes() -> None:
+    data = adaptation_data(["a", "b"], "all")
+    assert (data.photos, data.part) == (("a", "b"), "all")
+    shares = data.shares()
+    assert shares["photo"] == pytest.approx(0.7)
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_trained_checkpoints_see_two_scales() -> None:
+    assert PYRAMID == (1.0, 0.6)

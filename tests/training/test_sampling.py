@@ -1,9 +1,19 @@
+"""The points of the descriptor loss: visible in both views, at keypoints, at texture, anywhere."""
+
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from support.fake_pairs import SHIFT_XY, squares
 from tiepoint.training.detector.batch import Batch, collate
-from tiepoint.training.detector.sampling import BORDER_PX, SATELLITE_PX, SATELLITES, choose_points
+from tiepoint.training.detector.sampling import (
+    BORDER_PX,
+    SATELLITE_PX,
+    SATELLITES,
+    PointPairs,
+    sample_points,
+)
 
 CPU = torch.device("cpu")
 SIZE_HW = (64, 80)
@@ -15,7 +25,7 @@ def some_batch(count: int = 4) -> Batch:
 
 def chosen(batch: Batch, per_pair: int = 40, seed: int = 0):
     heatmap = torch.rand(len(batch.pixels), *SIZE_HW, generator=torch.Generator().manual_seed(9))
-    return choose_points(batch, heatmap, per_pair, torch.Generator().manual_seed(seed)), heatmap
+    return sample_points(batch, heatmap, per_pair, torch.Generator().manual_seed(seed)), heatmap
 
 
 def test_first_views_come_first_in_a_batch() -> None:
@@ -101,3 +111,80 @@ def test_pairs_that_share_nothing_give_no_points() -> None:
     batch.flow[:] = torch.nan
     points, _ = chosen(batch)
     assert len(points.pair) == 0
+
+
+def detected_twin(heatmap: np.ndarray, usable: np.ndarray, count: int) -> set[tuple[int, int]]:
+    """The strongest usable pixel of each cell, of the strongest cells: (x, y)."""
+    peaks = []
+    for top in range(0, heatmap.shape[0], 8):
+        for left in range(0, heatmap.shape[1], 8):
+            cell = (heatmap * usable)[top : top + 8, left : left + 8]
+            y, x = np.unravel_index(cell.argmax(), cell.shape)
+            peaks.append((float(cell.max()), left + int(x), top + int(y)))
+    return {(x, y) for _, x, y in sorted(peaks, reverse=True)[:count]}
+
+
+def test_detector_points_equal_the_slow_twin() -> None:
+    batch = some_batch(1)
+    points, heatmap = chosen(batch)
+    x, y = np.moveaxis(batch.flow[0].numpy(), -1, 0)
+    height, width = SIZE_HW
+    usable = (x >= 4) & (x <= width - 5) & (y >= 4) & (y <= height - 5)
+    usable[:4] = usable[-4:] = usable[:, :4] = usable[:, -4:] = False
+    expected = detected_twin(heatmap[0].numpy(), usable, 20)
+    assert {(int(x), int(y)) for x, y in points.xy_a[:20]} == expected
+
+
+def test_a_detector_without_a_maximum_leaves_only_textured_and_random_points() -> None:
+    batch = some_batch(2)
+    nothing = torch.zeros(4, *SIZE_HW)
+    points = sample_points(batch, nothing, 40, torch.Generator().manual_seed(0))
+    first = points.pair[: 2 * 20]
+    assert torch.bincount(first).tolist() == [20, 20]
+    assert len(points.pair) <= 40 * (1 + SATELLITES)
+
+
+def test_a_large_request_is_limited_by_the_number_of_cells() -> None:
+    batch = some_batch(1)
+    points, _ = chosen(batch, per_pair=1000)
+    cells = SIZE_HW[0] * SIZE_HW[1] // 64
+    assert len(points.pair) <= (cells + 250 + 250) * (1 + SATELLITES)
+
+
+def test_each_point_reads_the_descriptors_of_its_own_views() -> None:
+    batch = some_batch(3)
+    points, _ = chosen(batch)
+    dense = torch.eye(6)[:, :, None, None].expand(6, 6, 8, 10).contiguous()  # image i is axis i
+    a, b = points.descriptors(dense)
+    assert a.shape == b.shape == (len(points.pair), 6)
+    assert torch.equal(a.argmax(dim=1), points.pair)
+    assert torch.equal(b.argmax(dim=1), points.pair + 3)
+    torch.testing.assert_close(a.norm(dim=1), torch.ones(len(a)))
+
+
+def test_a_point_between_cells_reads_a_mixture_of_unit_length() -> None:
+    dense = torch.zeros(2, 2, 2, 2)
+    dense[:, 0, :, 0] = dense[:, 1, :, 1] = 1  # left cells and right cells
+    one = torch.zeros(1, dtype=torch.int64)
+    between, in_left = torch.tensor([[7.5, 7.5]]), torch.tensor([[3.5, 3.5]])
+    a, b = PointPairs(one, between, in_left).descriptors(dense)
+    torch.testing.assert_close(a, torch.full((1, 2), 0.5**0.5))
+    torch.testing.assert_close(b, torch.tensor([[1.0, 0.0]]))
+
+
+def test_corners_and_masks_of_a_batch_keep_their_image() -> None:
+    pairs = [squares(0, index, SIZE_HW) for index in range(2)]
+    pairs[1].b.ignore[3, 5] = True
+    batch = collate(pairs, CPU)
+    assert batch.pairs == 2 and batch.size_hw == SIZE_HW
+    assert batch.ignore.nonzero().tolist() == [[3, 3, 5]]
+    counts = torch.bincount(batch.corner_image, minlength=4).tolist()
+    views = [pair.a for pair in pairs] + [pair.b for pair in pairs]
+    assert counts == [len(view.corners_xy) for view in views]
+
+
+def test_a_batch_without_corners_is_a_batch() -> None:
+    pair = squares(0, 0, SIZE_HW)
+    views = [replace(view, corners_xy=np.empty((0, 2), np.float32)) for view in (pair.a, pair.b)]
+    batch = collate([replace(pair, a=views[0], b=views[1])], CPU)
+    assert batch.corner_xy.shape == (0, 2) and len(batch.corner_image) == 0

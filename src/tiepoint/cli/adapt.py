@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,28 +16,25 @@ from tiepoint.cli.train import (
     Steps,
     Threads,
     Workers,
-    compiles,
-    default_workers,
     finish,
-    prepare,
+    prepare_execution,
 )
-from tiepoint.training.presets import ADAPT
-from tiepoint.training.scenes.settings import DataConfig
+from tiepoint.training.presets import ADAPT, adaptation_data
+from tiepoint.training.setup import should_compile
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-PHOTO_SHARE = 0.7
-"""The rest of the pairs are drawn scenes, whose exact corners keep the detector from drifting."""
 
 Photos = Annotated[
     Path, typer.Argument(metavar="PHOTOS_DIR", help="Folder with images; they need no labels.")
 ]
 Out = Annotated[
-    Path, typer.Option("--out", "-o", help="Folder of the run: state, log, checkpoint.")
+    Path, typer.Option("--out", "-o", help="Folder of the run: state, log and checkpoint.")
 ]
 AllPhotos = Annotated[
     bool,
-    typer.Option("--all", help="Train on every image; else a fifth, by name, stays held out."),
+    typer.Option(
+        "--all", help="Train on every image. Default: a fifth, chosen by name, is held out."
+    ),
 ]
 
 
@@ -56,20 +54,22 @@ def adapt(
 ) -> None:
     """Fine-tune a checkpoint on images of your own kind: infrared, satellite, microscopy.
 
-    The images need no labels: what both views of a warped pair show at one place is a label.
-    Writes what `tiepoint train` writes; a stopped run goes on with its --resume.
+    The images need no labels: both views of a warped pair show the same points, whose positions
+    are known. Writes what `tiepoint train` writes; resume a stopped run by `tiepoint train
+    --resume`.
     """
-    drawing = default_workers() if workers is None else workers
-    runs = prepare(threads)
-    data = DataConfig(
-        photos=(str(photos),),
-        photo_share=PHOTO_SHARE,
-        part="all" if all_photos else "training",
-    )
+    execution = prepare_execution(workers, device, threads)
+    from tiepoint.training import runs
+
+    minutes = None if steps else minutes
     finish(
         lambda: runs.adapt(
-            data, out, checkpoint=checkpoint, minutes=None if steps else minutes, steps=steps,
-            seed=seed, workers=drawing, device=device, say=typer.echo,
-            compiled=compiles(compile_network, None if steps else minutes),
+            adaptation_data([str(photos)], "all" if all_photos else "training"),
+            out,
+            checkpoint=checkpoint,
+            minutes=minutes,
+            steps=steps,
+            seed=seed,
+            execution=replace(execution, compiled=should_compile(compile_network, minutes=minutes)),
         )
-    )  # fmt: skip
+    )

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
-import shutil
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 
 import typer
 
 from tiepoint.cli import exit_codes, options
-from tiepoint.errors import ConfigError, MissingExtraError, is_installed
-from tiepoint.training.presets import PRESETS, Preset, going_on
+from tiepoint.errors import ConfigError
+from tiepoint.training.presets import PRESETS, continuation_preset, find_preset
 from tiepoint.training.scenes.settings import DataConfig
+from tiepoint.training.setup import (
+    COMPILE_FROM_MINUTES,
+    Execution,
+    default_workers,
+    set_up_torch,
+    should_compile,
+)
 
 if TYPE_CHECKING:
+    from tiepoint.training import presets
     from tiepoint.training.runs import Result
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 DEFAULT_PRESET = "cpu"
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # numbers from glibc's malloc.h
 STOPPED: dict[int, int] = {
     signal.SIGINT: exit_codes.INTERRUPTED,
     signal.SIGTERM: exit_codes.TERMINATED,
@@ -37,72 +39,74 @@ STOPPED: dict[int, int] = {
 _MIX = ",".join(f"{kind}={share:g}" for kind, share in DataConfig().mix)
 
 Out = Annotated[
-    Path | None, typer.Option("--out", "-o", help="Folder of the run: state, log, checkpoint.")
+    Path | None,
+    typer.Option("--out", "-o", help="Folder of the new run: state, log and checkpoint."),
 ]
 Photos = Annotated[
     list[Path],
     typer.Option(
-        help="Folder with photographs to train on as well; a fifth of them, by name, is held out "
-        "for the benchmark. Repeat it for more."
+        help="Folder with photographs to train on as well. A fifth of them, chosen by name, is "
+        "held out for the benchmark. Repeat the option for more folders."
     ),
 ]
 Mix = Annotated[
     str | None,
     typer.Option(
         metavar="KIND=SHARE,...",
-        help=f"Kinds of drawn scenes and how often each comes: {_MIX}. A kind not named does not "
-        "come at all.",
+        help=f"Kinds of drawn scenes and their shares. Default: {_MIX}. A kind that is not listed "
+        "is not drawn.",
     ),
 ]
-PresetName = Annotated[str, typer.Option("--preset", help=f"{', '.join(PRESETS)}.")]
+PresetName = Annotated[str, typer.Option("--preset", help=f"Recipe: {', '.join(PRESETS)}.")]
 Resume = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder.")
+    Path | None, typer.Option(metavar="DIR", help="Resume the stopped run in this folder.")
 ]
 Repeat = Annotated[
     Path | None,
     typer.Option(
         metavar="MANIFEST",
-        help="Train anew with the recipe, data, seed and steps of this checkpoint's manifest.json.",
+        help="Repeat the training of a checkpoint, given its manifest.json: same recipe, data, "
+        "seed and steps.",
     ),
 ]
 Start = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Start from the network of the run in this folder, with a schedule of its own: how "
-        "weights grow over several evenings. Needs another --seed.",
+        help="Start from the network of the finished run in this folder, with a new schedule. "
+        "Needs another --seed. This trains a network over several evenings.",
     ),
 ]
 Teacher = Annotated[
     str | None,
     typer.Option(
         metavar="CHECKPOINT",
-        help="Learn the answers of this checkpoint as well: for a small network from a larger one.",
+        help="Also learn from the outputs of this checkpoint: for a small network.",
     ),
 ]
 Minutes = Annotated[
     float | None,
-    typer.Option(help="Budget in all; the schedule fits itself into it. Else the preset's.", min=0),
+    typer.Option(help="Total budget; the schedule adapts to it. Default: the preset's.", min=0),
 ]
 Steps = Annotated[int | None, typer.Option(help="Budget in steps instead of minutes.", min=1)]
-Seed = Annotated[int, typer.Option(help="Another seed: other weights, other scenes.", min=0)]
+Seed = Annotated[int, typer.Option(help="Seed of the initial weights and the drawn scenes.", min=0)]
 Workers = Annotated[
     int | None,
-    typer.Option(help="Processes that draw scenes; else all cores but one.", min=0),
+    typer.Option(help="Number of processes that draw scenes. Default: all cores but one.", min=0),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(help="Threads that train on a CPU; else one per core.", min=1),
+    typer.Option(help="Number of threads that train on a CPU. Default: one per core.", min=1),
 ]
 Compile = Annotated[
     bool | None,
     typer.Option(
         "--compile/--no-compile",
-        help="Run the network through torch.compile. Else it is done on a CPU with a C++ compiler "
-        "for budgets from 10 minutes on: it waits a minute per stage, then trains faster.",
+        help="Run the network through torch.compile: a minute's wait per stage, then faster "
+        "steps. Default: on a CPU with a C++ compiler, for budgets of at least "
+        f"{COMPILE_FROM_MINUTES:g} minutes.",
     ),
 ]
-COMPILE_FROM_MINUTES = 10.0
 
 
 @app.command()
@@ -123,49 +127,49 @@ def train(
     threads: Threads = None,
     compile_network: Compile = None,
 ) -> None:
-    """Train a network from generated scenes, and photographs if there are any.
+    """Train a network on generated scenes, and on photographs if given.
 
-    Writes state.pt (every minute, and when stopped), log.jsonl, curves.png and the folder
-    checkpoint, which every other command takes as --checkpoint. A stopped run goes on with
-    --resume. Exit status: 0 done, 1 the run was hopeless, 2 wrong arguments, 130 or 143 stopped
-    by a signal.
+    Writes state.pt (every minute and when stopped), log.jsonl, curves.png and the folder
+    checkpoint, which every other command takes as --checkpoint. Resume a stopped run by --resume.
+    Exit status: 0 done, 1 the run was hopeless, 2 wrong arguments, 130 or 143 stopped by a signal.
     """
     _check_choices(
         out, resume, repeat, start,
         {"teacher": teacher, "minutes": minutes, "steps": steps, "mix": mix, "seed": seed or None,
          "preset": None if preset == DEFAULT_PRESET else preset},
     )  # fmt: skip
-    if preset not in PRESETS:
-        raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
-    drawing = default_workers() if workers is None else workers
-    runs = prepare(threads)
+    recipe = find_preset(cast("presets.PresetName", preset))
+    execution = prepare_execution(workers, device, threads)
+
+    def compiled(minutes: float | None) -> Execution:
+        return replace(execution, compiled=should_compile(compile_network, minutes=minutes))
+
+    from tiepoint.training import runs
+
     if resume is not None:
         finish(
             lambda: runs.resume(
-                resume, minutes=minutes, workers=drawing, device=device,
-                compiled=compiles(compile_network, minutes or COMPILE_FROM_MINUTES),
-                benchmark_photos=photos or None, say=typer.echo,
+                resume, minutes=minutes, benchmark_photos=photos or None,
+                execution=compiled(minutes or COMPILE_FROM_MINUTES),
             )
         )  # fmt: skip
-    if out is not None and repeat is not None:
+    assert out is not None
+    if repeat is not None:
         finish(
             lambda: runs.repeat(
-                repeat, out, photos=[str(folder) for folder in photos], workers=drawing,
-                device=device, compiled=compiles(compile_network, None), say=typer.echo,
+                repeat, out, photos=[str(folder) for folder in photos], execution=compiled(None)
             ),
-            again=f"--repeat {repeat} -o {out}",
-        )  # fmt: skip
-    elif out is not None:
-        data = _data(photos, mix)
-        chosen = runs.with_budget(_recipe(preset, start), minutes, steps)
-        finish(
-            lambda: runs.train(
-                chosen, data, out, start=start, teacher=teacher, seed=seed, workers=drawing,
-                device=device,
-                compiled=compiles(compile_network, chosen.minutes),
-                benchmark_photos=photos, say=typer.echo,
-            )
-        )  # fmt: skip
+            resumed_by=f"--repeat {repeat} -o {out}",
+        )
+    data = _data(photos, mix)
+    recipe = recipe if start is None else continuation_preset(recipe)
+    recipe = recipe.with_budget(minutes, steps)
+    finish(
+        lambda: runs.train(
+            recipe, data, out, start=start, teacher=teacher, seed=seed, benchmark_photos=photos,
+            execution=compiled(recipe.minutes),
+        )
+    )  # fmt: skip
 
 
 def _check_choices(
@@ -173,27 +177,23 @@ def _check_choices(
     resume: Path | None,
     repeat: Path | None,
     start: Path | None,
-    decided: dict[str, object],
+    recipe_options: dict[str, object],
 ) -> None:
-    """Raise ConfigError for options that do not go together.
+    """Raise ConfigError for options that exclude each other.
 
     Args:
-        decided: What a manifest decides, by the option's name; None where it is not given.
+        recipe_options: Values that a manifest determines, by option name; None if not given.
     """
-    own = [f"--{name}" for name, value in decided.items() if value is not None]
+    given = [f"--{name}" for name, value in recipe_options.items() if value is not None]
     if (out is None) == (resume is None):
-        raise ConfigError("give either -o for a new run or --resume for one that was stopped")
+        raise ConfigError("give either -o for a new run or --resume for a stopped one")
     if sum(folder is not None for folder in (resume, repeat, start)) > 1:
         raise ConfigError(
-            "give one of --resume, --repeat and --start: a run that is resumed or repeated keeps "
-            "its own recipe and start"
+            "give one of --resume, --repeat and --start; a resumed or repeated run keeps its own "
+            "recipe and start"
         )
-    if repeat is not None and own:
-        raise ConfigError(f"--repeat takes all from the manifest: leave out {', '.join(own)}")
-
-
-def _recipe(preset: str, start: Path | None) -> Preset:
-    return PRESETS[preset] if start is None else going_on(PRESETS[preset])
+    if repeat is not None and given:
+        raise ConfigError(f"--repeat takes these from the manifest; leave out {', '.join(given)}")
 
 
 def _data(photos: list[Path], mix: str | None) -> DataConfig:
@@ -202,10 +202,10 @@ def _data(photos: list[Path], mix: str | None) -> DataConfig:
 
 
 def read_mix(text: str) -> tuple[tuple[str, float], ...]:
-    """`shapes=0.2,leaves=0.8` as (kind, share) each.
+    """Parse `shapes=0.2,leaves=0.8` into (kind, share) pairs.
 
     Raises:
-        ConfigError: Not of this form, or a kind twice.
+        ConfigError: Another form, or a kind twice.
     """
     mix: dict[str, float] = {}
     for part in text.split(","):
@@ -216,69 +216,26 @@ def read_mix(text: str) -> tuple[tuple[str, float], ...]:
             value = math.nan
         if not kind or kind in mix or math.isnan(value):
             raise ConfigError(
-                f"--mix has {part!r}, expected kinds once each with a share, such as {_MIX}"
+                f"--mix has {part!r}, expected each kind once with a share, such as {_MIX}"
             )
         mix[kind] = value
     return tuple(mix.items())
 
 
-def prepare(threads: int | None) -> ModuleType:
-    """Load what trains, and set torch up as suits a process that does nothing else.
-
-    Torch's threads wait for one another in every layer. They must sleep then, not spin: spinning
-    takes the core from a worker and from the very thread that is waited for, and slows all of
-    them down several times.
-    """
-    if not is_installed("torch"):
-        raise MissingExtraError("Training", "torch")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
-    import torch
-
-    torch.set_num_threads(threads or os.cpu_count() or 1)
-    _keep_memory()
-    torch.backends.cudnn.benchmark = True  # the sizes of a stage never change
-    from tiepoint.training import runs
-
-    return runs
+def prepare_execution(workers: int | None, device: str, threads: int | None) -> Execution:
+    """Set up torch and the options that concern this machine, not the recipe."""
+    set_up_torch(threads)
+    workers = default_workers() if workers is None else workers
+    return Execution(workers=workers, device=device, echo=typer.echo)
 
 
-def _keep_memory() -> None:
-    """Have the C library keep freed memory for the next step, where it is glibc.
-
-    Else every large tensor is fetched from the system and given back, page by page: a fifth of
-    the time of a step on a CPU.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28)):
-            mallopt(option, value)
-
-
-def compiles(wanted: bool | None, minutes: float | None) -> bool:
-    """Whether to compile: as wanted, else on a CPU where a budget of so many minutes repays it."""
-    if wanted is not None:
-        return wanted
-    import torch
-
-    able = any(shutil.which(name) for name in ("g++", "clang++", "c++"))
-    long = minutes is not None and minutes >= COMPILE_FROM_MINUTES
-    return able and long and not torch.cuda.is_available()
-
-
-def default_workers() -> int:
-    """All cores but one, which trains."""
-    return max(1, (os.cpu_count() or 1) - 1)
-
-
-def finish(run: Callable[[], Result], again: str | None = None) -> None:
-    """Run to the end and leave with the exit status that says how it ended.
+def finish(run: Callable[[], Result], *, resumed_by: str | None = None) -> NoReturn:
+    """Run, print the checkpoint, and exit with the status of the run.
 
     Args:
-        again: Options by which a stopped run goes on, if not by --resume.
+        resumed_by: Options that continue the run after a signal, if not --resume.
     """
-    from tiepoint.training.trainer import HopelessError
+    from tiepoint.training.monitor import HopelessError
 
     try:
         result = run()
@@ -286,7 +243,8 @@ def finish(run: Callable[[], Result], again: str | None = None) -> None:
         typer.echo(f"tiepoint: {error}", err=True)
         raise typer.Exit(exit_codes.FAILED) from error
     typer.echo(f"checkpoint: {result.checkpoint}")
-    if result.signal is not None:
-        goes_on = again or f"--resume {result.checkpoint.parent}"
-        typer.echo(f"stopped; go on with: tiepoint train {goes_on}")
-        raise typer.Exit(STOPPED[result.signal])
+    if result.signal is None:
+        raise typer.Exit
+    arguments = resumed_by or f"--resume {result.checkpoint.parent}"
+    typer.echo(f"stopped; continue with: tiepoint train {arguments}")
+    raise typer.Exit(STOPPED[result.signal])

@@ -1,8 +1,6 @@
-"""Training from generated scenes: scenes and pairs (no torch), losses, the trainer.
+"""Training: drawn scenes (no torch), the detector's losses, the trainer, runs and their history.
 
-Scenes and pairs: `settings` decides the data; `textures`, `canvas`, `leaves`, `shapes`, `glyphs`,
-`repeats` and `photographs` draw flat sheets with exact corners; `scenes` keeps a bank of them;
-`cameras`, `boxes` and `render` look at them twice; `photometry`, `labels` and `structure` finish a
-view; `pairs` brings all of it together, `loader` draws pairs in worker processes, `statistics`
-measures them.
+`scenes` draws pairs of views with exact corners. `detector` has the trainable network and its
+losses. `presets` are the recipes; `runs` trains, resumes, repeats and adapts; `fit_rotation` fits
+the matrix for rotated images.
 """

@@ -1,4 +1,4 @@
-"""What a run was and what it came from: manifests, starts, and what a repetition needs."""
+"""The history of a run: its manifest, the runs it started from, and how to repeat them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from typing import Any, NamedTuple
 import torch
 
 from tiepoint.errors import ConfigError, TrainingError
-from tiepoint.training.detector.network import TrainableSuperPoint, widened
+from tiepoint.training.detector.network import TrainableSuperPoint, widen
 from tiepoint.training.export import commit, machine
 from tiepoint.training.presets import Preset
-from tiepoint.training.scenes.settings import DataConfig
-from tiepoint.training.state import Progress, State, load_state
+from tiepoint.training.scenes.settings import DataConfig, Geometry, Photometry
+from tiepoint.training.state import Progress, RunConfig, State
 from tiepoint.weights.folder import MANIFEST_FILE
 
 CHECKPOINT_FOLDER = "checkpoint"
 RANDOM_WEIGHTS = "random weights"
 
 
-class Part(NamedTuple):
+class Recipe(NamedTuple):
     """A run to repeat.
 
     Attributes:
-        preset: Its budget is in steps.
-        teacher: Checkpoint and SHA-256 of its weights, or None.
+        preset: Recipe with a budget in steps per stage.
+        data: Scenes and photographs.
+        seed: Seed of the run.
+        teacher: Checkpoint and SHA-256 of the teacher's weights, or None.
     """
 
     preset: Preset
@@ -37,24 +39,24 @@ class Part(NamedTuple):
     teacher: Mapping[str, str] | None
 
 
-def repeated(manifest: Path) -> list[Part]:
-    """The runs in a row that led to a checkpoint, the first one first.
+def recipes_from_manifest(manifest: Path) -> list[Recipe]:
+    """Read the chain of runs that led to a checkpoint, the first one first.
 
     Args:
-        manifest: A checkpoint's `manifest.json`, or the checkpoint's folder.
+        manifest: `manifest.json` of a checkpoint, or the checkpoint's folder.
 
     Raises:
-        TrainingError: Not the manifest of finished runs, the first from random weights.
+        TrainingError: No manifest of finished runs of which the first began with random weights.
     """
     path = manifest / MANIFEST_FILE if manifest.is_dir() else manifest
-    parts = []
+    recipes = []
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         while values is not None:
             preset, data = Preset.from_json(values["preset"]), data_from_json(values["data"])
             steps = tuple(values["stage_steps"][stage.name] for stage in preset.stages)
-            budget = replace(preset, minutes=None, steps=None, stage_steps=steps)
-            parts.append(Part(budget, data, int(values["seed"]), values.get("teacher")))
+            preset = replace(preset, minutes=None, steps=None, stage_steps=steps)
+            recipes.append(Recipe(preset, data, int(values["seed"]), values.get("teacher")))
             before = values.get("before")
             if not values["finished"] or (before is None and values["origin"] != RANDOM_WEIGHTS):
                 raise TrainingError(
@@ -66,15 +68,14 @@ def repeated(manifest: Path) -> list[Part]:
         raise TrainingError(
             f"{path}: not the manifest of a run by tiepoint train ({type(error).__name__}: {error})"
         ) from error
-    return parts[::-1]
+    return recipes[::-1]
 
 
 def data_from_json(values: Mapping[str, Any]) -> DataConfig:
-    """What `dataclasses.asdict` made of a `DataConfig`, also after it went through a file."""
-    from tiepoint.training.scenes.settings import Geometry, Photometry
+    """Rebuild a `DataConfig` from `dataclasses.asdict`, also after it was stored as JSON."""
 
     def tuples(value: Any) -> Any:
-        return tuple(tuples(v) for v in value) if isinstance(value, list | tuple) else value
+        return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value
 
     plain = {name: tuples(value) for name, value in values.items()}
     for name, kind in (("geometry", Geometry), ("photometry", Photometry)):
@@ -82,32 +83,28 @@ def data_from_json(values: Mapping[str, Any]) -> DataConfig:
     return DataConfig(**plain)
 
 
-def holds(folder: Path, preset: Preset, data: DataConfig, seed: int) -> bool:
-    """Whether the run in a folder is the one that these would make."""
-    run = load_state(folder, optimiser=False).run
-    same_data = data_from_json(run["about"]["data"]) == data
-    return same_data and run["seed"] == seed and Preset.from_json(run["preset"]) == preset
+def run_info(data: DataConfig, origin: str) -> dict[str, Any]:
+    """`RunConfig.info` of a new run; `origin` names the source of the initial weights."""
+    return {"data": asdict(data), "origin": origin, "commit": commit()}
 
 
-def is_finished(state: State) -> bool:
-    preset = Preset.from_json(state.run["preset"])
-    return preset.done(state.progress.step, state.progress.seconds) >= 1
+def same_run(state: State, recipe: Recipe) -> bool:
+    """Whether a stored run has a recipe's preset, data and seed."""
+    run = state.run
+    same_data = data_from_json(run.info["data"]) == recipe.data
+    return same_data and run.seed == recipe.seed and run.preset == recipe.preset
 
 
-def manifest_of(folder: Path, run: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    """What a run was.
-
-    Args:
-        run: As `state.State.run`.
-    """
-    preset = Preset.from_json(run["preset"])
+def manifest_of(folder: Path, run: RunConfig, progress: Progress) -> dict[str, Any]:
+    """The manifest of a run: recipe, data, origin, progress and machine as plain values."""
+    preset = run.preset
     return {
         "name": folder.resolve().name,
         "note": f"trained with preset {preset.name}, {progress.step} steps",
         "licence": "Apache-2.0",
         "preset": preset.to_json(),
-        "seed": run["seed"],
-        **run["about"],
+        "seed": run.seed,
+        **run.info,
         "steps": progress.step,
         "stage_steps": progress.stage_steps,
         "images": progress.images,
@@ -118,67 +115,67 @@ def manifest_of(folder: Path, run: Mapping[str, Any], progress: Progress) -> dic
     }
 
 
-def machine_of(folder: Path) -> Any:
-    """What a run ran on, as its checkpoint says; None where there is no checkpoint."""
+def continued_run_info(data: DataConfig, start: Path, state: State) -> dict[str, Any]:
+    """`RunConfig.info` of a run that starts from the run in folder `start`, with its manifest."""
     try:
-        path = folder / CHECKPOINT_FOLDER / MANIFEST_FILE
-        return json.loads(path.read_text(encoding="utf-8")).get("machine")
+        path = start / CHECKPOINT_FOLDER / MANIFEST_FILE
+        ran_on = json.loads(path.read_text(encoding="utf-8")).get("machine")
     except (OSError, ValueError):
-        return None
+        ran_on = None
+    before = {**manifest_of(start, state.run, state.progress), "machine": ran_on}
+    return {**run_info(data, f"run {before['name']}"), "before": before}
 
 
-def about_run(data: DataConfig, origin: str) -> dict[str, Any]:
-    return {"data": asdict(data), "origin": origin, "commit": commit()}
+def starting_weights(
+    state: State, folder: Path, preset: Preset, seed: int
+) -> dict[str, torch.Tensor]:
+    """The averaged network of a finished run, as the initial weights of another run.
 
+    A wider preset gets the network embedded in a wider one with the same outputs.
 
-def network_of(state: State, folder: Path, preset: Preset, seed: int) -> dict[str, torch.Tensor]:
-    """The averaged network of a finished run, for another run to start from.
-
-    Where the preset is wider than that run was, the network lies inside a wider one that answers
-    the same.
+    Args:
+        state: State of the finished run; `folder` names it in error messages.
+        preset, seed: Recipe and seed of the new run.
 
     Raises:
-        TrainingError: The run is not finished, the preset is narrower, or the seed was used.
+        TrainingError: The run is not finished, the preset is narrower, or the seed was used before.
     """
-    before = Preset.from_json(state.run["preset"])
+    before = state.run.preset
     if before.batch_norm != preset.batch_norm:
         raise TrainingError(
-            f"{folder}: a run {_norms(before)} batch norms, and preset {preset.name!r} is one "
-            f"{_norms(preset)}: start from a run of tiepoint train"
+            f"{folder}: batch_norm is {before.batch_norm} in this run and {preset.batch_norm} in "
+            f"preset {preset.name!r}; start from a run of tiepoint train"
         )
-    if not is_finished(state):
+    if not state.is_finished:
         raise TrainingError(
             f"{folder}: stopped at step {state.progress.step}; finish it by --resume {folder} first"
         )
-    if seed in _seeds(state.run["seed"], state.run["about"]):
+    if seed in _seeds(state.run.seed, state.run.info):
         raise TrainingError(
-            f"{folder}: seed {seed} was used on the way here, so the new run would see the same "
-            "scenes again; give another --seed"
+            f"{folder}: seed {seed} was used by this run or one before it, so the new run would "
+            "see the same scenes again; give another --seed"
         )
     if before.network == preset.network:
         return state.average
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        wider = TrainableSuperPoint(preset.network, preset.batch_norm)
+        wider = TrainableSuperPoint(preset.network, batch_norm=preset.batch_norm)
     try:
-        return widened(state.average, before.network, wider)
+        return widen(state.average, before.network, wider)
     except ConfigError as error:
         raise TrainingError(f"{folder}: {error}; start from another run") from error
 
 
-def without_new_channels_frozen(preset: Preset, start: State) -> Preset:
-    """The preset with only those blocks frozen that are as wide as in the run it starts from."""
-    before = Preset.from_json(start.run["preset"]).network.encoder_hidden_sizes
-    widths = zip(before, preset.network.encoder_hidden_sizes, strict=True)
+def unfreeze_widened_blocks(preset: Preset, start: RunConfig) -> Preset:
+    """Limit the frozen blocks to those as wide as in the run that the new one starts from."""
+    widths = zip(
+        start.preset.network.encoder_hidden_sizes, preset.network.encoder_hidden_sizes, strict=True
+    )
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], widths))
     return replace(preset, frozen_blocks=min(preset.frozen_blocks, same))
 
 
-def _norms(preset: Preset) -> str:
-    return "with" if preset.batch_norm else "without"
-
-
-def _seeds(seed: int, about: Mapping[str, Any]) -> set[int]:
-    """Of a run and of all that it started from."""
-    before = about.get("before")
+def _seeds(seed: int, info: Mapping[str, Any]) -> set[int]:
+    """Seeds of a run and of all runs before it."""
+    before = info.get("before")
     return {seed} | (set() if before is None else _seeds(before["seed"], before))

@@ -1,10 +1,11 @@
-"""What a run writes about itself: a JSONL file, curves, and a line for the terminal."""
+"""The log of a run: records in a JSONL file, training curves, and lines for the terminal."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from tiepoint.files import write_bytes
 from tiepoint.plotting import curves_panel
-from tiepoint.training.trainer import Record
 
 LOG_FILE = "log.jsonl"
 CURVES_FILE = "curves.png"
@@ -29,19 +29,76 @@ CURVES = (
 )
 
 
+@dataclass(frozen=True)
+class LogRecord:
+    """Means over the steps since the last record.
+
+    Attributes:
+        step: Last of these steps.
+        stage: Name of its stage.
+        done: Fraction of the budget spent, 0..1.
+        figures: Losses, match accuracy and so on, by name.
+        images_per_s: Training speed since the last record.
+        waiting: Fraction of that time spent waiting for data, 0..1.
+        rate: Learning rate.
+        skipped: Number of steps skipped since the start of the run.
+        left_s: Expected time to the end of the budget, seconds.
+    """
+
+    step: int
+    stage: str
+    done: float
+    figures: Mapping[str, float]
+    images_per_s: float
+    waiting: float
+    rate: float
+    skipped: int
+    left_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as one level of plain values."""
+        values = {
+            "step": self.step,
+            "stage": self.stage,
+            "done": round(self.done, 5),
+            "rate": self.rate,
+            "images_per_s": round(self.images_per_s, 2),
+            "waiting_percent": round(100 * self.waiting, 1),
+            "skipped": self.skipped,
+        }
+        return values | {name: round(value, 5) for name, value in self.figures.items()}
+
+    def terminal_line(self) -> str:
+        """The record for a terminal, under 120 columns."""
+        figures = self.figures
+        parts = [f"{self.done:4.0%} {self.stage:9s} step {self.step:6d}"]
+        parts.append(f"detector {figures.get('detector', math.nan):.3f}")
+        if "descriptor" in figures:
+            descriptor, accuracy = figures["descriptor"], figures["accuracy"]
+            parts.append(f"descriptor {descriptor:.2f} matched {accuracy:.0%}")
+        if "repeat" in figures:
+            parts.append(f"repeat {figures['repeat']:+.3f}")
+        parts.append(f"{self.images_per_s:.0f} images/s, {self.waiting:.0%} waiting")
+        if self.skipped:
+            parts.append(f"{self.skipped} skipped")
+        minutes, seconds = divmod(round(self.left_s), 60)
+        parts.append(f"{minutes}:{seconds:02d} left")
+        return "  ".join(parts)
+
+
 class Log:
-    """The log of one run; records are lines of JSON, each with a `step`.
+    """The log file of one run: one JSON object per line, each with a `step`.
 
     Args:
-        folder: Where `log.jsonl` and `curves.png` lie.
-        from_step: What the file holds beyond this step is dropped: a resumed run tells it again.
+        folder: Folder of `log.jsonl` and `curves.png`.
+        from_step: Records after this step are dropped, because a resumed run logs them again.
     """
 
     def __init__(self, folder: Path, from_step: int = 0) -> None:
         self.folder = folder
         self.path = folder / LOG_FILE
         kept = [line for line in read_log(self.path) if line["step"] <= from_step]
-        write_bytes(self.path, "".join(_line(values) for values in kept).encode())
+        write_bytes(self.path, "".join(map(_line, kept)).encode())
 
     def add(self, values: Mapping[str, Any]) -> None:
         """Append a record."""
@@ -49,45 +106,14 @@ class Log:
             file.write(_line(values))
 
     def draw(self) -> None:
-        """Draw the curves anew."""
-        done, packed = cv2.imencode(".png", curves(read_log(self.path))[:, :, ::-1])
-        assert done
-        write_bytes(self.folder / CURVES_FILE, packed.tobytes())
-
-
-def flat(record: Record) -> dict[str, Any]:
-    """A record as one level of plain values."""
-    values = {
-        "step": record.step,
-        "stage": record.stage,
-        "done": round(record.done, 5),
-        "rate": record.rate,
-        "images_per_s": round(record.images_per_s, 2),
-        "waiting_percent": round(100 * record.waiting, 1),
-        "skipped": record.skipped,
-    }
-    return values | {name: round(value, 5) for name, value in record.figures.items()}
-
-
-def terminal_line(record: Record) -> str:
-    """A record for the eye, under 120 columns."""
-    figures = record.figures
-    parts = [f"{record.done:4.0%} {record.stage:9s} step {record.step:6d}"]
-    parts.append(f"detector {figures.get('detector', math.nan):.3f}")
-    if "descriptor" in figures:
-        parts.append(f"descriptor {figures['descriptor']:.2f} matched {figures['accuracy']:.0%}")
-    if "repeat" in figures:
-        parts.append(f"repeat {figures['repeat']:+.3f}")
-    parts.append(f"{record.images_per_s:.0f} images/s, {record.waiting:.0%} waiting")
-    if record.skipped:
-        parts.append(f"{record.skipped} skipped")
-    minutes, seconds = divmod(round(record.left_s), 60)
-    parts.append(f"{minutes}:{seconds:02d} left")
-    return "  ".join(parts)
+        """Redraw the curves."""
+        encoded, png = cv2.imencode(".png", curves(read_log(self.path))[:, :, ::-1])
+        assert encoded
+        write_bytes(self.folder / CURVES_FILE, png.tobytes())
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a log file; a line cut off by a crash is left out."""
+    """Read the records of a log file; a line cut off by a crash is left out."""
     if not path.is_file():
         return []
     records = []
@@ -100,23 +126,21 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def curves(records: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
-    """All curves that the records have, one panel above the other: H W 3, RGB."""
+    """Draw one panel per group of curves, stacked vertically: H W 3, RGB."""
     panels = []
     for title, names in CURVES:
-        lines = {}
-        for name in names:
-            points = [
-                (float(r["step"]), float(r[name]))
-                for r in records
-                if name in r and math.isfinite(r[name])
+        points = {
+            name: [
+                (float(record["step"]), float(record[name]))
+                for record in records
+                if name in record and math.isfinite(record[name])
             ]
-            if points:
-                lines[name] = np.array(points)  # N 2
+            for name in names
+        }
+        lines = {name: np.array(line) for name, line in points.items() if line}  # N 2 each
         if lines:
             panels.append(curves_panel(title, lines))
-    if not panels:
-        panels.append(curves_panel("nothing recorded yet", {}))
-    return np.concatenate(panels)
+    return np.concatenate(panels or [curves_panel("nothing recorded yet", {})])
 
 
 def _line(values: Mapping[str, Any]) -> str:

@@ -1,15 +1,19 @@
-"""Recipes with a name: widths, sizes, stages and budget. Light: the command line reads it."""
+"""Named training recipes: network widths, image sizes, stages and budget. Imports no torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 from tiepoint.architecture import CELL_PX, NetworkConfig
+from tiepoint.checks import check_choice, check_positive, check_whole, check_within
 from tiepoint.errors import ConfigError
+from tiepoint.training.scenes.settings import DataConfig
+
+PresetName = Literal["full", "small", "cpu", "smoke"]
 
 PYRAMID = (1.0, 0.6)
 """Scales of the checkpoints that training makes. The second costs a third more work, and brings
@@ -18,18 +22,20 @@ together images that differ in zoom (docs/training-log.md)."""
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a run with losses and images of its own.
+    """A part of a run with its own losses and image size.
 
     Attributes:
-        name: For logs.
-        share: Of the run's budget; the shares of a run sum to 1.
+        name: Name in logs.
+        share: Fraction of the run's budget; the fractions of a run sum to 1.
         size_hw: (height, width) of the training images, px, multiples of 8.
-        pairs: Pairs per step.
-        descriptor_weight: Of the descriptor loss beside the detector's; 0 leaves that head out.
-        temperature: Of the descriptor loss, in cosines.
-        repeat_weight: Of the repeatability loss; 0 leaves it out.
-        point_cost: A point that earns less by being found again loses, 0..1.
-        teacher_weight: Of what a larger network answers, in a run that has one.
+        pairs: Number of pairs per step.
+        descriptor_weight: Weight of the descriptor loss; the detector loss has weight 1. With 0
+            the descriptor head is not run.
+        temperature: Temperature of the descriptor loss, in cosines; lower is more selective.
+        repeat_weight: Weight of the repeatability loss; 0 leaves it out.
+        point_cost: Minimum reward of a keypoint in the repeatability loss, 0..1; keypoints that
+            earn less are suppressed.
+        teacher_weight: Weight of the teacher losses, in a run with a teacher.
     """
 
     name: str
@@ -44,37 +50,37 @@ class Stage:
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise ConfigError(f"share is {self.share!r}, expected a part of the budget in 0..1")
+            raise ConfigError(f"share is {self.share!r}, expected a fraction of the budget in 0..1")
         if len(self.size_hw) != 2 or any(s < CELL_PX or s % CELL_PX for s in self.size_hw):
             raise ConfigError(f"size_hw is {self.size_hw}, expected two multiples of {CELL_PX} px")
-        if self.pairs < 1:
-            raise ConfigError(f"pairs is {self.pairs!r}, expected at least 1 per step")
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature is {self.temperature!r}, expected more than 0")
+        check_whole("pairs", self.pairs, minimum=1, unit="pairs per step")
+        check_positive("temperature", self.temperature)
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Everything that decides a run but its data, its seed and its budget.
+    """A training recipe. Together with data and seed it determines a run.
 
     Attributes:
-        name: For logs and manifests.
-        network: Widths.
-        stages: In order.
-        minutes: Budget unless another is given; None where `steps` is the budget.
-        steps: Likewise.
-        stage_steps: Likewise, steps of each stage: how a run is repeated that had another budget.
-        learning_rate: Highest, reached after `warm_up_steps`; falls as a cosine from there to
-            `final_rate` of it at the end of the budget.
-        weight_decay: AdamW's, on the convolutions' weights.
-        average: The averaged network keeps this much of itself per step.
-        clip: Largest norm of the gradient.
-        points: Wanted of each pair by the descriptor loss; satellites come on top.
-        batch_norm: False for fine-tuning a folded checkpoint.
-        frozen_blocks: So many encoder blocks, from the first one, are not trained.
+        name: Name in logs and manifests.
+        network: Network widths.
+        stages: Stages in order.
+        minutes: Budget in minutes; None where `steps` or `stage_steps` is the budget.
+        steps: Budget in steps, or None.
+        stage_steps: Budget in steps per stage, or None. It repeats a run whose budget was minutes.
+        learning_rate: Peak learning rate, reached after `warm_up_steps`. A cosine then lowers it to
+            `final_rate` times the peak at the end of the budget.
+        final_rate: Final learning rate relative to the peak, 0..1.
+        warm_up_steps: Steps of linear warm-up.
+        weight_decay: AdamW's weight decay of the convolution weights.
+        average: Decay per step of the exponential moving average of the weights.
+        clip: Maximum norm of the gradient.
+        points: Number of points per pair in the descriptor loss, satellites not counted.
+        batch_norm: Whether convolutions have a batch norm; False fine-tunes a folded checkpoint.
+        frozen_blocks: Number of encoder blocks, from the first, that are not trained, 0..4.
         benchmark_every: Steps between held-out benchmarks.
-        benchmark_pairs: Pairs in each.
-        bf16: Convolutions in bfloat16.
+        benchmark_pairs: Number of pairs per benchmark.
+        bf16: Whether convolutions run in bfloat16.
     """
 
     name: str
@@ -97,15 +103,15 @@ class Preset:
     bf16: bool = True
 
     def __post_init__(self) -> None:
-        if not self.stages or not math.isclose(sum(stage.share for stage in self.stages), 1):
+        total = sum(stage.share for stage in self.stages)
+        if not self.stages or not math.isclose(total, 1):
             raise ConfigError(
-                f"preset {self.name!r}: the stages' shares sum to "
-                f"{sum(stage.share for stage in self.stages)}, expected 1"
+                f"preset {self.name!r}: the shares of its stages sum to {total}, expected 1"
             )
-        given = [self.minutes, self.steps, self.stage_steps]
-        if sum(budget is not None for budget in given) != 1:
+        budgets = [self.minutes, self.steps, self.stage_steps]
+        if sum(budget is not None for budget in budgets) != 1:
             raise ConfigError(
-                f"preset {self.name!r}: minutes, steps and stage_steps are {given}, expected one "
+                f"preset {self.name!r}: minutes, steps and stage_steps are {budgets}, expected one "
                 "of them and None for the others"
             )
         if self.stage_steps is not None and len(self.stage_steps) != len(self.stages):
@@ -113,16 +119,12 @@ class Preset:
                 f"stage_steps has {len(self.stage_steps)} numbers, expected one for each of "
                 f"{len(self.stages)} stages"
             )
-        if not 0 <= self.frozen_blocks <= len(self.network.encoder_hidden_sizes):
-            raise ConfigError(f"frozen_blocks is {self.frozen_blocks!r}, expected 0..4")
+        check_within("frozen_blocks", self.frozen_blocks, 0, 4, "a number of encoder blocks")
         for budget in self.stage_steps or (self.minutes or self.steps or 0,):
-            if not budget > 0 or not math.isfinite(budget):
-                raise ConfigError(
-                    f"the budget is {budget!r}, expected more than 0 minutes or steps"
-                )
+            check_positive("the budget in minutes or steps", budget, finite=True)
 
     def done(self, step: int, seconds: float) -> float:
-        """Share of the budget spent after so many steps and seconds, 0..1."""
+        """Fraction of the budget spent after `step` steps and `seconds` of training, 0..1."""
         if self.minutes is not None:
             return min(1.0, seconds / (60 * self.minutes))
         if self.steps is not None:
@@ -136,23 +138,35 @@ class Preset:
         return 1.0
 
     def stage_at(self, done: float) -> int:
-        """The stage's number when so much of the budget, 0..1, is spent."""
+        """Index of the stage at a fraction of the budget, 0..1."""
         ends = list(accumulate(stage.share for stage in self.stages))
         return min(sum(done >= end - 1e-9 for end in ends), len(self.stages) - 1)
 
     def rate_at(self, done: float, step: int) -> float:
-        """The learning rate when so much of the budget is spent, after so many steps."""
+        """Learning rate at a fraction of the budget, 0..1, and a step."""
         warm = min(1.0, (step + 1) / max(1, self.warm_up_steps))
         cosine = (1 + math.cos(math.pi * min(1.0, done))) / 2
         return self.learning_rate * warm * (self.final_rate + (1 - self.final_rate) * cosine)
 
+    def with_budget(self, minutes: float | None, steps: int | None) -> Preset:
+        """Replace the budget; with both None the preset keeps its own.
+
+        Raises:
+            ConfigError: Both are given, or one is not above 0.
+        """
+        if minutes is not None and steps is not None:
+            raise ConfigError("both minutes and steps are given, expected one of them as budget")
+        if minutes is None and steps is None:
+            return self
+        return replace(self, minutes=minutes, steps=steps, stage_steps=None)
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as `from_json` takes them back."""
+        """Plain values, the input of `from_json`."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Preset:
-        """What `to_json` gave, also after it went through a file.
+        """Rebuild a preset from `to_json`, also after it was stored as JSON.
 
         Raises:
             ConfigError: A recipe of another version of tiepoint.
@@ -164,13 +178,13 @@ class Preset:
         if unknown:
             raise ConfigError(
                 f"the recipe's stages have {', '.join(sorted(unknown))}, which this version of "
-                "tiepoint does not know: check out the commit that the manifest names"
+                "tiepoint does not know; check out the commit that the manifest names"
             )
-        of_stages = values.get("stage_steps")
+        stage_steps = values.get("stage_steps")
         return cls(
             **{
                 **values,
-                "stage_steps": None if of_stages is None else tuple(of_stages),
+                "stage_steps": None if stage_steps is None else tuple(stage_steps),
                 "network": NetworkConfig(**network),
                 "stages": tuple(Stage(**stage) for stage in stages),
             }
@@ -178,53 +192,32 @@ class Preset:
 
 
 DESCRIPTOR_WEIGHT, REPEAT_WEIGHT = 0.5, 5.0
-"""Beside the detector's 1. With the descriptors' at 1.0 the share of points found again within
-1 px fell from .26 to .21 when they joined, and came back no higher than .25."""
+"""Weights relative to the detector loss. With a descriptor weight of 1.0, repeatability within 1 px
+dropped from .26 to .21 when descriptor training started, and recovered only to .25."""
 
 
 def _stages(
-    small: tuple[int, int], large: tuple[int, int], pairs: int, pairs_of_large: int
+    small_hw: tuple[int, int], large_hw: tuple[int, int], small_pairs: int, large_pairs: int
 ) -> tuple[Stage, ...]:
     """Detector first: staged training beats joint training from the start (RDD, 2025)."""
-    joint = Stage("joint", 0.58, small, pairs, descriptor_weight=DESCRIPTOR_WEIGHT,
-                  temperature=0.05)  # fmt: skip
-    finish = replace(
-        joint,
-        name="finish",
-        share=0.3,
-        size_hw=large,
-        pairs=pairs_of_large,
-        temperature=0.04,
+    joint = Stage("joint", 0.58, small_hw, small_pairs, DESCRIPTOR_WEIGHT, temperature=0.05)
+    finish = Stage(
+        "finish", 0.3, large_hw, large_pairs, DESCRIPTOR_WEIGHT, temperature=0.04,
         repeat_weight=REPEAT_WEIGHT,
-    )
-    return Stage("detector", 0.12, small, pairs, descriptor_weight=0.0), joint, finish
+    )  # fmt: skip
+    return Stage("detector", 0.12, small_hw, small_pairs, descriptor_weight=0.0), joint, finish
 
 
-GOING_ON_RATE = 0.5
-"""Learning rate of a run that starts from another's network, in parts of the first run's."""
-
-GOING_ON_FROZEN = 1
-"""Encoder blocks that such a run leaves as they are. The first looks at 5 px. With the second left
-alone too a step takes 177 ms in place of 310, but little is learnt (docs/training-log.md)."""
-
-
-def going_on(preset: Preset) -> Preset:
-    """The recipe for a run that starts from another run's network.
-
-    It leaves out the stages without descriptors, which would drift there, and the first block,
-    asks for points that are found again all along, and keeps to a lower rate: the rise after a
-    restart undoes part of what was learnt.
-    """
-    kept = [stage for stage in preset.stages if stage.descriptor_weight > 0] or preset.stages
-    total = sum(stage.share for stage in kept)
-    again = max(stage.repeat_weight for stage in kept)
-    stages = tuple(replace(stage, share=stage.share / total, repeat_weight=again) for stage in kept)
-    rate = GOING_ON_RATE * preset.learning_rate
-    return replace(preset, stages=stages, learning_rate=rate, frozen_blocks=GOING_ON_FROZEN)
+def _cpu_preset(name: PresetName, network: NetworkConfig) -> Preset:
+    stages = _stages((160, 160), (160, 160), 6, 6)
+    return Preset(
+        name, network, stages, minutes=150, learning_rate=8e-3, warm_up_steps=300, points=72,
+        benchmark_every=5000,
+    )  # fmt: skip
 
 
 CPU_WIDTHS = NetworkConfig((32, 64, 96, 160), 192, descriptor_decoder_dim=128)
-"""Half the paper's operations; wide where the image is small, which costs little time."""
+"""Half the operations of the paper's network; wide at low resolution, where width is cheap."""
 
 SMALL_WIDTHS = NetworkConfig((8, 16, 48, 64), 128, descriptor_decoder_dim=64)
 """A seventh of `cpu`'s operations, and a fifth of its time on a CPU (`benchmarks/widths.py`)."""
@@ -233,33 +226,11 @@ PRESETS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (
         Preset(
-            "full",
-            NetworkConfig(),
-            _stages((240, 320), (320, 448), 64, 34),
-            minutes=30,
-            warm_up_steps=300,
-            points=128,
+            "full", NetworkConfig(), _stages((240, 320), (320, 448), 64, 34), minutes=30,
+            warm_up_steps=300, points=128,
         ),
-        Preset(
-            "small",
-            SMALL_WIDTHS,
-            _stages((160, 160), (160, 160), 6, 6),
-            minutes=150,
-            learning_rate=8e-3,
-            warm_up_steps=300,
-            points=72,
-            benchmark_every=5000,
-        ),
-        Preset(
-            "cpu",
-            CPU_WIDTHS,
-            _stages((160, 160), (160, 160), 6, 6),
-            minutes=150,
-            learning_rate=8e-3,
-            warm_up_steps=300,
-            points=72,
-            benchmark_every=5000,
-        ),
+        _cpu_preset("small", SMALL_WIDTHS),
+        _cpu_preset("cpu", CPU_WIDTHS),
         Preset(
             "smoke",
             NetworkConfig((8, 8, 16, 16), 32, descriptor_decoder_dim=32),
@@ -268,14 +239,46 @@ PRESETS: Mapping[str, Preset] = {
                 Stage("joint", 0.3, (64, 64), 2),
                 Stage("finish", 0.3, (96, 96), 2, repeat_weight=0.5),
             ),
-            steps=20,
-            warm_up_steps=5,
-            points=32,
-            benchmark_pairs=2,
+            steps=20, warm_up_steps=5, points=32, benchmark_pairs=2,
         ),
     )
-}
-"""`full` for a GPU; `small` and `cpu` for two cores and an evening; `smoke` shows that it runs."""
+}  # fmt: skip
+"""`full` for a GPU; `small` and `cpu` for two cores and an evening; `smoke` is a quick test."""
+
+
+def find_preset(name: PresetName) -> Preset:
+    """The preset of a name.
+
+    Raises:
+        ConfigError: No such preset.
+    """
+    check_choice("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+CONTINUATION_RATE = 0.5
+"""Peak learning rate of a run that starts from another run, relative to the first run's."""
+
+CONTINUATION_FROZEN = 1
+"""Encoder blocks that such a run freezes. The first block has a receptive field of 5 px. Freezing
+the second too lowers a step from 310 to 177 ms but learns little (docs/training-log.md)."""
+
+
+def continuation_preset(preset: Preset) -> Preset:
+    """Adjust a recipe to a run that starts from another run's network.
+
+    Stages without descriptors are left out, because descriptors would drift in them. The first
+    block is frozen, and the repeatability loss is on in all stages. The learning rate is lower,
+    because the rise after a restart undoes part of what was learnt.
+    """
+    kept = [stage for stage in preset.stages if stage.descriptor_weight > 0] or preset.stages
+    total = sum(stage.share for stage in kept)
+    repeat_weight = max(stage.repeat_weight for stage in kept)
+    stages = tuple(
+        replace(stage, share=stage.share / total, repeat_weight=repeat_weight) for stage in kept
+    )
+    rate = CONTINUATION_RATE * preset.learning_rate
+    return replace(preset, stages=stages, learning_rate=rate, frozen_blocks=CONTINUATION_FROZEN)
 
 
 ADAPT = Preset(
@@ -283,17 +286,21 @@ ADAPT = Preset(
     CPU_WIDTHS,  # replaced by the checkpoint's own widths
     (
         Stage(
-            "adapt",
-            1.0,
-            (160, 160),
-            6,
-            descriptor_weight=DESCRIPTOR_WEIGHT,
-            temperature=0.04,
+            "adapt", 1.0, (160, 160), 6, DESCRIPTOR_WEIGHT, temperature=0.04,
             repeat_weight=REPEAT_WEIGHT,
         ),
     ),
     minutes=20,
     learning_rate=2e-4,
     batch_norm=False,
-)
-"""Fine-tuning on images without labels; no norm, since a checkpoint's norms are folded in."""
+)  # fmt: skip
+"""Fine-tuning on images without labels. No batch norm: a checkpoint's norms are folded in."""
+
+ADAPT_PHOTO_SHARE = 0.7
+"""Fraction of pairs from photographs. The others are drawn scenes, whose exact corners keep the
+detector from drifting."""
+
+
+def adaptation_data(photos: Sequence[str], part: Literal["training", "all"]) -> DataConfig:
+    """Data of a fine-tuning run: photographs from folders, mixed with drawn scenes."""
+    return DataConfig(photos=tuple(photos), photo_share=ADAPT_PHOTO_SHARE, part=part)

@@ -1,8 +1,8 @@
-"""A run's state on disk: what is needed to go on as if it had never stopped.
+"""The state of a run on disk, from which it resumes bit for bit.
 
-`state.pt` holds the weights and everything small; the optimiser's state lies in a file of its own
-that it names. Each is written whole or not at all, the optimiser's first, so a run that is killed
-while writing goes on from the state before.
+`state.pt` has the weights and everything small, and names a second file with the optimiser's state.
+Each file is written atomically, the optimiser's first, so a run that is killed while it saves
+resumes from the previous state.
 """
 
 from __future__ import annotations
@@ -17,26 +17,43 @@ from torch import Tensor
 
 from tiepoint.errors import TrainingError
 from tiepoint.files import write_bytes
+from tiepoint.training.presets import Preset
 
 STATE_FILE = "state.pt"
 OPTIMISER_FILES = "optimiser-{step}.pt"
 STATE_VERSION = 1
 
 
-@dataclass
-class Progress:
-    """How far a run is.
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that determines a run.
 
     Attributes:
-        step: Optimiser steps tried, skipped ones included; also the next step's number.
-        stage: Number of the stage that the last step belonged to.
-        stage_step: Steps tried in it.
-        stage_steps: Name of the stage -> steps tried in it so far.
-        seconds: Spent on training so far, benchmarks apart.
-        waited: Of these, spent waiting for data.
-        images: Seen so far.
-        skipped: Steps left out because of NaN or infinity.
-        streak: The last so many steps were all skipped.
+        preset: Recipe with its budget.
+        seed: Seed of the initial weights, the sampled points and the data.
+        info: Data, origin, commit and so on as plain values, for the manifest; see
+            `lineage.run_info`.
+    """
+
+    preset: Preset
+    seed: int
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Progress:
+    """Progress of a run.
+
+    Attributes:
+        step: Number of optimiser steps tried, skipped ones included; also the next step's index.
+        stage: Index of the last step's stage.
+        stage_step: Number of steps tried in that stage.
+        stage_steps: Name of each stage -> number of steps tried in it.
+        seconds: Training time, benchmarks excluded.
+        waited: Part of `seconds` spent waiting for data.
+        images: Number of images seen.
+        skipped: Number of steps skipped because of NaN or infinity.
+        streak: Number of steps skipped in a row up to now.
     """
 
     step: int = 0
@@ -52,89 +69,103 @@ class Progress:
 
 @dataclass
 class State:
-    """Attributes:
-    run: Preset, seed, data and origin as plain values; see `trainer.RunConfig`.
-    progress: How far it is.
-    network, average: State dicts.
-    optimiser: Its state dict.
-    recent: Running means that decide whether a run is hopeless.
+    """State of a run.
+
+    Attributes:
+        run: Recipe, seed and origin.
+        progress: Progress so far.
+        network, average: State dicts of the network and of its moving average.
+        optimiser: State dict of the optimiser; empty when it was not read.
+        recent: Running means that decide whether a run is hopeless.
     """
 
-    run: dict[str, Any]
+    run: RunConfig
     progress: Progress
     network: dict[str, Tensor]
     average: dict[str, Tensor]
     optimiser: dict[str, Any]
     recent: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run's budget is spent."""
+        return self.run.preset.done(self.progress.step, self.progress.seconds) >= 1
+
 
 def save_state(folder: Path, state: State) -> None:
-    """Write a state; the one before stays valid until the new one is whole.
+    """Write a state; the previous one stays valid until the new one is complete.
 
     Raises:
-        FormatError: The folder cannot be written to.
+        FormatError: The folder is not writable.
     """
     optimiser = OPTIMISER_FILES.format(step=state.progress.step)
+    run = state.run
     values = {
         "version": STATE_VERSION,
-        "run": state.run,
+        "run": {"preset": run.preset.to_json(), "seed": run.seed, "about": run.info},
         "progress": vars(state.progress),
         "network": state.network,
         "average": state.average,
         "recent": state.recent,
         "optimiser_file": optimiser,
     }
-    write_bytes(folder / optimiser, _packed(state.optimiser))
-    write_bytes(folder / STATE_FILE, _packed(values))
+    write_bytes(folder / optimiser, _pack(state.optimiser))
+    write_bytes(folder / STATE_FILE, _pack(values))
     for old in folder.glob(OPTIMISER_FILES.format(step="*")):
         if old.name != optimiser:
             old.unlink(missing_ok=True)
 
 
 def load_state(folder: Path, *, optimiser: bool = True) -> State:
-    """Read what `save_state` wrote, executing nothing.
+    """Read a state written by `save_state`, without executing anything.
 
     Args:
-        optimiser: False leaves its file alone, which need not be there: all but resuming does
-            without.
+        folder: Folder of the run.
+        optimiser: Whether to read the optimiser's file, which only resuming needs.
 
     Raises:
-        TrainingError: No state there, a damaged one, or one of another version.
+        TrainingError: No state, a damaged one, or one of another version.
     """
-    values = _unpacked(folder / STATE_FILE)
+    path = folder / STATE_FILE
+    values = _unpack(path)
     if values.get("version") != STATE_VERSION:
         raise TrainingError(
-            f"{folder / STATE_FILE}: state of version {values.get('version')!r}, this tiepoint "
-            f"knows version {STATE_VERSION}; go on with the version that wrote it"
+            f"{path}: state of version {values.get('version')!r}, expected version "
+            f"{STATE_VERSION}; resume with the tiepoint that wrote it"
         )
-    return State(
-        run=values["run"],
-        progress=Progress(**values["progress"]),
-        network=values["network"],
-        average=values["average"],
-        optimiser=_unpacked(folder / values["optimiser_file"]) if optimiser else {},
-        recent=values["recent"],
-    )
+    try:
+        run = values["run"]
+        return State(
+            run=RunConfig(Preset.from_json(run["preset"]), run["seed"], run["about"]),
+            progress=Progress(**values["progress"]),
+            network=values["network"],
+            average=values["average"],
+            optimiser=_unpack(folder / values["optimiser_file"]) if optimiser else {},
+            recent=values["recent"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(
+            f"{path}: not a training state ({type(error).__name__}: {error}); expected state.pt of "
+            "tiepoint train"
+        ) from error
 
 
-def _packed(values: object) -> bytes:
+def _pack(values: object) -> bytes:
     buffer = io.BytesIO()
     torch.save(values, buffer)
     return buffer.getvalue()
 
 
-def _unpacked(path: Path) -> dict[str, Any]:
+def _unpack(path: Path) -> dict[str, Any]:
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise TrainingError(
-            f"{path}: missing; expected the folder of a run that has been saved"
-        ) from error
-    except Exception as error:  # torch names a dozen kinds of damage by as many types
+        raise TrainingError(f"{path}: missing; expected the folder of a saved run") from error
+    except Exception as error:  # torch raises a dozen types for as many kinds of damage
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise TrainingError(
-            f"{path}: not a whole training state ({reason}); copy it again or start anew"
+            f"{path}: not a whole training state ({reason}); copy it again or start over"
         ) from error
     if not isinstance(values, dict):
-        raise TrainingError(f"{path}: holds a {type(values).__name__}, not a training state")
+        raise TrainingError(f"{path}: holds a {type(values).__name__}, expected a training state")
     return values

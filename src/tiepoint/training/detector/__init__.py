@@ -1,1 +1,1 @@
-"""Training a detector: network, losses, sampling and the benchmark that selects a state."""
+"""The detector's training: network, losses, sampled points and the held-out benchmark."""

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """P pairs as 2 P images: all first views, then all second views.
+    """P pairs as 2P images: first all views A, then all views B.
 
     Attributes:
         pixels: 2P 1 H W float32 in 0..1.
-        corner_image: M int64, which image each corner lies in.
+        corner_image: M int64, index of each corner's image.
         corner_xy: M 2 float32, px.
-        ignore: 2P H W bool, pixels about which nothing is known.
-        flow: 2P H W 2 float32: where each pixel lies in the pair's other view, px; NaN where
-            it is not visible there.
+        ignore: 2P H W bool, pixels without ground truth.
+        flow: 2P H W 2 float32, position of each pixel in the pair's other view, px; NaN where it
+            is not visible there.
     """
 
     pixels: Tensor
@@ -35,7 +35,7 @@ class Batch:
 
     @property
     def pairs(self) -> int:
-        """P."""
+        """Number of pairs P."""
         return len(self.pixels) // 2
 
     @property
@@ -45,12 +45,12 @@ class Batch:
 
 
 def collate(pairs: Sequence[TrainingPair], device: torch.device) -> Batch:
-    """Put pairs of one size into a batch on a device."""
+    """Stack pairs of one size into a batch on a device."""
     views = [pair.a for pair in pairs] + [pair.b for pair in pairs]
     counts = [len(view.corners_xy) for view in views]
     flows = [pair.a_to_b for pair in pairs] + [pair.b_to_a for pair in pairs]
     pixels = torch.from_numpy(np.stack([view.image for view in views])).to(device)  # 2P H W
-    corners = np.concatenate([view.corners_xy.reshape(-1, 2) for view in views])
+    corners = np.concatenate([view.corners_xy.reshape(-1, 2) for view in views])  # M 2
     return Batch(
         pixels=(pixels[:, None].float() / 255),
         corner_image=torch.from_numpy(np.repeat(np.arange(len(views)), counts)).to(device),

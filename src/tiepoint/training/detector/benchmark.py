@@ -1,7 +1,8 @@
-"""A held-out benchmark while training: generated pairs of photographs that are not trained on."""
+"""The held-out benchmark of a run: generated pairs of photographs that are not trained on."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,22 +25,26 @@ SETTINGS = HomographySettings(k=500, frame=FrameSize(long_side=480), seeds=1)
 
 YARDSTICKS = ("sift", "orb")
 SEED = 7
-"""Not the seed of `tiepoint evaluate generated`, whose pairs are kept for the final figures."""
+"""Different from the seed of `tiepoint evaluate generated`, whose pairs give the final figures."""
 
 WITHIN_PX = 3.0
 
-POINTS, POINTS_SIDE = 600, 640
-"""Keypoints that suit a photograph of this longer side in px: enough for any use, few strays."""
+TARGET_KEYPOINTS, TARGET_SIDE_PX = 600, 640
+"""Number of keypoints that a photograph of this longer side should have: enough for any use, with
+few spurious ones."""
 
 THRESHOLDS = (1e-4, 0.2)
+"""Range of the calibrated threshold."""
+
+logger = logging.getLogger(__name__)
 
 
 class Benchmark:
-    """Pairs, and what SIFT and ORB reach on them, computed once.
+    """Held-out pairs, and the figures of SIFT and ORB on them, computed once.
 
     Args:
-        folders: With photographs; only their development part is used.
-        count: Pairs.
+        folders: Folders with photographs, of which only the development part is used.
+        count: Number of pairs.
     """
 
     def __init__(self, folders: Sequence[Path], count: int) -> None:
@@ -47,8 +52,8 @@ class Benchmark:
         for folder in folders:
             try:
                 photos += list_photos(folder, "development")
-            except FormatError:  # a folder may have no such part
-                continue
+            except FormatError as error:  # a folder may have no such part
+                logger.info("no held-out photographs: %s", error)
         self.photos = photos
         self.pairs: Sequence[HomographyPair] = (
             generated_pairs(photos, count, SEED) if photos else ()
@@ -56,44 +61,46 @@ class Benchmark:
         self._yardsticks: dict[str, dict[str, float]] = {}
 
     def measure(self, checkpoint: Path) -> dict[str, dict[str, float]]:
-        """Name of the method -> its figures; the checkpoint's own stand under `tiepoint`.
+        """Evaluate a checkpoint, SIFT and ORB on the pairs.
 
         Returns:
-            Empty without pairs. `within_3px`, `repeatability` and `precision` are in 0..1.
+            Name of each method -> its `within_3px`, `repeatability` and `precision`, 0..1. The
+            checkpoint is `tiepoint`. Empty without pairs.
         """
         if not self.pairs:
             return {}
         if not self._yardsticks:
             self._yardsticks = self._figures([method(name) for name in YARDSTICKS])
-        [own] = self._figures(checkpoint_methods([str(checkpoint)])).values()
-        return {"tiepoint": own, **self._yardsticks}
+        [figures] = self._figures(checkpoint_methods([str(checkpoint)])).values()
+        return {"tiepoint": figures, **self._yardsticks}
 
     def threshold(self, checkpoint: Path) -> float | None:
-        """The threshold at which the median held-out photograph, seen once, keeps `POINTS` points.
+        """The threshold that gives the median held-out photograph `TARGET_KEYPOINTS` keypoints.
 
-        Weights differ in how sure they sound: one threshold for all would give some of them
-        hardly a point, and others thousands.
+        Runs differ in the level of their probabilities, so one threshold for all would give some
+        of them hardly any keypoints and others thousands.
 
         Returns:
-            Two significant digits, in `THRESHOLDS`; None without photographs.
+            A threshold in `THRESHOLDS`, to two significant digits; None without photographs.
         """
         if not self.photos:
             return None
         detector = Detector(
-            checkpoint, device="cpu", precision="f32", max_side=POINTS_SIDE, scales=(1.0,),
+            checkpoint, device="cpu", precision="f32", max_side=TARGET_SIDE_PX, scales=(1.0,),
             descriptors=False,
         )  # fmt: skip
-        detections = detector.stream(self.photos, threshold=0.0, max_keypoints=POINTS)
-        every = [detection.require() for detection in detections]
-        last = [float(features.scores[-1]) for features in every if len(features)]
-        middle = float(np.median(last)) if last else THRESHOLDS[0]
-        return float(f"{min(max(middle, THRESHOLDS[0]), THRESHOLDS[1]):.2g}")
+        detections = detector.stream(self.photos, threshold=0.0, max_keypoints=TARGET_KEYPOINTS)
+        results = [detection.require() for detection in detections]
+        lowest = [float(features.scores[-1]) for features in results if len(features)]
+        median = float(np.median(lowest)) if lowest else THRESHOLDS[0]
+        return float(f"{min(max(median, THRESHOLDS[0]), THRESHOLDS[1]):.2g}")
 
     def covariance_scale(self, checkpoint: Path) -> float | None:
-        """`DetectionConfig.covariance_scale`; None without pairs, or without matches."""
+        """`DetectionConfig.covariance_scale` of a checkpoint; None without pairs or matches."""
         try:
             return calibrate(checkpoint, self.pairs).scale if self.pairs else None
-        except TiepointError:  # too few matches, or photographs that are gone by now
+        except TiepointError as error:  # too few matches, or photographs that have been deleted
+            logger.warning("positions are not calibrated: %s", error)
             return None
 
     def _figures(self, methods: Sequence[Method]) -> dict[str, dict[str, float]]:

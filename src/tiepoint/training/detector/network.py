@@ -1,7 +1,7 @@
 """The trainable twin of `network.SuperPoint`: convolution -> batch norm -> ReLU.
 
-Without batch norm this network hardly trains. At export each norm is folded into the convolution
-before it, which is exact, so what is shipped is the plain network.
+This network hardly trains without batch norm. Export folds each norm into the convolution before
+it, which is exact, so checkpoints have the plain network.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ from tiepoint.errors import ConfigError
 from tiepoint.network.superpoint import SuperPoint
 
 EMPTY_CELLS = 0.95
-"""Share of cells without a keypoint that an untrained network expects: a start at ln 65 would
-spend its first hundred steps on learning just this."""
+"""Fraction of cells for which an untrained network predicts no keypoint. Starting from a uniform
+prediction (ln 65) would spend the first hundred steps on learning this prior."""
 
 
 class TrainableSuperPoint(SuperPoint):
     """SuperPoint with a batch norm after each convolution that has a ReLU.
 
     Args:
-        config: Widths.
-        batch_norm: False gives the plain network: what fine-tuning a folded checkpoint needs.
-        frozen_blocks: So many encoder blocks, from the first one, stay as they are loaded, norms
-            included. Where images are large most of a step's time is theirs.
+        config: Network widths.
+        batch_norm: Whether there are batch norms; False fine-tunes a folded checkpoint.
+        frozen_blocks: Number of encoder blocks, from the first, that are not trained, norms
+            included. On large images they take most of a step's time.
     """
 
     def __init__(
-        self, config: NetworkConfig, batch_norm: bool = True, frozen_blocks: int = 0
+        self, config: NetworkConfig, *, batch_norm: bool = True, frozen_blocks: int = 0
     ) -> None:
         super().__init__(config)
         self._frozen = config.encoder_layers()[: 2 * frozen_blocks]
         for layer in config.layers():
-            _start(self.get_submodule(layer.name), layer)
+            _initialise(self.get_submodule(layer.name), layer)
         self.norms = nn.ModuleDict()
         if batch_norm:
             for layer in config.layers():
                 if layer.relu:
                     self.norms[_key(layer)] = nn.BatchNorm2d(layer.out_channels)
-                    # The norm has a bias of its own and takes the convolution's away.
+                    # The norm subtracts any bias of the convolution and adds its own.
                     self.get_submodule(layer.name).register_parameter("bias", None)
         for module in self._frozen_modules():
             module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> TrainableSuperPoint:
-        """As for any module, but what is frozen keeps normalising by what it learnt."""
+        """Set the training mode; frozen norms keep using their running statistics."""
         super().train(mode)
         for module in self._frozen_modules():
             module.eval()
@@ -66,12 +66,12 @@ class TrainableSuperPoint(SuperPoint):
         inside: Tensor | None = None,
         hidden_states: list[Tensor] | None = None,
     ) -> Tensor:
-        """B 1 H W -> B C h w; batches in training are of one size, so there is no mask."""
+        """B 1 H W -> B C h w. A training batch has one image size, so there is no mask."""
         assert inside is None and hidden_states is None
         features = pixels
         for layer in self.network_config.encoder_layers():
             features = self._normalised(layer, features)
-            if layer.pool:  # before the ReLU: the same numbers for a quarter of its work
+            if layer.pool:  # before the ReLU: same result, a quarter of the ReLU's work
                 features = functional.max_pool2d(features, 2)
             features = functional.relu(features, inplace=True)
         return features
@@ -88,14 +88,15 @@ class TrainableSuperPoint(SuperPoint):
 
 
 def fold(state: Mapping[str, Tensor], config: NetworkConfig) -> dict[str, Tensor]:
-    """The plain network's 24 tensors: every batch norm multiplied into its convolution.
+    """Fold every batch norm into its convolution.
 
     Args:
-        state: The state dict of a `TrainableSuperPoint` of these widths, with norms or without.
+        state: State dict of a `TrainableSuperPoint`, with norms or without.
+        config: Its widths.
 
     Returns:
-        Name -> float32 tensor on the CPU, as `SuperPoint` and checkpoints name them. In double
-        precision until the last rounding, so nothing but that is lost.
+        The plain network's 24 tensors, float32 on the CPU, by the names of `SuperPoint`. The
+        computation is in float64 up to the final rounding.
     """
     folded = {}
     for layer in config.layers():
@@ -115,33 +116,41 @@ def fold(state: Mapping[str, Tensor], config: NetworkConfig) -> dict[str, Tensor
     return folded
 
 
-def widened(
+def widen(
     state: Mapping[str, Tensor], config: NetworkConfig, wider: TrainableSuperPoint
 ) -> dict[str, Tensor]:
-    """A trained network inside a wider one that answers the same.
+    """Embed a trained network in a wider one with the same outputs.
 
-    New channels begin with the wider network's own random weights; what was there before takes
-    nothing from them yet. Source: Net2Net (Chen et al. 2016), without copying channels.
+    New channels start with the wider network's random weights, and old channels ignore them at
+    first.
 
     Args:
-        state: State dict of a `TrainableSuperPoint` of the widths in `config`.
-        wider: At least as wide everywhere, descriptors as long, norms in both or in neither.
+        state: State dict of a `TrainableSuperPoint`.
+        config: Its widths.
+        wider: Network with at least these widths, the same descriptor size, and norms if `state`
+            has norms.
+
+    Returns:
+        State dict for `wider`.
 
     Raises:
-        ConfigError: It is narrower somewhere, or its descriptors have another length.
+        ConfigError: It is narrower in some layer, or its descriptors have another size.
+
+    Source:
+        Net2Net: Chen et al., ICLR 2016; new channels are random here instead of copied.
     """
     _check_wider(config, wider.network_config)
-    found = {name: value.clone() for name, value in wider.state_dict().items()}
+    result = {name: value.clone() for name, value in wider.state_dict().items()}
     for name, value in state.items():
         if value.ndim == 4:
             out_channels, in_channels = value.shape[:2]
-            found[name][:out_channels, in_channels:] = 0
-            found[name][:out_channels, :in_channels] = value
+            result[name][:out_channels, in_channels:] = 0
+            result[name][:out_channels, :in_channels] = value
         elif value.ndim == 1:
-            found[name][: len(value)] = value
+            result[name][: len(value)] = value
         else:
-            found[name] = value.clone()
-    return found
+            result[name] = value.clone()
+    return result
 
 
 def _check_wider(config: NetworkConfig, wider: NetworkConfig) -> None:
@@ -150,24 +159,24 @@ def _check_wider(config: NetworkConfig, wider: NetworkConfig) -> None:
     same_length = config.descriptor_decoder_dim == wider.descriptor_decoder_dim
     if not same_length or any(a < b for a, b in zip(after, before, strict=True)):
         raise ConfigError(
-            f"a network of {config} does not fit into one of {wider}: expected widths of at least "
-            "as much everywhere and descriptors of the same length"
+            f"a network of {config} does not fit into one of {wider}; expected at least the same "
+            "width in every layer and descriptors of the same length"
         )
 
 
-def _start(convolution: nn.Module, layer: Layer) -> None:
-    """Weights that keep the signal's size; see He et al. 2015 for the ReLU layers."""
+def _initialise(convolution: nn.Module, layer: Layer) -> None:
+    """Initial weights that preserve the variance of the signal: He et al., ICCV 2015."""
     assert isinstance(convolution, nn.Conv2d)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu" if layer.relu else "linear")
     assert convolution.bias is not None
     nn.init.zeros_(convolution.bias)
     if layer.name.endswith("score_b"):
         with torch.no_grad():
-            convolution.weight.mul_(0.1)  # so that the bias decides at first
+            convolution.weight.mul_(0.1)  # the bias dominates at first
             odds = EMPTY_CELLS / (1 - EMPTY_CELLS) * CELL_PX * CELL_PX
             convolution.bias[-1] = torch.log(torch.tensor(odds))
 
 
 def _key(layer: Layer) -> str:
-    """A layer's name without dots, which a module's name must not have."""
+    """A layer's name without dots, which module names cannot contain."""
     return layer.name.replace(".", "_")

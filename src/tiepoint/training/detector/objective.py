@@ -1,4 +1,4 @@
-"""One batch -> the loss to minimise, and the figures that tell how training goes."""
+"""One batch -> the loss to minimise, and figures for the log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tiepoint.keypoints.on_torch import describe
 from tiepoint.network.superpoint import cells_to_heatmap
 from tiepoint.training.detector.batch import Batch
 from tiepoint.training.detector.losses import (
@@ -19,15 +18,15 @@ from tiepoint.training.detector.losses import (
     teacher_cells_loss,
     teacher_choice_loss,
 )
-from tiepoint.training.detector.sampling import choose_points
+from tiepoint.training.detector.sampling import sample_points
 from tiepoint.training.presets import Stage
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
     """Attributes:
-    loss: What is minimised.
-    figures: Name -> scalar, without gradients.
+    loss: Scalar to minimise.
+    figures: Name -> scalar without gradient, for the log.
     """
 
     loss: Tensor
@@ -43,44 +42,38 @@ def objective(
     precision: AbstractContextManager[object],
     teacher: nn.Module | None = None,
 ) -> Objective:
-    """Losses of a batch, as a stage weighs them.
+    """Compute the losses of a batch, weighted as a stage requires.
 
     Args:
-        network: Trained, a `TrainableSuperPoint` or the same compiled; in training mode.
-        points: Wanted of each pair by the descriptor loss.
-        precision: Autocast, entered for the convolutions only.
-        teacher: A larger network, whose answers are learnt as well; weighed by
-            `stage.teacher_weight`.
+        network: `TrainableSuperPoint` in training mode, possibly compiled.
+        batch: P pairs.
+        stage: Weights of the losses.
+        points: Number of points per pair in the descriptor loss, satellites not counted.
+        generator: Random generator of the sampled points.
+        precision: Autocast context, entered for the convolutions only.
+        teacher: Larger network to learn from as well, with weight `stage.teacher_weight`.
     """
     taught: tuple[Tensor, Tensor | None] | None = None
+    with_descriptors = stage.descriptor_weight > 0
     with precision:
         pixels = batch.pixels.contiguous(memory_format=torch.channels_last)
         if teacher is not None:
             with torch.no_grad():
-                taught = teacher(pixels, descriptors=stage.descriptor_weight > 0)
-        logits, dense = network(pixels, descriptors=stage.descriptor_weight > 0)
+                taught = teacher(pixels, descriptors=with_descriptors)
+        logits, dense = network(pixels, descriptors=with_descriptors)
     logits = logits.float()  # 2P 65 h w
-    found = _detector(logits, batch)
-    loss, figures = found.loss, found.figures
-    if stage.repeat_weight > 0:
-        first, second = logits.chunk(2)
-        there, back = batch.flow.chunk(2)
-        repeat = (
-            repeatability_loss(first, second, there, stage.point_cost)
-            + repeatability_loss(second, first, back, stage.point_cost)
-        ) / 2
-        loss = loss + stage.repeat_weight * repeat
-        figures["repeat"] = repeat.detach()
+    loss, figures = _detector_losses(logits, batch, stage)
     if taught is not None:
         cells = teacher_cells_loss(logits, taught[0])
         loss = loss + stage.teacher_weight * cells
         figures["teacher_cells"] = cells.detach()
     if dense is not None:
-        at = _points(logits, batch, points, generator)
-        a, b = at.read(dense)
-        matched = descriptor_loss(a, b, at.pair, at.xy_a, at.xy_b, stage.temperature)
+        with torch.no_grad():
+            sampled = sample_points(batch, cells_to_heatmap(logits), points, generator)
+        a, b = sampled.descriptors(dense)
+        matched = descriptor_loss(a, b, sampled.pair, sampled.xy_a, sampled.xy_b, stage.temperature)
         if taught is not None and taught[1] is not None:
-            choice = teacher_choice_loss(a, b, *at.read(taught[1]), stage.temperature)
+            choice = teacher_choice_loss(a, b, *sampled.descriptors(taught[1]), stage.temperature)
             loss = loss + stage.teacher_weight * stage.descriptor_weight * choice
             figures["teacher_choice"] = choice.detach()
         loss = loss + stage.descriptor_weight * matched.loss
@@ -91,37 +84,24 @@ def objective(
     return Objective(loss, figures)
 
 
-def _detector(logits: Tensor, batch: Batch) -> Objective:
+def _detector_losses(
+    logits: Tensor, batch: Batch, stage: Stage
+) -> tuple[Tensor, dict[str, Tensor]]:
     labels = soft_labels(batch.corner_image, batch.corner_xy, len(logits), batch.size_hw)
-    found = detector_loss(logits, labels, batch.ignore)
+    detector = detector_loss(logits, labels, batch.ignore)
+    loss = detector.loss
     figures = {
-        "detector": found.loss.detach(),
-        "cross_entropy": found.cross_entropy,
-        "blind": found.blind,
+        "detector": detector.loss.detach(),
+        "cross_entropy": detector.cross_entropy,
+        "blind": detector.blind,
     }
-    return Objective(found.loss, figures)
-
-
-@dataclass(frozen=True, eq=False)
-class _Points:
-    """Where descriptors are read: M pairs of points, in both views of each pair of the batch."""
-
-    pair: Tensor
-    xy_a: Tensor
-    xy_b: Tensor
-    pairs: int
-
-    def read(self, dense: Tensor) -> tuple[Tensor, Tensor]:
-        """2P D h w -> M D of unit length, of each view."""
-        h, w = dense.shape[2:]
-        cells_hw = torch.tensor([[h, w]], device=dense.device).expand(len(dense), 2)  # 2P 2
-        image = torch.cat([self.pair, self.pair + self.pairs])  # 2M
-        xy = torch.cat([self.xy_a, self.xy_b])  # 2M 2
-        a, b = describe(dense, image, xy, cells_hw).chunk(2)  # M D each
-        return a, b
-
-
-def _points(logits: Tensor, batch: Batch, points: int, generator: torch.Generator) -> _Points:
-    with torch.no_grad():
-        chosen = choose_points(batch, cells_to_heatmap(logits), points, generator)
-    return _Points(chosen.pair, chosen.xy_a, chosen.xy_b, batch.pairs)
+    if stage.repeat_weight > 0:
+        logits_a, logits_b = logits.chunk(2)
+        a_to_b, b_to_a = batch.flow.chunk(2)
+        repeat = (
+            repeatability_loss(logits_a, logits_b, a_to_b, stage.point_cost)
+            + repeatability_loss(logits_b, logits_a, b_to_a, stage.point_cost)
+        ) / 2
+        loss = loss + stage.repeat_weight * repeat
+        figures["repeat"] = repeat.detach()
+    return loss, figures

@@ -1,4 +1,4 @@
-"""Which points of a pair the descriptor loss looks at."""
+"""Sample the points of a pair at which the descriptor loss compares descriptors."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from torch import Tensor
 from torch.nn import functional
 
 from tiepoint.architecture import CELL_PX
+from tiepoint.keypoints.on_torch import describe
 from tiepoint.training.detector.batch import Batch
 
 DETECTOR_SHARE, TEXTURED_SHARE = 0.5, 0.25
-"""Of the points of a pair; the rest lies anywhere. Descriptors are read at keypoints above all,
-but a detector that moves in training must find good ones at its new places too."""
+"""Fractions of detector maxima and of textured points; the others are anywhere. Descriptors are
+mostly sampled at keypoints, but keypoints move during training, so other points count too."""
 
-POOL = 4
-"""Textured points are the most textured of so many times their number drawn at random."""
+OVERSAMPLING = 4
+"""Random candidates per textured point; the most textured ones are taken."""
 
 SATELLITES = 2
 SATELLITE_PX = (3.0, 8.0)
-"""Around each point so many more are drawn, at distances between these: the points that a
-descriptor must be told apart from first, and that hardly come together by chance."""
+"""Number of extra points around each point, and their distance range. Near points are the hardest
+negatives, and random sampling rarely gives any."""
 
 BORDER_PX = 4
-"""No point nearer to a side of either view: inference has no keypoint there."""
+"""Minimum distance to the sides of both views, because inference has no keypoints nearer."""
 
 
-class Points(NamedTuple):
-    """The same M points in both views of their pairs.
+class PointPairs(NamedTuple):
+    """The same M scene points in both views of their pairs.
 
     Attributes:
-        pair: M int64.
+        pair: M int64, index of the pair in the batch.
         xy_a, xy_b: M 2 float32, px.
     """
 
@@ -39,19 +40,31 @@ class Points(NamedTuple):
     xy_a: Tensor
     xy_b: Tensor
 
+    def descriptors(self, dense: Tensor) -> tuple[Tensor, Tensor]:
+        """Sample dense descriptors 2P D h w at the points: M D of unit length for each view."""
+        h, w = dense.shape[2:]
+        cells_hw = torch.tensor([[h, w]], device=dense.device).expand(len(dense), 2)  # 2P 2
+        image = torch.cat([self.pair, self.pair + len(dense) // 2])  # 2M
+        xy = torch.cat([self.xy_a, self.xy_b])  # 2M 2
+        a, b = describe(dense, image, xy, cells_hw).chunk(2)  # M D each
+        return a, b
 
-def choose_points(
+
+def sample_points(
     batch: Batch, heatmap: Tensor, per_pair: int, generator: torch.Generator
-) -> Points:
-    """Draw points that both views see: half detector maxima, a quarter textured, a quarter random.
+) -> PointPairs:
+    """Sample points visible in both views: half detector maxima, a quarter textured, the rest any.
 
-    Each has `SATELLITES` more around it, where both views see these too. A point is a whole pixel
-    of one view, the first for even pairs and the second for odd ones, and lies between pixels in
-    the other, exactly where the flow says.
+    Each point has `SATELLITES` more around it, where both views show these too. A point is a whole
+    pixel in one view: A for even pairs, B for odd ones. In the other view it is at the subpixel
+    position given by the flow.
 
     Args:
-        heatmap: 2P H W, the detector's probabilities.
-        per_pair: Points wanted of each pair, satellites apart; fewer where the views share little.
+        batch: P pairs.
+        heatmap: 2P H W, detector probabilities.
+        per_pair: Number of points per pair, satellites not counted; fewer where the common view
+            is small.
+        generator: Random generator.
     """
     P, device = batch.pairs, heatmap.device
     height, width = batch.size_hw
@@ -61,38 +74,33 @@ def choose_points(
     usable = _usable(flow)  # P H W
     detected = round(per_pair * DETECTOR_SHARE)
     textured = round(per_pair * TEXTURED_SHARE)
-    peaks, peak_at = _peak_of_each_cell(heatmap[image] * usable)  # P cells
+    peaks, peak_pixel = _peak_of_each_cell(heatmap[image] * usable)  # P cells
     strength, best = peaks.topk(min(detected, peaks.shape[1]), dim=1)  # P K
-    best = peak_at.gather(1, best)  # P K
+    best = peak_pixel.gather(1, best)  # P K
     drawn = torch.randint(
-        height * width, (P, POOL * textured + per_pair), generator=generator, device=device
+        height * width, (P, OVERSAMPLING * textured + per_pair), generator=generator, device=device
     )
-    pool, anywhere = drawn[:, : POOL * textured], drawn[:, POOL * textured :]
-    texture = _texture(batch.pixels[image, 0], pool) + 1e-6  # P pool
-    texture = texture * usable.flatten(1).gather(1, pool)  # 0 = not usable
-    contrast, place = texture.topk(textured, dim=1)  # P T
+    candidates, anywhere = drawn[:, : OVERSAMPLING * textured], drawn[:, OVERSAMPLING * textured :]
+    texture = _texture(batch.pixels[image, 0], candidates) + 1e-6  # P candidates
+    texture = texture * usable.flatten(1).gather(1, candidates)  # 0 = not usable
+    contrast, order = texture.topk(textured, dim=1)  # P T
     spare = usable.flatten(1).gather(1, anywhere)  # P per_pair
     rest = per_pair - detected - textured
-    found = torch.cat([strength > 0, contrast > 0, spare & (spare.cumsum(1) <= rest)], dim=1)
-    pixel = torch.cat([best, pool.gather(1, place), anywhere], dim=1)[found]  # M
-    of = pair[:, None].expand_as(found)[found]  # M
-    around, of_around = _satellites(pixel, of, usable, generator)
-    pixel, of = torch.cat([pixel, around]), torch.cat([of, of_around])  # M
+    kept = torch.cat([strength > 0, contrast > 0, spare & (spare.cumsum(1) <= rest)], dim=1)
+    pixel = torch.cat([best, candidates.gather(1, order), anywhere], dim=1)[kept]  # M
+    pair = pair[:, None].expand_as(kept)[kept]  # M
+    satellites, pair_of_satellites = _satellites(pixel, pair, usable, generator)
+    pixel, pair = torch.cat([pixel, satellites]), torch.cat([pair, pair_of_satellites])  # M
     xy = torch.stack([pixel % width, pixel // width], dim=1).float()  # M 2
-    there = flow.flatten(1, 2)[of, pixel]  # M 2
-    swapped = (of % 2 == 1)[:, None]
-    return Points(of, torch.where(swapped, there, xy), torch.where(swapped, xy, there))
+    other_xy = flow.flatten(1, 2)[pair, pixel]  # M 2
+    swapped = (pair % 2 == 1)[:, None]
+    return PointPairs(pair, torch.where(swapped, other_xy, xy), torch.where(swapped, xy, other_xy))
 
 
 def _satellites(
     pixel: Tensor, pair: Tensor, usable: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Pixels around others, as many as are usable: their numbers, and their pairs.
-
-    Args:
-        pixel, pair: M int64.
-        usable: P H W bool.
-    """
+    """Sample usable pixels around pixels M of pairs M, as pixel indices and pairs."""
     height, width = usable.shape[1:]
     pixel, pair = pixel.repeat(SATELLITES), pair.repeat(SATELLITES)  # S M
     near, far = SATELLITE_PX
@@ -102,12 +110,12 @@ def _satellites(
     y = pixel // width + (radius * angle.sin()).round().long()
     inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
     pixel, pair = (y * width + x)[inside], pair[inside]
-    seen = usable.flatten(1)[pair, pixel]
-    return pixel[seen], pair[seen]
+    visible = usable.flatten(1)[pair, pixel]
+    return pixel[visible], pair[visible]
 
 
 def _usable(flow: Tensor) -> Tensor:
-    """P H W bool: seen in both views, and not at the border of either."""
+    """P H W bool: visible in both views, and not at the border of either."""
     height, width = flow.shape[1:3]
     x, y = flow[..., 0], flow[..., 1]  # NaN compares as False
     usable = (x >= BORDER_PX) & (x <= width - 1 - BORDER_PX)
@@ -118,32 +126,27 @@ def _usable(flow: Tensor) -> Tensor:
 
 
 def _peak_of_each_cell(heatmap: Tensor) -> tuple[Tensor, Tensor]:
-    """P H W -> the highest value of each cell and its pixel's number: P cells each."""
+    """P H W -> maximum of each cell and its pixel index: P cells each."""
     width = heatmap.shape[2]
     bins = functional.pixel_unshuffle(heatmap[:, None], CELL_PX)  # P 64 h w
-    value, place = bins.max(dim=1)  # P h w
+    value, bin_index = bins.max(dim=1)  # P h w
     h, w = value.shape[1:]
-    row = torch.arange(h, device=heatmap.device)[:, None] * CELL_PX + place // CELL_PX
-    column = torch.arange(w, device=heatmap.device) * CELL_PX + place % CELL_PX
+    row = torch.arange(h, device=heatmap.device)[:, None] * CELL_PX + bin_index // CELL_PX
+    column = torch.arange(w, device=heatmap.device) * CELL_PX + bin_index % CELL_PX
     return value.flatten(1), (row * width + column).flatten(1)
 
 
-def _texture(pixels: Tensor, places: Tensor) -> Tensor:
-    """How much the grey value varies around some pixels.
+def _texture(pixels: Tensor, indices: Tensor) -> Tensor:
+    """Local contrast P K of images P H W at pixel indices P K.
 
-    Args:
-        pixels: P H W.
-        places: P K, numbers of pixels in reading order.
-
-    Returns:
-        P K: the sum of the differences of opposite neighbours, four ways.
+    It sums the differences of opposite neighbours over four directions.
     """
     height, width = pixels.shape[1:]
     flat = pixels.flatten(1)
-    around = torch.zeros_like(places, dtype=torch.float32)
+    contrast = torch.zeros_like(indices, dtype=torch.float32)
     for dy, dx in ((0, 2), (2, 0), (2, 2), (2, -2)):
         step = dy * width + dx
-        # Wrapping around a side does no harm: pixels that near to it are not usable.
-        ahead, behind = (places + step) % (height * width), (places - step) % (height * width)
-        around += (flat.gather(1, ahead) - flat.gather(1, behind)).abs()
-    return around
+        # Indices wrap around only at pixels too near to a side to be usable.
+        ahead, behind = (indices + step) % (height * width), (indices - step) % (height * width)
+        contrast += (flat.gather(1, ahead) - flat.gather(1, behind)).abs()
+    return contrast
