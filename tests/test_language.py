@@ -115,8 +115,8 @@ def test_comments_with_code_between_them_are_apart() -> None:
 
 
 def test_a_field_that_begins_with_of_is_found() -> None:
-    source = 'class A:\n    """Settings.\n\n    Attributes:\n        temperature: Of the soft-max.\n    """\n'
-    assert fragments(texts_of(source)) == [(5, "Of the soft-max.\n    ")]
+    source = '"""Settings.\n\nAttributes:\n    temperature: Of the soft-max."""\n'
+    assert fragments(texts_of(source)) == [(4, "Of the soft-max.")]
     assert fragments([Text(1, "Of two equals.")]) == [(1, "Of two equals.")]
     assert fragments([Text(1, "temperature: Temperature of the soft-max.\n  of it")]) == []
 
@@ -156,4 +156,6 @@ def _figures(document: str) -> list[str]:
         if line.startswith("|")
         for cell in line.strip("|").split("|")
     ]
-    return [cell for cell in cells if re.fullmatch(r"(?:to|ms|[-\d.,/%() ])*\d(?:ms|[\d%() ])*", cell)]
+    return [
+        cell for cell in cells if re.fullmatch(r"(?:to|ms|[-\d.,/%() ])*\d(?:ms|[\d%() ])*", cell)
+    ]

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 BANNED = (
-    "so many", "anew", "whoever", "likewise", "meanwhile", "in company", "brought down", "held against",
-    "lie", "lies", "lay", "stand", "stands", "stood", "tell", "tells", "told", "say", "says", "said",
-    "go on", "goes on", "looked at", "as it were",
+    "so many", "anew", "whoever", "likewise", "meanwhile", "in company", "brought down",
+    "held against", "lie", "lies", "lay", "stand", "stands", "stood", "tell", "tells", "told",
+    "say", "says", "said", "go on", "goes on", "looked at", "as it were",
 )  # fmt: skip
 """Phrases that the field has better words for; whole words, in any case."""
 
@@ -94,9 +94,12 @@ def long_sentences(document: str) -> list[Finding]:
     for line, paragraph in _paragraphs(document):
         text = re.sub(r"`[^`]*`", "code", paragraph)
         text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
-        for sentence in _SENTENCE_END.split(text):
-            if len(words := re.findall(r"\S*\w\S*", sentence)) > LONGEST_SENTENCE_WORDS:
-                findings.append(Finding(line, f"{len(words)} words: {' '.join(words)}"))
+        sentences = [re.findall(r"\S*\w\S*", part) for part in _SENTENCE_END.split(text)]
+        findings += [
+            Finding(line, f"{len(words)} words: {' '.join(words)}")
+            for words in sentences
+            if len(words) > LONGEST_SENTENCE_WORDS
+        ]
     return findings
 
 
