@@ -87,7 +87,34 @@ def test_a_korean_document_has_the_code_and_the_figures_of_the_english_one(path:
     assert _figures(korean) == _figures(original)
 
 
-def test_every_folder_that_is_done_holds_python() -> None:
+def glossary() -> list[list[str]]:
+    """The rows of the tables: English, Korean, meaning, name in the code."""
+    lines = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
+    return [row for row in rows if len(row) == 4 and row[0] not in ("English", "---")]
+
+
+def test_the_glossary_has_one_row_for_each_term_in_both_languages() -> None:
+    terms, korean = ([row[column] for row in glossary()] for column in (0, 1))
+    assert len(terms) > 60 and len(set(terms)) == len(terms)
+    assert len(set(korean)) == len(korean)
+    assert [term for term in korean if not re.search(r"[가-힣]", term)] == []
+
+
+def test_names_of_the_glossary_are_names_of_the_code() -> None:
+    code = " ".join(
+        f"{path} {path.read_text(encoding='utf-8')}" for path in (ROOT / "src").rglob("*.py")
+    )
+    names = {
+        name
+        for *_, column in glossary()
+        for span in re.findall(r"`([^`]+)`", column)
+        for name in re.findall(r"[\w-]+", span.removeprefix("--"))
+    }
+    assert sorted(name for name in names if name not in code) == []
+
+
+def test_every_place_that_is_done_exists() -> None:
     assert [name for name in DONE if not (ROOT / name).exists()] == []
 
 
