@@ -1,20 +1,31 @@
-"""What the documents show is run: Python blocks in order, and every `tiepoint` line of the shell.
+"""Documents are run: Python blocks in order, every `tiepoint` line of the shell.
 
-In a Python block, `print(...)  # text` and the comment lines right below it are what is printed.
-A block after `<!-- not run: reason -->` is shown only.
+In a Python block, `print(...)  # text` and the comment lines below it are the expected output.
+A block after `<!-- not run: reason -->` is not run. A table with the columns option, default and
+meaning lists all settings of a class, with their defaults.
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import re
 import shlex
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
+
+from tiepoint import (
+    DetectionConfig,
+    Detector,
+    MatchingConfig,
+    ProcessorConfig,
+    RegistrationConfig,
+)
+from tiepoint.weights.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
@@ -47,7 +58,7 @@ def blocks(path: Path) -> list[Block]:
 
 
 def promised(code: str) -> list[str]:
-    """The lines that a block says it prints."""
+    """The expected output of a block."""
     lines, following = [], False
     for line in code.splitlines():
         shown = re.match(r"print\(.*\)\s+# (.*)$", line)
@@ -61,7 +72,7 @@ def promised(code: str) -> list[str]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the photographs that the documents name."""
+    """The working folder, with the photographs that the documents name."""
     skimage = pytest.importorskip("skimage", reason="the examples use scikit-image's photographs")
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -86,7 +97,7 @@ def run_shell(line: str) -> None:
 def test_examples_do_what_the_document_says(
     document: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The numbers shown are float32's, the same on every machine."""
+    """In float32, because its figures are the same on every machine."""
     monkeypatch.setattr("tiepoint.network.engines._cpu_has_bf16", lambda: False)
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(document):
@@ -117,3 +128,59 @@ def test_scripts_that_documents_name_exist(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     for script in re.findall(r"\b((?:benchmarks|examples|tests)/[\w/]+\.py)\b", text):
         assert (ROOT / script).is_file(), script
+
+
+def option_tables(path: Path) -> list[dict[str, str]]:
+    """Option -> default, as written, of each table whose columns are option, default, meaning."""
+    tables: list[dict[str, str]] = []
+    text = path.read_text(encoding="utf-8")
+    for rows in re.findall(
+        r"^\|[^|\n]*\|[^|\n]*\|[^|\n]*\|\n\|---\|---\|---\|\n((?:\|.*\n)+)", text, re.MULTILINE
+    ):
+        cells = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", rows, re.MULTILINE)
+        if len(cells) == rows.count("\n"):
+            tables.append(dict(cells))
+    return tables
+
+
+def written(values: dict[str, object]) -> dict[str, str]:
+    return {name: repr(value).replace("'", '"') for name, value in values.items()}
+
+
+def settings_of(*configs: object) -> dict[str, object]:
+    return {
+        field.name: getattr(config, field.name)
+        for config in configs
+        for field in fields(config)  # type: ignore[arg-type]
+    }
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ko.md"])
+def test_readme_lists_all_options_of_detection_with_the_defaults_of_the_bundled_checkpoint(
+    name: str,
+) -> None:
+    detection, _ = option_tables(ROOT / name)
+    expected = settings_of(ProcessorConfig(), load_checkpoint("default").detection)
+    assert detection == written(expected)
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ko.md"])
+def test_readme_lists_all_options_of_detector_alone_with_their_defaults(name: str) -> None:
+    _, detector = option_tables(ROOT / name)
+    of_a_call = settings_of(ProcessorConfig(), DetectionConfig())
+    parameters = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(Detector).parameters.values()
+        if parameter.kind == inspect.Parameter.KEYWORD_ONLY and parameter.name not in of_a_call
+    }
+    assert detector == written(parameters)
+
+
+@pytest.mark.parametrize("name", ["matching.md", "matching.ko.md"])
+def test_all_options_of_matching_are_listed_with_their_defaults(name: str) -> None:
+    assert option_tables(ROOT / "docs" / name) == [written(settings_of(MatchingConfig()))]
+
+
+@pytest.mark.parametrize("name", ["registration.md", "registration.ko.md"])
+def test_all_options_of_registration_are_listed_with_their_defaults(name: str) -> None:
+    assert option_tables(ROOT / "docs" / name) == [written(settings_of(RegistrationConfig()))]
