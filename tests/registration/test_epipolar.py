@@ -116,13 +116,13 @@ def test_wrong_matches_fit_as_often_as_points_lie_near_the_lines() -> None:
     a_strip, strip = a * (1, 1 / 12), rng.uniform((0, 0), (640, 40), (300, 2))
     within_px = 2.0
     near = within_px * np.sqrt(2)  # Sampson's distance shares a gap out between both images
-    assert epipolar.wrong_share(along_x, a, everywhere, within_px) == pytest.approx(
+    assert epipolar.random_inlier_rate(along_x, a, everywhere, within_px) == pytest.approx(
         2 * near / 480, rel=0.2
     )
-    assert epipolar.wrong_share(along_x, a_strip, strip, within_px) == pytest.approx(
+    assert epipolar.random_inlier_rate(along_x, a_strip, strip, within_px) == pytest.approx(
         2 * near / 40, rel=0.2
     )
-    assert epipolar.wrong_share(along_x, a[:1], strip[:1], within_px) == 0
+    assert epipolar.random_inlier_rate(along_x, a[:1], strip[:1], within_px) == 0
 
 
 def test_unrelated_places_along_one_strip_are_no_two_views() -> None:
@@ -142,5 +142,5 @@ def test_unrelated_places_along_one_strip_are_no_two_views() -> None:
 
 def test_a_turn_of_the_camera_is_told_from_a_movement() -> None:
     only_turned = two_views(100, direction=np.zeros(3))
-    assert epipolar.turned_share(*only_turned, CAMERAS, 3.0) == 1.0
-    assert epipolar.turned_share(*two_views(100), CAMERAS, 3.0) < 0.5
+    assert epipolar.rotation_share(*only_turned, CAMERAS, 3.0) == 1.0
+    assert epipolar.rotation_share(*two_views(100), CAMERAS, 3.0) < 0.5

@@ -7,7 +7,7 @@ import pytest
 
 from support.registered import MATRICES, SIZE_HW, carried, scattered
 from tiepoint.geometry import apply_homography, corners_xy
-from tiepoint.registration import planar
+from tiepoint.registration import models, planar
 
 MODELS = sorted(MATRICES)
 
@@ -146,7 +146,7 @@ def test_the_commonest_shift_equals_the_slow_twin(count: int) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_too_few_points_give_no_model(model: str) -> None:
-    for count in range(planar.POINTS_NEEDED[model]):
+    for count in range(models.MODELS[model].sample_size):
         a, b = carried(MATRICES[model], count=count)
         assert planar.consensus(model, a, b, 1.5) is None
         start = MATRICES[model]

@@ -119,8 +119,8 @@ def test_what_gets_smaller_is_averaged_and_not_sampled() -> None:
 def test_a_canvas_for_both_holds_both() -> None:
     a, b = np.full((40, 50), 100, np.uint8), np.full((30, 60), 200, np.uint8)
     result = known([[1, 0, -20], [0, 1, 10], [0, 0, 1]], (40, 50), (30, 60))
-    place = warping.frame(result, "both")
-    assert place == warping.Frame((50, 80), (20, 0))
+    place = warping.canvas_of(result, "both")
+    assert place == warping.Canvas((50, 80), (20, 0))
     warped = tiepoint.warp(a, result, canvas="both", fill=7)
     assert (warped[10:, :50] == 100).all()
     assert (warped[:10] == 7).all() and (warped[:, 50:] == 7).all()
@@ -165,7 +165,7 @@ def test_a_huge_canvas_is_refused_before_it_is_made() -> None:
     with pytest.raises(ConfigError, match="1000050x40 px"):
         warping.warp(np.zeros((40, 50), np.uint8), far, canvas="both")
     with pytest.raises(ConfigError, match="at most 100 px"):
-        warping.frame(known(np.eye(3), (40, 50), (40, 50)), "both", max_pixels=100)
+        warping.canvas_of(known(np.eye(3), (40, 50), (40, 50)), "both", max_pixels=100)
     assert not tiepoint.warp(np.ones((40, 50), np.uint8), far).any()
 
 
