@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import pickle
 from pathlib import Path
 
@@ -470,3 +471,28 @@ def test_the_result_of_every_model_does_not_depend_on_the_order_of_matches(model
     assert first.success and second.success
     np.testing.assert_array_equal(first.inliers[order], second.inliers)
     np.testing.assert_allclose(first.matrix, second.matrix, rtol=1e-9, atol=1e-12)
+
+
+def test_guided_matching_that_loses_inliers_keeps_the_first_fit(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Descriptors that choose each other, but are less alike than guided matching asks for."""
+    a, b = carried(MATRICES["homography"], 200, noise_px=0.3)
+    rng = np.random.default_rng(0)
+    described_a = rng.normal(size=(200, 256))
+    described_a /= np.linalg.norm(described_a, axis=1, keepdims=True)
+    noise = rng.normal(size=(200, 256))
+    noise -= (noise * described_a).sum(axis=1, keepdims=True) * described_a
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    described_b = 0.35 * described_a + np.sqrt(1 - 0.35**2) * noise
+    features_a, features_b = (
+        dataclasses.replace(features, descriptors=described.astype(np.float32))
+        for features, described in zip(matched(a, b)[:2], (described_a, described_b), strict=True)
+    )
+    with caplog.at_level(logging.DEBUG, logger="tiepoint"):
+        guided = register(features_a, features_b)
+    plain = register(features_a, features_b, guided=False)
+    assert guided.success and plain.inliers.sum() > 150
+    np.testing.assert_array_equal(guided.matrix, plain.matrix)
+    np.testing.assert_array_equal(guided.matches.pairs, plain.matches.pairs)
+    assert "guided matching lost inliers" in caplog.text

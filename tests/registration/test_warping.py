@@ -371,6 +371,8 @@ def test_images_with_a_side_beyond_opencvs_limit_are_refused() -> None:
     result = known(np.eye(3), (2, 40_000), (2, 100))
     with pytest.raises(ConfigError, match="40000x2 px, expected at most 32766 px a side"):
         tiepoint.warp(wide, result)
+    with pytest.raises(ConfigError, match="downscale it first"):
+        warping.canvas_of(result)
 
 
 def test_images_of_one_type_are_alike_already() -> None:

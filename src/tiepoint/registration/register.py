@@ -6,6 +6,7 @@ check it: a wrong answer is worse than none.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,8 @@ from tiepoint.registration.estimation import (
 from tiepoint.registration.models import inlier_px
 from tiepoint.registration.result import Registration
 from tiepoint.registration.verdict import Fit, judge
+
+logger = logging.getLogger(__name__)
 
 GUIDED_ROUNDS, GUIDED_REACH = 2, 1.5
 """Rounds of guided matching, and its search radius in inlier thresholds. A radius of 1 would only
@@ -157,9 +160,11 @@ def _guided(fit: Fit, registration: Registration) -> Registration:
         )
         assert estimate is not None
         if estimate.inliers.sum() < registration.inliers.sum():
+            logger.debug("guided matching lost inliers; the first fit is kept")
             return registration
         best = judge(replace(fit, matches=matches, estimate=estimate))
         if not best.success:
+            logger.debug("guided matching was refused (%s); the first fit is kept", best.reason)
             return registration
     return best
 

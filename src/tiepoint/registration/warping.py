@@ -91,12 +91,18 @@ def canvas_of(
 
     Raises:
         RegistrationError: Not registered, or a two-view model.
-        ConfigError: Unknown canvas, or one that is too large.
+        ConfigError: Unknown canvas, or one that is too large; or A is too large for OpenCV.
     """
     if canvas not in ("b", "both"):
         raise ConfigError(f'canvas is {canvas!r}, expected "b" or "both"')
     b_height, b_width = registration.features_b.size_hw
-    outline = registration.transform(_edges_xy(registration.features_a.size_hw))  # 4 2
+    a_height, a_width = a_hw = registration.features_a.size_hw
+    outline = registration.transform(_edges_xy(a_hw))  # 4 2
+    if max(a_hw) > MAX_SIDE_PX:
+        raise ConfigError(
+            f"image A is {a_width}x{a_height} px, expected at most {MAX_SIDE_PX} px a side for "
+            "warping: downscale it first, and register that"
+        )
     if canvas == "b":
         return Canvas((b_height, b_width), (0, 0))
     # Outer edges are at whole numbers minus a half; round-off beyond one adds no pixel.
@@ -115,7 +121,6 @@ def canvas_of(
 def covered(registration: Registration, canvas: Canvas) -> NDArray[np.bool_]:
     """`H W` of the canvas: pixels whose centre is inside A."""
     image = np.full(registration.features_a.size_hw, 255, np.uint8)
-    _check_side(image)
     matrix, size_wh = _to_canvas(registration, canvas), canvas.size_hw[::-1]
     mask: NDArray[np.bool_] = (
         cv2.warpPerspective(image, matrix, size_wh, flags=cv2.INTER_NEAREST) > 0
@@ -267,7 +272,6 @@ def _warped(pixels: Image, registration: Registration, canvas: Canvas) -> Image:
     native = pixels.dtype.type in _OPENCV_TYPES
     working = pixels if native else pixels.astype(np.float64)
     working, matrix = _reduced(working, _to_canvas(registration, canvas))
-    _check_side(working)
     size_wh = canvas.size_hw[::-1]
     warped = _by_channels(
         working,
@@ -339,14 +343,6 @@ def _as_type(values: Image, dtype: np.dtype[Any]) -> Image:
         return values >= 0.5
     limits = np.iinfo(dtype)
     return np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
-
-
-def _check_side(pixels: Image) -> None:
-    if max(pixels.shape[:2]) > MAX_SIDE_PX:
-        raise ConfigError(
-            f"image A is {pixels.shape[1]}x{pixels.shape[0]} px, expected at most {MAX_SIDE_PX} "
-            "px a side for warping: downscale it first, and register that"
-        )
 
 
 def _in_type(pixels: Image, dtype: np.dtype[Any]) -> Image:
