@@ -195,7 +195,7 @@ def test_lines_are_half_transparent() -> None:
 
 
 def test_lines_are_an_even_selection_from_best_to_worst() -> None:
-    """Of nine matches three get lines: the best, the middle and the worst."""
+    """Three of nine matches get lines: the best, the middle and the worst."""
     rows = [(50.0, 20.0 + 30 * n) for n in range(9)]
     a = b = np.zeros((300, 300), np.uint8)
     ends = features_at(rows, (300, 300)), features_at(rows, (300, 300))

@@ -24,7 +24,7 @@ def test_chance_equals_the_exact_fraction(matches: int, inliers: int) -> None:
     ) == pytest.approx(logarithm)
 
 
-def test_no_more_inliers_than_determine_the_model_mean_nothing() -> None:
+def test_no_more_inliers_than_a_sample_are_no_evidence() -> None:
     assert verification.log10_nfa(100, 4, sample_size=4, inlier_rate=1e-4) == math.inf
 
 

@@ -1,8 +1,9 @@
 """Two-view models of matched points: the fundamental and the essential matrix.
 
 A robust consensus (USAC_MAGSAC) separates inliers from outliers. Levenberg-Marquardt then
-minimises the Sampson distances of the inliers (Hartley and Zisserman, Multiple View Geometry,
-section 11.4.3) over exactly the 7 or 5 free parameters of these matrices.
+minimises the Sampson distances of the inliers over the 7 or 5 free parameters of these matrices.
+
+Source: Hartley and Zisserman, Multiple View Geometry, section 11.4.3.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class Estimate:
     Attributes:
         matrix: 3x3; the sign of plane models puts the inliers in front of the camera.
         inliers: M bool.
-        pose: Of "essential"; else None.
+        pose: Pose of "essential"; None for other models.
     """
 
     matrix: Matrix
@@ -97,7 +97,7 @@ def matched_xy(
 def px_per_input_px(features: Features) -> float:
     """px of the image per px of the network's input: above 1 if it was downscaled.
 
-    Of a pyramid the largest scale counts, because it localises keypoints best.
+    The largest scale of a pyramid counts, because it localises keypoints best.
     """
     settings = features.meta.get("settings")
     if not isinstance(settings, dict):

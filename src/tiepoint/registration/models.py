@@ -1,4 +1,4 @@
-"""The six models of `register`: one table of what is known about each."""
+"""The six models of `register` and their properties, in one table."""
 
 from __future__ import annotations
 

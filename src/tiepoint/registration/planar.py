@@ -103,7 +103,7 @@ def refine(
 
     Gauss-Newton with Geman and McClure's weights: (1 + (d / s)^2)^-2 at a distance d, where s is
     `ROBUST_SHARE` of `within_px`. Plain least squares on the inliers would be biased by matches a
-    few px beside the right place, and would depend on which of them count as inliers.
+    few px off, and would depend on which of them count as inliers.
 
     Args:
         deviation_px: M, expected standard deviation of each match, as `match_deviation_px` gives
@@ -141,7 +141,7 @@ def refine(
 
 
 def _robust_cost(distances: NDArray[np.float64], scale: NDArray[np.float64]) -> float:
-    """What Geman and McClure's weights minimise: 0..1 per match."""
+    """The cost that Geman and McClure's weights minimise: 0..1 per match."""
     squares = (distances / scale) ** 2  # M
     with np.errstate(invalid="ignore"):
         return float(np.where(np.isfinite(squares), squares / (1 + squares), 1.0).sum())
@@ -273,9 +273,9 @@ def homogeneous(xy: Float) -> NDArray[np.float64]:
 
 
 def as_matrix(estimate: object) -> Matrix | None:
-    """An estimate of OpenCV or PoseLib, 2x3 or 3x3, as 3x3 float64; None if it is no plane model.
+    """An estimate of OpenCV or PoseLib, 2x3 or 3x3, as 3x3 float64.
 
-    None stays None; so does what is not finite, or maps the plane to a line.
+    None for a missing estimate, and for one that is not finite or maps the plane to a line.
     """
     if estimate is None:
         return None

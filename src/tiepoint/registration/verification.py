@@ -17,7 +17,7 @@ GRID = 10
 
 @dataclass(frozen=True, eq=False)
 class CommonView:
-    """What both images show under a plane model.
+    """The area that both images show under a plane model.
 
     Attributes:
         places_xy: P 2, px of A: centres of the cells that are inside the other image.
