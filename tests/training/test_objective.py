@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiepoint.keypoints.postprocess_torch import cells_to_heatmap
 from torch import Tensor, nn
 
 from support.fake_pairs import squares
+from tiepoint.network.superpoint import cells_to_heatmap
 from tiepoint.training.detector.batch import Batch, collate
 from tiepoint.training.detector.losses import (
     descriptor_loss,
