@@ -184,7 +184,9 @@ def test_features_state_the_scale_of_the_input(photographs) -> None:
         ({"max_side": 256, "scales": (1,)}, 2.0),
         ({"max_side": 256, "scales": (2, 0.5)}, 1.0),
         ({"max_side": None, "scales": (0.5,)}, 2.0),
-        ({"max_side": 2000, "scales": (1,)}, 1.0),
+        ({"max_side": 2000, "scales": (1,)}, 1.0),  # images are not enlarged to it
+        ({"max_side": 256, "scales": (0.5, 1, 0.25)}, 2.0),
+        ({"max_side": None, "scales": (2,)}, 0.5),
     ]:
         assert Detector(device="cpu")(image, **options).px_per_input_px == expected
 

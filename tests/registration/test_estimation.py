@@ -12,20 +12,17 @@ from support.registered import (
     DIRECTION,
     MATRICES,
     ROTATION,
-    SIZE_HW,
     carried,
     matched,
     scattered,
     two_views,
 )
 from tiepoint.config import Model
-from tiepoint.features import Features
 from tiepoint.geometry import apply_homography
 from tiepoint.registration import epipolar, planar
 from tiepoint.registration.estimation import (
     estimate_model,
     matched_xy,
-    px_per_input_px,
     shuffled,
 )
 from tiepoint.registration.models import MODELS, PLANE_MODELS
@@ -172,23 +169,3 @@ def test_matches_from_one_keypoint_have_a_fixed_order_too() -> None:
     a, b = np.zeros((30, 2)), scattered(30)
     order, back = shuffled(a, b, seed=0), shuffled(a, b[::-1], seed=0)
     np.testing.assert_array_equal(b[order], b[::-1][back])
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        (None, 1.0),
-        ({"max_side": None, "scales": [1.0]}, 1.0),
-        ({"max_side": 2000, "scales": [1.0]}, 1.0),  # images are not enlarged
-        ({"max_side": 320, "scales": [1.0]}, 2.0),
-        ({"max_side": 320, "scales": [0.5]}, 4.0),
-        ({"max_side": 320, "scales": [0.5, 1.0, 0.25]}, 2.0),
-        ({"max_side": None, "scales": [2.0, 1.0]}, 0.5),
-    ],
-)
-def test_a_pixel_of_the_input_covers_as_many_of_the_image_as_it_was_downscaled(
-    settings: dict[str, Any] | None, expected: float
-) -> None:
-    meta = {} if settings is None else {"settings": settings}
-    none = np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
-    assert px_per_input_px(Features(*none, None, SIZE_HW, meta)) == pytest.approx(expected)
