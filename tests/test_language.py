@@ -20,9 +20,12 @@ from support.language import (
 ROOT = Path(__file__).resolve().parent.parent
 
 DONE = (
-    "examples", "tests/batch", "tests/test_readme.py",
+    "examples", "tests/test_readme.py",
+    *(f"tests/{name}" for name in ("batch", "evaluation", "registration")),
     *(f"src/tiepoint/{name}.py" for name in ("__init__", "__main__", "_version", "checks")),
-    "src/tiepoint/config.py",
+    *(f"src/tiepoint/{name}.py" for name in ("config", "features", "plotting")),
+    *(f"src/tiepoint/{name}" for name in ("cli", "evaluation", "hf", "images", "keypoints")),
+    *(f"src/tiepoint/{name}" for name in ("registration", "training/scenes", "weights")),
 )  # fmt: skip
 """Folders and files of Python whose prose is mended."""
 
