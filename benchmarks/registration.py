@@ -1,7 +1,7 @@
-"""Registration: wrong answers against pairs given up, and what refinement brings.
+"""Registration: false registrations, true pairs that are refused, and the gain by refinement.
 
-Unrelated photographs must not be registered, under any model. Pairs with known homographies
-should be, unless too little is matched to do it well. Poses, if given, are measured in degrees.
+Unrelated photographs must not be registered with any model. Pairs with known homographies should
+be, unless too few keypoints match. Errors of poses, if given, are in degrees.
 
 python benchmarks/registration.py --photos ../shared/photos --real ../shared/eval/oxford \
     ../shared/eval/iguazu ../shared/eval/homogr --poses ../shared/eval/strecha ../shared/eval/tum
@@ -41,12 +41,12 @@ from tiepoint.registration.verification import common_view
 LONG_SIDE = 640
 UNRELATED_SEED = 1
 WITHIN_PX = (1.0, 3.0, 5.0)
-WRONG_PX = 10.0  # a registration that is off so far over the common view is a wrong answer
-GOOD_PX = 5.0  # a refused estimate this near the truth has been given up
+WRONG_PX = 10.0  # a registration with a larger error over the common view is wrong
+GOOD_PX = 5.0  # a refused estimate with a smaller error is given up
 LAX = RegistrationConfig(
     min_inliers=4, max_false_alarms=math.inf, max_overlap_sd_px=math.inf, guided=False
 )
-VIEW = 1.2  # focal length in longer sides where none is known
+VIEW = 1.2  # assumed focal length, in longer sides of the image
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--generated", type=int, default=300)
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--method", default="tiepoint", help="tiepoint, sift or orb")
-    parser.add_argument("--scales", help="of tiepoint's pyramid, such as 1,0.7,0.5")
+    parser.add_argument("--scales", help="scales of tiepoint's pyramid, such as 1,0.7,0.5")
     options = parser.parse_args()
     chosen = options.method
     detect = checkpoint_methods([options.checkpoint])[0] if chosen == "tiepoint" else method(chosen)
@@ -142,16 +142,16 @@ def known(pair: HomographyPair, detect: Method) -> Outcome:
 
 
 def overlap_error(result: Registration, truth: NDArray[np.float64]) -> float:
-    """rms over the common view as it truly is, px."""
+    """rms over the true common view, px."""
     if result.matrix is None:
         return math.inf
     none: Float = np.empty((0, 2))
     a_hw, b_hw = result.features_a.size_hw, result.features_b.size_hw
     places = common_view(truth, none, none, a_hw, b_hw).places_xy
-    there = apply_homography(truth, places)
-    assert inside(there, b_hw).any()
-    apart = result.transform(places) - there
-    error = float(np.sqrt((apart**2).sum(axis=1).mean()))
+    true_xy = apply_homography(truth, places)
+    assert inside(true_xy, b_hw).any()
+    offsets = result.transform(places) - true_xy
+    error = float(np.sqrt((offsets**2).sum(axis=1).mean()))
     return error if math.isfinite(error) else math.inf
 
 
@@ -192,8 +192,8 @@ def report(outcomes: Sequence[Outcome]) -> None:
         )
     print("\ncorner error of each real pair, px, or why it is refused")
     for one in (o for o in outcomes if o.group not in levels):
-        said = f"{one.corners_registered:.2f}" if one.registered else f"refused: {one.reason}"
-        print(f"{one.group} {one.name}: {said}")
+        answer = f"{one.corners_registered:.2f}" if one.registered else f"refused: {one.reason}"
+        print(f"{one.group} {one.name}: {answer}")
     print(f"wrong: registered, and off by more than {WRONG_PX:g} px rms over the common view")
     print(f"given up: refused, and the estimate was within {GOOD_PX:g} px of the truth there")
 
@@ -203,7 +203,7 @@ def shares(errors: Sequence[float]) -> list[float]:
 
 
 def poses(folder: Path, detect: Method) -> None:
-    """Rotation and direction of movement, the worse of both, in degrees."""
+    """The larger of the errors of rotation and direction of translation, in degrees."""
     errors, refused = [], 0
     for line in (folder / "pairs.txt").read_text(encoding="utf-8").splitlines():
         name_a, name_b, *numbers = line.split()

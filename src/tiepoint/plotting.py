@@ -1,4 +1,4 @@
-"""Pictures of results, drawn with OpenCV so that no plotting library is needed."""
+"""Pictures of keypoints, matches and curves, drawn with OpenCV; no plotting library is needed."""
 
 from __future__ import annotations
 
@@ -14,59 +14,59 @@ from numpy.typing import NDArray
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features, Matches
 from tiepoint.files import write_bytes
-from tiepoint.geometry import fit_inside, resize_xy
+from tiepoint.geometry import Float, fit_inside, resize_xy
+from tiepoint.images.arrays import to_rgb8
 from tiepoint.images.reading import read
 
 SUBPIXEL_BITS = 4
-"""OpenCV draws at 1/16 px: a marker sits where the keypoint is, not on the next whole pixel."""
+"""Fractional bits of OpenCV's coordinates: markers are drawn at 1/16 px."""
+
+PLOT_SIDE_PX, MAX_PLOT_ZOOM = 480, 8
+"""Images with a smaller longer side are enlarged for `plot`, up to this zoom."""
 
 MAX_LINES = 120
-"""Lines of matches drawn: more hide each other."""
+"""Maximum number of lines between matches: more would hide each other."""
 MATCHES_SIDE_PX = 1000
-"""Longer side of each image beside another: two fit a screen."""
+"""Longer side of each image of `plot_matches`: two fit on a screen."""
 GAP_PX = 12
 LINE_OPACITY = 0.7
 
 PANEL_WH = (560, 220)
 PANEL_MARGIN_PX = 44
-"""For the numbers of the axis."""
+"""Left margin, for the numbers of the axis."""
 CURVE_COLOURS = (
     (20, 90, 180), (220, 120, 40), (60, 150, 60), (150, 60, 150), (120, 120, 120), (200, 40, 40),
 )  # fmt: skip
 """RGB."""
 
+Picture = NDArray[np.uint8]
+"""H W 3, RGB."""
 
-def plot(
-    features: Features, image: Any, path: str | PathLike[str] | None = None
-) -> NDArray[np.uint8]:
-    """Draw keypoints over their image: the better the score, the more yellow the ring.
+
+def plot(features: Features, image: Any, path: str | PathLike[str] | None = None) -> Picture:
+    """Draw a ring around each keypoint: yellow for the best score, dark blue for the worst.
 
     Args:
-        features: Of this image.
-        image: Whatever the detector reads.
-        path: Where to write the picture as PNG; None only returns it.
+        features: Features of this image.
+        image: Any source that `Detector` reads.
+        path: PNG file to write; None only returns the picture.
 
     Returns:
         H W 3 uint8, RGB. Images whose longer side is under 480 px are enlarged by a whole
-        number, so that the rings leave the picture visible.
+        factor, so that the rings do not hide the image.
 
     Raises:
-        ConfigError: The image has another size than the features say.
+        ConfigError: The image has another size than the features.
         FormatError: The path does not end in .png, or cannot be written.
         ImageError: The image cannot be read.
     """
     _check_ending(path)
-    pixels = _pixels_of(image, features, "the image is")
-    height, width = features.size_hw
-    zoom = max(1, min(8, 480 // max(height, width)))
-    canvas = as_rgb8(pixels)
-    canvas = canvas.repeat(zoom, axis=0).repeat(zoom, axis=1)
-    radius = max(3.0, 0.004 * zoom * max(height, width))
-    thickness = max(1, round(radius / 3))
+    side = max(features.size_hw)
+    zoom = max(1, min(MAX_PLOT_ZOOM, PLOT_SIDE_PX // side))
+    canvas = _enlarged(to_rgb8(_pixels_of(image, features, "the image")), zoom)
+    radius = max(3.0, 0.004 * zoom * side)
     colours = _colours(np.linspace(0, 1, max(1, len(features)))[::-1])[: len(features)]  # N 3
-    centres = (features.xy + 0.5) * zoom - 0.5  # N 2
-    for centre, colour in zip(_fixed(centres)[::-1], colours[::-1], strict=True):
-        _ring(canvas, centre, radius, colour.tolist(), thickness)
+    _rings(canvas, (features.xy + 0.5) * zoom - 0.5, radius, colours, max(1, round(radius / 3)))
     _write(canvas, path)
     return canvas
 
@@ -81,33 +81,33 @@ def plot_matches(
     *,
     max_lines: int | None = MAX_LINES,
     max_side: int = MATCHES_SIDE_PX,
-) -> NDArray[np.uint8]:
-    """Draw two images side by side with lines between matched keypoints, the best most yellow.
+) -> Picture:
+    """Draw two images side by side with lines between matched keypoints, the best in yellow.
 
-    Every matched keypoint is marked. Of many matches only some get a line, from the best to the
-    worst in even steps, since hundreds of lines hide each other and the images.
+    Every matched keypoint is marked. If there are more than `max_lines` matches, lines connect an
+    even selection from best to worst, because hundreds would hide each other and the images.
 
     Args:
-        image_a, image_b: Whatever the detector reads.
-        features_a, features_b: Of these images.
-        matches: Of these features.
-        path: Where to write the picture as PNG; None only returns it.
-        max_lines: Lines drawn at most; None draws all.
-        max_side: px; an image is brought to this longer side, but enlarged by whole numbers only.
+        image_a, image_b: Any sources that `Detector` reads.
+        features_a, features_b: Features of these images.
+        matches: Matches between these features.
+        path: PNG file to write; None only returns the picture.
+        max_lines: Maximum number of lines; None draws all.
+        max_side: Longer side to which each image is resized, px; enlarged by whole factors only.
 
     Returns:
-        H W 3 uint8, RGB: A on the left, B on the right, their tops on one level.
+        H W 3 uint8, RGB: A on the left, B on the right, aligned at the top.
 
     Raises:
-        ConfigError: An image has another size than its features say, or the matches are of other
+        ConfigError: An image has another size than its features, or the matches index other
             features.
         FormatError: The path does not end in .png, or cannot be written.
         ImageError: An image cannot be read.
     """
     _check_ending(path)
     _check_matches(matches, features_a, features_b)
-    left, xy_a = _fitted(_pixels_of(image_a, features_a, "image A is"), features_a.xy, max_side)
-    right, xy_b = _fitted(_pixels_of(image_b, features_b, "image B is"), features_b.xy, max_side)
+    left, xy_a = _fitted(_pixels_of(image_a, features_a, "image A"), features_a.xy, max_side)
+    right, xy_b = _fitted(_pixels_of(image_b, features_b, "image B"), features_b.xy, max_side)
     start = left.shape[1] + GAP_PX
     height = max(left.shape[0], right.shape[0])
     canvas = np.full((height, start + right.shape[1], 3), 255, np.uint8)
@@ -117,29 +117,28 @@ def plot_matches(
     ends_b = xy_b[matches.pairs[:, 1]] + [start, 0]  # M 2
     colours = _colours(_levels(matches.scores))  # M 3
     count = len(matches) if max_lines is None else min(max_lines, len(matches))
-    lined = np.linspace(0, len(matches) - 1, count).round().astype(int)  # L
-    _lines(canvas, ends_a[lined], ends_b[lined], colours[lined])
-    radius = max(3.0, height / 250)
+    chosen = np.linspace(0, len(matches) - 1, count).round().astype(int)  # L
+    _lines(canvas, ends_a[chosen], ends_b[chosen], colours[chosen])
     for ends in (ends_a, ends_b):
-        for centre, colour in reversed(list(zip(_fixed(ends), colours.tolist(), strict=True))):
-            _ring(canvas, centre, radius, colour, 1)
+        _rings(canvas, ends, max(3.0, height / 250), colours, 1)
     _write(canvas, path)
     return canvas
 
 
 def curves_panel(
     title: str,
-    lines: Mapping[str, NDArray[np.float64]],
+    curves: Mapping[str, NDArray[np.float64]],
     *,
     size_wh: tuple[int, int] = PANEL_WH,
     top: float | None = None,
-) -> NDArray[np.uint8]:
-    """Lines over one axis, their names above them.
+) -> Picture:
+    """Draw curves over one axis, with their names above them.
 
     Args:
-        lines: Name -> N 2 (x, y), finite.
+        curves: Name -> N 2 (x, y), finite.
         size_wh: (width, height) of the panel, px.
-        top: Highest y shown; None takes the lines' own. The lowest is 0, or theirs if lower.
+        top: Highest y shown; None takes the highest of the curves. The lowest is 0, or that of
+            the curves if it is negative.
 
     Returns:
         H W 3 uint8, RGB.
@@ -149,70 +148,74 @@ def curves_panel(
     left, right, ceiling, floor = PANEL_MARGIN_PX, width - 12, 34, height - 24
     cv2.rectangle(panel, (left, ceiling), (right, floor), (210, 210, 210), 1)
     _text(panel, title, (left, 14), (0, 0, 0))
-    if not lines:
+    if not curves:
         return panel
-    every = np.concatenate(list(lines.values()))  # N 2
-    (first, low), (last, high) = every.min(axis=0), every.max(axis=0)
+    points = np.concatenate(list(curves.values()))  # N 2
+    (first, low), (last, high) = points.min(axis=0), points.max(axis=0)
     low, high = min(low, 0.0), max(high if top is None else top, low + 1e-6)
     span_x, span_y = last - first or 1.0, high - low
     for value, y in ((high, ceiling + 8), (low, floor)):
         _text(panel, f"{value:.3g}", (2, y), (120, 120, 120))
     _text(panel, f"{last:.0f}", (right - 50, height - 8), (120, 120, 120))
-    place = left
-    for index, (name, points) in enumerate(lines.items()):
+    name_x = left
+    for index, (name, points) in enumerate(curves.items()):
         colour = CURVE_COLOURS[index % len(CURVE_COLOURS)]
         x = left + (points[:, 0] - first) / span_x * (right - left)
         y = floor - (points[:, 1] - low) / span_y * (floor - ceiling)
         drawn = np.rint(np.stack([x, y], axis=1)).astype(np.int32)
         cv2.polylines(panel, [drawn[:, None]], False, colour, 1, cv2.LINE_AA)
-        _text(panel, name, (place, 28), colour)
-        place += 10 + 8 * len(name)
+        _text(panel, name, (name_x, 28), colour)
+        name_x += 10 + 8 * len(name)
     return panel
 
 
-def _text(panel: NDArray[np.uint8], text: str, at: tuple[int, int], colour: Any) -> None:
+def _text(panel: Picture, text: str, at: tuple[int, int], colour: tuple[int, int, int]) -> None:
     cv2.putText(panel, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
 
 
-def _lines(
-    canvas: NDArray[np.uint8],
-    ends_a: NDArray[np.float64],
-    ends_b: NDArray[np.float64],
-    colours: NDArray[np.uint8],
-) -> None:
-    """Draw lines half transparent, the best on top."""
-    over = canvas.copy()
-    drawn = zip(_fixed(ends_a), _fixed(ends_b), colours.tolist(), strict=True)
-    for a, b, colour in reversed(list(drawn)):
-        cv2.line(over, a.tolist(), b.tolist(), colour, 1, cv2.LINE_AA, SUBPIXEL_BITS)
-    canvas[:] = cv2.addWeighted(over, LINE_OPACITY, canvas, 1 - LINE_OPACITY, 0)
+def _lines(canvas: Picture, ends_a: Float, ends_b: Float, colours: Picture) -> None:
+    """Draw half-transparent lines, the best on top."""
+    opaque = canvas.copy()
+    lines = list(zip(_fixed(ends_a), _fixed(ends_b), colours.tolist(), strict=True))
+    for a, b, colour in reversed(lines):
+        cv2.line(opaque, a, b, colour, 1, cv2.LINE_AA, SUBPIXEL_BITS)
+    canvas[:] = cv2.addWeighted(opaque, LINE_OPACITY, canvas, 1 - LINE_OPACITY, 0)
+
+
+def _rings(canvas: Picture, xy: Float, radius: float, colours: Picture, thickness: int) -> None:
+    """Draw rings, the best on top."""
+    fixed_radius = round(radius * 2**SUBPIXEL_BITS)
+    for centre, colour in reversed(list(zip(_fixed(xy), colours.tolist(), strict=True))):
+        cv2.circle(canvas, centre, fixed_radius, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _fitted(
     pixels: NDArray[Any], xy: NDArray[np.float32], max_side: int
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """An image brought to a size for looking at, and its keypoints there."""
-    image = as_rgb8(pixels)
+) -> tuple[Picture, NDArray[np.float64]]:
+    """An image resized for display, and its keypoints in it."""
+    image = to_rgb8(pixels)
     from_hw = image.shape[0], image.shape[1]
     zoom = max(1, max_side // max(from_hw))
     to_hw = fit_inside((from_hw[0] * zoom, from_hw[1] * zoom), max_side)
-    if zoom > 1:
-        image = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
-    elif to_hw != from_hw:
+    if zoom == 1 and to_hw != from_hw:
         image = cv2.resize(image, to_hw[::-1], interpolation=cv2.INTER_AREA)
     moved = resize_xy(xy.astype(np.float64), from_hw, to_hw)  # N 2
-    return image, np.asarray(moved, np.float64)
+    return _enlarged(image, zoom), np.asarray(moved, np.float64)
+
+
+def _enlarged(image: Picture, zoom: int) -> Picture:
+    return image.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
 def _levels(scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """0..1 from the worst to the best score that is there; 1 when they are all the same."""
+    """N scores as 0..1 between the worst and the best; 1 if all are equal."""
     if len(scores) == 0 or scores.min() == scores.max():
         return np.ones(len(scores))
     low, high = float(scores.min()), float(scores.max())
     return (scores.astype(np.float64) - low) / (high - low)
 
 
-def _colours(levels: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _colours(levels: NDArray[np.float64]) -> Picture:
     """N levels 0..1 as N 3 colours from dark blue to yellow."""
     if len(levels) == 0:
         return np.empty((0, 3), np.uint8)
@@ -220,9 +223,9 @@ def _colours(levels: NDArray[np.float64]) -> NDArray[np.uint8]:
     return np.asarray(table[:, 0, ::-1], np.uint8)  # N 3
 
 
-def _fixed(xy: NDArray[Any]) -> NDArray[np.int_]:
-    fixed: NDArray[np.int_] = np.round(xy * 2**SUBPIXEL_BITS).astype(int)
-    return fixed
+def _fixed(xy: Float) -> list[tuple[int, int]]:
+    """N points in OpenCV's fixed-point coordinates."""
+    return [(x, y) for x, y in np.round(xy * 2**SUBPIXEL_BITS).astype(int).tolist()]
 
 
 def _check_ending(path: str | PathLike[str] | None) -> None:
@@ -230,12 +233,13 @@ def _check_ending(path: str | PathLike[str] | None) -> None:
         raise FormatError(f"{path}: overlays are written as PNG; let the name end in .png")
 
 
-def _pixels_of(image: Any, features: Features, subject: str) -> NDArray[Any]:
+def _pixels_of(image: Any, features: Features, name: str) -> NDArray[Any]:
     pixels = read(image).pixels
     if pixels.shape[:2] != features.size_hw:
         raise ConfigError(
-            f"{subject} {pixels.shape[1]}x{pixels.shape[0]} px, the features are of one of "
-            f"{features.size_hw[1]}x{features.size_hw[0]} px: pass the image they were found in"
+            f"{name} is {pixels.shape[1]}x{pixels.shape[0]} px, expected the "
+            f"{features.size_hw[1]}x{features.size_hw[0]} px of the features: pass the image they "
+            "were found in"
         )
     return pixels
 
@@ -250,29 +254,6 @@ def _check_matches(matches: Matches, features_a: Features, features_b: Features)
             )
 
 
-def _write(canvas: NDArray[np.uint8], path: str | PathLike[str] | None) -> None:
+def _write(canvas: Picture, path: str | PathLike[str] | None) -> None:
     if path is not None:
-        encoded = cv2.imencode(".png", canvas[:, :, ::-1])[1]
-        write_bytes(path, encoded.tobytes())
-
-
-def _ring(
-    canvas: NDArray[np.uint8],
-    centre: NDArray[np.int_],
-    radius: float,
-    colour: list[int],
-    thickness: int,
-) -> None:
-    scaled = round(radius * 2**SUBPIXEL_BITS)
-    point = (int(centre[0]), int(centre[1]))
-    cv2.circle(canvas, point, scaled, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
-
-
-def as_rgb8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """What `image.read` gives, of any type, as a copy in 8-bit RGB for the eye."""
-    if pixels.dtype == np.uint8:
-        scaled = pixels
-    else:
-        top = 65535.0 if pixels.dtype == np.uint16 else 1.0
-        scaled = np.round(pixels * (255.0 / top)).astype(np.uint8)
-    return scaled.copy() if scaled.ndim == 3 else np.stack([scaled] * 3, axis=2)
+        write_bytes(path, cv2.imencode(".png", canvas[:, :, ::-1])[1].tobytes())

@@ -7,7 +7,7 @@ import pytest
 
 from support.registered import MATRICES, SIZE_HW, carried, scattered
 from tiepoint.geometry import apply_homography, corners_xy
-from tiepoint.registration import planar
+from tiepoint.registration import models, planar
 
 MODELS = sorted(MATRICES)
 
@@ -58,7 +58,7 @@ def test_matches_a_few_px_beside_the_right_place_do_not_bend_the_refinement(mode
 
 @pytest.mark.parametrize("model", MODELS)
 def test_matches_that_scatter_more_weigh_less(model: str) -> None:
-    """With deviations that tell the good from the poor, mostly, the model is known better."""
+    """Deviations that separate good from poor matches make the model more precise."""
     gains = []
     for seed in range(12):
         a, b = carried(MATRICES[model], count=80, noise_px=0.1, seed=seed)
@@ -82,7 +82,7 @@ def test_deviations_that_are_none_count_as_usual_ones() -> None:
 
 
 def test_the_deviation_of_a_match_is_what_both_images_scatter_by() -> None:
-    """Drawn points: both positions disturbed as their covariances say, then carried over."""
+    """Monte Carlo: both positions disturbed by their covariances, then transformed."""
     matrix, rng = MATRICES["homography"], np.random.default_rng(0)
     a = scattered(5)
     around_a = np.array([[[s, 0.3], [0.3, 2 * s]] for s in (1, 2, 3, 4, 5)]) / 10  # px^2
@@ -129,7 +129,7 @@ def test_the_homography_minimises_the_distances_in_b() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 5, 300])
-def test_the_commonest_shift_equals_the_slow_twin(count: int) -> None:
+def test_the_consensus_of_a_translation_equals_the_slow_twin(count: int) -> None:
     rng = np.random.default_rng(count)
     a = scattered(count)
     b = a + np.array([7.5, -3.25]) + rng.normal(0, 1, (count, 2))
@@ -146,7 +146,7 @@ def test_the_commonest_shift_equals_the_slow_twin(count: int) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_too_few_points_give_no_model(model: str) -> None:
-    for count in range(planar.POINTS_NEEDED[model]):
+    for count in range(models.MODELS[model].sample_size):
         a, b = carried(MATRICES[model], count=count)
         assert planar.consensus(model, a, b, 1.5) is None
         start = MATRICES[model]
@@ -170,7 +170,7 @@ def test_points_on_a_line_leave_the_model_unknown(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_deviation_is_what_measuring_anew_shows(model: str) -> None:
+def test_the_deviation_equals_that_of_repeated_measurements(model: str) -> None:
     truth, places = MATRICES[model], np.array([[0.0, 0], [639, 479], [320, 240]])
     clean_a, clean_b = carried(truth, count=60)
     rng = np.random.default_rng(9)
@@ -200,3 +200,102 @@ def test_distances_do_not_depend_on_the_sign_or_scale_of_the_matrix() -> None:
     for factor in (1, -1, -0.01):
         found = planar.distances_px(factor * MATRICES["homography"], a, b)
         np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_derivatives_are_those_of_finite_differences(model: str) -> None:
+    """The Jacobian of a transformed point, by small steps in x and y."""
+    matrix, xy, step = MATRICES[model], scattered(10), 1e-4
+    for point, jacobian in zip(xy, planar.local_jacobian(matrix, xy), strict=True):
+        ends = point + step * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+        right, left, down, up = apply_homography(matrix, ends)
+        expected = np.stack([right - left, down - up], axis=1) / (2 * step)
+        np.testing.assert_allclose(jacobian, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_the_refinement_equals_iteratively_reweighted_least_squares_of_an_affine() -> None:
+    """Slow twin: weights by Geman and McClure, then the normal equations, until nothing moves."""
+    a, b = carried(MATRICES["affine"], count=80, noise_px=0.6, wrong=15)
+    refined, _ = planar.refine("affine", MATRICES["affine"], a, b, 3.0)
+    matrix, scale = MATRICES["affine"].copy(), planar.ROBUST_SHARE * 3.0
+    design = np.column_stack([a, np.ones(80)])
+    for _ in range(100):
+        squares = ((apply_homography(matrix, a) - b) ** 2).sum(axis=1)
+        weights = (1 + squares / scale**2) ** -2.0
+        normal = design.T @ (weights[:, None] * design)
+        matrix[:2] = np.linalg.solve(normal, design.T @ (weights[:, None] * b)).T
+    np.testing.assert_allclose(refined, matrix, atol=0.02, rtol=1e-3)
+
+
+def test_the_inliers_are_counted_after_the_last_step() -> None:
+    a, b = carried(MATRICES["homography"], count=100, noise_px=1.5)
+    matrix, inliers = planar.refine("homography", MATRICES["homography"], a, b, 3.0)
+    np.testing.assert_array_equal(inliers, planar.distances_px(matrix, a, b) <= 3.0)
+    assert 50 < inliers.sum() < 100
+
+
+def test_refinement_never_makes_the_robust_cost_worse() -> None:
+    def cost(matrix: np.ndarray) -> float:
+        squares = (planar.distances_px(matrix, a, b) / (planar.ROBUST_SHARE * 3.0)) ** 2
+        return float((squares / (1 + squares)).sum())
+
+    for seed in range(10):
+        a, b = carried(MATRICES["homography"], count=60, noise_px=1.0, wrong=30, seed=seed)
+        start = MATRICES["homography"] @ [[1, 0, 1.5], [0, 1, -1], [0, 0, 1]]
+        refined, _ = planar.refine("homography", start, a, b, 3.0)
+        assert cost(refined) <= cost(start)
+
+
+@pytest.mark.parametrize("estimate", [None, np.full((3, 3), np.nan), np.zeros((3, 3)), np.eye(2)])
+def test_what_is_no_plane_model_becomes_none(estimate: np.ndarray | None) -> None:
+    assert planar.as_matrix(estimate) is None
+
+
+def test_an_affine_estimate_gets_its_last_row() -> None:
+    matrix = planar.as_matrix(np.array([[1, 2, 3], [4, 5, 6]], np.float32))
+    np.testing.assert_array_equal(matrix, [[1, 2, 3], [4, 5, 6], [0, 0, 1]])
+    assert matrix is not None and matrix.dtype == np.float64
+    np.testing.assert_array_equal(planar.as_matrix(MATRICES["homography"]), MATRICES["homography"])
+
+
+def test_most_points_decide_which_side_is_in_front() -> None:
+    matrix = np.array([[1.0, 0, 0], [0, 1, 0], [-0.01, 0, 1]])  # w = 0 at x = 100
+    before, behind = np.array([[50.0, 0]]), np.array([[150.0, 0]])
+    assert planar.facing(matrix, before) is matrix
+    np.testing.assert_array_equal(planar.facing(matrix, behind), -matrix)
+    assert planar.facing(matrix, np.concatenate([before, before, behind])) is matrix
+    assert planar.facing(matrix, np.concatenate([before, behind])) is matrix
+    assert planar.facing(matrix, np.empty((0, 2))) is matrix
+
+
+def test_points_behind_the_camera_are_infinitely_far() -> None:
+    matrix = np.array([[1.0, 0, 0], [0, 1, 0], [-0.01, 0, 1]])
+    xy = np.array([[10.0, 0], [20, 0], [150, 0]])
+    distances = planar.distances_px(matrix, xy, xy)
+    assert np.isfinite(distances[:2]).all() and np.isinf(distances[2])
+
+
+def test_the_deviation_falls_with_the_root_of_the_number_of_points() -> None:
+    places = np.array([[320.0, 240.0]])
+    sds = []
+    for count in (50, 800):
+        a, b = carried(MATRICES["affine"], count=count, noise_px=1.0)
+        sds.append(planar.point_deviation_px("affine", MATRICES["affine"], a, b, places)[0])
+    assert sds[0] / sds[1] == pytest.approx(4, rel=0.25)
+
+
+def test_the_deviation_grows_away_from_the_points() -> None:
+    a, _ = carried(np.eye(3), count=60)
+    a = 200 + a * 0.2
+    b = a + np.random.default_rng(0).normal(0, 0.5, a.shape)
+    places = np.array([[250.0, 250.0], [500, 250], [1000, 250], [2000, 250]])
+    sds = planar.point_deviation_px("homography", np.eye(3), a, b, places)
+    assert (np.diff(sds) > 0).all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_exact_points_have_no_deviation(model: str) -> None:
+    a, b = carried(MATRICES[model], count=40)
+    sds = planar.point_deviation_px(model, MATRICES[model], a, b, corners_xy(SIZE_HW))
+    assert sds.max() < 1e-6
+    assert planar.point_deviation_px(model, MATRICES[model], a, b, np.empty((0, 2))).shape == (0,)

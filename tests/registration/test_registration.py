@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import pickle
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from tiepoint.errors import ConfigError, ImageError, RegistrationError
 from tiepoint.features import Features, Matches
 from tiepoint.geometry import apply_homography, corners_xy
 from tiepoint.registration.models import PLANE_MODELS
-from tiepoint.registration.register import register
+from tiepoint.registration.register import register, registration_detector
 
 
 def of_points(a: np.ndarray, b: np.ndarray, model: str, **options: object) -> tiepoint.Registration:
@@ -94,7 +95,7 @@ def test_a_plane_leaves_the_fundamental_matrix_open_and_a_turn_the_pose() -> Non
     turned = two_views(noise_px=0.3, direction=np.zeros(3))
     result = of_points(*turned, "essential", intrinsics=CAMERA)
     assert not result.success and result.rotation is None
-    assert "a turn of the camera" in result.reason
+    assert "a rotation of the camera" in result.reason
 
 
 @pytest.mark.parametrize("model", [*PLANE_MODELS, "fundamental", "essential"])
@@ -366,3 +367,132 @@ def test_the_defaults_of_a_call_are_those_of_the_configuration() -> None:
     config = RegistrationConfig(model="affine", min_inliers=5)
     mixed = register(features_a, features_b, model="translation", matches=matches, config=config)
     assert mixed.model == "translation"
+
+
+@pytest.mark.parametrize("model", PLANE_MODELS)
+def test_the_stated_deviations_are_those_of_repeated_registrations(model: str) -> None:
+    """Monte Carlo: the same points measured 40 times, with a noise of 0.6 px in B."""
+    truth, noise_px = MATRICES[model], 0.6
+    a, clean = carried(truth, 120)
+    corners, middle = corners_xy(SIZE_HW), np.array([[320.0, 240.0]])
+    there, stated = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        result = of_points(a, clean + rng.normal(0, noise_px, clean.shape), model)
+        assert result.success
+        there.append(result.transform(np.concatenate([corners, middle])))
+        stated.append((result.corner_sd_px, result.overlap_sd_px))
+    scatter = np.sqrt(np.var(there, axis=0).sum(axis=1))  # 4 corners and the middle
+    corner_sd, overlap_sd = np.mean(stated, axis=0)
+    assert corner_sd == pytest.approx(float(np.sqrt((scatter[:4] ** 2).mean())), rel=0.2)
+    assert overlap_sd <= corner_sd * 1.001
+    assert overlap_sd > 0.5 * scatter[4]
+
+
+@pytest.fixture(scope="module")
+def small() -> NDArray[np.uint8]:
+    """A photograph of 225x150 px, colour."""
+    data = pytest.importorskip("skimage.data", reason="photographs need scikit-image")
+    return np.ascontiguousarray(data.cat()[::2, ::2])
+
+
+def test_the_detector_for_registration_keeps_keypoints_of_any_score(
+    small: NDArray[np.uint8],
+) -> None:
+    strong, every = tiepoint.Detector()(small), registration_detector()(small)
+    assert len(every) > len(strong)
+    assert every.scores.min() < 0.005 <= strong.scores.min()
+    smaller = registration_detector("default", device="cpu", max_side=100)(small)
+    assert smaller.provenance is not None
+    assert smaller.provenance.settings["max_side"] == 100
+    assert smaller.provenance.settings["threshold"] == 0
+
+
+def test_images_are_detected_as_by_the_detector_for_registration(
+    small: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    """A path, an array and its features give the same registration."""
+    seen = warped(small, np.array([[1, 0, 5.0], [0, 1, 3], [0, 0, 1]]))
+    path = tmp_path / "photo.png"
+    cv2.imwrite(str(path), small[..., ::-1])
+    detector = registration_detector()
+    features = [detector(image, max_keypoints=1000) for image in (small, seen)]
+    expected = register(*features)
+    assert expected.success
+    for a, b in ((small, features[1]), (path, features[1]), (features[0], seen)):
+        result = register(a, b)
+        np.testing.assert_array_equal(result.matrix, expected.matrix)
+        np.testing.assert_array_equal(result.matches.pairs, expected.matches.pairs)
+
+
+def test_two_view_models_and_failures_are_not_matched_again(small: NDArray[np.uint8]) -> None:
+    detector = registration_detector()
+    photo, shifted, upside_down = (
+        detector(image, max_keypoints=500)
+        for image in (
+            small,
+            warped(small, np.array([[1, 0, 5.5], [0, 1, 2.25], [0, 0, 1]])),
+            np.ascontiguousarray(small[::-1]),
+        )
+    )
+    for other, model in ((shifted, "fundamental"), (upside_down, "homography")):
+        result = register(photo, other, model=model)
+        assert not result.success  # one plane; a mirror image
+        assert "guided_px" not in result.matches.meta
+
+
+def test_a_failed_registration_has_the_features_and_matches_it_was_given() -> None:
+    features_a, features_b, matches = matched(*carried(np.eye(3), 300, wrong=300))
+    result = register(features_a, features_b, matches=matches)
+    assert not result.success and result.matrix is None
+    assert result.features_a is features_a and result.features_b is features_b
+    assert result.matches is matches and len(result.inliers) == 300
+
+
+def test_matches_without_consensus_are_refused_with_their_number() -> None:
+    same = np.full((40, 2), 7.0)
+    result = of_points(same, same, "homography")
+    assert not result.success and not result.inliers.all()
+    assert result.reason
+
+
+@pytest.mark.parametrize("model", [*PLANE_MODELS, "fundamental", "essential"])
+def test_the_result_of_every_model_does_not_depend_on_the_order_of_matches(model: str) -> None:
+    plane = model in PLANE_MODELS
+    a, b = (
+        carried(MATRICES[model], 250, noise_px=0.5, wrong=80)
+        if plane
+        else two_views(250, noise_px=0.3, wrong=80)
+    )
+    intrinsics = CAMERA if model == "essential" else None
+    order = np.random.default_rng(3).permutation(250)
+    first = of_points(a, b, model, intrinsics=intrinsics)
+    second = of_points(a[order], b[order], model, intrinsics=intrinsics)
+    assert first.success and second.success
+    np.testing.assert_array_equal(first.inliers[order], second.inliers)
+    np.testing.assert_allclose(first.matrix, second.matrix, rtol=1e-9, atol=1e-12)
+
+
+def test_guided_matching_that_loses_inliers_keeps_the_first_fit(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Descriptors that choose each other, but are less alike than guided matching asks for."""
+    a, b = carried(MATRICES["homography"], 200, noise_px=0.3)
+    rng = np.random.default_rng(0)
+    described_a = rng.normal(size=(200, 256))
+    described_a /= np.linalg.norm(described_a, axis=1, keepdims=True)
+    noise = rng.normal(size=(200, 256))
+    noise -= (noise * described_a).sum(axis=1, keepdims=True) * described_a
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    described_b = 0.35 * described_a + np.sqrt(1 - 0.35**2) * noise
+    features_a, features_b = (
+        dataclasses.replace(features, descriptors=described.astype(np.float32))
+        for features, described in zip(matched(a, b)[:2], (described_a, described_b), strict=True)
+    )
+    with caplog.at_level(logging.DEBUG, logger="tiepoint"):
+        guided = register(features_a, features_b)
+    plain = register(features_a, features_b, guided=False)
+    assert guided.success and plain.inliers.sum() > 150
+    np.testing.assert_array_equal(guided.matrix, plain.matrix)
+    np.testing.assert_array_equal(guided.matches.pairs, plain.matches.pairs)
+    assert "guided matching lost inliers" in caplog.text

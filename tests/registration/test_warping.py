@@ -1,4 +1,4 @@
-"""Warping: the right place to a fraction of a pixel, the type kept, and pictures that tell."""
+"""Warping: the right place to a fraction of a pixel, the type kept, and pictures for the eye."""
 
 from __future__ import annotations
 
@@ -119,8 +119,8 @@ def test_what_gets_smaller_is_averaged_and_not_sampled() -> None:
 def test_a_canvas_for_both_holds_both() -> None:
     a, b = np.full((40, 50), 100, np.uint8), np.full((30, 60), 200, np.uint8)
     result = known([[1, 0, -20], [0, 1, 10], [0, 0, 1]], (40, 50), (30, 60))
-    place = warping.frame(result, "both")
-    assert place == warping.Frame((50, 80), (20, 0))
+    area = warping.canvas_of(result, "both")
+    assert area == warping.Canvas((50, 80), (20, 0))
     warped = tiepoint.warp(a, result, canvas="both", fill=7)
     assert (warped[10:, :50] == 100).all()
     assert (warped[:10] == 7).all() and (warped[:, 50:] == 7).all()
@@ -165,7 +165,7 @@ def test_a_huge_canvas_is_refused_before_it_is_made() -> None:
     with pytest.raises(ConfigError, match="1000050x40 px"):
         warping.warp(np.zeros((40, 50), np.uint8), far, canvas="both")
     with pytest.raises(ConfigError, match="at most 100 px"):
-        warping.frame(known(np.eye(3), (40, 50), (40, 50)), "both", max_pixels=100)
+        warping.canvas_of(known(np.eye(3), (40, 50), (40, 50)), "both", max_pixels=100)
     assert not tiepoint.warp(np.ones((40, 50), np.uint8), far).any()
 
 
@@ -216,3 +216,178 @@ def test_a_picture_that_its_format_cannot_hold_is_refused(tmp_path: Path) -> Non
     with pytest.raises(FormatError, match="the ending picks"):
         warping.write_picture(tmp_path / "a.jpg", np.zeros((9, 9), np.uint8))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", sorted(MATRICES))
+def test_the_mask_is_where_the_inverse_finds_the_image(name: str) -> None:
+    """Slow twin: the centre of every pixel of B, mapped back, is inside A."""
+    shrink = np.diag([0.1, 0.1, 1])
+    result = known(shrink @ MATRICES[name] @ np.linalg.inv(shrink), (48, 64), (50, 60))
+    mask = warping.covered(result, warping.canvas_of(result))
+    y, x = np.mgrid[:50, :60]
+    back = result.inverse(np.stack([x.ravel(), y.ravel()], axis=1))
+    distance = np.minimum(back + 0.5, np.array([64, 48]) - 0.5 - back).min(axis=1)
+    clear = (np.abs(distance) > 0.02).reshape(50, 60)  # on the outline round-off decides
+    np.testing.assert_array_equal(mask[clear], (distance > 0).reshape(50, 60)[clear])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_canvas_for_both_contains_both_and_is_no_larger(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    angle, zoom = rng.uniform(-3, 3), rng.uniform(0.5, 2)
+    c, s = zoom * np.cos(angle), zoom * np.sin(angle)
+    x, y = rng.uniform(-60, 60, 2)
+    result = known([[c, -s, x], [s, c, y], [0, 0, 1]], (40, 50), (30, 60), "similarity")
+    area = warping.canvas_of(result, "both")
+    a_edges = result.transform([[-0.5, -0.5], [49.5, -0.5], [49.5, 39.5], [-0.5, 39.5]])
+    b_edges = np.array([[-0.5, -0.5], [59.5, 29.5]])
+    edges = np.concatenate([a_edges, b_edges]) + area.offset_xy
+    low, high = edges.min(axis=0) + 0.5, edges.max(axis=0) + 0.5
+    assert (low > -0.01).all() and (low < 1).all()
+    width, height = area.size_hw[::-1]
+    assert (high < (width + 0.01, height + 0.01)).all()
+    assert (high > (width - 1, height - 1)).all()
+
+
+def slow_blend(
+    a: NDArray[Any], b: NDArray[Any], x: int, y: int, size_hw: tuple[int, int]
+) -> NDArray[np.float64]:
+    """A of an identity, B shifted by whole px: weights by the distance to the outlines."""
+    import cv2
+
+    def distances(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        padded = np.pad(mask.astype(np.uint8), 1)
+        return cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
+
+    in_a, in_b = np.zeros(size_hw, bool), np.zeros(size_hw, bool)
+    in_a[: a.shape[0], : a.shape[1]] = True
+    in_b[y : y + b.shape[0], x : x + b.shape[1]] = True
+    inset_a, inset_b = distances(in_a), distances(in_b)
+    out = np.zeros(size_hw)
+    for row in range(size_hw[0]):
+        for column in range(size_hw[1]):
+            weight_a, weight_b = inset_a[row, column], inset_b[row, column]
+            if weight_a + weight_b == 0:
+                continue
+            total = 0.0
+            if in_a[row, column]:
+                total += weight_a * a[row, column]
+            if in_b[row, column]:
+                total += weight_b * b[row - y, column - x]
+            out[row, column] = total / (weight_a + weight_b)
+    return out
+
+
+def test_the_blend_equals_the_slow_twin() -> None:
+    """Each pixel is the mean of both, weighted by its distance from either outline."""
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(0, 1, (20, 24)), rng.uniform(0, 1, (18, 26))
+    result = known([[1, 0, -9], [0, 1, -6], [0, 0, 1]], (20, 24), (18, 26))
+    blended = warping.blend(a, b, result)
+    assert blended.shape == (24, 35) and blended.dtype == np.float64
+    np.testing.assert_allclose(blended, slow_blend(a, b, 9, 6, (24, 35)), atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("dtype", [np.uint8, np.bool_, np.float32])
+def test_a_blend_keeps_type_and_channels(dtype: type, channels: int) -> None:
+    image = (np.random.default_rng(0).uniform(0, 2, (12, 16, channels))).astype(dtype)
+    result = known([[1, 0, 4], [0, 1, 0], [0, 0, 1]], (12, 16), (12, 16))
+    blended = warping.blend(image, image, result)
+    assert blended.dtype == dtype and blended.shape == (12, 20, channels)
+    np.testing.assert_array_equal(blended[:, 16:], image[:, 12:])  # A alone
+    np.testing.assert_array_equal(blended[:, :4], image[:, :4])  # B alone
+
+
+def test_a_blend_on_the_area_of_b_keeps_b_where_a_is_not() -> None:
+    a, b = np.full((20, 20), 10.0), np.full((20, 20), 30.0)
+    result = known([[1, 0, 10], [0, 1, 0], [0, 0, 1]], (20, 20), (20, 20))
+    blended = warping.blend(a, b, result, canvas="b")
+    assert blended.shape == (20, 20)
+    assert (blended[:, :10] == 30).all()
+    assert (np.diff(blended[10, 10:]) <= 0).all() and blended[10, -1] <= 20 < blended[10, 10] < 30
+
+
+def test_the_squares_are_a_where_a_is_and_b_elsewhere() -> None:
+    """Slow twin: an eighth of the longer side per square, A in the odd ones."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(0, 256, (60, 100, 3), dtype=np.uint8) for _ in range(2))
+    result = known([[1, 0, 30], [0, 1, 0], [0, 0, 1]], (60, 100), (60, 100))
+    board = warping.checkerboard(a, b, result)
+    for row in range(0, 60, 7):
+        for column in range(0, 100, 3):
+            odd = (row // 13 + column // 13) % 2 == 1
+            from_a = odd and column >= 30
+            expected = a[row, column - 30] if from_a else b[row, column]
+            np.testing.assert_array_equal(board[row, column], expected)
+
+
+def test_the_overlay_brings_a_to_the_brightness_of_b() -> None:
+    """The same scene, darker and with less contrast, is grey again."""
+    image = np.random.default_rng(0).integers(0, 256, (50, 60), dtype=np.uint8)
+    darker = (image * 0.4 + 20).astype(np.uint8)
+    drawn = warping.overlay(darker, image, known(np.eye(3), (50, 60), (50, 60))).astype(int)
+    assert np.abs(drawn[..., 0] - drawn[..., 1]).mean() < 3
+    np.testing.assert_array_equal(drawn[..., 1], image)
+    np.testing.assert_array_equal(drawn[..., 2], image)
+
+
+def test_the_overlay_outside_a_and_of_one_level_is_grey() -> None:
+    image, flat = np.arange(60, dtype=np.uint8).reshape(1, 60).repeat(50, 0), np.full((50, 60), 9)
+    away = known([[1, 0, 500], [0, 1, 0], [0, 0, 1]], (50, 60), (50, 60))
+    assert np.ptp(warping.overlay(image, image, away).astype(int), axis=2).max() == 0
+    drawn = warping.overlay(flat.astype(np.uint8), image, known(np.eye(3), (50, 60), (50, 60)))
+    assert (drawn[..., 0] == np.rint(image.mean())).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_pictures_for_the_eye_are_eight_bits_whatever_the_images_are(dtype: type) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
+    deep = levels.astype(np.uint16) * 257 if dtype is np.uint16 else levels.astype(dtype) / 255
+    result = known(np.eye(3), (40, 40), (40, 40))
+    for draw in (warping.checkerboard, warping.overlay):
+        np.testing.assert_array_equal(draw(deep, deep, result), draw(levels, levels, result))
+
+
+def test_enlarging_an_image_averages_nothing() -> None:
+    """Nearest values stay: the reduction is for shrinking only."""
+    image = np.zeros((8, 8), np.float32)
+    image[3, 4] = 1
+    triple = known([[3, 0, 1], [0, 3, 1], [0, 0, 1]], (8, 8), (24, 24))  # (x + 0.5) 3 - 0.5
+    found = tiepoint.warp(image, triple)
+    assert found[10, 13] == pytest.approx(1, abs=1e-6) and found.max() == found[10, 13]
+
+
+def test_an_image_that_shrinks_in_one_direction_only_is_not_averaged() -> None:
+    """The factor is the smaller of both: blur along the other direction would be loss."""
+    image = ramp((64, 64))
+    squeeze = known([[0.25, 0, -0.375], [0, 1, 0], [0, 0, 1]], (64, 64), (64, 16))
+    found = tiepoint.warp(image, squeeze)
+    np.testing.assert_allclose(found[20, 5], [(5 + 0.5) * 4 - 0.5, 20], atol=0.02)
+
+
+def test_images_with_a_side_beyond_opencvs_limit_are_refused() -> None:
+    wide = np.zeros((2, 40_000), np.uint8)
+    result = known(np.eye(3), (2, 40_000), (2, 100))
+    with pytest.raises(ConfigError, match="40000x2 px, expected at most 32766 px a side"):
+        tiepoint.warp(wide, result)
+    with pytest.raises(ConfigError, match="downscale it first"):
+        warping.canvas_of(result)
+
+
+def test_images_of_one_type_are_alike_already() -> None:
+    grey, colour = np.zeros((4, 5), np.uint8), np.zeros((4, 5, 3), np.uint8)
+    a, b = warping.alike(grey, grey)
+    assert a is grey and b is grey
+    a, b = warping.alike(colour, grey)
+    assert a is colour and b.shape == (4, 5, 3)
+
+
+@pytest.mark.parametrize(("value", "dtype", "expected"), [(255, np.uint16, 65535), (51, "f4", 0.2)])
+def test_the_shallower_image_takes_the_range_of_the_deeper(
+    value: int, dtype: Any, expected: float
+) -> None:
+    shallow, deep = np.full((4, 5), value, np.uint8), np.zeros((4, 5), dtype)
+    for a, b in (warping.alike(shallow, deep), warping.alike(deep, shallow)[::-1]):
+        assert a.dtype == b.dtype == np.dtype(dtype)
+        np.testing.assert_allclose(a, expected)

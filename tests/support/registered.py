@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.config import RegistrationConfig
 from tiepoint.features import Features, Matches
 from tiepoint.geometry import apply_homography
+from tiepoint.registration.estimation import Estimate
+from tiepoint.registration.verdict import Fit
 
 Points = NDArray[np.float64]
 
@@ -43,6 +46,25 @@ def matched(a: Points, b: Points) -> tuple[Features, Features, Matches]:
     features = [Features(xy.astype(np.float32), scores, None, SIZE_HW) for xy in (a, b)]
     pairs = np.stack([np.arange(count)] * 2, axis=1)
     return features[0], features[1], Matches(pairs, scores)
+
+
+def fit_of(
+    a: Points,
+    b: Points,
+    estimate: Estimate,
+    *,
+    within_px: float = 3.0,
+    cameras: tuple[Points, Points] | None = None,
+    **settings: object,
+) -> Fit:
+    """A fit of point i of A with point i of B, as the verdict takes it."""
+    config = RegistrationConfig(**settings)  # type: ignore[arg-type]
+    return Fit(*matched(a, b), config, cameras, 1.0, within_px, estimate)
+
+
+def all_inliers(matrix: Points, count: int) -> Estimate:
+    """An estimate that every match agrees with."""
+    return Estimate(np.asarray(matrix, np.float64), np.ones(count, bool))
 
 
 CAMERA = np.array([[600.0, 0, 320], [0, 610, 240], [0, 0, 1]])

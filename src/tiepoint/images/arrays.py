@@ -182,3 +182,13 @@ def upright(pixels: Pixels, exif_orientation: int) -> Pixels:
     """Apply an EXIF orientation to H W or H W 3; 1 changes nothing."""
     turn = _TURNS.get(exif_orientation)
     return pixels if turn is None else turn(pixels)
+
+
+def to_rgb8(pixels: Pixels) -> NDArray[np.uint8]:
+    """An image as a copy in 8-bit RGB, for display."""
+    if pixels.dtype == np.uint8:
+        scaled = pixels
+    else:
+        white = 65535.0 if pixels.dtype == np.uint16 else 1.0
+        scaled = np.round(pixels * (255.0 / white)).astype(np.uint8)
+    return scaled.copy() if scaled.ndim == 3 else np.stack([scaled] * 3, axis=2)

@@ -1,46 +1,55 @@
 """Two-view models of matched points: the fundamental and the essential matrix.
 
-Consensus by USAC_MAGSAC, then Levenberg-Marquardt on the Sampson distances of the inliers
-(Hartley and Zisserman, Multiple View Geometry, section 11.4.3), over exactly the 7 or 5
-parameters that these matrices have.
+A robust consensus (USAC_MAGSAC) separates inliers from outliers. Levenberg-Marquardt then
+minimises the Sampson distances of the inliers over the 7 or 5 free parameters of these matrices.
+
+Source: Hartley and Zisserman, Multiple View Geometry, section 11.4.3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.config import Model
 from tiepoint.errors import ConfigError, MissingExtraError, is_installed
 from tiepoint.geometry import Float
-from tiepoint.registration.planar import CONFIDENCE, ITERATIONS, Matrix
+from tiepoint.registration.models import MODELS, Matrix
+from tiepoint.registration.planar import CONFIDENCE, ITERATIONS, homogeneous
 
-POINTS_NEEDED = {"fundamental": 8, "essential": 5}
-"""Matches that OpenCV's estimators ask for."""
+FUNDAMENTAL_MATCHES = 8
+"""Matches that OpenCV's estimator of the fundamental matrix asks for; 7 determine it."""
+
+ESSENTIAL_MATCHES = MODELS["essential"].sample_size
 
 REFINEMENT_ROUNDS = 4
-"""Rounds on inliers that are taken anew; most pairs have settled by then."""
+"""Rounds of refinement, each with the inliers of the last; most pairs converge within them."""
 
-WRONG_PAIRINGS = 40
-"""Ways in which `wrong_share` pairs the same places anew."""
+RANDOM_PAIRINGS = 40
+"""Random pairings of the same points that `random_inlier_rate` averages over."""
 
-_STEPS = 20  # of Levenberg-Marquardt; it settles in 4 to 8
+_STEPS = 20  # of Levenberg-Marquardt, which converges in 4 to 8
 _DIFFERENCE = 1e-6  # step of the numerical derivatives; parameters are angles and ratios
 
 Vector = NDArray[np.float64]
+Cameras = tuple[Matrix, Matrix]
+"""K_A and K_B, 3x3 each."""
+
+State = TypeVar("State")
 
 
 @dataclass(frozen=True, eq=False)
 class Pose:
-    """Where camera B stands to camera A: X_B = R X_A + t.
+    """Pose of camera B relative to camera A: X_B = R X_A + t.
 
     Attributes:
         rotation: 3x3.
-        translation: 3, of unit length: two views do not tell the distance.
+        translation: 3, of unit length, because two views do not determine the distance.
     """
 
     rotation: Matrix
@@ -48,16 +57,17 @@ class Pose:
 
     @property
     def essential(self) -> Matrix:
-        """3x3, x_B^T E x_A = 0 in coordinates of the cameras (K^-1 x)."""
+        """3x3, x_B^T E x_A = 0 in normalised image coordinates (K^-1 x)."""
         essential: Matrix = cross(self.translation) @ self.rotation
         return essential
 
 
-def read_cameras(intrinsics: Any, model: str) -> tuple[Matrix, Matrix] | None:
-    """K_A and K_B from what a caller gave; None for models that need none.
+def read_cameras(intrinsics: Any, model: Model) -> Cameras | None:
+    """K_A and K_B from a caller's intrinsics; None for models that need none.
 
     Raises:
-        ConfigError: Not K, 3x3, nor a pair of them; or given or missing where it should not be.
+        ConfigError: Neither K, 3x3, nor a pair of them; or given for a model without cameras, or
+            missing for "essential".
     """
     if model != "essential":
         if intrinsics is not None:
@@ -68,7 +78,9 @@ def read_cameras(intrinsics: Any, model: str) -> tuple[Matrix, Matrix] | None:
     try:
         matrices = np.asarray(intrinsics, np.float64)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"intrinsics are no numbers ({error}): K, 3x3, or a pair") from error
+        raise ConfigError(
+            f"intrinsics are no numbers ({error}), expected K, 3x3, or two"
+        ) from error
     if matrices.shape == (3, 3):
         matrices = np.stack([matrices, matrices])
     if matrices.shape != (2, 3, 3):
@@ -76,8 +88,8 @@ def read_cameras(intrinsics: Any, model: str) -> tuple[Matrix, Matrix] | None:
             f"intrinsics have shape {matrices.shape}, expected K, 3x3, or a pair (K_A, K_B)"
         )
     for camera in matrices:
-        last_row = np.isfinite(camera).all() and (camera[2] == (0, 0, 1)).all()
-        if not last_row or not (np.diag(camera) > 0).all():
+        well_formed = np.isfinite(camera).all() and (camera[2] == (0, 0, 1)).all()
+        if not well_formed or not (np.diag(camera) > 0).all():
             raise ConfigError(
                 f"intrinsics {camera.tolist()} are not those of a camera, expected "
                 "[[fx, s, cx], [0, fy, cy], [0, 0, 1]] with fx and fy above 0, px"
@@ -86,62 +98,59 @@ def read_cameras(intrinsics: Any, model: str) -> tuple[Matrix, Matrix] | None:
 
 
 def fundamental_consensus(xy_a: Float, xy_b: Float, within_px: float) -> Matrix | None:
-    """The fundamental matrix that most matches agree on; None without one.
+    """The fundamental matrix that most matches agree on; None without consensus.
 
     Args:
-        xy_a, xy_b: M 2, px, in an order that stands for a seed.
+        xy_a, xy_b: M 2, px; their order acts as the seed.
         within_px: MAGSAC's threshold.
     """
-    if len(xy_a) < POINTS_NEEDED["fundamental"]:
+    if len(xy_a) < FUNDAMENTAL_MATCHES:
         return None
     a, b = np.asarray(xy_a, np.float64), np.asarray(xy_b, np.float64)
     try:
-        found, _ = cv2.findFundamentalMat(a, b, cv2.USAC_MAGSAC, within_px, CONFIDENCE, ITERATIONS)
-    except cv2.error:  # points that are all one, or on one line
+        matrix, _ = cv2.findFundamentalMat(a, b, cv2.USAC_MAGSAC, within_px, CONFIDENCE, ITERATIONS)
+    except cv2.error:  # points that coincide, or are on one line
         return None
-    if found is None or found.shape != (3, 3) or not np.isfinite(found).all():
-        return None
-    return np.asarray(found, np.float64)
+    return _single(matrix)
 
 
-def pose_consensus(
-    xy_a: Float, xy_b: Float, cameras: tuple[Matrix, Matrix], within_px: float
-) -> Pose | None:
-    """The pose that most matches agree on; None without one.
+def pose_consensus(xy_a: Float, xy_b: Float, cameras: Cameras, within_px: float) -> Pose | None:
+    """The pose that most matches agree on; None without consensus.
 
     Args:
-        xy_a, xy_b: M 2, px, in an order that stands for a seed.
-        cameras: K_A and K_B, 3x3.
+        xy_a, xy_b: M 2, px; their order acts as the seed.
         within_px: MAGSAC's threshold.
     """
-    if len(xy_a) < POINTS_NEEDED["essential"]:
+    if len(xy_a) < ESSENTIAL_MATCHES:
         return None
     rays_a, rays_b = rays(xy_a, cameras[0]), rays(xy_b, cameras[1])
-    focal = mean_focal(cameras)
     try:
-        found, _ = cv2.findEssentialMat(
+        estimate, _ = cv2.findEssentialMat(
             rays_a, rays_b, np.eye(3), method=cv2.USAC_MAGSAC, prob=CONFIDENCE,
-            threshold=within_px / focal, maxIters=ITERATIONS,
+            threshold=within_px / mean_focal(cameras), maxIters=ITERATIONS,
         )  # fmt: skip
-        if found is None or found.shape != (3, 3) or not np.isfinite(found).all():
+        essential = _single(estimate)
+        if essential is None:
             return None
-        near = sampson_px(pixel_matrix(found, cameras), xy_a, xy_b) <= 2 * within_px
-        if near.sum() < POINTS_NEEDED["essential"]:
+        near = sampson_px(pixel_matrix(essential, cameras), xy_a, xy_b) <= 2 * within_px
+        if near.sum() < ESSENTIAL_MATCHES:
             return None
-        _, rotation, translation, _ = cv2.recoverPose(found, rays_a[near], rays_b[near], np.eye(3))
-    except cv2.error:  # points that are all one, or on one line
+        _, rotation, translation, _ = cv2.recoverPose(
+            essential, rays_a[near], rays_b[near], np.eye(3)
+        )
+    except cv2.error:  # points that coincide, or are on one line
         return None
     return Pose(np.asarray(rotation, np.float64), np.asarray(translation, np.float64).ravel())
 
 
 def poselib_pose(
-    xy_a: Float, xy_b: Float, cameras: tuple[Matrix, Matrix], within_px: float, seed: int
+    xy_a: Float, xy_b: Float, cameras: Cameras, within_px: float, seed: int
 ) -> Pose | None:
     """PoseLib's robust pose (extra `pose`), refined by its own bundle adjustment.
 
     Args:
-        within_px: The largest epipolar error that still counts; PoseLib wants twice what
-            `refine_pose` does (measured).
+        within_px: Maximum epipolar error. PoseLib needs twice the threshold of `refine_pose`
+            (measured).
 
     Raises:
         MissingExtraError: PoseLib is not installed.
@@ -150,73 +159,86 @@ def poselib_pose(
         raise MissingExtraError("pose_search='poselib'", "pose")
     import poselib
 
-    if len(xy_a) < POINTS_NEEDED["essential"]:
+    if len(xy_a) < ESSENTIAL_MATCHES:
         return None
     focal = mean_focal(cameras)
-    # Rays in px of one plain camera: PoseLib's own models know no skew.
+    # Points as one plain camera would see them, because PoseLib's camera models have no skew.
     points = [rays(xy, camera) * focal for xy, camera in zip((xy_a, xy_b), cameras, strict=True)]
     plain = {"model": "SIMPLE_PINHOLE", "width": 0, "height": 0, "params": [focal, 0.0, 0.0]}
     search = {"max_epipolar_error": within_px, "seed": seed}
     pose, report = poselib.estimate_relative_pose(points[0], points[1], plain, plain, search, {})
-    moved = np.asarray(pose.t, np.float64)
-    length = float(np.linalg.norm(moved))
-    if report["num_inliers"] < POINTS_NEEDED["essential"] or not 0 < length < np.inf:
+    translation = np.asarray(pose.t, np.float64)
+    length = float(np.linalg.norm(translation))
+    if report["num_inliers"] < ESSENTIAL_MATCHES or not 0 < length < np.inf:
         return None
-    return Pose(np.asarray(pose.R, np.float64), moved / length)
+    return Pose(np.asarray(pose.R, np.float64), translation / length)
 
 
 def refine_fundamental(
     matrix: Matrix, xy_a: Float, xy_b: Float, within_px: float
 ) -> tuple[Matrix, NDArray[np.bool_]]:
-    """Least Sampson distance on the matches within reach, which are taken anew each round.
+    """Least squares on the Sampson distances of the inliers.
 
     Returns:
         matrix: 3x3 of rank 2 and norm 1.
         inliers: M, of that matrix.
     """
 
-    def of_inliers(now: Matrix, inside: NDArray[np.bool_]) -> Matrix:
-        unit_px = max(float(np.ptp(xy[inside])) for xy in (xy_a, xy_b))
-        a, b = _centred(xy_a[inside], unit_px), _centred(xy_b[inside], unit_px)
-        start = _without(now, a[1], b[1])
-        best = _levenberg_marquardt(
-            lambda step: _signed_sampson(_moved_fundamental(start, step), a[0], b[0]), 7
+    def improve(matrix: Matrix, inliers: NDArray[np.bool_]) -> Matrix:
+        unit_px = max(float(np.ptp(xy[inliers])) for xy in (xy_a, xy_b))
+        (a, back_a), (b, back_b) = (_centred(xy[inliers], unit_px) for xy in (xy_a, xy_b))
+        start = back_b.T @ matrix @ back_a
+        start /= np.linalg.norm(start)
+        step = _levenberg_marquardt(
+            lambda step: _signed_sampson(_moved_fundamental(start, step), a, b), "fundamental"
         )
-        moved = _moved_fundamental(start, best)
-        back: Matrix = np.linalg.inv(b[1]).T @ moved @ np.linalg.inv(a[1])
-        return back / np.linalg.norm(back)
+        moved: Matrix = np.linalg.inv(back_b).T @ _moved_fundamental(start, step)
+        moved = moved @ np.linalg.inv(back_a)
+        return moved / np.linalg.norm(moved)
 
-    inliers = sampson_px(matrix, xy_a, xy_b) <= within_px
-    for _ in range(REFINEMENT_ROUNDS):
-        if inliers.sum() < POINTS_NEEDED["fundamental"]:
-            break
-        matrix = of_inliers(matrix, inliers)
-        before, inliers = inliers, sampson_px(matrix, xy_a, xy_b) <= within_px
-        if (before == inliers).all():
-            break
-    return matrix, inliers
+    def inliers_of(matrix: Matrix) -> NDArray[np.bool_]:
+        return sampson_px(matrix, xy_a, xy_b) <= within_px
+
+    return _refined(matrix, improve, inliers_of, FUNDAMENTAL_MATCHES)
 
 
 def refine_pose(
-    pose: Pose, xy_a: Float, xy_b: Float, cameras: tuple[Matrix, Matrix], within_px: float
+    pose: Pose, xy_a: Float, xy_b: Float, cameras: Cameras, within_px: float
 ) -> tuple[Pose, NDArray[np.bool_]]:
-    """`refine_fundamental` for a pose of two cameras that are known."""
-    inliers = sampson_px(pixel_matrix(pose.essential, cameras), xy_a, xy_b) <= within_px
+    """`refine_fundamental` for the pose of two cameras whose intrinsics are known."""
+
+    def lines(pose: Pose) -> Matrix:
+        return pixel_matrix(pose.essential, cameras)
+
+    def improve(pose: Pose, inliers: NDArray[np.bool_]) -> Pose:
+        a, b = xy_a[inliers], xy_b[inliers]
+        step = _levenberg_marquardt(
+            lambda step: _signed_sampson(lines(_moved_pose(pose, step)), a, b), "essential"
+        )
+        return _moved_pose(pose, step)
+
+    def inliers_of(pose: Pose) -> NDArray[np.bool_]:
+        return sampson_px(lines(pose), xy_a, xy_b) <= within_px
+
+    return _refined(pose, improve, inliers_of, ESSENTIAL_MATCHES)
+
+
+def _refined(
+    state: State,
+    improve: Callable[[State, NDArray[np.bool_]], State],
+    inliers_of: Callable[[State], NDArray[np.bool_]],
+    min_matches: int,
+) -> tuple[State, NDArray[np.bool_]]:
+    """Improve a model on its inliers until they no longer change; the model and its inliers."""
+    inliers = inliers_of(state)
     for _ in range(REFINEMENT_ROUNDS):
-        if inliers.sum() < POINTS_NEEDED["essential"]:
+        if inliers.sum() < min_matches:
             break
-        start, a, b = pose, xy_a[inliers], xy_b[inliers]
-
-        def distances(step: Vector, start: Pose = start, a: Float = a, b: Float = b) -> Vector:
-            essential = _moved_pose(start, step).essential
-            return _signed_sampson(pixel_matrix(essential, cameras), a, b)
-
-        pose = _moved_pose(start, _levenberg_marquardt(distances, 5))
-        now = sampson_px(pixel_matrix(pose.essential, cameras), xy_a, xy_b) <= within_px
-        before, inliers = inliers, now
+        state = improve(state, inliers)
+        before, inliers = inliers, inliers_of(state)
         if (before == inliers).all():
             break
-    return pose, inliers
+    return state, inliers
 
 
 def sampson_px(matrix: Matrix, xy_a: Float, xy_b: Float) -> NDArray[np.float64]:
@@ -224,59 +246,53 @@ def sampson_px(matrix: Matrix, xy_a: Float, xy_b: Float) -> NDArray[np.float64]:
     return np.abs(_signed_sampson(matrix, xy_a, xy_b))
 
 
-def wrong_share(matrix: Matrix, xy_a: Float, xy_b: Float, within_px: float) -> float:
-    """How often a wrong match would fit: the share of the same places, paired anew, that do, 0..1.
+def random_inlier_rate(matrix: Matrix, xy_a: Float, xy_b: Float, within_px: float) -> float:
+    """Probability that a random match is an inlier, 0..1, from random pairings of the same points.
 
-    Where the points of an image lie in a strip, lines along it pass many of them: the area that is
-    near the lines, over the image's, would say much less.
+    The area near an epipolar line, as a share of the image, would be far too small where the
+    points are in a strip: a line along the strip passes many of them.
 
     Args:
         xy_a, xy_b: M 2, px, all matches.
-        within_px: What counts as a fit.
+        within_px: Inlier threshold.
     """
-    shifts = range(1, min(len(xy_b), WRONG_PAIRINGS + 1))
+    shifts = range(1, min(len(xy_b), RANDOM_PAIRINGS + 1))
     fits = [sampson_px(matrix, xy_a, np.roll(xy_b, shift, axis=0)) <= within_px for shift in shifts]
     return float(np.mean(fits)) if fits else 0.0
 
 
-def pixel_matrix(essential: Matrix, cameras: tuple[Matrix, Matrix]) -> Matrix:
+def pixel_matrix(essential: Matrix, cameras: Cameras) -> Matrix:
     """The fundamental matrix of an essential one: K_B^-T E K_A^-1."""
     matrix: Matrix = np.linalg.inv(cameras[1]).T @ essential @ np.linalg.inv(cameras[0])
     return matrix
 
 
-def mean_focal(cameras: tuple[Matrix, Matrix]) -> float:
-    """px."""
+def mean_focal(cameras: Cameras) -> float:
+    """Mean focal length of both cameras, px."""
     return float(np.mean([camera[i, i] for camera in cameras for i in range(2)]))
 
 
 def rays(xy: Float, camera: Matrix) -> NDArray[np.float64]:
-    """N 2: px -> coordinates of the camera at depth 1."""
-    points = np.column_stack([np.asarray(xy, np.float64), np.ones(len(xy))])  # N 3
-    local = points @ np.linalg.inv(camera).T  # N 3
+    """N 2: px -> normalised image coordinates (K^-1 x)."""
+    local = homogeneous(xy) @ np.linalg.inv(camera).T  # N 3
     result: NDArray[np.float64] = local[:, :2] / local[:, 2:]
     return result
 
 
-def turned_share(
-    xy_a: Float, xy_b: Float, cameras: tuple[Matrix, Matrix], within_px: float
-) -> float:
-    """Share of the matches that a turn of the camera alone explains: its position is then open.
+def rotation_share(xy_a: Float, xy_b: Float, cameras: Cameras, within_px: float) -> float:
+    """Share of the matches that a rotation of the camera explains without translation, 0..1.
 
     Args:
         xy_a, xy_b: M 2, px, at least one.
     """
-    a, b = (
-        np.column_stack([rays(xy, camera), np.ones(len(xy))])
-        for xy, camera in zip((xy_a, xy_b), cameras, strict=True)
-    )
+    a, b = (homogeneous(rays(xy, camera)) for xy, camera in zip((xy_a, xy_b), cameras, strict=True))
     a /= np.linalg.norm(a, axis=1, keepdims=True)  # M 3
     b /= np.linalg.norm(b, axis=1, keepdims=True)  # M 3
     u, _, vt = np.linalg.svd(b.T @ a)  # Kabsch 1976
     rotation = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
-    carried = a @ rotation.T @ cameras[1].T  # M 3
-    apart = carried[:, :2] / carried[:, 2:] - xy_b
-    return float((np.hypot(apart[:, 0], apart[:, 1]) <= within_px).mean())
+    rotated = a @ rotation.T @ cameras[1].T  # M 3
+    offsets = rotated[:, :2] / rotated[:, 2:] - xy_b
+    return float((np.hypot(offsets[:, 0], offsets[:, 1]) <= within_px).mean())
 
 
 def cross(vector: Vector) -> Matrix:
@@ -285,9 +301,15 @@ def cross(vector: Vector) -> Matrix:
     return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
 
 
+def _single(estimate: Any) -> Matrix | None:
+    """One finite 3x3 matrix; None for OpenCV's stacks of several."""
+    if estimate is None or estimate.shape != (3, 3) or not np.isfinite(estimate).all():
+        return None
+    return np.asarray(estimate, np.float64)
+
+
 def _signed_sampson(matrix: Matrix, xy_a: Float, xy_b: Float) -> Vector:
-    a = np.column_stack([np.asarray(xy_a, np.float64), np.ones(len(xy_a))])  # M 3
-    b = np.column_stack([np.asarray(xy_b, np.float64), np.ones(len(xy_b))])  # M 3
+    a, b = homogeneous(xy_a), homogeneous(xy_b)  # M 3
     lines_b, lines_a = a @ matrix.T, b @ matrix  # M 3
     slope = np.hypot(np.hypot(lines_b[:, 0], lines_b[:, 1]), np.hypot(lines_a[:, 0], lines_a[:, 1]))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -296,36 +318,35 @@ def _signed_sampson(matrix: Matrix, xy_a: Float, xy_b: Float) -> Vector:
     return result
 
 
-def _levenberg_marquardt(distances: Callable[[Vector], Vector], size: int) -> Vector:
-    """The step from 0 that makes the sum of squared distances least, by numerical slopes."""
+def _levenberg_marquardt(distances: Callable[[Vector], Vector], model: Model) -> Vector:
+    """The step from 0 that minimises the sum of squared distances, by numerical derivatives."""
+    size = MODELS[model].degrees_of_freedom
     step, damping = np.zeros(size), 1e-3
-    now = distances(step)
+    residuals = distances(step)
     for _ in range(_STEPS):
-        slopes = np.stack(
-            [(distances(step + way) - now) / _DIFFERENCE for way in np.eye(size) * _DIFFERENCE],
-            axis=1,
-        )  # M K
-        if not np.isfinite(slopes).all():
+        moved = [distances(step + change) for change in np.eye(size) * _DIFFERENCE]
+        jacobian = np.stack([(m - residuals) / _DIFFERENCE for m in moved], axis=1)  # M K
+        if not np.isfinite(jacobian).all():
             break
-        normal, pull = slopes.T @ slopes, slopes.T @ now
+        normal, gradient = jacobian.T @ jacobian, jacobian.T @ residuals
         scale = np.diag(np.diag(normal) + 1e-12 * np.trace(normal) + 1e-300)
         while damping < 1e9:
-            trial = step - np.linalg.solve(normal + damping * scale, pull)
-            there = distances(trial)
-            if there @ there < now @ now:
+            trial = step - np.linalg.solve(normal + damping * scale, gradient)
+            new_residuals = distances(trial)
+            if new_residuals @ new_residuals < residuals @ residuals:
                 break
             damping *= 10
         else:
             break
-        gain = 1 - (there @ there) / (now @ now)
-        step, now, damping = trial, there, max(damping / 10, 1e-12)
+        gain = 1 - (new_residuals @ new_residuals) / (residuals @ residuals)
+        step, residuals, damping = trial, new_residuals, max(damping / 10, 1e-12)
         if gain < 1e-9:
             break
     return step
 
 
 def _moved_pose(pose: Pose, step: Vector) -> Pose:
-    """Three angles turn the rotation, two move the translation on its sphere."""
+    """Three angles rotate the camera, two numbers move the translation on its unit sphere."""
     rotation = cv2.Rodrigues(step[:3])[0] @ pose.rotation
     sideways = np.linalg.svd(pose.translation.reshape(1, 3))[2][1:]  # 2 3
     moved = pose.translation + step[3:] @ sideways
@@ -333,23 +354,17 @@ def _moved_pose(pose: Pose, step: Vector) -> Pose:
 
 
 def _moved_fundamental(matrix: Matrix, step: Vector) -> Matrix:
-    """F = U diag(1, s, 0) V^T with U and V turned by three angles each, and s moved."""
+    """F = U diag(1, s, 0) V^T: three angles rotate U, three rotate V, one number moves s."""
     u, values, vt = np.linalg.svd(matrix)
     middle = np.diag([1.0, values[1] / values[0] + step[6], 0.0])
-    turned_u, turned_v = cv2.Rodrigues(step[:3])[0] @ u, cv2.Rodrigues(step[3:6])[0] @ vt.T
-    moved: Matrix = turned_u @ middle @ turned_v.T
+    rotated_u, rotated_v = cv2.Rodrigues(step[:3])[0] @ u, cv2.Rodrigues(step[3:6])[0] @ vt.T
+    moved: Matrix = rotated_u @ middle @ rotated_v.T
     return moved
 
 
 def _centred(xy: Float, unit_px: float) -> tuple[NDArray[np.float64], Matrix]:
-    """Points around 0 in units of so many px, and the matrix back to px."""
+    """Points around 0 in units of `unit_px`, and the matrix back to px."""
     points = np.asarray(xy, np.float64)
     x, y = points.mean(axis=0)
     back = np.array([[unit_px, 0, x], [0, unit_px, y], [0, 0, 1]])
     return (points - (x, y)) / unit_px, back
-
-
-def _without(matrix: Matrix, back_a: Matrix, back_b: Matrix) -> Matrix:
-    """A fundamental matrix for centred points."""
-    moved: Matrix = back_b.T @ matrix @ back_a
-    return moved / np.linalg.norm(moved)

@@ -1,4 +1,4 @@
-"""Registration: how two images lie to one another, how well that is known, and why if it is not."""
+"""The result of `register`: the transform and its uncertainty, or the reason for failure."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from tiepoint.config import Model
 from tiepoint.errors import RegistrationError
 from tiepoint.features import Features, Matches
 from tiepoint.geometry import apply_homography
-from tiepoint.registration.models import PLANE_MODELS
-
-Matrix = NDArray[np.float64]
+from tiepoint.registration.models import PLANE_MODELS, Matrix
 
 OK = "ok"
 
 
 class Residuals(NamedTuple):
-    """Distances of the inliers from the model, px of image B: the median and the rms."""
+    """Distances of the inliers from the model, px of image B: median and rms."""
 
     median: float
     rms: float
@@ -32,28 +30,29 @@ NO_RESIDUALS = Residuals(math.nan, math.nan)
 
 @dataclass(frozen=True, eq=False)
 class Registration:
-    """What `register` found. Check `success`, or let `transform` raise.
+    """The transform between two images. Check `success`, or let `transform` raise.
 
     Attributes:
-        success: Whether the images line up. If not, `matrix` is None and the figures below say
-            how far it got.
-        reason: "ok", or in plain words what was missing.
+        success: Whether the images are registered. If not, `matrix` is None, and the figures
+            below describe the rejected model.
+        reason: "ok", or why the registration failed.
         model: "homography", "affine", "similarity", "translation", "fundamental", "essential".
-        matrix: 3x3 float64, or None. The first four carry px of A to px of B, x_B ~ H x_A;
-            "fundamental" is F with x_B^T F x_A = 0 in px; "essential" is E likewise in
-            coordinates of the cameras.
-        features_a, features_b: What was matched.
+        matrix: 3x3 float64, or None. The first four map px of A to px of B, x_B ~ H x_A;
+            "fundamental" is F with x_B^T F x_A = 0 in px; "essential" is E with the same equation
+            in normalised image coordinates.
+        features_a, features_b: The features that were matched.
         matches: M pairs between them.
         inliers: M bool, the matches that fit the matrix.
-        coverage: Share of the common view that holds inliers, 0..1: of a 10x10 grid over the
-            image that lies more fully in the other, those cells that do so. For "fundamental"
-            and "essential" the common view is open and all cells of A count.
-        reprojection_px: Median and rms distance of the inliers in B; from the epipolar geometry
-            (Sampson's) for the two-view models. NaN without inliers.
-        overlap_sd_px: How far a place of the common view would move if the points were measured
-            anew: standard deviation, rms over the common view, px of B. NaN for two-view models.
-        corner_sd_px: The same of A's four corners, which may lie far outside the common view.
-        rotation, translation: Of "essential": X_B = R X_A + t, 3x3 and 3 of length 1; else None.
+        coverage: Share of the common view that contains inliers, 0..1, on a 10x10 grid over the
+            image with more of its cells inside the other. For "fundamental" and "essential" the
+            common view is unknown, and all cells of A count.
+        reprojection_px: Median and rms distance of the inliers in B; the Sampson distance from
+            the epipolar geometry for two-view models. NaN without inliers.
+        overlap_sd_px: Standard deviation of a transformed point, rms over the common view, px of
+            B, propagated from the scatter of the inliers. NaN for two-view models.
+        corner_sd_px: The same at A's four corners, which may be far outside the common view.
+        rotation, translation: Pose of "essential": X_B = R X_A + t, 3x3 and 3 of length 1; None
+            for other models.
     """
 
     success: bool
@@ -72,11 +71,11 @@ class Registration:
     translation: NDArray[np.float64] | None = None
 
     def __repr__(self) -> str:
-        found = f"{int(self.inliers.sum())} of {len(self.matches)} matches"
         if not self.success:
             return f"Registration(not registered: {self.reason})"
+        count = f"{int(self.inliers.sum())} of {len(self.matches)} matches"
         known = "" if math.isnan(self.overlap_sd_px) else f", known to {self.overlap_sd_px:.2f} px"
-        return f"Registration({self.model}, {found}{known})"
+        return f"Registration({self.model}, {count}{known})"
 
     @property
     def inlier_ratio(self) -> float:
@@ -85,35 +84,34 @@ class Registration:
 
     @property
     def xy_a(self) -> NDArray[np.float32]:
-        """M 2: where the matches lie in A, px."""
+        """M 2: positions of the matches in A, px."""
         return self.features_a.xy[self.matches.pairs[:, 0]]
 
     @property
     def xy_b(self) -> NDArray[np.float32]:
-        """M 2: where the matches lie in B, px."""
+        """M 2: positions of the matches in B, px."""
         return self.features_b.xy[self.matches.pairs[:, 1]]
 
     def transform(self, xy: ArrayLike) -> NDArray[np.float64]:
-        """Carry points of A to B.
+        """Map points of A to B.
 
         Args:
             xy: N 2, or one point of 2, px of A.
 
         Returns:
-            Likewise in px of B, float64; NaN for points that B's camera has behind it.
+            The same shape in px of B, float64; NaN for points behind the camera of B.
 
         Raises:
-            RegistrationError: Not registered, or a two-view model, which tells only the line.
+            RegistrationError: Not registered, or a two-view model, which maps points to lines.
         """
-        return _carried(self._plane_matrix("transform"), xy)
+        return _mapped(self._plane_matrix("transform"), xy)
 
     def inverse(self, xy: ArrayLike) -> NDArray[np.float64]:
-        """Carry points of B to A; see `transform`."""
-        back = np.linalg.inv(self._plane_matrix("inverse"))
-        return _carried(back, xy)
+        """Map points of B to A; see `transform`."""
+        return _mapped(np.linalg.inv(self._plane_matrix("inverse")), xy)
 
     def summary(self) -> dict[str, Any]:
-        """The figures as plain numbers and lists, for JSON; figures that are unknown are None."""
+        """The figures as plain numbers and lists, for JSON; unknown figures are None."""
         return {
             "success": self.success,
             "reason": self.reason,
@@ -135,18 +133,18 @@ class Registration:
             "size_hw": [list(self.features_a.size_hw), list(self.features_b.size_hw)],
         }
 
-    def _plane_matrix(self, what: str) -> Matrix:
+    def _plane_matrix(self, method: str) -> Matrix:
         if not self.success or self.matrix is None:
             raise RegistrationError(f"not registered: {self.reason}")
         if self.model not in PLANE_MODELS:
             raise RegistrationError(
-                f"a {self.model} matrix gives a line for each point, not a place: {what} needs "
+                f"a {self.model} matrix gives a line for each point, not a place: {method} needs "
                 f"one of {', '.join(PLANE_MODELS)}"
             )
         return self.matrix
 
 
-def _carried(matrix: ArrayLike, xy: ArrayLike) -> NDArray[np.float64]:
+def _mapped(matrix: ArrayLike, xy: ArrayLike) -> NDArray[np.float64]:
     points = np.asarray(xy, dtype=np.float64)
     if points.shape != (2,) and (points.ndim != 2 or points.shape[1] != 2):
         raise RegistrationError(

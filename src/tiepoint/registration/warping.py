@@ -1,8 +1,9 @@
-"""Lay image A over image B: warp, blend, and pictures by which the eye judges."""
+"""Warp image A onto image B, blend both, and draw pictures for checking a registration by eye."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -15,31 +16,32 @@ from numpy.typing import NDArray
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.files import write_bytes
 from tiepoint.geometry import SizeHW, apply_homography, resize_matrix
+from tiepoint.images.arrays import to_rgb8
 from tiepoint.images.reading import DEFAULT_MAX_PIXELS, read
-from tiepoint.plotting import as_rgb8
+from tiepoint.registration.models import Matrix
 from tiepoint.registration.result import Registration
 
-Canvas = Literal["b", "both"]
-"""The frame of image B, or the smallest that holds both images whole."""
+CanvasName = Literal["b", "both"]
+"""The area of image B, or the smallest that contains both images whole."""
 
 Image = NDArray[Any]
 
-LONGEST_SIDE_PX = 32_766
-"""OpenCV warps nothing larger."""
+MAX_SIDE_PX = 32_766
+"""OpenCV warps no larger images."""
 
-_WARPED_AS_THEY_ARE = (np.uint8, np.uint16, np.int16, np.float32, np.float64)
-_CHANNELS_AT_ONCE = 4
+_OPENCV_TYPES = (np.uint8, np.uint16, np.int16, np.float32, np.float64)
+_OPENCV_CHANNELS = 4
 _SQUARES = 8
 """Squares of a checkerboard along the longer side."""
 
 
 @dataclass(frozen=True)
-class Frame:
-    """Where pictures are drawn.
+class Canvas:
+    """The area that a picture shows.
 
     Attributes:
         size_hw: (height, width), px.
-        offset_xy: Where the centre of B's top-left pixel lies in it, whole px.
+        offset_xy: Position of the centre of B's top-left pixel, whole px.
     """
 
     size_hw: SizeHW
@@ -50,75 +52,79 @@ def warp(
     image_a: Any,
     registration: Registration,
     *,
-    canvas: Canvas = "b",
+    canvas: CanvasName = "b",
     fill: float = 0,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Image:
     """Image A as image B would show it.
 
-    Bilinear; where A gets smaller by 2 or more it is averaged down first, so that nothing
-    aliases. Half a pixel is half a pixel: integer coordinates are pixel centres on both sides.
+    Bilinear. Where A shrinks by a factor of 2 or more it is averaged first, against aliasing.
 
     Args:
-        image_a: `H W` or `H W C` array of any numbers and channels, which are kept as they are;
-            or whatever `Detector` reads.
-        registration: Of a plane model.
-        canvas: "b", or "both" for the smallest frame that holds all of A and B; `frame` says
-            where B lies in it.
-        fill: What stands where A shows nothing, in A's own values.
-        max_pixels: Refuse a canvas of more.
+        image_a: `H W` or `H W C` array of any numeric type and number of channels, which are
+            kept; or any source that `Detector` reads.
+        registration: A successful registration with a plane model.
+        canvas: "b", or "both" for the smallest area that contains all of A and B; `canvas_of`
+            returns where B is in it.
+        fill: Value of the pixels outside A, in A's range.
+        max_pixels: Maximum size of the canvas.
 
     Returns:
-        Of A's type and channels.
+        `H W` or `H W C` of A's type.
 
     Raises:
         RegistrationError: Not registered, or a two-view model.
-        ConfigError: A is of another size than the registration says, or the canvas too large.
+        ConfigError: A has another size than the registration, or the canvas is too large.
         ImageError: The image cannot be read.
     """
-    place = frame(registration, canvas, max_pixels)
+    area = canvas_of(registration, canvas, max_pixels)
     pixels = _pixels(image_a, registration.features_a.size_hw, "A")
-    warped = _warped(pixels, registration, place)
-    warped[~covered(registration, place)] = fill
+    warped = _warped(pixels, registration, area)
+    warped[~covered(registration, area)] = fill
     return warped
 
 
-def frame(
-    registration: Registration, canvas: Canvas = "b", max_pixels: int = DEFAULT_MAX_PIXELS
-) -> Frame:
-    """The frame of a canvas.
+def canvas_of(
+    registration: Registration, canvas: CanvasName = "b", max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Canvas:
+    """Size of a canvas, and the position of B in it.
 
     Raises:
         RegistrationError: Not registered, or a two-view model.
-        ConfigError: Unknown canvas, or one of too many px.
+        ConfigError: Unknown canvas, or one that is too large; or A is too large for OpenCV.
     """
     if canvas not in ("b", "both"):
         raise ConfigError(f'canvas is {canvas!r}, expected "b" or "both"')
     b_height, b_width = registration.features_b.size_hw
-    outline = registration.transform(_edges_xy(registration.features_a.size_hw))  # 4 2
+    a_height, a_width = a_hw = registration.features_a.size_hw
+    outline = registration.transform(_edges_xy(a_hw))  # 4 2
+    if max(a_hw) > MAX_SIDE_PX:
+        raise ConfigError(
+            f"image A is {a_width}x{a_height} px, expected at most {MAX_SIDE_PX} px a side for "
+            "warping: downscale it first, and register that"
+        )
     if canvas == "b":
-        return Frame((b_height, b_width), (0, 0))
-    # Outer edges lie at whole numbers minus a half; a hair beyond one does not make a new pixel.
+        return Canvas((b_height, b_width), (0, 0))
+    # Outer edges are at whole numbers minus a half; round-off beyond one adds no pixel.
     low = np.floor(np.minimum(outline.min(axis=0), -0.5) + 0.5 + 1e-3)
     high = np.ceil(np.maximum(outline.max(axis=0), (b_width - 0.5, b_height - 0.5)) + 0.5 - 1e-3)
     width, height = (high - low).astype(float)
-    if not width * height <= max_pixels or max(width, height) > LONGEST_SIDE_PX:
+    if not width * height <= max_pixels or max(width, height) > MAX_SIDE_PX:
         raise ConfigError(
-            f"a canvas that holds both images would be {width:.0f}x{height:.0f} px, at most "
-            f"{max_pixels} px and {LONGEST_SIDE_PX} px a side are allowed: warp to B's frame "
+            f"a canvas for both images would be {width:.0f}x{height:.0f} px, expected at most "
+            f"{max_pixels} px and {MAX_SIDE_PX} px a side: warp to the area of B "
             '(canvas="b"), or register smaller images'
         )
-    return Frame((int(height), int(width)), (int(-low[0]), int(-low[1])))
+    return Canvas((int(height), int(width)), (int(-low[0]), int(-low[1])))
 
 
-def covered(registration: Registration, place: Frame) -> NDArray[np.bool_]:
-    """`H W` of the frame: the pixels whose centre shows A."""
-    shown = np.full(registration.features_a.size_hw, 255, np.uint8)
-    _check_side(shown)
-    matrix = _to_frame(registration, place)
-    size_wh = place.size_hw[::-1]
-    found = cv2.warpPerspective(shown, matrix, size_wh, flags=cv2.INTER_NEAREST)
-    mask: NDArray[np.bool_] = found > 0
+def covered(registration: Registration, canvas: Canvas) -> NDArray[np.bool_]:
+    """`H W` of the canvas: pixels whose centre is inside A."""
+    image = np.full(registration.features_a.size_hw, 255, np.uint8)
+    matrix, size_wh = _to_canvas(registration, canvas), canvas.size_hw[::-1]
+    mask: NDArray[np.bool_] = (
+        cv2.warpPerspective(image, matrix, size_wh, flags=cv2.INTER_NEAREST) > 0
+    )
     return mask
 
 
@@ -127,53 +133,54 @@ def blend(
     image_b: Any,
     registration: Registration,
     *,
-    canvas: Canvas = "both",
+    canvas: CanvasName = "both",
     fill: float = 0,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Image:
-    """Both images in one; where both show something they fade into one another.
+    """Both images in one, with a gradual transition where they overlap.
 
     Args:
         image_a, image_b: As for `warp`, of one type and one number of channels.
+        registration, canvas, fill, max_pixels: As for `warp`.
 
     Returns:
-        Of their type and channels.
+        `H W` or `H W C` of their type.
 
     Raises:
         ConfigError: Types or channels differ; and as `warp`.
     """
-    place = frame(registration, canvas, max_pixels)
+    area = canvas_of(registration, canvas, max_pixels)
     a = _pixels(image_a, registration.features_a.size_hw, "A")
     b = _pixels(image_b, registration.features_b.size_hw, "B")
     if a.dtype != b.dtype or a.shape[2:] != b.shape[2:]:
         raise ConfigError(
-            f"image A is {a.dtype} of {_channels(a)} channels and image B {b.dtype} of "
-            f"{_channels(b)}, expected one type and one number of channels: convert one of them"
+            f"image A is {a.dtype} of {math.prod(a.shape[2:])} channels and image B {b.dtype} of "
+            f"{math.prod(b.shape[2:])}, expected one type and one number of channels: convert one"
         )
-    in_a = covered(registration, place)
-    in_b = np.zeros(place.size_hw, bool)
-    x, y = place.offset_xy
-    in_b[y : y + b.shape[0], x : x + b.shape[1]] = True
+    x, y = area.offset_xy
+    b_area = slice(y, y + b.shape[0]), slice(x, x + b.shape[1])
+    in_a, in_b = covered(registration, area), np.zeros(area.size_hw, bool)
+    in_b[b_area] = True
     inset_a, inset_b = _inset_px(in_a), _inset_px(in_b)  # H W
-    share_a = inset_a / np.where(in_a | in_b, inset_a + inset_b, 1)  # H W
-    whole_b = np.zeros((*place.size_hw, *b.shape[2:]), b.dtype)
-    whole_b[y : y + b.shape[0], x : x + b.shape[1]] = b
-    mixed = np.where(_like(in_a, a), _warped(a, registration, place), whole_b).astype(np.float64)
+    weights = inset_a / np.where(in_a | in_b, inset_a + inset_b, 1)  # H W, of A
+    whole_b = np.zeros((*area.size_hw, *b.shape[2:]), b.dtype)
+    whole_b[b_area] = b
+    mixed = np.where(_like(in_a, a), _warped(a, registration, area), whole_b).astype(np.float64)
     both = in_a & in_b
-    share = _like(share_a[both].astype(np.float64), a[0])  # P, or P 1
-    mixed[both] = mixed[both] * share + whole_b[both] * (1 - share)
-    result = _as_type(mixed, a.dtype)
-    result[~(in_a | in_b)] = fill
-    return result
+    weight = _like(weights[both].astype(np.float64), a[0])  # P, or P 1
+    mixed[both] = mixed[both] * weight + whole_b[both] * (1 - weight)
+    blended = _as_type(mixed, a.dtype)
+    blended[~(in_a | in_b)] = fill
+    return blended
 
 
 def checkerboard(image_a: Any, image_b: Any, registration: Registration) -> NDArray[np.uint8]:
-    """Squares of A and of B in turn, in B's frame: edges that run on show that they line up.
+    """Alternating squares of A and B, in the area of B: continuous edges show a good alignment.
 
     Returns:
         H W 3 uint8, RGB.
     """
-    a, b, in_a = _side_by_side(image_a, image_b, registration)
+    a, b, in_a = _superposed(image_a, image_b, registration)
     height, width = in_a.shape
     side = max(1, math.ceil(max(height, width) / _SQUARES))
     odd = (np.arange(height)[:, None] // side + np.arange(width) // side) % 2 == 1  # H W
@@ -181,38 +188,69 @@ def checkerboard(image_a: Any, image_b: Any, registration: Registration) -> NDAr
 
 
 def overlay(image_a: Any, image_b: Any, registration: Registration) -> NDArray[np.uint8]:
-    """A in red and B in cyan, in B's frame: what lines up is grey, what does not has fringes.
+    """A in red and B in cyan, in the area of B: aligned parts are grey, others have fringes.
 
-    Both are drawn in grey, and A is brought to B's brightness and contrast, so that colour
-    stands for place alone.
+    Both are converted to grey levels, and A to the brightness and contrast of B, so that colour
+    shows misalignment only.
 
     Returns:
         H W 3 uint8, RGB.
     """
-    a, b, in_a = _side_by_side(image_a, image_b, registration)
+    a, b, in_a = _superposed(image_a, image_b, registration)
     grey_a = cv2.cvtColor(a, cv2.COLOR_RGB2GRAY).astype(np.float32)
     grey_b = cv2.cvtColor(b, cv2.COLOR_RGB2GRAY)
     if in_a.any():
-        of_a, of_b = grey_a[in_a], grey_b[in_a]
-        gain = of_b.std() / max(float(of_a.std()), 1e-6)
-        grey_a = (grey_a - of_a.mean()) * gain + of_b.mean()
+        levels_a, levels_b = grey_a[in_a], grey_b[in_a]
+        gain = levels_b.std() / max(float(levels_a.std()), 1e-6)
+        grey_a = (grey_a - levels_a.mean()) * gain + levels_b.mean()
     red = np.where(in_a, np.clip(np.rint(grey_a), 0, 255), grey_b).astype(np.uint8)
     return np.stack([red, grey_b, grey_b], axis=2)
 
 
-def _side_by_side(
+def alike(image_a: Image, image_b: Image) -> tuple[Image, Image]:
+    """Convert two images from `images.read` to the deeper type and larger number of channels."""
+    depth = max((image_a.dtype, image_b.dtype), key=lambda dtype: dtype.itemsize)
+    colour = max(image_a.ndim, image_b.ndim) == 3
+    a, b = (_in_type(pixels, depth) for pixels in (image_a, image_b))
+    if colour:
+        a, b = (np.stack([x] * 3, axis=2) if x.ndim == 2 else x for x in (a, b))
+    return a, b
+
+
+def write_picture(path: str | PathLike[str], picture: Image) -> None:
+    """Write an image file atomically: PNG for 8 and 16 bits, TIFF for floats too.
+
+    Args:
+        picture: `H W` or `H W 3` RGB; uint8, uint16, or float32 for TIFF.
+
+    Raises:
+        FormatError: Another ending, or a type that the format does not support.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in (".png", ".tif", ".tiff"):
+        raise FormatError(f"{path}: the ending picks the format, one of .png, .tif, .tiff")
+    if ending == ".png" and picture.dtype.kind == "f":
+        raise FormatError(f"{path}: PNG holds no floats, and the image is one; write a .tif")
+    bgr = picture if picture.ndim == 2 else np.ascontiguousarray(picture[:, :, ::-1])
+    done, encoded = cv2.imencode(ending, bgr)
+    if not done:
+        raise FormatError(f"{path}: OpenCV could not encode {picture.shape} {picture.dtype}")
+    write_bytes(path, encoded.tobytes())
+
+
+def _superposed(
     image_a: Any, image_b: Any, registration: Registration
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
-    """A and B in B's frame, 8-bit RGB, and where A shows."""
-    place = frame(registration)
-    a = _pixels(image_a, registration.features_a.size_hw, "A", for_the_eye=True)
-    b = _pixels(image_b, registration.features_b.size_hw, "B", for_the_eye=True)
-    return _warped(a, registration, place), b, covered(registration, place)
+    """A and B in the area of B, 8-bit RGB, and the mask of A."""
+    area = canvas_of(registration)
+    a = to_rgb8(_pixels(image_a, registration.features_a.size_hw, "A", as_image=True))
+    b = to_rgb8(_pixels(image_b, registration.features_b.size_hw, "B", as_image=True))
+    return _warped(a, registration, area), b, covered(registration, area)
 
 
-def _pixels(source: Any, size_hw: SizeHW, name: str, *, for_the_eye: bool = False) -> Image:
-    """The image as an array; an array stays what it is unless it is drawn for the eye."""
-    if isinstance(source, np.ndarray) and not for_the_eye:
+def _pixels(source: Any, size_hw: SizeHW, name: str, *, as_image: bool = False) -> Image:
+    """The image as an array; an array keeps its type and channels unless read `as_image`."""
+    if isinstance(source, np.ndarray) and not as_image:
         pixels: Image = source
         if pixels.ndim not in (2, 3) or pixels.dtype.kind not in "biuf":
             raise ConfigError(
@@ -223,40 +261,30 @@ def _pixels(source: Any, size_hw: SizeHW, name: str, *, for_the_eye: bool = Fals
         pixels = read(source).pixels
     if pixels.shape[:2] != size_hw:
         raise ConfigError(
-            f"image {name} is {pixels.shape[1]}x{pixels.shape[0]} px, the registration is of one "
-            f"of {size_hw[1]}x{size_hw[0]} px: pass the image that was registered"
+            f"image {name} is {pixels.shape[1]}x{pixels.shape[0]} px, expected the "
+            f"{size_hw[1]}x{size_hw[0]} px of the registration: pass the image that was registered"
         )
-    return as_rgb8(pixels) if for_the_eye else pixels
+    return pixels
 
 
-def _warped(pixels: Image, registration: Registration, place: Frame) -> Image:
-    """A in the frame; its edge repeats beyond it."""
-    kept = pixels.dtype.type in _WARPED_AS_THEY_ARE
-    working = pixels if kept else pixels.astype(np.float64)
-    matrix = _to_frame(registration, place)
-    working, matrix = _reduced(working, matrix, registration, place)
-    _check_side(working)
-    flat = working.reshape(*working.shape[:2], -1)  # H W C
-    parts = [
-        cv2.warpPerspective(
-            np.ascontiguousarray(flat[:, :, start : start + _CHANNELS_AT_ONCE]),
-            matrix,
-            place.size_hw[::-1],
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        ).reshape(*place.size_hw, -1)
-        for start in range(0, flat.shape[2], _CHANNELS_AT_ONCE)
-    ]
-    warped = np.concatenate(parts, axis=2).reshape(*place.size_hw, *pixels.shape[2:])
-    return warped if kept else _as_type(warped, pixels.dtype)
+def _warped(pixels: Image, registration: Registration, canvas: Canvas) -> Image:
+    """A on the canvas; its edge pixels repeat outside it."""
+    native = pixels.dtype.type in _OPENCV_TYPES
+    working = pixels if native else pixels.astype(np.float64)
+    working, matrix = _reduced(working, _to_canvas(registration, canvas))
+    size_wh = canvas.size_hw[::-1]
+    warped = _by_channels(
+        working,
+        lambda part: cv2.warpPerspective(
+            part, matrix, size_wh, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        ),
+    )
+    return warped if native else _as_type(warped, pixels.dtype)
 
 
-def _reduced(
-    pixels: Image, matrix: NDArray[np.float64], registration: Registration, place: Frame
-) -> tuple[Image, NDArray[np.float64]]:
-    """The image averaged down by the whole factor by which the frame shows it smaller."""
-    size_hw = _hw(pixels)
-    height, width = size_hw
+def _reduced(pixels: Image, matrix: Matrix) -> tuple[Image, Matrix]:
+    """The image averaged by the whole factor by which it shrinks, and its matrix."""
+    height, width = size_hw = pixels.shape[0], pixels.shape[1]
     corners = apply_homography(matrix, _edges_xy(size_hw))  # 4 2
     sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)  # left, top, right, ...
     factors = np.array([height, width, height, width]) / np.maximum(sides, 1e-9)
@@ -264,30 +292,33 @@ def _reduced(
     if factor < 2:
         return pixels, matrix
     small_hw = max(1, round(height / factor)), max(1, round(width / factor))
-    flat = pixels.reshape(height, width, -1)
-    parts = [
-        cv2.resize(
-            np.ascontiguousarray(flat[:, :, start : start + _CHANNELS_AT_ONCE]),
-            small_hw[::-1],
-            interpolation=cv2.INTER_AREA,
-        ).reshape(*small_hw, -1)
-        for start in range(0, flat.shape[2], _CHANNELS_AT_ONCE)
-    ]
-    small = np.concatenate(parts, axis=2).reshape(*small_hw, *pixels.shape[2:])
+    small = _by_channels(
+        pixels, lambda part: cv2.resize(part, small_hw[::-1], interpolation=cv2.INTER_AREA)
+    )
     return small, matrix @ np.linalg.inv(resize_matrix(size_hw, small_hw))
 
 
-def _to_frame(registration: Registration, place: Frame) -> NDArray[np.float64]:
-    """px of A -> px of the frame."""
-    x, y = place.offset_xy
-    assert registration.matrix is not None  # `frame` has asked
-    matrix: NDArray[np.float64] = np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
-    matrix = matrix @ registration.matrix
+def _by_channels(pixels: Image, resample: Callable[[Image], Image]) -> Image:
+    """Resample an image of any number of channels, as many at a time as OpenCV takes."""
+    flat = pixels.reshape(*pixels.shape[:2], -1)  # H W C
+    parts = []
+    for start in range(0, flat.shape[2], _OPENCV_CHANNELS):
+        part = resample(np.ascontiguousarray(flat[:, :, start : start + _OPENCV_CHANNELS]))
+        parts.append(part.reshape(*part.shape[:2], -1))
+    joined = np.concatenate(parts, axis=2)
+    return joined.reshape(*joined.shape[:2], *pixels.shape[2:])
+
+
+def _to_canvas(registration: Registration, canvas: Canvas) -> Matrix:
+    """3x3, px of A -> px of the canvas."""
+    x, y = canvas.offset_xy
+    assert registration.matrix is not None  # `canvas_of` has checked
+    matrix: Matrix = np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]]) @ registration.matrix
     return matrix
 
 
 def _edges_xy(size_hw: SizeHW) -> NDArray[np.float64]:
-    """4 2: the outer corners of an image: half a pixel beyond the centres of its corner pixels."""
+    """4 2: the outer corners of an image, half a pixel outside the centres of its corner pixels."""
     right, bottom = size_hw[1] - 0.5, size_hw[0] - 0.5
     return np.array([[-0.5, -0.5], [right, -0.5], [right, bottom], [-0.5, bottom]])
 
@@ -298,9 +329,9 @@ def _like(values: NDArray[Any], image: Image) -> NDArray[Any]:
 
 
 def _inset_px(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """How far each pixel lies from where its image ends."""
-    framed = np.pad(mask, 1).astype(np.uint8)
-    distance = cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_3)
+    """Distance of each pixel inside the mask from its outline."""
+    padded = np.pad(mask, 1).astype(np.uint8)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_3)
     inset: NDArray[np.float32] = distance[1:-1, 1:-1].astype(np.float32)
     return inset
 
@@ -314,57 +345,8 @@ def _as_type(values: Image, dtype: np.dtype[Any]) -> Image:
     return np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
 
 
-def _check_side(pixels: Image) -> None:
-    if max(pixels.shape[:2]) > LONGEST_SIDE_PX:
-        raise ConfigError(
-            f"image A is {pixels.shape[1]}x{pixels.shape[0]} px, at most {LONGEST_SIDE_PX} px a "
-            "side can be warped: reduce it first, and register that"
-        )
-
-
-def _channels(pixels: Image) -> int:
-    return 1 if pixels.ndim == 2 else pixels.shape[2]
-
-
-def _hw(pixels: Image) -> SizeHW:
-    return pixels.shape[0], pixels.shape[1]
-
-
-def alike(image_a: Image, image_b: Image) -> tuple[Image, Image]:
-    """Two images as `image.read` gives them, in the deeper type and the larger number of channels
-    of both."""
-    depth = max((image_a.dtype, image_b.dtype), key=lambda dtype: dtype.itemsize)
-    colour = max(image_a.ndim, image_b.ndim) == 3
-    a, b = (_in_type(pixels, depth) for pixels in (image_a, image_b))
-    return tuple(  # type: ignore[return-value]
-        np.stack([pixels] * 3, axis=2) if colour and pixels.ndim == 2 else pixels
-        for pixels in (a, b)
-    )
-
-
-def write_picture(path: str | PathLike[str], picture: Image) -> None:
-    """Write an image file, whole or not at all: PNG for 8 and 16 bits, TIFF for floats too.
-
-    Args:
-        picture: `H W` or `H W 3` RGB; uint8, uint16, or float32 for TIFF.
-
-    Raises:
-        FormatError: The ending is none of these, or does not hold this type.
-    """
-    ending = Path(path).suffix.lower()
-    if ending not in (".png", ".tif", ".tiff"):
-        raise FormatError(f"{path}: the ending picks the format, one of .png, .tif, .tiff")
-    if ending == ".png" and picture.dtype.kind == "f":
-        raise FormatError(f"{path}: PNG holds no floats, and the image is one; write a .tif")
-    ordered = picture if picture.ndim == 2 else np.ascontiguousarray(picture[:, :, ::-1])
-    done, encoded = cv2.imencode(ending, ordered)
-    if not done:
-        raise FormatError(f"{path}: OpenCV could not encode {picture.shape} {picture.dtype}")
-    write_bytes(path, encoded.tobytes())
-
-
 def _in_type(pixels: Image, dtype: np.dtype[Any]) -> Image:
-    """From one to another of uint8, uint16 and float32 in 0..1."""
+    """Convert between uint8, uint16, and float32 in 0..1."""
     if pixels.dtype == dtype:
         return pixels
     if dtype == np.uint16:

@@ -1,0 +1,306 @@
+"""The verdict on a fitted model: one list of checks per model; the first objection refuses it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint.architecture import CELL_PX
+from tiepoint.config import Model, RegistrationConfig
+from tiepoint.features import Features, Matches
+from tiepoint.geometry import apply_homography, corners_xy
+from tiepoint.registration import epipolar, planar, verification
+from tiepoint.registration.estimation import (
+    Estimate,
+    estimate_model,
+    matched_xy,
+    shuffled,
+)
+from tiepoint.registration.models import MODELS, PLANE_MODELS, Matrix, ModelFacts
+from tiepoint.registration.result import NO_RESIDUALS, OK, Registration, Residuals
+
+SIMPLER_SHARE = 0.75
+"""A model simpler than a homography must fit at least this share of the matches that a homography
+fits. A wrong model often fits one part of the images well and is off everywhere else."""
+
+PLANE_PX = 3.0
+"""Threshold at which a plane or a rotation explains a match, px of the network's input."""
+
+DEGENERATE_SHARE = 0.8
+"""A two-view model is open if a plane or a rotation alone explains this share of its inliers
+(COLMAP, Schoenberger and Frahm 2016, section 4.1)."""
+
+MAX_ZOOM = 30.0
+"""Maximum local scale, up or down, in the common view. Keypoints are found again up to a zoom of
+about 3 (measured)."""
+
+DIFFERENT = "the images show different things, or too little that is alike"
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A model fitted to matches, with the figures that the checks use.
+
+    Attributes:
+        features_a, features_b: The features that were matched.
+        matches: M pairs between them.
+        settings: Model and limits.
+        cameras: (K_A, K_B) for "essential", else None.
+        input_px: Unit of the limits: px of the image per px of the network's input.
+        within_px: Inlier threshold, px of the image.
+        estimate: The model, and its inliers among the M matches.
+    """
+
+    features_a: Features
+    features_b: Features
+    matches: Matches
+    settings: RegistrationConfig
+    cameras: epipolar.Cameras | None
+    input_px: float
+    within_px: float
+    estimate: Estimate
+
+    @property
+    def facts(self) -> ModelFacts:
+        """The model's row in the table."""
+        return MODELS[self.settings.model]
+
+    @cached_property
+    def xy(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """M 2 in A and in B, px: all matches."""
+        return matched_xy(self.features_a, self.features_b, self.matches.pairs)
+
+    @cached_property
+    def inliers_xy(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """I 2 in A and in B, px: the inliers."""
+        xy_a, xy_b = self.xy
+        return xy_a[self.estimate.inliers], xy_b[self.estimate.inliers]
+
+    @property
+    def inliers(self) -> int:
+        """I, the number of inliers."""
+        return int(self.estimate.inliers.sum())
+
+    def __str__(self) -> str:
+        return f"{self.inliers} of {len(self.matches)} matches fit {self.facts.phrase}"
+
+    @cached_property
+    def lines(self) -> Matrix:
+        """3x3, x_B^T F x_A = 0 in px, of a two-view model."""
+        matrix = self.estimate.matrix
+        return matrix if self.cameras is None else epipolar.pixel_matrix(matrix, self.cameras)
+
+    @cached_property
+    def common(self) -> verification.CommonView:
+        """The common view of a plane model."""
+        a_hw, b_hw = self.features_a.size_hw, self.features_b.size_hw
+        return verification.common_view(self.estimate.matrix, *self.inliers_xy, a_hw, b_hw)
+
+    @cached_property
+    def overlap_sd_px(self) -> float:
+        """Standard deviation of a plane model over the common view: rms, px of B."""
+        return self.deviation_px(self.common.places_xy)
+
+    def deviation_px(self, places_xy: NDArray[np.float64]) -> float:
+        """Standard deviation of a plane model at places of A: rms, px of B."""
+        matrix = self.estimate.matrix
+        return _rms(
+            planar.point_deviation_px(self.settings.model, matrix, *self.inliers_xy, places_xy)
+        )
+
+
+Check = Callable[[Fit], str | None]
+"""An objection in plain words; None without one."""
+
+
+def judge(fit: Fit) -> Registration:
+    """The result of a fit: without objection it contains the matrix, else the reason."""
+    objections = (check(fit) for check in CHECKS[fit.settings.model])
+    objection = next((text for text in objections if text is not None), None)
+    known, is_plane = objection is None, fit.facts.kind == "plane"
+    matrix, pose = fit.estimate.matrix, fit.estimate.pose
+    coverage, distances = 0.0, np.empty(0)
+    overlap_sd_px = corner_sd_px = math.nan
+    if not is_plane:
+        coverage = verification.coverage_of(fit.inliers_xy[0], fit.features_a.size_hw)
+        distances = epipolar.sampson_px(fit.lines, *fit.inliers_xy)
+    elif known or fit.inliers >= fit.facts.sample_size:
+        coverage = fit.common.coverage
+        distances = planar.distances_px(matrix, *fit.inliers_xy)
+        overlap_sd_px = fit.overlap_sd_px
+        corner_sd_px = fit.deviation_px(corners_xy(fit.features_a.size_hw))
+    if known and is_plane:
+        matrix = matrix / matrix[2, 2]
+    return Registration(
+        success=known,
+        reason=OK if objection is None else objection,
+        model=fit.settings.model,
+        matrix=matrix if known else None,
+        features_a=fit.features_a,
+        features_b=fit.features_b,
+        matches=fit.matches,
+        inliers=fit.estimate.inliers,
+        coverage=coverage,
+        reprojection_px=_residuals(distances),
+        overlap_sd_px=overlap_sd_px,
+        corner_sd_px=corner_sd_px,
+        rotation=pose.rotation if known and pose else None,
+        translation=pose.translation if known and pose else None,
+    )
+
+
+def enough_inliers(fit: Fit) -> str | None:
+    """`min_inliers`."""
+    if fit.inliers >= fit.settings.min_inliers:
+        return None
+    return f"{fit}, {fit.settings.min_inliers} are asked for: {DIFFERENT}"
+
+
+def unlikely_by_chance(fit: Fit) -> str | None:
+    """`max_false_alarms`: random matches would rarely agree on so good a model."""
+    matches, inliers = len(fit.matches), fit.inliers
+    if fit.facts.kind == "two-view":  # bands along lines are long, so neighbours fit together
+        cell_px = CELL_PX * fit.features_a.px_per_input_px
+        matches = verification.occupied_cells(fit.xy[0], cell_px)
+        inliers = verification.occupied_cells(fit.inliers_xy[0], cell_px)
+    nfa = verification.log10_nfa(
+        matches,
+        inliers,
+        sample_size=fit.facts.sample_size,
+        inlier_rate=_random_inlier_rate(fit),
+        solutions=fit.facts.solutions,
+    )
+    limit = math.log10(fit.settings.max_false_alarms)
+    if nfa <= limit:
+        return None
+    return (
+        f"{fit}, which chance alone would bring about 10^{nfa:.0f} times, "
+        f"10^{limit:.0f} are allowed: {DIFFERENT}"
+    )
+
+
+def well_determined(fit: Fit) -> str | None:
+    """`max_overlap_sd_px`. Before the checks of shape, because an open model has any shape."""
+    limit = fit.settings.max_overlap_sd_px * fit.input_px
+    if len(fit.common.places_xy) == 0 or fit.overlap_sd_px <= limit:
+        return None
+    return (
+        f"the {fit.inliers} matches that fit leave {fit.facts.phrase} open by "
+        f"{fit.overlap_sd_px:.2g} px over the common view, {limit:.2g} px are allowed: "
+        "they are too few, too scattered, or all in one place or on one line"
+    )
+
+
+def not_mirrored(fit: Fit) -> str | None:
+    """Two photographs of one surface from the same side have the same handedness."""
+    mirrored = np.linalg.det(fit.estimate.matrix) < 0
+    return (
+        "one image would be the mirror image of the other; flip one of them" if mirrored else None
+    )
+
+
+def no_horizon(fit: Fit) -> str | None:
+    """All of image A must be in front of the camera of B."""
+    corners = apply_homography(fit.estimate.matrix, corners_xy(fit.features_a.size_hw))
+    behind = not np.isfinite(corners).all()
+    return "the horizon of the matched plane would run through image A" if behind else None
+
+
+def has_common_view(fit: Fit) -> str | None:
+    """The images must overlap."""
+    return None if len(fit.common.places_xy) else "the two images would have no common view"
+
+
+def plausible_zoom(fit: Fit) -> str | None:
+    """`MAX_ZOOM`, between the images as the network saw them."""
+    scale = fit.features_a.px_per_input_px / fit.input_px
+    zoom = verification.local_zoom(fit.estimate.matrix, fit.common.places_xy) * scale
+    low, high = float(zoom.min(initial=1.0)), float(zoom.max(initial=1.0))
+    if not (low < 1 / MAX_ZOOM or high > MAX_ZOOM):
+        return None
+    extreme = high if high > MAX_ZOOM else low
+    return f"image A would be scaled by {extreme:.2g} in places, which cannot be matched"
+
+
+def not_too_simple(fit: Fit) -> str | None:
+    """`SIMPLER_SHARE`: a homography must not fit many more matches."""
+    if fit.settings.model == "homography":
+        return None
+    xy_a, xy_b = fit.xy
+    order = shuffled(xy_a, xy_b, fit.settings.seed)
+    homography = estimate_model(
+        xy_a[order], xy_b[order], model="homography", within_px=fit.within_px
+    )
+    fitting = 0 if homography is None else int(homography.inliers.sum())
+    if fit.inliers >= SIMPLER_SHARE * fitting:
+        return None
+    return (
+        f"{fit.facts.phrase} fits {fit.inliers} matches where a homography fits {fitting}: "
+        'the images differ by more; register with "homography"'
+    )
+
+
+def not_one_plane(fit: Fit) -> str | None:
+    """Matches of one plane, or of a camera that only rotated, leave the epipoles open."""
+    plane = estimate_model(*fit.inliers_xy, model="homography", within_px=PLANE_PX * fit.input_px)
+    share = 0.0 if plane is None else plane.inliers.mean()
+    if share < DEGENERATE_SHARE:
+        return None
+    return (
+        f"{share:.0%} of the matches that fit are on one plane, or the camera only rotated, "
+        'which leaves the epipoles open; register with "homography"'
+    )
+
+
+def not_only_rotated(fit: Fit) -> str | None:
+    """Matches of a camera that only rotated leave the translation open."""
+    assert fit.cameras is not None
+    share = epipolar.rotation_share(*fit.inliers_xy, fit.cameras, PLANE_PX * fit.input_px)
+    if share < DEGENERATE_SHARE:
+        return None
+    return (
+        f"a rotation of the camera explains {share:.0%} of the matches that fit, which leaves "
+        'its translation open; register with "homography"'
+    )
+
+
+PLANE_CHECKS: tuple[Check, ...] = (
+    enough_inliers,
+    unlikely_by_chance,
+    well_determined,
+    not_mirrored,
+    no_horizon,
+    has_common_view,
+    plausible_zoom,
+    not_too_simple,
+)
+CHECKS: dict[Model, tuple[Check, ...]] = {
+    **dict.fromkeys(PLANE_MODELS, PLANE_CHECKS),
+    "fundamental": (enough_inliers, unlikely_by_chance, not_one_plane),
+    "essential": (enough_inliers, unlikely_by_chance, not_only_rotated),
+}
+"""The checks of each model, in order."""
+
+
+def _random_inlier_rate(fit: Fit) -> float:
+    """Probability that a random match is an inlier of the model, 0..1."""
+    height, width = fit.features_b.size_hw
+    if fit.facts.kind == "plane":  # a disc around each point
+        return math.pi * fit.within_px**2 / (height * width)
+    band = 2 * fit.within_px * math.hypot(width, height) / (height * width)
+    return max(band, epipolar.random_inlier_rate(fit.lines, *fit.xy, fit.within_px))
+
+
+def _residuals(distances: NDArray[np.float64]) -> Residuals:
+    if len(distances) == 0:
+        return NO_RESIDUALS
+    return Residuals(float(np.median(distances)), _rms(distances))
+
+
+def _rms(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt((values**2).mean())) if len(values) else math.inf
