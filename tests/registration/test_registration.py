@@ -403,8 +403,9 @@ def test_the_detector_for_registration_keeps_keypoints_of_any_score(
     assert len(every) > len(strong)
     assert every.scores.min() < 0.005 <= strong.scores.min()
     smaller = registration_detector("default", device="cpu", max_side=100)(small)
-    assert smaller.meta["settings"]["max_side"] == 100
-    assert smaller.meta["settings"]["threshold"] == 0
+    assert smaller.provenance is not None
+    assert smaller.provenance.settings["max_side"] == 100
+    assert smaller.provenance.settings["threshold"] == 0
 
 
 def test_images_are_detected_as_by_the_detector_for_registration(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -226,10 +227,7 @@ def test_the_zoom_is_that_of_the_images_as_the_network_saw_them() -> None:
     """A of 3200 px was downscaled to 640: a matrix of 0.01 is a zoom of 0.05 to the network."""
     fit = exact(np.diag([0.02, 0.02, 1.0]))
     assert verdict.plausible_zoom(fit) is not None
-    meta = {"settings": {"max_side": 320, "scales": [1.0]}}
-    features_a = type(fit.features_a)(
-        fit.features_a.xy, fit.features_a.scores, None, (480, 640), meta
-    )
+    features_a = dataclasses.replace(fit.features_a, px_per_input_px=2.0)
     seen = Fit(features_a, fit.features_b, fit.matches, fit.settings, None, 1.0, 3.0, fit.estimate)
     assert verdict.plausible_zoom(seen) is None
 

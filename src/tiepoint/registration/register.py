@@ -146,11 +146,10 @@ def _guided(fit: Fit, registration: Registration) -> Registration:
     The verdict comes first, because matches chosen by a model are no evidence for it.
     """
     a, b, best = fit.features_a, fit.features_b, registration
-    turned_deg = fit.matches.turned_deg
     for _ in range(GUIDED_ROUNDS):
         assert best.matrix is not None
         reach_px = GUIDED_REACH * fit.within_px
-        matches = match_guided(a, b, best.matrix, reach_px, turned_deg=turned_deg)
+        matches = match_guided(a, b, best.matrix, reach_px, turned_deg=fit.matches.turned_deg)
         estimate = estimate_model(
             *matched_xy(a, b, matches.pairs),
             model=registration.model,
