@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,8 +16,9 @@ import pytest
 from support.detect_runs import detect, files_below, photos, put
 from tiepoint import Detector, load
 from tiepoint.cli.detect import FeaturesFormat
+from tiepoint.config import ProcessorConfig
 from tiepoint.formats import FORMATS
-from tiepoint.weights.checkpoint import load_checkpoint
+from tiepoint.weights.checkpoint import BUNDLED, DEFAULT, load_checkpoint
 
 
 def test_one_image_gives_a_features_file_a_line_and_a_summary(here: Path) -> None:
@@ -88,6 +91,30 @@ def test_the_options_reach_the_detector(here: Path) -> None:
     assert len(load("a.npz")) == 3
     detect("x.png", "--max-side", "none", "-o", "b.npz")
     assert load("b.npz").provenance.settings["max_side"] is None
+
+
+def test_none_asks_for_all_keypoints_of_a_checkpoint_with_a_limit(here: Path) -> None:
+    put(here / "x.png", size=256)
+    limited = shutil.copytree(BUNDLED / DEFAULT, here / "limited")
+    config = json.loads((limited / "config.json").read_text())
+    config["max_keypoints"] = 5
+    (limited / "config.json").write_text(json.dumps(config))
+    detect("x.png", "-c", "limited", "-o", "limit.npz")
+    detect("x.png", "-c", "limited", "--max-keypoints", "none", "-o", "all.npz")
+    detect("x.png", "-o", "default.npz")
+    assert len(load("limit.npz")) == 5
+    np.testing.assert_array_equal(load("all.npz").xy, load("default.npz").xy)
+
+
+def test_without_options_the_settings_are_the_checkpoints(here: Path) -> None:
+    put(here / "x.png")
+    detect("x.png", "-o", "x.npz")
+    provenance = load("x.npz").provenance
+    assert provenance is not None
+    stored = load_checkpoint().detection
+    assert provenance.settings == {
+        **json.loads(json.dumps(asdict(stored))), "max_side": ProcessorConfig().max_side
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -219,7 +246,7 @@ def test_results_of_another_precision_come_with_a_remedy(
     monkeypatch.setattr("tiepoint.network.engines._cpu_has_bf16", lambda: True)
     other = detect("x.png", "--device", "cpu")
     assert other.exit_code == 1
-    assert "precision 'f32' instead of 'bf16'; go on with --precision f32" in other.stderr
+    assert "precision 'f32' instead of 'bf16'; continue with --precision f32" in other.stderr
     assert "skipped" in detect("x.png", "--precision", "f32").stdout
 
 

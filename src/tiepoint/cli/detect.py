@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tiepoint.cli import exit_codes, options
 from tiepoint.cli.report import image_report, stop
+from tiepoint.config import DetectionOptions
 from tiepoint.errors import ConfigError, FormatError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ Masks = Annotated[
     ),
 ]
 Detection = Annotated[
-    dict[str, Any],
+    DetectionOptions,
     options.detection(
         "max_side", "scales", "max_keypoints", "threshold", "nms_radius", "spread", "descriptors"
     ),

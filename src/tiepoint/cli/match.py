@@ -11,7 +11,13 @@ import typer
 
 from tiepoint.cli import exit_codes, options
 from tiepoint.cli.report import complain, pair_report, stop
-from tiepoint.config import DeviceName, MatchingConfig, MatchingOptions, PairConfig
+from tiepoint.config import (
+    DetectionOptions,
+    DeviceName,
+    MatchingConfig,
+    MatchingOptions,
+    PairConfig,
+)
 from tiepoint.errors import ConfigError, FormatError, ImageError
 
 if TYPE_CHECKING:
@@ -53,7 +59,7 @@ MatchingDevice = Annotated[
 Pairing = Annotated[dict[str, Any], options.Settings(PairConfig)]
 Matching = Annotated[MatchingOptions, options.Settings(MatchingConfig)]
 Detection = Annotated[
-    dict[str, Any],
+    DetectionOptions,
     options.detection("max_side", "scales", "max_keypoints", "threshold", "nms_radius", "spread"),
 ]
 

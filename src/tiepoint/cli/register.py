@@ -11,7 +11,7 @@ import typer
 
 from tiepoint.cli import exit_codes, options
 from tiepoint.cli.report import stop
-from tiepoint.config import RegistrationConfig, RegistrationOptions
+from tiepoint.config import DetectionOptions, RegistrationConfig, RegistrationOptions
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.registration.models import MODELS, TWO_VIEW_MODELS
 
@@ -68,7 +68,7 @@ Settings = Annotated[
         only=("model", "max_keypoints", "threshold_px", "min_inliers", "guided", "seed"),
     ),
 ]
-Detection = Annotated[dict[str, Any], options.detection("max_side", "scales")]
+Detection = Annotated[DetectionOptions, options.detection("max_side", "scales")]
 
 
 @app.command()
@@ -110,9 +110,8 @@ def register(
     from tiepoint.images.reading import read
     from tiepoint.registration import register as pipeline
 
-    detector = Detector(
-        checkpoint, engine=engine, device=device, precision=precision, threshold=0.0, **detection
-    )
+    detection["threshold"] = 0.0  # max_keypoints alone limits the keypoints
+    detector = Detector(checkpoint, engine=engine, device=device, precision=precision, **detection)
     try:
         pixels_a, pixels_b = read(a).pixels, read(b).pixels
     except ImageError as error:
