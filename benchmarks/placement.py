@@ -3,7 +3,7 @@
 Photographs of the development part are brought to 0.83 of their size, off the grid of their JPEG
 cells, and then moved, turned, scaled, blurred, darkened or given noise, each by itself. Prints, for
 the best 600 points of each image, the share that has one within 3 px of where it should be, and how
-far away that one lies. A network of 8x8 cells that knows a corner's cell but not its place in it
+far away it is. A network of 8x8 cells that knows a corner's cell but not its place in it
 moves points when the image moves by 3 px, and not when it moves by 8.
 
     python benchmarks/placement.py --photos ../shared/photos/free --method default --method sift
@@ -83,7 +83,7 @@ def warped(image: Grey, matrix: NDArray[np.float64]) -> Grey:
 def offsets(
     chosen: Method, a: Grey, b: Grey, matrix: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], int]:
-    """Offsets M 2 px of the points of B that lie near a point of A's place, and how many A has."""
+    """Offsets M 2 px of the points of B near a point of A's place, and how many A has."""
     xy_a = chosen.detect(a, POINTS).top(POINTS).xy.astype(np.float64)
     xy_b = chosen.detect(b, POINTS).top(POINTS).xy.astype(np.float64)
     place = xy_a @ matrix[:, :2].T + matrix[:, 2]  # N 2

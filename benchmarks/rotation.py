@@ -37,7 +37,7 @@ def main() -> None:
     )
     squares = [middle_square(path) for path in list_photos(arguments.photos)[: arguments.count]]
     upright = [detector(square) for square in squares]
-    print("| degrees | correct, turns tried | correct, as they stand | wrong turn taken |")
+    print("| degrees | correct, turns tried | correct, rotation none | wrong turn taken |")
     print("|---|---|---|---|")
     for degrees in range(0, 360, STEP_DEG):
         counts = [row(detector, *one, degrees) for one in zip(squares, upright, strict=True)]

@@ -1,6 +1,6 @@
 """What the selection of keypoints should be: in-cell histogram, NMS radius, threshold.
 
-The network decides in cells of 8x8 px. Where its best points lie within the cells should not
+The network decides in cells of 8x8 px. Where its best points are within the cells should not
 depend on the grid: prints how often each of the 64 places comes, least and most, in parts of its
 even share. The photographs are those of the development part, brought to 0.83 of their size, off
 the grid of their JPEG blocks; whole pixels, before refinement. Then generated pairs of the same
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def in_cell_counts(detector: Detector, photos: list[Path]) -> NDArray[np.int64]:
-    """8 8: how often a keypoint lies in each row and column of its cell."""
+    """8 8: how often a keypoint is in each row and column of its cell."""
     counts = np.zeros((CELL_PX, CELL_PX), np.int64)
     whole = Detector(
         detector.checkpoint,
@@ -92,7 +92,7 @@ def in_cell_counts(detector: Detector, photos: list[Path]) -> NDArray[np.int64]:
 
 
 def threshold(detector: Detector, photos: list[Path], points: int) -> float:
-    """The score at which the median photograph keeps so many points, long side 640 px."""
+    """The score at which the median photograph keeps `points` keypoints, long side 640 px."""
     found = detector.stream(
         photos, max_side=640, scales=(1.0,), max_keypoints=points, descriptors=False
     )

@@ -101,7 +101,7 @@ def ours(
 
 
 def at(scales: Sequence[float]) -> str:
-    """What a method's name says of a pyramid; nothing of one scale."""
+    """Suffix of a method's name for a pyramid; empty for one scale."""
     return "" if len(scales) == 1 else ", " + "+".join(f"{scale:g}" for scale in scales)
 
 
@@ -253,7 +253,7 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for size in options.sizes:
-            # Anew: none keeps the memory of another size.
+            # A new one, because none keeps the memory of another size.
             methods = all_methods(Path(folder) / size, options.precisions)
             width, height = map(int, size.split("x"))
             found[size] = measure(

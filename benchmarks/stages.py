@@ -2,7 +2,7 @@
 
     python benchmarks/stages.py
 
-Prints medians in milliseconds for a 480x640 photograph on the CPU, in float32 unless told
+Prints medians in milliseconds for a 480x640 photograph on the CPU, in float32 by default
 otherwise. The network is from pixels to heat map and dense descriptors; "around the network" is all
 the rest: resize, grey, NMS, selection, settling, sampling, mapping back.
 """

@@ -1,7 +1,7 @@
 """Which sub-pixel refinement is best: behind `postprocess.subpixel_shift` and `refinement`.
 
 The same keypoints on the same generated pairs, refined in different ways. Prints how far matched
-points lie from the truth, and how many homographies come out within 1 and 3 px.
+points are from the truth, and how many homographies come out within 1 and 3 px.
 
     python benchmarks/subpixel.py --photos ../shared/photos --count 300
 """

@@ -81,7 +81,10 @@ class NetworkConfig:
         return (*self.encoder_layers(), *self.keypoint_layers(), *self.descriptor_layers())
 
     def multiply_adds(self, size_hw: tuple[int, int]) -> int:
-        """Of one image of (height, width) px, multiples of 8: what its time goes with."""
+        """Multiply-accumulates for one image of `size_hw` (multiples of 8).
+
+        Inference time is roughly proportional to them.
+        """
         total, pixels = 0, size_hw[0] * size_hw[1]
         for layer in self.layers():
             total += pixels * layer.in_channels * layer.out_channels * layer.kernel_px**2

@@ -67,8 +67,8 @@ class Request:
         processor: How images become inputs.
         detection: What becomes a keypoint.
         masks: See `masks.mask_of`.
-        channel_order: Of arrays.
-        provenance: What features made by this request state.
+        channel_order: Order of the channels of arrays.
+        provenance: Provenance of the features that the request gives.
     """
 
     processor: ProcessorConfig

@@ -31,11 +31,11 @@ class FormatError(TiepointError):
 
 
 class RegistrationError(TiepointError, ValueError):
-    """Images that were not registered, or asked for what their model does not tell."""
+    """Registration failed, or its model cannot answer the request."""
 
 
 class TrainingError(TiepointError):
-    """A training run cannot start, cannot go on, or is not worth going on with."""
+    """A training run cannot start or continue, or is not worth continuing."""
 
 
 class MissingExtraError(TiepointError, ImportError):

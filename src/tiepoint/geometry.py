@@ -78,7 +78,7 @@ def corners_xy(size_hw: SizeHW) -> NDArray[np.float64]:
 
 
 def inside(xy: Float, size_hw: SizeHW) -> NDArray[np.bool_]:
-    """Which of N 2 points lie on the image, its outermost pixels' outer edges included."""
+    """N bool: whether N 2 points are on the image, the outer edges of its pixels included."""
     height, width = size_hw
     x, y = xy[:, 0], xy[:, 1]
     on_image: NDArray[np.bool_] = (
@@ -103,7 +103,7 @@ def cell_centre_xy(rows: ArrayLike, columns: ArrayLike) -> NDArray[np.float64]:
 
 
 def fit_inside(size_hw: SizeHW, max_side: int | None) -> SizeHW:
-    """The size after the longer side is brought down to `max_side`: never larger, never below 1.
+    """The size after the longer side is reduced to `max_side`; never larger, no side below 1.
 
     Args:
         size_hw: (height, width) in px.
@@ -115,7 +115,7 @@ def fit_inside(size_hw: SizeHW, max_side: int | None) -> SizeHW:
 
 
 def with_longer_side(size_hw: SizeHW, longer_px: int) -> SizeHW:
-    """The size of the same aspect whose longer side is so many px; no side below 1."""
+    """The size of the same aspect ratio with a given longer side; no side below 1."""
     longer = max(size_hw)
     height, width = (max(1, round(side * longer_px / longer)) for side in size_hw)
     return height, width
@@ -129,11 +129,11 @@ def whole_cells(size_hw: SizeHW) -> SizeHW:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an image lies in the network's input, and the way back.
+    """The area of an image in the network's input, and the mapping back.
 
-    The image, resized to `resized_hw`, stands in the top-left corner of a field of
-    `padded_hw`: whole cells, the last up to 7 rows and columns repeating the image's edge.
-    Beyond that field lies what a larger image of the same batch needs.
+    The image, resized to `resized_hw`, is in the top-left corner of an area of `padded_hw`: whole
+    cells, whose last rows and columns (up to 7) repeat the image's edge. Beyond it there is only
+    padding for larger images of the same batch.
 
     Attributes:
         image_hw: (height, width) of the original image, px.

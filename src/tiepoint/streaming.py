@@ -68,7 +68,7 @@ class Reader:
 
     Args:
         masks: See `masks.mask_of`.
-        channel_order: Of arrays.
+        channel_order: Order of the channels of arrays.
     """
 
     def __init__(self, masks: MaskSource, channel_order: ChannelOrder) -> None:

@@ -53,7 +53,7 @@ def test_a_huge_window_takes_no_time() -> None:
 def test_nonsense_is_refused() -> None:
     with pytest.raises(ConfigError, match="count is -1"):
         pairing.all_pairs(-1)
-    with pytest.raises(ConfigError, match="window is 0, expected a whole number of at least 1"):
+    with pytest.raises(ConfigError, match="window is 0, expected a whole number >= 1"):
         pairing.sequential_pairs(3, 0)
     with pytest.raises(ConfigError, match="k is True"):
         pairing.similar_pairs(np.eye(3, dtype=np.float32), True)
@@ -172,7 +172,7 @@ def test_a_list_gives_its_pairs_in_its_order_once_each(tmp_path: Path) -> None:
         ("a.jpg", "line 2: 'a.jpg' has 1 parts, expected two image names"),
         ("my photo.jpg a.jpg", "line 2: .* has 3 parts, .* put a tab between"),
         ("a.jpg b.jpg", "line 2: no image 'b.jpg' among the 4 there are, such as 'a.jpg'"),
-        ("a.jpg a.jpg", "line 2: 'a.jpg' stands there twice"),
+        ("a.jpg a.jpg", "line 2: 'a.jpg' twice, expected two images"),
         ("a.jpg\t", "line 2: no image ''|line 2: .* has 1 parts"),
     ],
 )

@@ -32,7 +32,7 @@ def prepare(
 
     Returns:
         pixels: B 1 H W float32 in 0..1, H and W the multiples of 8 that hold the largest image.
-        placements: Where each image lies, and the way back.
+        placements: Each image's area in the batch, and the mapping back.
     """
     return next(pyramid(images, config, (scale,)))
 
@@ -64,7 +64,7 @@ def pyramid(
 
 
 def _batch(fields: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Each `H W` -> B 1 H W; what lies beyond a smaller one is 0."""
+    """Each `H W` -> B 1 H W; 0 beyond smaller images."""
     if len(fields) == 1:
         return fields[0][None, None]
     height = max(field.shape[0] for field in fields)

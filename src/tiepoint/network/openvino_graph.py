@@ -19,24 +19,23 @@ from tiepoint.weights.checkpoint import Checkpoint, Tensors
 Float32 = NDArray[np.float32]
 
 WHITE = 65535
-"""Steps in which a pixel is told by two bytes."""
+"""Number of steps of a pixel that two bytes encode."""
 
 KEPT, HALF = np.uint32(0xFFFF0000), np.uint32(0x8000)
-"""The bits of a float32 that make a bfloat16, and half of the last one's worth."""
+"""Bits of a float32 that a bfloat16 keeps, and half a unit in their last place."""
 
 INPUT_LEVELS, WEIGHT_LEVELS = 256, 255
-"""Steps of 8 bits: from 0 on, and even on both sides of 0."""
+"""Quantisation levels of 8 bits: from 0, and symmetric around 0."""
 
 STRIP_BYTES = 2**23
-"""Of a map within the first block: about what stays in a processor's cache."""
+"""Maximum size of a map in the first block, about what fits in the cache."""
 
 
 def pixel_bytes(pixels: Float32) -> NDArray[np.uint8]:
     """B 1 H W in 0..1 -> B H W 2: each pixel's low and high byte, in steps of 1/65535.
 
-    bfloat16 has 8 bits: near white it rounds pixels to whole grey levels. Bytes it takes as they
-    are. What lies between two steps is cut off. `benchmarks/precision.py` prints how many keypoints
-    stay.
+    bfloat16 has 8 bits and would round pixels near white to whole grey levels; it represents bytes
+    exactly. `benchmarks/precision.py` prints the share of keypoints that stay.
     """
     B, _, H, W = pixels.shape
     words = np.empty((B, H, W), "<u2")
@@ -59,14 +58,14 @@ def build_model(
     Args:
         descriptors: False leaves the descriptor head out.
         quantized: Quantise weights and inputs of the layers in `checkpoint.activation_maxima`.
-        in_bytes: Take pixels as `pixel_bytes` gives them.
-        logits: Give B 65 h w, of which `heatmap_model` makes the heat map.
-        size_bhw: Images and px of all that will come; None takes any.
-        use_winograd: Save multiplications where that is quicker; float32's rounding is then
-            another. Only with a size: shapes not known in advance would cost more than it saves.
+        in_bytes: Take pixels as `pixel_bytes` returns them.
+        logits: Return B 65 h w, the input of `heatmap_model`, in place of the heat map.
+        size_bhw: Size of all inputs; None takes any.
+        use_winograd: Save multiplications in wide layers, with other round-off in float32. Only
+            with a size, because dynamic shapes would cost more than it saves.
 
     Returns:
-        A model from pixels B 1 H W (B H W 2 in bytes) to the heat map B 1 H W and, if asked for,
+        A model from pixels B 1 H W (B H W 2 in bytes) to the heat map B 1 H W and, if requested,
         descriptors B h*w D.
     """
     config, tensors = checkpoint.network, checkpoint.tensors
@@ -87,11 +86,11 @@ def build_model(
         encoded = graph.chain(node, encoder[2:], rounded=True)  # B C h w
     else:
         encoded = graph.chain(node, encoder)
-    said = graph.chain(encoded, config.keypoint_layers())  # B 65 h w
-    outputs = [said if logits else _heatmap(said)]
+    cell_logits = graph.chain(encoded, config.keypoint_layers())  # B 65 h w
+    outputs = [cell_logits if logits else _heatmap(cell_logits)]
     if descriptors:
         dense = graph.chain(encoded, config.descriptor_layers())  # B D h w
-        # In three dimensions OpenVINO turns them at half the price of four.
+        # OpenVINO transposes three dimensions in half the time of four.
         cells = ops.reshape(dense, np.array([0, config.descriptor_decoder_dim, -1]), True)
         outputs.append(ops.transpose(cells, np.array([0, 2, 1])).output(0))  # B h*w D
     return ov.Model(outputs, [pixels], "superpoint")
@@ -99,11 +98,11 @@ def build_model(
 
 @dataclass(frozen=True)
 class _Graph:
-    """What turns layers into nodes.
+    """Turns layers into nodes.
 
     Attributes:
-        tensors: The weights by name.
-        ranges: The layers that are rounded to 8 bits.
+        tensors: Weights by name.
+        ranges: Activation maxima of the layers that are quantised to 8 bits.
         use_winograd: See `build_model`.
     """
 
@@ -114,7 +113,7 @@ class _Graph:
     def chain(
         self, node: ov.Output, layers: Sequence[Layer], *, rounded: bool = False
     ) -> ov.Output:
-        """Layers one behind another; `rounded`: the input is, as the first one takes it."""
+        """A sequence of layers; `rounded`: the input is already quantised for the first one."""
         if not rounded:
             node = self._rounded(node, layers[0])
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
@@ -129,16 +128,16 @@ class _Graph:
     def strips(
         self, node: ov.Output, layers: Sequence[Layer], following: Layer, count: int
     ) -> ov.Output:
-        """The first 3x3 layers, with a pool behind them, some rows of the image after the others.
+        """The first 3x3 layers and their pool, computed in horizontal strips.
 
-        The same numbers as of `_layer` after `_layer`; but what one leaves is in the cache still
-        when the next one takes it. Sizes must be known.
+        The results equal those of `_layer` after `_layer`, but each layer's output is still in the
+        cache when the next one reads it. Sizes must be known.
         """
         height = node.get_shape()[2]
         cuts = [2 * round(height * i / (2 * count)) for i in range(count + 1)] if count else []
         strips = []
         for top, bottom in pairwise(cuts or [0, height]):
-            # Each layer sees a row beyond, which at the ends of the image is padding.
+            # Each layer reads one row beyond, which is padding at the image's top and bottom.
             above, below = min(len(layers), top), min(len(layers), height - bottom)
             rows = node
             if count > 1:
@@ -155,7 +154,7 @@ class _Graph:
         following: Layer | None,
         ends_px: tuple[int, int] | None = None,
     ) -> ov.Output:
-        """A convolution and what comes with it; `ends_px`: its padding above and below."""
+        """A convolution, bias, ReLU and pool; `ends_px`: padding above and below."""
         side = layer.kernel_px // 2
         above, below = ends_px or (side, side)
         weight = ops.constant(self.tensors[f"{layer.name}.weight"], np.float32)
@@ -168,14 +167,14 @@ class _Graph:
         if layer.relu:
             node = ops.relu(node).output(0)
         if following is not None:
-            # Before the pool, which then takes bytes; the highest value is the same one.
+            # Before the pool, which then reads bytes; the maximum is the same.
             node = self._rounded(node, following)
         if layer.pool:
             node = ops.max_pool(node, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
         return node
 
     def _rounded(self, node: ov.Output, layer: Layer) -> ov.Output:
-        """The input of a layer in steps of 8 bits, where it takes such."""
+        """The input of a layer, quantised to 8 bits if the layer is."""
         if layer.name not in self.ranges:
             return node
         least, most = np.float32(0), np.float32(self.ranges[layer.name])
@@ -183,8 +182,7 @@ class _Graph:
 
 
 def heatmap_model() -> ov.Model:
-    """The heat map by itself: B 65 h w, channel 8 row + column of the cell and channel 64 "no
-    keypoint", to the probabilities B 1 H W."""
+    """The heat map alone: logits B 65 h w (channel 8 row + column, 64 "no keypoint") -> B 1 H W."""
     logits = ops.parameter([-1, CELL_PX**2 + 1, -1, -1], np.float32, name="logits")
     return ov.Model([_heatmap(logits.output(0))], [logits], "heat map")
 
@@ -192,8 +190,8 @@ def heatmap_model() -> ov.Model:
 def _heatmap(logits: ov.Output) -> ov.Output:
     """Soft-max over the 65 channels of each cell, the first 64 laid out as pixels.
 
-    Within the network's model it takes all cores, and float32 even where the hint is bf16:
-    behind the last convolution OpenVINO stays with it.
+    In the network's model it uses all cores, and float32 even if the hint is bf16, because
+    OpenVINO keeps float32 after the last convolution.
     """
     probabilities = ops.softmax(logits, 1)  # B 65 h w
     pixels = ops.slice(probabilities, [0], [CELL_PX**2], [1], [1])  # B 64 h w
@@ -201,19 +199,18 @@ def _heatmap(logits: ov.Output) -> ov.Output:
 
 
 def byte_weights(weight: Float32) -> Float32:
-    """O 1 3 3 -> O 2 3 3, for a pixel's low and high byte, none of which bfloat16 rounds.
+    """O 1 3 3 -> O 2 3 3, weights of a pixel's low and high byte that bfloat16 does not round.
 
-    Where a filter takes differences its weights add up to little; rounded one by one they would
-    add up to something else, and answer to brightness. So each takes over what the last one lost,
-    the largest first, whose steps are the coarsest.
+    Derivative-like filters sum to almost zero. Independent rounding would break that and make them
+    respond to brightness, so each rounding error is carried to the next weight, largest first.
     """
     exact = weight.reshape(len(weight), -1) * np.float32((WHITE + 1) / WHITE)  # O 9
-    rounded, lost = np.empty_like(exact), np.zeros(len(exact), np.float32)
+    rounded, carried = np.empty_like(exact), np.zeros(len(exact), np.float32)
     for taps in np.argsort(-np.abs(exact), axis=1).T[..., None]:  # O 1
-        wanted = np.take_along_axis(exact, taps, 1) + lost[:, None]
+        wanted = np.take_along_axis(exact, taps, 1) + carried[:, None]
         nearest = ((wanted.view(np.uint32) + HALF) & KEPT).view(np.float32)
         np.put_along_axis(rounded, taps, nearest, 1)
-        lost = (wanted - nearest)[:, 0]
+        carried = (wanted - nearest)[:, 0]
     high = rounded.reshape(weight.shape) / np.float32((WHITE + 1) / 256)
     return np.concatenate([high / 256, high], axis=1)
 
@@ -245,5 +242,5 @@ def measure_activation_maxima(
     )
     names = [layer.name for layer in config.layers()]
     for image in images:
-        found = model({0: image[None, None]})
-        yield {name: float(found[index]) for index, name in enumerate(names)}
+        maxima = model({0: image[None, None]})
+        yield {name: float(maxima[index]) for index, name in enumerate(names)}

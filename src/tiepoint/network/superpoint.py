@@ -48,9 +48,8 @@ class SuperPoint(nn.Module):
 
         Args:
             pixels: B 1 H W in 0..1; H and W multiples of 8.
-            inside: B 1 h w, 1 for cells of an image's own field and 0 for padding, in the type
-                of pixels; None when all cells belong to the images. With it, what lies in the
-                padding changes nothing inside.
+            inside: B 1 h w, 1 for an image's own cells and 0 for padding, in the type of pixels;
+                None if there is no padding. With it, padding changes nothing inside.
             descriptors: False skips the descriptor head.
             hidden_states: A list that receives the output of each encoder block.
 

@@ -1,9 +1,9 @@
 """3x3 convolutions in an OpenVINO graph with half the multiplications, for float32.
 
 Winograd's F(4, 3) along the rows (Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural
-Networks", section 4): four neighbouring outputs of three taps out of six products instead of
-twelve. Along the rows alone, since what is saved has to pay for the maps that lie between the
-steps: 1.5 times those of a plain convolution, and 2.25 times with columns too.
+Networks", section 4): four neighbouring outputs of three taps from six products instead of twelve.
+Along rows only, because the intermediate maps cost time too: they have 1.5 times the size of a
+plain convolution's, and 2.25 times with columns too.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from openvino import opset13 as ops
 Float32 = NDArray[np.float32]
 
 TILE = 4
-"""Outputs made together."""
+"""Outputs computed together."""
 
 LEAST_CHANNELS = 96
-"""With fewer, of inputs or outputs, the maps between cost what the products save."""
+"""With fewer input or output channels, the intermediate maps cost as much as is saved."""
 
 INPUTS = np.array(
     [
@@ -49,21 +49,21 @@ FILTERS = np.array(
 
 
 def suits(weight: Float32) -> bool:
-    """Whether a layer with weights O I kh kw is quicker so."""
+    """Whether a layer with weights O I kh kw is faster this way."""
     return weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= LEAST_CHANNELS
 
 
 def convolution(
     node: ov.Output, weight: Float32, bias: Float32, *, relu: bool, pool: bool
 ) -> ov.Output:
-    """A convolution padded with zeros, and what comes with it.
+    """A zero-padded convolution with bias, ReLU and pool.
 
     Args:
         node: B I H W, its sizes known; H and W even, if `pool`.
         weight: O I 3 3.
         bias: O.
         relu: Clip at zero.
-        pool: Keep the highest of 2x2.
+        pool: 2x2 maximum pool.
 
     Returns:
         B O H W, or B O H/2 W/2.
@@ -78,8 +78,8 @@ def convolution(
     tiles = ops.concat(columns, 1).output(0)  # B 4O H w, or B 2O H w
     if pool:
         tiles = ops.max_pool(tiles, [2, 1], [1, 1], [0, 0], [0, 0], [2, 1]).output(0)
-    # OpenVINO keeps the channels innermost in memory: nothing is moved up to the slice, and by
-    # that only where a row doesn't end with a tile.
+    # OpenVINO stores channels innermost, so nothing is copied before the slice, which is needed
+    # only if a row does not end with a tile.
     channels_last = ops.transpose(tiles, np.array([0, 2, 3, 1]))
     rows = ops.reshape(channels_last, np.array([0, 0, -1, len(weight)]), True)  # B H 4w O
     if width % len(columns):
@@ -94,7 +94,7 @@ def _columns(node: ov.Output, weight: Float32) -> list[ov.Node]:
     products = []
     for pixels, taps in zip(INPUTS, filters.astype(np.float32), strict=True):
         alike = np.tile(pixels, (channels, 1, 1, 1, 1))  # I 1 1 1 6
-        # By 4 zeros on the right the last tile is a whole one.
+        # 4 zeros on the right complete the last tile.
         factor = ops.group_convolution(node, alike, [1, TILE], [0, 1], [0, TILE], [1, 1])
         products.append(ops.convolution(factor, taps[..., None], [1, 1], [1, 0], [1, 0], [1, 1]))
     zero, one, minus_one, two, minus_two, infinity = products

@@ -82,7 +82,7 @@ def machine() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of the checkout this package lies in, marked when files differ from it."""
+    """The commit of this package's checkout, marked if files differ from it."""
     here = Path(__file__).resolve().parent
     try:
         done = subprocess.run(

@@ -107,7 +107,7 @@ class Benchmark:
         found = rows(evaluate(HOMOGRAPHY, self.pairs, methods, SETTINGS))
         all_pairs: dict[str, dict[str, float]] = {}
         for row in found:
-            if row.method not in all_pairs:  # the first row of a method stands for all groups
+            if row.method not in all_pairs:  # the first row of a method covers all groups
                 all_pairs[row.method] = {
                     "within_3px": round(row.means.within[WITHIN_PX].mean, 4),
                     "repeatability": round(row.means.repeatability.mean, 4),
