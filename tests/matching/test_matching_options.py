@@ -212,7 +212,7 @@ def test_memory_stays_bounded(config: MatchingConfig) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"ratio": 0}, "ratio is 0, which no two"),
+        ({"ratio": 0}, "ratio is 0, which no match passes"),
         ({"ratio": 1.5}, "ratio is 1.5, expected a share"),
         ({"ratio": "0.8"}, "ratio is '0.8'"),
         ({"min_similarity": 2}, "min_similarity is 2, expected a cosine in -1..1"),
