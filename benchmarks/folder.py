@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from tiepoint import Detector
-from tiepoint.batch import FolderLayout, expand, run
+from tiepoint.batch import FolderStore, expand, run
 from tiepoint.config import Precision
 from tiepoint.images.photographs import list_photos
 from tiepoint.images.reading import read
@@ -82,7 +82,7 @@ def rates(checkpoint: str, precision: Precision, folder: Path, place: Path) -> N
 
     def as_folder() -> Iterable[object]:
         out = place / f"{checkpoint}-{precision}".replace("/", "_")
-        return run(expand([str(folder)]), detector, FolderLayout(out, ".npz"))
+        return run(expand([str(folder)]), detector, FolderStore(out, ".npz"))
 
     for way, work in (("one by one", one_by_one), ("folder", as_folder)):
         rate, busy = measured(work)

@@ -11,7 +11,7 @@ import tiepoint
 PLAIN = {
     "CheckpointError", "ConfigError", "DetectionConfig", "Detector", "EngineError", "Features",
     "FormatError", "ImageError", "Matches", "MatchingConfig", "MissingExtraError",
-    "NetworkConfig", "ProcessorConfig", "TiepointError", "__version__", "load",
+    "NetworkConfig", "OutputError", "ProcessorConfig", "TiepointError", "__version__", "load",
     "load_matches", "match", "plot", "plot_matches", "save", "save_matches",
     "Registration", "RegistrationConfig", "RegistrationError", "register", "warp",
 }  # fmt: skip

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tiepoint.errors import FormatError as FormatError
     from tiepoint.errors import ImageError as ImageError
     from tiepoint.errors import MissingExtraError as MissingExtraError
+    from tiepoint.errors import OutputError as OutputError
     from tiepoint.errors import RegistrationError as RegistrationError
     from tiepoint.errors import TiepointError as TiepointError
     from tiepoint.features import Features as Features
@@ -62,6 +63,7 @@ _HOME = {
     "Matches": "features",
     "MatchingConfig": "config",
     "MissingExtraError": "errors",
+    "OutputError": "errors",
     "NetworkConfig": "architecture",
     "ProcessorConfig": "config",
     "Registration": "registration.result",

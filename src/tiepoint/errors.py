@@ -1,4 +1,4 @@
-"""Everything tiepoint raises for a user's mistake; all of it is a `TiepointError`."""
+"""The errors that tiepoint raises for a user's mistake; each is a `TiepointError`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 class TiepointError(Exception):
-    """Base of all errors that name something the caller can mend."""
+    """Base of all errors that the caller can correct."""
 
 
 class ImageError(TiepointError):
@@ -15,7 +15,7 @@ class ImageError(TiepointError):
 
 
 class CheckpointError(TiepointError):
-    """A checkpoint is missing, damaged, or does not have the tensors its config names."""
+    """A checkpoint is missing, damaged, or lacks tensors that its config names."""
 
 
 class ConfigError(TiepointError, ValueError):
@@ -23,11 +23,15 @@ class ConfigError(TiepointError, ValueError):
 
 
 class EngineError(TiepointError):
-    """The engine failed on an image, most often for lack of memory."""
+    """The engine failed on an image, most often because memory ran out."""
 
 
 class FormatError(TiepointError):
-    """A features file could not be read or written, or its ending is unknown."""
+    """A given file or folder is missing, damaged, or of an unknown format."""
+
+
+class OutputError(TiepointError):
+    """A file or folder could not be written; `__cause__` is the OSError, if there is one."""
 
 
 class RegistrationError(TiepointError, ValueError):
@@ -54,6 +58,6 @@ class MissingExtraError(TiepointError, ImportError):
 
 
 def is_installed(library: str) -> bool:
-    """Whether `import library` would find something."""
-    # What is imported is there, even where it has no spec, for which find_spec raises.
+    """Whether `import library` would succeed."""
+    # An imported module may have no spec, for which find_spec raises.
     return sys.modules.get(library) is not None or importlib.util.find_spec(library) is not None

@@ -4,48 +4,66 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
-from tiepoint.errors import FormatError
+from tiepoint.errors import OutputError
 
 
-def make_folder(folder: str | PathLike[str], *, advice: str = "choose another place") -> Path:
-    """Create a folder, and those above it, unless it is there.
+def make_folder(folder: str | PathLike[str], *, advice: str = "choose another folder") -> Path:
+    """Create a folder and its parents unless they exist.
 
     Args:
-        advice: What the error tells the caller to do.
+        folder: Path of the folder.
+        advice: What to do if that fails, for the error.
 
     Raises:
-        FormatError: It cannot be created; its `__cause__` is the OSError.
+        OutputError: It cannot be created; its `__cause__` is the OSError.
     """
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FormatError(f"{path}: cannot be made ({error.strerror}); {advice}") from error
+        raise OutputError(f"{path}: cannot be made ({error.strerror}); {advice}") from error
     return path
 
 
 def write_bytes(path: str | PathLike[str], data: bytes) -> None:
-    """Write a whole file or none: what stood at `path` stays until the new file is complete.
+    """Write a whole file or none: an earlier one stays until the new one is complete.
 
-    Two processes that write the same path do not disturb each other; the later one stays.
+    Two processes may write the same path; the file of the later one stays.
 
     Raises:
-        FormatError: The file cannot be written; its `__cause__` is the OSError.
+        OutputError: The file cannot be written; its `__cause__` is the OSError.
     """
-    target = Path(path)
-    # The name is short, since the target's may already be as long as the file system allows.
-    partial = target.with_name(f".{os.getpid()}-{secrets.token_hex(6)}.partial")
+    with replacing(Path(path)) as partial, partial.open("xb") as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Path of a new file in the same folder, which replaces `path` at the end.
+
+    Raises:
+        OutputError: It cannot be written. The file at `path` stays, and the new one is removed.
+    """
+    # The name is short, because that of `path` may already be as long as the file system allows.
+    partial = path.with_name(f".{os.getpid()}-{secrets.token_hex(6)}.partial")
     try:
-        with partial.open("xb") as file:
-            file.write(data)
-        partial.replace(target)
+        yield partial
+        partial.replace(path)
     except OSError as error:
-        raise FormatError(
-            f"{target}: cannot be written ({error.strerror}); "
-            "check that the folder exists, is writable and has space left"
-        ) from error
+        raise unwritable(path, error) from error
     finally:  # also when interrupted
         partial.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: Exception) -> OutputError:
+    """The error of a file that the operating system or a library does not write."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return OutputError(
+        f"{path}: cannot be written ({reason}); check that the folder exists, is writable and has "
+        "space left"
+    )

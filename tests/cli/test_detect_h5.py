@@ -109,18 +109,19 @@ def test_half_and_plot_are_taken_only_where_they_fit(photos: Path) -> None:
     with h5py.File("x.h5", "r") as file:
         assert file["a.png"]["descriptors"].dtype == np.float16
         assert file["a.png"]["keypoints"].dtype == np.float32
-    for arguments, said in [(["-o", "y.h5", "--plot"], "--plot"), (["--half"], "--half")]:
+    for arguments, option in [(["-o", "y.h5", "--plot"], "--plot"), (["--half"], "--half")]:
         result = detect("photos", *arguments)
-        assert result.exit_code == 2 and said in result.stderr
+        assert result.exit_code == 2 and option in result.stderr
     assert not (photos / "y.h5").exists() and not (photos / "tiepoint-out").exists()
 
 
 def test_places_are_names(photos: Path) -> None:
-    from tiepoint.batch import OneFileForAll
+    from tiepoint.batch import H5Store
 
     with H5Writer(photos / "x.h5") as writer:
-        target = OneFileForAll(writer).target(PurePosixPath("a/b.png"))
-        assert not target.exists()
-        target.save(make(4))
-        assert target.exists() and len(target.load()) == target.summarise().keypoints == 4
-        assert target.label.endswith("x.h5: a/b.png") and target.overlay is None
+        store, name = H5Store(writer), PurePosixPath("a/b.png")
+        assert not store.exists(name)
+        store.save(name, make(4))
+        assert store.exists(name)
+        assert len(store.load(name)) == store.summarise(name).keypoints == 4
+        assert store.label(name).endswith("x.h5: a/b.png") and store.overlay(name) is None

@@ -18,7 +18,6 @@ from support.detect_runs import COMMAND, ENVIRONMENT, files_below
 from support.features_files import names_in
 from tiepoint import Detector, load_matches, save
 from tiepoint import match as match_features
-from tiepoint.batch import match_pairs
 from tiepoint.cli import app
 from tiepoint.features import Features
 from tiepoint.formats import H5MatchesWriter, H5Writer, read_h5, read_matches_h5
@@ -227,28 +226,6 @@ def test_a_killed_run_keeps_every_finished_pair(collection: Path) -> None:
     assert rest.exit_code == 0 and len(read_matches_h5("m.h5")) == 40 * 39 // 2
 
 
-def test_features_are_read_once_while_they_fit(collection: Path) -> None:
-    class Counting(dict[str, Features]):
-        reads = 0
-
-        def __getitem__(self, name: str) -> Features:
-            self.reads += 1
-            return super().__getitem__(name)
-
-    images = Counting({name: image_features(n) for n, name in enumerate(NAMES)})
-    pairs = [(a, b) for a in NAMES for b in NAMES if a < b]
-    writer = H5MatchesWriter(collection / "m.h5")
-    records = list(match_pairs(images, [*pairs, ("left/0.jpg", "no.jpg")], writer))
-    assert images.reads == len(NAMES) and [row.status for row in records[:-1]] == ["done"] * 6
-    assert records[-1].error is not None and "no features of an image 'no.jpg'" in records[-1].error
-
-
-def test_a_small_cache_changes_nothing(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tiepoint.batch.pairs.CACHE_BYTES", 1)
-    assert run("--features", "features.h5", "-o", "m.h5").exit_code == 0
-    assert_equals_library(collection / "m.h5", collection / "features.h5")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -326,7 +303,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_done(
 
     def full(self: H5MatchesWriter, *arguments: Any) -> None:
         if len(self) == 2:
-            from tiepoint.formats.journal import unwritable
+            from tiepoint.files import unwritable
 
             raise unwritable(self.partial, OSError(28, "x")) from OSError(28, "No space left")
         add(self, *arguments)

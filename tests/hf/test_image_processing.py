@@ -16,7 +16,13 @@ from PIL import Image  # noqa: E402
 from support.guide_models import EXACT_RULES, make_processor  # noqa: E402
 from tiepoint import AutoImageProcessor, SuperPointImageProcessor  # noqa: E402
 from tiepoint.config import ProcessorConfig  # noqa: E402
-from tiepoint.errors import CheckpointError, ConfigError, FormatError, ImageError  # noqa: E402
+from tiepoint.errors import (  # noqa: E402
+    CheckpointError,
+    ConfigError,
+    FormatError,
+    ImageError,
+    OutputError,
+)
 from tiepoint.geometry import fit_inside  # noqa: E402
 from tiepoint.hf.inputs import longest_side  # noqa: E402
 from tiepoint.hf.outputs import BatchFeature, SuperPointKeypointDescriptionOutput  # noqa: E402
@@ -286,7 +292,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
 
 def test_what_cannot_be_saved_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FormatError, match="file"):
+    with pytest.raises(OutputError, match="file"):
         SuperPointImageProcessor().save_pretrained(tmp_path / "file")
     odd = SuperPointImageProcessor()
     odd.resample = object()

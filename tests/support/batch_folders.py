@@ -20,4 +20,4 @@ def put(path: Path, width: int = 20) -> str:
 def places(arguments: Iterable[str | Path], listing: Iterable[str] = ()) -> list[str]:
     found = list(expand([str(argument) for argument in arguments], listing))
     assert all(isinstance(item, Input) for item in found)
-    return [str(item.place) for item in found if isinstance(item, Input)]
+    return [str(item.name) for item in found if isinstance(item, Input)]

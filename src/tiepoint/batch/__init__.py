@@ -1,7 +1,8 @@
-"""Whole folders of images to whole folders of features: resumable, one bad image harms no other.
+"""Many images -> a features file each, or one for all; many pairs -> one matches file.
 
-`expand` names the inputs, a `Layout` says where each result goes, `run` does the work and yields
-a `Record` per image. `match_pairs` does the same for pairs of images.
+`expand` lists the inputs, a `Store` keeps the results, `run` does the work and yields an
+`ImageRecord` for each input. `match_pairs` does the same for pairs of images. Both resume where an
+earlier run stopped, and one bad image harms no other.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 from tiepoint.batch.inputs import Input as Input
 from tiepoint.batch.inputs import Unreadable as Unreadable
 from tiepoint.batch.inputs import expand as expand
-from tiepoint.batch.layout import FolderLayout as FolderLayout
-from tiepoint.batch.layout import Layout as Layout
-from tiepoint.batch.layout import OneFileForAll as OneFileForAll
-from tiepoint.batch.layout import SingleFile as SingleFile
-from tiepoint.batch.layout import Target as Target
-from tiepoint.batch.pairs import PairRecord as PairRecord
 from tiepoint.batch.pairs import match_pairs as match_pairs
-from tiepoint.batch.worker import Record as Record
-from tiepoint.batch.worker import run as run
+from tiepoint.batch.plan import Task as Task
+from tiepoint.batch.plan import plan_input as plan_input
+from tiepoint.batch.records import ImageRecord as ImageRecord
+from tiepoint.batch.records import PairRecord as PairRecord
+from tiepoint.batch.run import run as run
+from tiepoint.batch.run import store_result as store_result
+from tiepoint.batch.stores import FolderStore as FolderStore
+from tiepoint.batch.stores import H5Store as H5Store
+from tiepoint.batch.stores import SingleFileStore as SingleFileStore
+from tiepoint.batch.stores import Store as Store

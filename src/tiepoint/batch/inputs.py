@@ -1,4 +1,4 @@
-"""Files, folders, globs, URLs and lists -> one input per image, in a steady order."""
+"""Files, folders, globs, URLs and lists -> one input per image, always in the same order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from tiepoint.batch.layout import is_overlay
+from tiepoint.batch.stores import is_overlay
 from tiepoint.images.photographs import is_image_name
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
@@ -23,36 +23,36 @@ class Input:
     """One image.
 
     Attributes:
-        source: Path or URL, as the detector takes it.
-        place: Where its results go below the output folder; never leaves it.
+        source: Path or URL, as the detector accepts it.
+        name: Relative path of its results below the output folder, without "..".
     """
 
     source: str
-    place: PurePosixPath
+    name: PurePosixPath
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Something that was asked for and cannot be used."""
+    """An argument that cannot be used, and why."""
 
     source: str
     reason: str
 
 
 def expand(arguments: Sequence[str], listing: Iterable[str] = ()) -> Iterator[Input | Unreadable]:
-    """The images that arguments name, one by one, each once.
+    """The images that arguments name, each once, found as they are needed.
 
-    A folder or glob on its own gives places relative to it. Beside other arguments its path as
-    typed comes first, so that left/1.png and right/1.png stay apart. Hidden files and overlays
-    of earlier runs are left out of folders and globs.
+    A single folder or glob gives names relative to it. With other arguments, names begin with its
+    path as typed, so that left/1.png and right/1.png stay apart. Hidden files and overlays of
+    earlier runs are left out of folders and globs.
 
     Args:
-        arguments: Files, folders (taken with all below them), globs (`**` too), URLs, or "-".
-        listing: What "-" stands for: one argument per line, read as it is needed.
+        arguments: Files, folders (with all below them), globs (`**` too), URLs, or "-".
+        listing: Lines that "-" represents, one argument each, read as needed.
 
     Yields:
-        Inputs, sorted within a folder; `Unreadable` for a folder that cannot be listed and for
-        an input whose results would fall on another's.
+        Inputs, sorted within a folder. `Unreadable` for a folder that cannot be listed, and for an
+        input with the name of another.
     """
     if len(arguments) == 1 and arguments[0] != "-":
         yield from _expand_one(arguments[0], alone=True)  # one walk meets nothing twice
@@ -72,41 +72,41 @@ def _expand_all(arguments: Sequence[str], listing: Iterable[str]) -> Iterator[In
 
 def _expand_one(argument: str, *, alone: bool) -> Iterator[Input | Unreadable]:
     if _URL.match(argument):
-        yield Input(argument, _place_of_url(argument))
+        yield Input(argument, _name_of_url(argument))
     elif Path(argument).is_dir():
-        yield from _walk(argument, PurePosixPath() if alone else _place_as_typed(argument))
+        yield from _walk(argument, PurePosixPath() if alone else _name_as_typed(argument))
     elif glob.has_magic(argument) and not os.path.lexists(argument):
         yield from _glob(argument, alone=alone)
     else:
-        yield Input(argument, _place_as_typed(argument))
+        yield Input(argument, _name_as_typed(argument))
 
 
-def _distinct(found: Iterable[Input | Unreadable]) -> Iterator[Input | Unreadable]:
-    taken: dict[int, int] = {}  # place -> source, as hashes: 0.1 GB for a million inputs
-    for item in found:
+def _distinct(items: Iterable[Input | Unreadable]) -> Iterator[Input | Unreadable]:
+    sources: dict[int, int] = {}  # name -> source, as hashes: 0.1 GB for a million inputs
+    for item in items:
         if isinstance(item, Unreadable):
             yield item
             continue
-        place, source = hash(item.place), hash(_identity(item.source))
-        if place not in taken:
-            taken[place] = source
+        name, source = hash(item.name), hash(_identity(item.source))
+        if name not in sources:
+            sources[name] = source
             yield item
-        elif taken[place] != source:
+        elif sources[name] != source:
             yield Unreadable(
                 item.source,
-                f"another input already goes to {item.place}; give the folder above both, or "
+                f"another input already goes to {item.name}; give the folder above both, or "
                 "write them to two output folders",
             )
 
 
-def _walk(folder: str, place: PurePosixPath) -> Iterator[Input | Unreadable]:
+def _walk(folder: str, prefix: PurePosixPath) -> Iterator[Input | Unreadable]:
     images, folders = [], []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir(follow_symlinks=False):  # a link may lead round in a circle
+                if entry.is_dir(follow_symlinks=False):  # a link may lead in a circle
                     folders.append(entry.name)
                 elif is_image_name(entry.name):
                     images.append(entry.name)
@@ -115,41 +115,41 @@ def _walk(folder: str, place: PurePosixPath) -> Iterator[Input | Unreadable]:
     for name in sorted(images):
         path = Path(folder, name)
         if not is_overlay(path):
-            yield Input(str(path), place / name)
+            yield Input(str(path), prefix / name)
     for name in sorted(folders):
-        yield from _walk(str(Path(folder, name)), place / name)
+        yield from _walk(str(Path(folder, name)), prefix / name)
 
 
 def _glob(pattern: str, *, alone: bool) -> Iterator[Input]:
     parts = Path(pattern).parts
     fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
     base = Path(*parts[:fixed])
-    prefix = PurePosixPath() if alone else _place_as_typed(str(base))
+    prefix = PurePosixPath() if alone else _name_as_typed(str(base))
     matches = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - pathlib's enters hidden folders
     for path in map(Path, sorted(set(matches))):
         below = path.relative_to(base)
         if is_image_name(path.name) and path.is_file() and not is_overlay(path):
-            leaves = ".." in below.parts
-            yield Input(str(path), prefix / (path.name if leaves else PurePosixPath(*below.parts)))
+            climbs = ".." in below.parts
+            yield Input(str(path), prefix / (path.name if climbs else PurePosixPath(*below.parts)))
 
 
-def _place_as_typed(argument: str) -> PurePosixPath:
-    """The path itself if it stays below the current folder, else its last name."""
+def _name_as_typed(argument: str) -> PurePosixPath:
+    """The path itself if it is below the current folder, else its last part."""
     path = Path(argument)
     if path.is_absolute() or path.drive or ".." in path.parts:
         return PurePosixPath(Path(os.path.abspath(argument)).name)  # noqa: PTH100 - no links
     return PurePosixPath(*path.parts)
 
 
-def _place_of_url(url: str) -> PurePosixPath:
+def _name_of_url(url: str) -> PurePosixPath:
     split = urlsplit(url)
     parts = [_UNSAFE.sub("_", part) for part in unquote(split.path).split("/")]
-    names = [part for part in parts if part not in ("", ".", "..")]
-    place = PurePosixPath(_UNSAFE.sub("_", split.netloc.rpartition("@")[2]), *names)
-    if split.query:  # often what tells two images apart
+    parts = [part for part in parts if part not in ("", ".", "..")]
+    name = PurePosixPath(_UNSAFE.sub("_", split.netloc.rpartition("@")[2]), *parts)
+    if split.query:  # often the only difference between two images
         digest = hashlib.sha256(split.query.encode()).hexdigest()[:8]
-        place = place.with_name(f"{place.stem}-{digest}{place.suffix}")
-    return place
+        name = name.with_name(f"{name.stem}-{digest}{name.suffix}")
+    return name
 
 
 def _identity(source: str) -> str:

@@ -1,4 +1,4 @@
-"""Many pairs of images to one file of matches: resumable, one bad image harms no other pair."""
+"""Many pairs of images -> one file of matches: resumable, one bad image harms no other pair."""
 
 from __future__ import annotations
 
@@ -6,47 +6,26 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Unpack
 
 import numpy as np
 
-from tiepoint.batch.worker import NO_DISK, Status
-from tiepoint.config import DeviceName, MatchingConfig
+from tiepoint.batch.records import PairRecord, stops_a_run
+from tiepoint.config import DeviceName, MatchingConfig, MatchingOptions, resolve
 from tiepoint.errors import ConfigError, TiepointError
 from tiepoint.features import Features
 from tiepoint.formats import H5MatchesWriter, as_json
 from tiepoint.matching.match import match, record, rotation_matrix_of
 
 CACHE_BYTES = 256 * 2**20
-"""Features kept in memory, so that an image that stands in many pairs is not read for each."""
+"""Default size of the features in memory."""
 
 _CHECKSUMS = "features_crc32"
 _COUNT = "matches"
 _TURNED = "turned_deg"
 _FREE = ("sources", _COUNT, _TURNED)
-"""Entries of `meta` that may differ: where an image lies changes no match; the others follow."""
-
-
-@dataclass(frozen=True)
-class PairRecord:
-    """What became of one pair.
-
-    Attributes:
-        image_a, image_b: Names of the images.
-        status: "done"; "skipped": its matches were there; "failed": `error` says why; "refused":
-            matches of other settings or other features stand in their place.
-        matches: How many, or None if unknown.
-        milliseconds: For matching, or None if nothing was matched.
-        error: What went wrong and what to do, or None.
-    """
-
-    image_a: str
-    image_b: str
-    status: Status
-    matches: int | None = None
-    milliseconds: float | None = None
-    error: str | None = None
+"""Entries of `meta` that may differ: the path of an image changes no match, the others follow."""
 
 
 def match_pairs(
@@ -57,68 +36,74 @@ def match_pairs(
     *,
     device: DeviceName = "cpu",
     overwrite: bool = False,
+    cache_bytes: int = CACHE_BYTES,
+    **overrides: Unpack[MatchingOptions],
 ) -> Iterator[PairRecord]:
-    """Match pairs of images; what the file holds already, made the same way, is skipped.
+    """Match pairs of images; pairs that the file holds with the same settings are skipped.
 
     Args:
-        features: By the images' names, such as `tiepoint.formats.read_h5` gives them.
-        pairs: Names of two images each, such as `matching.pairing` gives their indices.
-        writer: Of the matches; closed after the last pair. Whoever made it suspends it if the run
-            does not come to its end.
-        config: None takes the defaults.
-        device: As for `tiepoint.match`.
-        overwrite: Match again what was made with other settings or from other features.
+        features: Features by image name, such as from `tiepoint.formats.read_h5`.
+        pairs: Names of two images each.
+        writer: Writer of the matches, closed after the last pair. The caller suspends it if the run
+            does not reach its end.
+        config: Settings; None takes the defaults.
+        device: Device of `tiepoint.match`.
+        overwrite: Replace matches of other settings or other features.
+        cache_bytes: Memory for features, so that an image of many pairs is read once.
+        overrides: Single settings of `MatchingConfig`, which replace those of `config`.
 
     Yields:
-        A record per pair, in their order.
+        A record for each pair, in order.
 
     Raises:
-        FormatError: The disk is full or the file cannot be written; what is finished is kept.
+        OutputError: The disk is full or the file cannot be written; finished pairs are kept.
     """
-    run = _Run(_Cache(features), writer, config or MatchingConfig(), device, overwrite)
-    for image_a, image_b in pairs:
-        yield run.one(image_a, image_b)
+    settings = resolve(config or MatchingConfig(), overrides)
+    cache = _FeaturesCache(features, cache_bytes)
+    for names in pairs:
+        try:
+            record = _match_pair(names, cache, writer, settings, device, overwrite=overwrite)
+        except TiepointError as error:
+            if stops_a_run(error):
+                raise
+            record = PairRecord(*names, "failed", error=f"{', '.join(names)}: {error}")
+        yield record
     writer.close()
 
 
-@dataclass(frozen=True)
-class _Run:
-    features: _Cache
-    writer: H5MatchesWriter
-    config: MatchingConfig
-    device: DeviceName
-    overwrite: bool
+def _match_pair(
+    names: tuple[str, str],
+    cache: _FeaturesCache,
+    writer: H5MatchesWriter,
+    config: MatchingConfig,
+    device: DeviceName,
+    *,
+    overwrite: bool,
+) -> PairRecord:
+    (a, checksum_a), (b, checksum_b) = (cache.get(name) for name in names)
+    matrix = rotation_matrix_of(a) if config.rotation == "auto" else None
+    wanted = {**record(config, a, b, matrix), _CHECKSUMS: [checksum_a, checksum_b]}
+    if names in writer and not overwrite:
+        return _stored_record(names, writer, wanted)
+    start = time.perf_counter()
+    matches = match(a, b, rotation_matrix=matrix, config=config, device=device)
+    milliseconds = 1000 * (time.perf_counter() - start)
+    writer.add(*names, replace(matches, meta={**wanted, _COUNT: len(matches)}))
+    return PairRecord(*names, "done", len(matches), milliseconds)
 
-    def one(self, image_a: str, image_b: str) -> PairRecord:
-        try:
-            a, b = self.features.get(image_a), self.features.get(image_b)
-            sums = [self.features.checksums[name] for name in (image_a, image_b)]
-            auto = self.config.rotation == "auto"
-            matrix = rotation_matrix_of(a) if auto else None
-            wanted = {**record(self.config, a, b, matrix), _CHECKSUMS: sums}
-            if (image_a, image_b) in self.writer and not self.overwrite:
-                return self._standing(image_a, image_b, wanted)
-            start = time.perf_counter()
-            found = match(a, b, rotation_matrix=matrix, config=self.config, device=self.device)
-            milliseconds = 1000 * (time.perf_counter() - start)
-            found = replace(found, meta={**wanted, _COUNT: len(found)})
-            self.writer.add(image_a, image_b, found)
-        except TiepointError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_DISK:
-                raise
-            return PairRecord(image_a, image_b, "failed", error=f"{image_a}, {image_b}: {error}")
-        return PairRecord(image_a, image_b, "done", len(found), milliseconds)
 
-    def _standing(self, image_a: str, image_b: str, wanted: Mapping[str, Any]) -> PairRecord:
-        stored = self.writer.meta((image_a, image_b))
-        names = _differences(_bound(stored), _bound(as_json(wanted)))
-        if not names:
-            return PairRecord(image_a, image_b, "skipped", stored.get(_COUNT))
-        error = (
-            f"{self.writer.path}: {image_a}, {image_b}: other matches stand there "
-            f"({', '.join(names)} differ); replace them with --overwrite, or name another file"
-        )
-        return PairRecord(image_a, image_b, "refused", error=error)
+def _stored_record(
+    names: tuple[str, str], writer: H5MatchesWriter, wanted: Mapping[str, Any]
+) -> PairRecord:
+    stored = writer.meta(names)
+    differences = _differences(_bound(stored), _bound(as_json(wanted)))
+    if not differences:
+        return PairRecord(*names, "skipped", stored.get(_COUNT))
+    error = (
+        f"{writer.path}: {', '.join(names)}: other matches are in their place "
+        f"({', '.join(differences)} differ); replace them with --overwrite, or name another file"
+    )
+    return PairRecord(*names, "refused", error=error)
 
 
 def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -138,40 +123,37 @@ def _bound(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in meta.items() if key not in _FREE}
 
 
-class _Cache:
-    """Features by name, as many as fit; and a checksum of each that was read."""
+class _FeaturesCache:
+    """The features that were used last, as many as fit, and a checksum of each image."""
 
-    def __init__(self, source: Mapping[str, Features]) -> None:
-        self._source = source
-        self._kept: OrderedDict[str, Features] = OrderedDict()
-        self._bytes = 0
-        self.checksums: dict[str, str] = {}
+    def __init__(self, source: Mapping[str, Features], max_bytes: int) -> None:
+        self._source, self._max_bytes, self._bytes = source, max_bytes, 0
+        self._features: OrderedDict[str, Features] = OrderedDict()
+        self._checksums: dict[str, str] = {}
 
-    def get(self, name: str) -> Features:
-        if name in self._kept:
-            self._kept.move_to_end(name)
-            return self._kept[name]
+    def get(self, name: str) -> tuple[Features, str]:
+        """The features of an image and their checksum."""
         if name not in self._source:
             raise ConfigError(f"there are no features of an image {name!r}")
-        features = self._source[name]
-        self.checksums.setdefault(name, _checksum(features))
-        self._kept[name] = features
-        self._bytes += _size(features)
-        while self._bytes > CACHE_BYTES and len(self._kept) > 2:
-            self._bytes -= _size(self._kept.popitem(last=False)[1])
-        return features
+        features = self._features.pop(name, None)
+        if features is None:
+            features = self._source[name]
+            self._bytes += _size_bytes(features)
+            self._checksums.setdefault(name, _checksum(features))
+        self._features[name] = features  # the newest
+        while self._bytes > self._max_bytes and len(self._features) > 2:
+            self._bytes -= _size_bytes(self._features.popitem(last=False)[1])
+        return features, self._checksums[name]
 
 
 def _checksum(features: Features) -> str:
-    """Tells features from others, so that indices into the one are not taken for the other's."""
+    """Checksum of features, so that matches of other features are not taken for theirs."""
     total = zlib.crc32(np.ascontiguousarray(features.xy).tobytes())
     if features.descriptors is not None:
         total = zlib.crc32(np.ascontiguousarray(features.descriptors).tobytes(), total)
     return f"{total:08x}"
 
 
-def _size(features: Features) -> int:
-    described = features.descriptors
-    return (
-        features.xy.nbytes + features.scores.nbytes + (0 if described is None else described.nbytes)
-    )
+def _size_bytes(features: Features) -> int:
+    descriptors_bytes = 0 if features.descriptors is None else features.descriptors.nbytes
+    return features.xy.nbytes + features.scores.nbytes + descriptors_bytes

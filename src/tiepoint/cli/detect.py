@@ -18,7 +18,7 @@ from tiepoint.config import DetectionOptions
 from tiepoint.errors import ConfigError, FormatError
 
 if TYPE_CHECKING:
-    from tiepoint.batch import Input, Layout, Unreadable
+    from tiepoint.batch import Input, Store, Unreadable
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -124,10 +124,10 @@ def detect(
         compiled=compiled, **detection,
     )  # fmt: skip
     with (
-        _layout(out, ending, plot=plot, half=half) as layout,
+        _store(out, ending, plot=plot, half=half) as store,
         image_report(as_json=as_json, count=lambda: _count(inputs)) as report,
     ):
-        report.follow(run(sources, detector, layout, overwrite=overwrite, masks=mask_folder))
+        report.follow(run(sources, detector, store, overwrite=overwrite, masks=mask_folder))
     raise typer.Exit(report.exit_code)
 
 
@@ -180,9 +180,9 @@ def _sources(inputs: list[str], out: Path) -> Iterator[Input | Unreadable]:
 
 
 @contextmanager
-def _layout(out: Path, ending: str, *, plot: bool, half: bool) -> Iterator[Layout]:
+def _store(out: Path, ending: str, *, plot: bool, half: bool) -> Iterator[Store]:
     """Where results go; creates that folder, so that errors appear before any work."""
-    from tiepoint.batch import FolderLayout, OneFileForAll, SingleFile
+    from tiepoint.batch import FolderStore, H5Store, SingleFileStore
     from tiepoint.files import make_folder
     from tiepoint.formats import FORMATS, H5Writer
 
@@ -192,11 +192,11 @@ def _layout(out: Path, ending: str, *, plot: bool, half: bool) -> Iterator[Layou
     if not os.access(folder, os.W_OK | os.X_OK):
         raise FormatError(f"-o {out}: {folder} cannot be written to; choose another folder")
     if ending in FORMATS:
-        yield SingleFile(out, plot) if single else FolderLayout(out, ending, plot)
+        yield SingleFileStore(out, plot) if single else FolderStore(out, ending, plot)
         return
     writer = H5Writer(out, half=half)
     try:
-        yield OneFileForAll(writer)
+        yield H5Store(writer)
     finally:
         writer.suspend()  # an interrupted run resumes from its journal
 

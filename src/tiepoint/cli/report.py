@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
 import typer
 
 from tiepoint.cli import exit_codes
-from tiepoint.errors import FormatError
+from tiepoint.errors import FormatError, OutputError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from tiepoint.batch import PairRecord, Record
+    from tiepoint.batch import ImageRecord, PairRecord
 
 NAME_CELLS = 36
 """Width of a name in a table, in cells of the terminal."""
 
 
-RecordT = TypeVar("RecordT", "Record", "PairRecord")
+RecordT = TypeVar("RecordT", "ImageRecord", "PairRecord")
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Report(Generic[RecordT]):
         try:
             for record in records:
                 self._add(record)
-        except FormatError as error:
+        except (FormatError, OutputError) as error:
             self._stopped = exit_codes.FAILED
             complain(f"stopped: {error}")
         except KeyboardInterrupt:
@@ -118,15 +118,15 @@ class Report(Generic[RecordT]):
         return ", ".join(counts) or "nothing done"
 
 
-def image_report(*, as_json: bool, count: Callable[[], int | None]) -> Report[Record]:
+def image_report(*, as_json: bool, count: Callable[[], int | None]) -> Report[ImageRecord]:
     """Report on images."""
 
-    def row(record: Record) -> tuple[str, ...]:
+    def row(record: ImageRecord) -> tuple[str, ...]:
         height, width = record.size_hw or (0, 0)
         size, output = f"{width}x{height}", str(record.output)
         return record.source, size, str(record.keypoints), _duration(record), output
 
-    def was_read(record: Record) -> bool:
+    def was_read(record: ImageRecord) -> bool:
         return record.size_hw is not None
 
     header, layout = ("image", "size", "keypoints", "ms", "output"), "{:>11} {:>9} {:>7}  {}"
@@ -146,7 +146,7 @@ def pair_report(*, as_json: bool, count: Callable[[], int | None]) -> Report[Pai
     return Report("matching", header, layout, row, was_read, as_json, count)
 
 
-def _duration(record: Record | PairRecord) -> str:
+def _duration(record: ImageRecord | PairRecord) -> str:
     return "skipped" if record.milliseconds is None else f"{record.milliseconds:.0f}"
 
 

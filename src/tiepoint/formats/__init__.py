@@ -1,4 +1,4 @@
-"""Files of features and of matches. Float32 comes back exactly as it went in."""
+"""Files of features and of matches; reading gives the same float32 bits that were written."""
 
 from __future__ import annotations
 
@@ -9,43 +9,48 @@ from typing import Protocol
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
 from tiepoint.files import write_bytes
-from tiepoint.formats import csv_text, h5, json_text, npz
+from tiepoint.formats import features_csv, features_json, features_npz, hdf5, hloc_features
 from tiepoint.formats.fields import Summary as Summary
 from tiepoint.formats.fields import as_json as as_json
-from tiepoint.formats.h5 import H5Features as H5Features
-from tiepoint.formats.h5 import read_h5 as read_h5
-from tiepoint.formats.h5_writer import H5Writer as H5Writer
-from tiepoint.formats.matches_h5 import H5Matches as H5Matches
-from tiepoint.formats.matches_h5 import H5MatchesWriter as H5MatchesWriter
-from tiepoint.formats.matches_h5 import read_matches_h5 as read_matches_h5
+from tiepoint.formats.hloc_features import H5Features as H5Features
+from tiepoint.formats.hloc_features import read_h5 as read_h5
+from tiepoint.formats.hloc_features_writer import H5Writer as H5Writer
+from tiepoint.formats.hloc_matches import H5Matches as H5Matches
+from tiepoint.formats.hloc_matches import H5MatchesWriter as H5MatchesWriter
+from tiepoint.formats.hloc_matches import read_matches_h5 as read_matches_h5
 from tiepoint.formats.matches_npz import load_matches as load_matches
 from tiepoint.formats.matches_npz import save_matches as save_matches
 
 
 class Format(Protocol):
-    """What a module of this package offers."""
+    """A module that writes and reads the features of one image."""
 
     def encode(self, features: Features, /) -> bytes: ...
     def read(self, path: Path, /) -> Features: ...
     def summarise(self, path: Path, /) -> Summary: ...
 
 
-FORMATS: dict[str, Format] = {".npz": npz, ".json": json_text, ".csv": csv_text}
+FORMATS: dict[str, Format] = {
+    ".npz": features_npz,
+    ".json": features_json,
+    ".csv": features_csv,
+}
 """Formats of one file per image, by ending."""
-ALL_FORMATS: dict[str, Format] = {**FORMATS, h5.ENDING: h5}
-"""Those, and .h5, whose files hold one image or many: `H5Writer` and `read_h5`."""
+ALL_FORMATS: dict[str, Format] = {**FORMATS, hdf5.ENDING: hloc_features}
+"""`FORMATS` and .h5, whose files hold one image or many: `H5Writer` and `read_h5`."""
 
 
 def save(features: Features, path: str | PathLike[str]) -> None:
-    """Write features to a file: whole or not at all, replacing what was there.
+    """Write the features of one image to a file, whole or not at all.
 
     Args:
-        features: Of one image.
-        path: Ends in .npz, .json, .csv or .h5; CSV holds x, y and score, no descriptors.
+        features: Features of one image.
+        path: Path with the ending .npz, .json, .csv or .h5; an existing file is replaced. CSV holds
+            x, y and score, no descriptors.
 
     Raises:
-        FormatError: An unknown ending, values the format cannot hold, or the file cannot be
-            written.
+        FormatError: An unknown ending, or values that the format cannot hold.
+        OutputError: The file cannot be written.
         MissingExtraError: .h5 needs the extra `hdf5`.
     """
     write_bytes(path, format_of(path).encode(features))
@@ -75,10 +80,10 @@ def summarise(path: str | PathLike[str]) -> Summary:
 
 
 def format_of(path: str | PathLike[str]) -> Format:
-    """The format that a path's ending picks.
+    """The format of a path, by its ending.
 
     Raises:
-        FormatError: An ending that is none of them.
+        FormatError: An unknown ending.
     """
     ending = Path(path).suffix.lower()
     if ending not in ALL_FORMATS:

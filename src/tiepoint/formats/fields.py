@@ -1,13 +1,14 @@
-"""What every format shares: the convention's name, `meta` as JSON values, and the checks."""
+"""Shared by all formats: the pixel convention, `meta` as JSON values, checks and errors."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,13 +22,16 @@ CONVENTION = "center0"
 PROVENANCE, PX_PER_INPUT_PX, TURNED = "provenance", "px_per_input_px", "turned_deg"
 """Entries of a file's `meta` that are fields of `Features` and `Matches`."""
 
+Content = Literal["features", "matches"]
+_REMEDY: dict[Content, str] = {"features": "detect again", "matches": "match again"}
+
 
 @dataclass(frozen=True)
 class Summary:
-    """What a features file says of itself, read without its descriptors.
+    """Head of a features file, read without its descriptors.
 
     Attributes:
-        keypoints: How many.
+        keypoints: Number of keypoints.
         size_hw: (height, width) of the image, px.
         stored: `meta` as files hold it, see `stored_meta`.
     """
@@ -118,22 +122,22 @@ def parse_meta(text: str, name: str) -> dict[str, Any]:
     return meta
 
 
-def check_convention(found: object, name: str) -> None:
-    """Raise unless a file says that it follows our pixel convention."""
-    if found is None:
+def check_convention(convention: object, name: str) -> None:
+    """Raise unless a file follows our pixel convention; None is a file that names none."""
+    if convention is None:
         raise FormatError(
-            f'{name}: says no pixel convention, expected convention="{CONVENTION}"; '
+            f'{name}: names no pixel convention, expected convention="{CONVENTION}"; '
             "not a features file that tiepoint wrote"
         )
-    if found != CONVENTION:
+    if convention != CONVENTION:
         raise FormatError(
-            f'{name}: pixel convention is {found!r}, expected "{CONVENTION}" (pixel centres are '
-            "whole numbers); convert the coordinates, or detect again"
+            f'{name}: pixel convention is {convention!r}, expected "{CONVENTION}" (pixel centres '
+            "are whole numbers); convert the coordinates, or detect again"
         )
 
 
 def check_size(value: Any, name: str) -> tuple[int, int]:
-    """(height, width) in px from whatever a file held."""
+    """(height, width) in px from a value of a file."""
     try:
         height, width = (int(side) for side in value)
     except (TypeError, ValueError) as error:
@@ -153,7 +157,7 @@ def features_from(
     meta: dict[str, Any],
     covariance: ArrayLike | None = None,
 ) -> Features:
-    """Features from what a file held, or a FormatError that says what does not fit."""
+    """Features from what a file held, or a FormatError that states what does not fit."""
     meta = dict(meta)
     provenance, px_per_input_px = meta.pop(PROVENANCE, None), meta.pop(PX_PER_INPUT_PX, 1.0)
     try:
@@ -171,16 +175,31 @@ def features_from(
         raise damaged(name, str(error)) from error
 
 
-def require(keys: Sequence[str], found: Mapping[str, Any], name: str) -> None:
+def require(keys: Sequence[str], held: Mapping[str, Any], name: str) -> None:
     """Raise unless a file holds all of these keys."""
-    missing = [key for key in keys if key not in found]
+    missing = [key for key in keys if key not in held]
     if missing:
         raise damaged(name, f"lacks {', '.join(missing)}")
 
 
-def damaged(name: str, reason: str) -> FormatError:
+@contextmanager
+def as_damaged(
+    name: str, errors: tuple[type[Exception], ...], holds: Content = "features"
+) -> Iterator[None]:
+    """Raise the errors of a reading library as a `FormatError` that names the file."""
+    try:
+        yield
+    except FormatError:
+        raise
+    except errors as error:
+        raise damaged(name, str(error), holds) from error
+    except OSError as error:
+        unreadable(name, error)
+
+
+def damaged(name: str, reason: str, holds: Content = "features") -> FormatError:
     """The error of a file that is cut off, damaged, or not ours."""
-    return FormatError(f"{name}: not a whole features file ({reason}); detect again")
+    return FormatError(f"{name}: not a whole {holds} file ({reason}); {_REMEDY[holds]}")
 
 
 def unreadable(name: str, error: OSError) -> NoReturn:

@@ -1,40 +1,41 @@
-"""Collecting results for one HDF5 file, so that a kill at any time costs nothing.
+"""A journal of results: a file to which each is appended, so that a kill at any time loses none.
 
 HDF5 is not safe against kills: one that comes while its tables are written can cost the whole
-file. So finished results are appended to a journal, `<name>.partial`, in which only the last record
-can be torn. Closing puts them all into the file, which appears under its name when it is whole.
+file. A journal, `<name>.partial`, can lose only its last record. Closing a writer moves the results
+into the HDF5 file, which appears under its name when it is complete.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from io import FileIO
+from logging import getLogger
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from tiepoint.errors import FormatError
-from tiepoint.formats import fields, h5
+from tiepoint.errors import FormatError, OutputError
+from tiepoint.files import unwritable
 
 PARTIAL = ".partial"
 
 _RECORD = struct.Struct("<IQI")  # bytes of the name, bytes of the result, CRC-32 of both
+
+_log = getLogger(__name__)
 
 
 class Journal:
     """Named results, appended one by one; a later one of the same name replaces the earlier.
 
     Args:
-        path: Of the journal. One that is there is read; a new one is made by the first `add`.
-        title: First line of the file, which tells what it holds.
+        path: The journal. An existing one is resumed; the first `add` starts a new one.
+        title: First line of the file, which identifies its contents.
 
     Raises:
-        FormatError: A damaged or foreign file, or one that another process is writing.
+        FormatError: A foreign file.
+        OutputError: It cannot be written, or another process is writing it.
     """
 
     def __init__(self, path: Path, title: bytes) -> None:
@@ -49,6 +50,7 @@ class Journal:
             except BaseException:
                 self.release()
                 raise
+            _log.info("%s: resumes with %d results", path, len(self))
 
     def __contains__(self, name: object) -> bool:
         return name in self._starts
@@ -64,7 +66,7 @@ class Journal:
         """Append a result.
 
         Raises:
-            FormatError: It cannot be written (its `__cause__` is the OSError).
+            OutputError: It cannot be written (its `__cause__` is the OSError).
         """
         key = name.encode()
         head = _RECORD.pack(len(key), len(payload), zlib.crc32(payload, zlib.crc32(key)))
@@ -80,17 +82,25 @@ class Journal:
         self._end += len(head) + len(key) + len(payload)
 
     def read(self, name: str) -> bytes:
-        """The result of this name; raises KeyError if there is none."""
+        """The result of this name.
+
+        Raises:
+            KeyError: There is none.
+            FormatError: Its record was changed by another program.
+        """
         start = self._starts[name]
         assert self._file is not None
         self._file.seek(start)
         record = _next_record(self._file)
         if record is None:
-            raise fields.damaged(str(self.path), f"the record of {name} has changed")
+            raise FormatError(
+                f"{self.path}: the record of {name} was changed by another program; delete the "
+                "journal and run again"
+            )
         return record[1]
 
     def release(self) -> None:
-        """Close the file and leave it, unless nothing was ever added."""
+        """Close the file; a file without results is deleted."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -98,7 +108,7 @@ class Journal:
                 self.path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Forget the results and delete the file, since they are elsewhere now."""
+        """Forget the results and delete the file."""
         self._starts.clear()
         if self._file is not None:
             self._file.close()
@@ -106,7 +116,7 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
     def _open(self) -> None:
-        """Open or start the file, alone; drop a record at its end that a kill tore."""
+        """Open or start the file, alone; drop a torn record at its end."""
         try:
             mode: Literal["r+b", "x+b"] = "r+b" if self.path.exists() else "x+b"
             file = self._file = self.path.open(mode, buffering=0)
@@ -121,42 +131,16 @@ class Journal:
             while record := _next_record(file):
                 self._note(record[0], self._end)
                 self._end = file.tell()
-            file.truncate(self._end)
+            torn_bytes = file.seek(0, os.SEEK_END) - self._end
+            if torn_bytes:
+                _log.warning("%s: drops a torn record of %d bytes", self.path, torn_bytes)
+                file.truncate(self._end)
         except OSError as error:
             raise unwritable(self.path, error) from error
 
     def _note(self, name: str, start: int) -> None:
         self._starts.pop(name, None)
         self._starts[name] = start
-
-
-@contextmanager
-def rewritten(path: Path) -> Iterator[Any]:
-    """h5py's file, a copy of the one at `path` if there is one, which takes its place at the end.
-
-    Raises:
-        FormatError: It cannot be written; what stood at `path` stays.
-    """
-    half_done = path.with_name(f".{os.getpid()}-{secrets.token_hex(6)}{PARTIAL}")
-    try:
-        if path.exists():
-            shutil.copyfile(path, half_done)
-        with h5.load_h5py().File(half_done, "a") as file:
-            yield file
-        half_done.replace(path)
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise unwritable(path, error) from error
-    finally:
-        half_done.unlink(missing_ok=True)
-
-
-def unwritable(path: Path, error: Exception) -> FormatError:
-    """The error of a file that the operating system or HDF5 does not write."""
-    reason = getattr(error, "strerror", None) or str(error)
-    return FormatError(
-        f"{path}: cannot be written ({reason}); check that the folder exists, is writable and has "
-        "space left"
-    )
 
 
 def _next_record(journal: FileIO) -> tuple[str, bytes] | None:
@@ -171,12 +155,12 @@ def _next_record(journal: FileIO) -> tuple[str, bytes] | None:
     if name_bytes + payload_bytes > left:
         return None
     name, payload = journal.read(name_bytes), journal.read(payload_bytes)
-    whole = zlib.crc32(payload, zlib.crc32(name)) == crc
-    return (name.decode(), payload) if whole else None
+    is_whole = zlib.crc32(payload, zlib.crc32(name)) == crc
+    return (name.decode(), payload) if is_whole else None
 
 
 def _write_all(journal: FileIO, data: bytes) -> None:
-    """Write to the operating system at once: what it has, a kill of this process cannot take."""
+    """Pass data to the operating system at once, which keeps it when this process is killed."""
     left = memoryview(data)
     while left:
         left = left[journal.write(left) :]
@@ -191,8 +175,8 @@ def _lock(file: FileIO, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise FormatError(
+        raise OutputError(
             f"{path}: another process is writing it; wait for that, or name another file"
         ) from error
-    except OSError:  # a file system without locks
-        return
+    except OSError as error:
+        _log.debug("%s: the file system has no locks (%s)", path, error)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,23 +13,23 @@ from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Matches
 from tiepoint.files import write_bytes
 from tiepoint.formats import fields
+from tiepoint.formats.features_npz import opened, packed
 
 ENDING = ".npz"
 KIND = "tiepoint matches"
 
-_BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, NotImplementedError)
-"""What NumPy and zipfile raise for damaged and foreign files."""
-
 
 def save_matches(matches: Matches, path: str | PathLike[str]) -> None:
-    """Write the matches of one pair to a file: whole or not at all, replacing what was there.
+    """Write the matches of one pair of images to a file, whole or not at all.
 
     Args:
-        matches: As `match` gives them.
-        path: Ends in .npz. For many pairs in one .h5 file: `tiepoint.formats.H5MatchesWriter`.
+        matches: Matches of one pair of images.
+        path: Path with the ending .npz; an existing file is replaced.
+            `tiepoint.formats.H5MatchesWriter` writes many pairs to one .h5 file.
 
     Raises:
-        FormatError: Another ending, a `meta` that JSON cannot hold, or the file cannot be written.
+        FormatError: Another ending, or a `meta` that JSON cannot hold.
+        OutputError: The file cannot be written.
     """
     _check_ending(path)
     write_bytes(path, encode(matches))
@@ -50,58 +47,42 @@ def load_matches(path: str | PathLike[str]) -> Matches:
 
 def encode(matches: Matches) -> bytes:
     """The file's bytes."""
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
+    return packed(
         kind=np.array(KIND),
         meta=np.array(fields.meta_text(matches)),
         pairs=matches.pairs,
         scores=matches.scores,
     )
-    return buffer.getvalue()
 
 
 def decode(source: Path | BinaryIO, name: str) -> Matches:
-    """Matches from a file or from the bytes of one; `name` is the file's, for errors."""
-    try:
-        with np.load(source, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile) or "kind" not in arrays:
-                raise ValueError("it does not say that it holds matches")
-            if str(arrays["kind"]) != KIND:
-                raise ValueError(f"kind is {str(arrays['kind'])!r}, expected {KIND!r}")
-            meta = fields.parse_meta(str(arrays["meta"]), name)
-            return matches_from(name, arrays["pairs"], arrays["scores"], meta)
-    except FormatError:
-        raise
-    except _BROKEN as error:
-        raise damaged(name, str(error)) from error
-    except OSError as error:
-        fields.unreadable(name, error)
+    """Matches from a file or its bytes; `name` is the file's, for errors."""
+    with opened(source, name, "matches") as arrays:
+        kind = str(arrays["kind"]) if "kind" in arrays else None
+        if kind != KIND:
+            raise ValueError(f"kind is {kind!r}, expected {KIND!r}")
+        meta = fields.parse_meta(str(arrays["meta"]), name)
+        return matches_from(name, arrays["pairs"], arrays["scores"], meta)
 
 
 def matches_from(name: str, pairs: ArrayLike, scores: ArrayLike, meta: dict[str, Any]) -> Matches:
-    """Matches from what a file held, or a FormatError that says what does not fit."""
+    """Matches from the arrays of a file, or a FormatError that states what does not fit."""
     index, values = np.asarray(pairs), np.asarray(scores)
     if index.dtype.kind not in "iu" or values.dtype.kind not in "fiu":
-        raise damaged(name, f"pairs are {index.dtype} and scores {values.dtype}")
+        raise fields.damaged(name, f"pairs are {index.dtype} and scores {values.dtype}", "matches")
     if index.size and index.min() < 0:
-        raise damaged(name, f"pairs hold the index {index.min()}")
+        raise fields.damaged(name, f"pairs hold the index {index.min()}", "matches")
     try:
         turned_deg = int(meta.get(fields.TURNED, 0))
         meta = {name: value for name, value in meta.items() if name != fields.TURNED}
         return Matches(index.astype(np.int64), values.astype(np.float32), meta, turned_deg)
     except (ConfigError, TypeError) as error:
-        raise damaged(name, str(error)) from error
-
-
-def damaged(name: str, reason: str) -> FormatError:
-    """The error of a file that is cut off, damaged, or not ours."""
-    return FormatError(f"{name}: not a whole matches file ({reason}); match again")
+        raise fields.damaged(name, str(error), "matches") from error
 
 
 def _check_ending(path: str | PathLike[str]) -> None:
     if Path(path).suffix.lower() != ENDING:
         raise FormatError(
-            f"{path}: the matches of one pair are kept in {ENDING} files; those of many in .h5, by "
-            "tiepoint.formats.H5MatchesWriter and read_matches_h5"
+            f"{path}: expected the ending {ENDING} for the matches of one pair; for many pairs in "
+            "one .h5 file use tiepoint.formats.H5MatchesWriter and read_matches_h5"
         )

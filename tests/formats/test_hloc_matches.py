@@ -1,4 +1,4 @@
-"""Matches files: what goes in comes out, hloc reads it, and damage is named."""
+"""Matches of many pairs in hloc's layout: what goes in comes out, and damage is named."""
 
 from __future__ import annotations
 
@@ -8,75 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from support.features_files import JSON_VALUES, names_in
-from tiepoint import load_matches, save_matches
+from support.features_files import names_in
+from support.matches_files import assert_equal, make
 from tiepoint.errors import FormatError
 from tiepoint.features import Matches
 from tiepoint.formats import H5MatchesWriter, read_matches_h5
-
-
-def make(count: int = 5, keypoints: int = 9, seed: int = 0, **meta: Any) -> Matches:
-    """Matches in the order that `match` gives: best first, ties by the index in A."""
-    rng = np.random.default_rng(seed)
-    index_a = np.sort(rng.permutation(keypoints)[:count])
-    scores = rng.choice([0.25, 0.5, 0.9], count).astype(np.float32)
-    order = np.argsort(-scores, kind="stable")
-    pairs = np.stack([index_a, rng.integers(0, 50_000, count)], axis=1)[order]
-    return Matches(pairs, scores[order], {"keypoints": [keypoints, 50_000], **meta})
-
-
-def assert_equal(left: Matches, right: Matches) -> None:
-    np.testing.assert_array_equal(left.pairs, right.pairs)
-    np.testing.assert_array_equal(left.scores, right.scores)
-    assert left.pairs.dtype == np.int64 and left.scores.dtype == np.float32
-    assert left.pairs.shape == right.pairs.shape and left.meta == right.meta
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    rows=st.lists(st.tuples(st.integers(0, 2**62), st.integers(0, 2**62)), max_size=4),
-    meta=st.dictionaries(st.text(), JSON_VALUES, max_size=3),
-)
-def test_any_matches_come_back_from_npz(
-    tmp_path: Path, rows: list[tuple[int, int]], meta: dict[str, Any]
-) -> None:
-    pairs = np.array(rows, np.int64).reshape(-1, 2)
-    matches = Matches(pairs, np.linspace(-1, 1, len(rows), dtype=np.float32), meta)
-    save_matches(matches, tmp_path / "x.npz")
-    assert_equal(load_matches(tmp_path / "x.npz"), matches)
-
-
-def test_another_ending_is_refused(tmp_path: Path) -> None:
-    for call in (lambda: save_matches(make(), tmp_path / "x.csv"), lambda: load_matches("x.h5")):
-        with pytest.raises(FormatError, match=r"kept in \.npz files; those of many in \.h5"):
-            call()
-    assert names_in(tmp_path) == []
-
-
-def test_files_that_hold_no_matches_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "x.npz"
-    with pytest.raises(FormatError, match="no such file"):
-        load_matches(path)
-    save_matches(make(), path)
-    whole = path.read_bytes()
-    for length in range(0, len(whole), 61):
-        path.write_bytes(whole[:length])
-        with pytest.raises(FormatError, match="not a whole matches file"):
-            load_matches(path)
-    for arrays in [
-        {"pairs": np.zeros((1, 2), int)},
-        {"kind": "other", "meta": "{}", "pairs": np.zeros((1, 2), int), "scores": np.ones(1)},
-        {"kind": "tiepoint matches", "meta": "{}", "pairs": np.zeros((1, 2)), "scores": [1.0]},
-        {"kind": "tiepoint matches", "meta": "{}", "pairs": [[0, -1]], "scores": [1.0]},
-        {"kind": "tiepoint matches", "meta": "{}", "pairs": [[0, 1]], "scores": [1.0, 2.0]},
-        {"kind": "tiepoint matches", "meta": "{}", "scores": [1.0, 2.0]},
-    ]:
-        np.savez(path, **{key: np.asarray(value) for key, value in arrays.items()})
-        with pytest.raises(FormatError, match="not a whole matches file"):
-            load_matches(path)
 
 
 @pytest.fixture
@@ -89,15 +26,11 @@ def test_matches_come_back_from_h5(tmp_path: Path, count: int, h5py: Any) -> Non
     matches = make(count, note="왼쪽")
     with H5MatchesWriter(tmp_path / "m.h5") as writer:
         writer.add("left/사진 1.jpg", "right/b.jpg", matches)
-        assert_equal(writer_read(writer, "left/사진 1.jpg", "right/b.jpg"), matches)
+        assert_equal(writer.read(("left/사진 1.jpg", "right/b.jpg")), matches)
     found = read_matches_h5(tmp_path / "m.h5")
     assert list(found) == [("left/사진 1.jpg", "right/b.jpg")]
     assert_equal(found["left/사진 1.jpg", "right/b.jpg"], matches)
     assert found.meta(("left/사진 1.jpg", "right/b.jpg")) == matches.meta
-
-
-def writer_read(writer: H5MatchesWriter, *names: str) -> Matches:
-    return writer._read_new((names[0], names[1]))
 
 
 def test_the_file_has_hlocs_layout(tmp_path: Path, h5py: Any) -> None:
@@ -156,14 +89,7 @@ def test_an_interrupted_writer_goes_on_from_its_journal(tmp_path: Path, h5py: An
     assert names_in(tmp_path) == ["m.h5"] and list(read_matches_h5(path)) == [("a", "b")]
 
 
-def test_closing_twice_is_closing_once(tmp_path: Path, h5py: Any) -> None:
-    with H5MatchesWriter(tmp_path / "m.h5") as writer:
-        writer.add("a", "b", make())
-        writer.close()
-    assert len(read_matches_h5(tmp_path / "m.h5")) == 1 and names_in(tmp_path) == ["m.h5"]
-
-
-def test_names_that_hloc_cannot_tell_apart_are_refused(tmp_path: Path, h5py: Any) -> None:
+def test_names_with_one_group_in_hlocs_layout_are_refused(tmp_path: Path, h5py: Any) -> None:
     with H5MatchesWriter(tmp_path / "m.h5") as writer:
         writer.add("x/a", "b", make())
         with pytest.raises(FormatError, match="is that of x/a and b too; rename"):

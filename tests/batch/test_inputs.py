@@ -46,8 +46,8 @@ def test_no_place_leaves_the_output_folder(here: Path, argument: str) -> None:
     for arguments in ([argument], [argument, "other.jpg"]):
         for item in expand(arguments):
             assert isinstance(item, Input)
-            assert not item.place.is_absolute()
-            assert ".." not in item.place.parts
+            assert not item.name.is_absolute()
+            assert ".." not in item.name.parts
 
 
 @pytest.mark.parametrize("pattern", ["photos/*.jpg", "photos/**/*.jpg", "photos/**"])

@@ -16,7 +16,7 @@ from support.features_files import any_features, assert_equal, make, names_in, w
 from tiepoint import formats
 from tiepoint.errors import FormatError, MissingExtraError
 from tiepoint.formats import H5Writer, load, read_h5, save, summarise
-from tiepoint.formats.h5 import DATASETS
+from tiepoint.formats.hloc_features import DATASETS
 
 h5py = pytest.importorskip("h5py")
 
@@ -187,7 +187,7 @@ def test_a_name_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "x.h5").exists()
 
 
-def test_an_image_may_lie_in_a_folder_called_as_another_image(tmp_path: Path) -> None:
+def test_an_image_may_be_in_a_folder_with_the_name_of_another(tmp_path: Path) -> None:
     write_h5(tmp_path / "x.h5", "a", "a/b", "a/b/c")
     assert set(read_h5(tmp_path / "x.h5")) == {"a", "a/b", "a/b/c"}
     with H5Writer(tmp_path / "x.h5") as writer:
@@ -197,7 +197,7 @@ def test_an_image_may_lie_in_a_folder_called_as_another_image(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("first", "second"), [("a", "a/scores/b"), ("a/scores/b", "a")])
-def test_names_that_would_lie_on_anothers_data_are_refused_at_once(
+def test_names_in_the_place_of_anothers_data_are_refused_at_once(
     tmp_path: Path, first: str, second: str
 ) -> None:
     with H5Writer(tmp_path / "x.h5") as writer:
@@ -288,7 +288,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "words"),
     [(lambda g: g.pop("scores"), "lacks scores"), (lambda g: g.pop("image_size"), "image_size"),
      (lambda g: g.attrs.__setitem__("convention", np.bytes_("colmap")), "convention is 'colmap'"),
      (lambda g: g.attrs.__setitem__("meta", np.bytes_("[1]")), "meta is a list"),
@@ -300,14 +300,14 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
      (lambda g: (g.pop("descriptors"), g.__setitem__("descriptors", np.ones((3, 4)))),
       "descriptors have shape")],
 )  # fmt: skip
-def test_a_group_that_does_not_fit_says_where_and_spares_the_others(
-    tmp_path: Path, change: Any, said: str
+def test_a_damaged_group_is_named_and_spares_the_others(
+    tmp_path: Path, change: Any, words: str
 ) -> None:
     write_h5(tmp_path / "x.h5", "good.jpg", "bad.jpg", "three.jpg")
     with h5py.File(tmp_path / "x.h5", "a") as file:
         change(file["three.jpg"])
     found = read_h5(tmp_path / "x.h5")
-    with pytest.raises(FormatError, match=rf"x\.h5: three\.jpg.*{said}"):
+    with pytest.raises(FormatError, match=rf"x\.h5: three\.jpg.*{words}"):
         found["three.jpg"]
     assert len(found["bad.jpg"]) == 2
 
@@ -324,7 +324,7 @@ def test_links_that_lead_nowhere_or_in_circles_break_nothing(tmp_path: Path) -> 
         read_h5(tmp_path / "x.h5")
 
 
-def test_a_file_without_features_says_so(tmp_path: Path) -> None:
+def test_a_file_without_features_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["a.jpg/global_descriptor"] = np.ones(3)
     for read in (read_h5, load):

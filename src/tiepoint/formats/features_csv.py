@@ -1,4 +1,4 @@
-"""CSV for spreadsheets and R: x, y, score; the rest stands in comment lines at the top."""
+"""Features of one image as CSV for spreadsheets and R: x, y, score under comment lines."""
 
 from __future__ import annotations
 
@@ -37,12 +37,10 @@ def read(path: Path) -> Features:
     head, body = _parts(path)
     summary = _summary(head, name)
     if len(body) != summary.keypoints:
-        raise fields.damaged(name, f"{len(body)} rows, its head says {summary.keypoints}")
-    try:
+        raise fields.damaged(name, f"{len(body)} rows, its head states {summary.keypoints}")
+    with fields.as_damaged(name, (ValueError,)):  # a row that is not three numbers
         rows = np.array([line.split(",") for line in body], dtype=np.float64)  # N 3
         rows = rows.reshape(len(body), 3)
-    except ValueError as error:
-        raise fields.damaged(name, f"a row is not three numbers: {error}") from error
     return fields.features_from(
         name,
         xy=rows[:, :2],
@@ -54,32 +52,30 @@ def read(path: Path) -> Features:
 
 
 def summarise(path: Path) -> Summary:
-    """The head of a file; a file cut off in the rows shows only when it is read."""
+    """The head of a file; only `read` sees that rows are missing."""
     return _summary(_parts(path, head_only=True)[0], str(path))
 
 
 def _parts(path: Path, *, head_only: bool = False) -> tuple[dict[str, str], list[str]]:
     """The comment lines as key -> value, and the rows."""
     head: dict[str, str] = {}
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            if file.readline().rstrip("\n") != _TITLE:
-                raise FormatError(
-                    f"{path}: not a features file that tiepoint wrote (first line is not "
-                    f"{_TITLE!r}); read other tables with NumPy or pandas"
-                )
+    with (
+        fields.as_damaged(str(path), (UnicodeDecodeError,)),
+        path.open(encoding="utf-8-sig") as file,
+    ):
+        if file.readline().rstrip("\n") != _TITLE:
+            raise FormatError(
+                f"{path}: not a features file that tiepoint wrote (first line is not "
+                f"{_TITLE!r}); read other tables with NumPy or pandas"
+            )
+        line = file.readline().rstrip("\n")
+        while line.startswith("# "):
+            key, _, value = line[2:].partition(": ")
+            head[key] = value
             line = file.readline().rstrip("\n")
-            while line.startswith("# "):
-                key, _, value = line[2:].partition(": ")
-                head[key] = value
-                line = file.readline().rstrip("\n")
-            if line != _COLUMNS:
-                raise fields.damaged(str(path), f"no line {_COLUMNS!r} after the comments")
-            return head, [] if head_only else file.read().splitlines()
-    except UnicodeDecodeError as error:
-        raise fields.damaged(str(path), "not a text file") from error
-    except OSError as error:
-        fields.unreadable(str(path), error)
+        if line != _COLUMNS:
+            raise fields.damaged(str(path), f"no line {_COLUMNS!r} after the comments")
+        return head, [] if head_only else file.read().splitlines()
 
 
 def _summary(head: dict[str, str], name: str) -> Summary:

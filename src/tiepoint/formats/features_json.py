@@ -1,4 +1,4 @@
-"""JSON: the field names are the keys, one line each, the short ones first.
+"""Features of one image as JSON: keys are the field names, one line each, short ones first.
 
 Numbers are the shortest decimals that give the same float32 again.
 """
@@ -6,6 +6,7 @@ Numbers are the shortest decimals that give the same float32 again.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,52 +19,49 @@ from tiepoint.formats import fields
 from tiepoint.formats.fields import Summary
 
 EMPTY_LENGTH = "descriptor_length"
-"""Only in files without keypoints, where `descriptors: []` cannot say the length D."""
+"""Key in files without keypoints, because `descriptors: []` does not state the length D."""
 MAX_LENGTH = 65_536
 """No network has longer descriptors; a damaged file must not ask for all memory."""
 
 _HEAD = ("convention", "size_hw", "meta", "scores")
+_END = b"\n}\n"
 
 
 def encode(features: Features) -> bytes:
     """The file's bytes."""
-    described = features.descriptors
+    descriptors = features.descriptors
     lines = {
         "convention": json.dumps(fields.CONVENTION),
         "size_hw": json.dumps([int(side) for side in features.size_hw]),
         "meta": fields.meta_text(features),
         "scores": _vector(features.scores, "scores"),
         "xy": _table(features.xy, "xy"),
-        "descriptors": "null" if described is None else _table(described, "descriptors"),
+        "descriptors": "null" if descriptors is None else _table(descriptors, "descriptors"),
     }
     if features.covariance is not None:
         rows = (_table(matrix, "covariance") for matrix in features.covariance)
         lines["covariance"] = f"[{', '.join(rows)}]"
-    if described is not None and len(described) == 0:
-        lines[EMPTY_LENGTH] = str(described.shape[1])
+    if descriptors is not None and len(descriptors) == 0:
+        lines[EMPTY_LENGTH] = str(descriptors.shape[1])
     body = ",\n".join(f'"{key}": {text}' for key, text in lines.items())
-    return f"{{\n{body}\n}}\n".encode()
+    return f"{{\n{body}".encode() + _END
 
 
 def read(path: Path) -> Features:
     """Features from a file."""
     name = str(path)
-    try:
+    with fields.as_damaged(name, (ValueError,)):  # not JSON, or not UTF-8
         held = json.loads(path.read_bytes())
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise fields.damaged(name, str(error)) from error
-    except OSError as error:
-        fields.unreadable(name, error)
     summary = _summary(held, name)
     fields.require(["xy", "descriptors"], held, name)
-    described = held["descriptors"]
-    if described == []:
-        described = np.zeros((0, _empty_length(held, name)))
+    descriptors = held["descriptors"]
+    if descriptors == []:
+        descriptors = np.zeros((0, _empty_length(held, name)))
     return fields.features_from(
         name,
         xy=held["xy"] or np.zeros((0, 2)),
         scores=held["scores"],
-        descriptors=described,
+        descriptors=descriptors,
         covariance=np.zeros((0, 2, 2)) if held.get("covariance") == [] else held.get("covariance"),
         size_hw=summary.size_hw,
         meta=summary.stored,
@@ -71,23 +69,26 @@ def read(path: Path) -> Features:
 
 
 def summarise(path: Path) -> Summary:
-    """The head of a file: its first lines if tiepoint laid it out, else all of it."""
-    try:
-        with path.open("rb") as file:
-            lines = [file.readline() for _ in range(len(_HEAD) + 1)]
-            file.seek(-3, 2)
-            whole = file.read() == b"\n}\n"
-        head = json.loads(b"".join(lines).rstrip(b",\n") + b"}") if whole else {}
-    except OSError as error:
-        if not path.is_file() or path.stat().st_size >= 3:
-            fields.unreadable(str(path), error)
-        head = {}
-    except ValueError:
-        head = {}
+    """The head of a file: its first lines if tiepoint wrote it, else the whole file."""
+    head = _head(path)
     if isinstance(head, dict) and tuple(head) == _HEAD:
         return _summary(head, str(path))
     features = read(path)
     return fields.summary_of(features)
+
+
+def _head(path: Path) -> Any:
+    """The first lines of a file as JSON, or None if it has another layout or is cut off."""
+    try:
+        with path.open("rb") as file:
+            lines = [file.readline() for _ in range(len(_HEAD) + 1)]
+            file.seek(-min(len(_END), file.seek(0, os.SEEK_END)), os.SEEK_END)
+            is_whole = file.read() == _END
+        return json.loads(b"".join(lines).rstrip(b",\n") + b"}") if is_whole else None
+    except ValueError:
+        return None
+    except OSError as error:
+        fields.unreadable(str(path), error)
 
 
 def _summary(held: Any, name: str) -> Summary:

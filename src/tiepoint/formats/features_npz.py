@@ -1,4 +1,4 @@
-"""NumPy's .npz: the field names are the keys; `meta` is JSON text; no pickles."""
+"""Features of one image as NumPy's .npz: keys are the field names, `meta` is JSON text."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tiepoint.errors import FormatError
 from tiepoint.features import Features
 from tiepoint.formats import fields
-from tiepoint.formats.fields import Summary
+from tiepoint.formats.fields import Content, Summary
 
 _BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, NotImplementedError)
 """What NumPy and zipfile raise for damaged and foreign files."""
 
 
 def encode(features: Features) -> bytes:
-    """The file's bytes. Not compressed: descriptors hardly shrink, and packing takes longer."""
+    """The file's bytes."""
     arrays: dict[str, Any] = {
         "convention": np.array(fields.CONVENTION),
         "size_hw": np.array(features.size_hw, dtype=np.int64),
@@ -34,9 +33,7 @@ def encode(features: Features) -> bytes:
         arrays["descriptors"] = features.descriptors
     if features.covariance is not None:
         arrays["covariance"] = features.covariance
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
+    return packed(**arrays)
 
 
 def read(path: Path) -> Features:
@@ -45,8 +42,8 @@ def read(path: Path) -> Features:
 
 
 def decode(source: Path | BinaryIO, name: str) -> Features:
-    """Features from a file or from the bytes of one; `name` is the file's, for errors."""
-    with _opened(source, name) as arrays:
+    """Features from a file or its bytes; `name` is the file's, for errors."""
+    with opened(source, name) as arrays:
         summary = _summary(arrays, name)
         fields.require(["xy", "scores"], arrays, name)
         return fields.features_from(
@@ -62,7 +59,7 @@ def decode(source: Path | BinaryIO, name: str) -> Features:
 
 def summarise(path: Path) -> Summary:
     """The head of a file, without its coordinates and descriptors."""
-    with _opened(path, str(path)) as arrays:
+    with opened(path, str(path)) as arrays:
         return _summary(arrays, str(path))
 
 
@@ -77,15 +74,22 @@ def _summary(arrays: Any, name: str) -> Summary:
 
 
 @contextmanager
-def _opened(source: Path | BinaryIO, name: str) -> Iterator[Any]:
-    try:
-        with np.load(source, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ValueError("one bare array")
+def opened(source: Path | BinaryIO, name: str, holds: Content = "features") -> Iterator[Any]:
+    """The arrays of a file by name, without pickles.
+
+    Raises:
+        FormatError: No such file, or a damaged or foreign one; also from the body of the `with`.
+    """
+    with fields.as_damaged(name, _BROKEN, holds):
+        arrays = np.load(source, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise ValueError("one bare array")
+        with arrays:
             yield arrays
-    except FormatError:
-        raise
-    except _BROKEN as error:
-        raise fields.damaged(name, str(error)) from error
-    except OSError as error:
-        fields.unreadable(name, error)
+
+
+def packed(**arrays: Any) -> bytes:
+    """The bytes of a file. Not compressed: descriptors hardly shrink, and packing is slow."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()

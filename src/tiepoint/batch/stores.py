@@ -1,0 +1,142 @@
+"""Stores: where a run keeps the features of each image; and which pictures are overlays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tiepoint.features import Features
+from tiepoint.formats import FORMATS, H5Writer, Summary, load, save, summarise
+
+OVERLAY_ENDING = ".png"
+SINGLE_MARK = "_keypoints"
+
+
+class Store:
+    """Keeps the features of each image by its name, in a file of its own.
+
+    Subclasses define `path`, and whatever else differs.
+    """
+
+    def path(self, name: PurePosixPath) -> Path:
+        """Features file of the image; its ending defines the format."""
+        raise NotImplementedError
+
+    def overlay(self, name: PurePosixPath) -> Path | None:
+        """Picture with the keypoints, or None if none is requested."""
+        return None
+
+    def label(self, name: PurePosixPath) -> str:
+        """Name of the features in messages."""
+        return str(self.path(name))
+
+    def exists(self, name: PurePosixPath) -> bool:
+        """Whether features of the image, or another file, are in its place."""
+        return self.path(name).exists()
+
+    def summarise(self, name: PurePosixPath) -> Summary:
+        """Head of the stored features."""
+        return summarise(self.path(name))
+
+    def load(self, name: PurePosixPath) -> Features:
+        """The stored features."""
+        return load(self.path(name))
+
+    def save(self, name: PurePosixPath, features: Features) -> None:
+        """Store the features, whole or not at all."""
+        save(features, self.path(name))
+
+    def close(self) -> None:
+        """Complete the results; called once, after the last input."""
+        return
+
+
+@dataclass(frozen=True)
+class FolderStore(Store):
+    """`folder/<name>.npz` and overlay `folder/<name>.png`; the image's own ending stays.
+
+    Attributes:
+        folder: Output folder, made as needed.
+        ending: Ending of the features files, with its dot.
+        plot: Whether overlays are requested.
+    """
+
+    folder: Path
+    ending: str
+    plot: bool = False
+
+    def path(self, name: PurePosixPath) -> Path:
+        return self._file(name, self.ending)
+
+    def overlay(self, name: PurePosixPath) -> Path | None:
+        return self._file(name, OVERLAY_ENDING) if self.plot else None
+
+    def _file(self, name: PurePosixPath, ending: str) -> Path:
+        path = self.folder.joinpath(*name.parts)
+        return path.with_name(path.name + ending)
+
+
+@dataclass(frozen=True)
+class SingleFileStore(Store):
+    """One file for one input, and overlay `<name>_keypoints.png` next to it.
+
+    Attributes:
+        file: Features file.
+        plot: Whether the overlay is requested.
+    """
+
+    file: Path
+    plot: bool = False
+
+    def path(self, name: PurePosixPath) -> Path:
+        return self.file
+
+    def overlay(self, name: PurePosixPath) -> Path | None:
+        overlay = self.file.with_name(self.file.stem + SINGLE_MARK + OVERLAY_ENDING)
+        return overlay if self.plot else None
+
+
+@dataclass(frozen=True)
+class H5Store(Store):
+    """One HDF5 file for all images, without overlays.
+
+    Attributes:
+        writer: Writer of that file. The caller suspends it if the run does not reach its end.
+    """
+
+    writer: H5Writer
+
+    def path(self, name: PurePosixPath) -> Path:
+        return self.writer.path
+
+    def label(self, name: PurePosixPath) -> str:
+        return f"{self.writer.path}: {name}"
+
+    def exists(self, name: PurePosixPath) -> bool:
+        return str(name) in self.writer
+
+    def summarise(self, name: PurePosixPath) -> Summary:
+        return self.writer.summarise(str(name))
+
+    def load(self, name: PurePosixPath) -> Features:
+        return self.writer.read(str(name))
+
+    def save(self, name: PurePosixPath, features: Features) -> None:
+        self.writer.add(str(name), features)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def is_overlay(path: Path) -> bool:
+    """Whether a picture is an overlay, because its features are next to it.
+
+    A folder that holds both images and results can therefore be given again.
+    """
+    if path.suffix.lower() != OVERLAY_ENDING:
+        return False
+    stem = path.stem
+    owners = [stem] if "." in stem else []  # x.jpg.png belongs to x.jpg.npz
+    if stem.endswith(SINGLE_MARK):
+        owners.append(stem.removesuffix(SINGLE_MARK))
+    return any(path.with_name(owner + ending).exists() for owner in owners for ending in FORMATS)

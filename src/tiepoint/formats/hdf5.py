@@ -1,0 +1,222 @@
+"""HDF5 files of many groups (extra `hdf5`): lazy reading, and writing that survives kills."""
+
+from __future__ import annotations
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+
+from tiepoint.errors import FormatError, MissingExtraError
+from tiepoint.files import replacing, unwritable
+from tiepoint.formats import fields
+from tiepoint.formats.fields import Content
+from tiepoint.formats.journal import PARTIAL, Journal
+
+ENDING = ".h5"
+
+MAX_META_BYTES = 60_000
+"""HDF5's own limit for an attribute is 64 KiB with its description."""
+
+BROKEN = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+"""What h5py raises for damaged and foreign files."""
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class GroupMapping(Mapping[Key, Value]):
+    """The groups of a file by key; each is read when it is asked for.
+
+    Attributes:
+        path: The file.
+        groups: Key -> path of its group in the file.
+    """
+
+    _holds: ClassVar[Content]
+    _unit: ClassVar[str]
+    _dataset: ClassVar[str]
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+        with opened(self.path, self._holds) as file:
+            self.groups: dict[Key, str] = dict(self._list_groups(file))
+        if not self.groups:
+            raise fields.damaged(str(self.path), f"no group has {self._dataset}", self._holds)
+
+    def __getitem__(self, key: Key) -> Value:
+        name = self.groups[key]
+        with opened(self.path, self._holds) as file:
+            return self._read_group(file[name], f"{self.path}: {name}")
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.groups
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r}, {len(self)} {self._unit})"
+
+    @abstractmethod
+    def _list_groups(self, file: Any) -> Iterable[tuple[Key, str]]: ...
+
+    @abstractmethod
+    def _read_group(self, group: Any, where: str) -> Value: ...
+
+
+class GroupWriter(ABC, Generic[Key]):
+    """Collects entries for one file in a journal next to it; closing writes the file.
+
+    Attributes:
+        path: The file.
+        partial: Its journal, which exists from the first entry until the file is closed.
+    """
+
+    _title: ClassVar[bytes]
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        h5py = load_h5py()
+        self.path = Path(path)
+        self.partial = self.path.with_name(self.path.name + PARTIAL)
+        self._journal = Journal(self.partial, self._title)
+        self._stored: Mapping[Key, str] = {}  # key -> group in the file
+        self._file: Any = None  # stays open, because opening it for each entry is slow
+        try:
+            if self.path.exists():
+                self._stored = self._groups_of(self.path)
+                self._file = h5py.File(self.path, "r")
+        except BaseException:
+            self.suspend()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.suspend()
+
+    def close(self) -> None:
+        """Move what was added from the journal into the file.
+
+        Raises:
+            OutputError: The file cannot be written; the journal is kept.
+        """
+        try:
+            if self._journal:
+                self._close_file()  # Windows replaces no open file
+                with _rewritten(self.path) as file:
+                    for name in self._journal:
+                        self._write_group(file, name)
+                self._journal.remove()
+        finally:
+            self.suspend()
+
+    def suspend(self) -> None:
+        """Stop without touching the file; the journal keeps what was added."""
+        self._journal.release()
+        self._close_file()
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    @abstractmethod
+    def _groups_of(self, path: Path) -> Mapping[Key, str]: ...
+
+    @abstractmethod
+    def _write_group(self, file: Any, name: str) -> None: ...
+
+
+@contextmanager
+def opened(path: Path, holds: Content = "features") -> Iterator[Any]:
+    """A file of h5py for reading.
+
+    Raises:
+        FormatError: No such file, no permission, or not HDF5.
+    """
+    h5py = load_h5py()
+    try:
+        path.open("rb").close()
+    except OSError as error:  # h5py's own messages are for its developers
+        fields.unreadable(str(path), error)
+    with fields.as_damaged(str(path), BROKEN, holds), h5py.File(path, "r") as file:
+        yield file
+
+
+def load_h5py() -> Any:
+    """h5py.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingExtraError("reading and writing .h5 files", "hdf5") from error
+    return h5py
+
+
+def is_group(item: Any) -> bool:
+    """Whether a member of a file is a group; links that lead nowhere are None."""
+    return isinstance(item, load_h5py().Group)
+
+
+def text_attribute(group: Any, key: str) -> str:
+    """An attribute of fixed length: libhdf5 crashes on damaged ones of variable length."""
+    kind = group.attrs.get_id(key).dtype
+    if kind.kind != "S":
+        raise ValueError(f"attribute {key} is {kind}, expected text of fixed length")
+    return bytes(group.attrs[key]).decode()
+
+
+def check_name(name: str) -> None:
+    """Raise unless a name is a relative path below the images' folder, with `/`."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\x00" in name:
+        raise FormatError(
+            f"image name {name!r}: expected a path below the images' folder, such as left/1.jpg, "
+            "without '.', '..' or a '/' at either end"
+        )
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise FormatError(
+            f"image name {name!r}: not valid Unicode, which HDF5 needs; rename the file"
+        ) from error
+
+
+def json_attribute(name: str, text: str) -> np.bytes_:
+    """JSON text of an image or pair as an attribute of fixed length, if HDF5 can hold it."""
+    data = text.encode()
+    if len(data) > MAX_META_BYTES:
+        raise FormatError(
+            f"{name}: meta takes {len(data)} bytes, .h5 files hold at most {MAX_META_BYTES}; "
+            "shorten it, or save as .npz"
+        )
+    return np.bytes_(data)
+
+
+@contextmanager
+def _rewritten(path: Path) -> Iterator[Any]:
+    """h5py's file: a copy of the one at `path`, or a new one, which replaces it at the end."""
+    with replacing(path) as copy:
+        try:
+            if path.exists():
+                shutil.copyfile(path, copy)
+            with load_h5py().File(copy, "a") as file:
+                yield file
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise unwritable(path, error) from error

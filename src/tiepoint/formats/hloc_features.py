@@ -1,0 +1,185 @@
+"""Features of many images in one HDF5 file, in hloc's layout (extra `hdf5`).
+
+A group per image, named by its path relative to the images' folder, with `/`:
+
+    keypoints    N 2    x, y in px
+    scores       N      probabilities
+    descriptors  D N    absent if none were asked for
+    image_size   2      width, height in px
+    covariance   N 2 2  px^2, if the checkpoint gives one; hloc ignores it
+
+hloc computes keypoints of the original image as (x + 0.5) * scale - 0.5 and adds 0.5 only on the
+way to COLMAP. Pixel centres are whole numbers in both programs, so nothing is converted. Groups
+that tiepoint wrote have the attributes `convention` and `meta` (JSON). Groups of other programs
+have keypoints in any order; reading sorts them best first, and their `meta` is empty.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from tiepoint.errors import FormatError
+from tiepoint.features import Features
+from tiepoint.formats import fields, hdf5
+from tiepoint.formats.fields import Summary
+
+DATASETS = ("keypoints", "scores", "descriptors", "image_size", "covariance")
+
+_UNNAMED = "image"
+"""Name of a single image that came from no file."""
+_NAMED_IN_ERRORS = 5
+_DEEPEST = 100
+
+
+class H5Features(hdf5.GroupMapping[str, Features]):
+    """The images of a file by name; see `read_h5`."""
+
+    _holds, _unit, _dataset = "features", "images", "keypoints"
+
+    def _list_groups(self, file: Any) -> Iterator[tuple[str, str]]:
+        return ((name, name) for name in image_names(file))
+
+    def _read_group(self, group: Any, where: str) -> Features:
+        return read_group(group, where)
+
+
+def read_h5(path: str | PathLike[str]) -> H5Features:
+    """The images of a file, tiepoint's or hloc's, as a mapping: name -> Features.
+
+    Raises:
+        FormatError: No such file, a damaged one, or one without keypoints. Asking the mapping for a
+            damaged image raises it too.
+        MissingExtraError: The extra `hdf5` is not installed.
+    """
+    return H5Features(path)
+
+
+def encode(features: Features) -> bytes:
+    """The bytes of a file with this one image, under the name of its source file."""
+    source = features.meta.get("source")
+    name = PurePath(source).name if isinstance(source, str) else ""
+    try:
+        hdf5.check_name(name)
+    except FormatError:
+        name = _UNNAMED
+    buffer = io.BytesIO()
+    with hdf5.load_h5py().File(buffer, "w") as file:
+        write_group(file, name, features)
+    return buffer.getvalue()
+
+
+def read(path: Path) -> Features:
+    """The features of a file with one image."""
+    with _only_group(path) as (group, where):
+        return read_group(group, where)
+
+
+def summarise(path: Path) -> Summary:
+    """The head of a file with one image, without its descriptors."""
+    with _only_group(path) as (group, where):
+        return summarise_group(group, where)
+
+
+def write_group(file: Any, name: str, features: Features, *, half: bool = False) -> None:
+    """Write one image into an open file; it replaces an earlier one of the same name.
+
+    Args:
+        file: File of h5py, open for writing.
+        name: Name that `hdf5.check_name` accepts.
+        features: Features of that image.
+        half: Descriptors as float16. Positions and scores stay float32: float16 would round
+            positions to whole pixels from 1024 px on.
+
+    Raises:
+        FormatError: JSON has no form for `meta`, or it is too long for an attribute.
+    """
+    meta = hdf5.json_attribute(name, fields.meta_text(features))
+    group = file.require_group(name)
+    for key in DATASETS:  # not the whole group: it may contain that of another image
+        if key in group:
+            del group[key]
+    height, width = features.size_hw
+    group["keypoints"] = features.xy
+    group["scores"] = features.scores
+    group["image_size"] = np.array([width, height], dtype=np.int64)
+    if features.descriptors is not None:
+        dtype = np.float16 if half else np.float32
+        group["descriptors"] = np.ascontiguousarray(features.descriptors.T.astype(dtype))  # D N
+    if features.covariance is not None:
+        group["covariance"] = features.covariance
+    group.attrs["convention"] = np.bytes_(fields.CONVENTION)
+    group.attrs["meta"] = meta
+
+
+def read_group(group: Any, where: str) -> Features:
+    """The features of one image's group; `where` names it in errors."""
+    with fields.as_damaged(where, hdf5.BROKEN):
+        summary = summarise_group(group, where)
+        fields.require(["scores"], group, where)
+        is_ours = "convention" in group.attrs
+        descriptors = group["descriptors"][()].T if "descriptors" in group else None  # N D
+        # A covariance of another program may mean something else.
+        covariance = group["covariance"][()] if is_ours and "covariance" in group else None
+        features = fields.features_from(
+            where,
+            xy=group["keypoints"][()],
+            scores=group["scores"][()],
+            descriptors=None if descriptors is None else np.ascontiguousarray(descriptors),
+            size_hw=summary.size_hw,
+            meta=summary.stored,
+            covariance=covariance,
+        )
+        if is_ours:
+            return features
+        return features.take(np.lexsort((features.xy[:, 0], features.xy[:, 1], -features.scores)))
+
+
+def summarise_group(group: Any, where: str) -> Summary:
+    """Count, size and `meta` of one image's group."""
+    with fields.as_damaged(where, hdf5.BROKEN):
+        fields.require(["keypoints", "image_size"], group, where)
+        if "convention" in group.attrs:
+            fields.check_convention(hdf5.text_attribute(group, "convention"), where)
+        size_wh = group["image_size"][()].tolist()
+        size_hw = fields.check_size(size_wh[::-1], where)
+        text = hdf5.text_attribute(group, "meta") if "meta" in group.attrs else "{}"
+        return Summary(int(group["keypoints"].shape[0]), size_hw, fields.parse_meta(text, where))
+
+
+def image_names(file: Any) -> Iterator[str]:
+    """Names of the groups that hold keypoints, sorted within each folder."""
+    waiting = [("", file)]
+    while waiting:
+        name, group = waiting.pop()
+        if name.count("/") > _DEEPEST:
+            raise ValueError(f"groups are nested {_DEEPEST} deep, perhaps in a circle")
+        members = {key: group.get(key) for key in group}  # None for a link that leads nowhere
+        if name and isinstance(members.get("keypoints"), hdf5.load_h5py().Dataset):
+            yield name
+        folders = sorted(key for key, item in members.items() if hdf5.is_group(item))
+        waiting += [(f"{name}/{key}" if name else key, members[key]) for key in reversed(folders)]
+
+
+@contextmanager
+def _only_group(path: Path) -> Iterator[tuple[Any, str]]:
+    """The group of a file with one image, and its name for errors."""
+    with hdf5.opened(path) as file:
+        names = list(image_names(file))
+        if not names:
+            raise fields.damaged(str(path), "no group has keypoints")
+        if len(names) > 1:
+            listed = ", ".join(names[:_NAMED_IN_ERRORS])
+            others = len(names) - _NAMED_IN_ERRORS
+            raise FormatError(
+                f"{path}: holds {len(names)} images: {listed}"
+                f"{f' and {others} more' if others > 0 else ''}; "
+                f"take one with tiepoint.formats.read_h5({path.name!r})[name]"
+            )
+        yield file[names[0]], f"{path}: {names[0]}"

@@ -1,0 +1,251 @@
+"""The journal: whole results survive a kill at any byte, and nothing else is ever returned."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from support.features_files import names_in
+from tiepoint.errors import FormatError, OutputError
+from tiepoint.formats.journal import Journal
+
+TITLE = b"test journal 1\n"
+
+
+def written(path: Path, *results: tuple[str, bytes]) -> list[int]:
+    """Write a journal; returns where each record ends, in bytes."""
+    journal, ends = Journal(path, TITLE), []
+    for name, payload in results:
+        journal.add(name, payload)
+        ends.append(path.stat().st_size)
+    journal.release()
+    return ends
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Everything that the next run reads, in order."""
+    journal = Journal(path, TITLE)
+    results = {name: journal.read(name) for name in journal}
+    journal.release()
+    return results
+
+
+THREE = (("a.jpg", b"first"), ("sub/나.jpg", b""), ("c.jpg", b"third result"))
+
+
+def test_a_journal_without_results_leaves_no_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "x.partial", TITLE)
+    assert len(journal) == 0 and list(journal) == [] and "a" not in journal
+    journal.release()
+    journal.remove()
+    assert names_in(tmp_path) == []
+
+
+def test_one_result_comes_back_in_this_run_and_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "x.partial"
+    journal = Journal(path, TITLE)
+    journal.add("a.jpg", b"payload")
+    assert journal.read("a.jpg") == b"payload" and "a.jpg" in journal
+    journal.release()
+    assert contents(path) == {"a.jpg": b"payload"}
+    assert path.read_bytes().startswith(TITLE)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(
+    results=st.lists(st.tuples(st.text(max_size=4), st.binary(max_size=40)), max_size=6),
+    stop=st.integers(0, 6),
+)
+def test_any_results_and_a_stop_equal_a_dict(
+    tmp_path: Path, results: list[tuple[str, bytes]], stop: int
+) -> None:
+    results = [(name, data) for name, data in results if name.isprintable()]
+    path = tmp_path / "x.partial"
+    path.unlink(missing_ok=True)
+    written(path, *results[:stop])
+    written(path, *results[stop:])
+    expected: dict[str, bytes] = {}
+    for name, payload in results:
+        expected.pop(name, None)
+        expected[name] = payload
+    found = contents(path)
+    assert found == expected and list(found) == list(expected)
+
+
+def test_a_result_given_again_replaces_the_earlier_and_moves_to_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "x.partial"
+    written(path, ("a", b"old"), ("b", b"other"), ("a", b"new"))
+    assert contents(path) == {"b": b"other", "a": b"new"}
+    assert list(contents(path)) == ["b", "a"]
+
+
+def test_an_unknown_name_is_a_key_error(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "x.partial", TITLE)
+    with pytest.raises(KeyError):
+        journal.read("a")
+    journal.add("a", b"")
+    with pytest.raises(KeyError):
+        journal.read("b")
+    journal.release()
+
+
+def test_a_kill_at_every_byte_keeps_every_whole_record(tmp_path: Path) -> None:
+    path = tmp_path / "x.partial"
+    ends = written(path, *THREE)
+    data = path.read_bytes()
+    for length in range(len(data) + 1):
+        path.write_bytes(data[:length])
+        whole = [result for result, end in zip(THREE, ends, strict=True) if end <= length]
+        assert contents(path) == dict(whole), f"{length} bytes"
+
+
+def test_after_a_kill_at_every_byte_the_next_result_is_appended(tmp_path: Path) -> None:
+    path = tmp_path / "x.partial"
+    ends = written(path, *THREE)
+    data = path.read_bytes()
+    for length in range(len(data) + 1):
+        path.write_bytes(data[:length])
+        written(path, ("new", b"after the kill"))
+        whole = [result for result, end in zip(THREE, ends, strict=True) if end <= length]
+        assert contents(path) == {**dict(whole), "new": b"after the kill"}, f"{length} bytes"
+
+
+def test_a_changed_byte_never_gives_a_wrong_result(tmp_path: Path) -> None:
+    path = tmp_path / "x.partial"
+    ends = written(path, *THREE)
+    data = path.read_bytes()
+    for position in range(len(TITLE), len(data)):
+        changed = bytearray(data)
+        changed[position] ^= 0x41
+        path.write_bytes(changed)
+        before = [result for result, end in zip(THREE, ends, strict=True) if end <= position]
+        assert contents(path) == dict(before), f"byte {position}"
+
+
+@pytest.mark.parametrize("content", [b"something of the user's own", b"test journal 2\n", b"t\n"])
+def test_a_foreign_file_is_refused_and_stays(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.partial"
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=r"x\.partial: not a journal that tiepoint wrote"):
+        Journal(path, TITLE)
+    assert path.read_bytes() == content
+
+
+def test_release_keeps_results_and_remove_deletes_them(tmp_path: Path) -> None:
+    path = tmp_path / "x.partial"
+    journal = Journal(path, TITLE)
+    journal.add("a", b"1")
+    journal.release()
+    journal.release()
+    assert names_in(tmp_path) == ["x.partial"]
+    journal = Journal(path, TITLE)
+    journal.remove()
+    assert "a" not in journal and names_in(tmp_path) == []
+    journal.add("b", b"2")  # it may be used again
+    journal.release()
+    assert contents(path) == {"b": b"2"}
+
+
+def test_a_second_journal_of_the_same_file_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    path = tmp_path / "x.partial"
+    journal = Journal(path, TITLE)
+    journal.add("a", b"1")
+    with pytest.raises(OutputError, match="another process is writing it; wait"):
+        Journal(path, TITLE)
+    journal.add("b", b"2")
+    journal.release()
+    assert contents(path) == {"a": b"1", "b": b"2"}
+
+
+def test_without_locks_the_journal_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with caplog.at_level(logging.DEBUG, "tiepoint"):
+        written(tmp_path / "x.partial", ("a", b"1"))
+    assert "no locks" in caplog.text
+    assert contents(tmp_path / "x.partial") == {"a": b"1"}
+
+
+@contextmanager
+def limited_file_size(count: int) -> Iterator[None]:
+    """No file of this process grows beyond this size, in bytes, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_named_and_costs_only_the_last_result(tmp_path: Path) -> None:
+    path = tmp_path / "x.partial"
+    journal = Journal(path, TITLE)
+    journal.add("a", b"1")
+    whole_bytes = path.stat().st_size
+    with limited_file_size(whole_bytes + 25):
+        with pytest.raises(OutputError, match=r"x\.partial: cannot be written \(") as caught:
+            journal.add("b", b"too much" * 10)
+        assert path.stat().st_size == whole_bytes + 25  # a part of it was written
+    assert isinstance(caught.value.__cause__, OSError)
+    assert "b" not in journal and journal.read("a") == b"1"
+    journal.add("c", b"3")  # over the part that was written
+    journal.release()
+    assert contents(path) == {"a": b"1", "c": b"3"}
+
+
+def test_a_missing_folder_is_named_at_the_first_result(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "no" / "x.partial", TITLE)
+    with pytest.raises(OutputError, match="check that the folder exists"):
+        journal.add("a", b"1")
+    journal.release()
+
+
+def test_a_folder_in_the_place_of_the_journal_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.partial").mkdir()
+    with pytest.raises(OutputError, match="cannot be written"):
+        Journal(tmp_path / "x.partial", TITLE)
+
+
+def test_a_record_that_another_program_changed_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.partial"
+    journal = Journal(path, TITLE)
+    journal.add("a", b"payload")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match="the record of a was changed by another program"):
+        journal.read("a")
+    journal.release()
+
+
+def test_resuming_and_a_torn_record_are_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "x.partial"
+    ends = written(path, *THREE)
+    with caplog.at_level(logging.INFO, "tiepoint"):
+        contents(path)
+    assert "resumes with 3 results" in caplog.text and "drops" not in caplog.text
+    path.write_bytes(path.read_bytes()[: ends[1] + 5])
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "tiepoint"):
+        contents(path)
+    assert "drops a torn record of 5 bytes" in caplog.text
+    assert "resumes with 2 results" in caplog.text
+    assert path.stat().st_size == ends[1]

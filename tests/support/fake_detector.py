@@ -1,0 +1,61 @@
+"""A detector for tests of runs, which counts what is requested of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from support.provenance import made
+from tiepoint.errors import ImageError
+from tiepoint.features import Features, Provenance
+from tiepoint.streaming import Detection
+
+
+class FakeDetector:
+    """Finds one keypoint per 10 px of width."""
+
+    def __init__(self, threshold: float = 0.5, precision: str = "f32") -> None:
+        self.threshold, self.precision = threshold, precision
+        self.sources: list[str] = []
+        self.masks: list[Path | None] = []
+        self.streams = 0
+
+    def provenance(self, **options: Any) -> Provenance:
+        settings = {"threshold": self.threshold, "widths": (1, 2), **options}
+        return made(settings=settings, precision=self.precision)
+
+    def stream(
+        self,
+        sources: Iterable[str],
+        *,
+        mask: Iterable[Path | None] | None = None,
+        **options: Any,
+    ) -> Iterator[Detection]:
+        self.streams += 1
+        paths = list(sources)
+        masks = [None] * len(paths) if mask is None else list(mask)
+        for source, mask_path in zip(paths, masks, strict=True):
+            self.sources.append(source)
+            self.masks.append(mask_path)
+            pixels = cv2.imread(source)
+            if pixels is None:
+                yield Detection(source, None, ImageError(f"{source}: not an image"))
+                continue
+            height, width = pixels.shape[:2]
+            count = width // 10
+            meta: dict[str, Any] = {"source": source, "exif_orientation": 1}
+            if mask_path is not None:
+                meta["mask"] = str(mask_path)
+            features = Features(
+                xy=np.full((count, 2), 2, np.float32),
+                scores=np.ones(count, np.float32),
+                descriptors=None,
+                size_hw=(height, width),
+                meta=meta,
+                provenance=self.provenance(**options),
+            )
+            yield Detection(source, features, None)
