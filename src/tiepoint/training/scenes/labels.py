@@ -10,17 +10,13 @@ from tiepoint.geometry import SizeHW
 from tiepoint.training.scenes.basics import Mask, Points, Values, size_hw_of
 
 RINGS_PX = (2.0, 4.0)
-SAMPLES = 16
-"""Samples per ring."""
-DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
-"""Ignored px around a doubtful corner: 2 px each way."""
+SAMPLES = 16  # per ring
+DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))  # ignored around a doubtful corner
 SQUARE = np.ones((5, 5), np.uint8)
-APART_PX = 3.0
-"""Least distance between corners: nearer ones merge, so both are doubtful."""
+APART_PX = 3.0  # least distance between corners: nearer ones merge, so both are doubtful
 EDGE = 0.4
 """Least product of the eigenvalues over their squared mean (1 : 8.3); below it is an edge."""
-FAINT = 3e-5
-"""Least smaller eigenvalue of a visible corner, whatever the contrast of its rings."""
+FAINT = 3e-5  # least smaller eigenvalue of a visible corner, whatever the contrast of its rings
 
 
 def view_labels(

@@ -122,9 +122,7 @@ def flow(
     """
     height, width = source.owner.shape
     result = np.full((height, width, 2), np.nan, np.float32)
-    for owner in np.unique(source.owner):
-        if owner == NOBODY:
-            continue
+    for owner in np.unique(source.owner[source.owner != NOBODY]):
         rows, columns = np.nonzero(source.owner == owner)
         matrix = to_target[owner - 1] @ np.linalg.inv(to_source[owner - 1])
         matrix = matrix / matrix[2, 2]
@@ -135,8 +133,7 @@ def flow(
         seen = (column >= 0) & (row >= 0) & (column < width) & (row < height)
         rows, columns, x, y = rows[seen], columns[seen], x[seen], y[seen]
         same = target.owner[row[seen].astype(np.int64), column[seen].astype(np.int64)] == owner
-        result[rows[same], columns[same], 0] = x[same]
-        result[rows[same], columns[same], 1] = y[same]
+        result[rows[same], columns[same]] = np.stack([x[same], y[same]], axis=1)
     return result
 
 

@@ -22,10 +22,8 @@ from tiepoint.training.scenes.labels import SQUARE, corner_strength, ring_contra
 from tiepoint.training.scenes.pairs import TrainingPair, TrainingView
 from tiepoint.training.scenes.photographs import photo_files, read_grey
 
-EMPTY_SPREAD = 0.015
-"""Least standard deviation of a cell's smoothed greys (0..1); a cell below it is empty."""
-PEAK = 1e-3
-"""Least smaller eigenvalue of a visible corner; see `labels.corner_strength`."""
+EMPTY_SPREAD = 0.015  # standard deviation of a cell's smoothed greys; a cell below it is empty
+PEAK = 1e-3  # least smaller eigenvalue of a visible corner; see `labels.corner_strength`
 SPECTRUM = (0.03, 0.35)  # range of the fitted slope, cycles per px
 QUANTILES = (0.1, 0.5, 0.9)
 PHOTO_SCALE = 5 / 6  # removes the 8x8 grid of a photograph's JPEG
@@ -95,7 +93,7 @@ def in_cell_histogram(views: Iterable[TrainingView]) -> NDArray[np.int64]:
 
 
 def summary(images: Iterable[Grey]) -> dict[str, Any]:
-    """ "images": their number; each field of `ImageStatistics`: its 10, 50 and 90 % quantiles."""
+    """The number of "images", and 10, 50 and 90 % quantiles of each field of `ImageStatistics`."""
     measured = [asdict(image_statistics(image)) for image in images]
     result: dict[str, Any] = {"images": len(measured)}
     for name in measured[0] if measured else ():

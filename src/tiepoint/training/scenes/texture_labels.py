@@ -19,15 +19,9 @@ from tiepoint.training.scenes.basics import Mask, Points, Values, nearest_distan
 
 LEAST = 0.008
 """Least root of the Hessian determinant; a Gaussian blob of contrast c reaches c / 4."""
-
-REACH_PX = 2
-"""Radius of NMS; of equal maxima the first in reading order counts."""
-
-CLEAR_PX = 4
-"""Least distance to an object in front of the lens, which may cause nearer points."""
-
-SAME_PX = 1.0
-"""Largest distance between a point and its counterpart, in px of the coarser view."""
+REACH_PX = 2  # radius of NMS; of equal maxima the first in reading order counts
+CLEAR_PX = 4  # least distance to an object in front of the lens, which may cause nearer points
+SAME_PX = 1.0  # largest distance between a point and its counterpart, in px of the coarser view
 
 
 class Repeated(NamedTuple):
