@@ -96,13 +96,13 @@ def test_numbers_out_of_range_are_refused(tmp_path, option: str, value: object) 
 
 def test_the_output_folder_must_be_named() -> None:
     done = scenes()
-    assert done.exit_code == 2 and "--output" in done.output
+    assert done.exit_code == 2 and "--out" in done.output
 
 
 def test_help_names_every_option_and_the_size() -> None:
     done = scenes("--help")
     assert done.exit_code == 0
-    for option in ("--output", "--photos", "--seed", "--count", "--size"):
+    for option in ("--out", "--photos", "--seed", "--count", "--size"):
         assert option in done.output
     assert "160x160" in done.output
 

@@ -11,18 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from tiepoint.geometry import SizeHW
 
 Rng = np.random.Generator
-Grey = NDArray[np.uint8]
-"""`H W`, 0..255."""
-Values = NDArray[np.float32]
-"""`H W`, mostly in 0..1."""
-Mask = NDArray[np.bool_]
-"""`H W`, or N flags of points."""
-Points = NDArray[np.float64]
-"""N 2 px (x, y)."""
-Matrix = NDArray[np.float64]
-"""3 3 homography or rotation, or 2 3 affine."""
-Kinds = NDArray[np.int64]
-"""N vertex kinds; see `canvas.vertex_kinds`."""
+Grey = NDArray[np.uint8]  # `H W`, 0..255
+Values = NDArray[np.float32]  # `H W`, mostly in 0..1
+Mask = NDArray[np.bool_]  # `H W`, or N flags of points
+Points = NDArray[np.float64]  # N 2 px (x, y)
+Matrix = NDArray[np.float64]  # 3 3 homography or rotation, or 2 3 affine
+Kinds = NDArray[np.int64]  # N vertex kinds; see `canvas.vertex_kinds`
 
 UNIT_SQUARE = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
 

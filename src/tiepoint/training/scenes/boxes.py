@@ -55,17 +55,11 @@ class Camera:
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """A plane in space.
-
-    Attributes:
-        plane: Its sheet and its border.
-        to_world: 3x3, homogeneous px of the sheet -> a point of the world.
-        two_sided: Whether it is visible from behind as well.
-    """
+    """A plane in space."""
 
     plane: Plane
-    to_world: Matrix
-    two_sided: bool
+    to_world: Matrix  # 3x3, homogeneous px of the sheet -> a point of the world
+    two_sided: bool  # visible from behind as well
 
     def facing(self, camera: Camera) -> float:
         """Below 0 if the camera is on the side to which across x down points."""
@@ -74,19 +68,14 @@ class Surface:
 
 
 class World:
-    """A random layout: a wall, perhaps a floor, boxes and boards.
-
-    Attributes:
-        focal: Focal length of the cameras, px.
-        surfaces: All surfaces; the wall is the first.
-        spheres: (middle, radius) of the sphere around each body.
-    """
+    """A random layout: a wall, perhaps a floor, boxes and boards."""
 
     def __init__(self, rng: Rng, focal: float, size_hw: SizeHW, sheets: Sequence[Sheet]) -> None:
-        self.focal = focal
-        self.surfaces: list[Surface] = []
-        self.spheres: list[tuple[Vector, float]] = []
-        self._rng, self._size_hw, self._sheets = rng, size_hw, sheets[1:]
+        self.focal = focal  # focal length of the cameras, px
+        self.surfaces: list[Surface] = []  # the wall is the first
+        self.spheres: list[tuple[Vector, float]] = []  # (middle, radius) around each body
+        self.size_hw = size_hw  # of the views, px
+        self._rng, self._sheets = rng, sheets[1:]
         self._far = far = focal * rng.uniform(1.1, 1.7)
         axes = rotation_z(rng.uniform(-0.2, 0.2)) @ _swing(rng.uniform(-0.5, 0.5))
         unit = far / focal / RASTER_PER_PX * 1.25  # world per px of the sheet, with a margin
@@ -97,9 +86,10 @@ class World:
             sheet = draws.pick(rng, sheets)
             depth = far * 1.2 - 0.35 * focal
             across, along = np.array([1.0, 0, 0]), np.array([0, 0, -1.0])
-            stretch = 1.8 * size_hw[1] * far / focal / sheet.size_hw[1], depth / sheet.size_hw[0]
+            across *= 1.8 * size_hw[1] * far / focal / sheet.size_hw[1]
+            along *= depth / sheet.size_hw[0]
             middle = np.array([0, self._floor, 0.35 * focal + depth / 2])
-            self._add_background(sheet, middle, across * stretch[0], along * stretch[1])
+            self._add_background(sheet, middle, across, along)
         for _ in range(int(rng.integers(1, 6))):
             self._add_body()
 
@@ -126,8 +116,8 @@ class World:
         bodies = [(middle, radius) for middle, radius in self.spheres if radius != BACKGROUND]
         for _ in range(BODY_TRIES):
             depth = focal * draws.log_uniform(rng, 0.55, self._far / focal * 0.9)
-            radius = min(self._size_hw) * rng.uniform(0.12, 0.42) * depth / focal
-            half_view = np.array(self._size_hw[::-1]) / 2 * depth / focal
+            radius = min(self.size_hw) * rng.uniform(0.12, 0.42) * depth / focal
+            half_view = np.array(self.size_hw[::-1]) / 2 * depth / focal
             x, y = rng.uniform(-1, 1, 2) * half_view
             centre = np.array([x, min(y, self._floor - radius), depth])
             gap = float(normal @ (self.spheres[0][0] - centre))
@@ -139,8 +129,7 @@ class World:
             return
         density = RASTER_PER_PX * focal / depth  # px of the sheet per unit of the world
         self.spheres.append((centre, radius))
-        add = self._add_box if rng.random() < 0.65 else self._add_board
-        add(centre, radius, density)
+        (self._add_box if rng.random() < 0.65 else self._add_board)(centre, radius, density)
 
     def _add_box(self, centre: Vector, radius: float, density: float) -> None:
         rng, sheets = self._rng, self._sheets
@@ -160,11 +149,10 @@ class World:
                 shrink = min(1.0, float((limits / size).min()))
                 size *= shrink
                 corner = rng.uniform(0, limits - size + 1e-9)
-                unit = 1 / (density * shrink)
                 middle = centre + axes[:, axis] * sign * half[axis]
-                x, y = corner + size / 2  # the middle of the face, px of the sheet
-                origin = middle - unit * (across * x + down * y)
-                to_world = np.column_stack([across * unit, down * unit, origin])
+                to_world = _to_world(
+                    across, down, 1 / (density * shrink), middle, corner + size / 2
+                )
                 outline = corner + UNIT_SQUARE * size
                 self._add(sheet, outline, np.ones(4, bool), to_world, two_sided=False)
 
@@ -175,10 +163,8 @@ class World:
         size = min(radius * density, (min(height, width) - 2) / 2)
         shape = draws.pick(rng, BOARDS)(rng, size)
         middle = rng.uniform((size, size), (width - size, height - size))
-        axes = _any_rotation(rng, 0.7)
-        unit = 1 / density
-        origin = centre - unit * (axes[:, 0] * middle[0] + axes[:, 1] * middle[1])
-        to_world = np.column_stack([axes[:, 0] * unit, axes[:, 1] * unit, origin])
+        across, down, _ = _any_rotation(rng, 0.7).T
+        to_world = _to_world(across, down, 1 / density, centre, middle)
         outline = shape + middle
         self._add(sheet, outline, vertex_kinds(outline) == CORNER, to_world, two_sided=True)
 
@@ -189,9 +175,8 @@ class World:
             corners = np.column_stack([outline, np.ones(len(outline))])
             depth = (corners @ surface.to_world.T) @ camera.rotation[2] + camera.shift[2]
             background = self.spheres[surface.plane.body][1] == BACKGROUND
-            if float(depth.min()) < NEAREST * self.focal:
-                return False
-            if background and surface.facing(camera) <= 0:
+            behind = background and surface.facing(camera) <= 0
+            if behind or float(depth.min()) < NEAREST * self.focal:
                 return False
         return True
 
@@ -210,27 +195,23 @@ class World:
 
 
 def box_views(rng: Rng, geometry: Geometry, size_hw: SizeHW, sheets: Sequence[Sheet]) -> ViewPair:
-    """A random layout and two cameras before it.
-
-    Args:
-        size_hw: Size of the views, px.
-        sheets: The wall's, then those of floor, boxes and boards.
-    """
+    """A random layout and two cameras before it; the first sheet is the wall's."""
     focal = cameras.focal_length(rng, size_hw)
     world = World(rng, focal, size_hw, sheets)
-    strength = 1.0
+    strength, plane = 1.0, np.diag([1.0, 1.0, focal])  # most objects are at one focal length
     for attempt in range(TRIES):
         strength *= 1.0 if attempt < TRIES // 4 else 0.9
         scale = cameras.relative_scale(rng, geometry) ** strength
         zoom = scale**-0.5 * math.exp(rng.uniform(-0.1, 0.25))
         own_roll = cameras.own_roll(rng, geometry, upright=True)
-        first = _camera(rng, focal, size_hw, zoom, own_roll, 0.0)
+        first = _camera(rng, world, zoom, own_roll, 0.0)
         tilt = math.radians(rng.uniform(0, geometry.tilt_deg)) * strength
         roll = cameras.relative_roll(rng, geometry) * strength
-        second = _camera(rng, focal, size_hw, scale, roll, tilt, first)
+        second = _camera(rng, world, scale, roll, tilt, first)
         if not (world.is_clear(first) and world.is_clear(second)):
             continue
-        if _overlap(first, second, focal, size_hw) >= geometry.min_overlap:
+        to_views = first.homography(plane), second.homography(plane)
+        if overlap(*to_views, size_hw, cameras.OVERLAP_STEPS) >= geometry.min_overlap:
             break
     else:
         second = first
@@ -243,45 +224,35 @@ def box_views(rng: Rng, geometry: Geometry, size_hw: SizeHW, sheets: Sequence[Sh
 
 
 def _camera(
-    rng: Rng,
-    focal: float,
-    size_hw: SizeHW,
-    zoom: float,
-    roll: float,
-    tilt: float,
-    base: Camera | None = None,
+    rng: Rng, world: World, zoom: float, roll: float, tilt: float, base: Camera | None = None
 ) -> Camera:
     """A camera that looks near the middle of the scene, one focal length in front of the origin.
 
-    Args:
-        zoom: Factor by which it is nearer than `base`, or than one focal length.
-        roll, tilt: Radians, relative to `base`.
+    It is nearer than `base`, or than one focal length, by the factor `zoom`. `roll` and `tilt` are
+    in radians relative to `base`.
     """
+    focal, size_hw = world.focal, world.size_hw
     middle = np.array([(size_hw[1] - 1) / 2, (size_hw[0] - 1) / 2])
     intrinsics = translation(middle) @ np.diag([focal, focal, 1.0])
     target = np.array([*(rng.uniform(-0.15, 0.15, 2) * size_hw[::-1]), focal])
-    axis = draws.angle(rng)
-    tilted = rotation_about(axis, tilt)
-    base_rotation = np.eye(3) if base is None else base.rotation
-    rotation = rotation_z(roll) @ tilted @ base_rotation
+    tilted = rotation_about(draws.angle(rng), tilt)
+    rotation = rotation_z(roll) @ tilted @ (np.eye(3) if base is None else base.rotation)
     distance = focal if base is None else float(np.linalg.norm(target - base.centre))
     shift = np.array([0, 0, distance / zoom]) - rotation @ target
     return Camera(intrinsics, np.asarray(rotation, np.float64), shift)
 
 
-def _overlap(first: Camera, second: Camera, focal: float, size_hw: SizeHW) -> float:
-    """Common view, 0..1, of a plane at one focal length, where most objects are."""
-    plane = np.diag([1.0, 1.0, focal])
-    return overlap(
-        first.homography(plane), second.homography(plane), size_hw, cameras.OVERLAP_STEPS
-    )
+def _to_world(
+    across: Vector, down: Vector, unit: float, middle: Vector, middle_xy: Points
+) -> Matrix:
+    """3x3: px of a sheet -> world; `middle_xy` (px) is at `middle`, and a px is `unit` long."""
+    origin = middle - unit * (across * middle_xy[0] + down * middle_xy[1])
+    return np.column_stack([across * unit, down * unit, origin])
 
 
 def _cross(a: Vector, b: Vector) -> Vector:
     """a x b of two 3-vectors; `np.cross` is slow for single vectors."""
-    return np.array(
-        [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
-    )
+    return np.asarray(a[[1, 2, 0]] * b[[2, 0, 1]] - a[[2, 0, 1]] * b[[1, 2, 0]], np.float64)
 
 
 def _swing(angle: float) -> Matrix:

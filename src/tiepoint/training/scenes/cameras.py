@@ -1,7 +1,4 @@
-"""Random cameras before a flat sheet, as homographies.
-
-A view at scale 1 that faces a sheet shows `RASTER_PER_PX` px of the sheet per px.
-"""
+"""Random cameras before a flat sheet, as homographies."""
 
 from __future__ import annotations
 
@@ -60,23 +57,15 @@ def focal_length(rng: Rng, size_hw: SizeHW) -> float:
 def flat_views(
     rng: Rng, geometry: Geometry, size_hw: SizeHW, sheet_hw: SizeHW, *, upright: bool
 ) -> tuple[Matrix, Matrix]:
-    """Two random views of one sheet.
+    """Two random views of one sheet, 3x3 each: px of the sheet -> px of A, and -> px of B.
 
-    Args:
-        size_hw: Size of the views, px.
-        sheet_hw: Size of the sheet, px.
-        upright: Whether the sheet has an upper side, as a photograph has.
-
-    Returns:
-        3x3 twice: px of the sheet -> px of A, and -> px of B.
+    `upright`: whether the sheet has an upper side, as a photograph has.
     """
     centre = np.array([(size_hw[1] - 1) / 2, (size_hw[0] - 1) / 2])
     middle = np.array([(sheet_hw[1] - 1) / 2, (sheet_hw[0] - 1) / 2])
     strength = 1.0
-    for attempt in range(TRIES):
-        strength *= (
-            1.0 if attempt < TRIES // 3 else 0.93
-        )  # a small sheet allows smaller differences
+    for attempt in range(TRIES):  # a small sheet allows smaller differences
+        strength *= 1.0 if attempt < TRIES // 3 else 0.93
         scale = relative_scale(rng, geometry) ** strength
         zoom = scale**-0.5 * math.exp(rng.uniform(-0.15, 0.3)) / RASTER_PER_PX
         tilt = math.radians(rng.uniform(0, geometry.own_tilt_deg)) * strength
@@ -96,27 +85,13 @@ def flat_views(
 
 
 def seen(zoom: float, roll: float, tilt: float, axis: float, focal: float) -> Matrix:
-    """3x3: centred px of a plane -> centred px of a camera that looks at its centre.
-
-    Args:
-        zoom: px of the view per px of the plane, at the centre.
-        roll, tilt, axis: Radians; the plane is tilted by `tilt` around the direction `axis`.
-        focal: px.
-    """
+    """`view_of_plane` of a plane that is tilted around the direction `axis` and rolled, radians."""
     rotation = rotation_z(roll) @ rotation_z(axis) @ rotation_x(tilt) @ rotation_z(-axis)
     return view_of_plane(zoom, rotation, focal)
 
 
 def scale_at(matrix: Matrix, xy: Points) -> NDArray[np.float64]:
-    """Local scale of a homography, the geometric mean over both axes.
-
-    Args:
-        matrix: 3x3.
-        xy: N 2 px.
-
-    Returns:
-        N: the root of the change of area, |det(H) / w^3|.
-    """
+    """N: local scale of a homography at N 2 px, the root of the change of area |det(H) / w^3|."""
     w = xy @ matrix[2, :2] + matrix[2, 2]
     change = np.abs(np.linalg.det(matrix)) / np.maximum(np.abs(w), 1e-12) ** 3
     return np.asarray(np.sqrt(change), np.float64)
@@ -127,8 +102,6 @@ def _sound(
 ) -> bool:
     """Whether the sheet fills enough of both views, and the views overlap enough."""
     grid = grid_xy(size_hw, OVERLAP_STEPS)
-    for matrix in (to_a, to_b):
-        on_sheet = onto_plane(matrix, grid)
-        if inside(on_sheet, sheet_hw).mean() < SHOWN:
-            return False
+    if any(inside(onto_plane(m, grid), sheet_hw).mean() < SHOWN for m in (to_a, to_b)):
+        return False
     return overlap(to_a, to_b, size_hw, OVERLAP_STEPS) >= min_overlap

@@ -32,20 +32,12 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """A flat scene with its corners.
+    """A flat scene with its corners."""
 
-    Attributes:
-        image: `H W` uint8.
-        corners_xy: N 2 float32 px.
-        positive: N bool; False for doubtful corners, which are ignored.
-        clearance: N float32 px, distance to the nearest shape that covers the corner's own, at
-            most `NEAR_PX`.
-    """
-
-    image: Grey
-    corners_xy: NDArray[np.float32]
-    positive: Mask
-    clearance: NDArray[np.float32]
+    image: Grey  # `H W`
+    corners_xy: NDArray[np.float32]  # N 2 px
+    positive: Mask  # N; False for doubtful corners, which are ignored
+    clearance: NDArray[np.float32]  # N px to the nearest shape above the corner's, <= NEAR_PX
 
     @property
     def size_hw(self) -> SizeHW:
@@ -77,17 +69,11 @@ def sheet_without_corners(image: Grey) -> Sheet:
 
 @dataclass(frozen=True, eq=False)
 class Fill:
-    """A texture with its position on the canvas and its greys.
-
-    Attributes:
-        texture: The texture.
-        matrix: 2 3, px of the texture -> px of the canvas.
-        greys: 256 uint8, the grey for each value of the texture.
-    """
+    """A texture with its position on the canvas and its greys."""
 
     texture: Texture
-    matrix: Matrix
-    greys: Grey
+    matrix: Matrix  # 2 3, px of the texture -> px of the canvas
+    greys: Grey  # 256: the grey for each value of the texture
 
 
 class Canvas:
@@ -99,7 +85,7 @@ class Canvas:
         self._count = 0
         self._vertices: list[tuple[Points, Kinds, Kinds, Mask]] = []
         """Points of one shape, their kinds, its number, and whether they are of its texture."""
-        self._add(np.zeros((0, 2)), np.zeros(0, np.int64), inner=False)
+        self.points(np.zeros((0, 2)), np.zeros(0, np.int64))
         height, width = size_hw
         frame = np.array([[-2, -2], [width + 1, -2], [width + 1, height + 1], [-2, height + 1.0]])
         self.polygon(frame, background, vertices=None)
@@ -139,27 +125,19 @@ class Canvas:
             kept = vertices != NONE
             self.points(outline[kept], vertices[kept])
         if isinstance(fill, Fill) and len(fill.texture.corners_xy):
-            self._texture_corners(fill, box)
+            xy = fill.texture.mirrored_xy @ fill.matrix[:, :2].T + fill.matrix[:, 2]  # N 2
+            inside = (xy >= (left, top)).all(axis=1) & (xy < (right, bottom)).all(axis=1)
+            self.points(xy[inside], np.full(int(inside.sum()), CORNER), of_texture=True)
 
-    def points(self, xy: ArrayLike, kinds: Kinds) -> None:
+    def points(self, xy: ArrayLike, kinds: Kinds, *, of_texture: bool = False) -> None:
         """Add points of the shape drawn last: N 2 px, N kinds; all but `CORNER` are doubtful."""
-        self._add(np.asarray(xy, np.float64), kinds, inner=False)
-
-    def _texture_corners(self, fill: Fill, box: Box) -> None:
-        xy = fill.texture.mirrored_xy @ fill.matrix[:, :2].T + fill.matrix[:, 2]  # N 2
-        left, top, right, bottom = box
-        inside = (xy >= (left, top)).all(axis=1) & (xy < (right, bottom)).all(axis=1)
-        self._add(xy[inside], np.full(int(inside.sum()), CORNER), inner=True)
-
-    def _add(self, xy: Points, kinds: Kinds, *, inner: bool) -> None:
-        shape, is_inner = np.full(len(xy), self._count), np.full(len(xy), inner)
-        self._vertices.append((xy, kinds, shape, is_inner))
+        points = np.asarray(xy, np.float64)
+        shape, inner = np.full(len(points), self._count), np.full(len(points), of_texture)
+        self._vertices.append((points, kinds, shape, inner))
 
     def sheet(self) -> Sheet:
         """The finished scene, with the corners that nothing covers."""
-        xy, kinds, shape, inner = (
-            np.concatenate(each) for each in zip(*self._vertices, strict=True)
-        )
+        xy, kinds, shape, inner = map(np.concatenate, zip(*self._vertices, strict=True))
         height, width = self.size_hw
         inside = (xy > 0).all(axis=1) & (xy < (width - 1, height - 1)).all(axis=1)
         clearance = np.zeros(len(xy))
@@ -211,18 +189,10 @@ class Canvas:
 
 
 def vertex_kinds(points: ArrayLike, least_edge_px: float = 5.0, bend_deg: float = 15.0) -> Kinds:
-    """Classify each vertex of an outline by its angle and the lengths of its edges.
+    """N: `NONE`, `CORNER` or `DOUBTFUL` by angle and lengths of edges, for N 2 px of an outline.
 
-    Doubtful are turns of up to twice `bend_deg`, needles over 160 degrees and vertices of short
-    edges.
-
-    Args:
-        points: N 2 px.
-        least_edge_px: Shorter edges make no corner.
-        bend_deg: Smaller turns are bends of a curve.
-
-    Returns:
-        N kinds: `NONE`, `CORNER` or `DOUBTFUL`.
+    Turns below `bend_deg` are bends of a curve. Doubtful are turns of up to twice `bend_deg`,
+    needles over 160 degrees and vertices of edges shorter than `least_edge_px`.
     """
     outline = np.asarray(points, np.float64)
     after_x, after_y = edges(outline)  # N each
@@ -247,18 +217,10 @@ def previous(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def coverage(points: Points, box: Box, holes: Sequence[Points] = ()) -> Grey:
-    """Exact area of each px that a polygon covers.
+    """Exact area of each px of a box that a polygon without its holes covers; 255 = all of it.
 
     Every edge is cut where it passes from px to px. A piece that descends by dy covers dy of all
     px to its right and part of its own px; cumulative sums along the rows give the areas.
-
-    Args:
-        points: N 2 px.
-        box: The px to compute.
-        holes: Outlines that are cut out of the polygon.
-
-    Returns:
-        bottom - top, right - left, uint8: 255 = all of the px.
     """
     left, top, right, bottom = box
     width, height = right - left, bottom - top
@@ -266,10 +228,10 @@ def coverage(points: Points, box: Box, holes: Sequence[Points] = ()) -> Grey:
     rings = [points, *(h if (doubled_area(h) > 0) != clockwise else h[::-1] for h in holes)]
     starts = np.concatenate(rings) - (left - 0.5, top - 0.5)  # px borders at whole numbers
     steps = np.concatenate([np.stack(edges(ring), axis=1) for ring in rings])  # N 2
-    x, y, fall = _pieces(starts, steps)
-    column, row = np.floor(x), np.floor(y)
+    middle, fall = _pieces(starts, steps)
+    column, row = np.floor(middle).T
     kept = (row >= 0) & (row < height) & (column < width)
-    x, fall, column, row = x[kept], fall[kept], column[kept], row[kept].astype(np.int64)
+    x, fall, column, row = middle[kept, 0], fall[kept], column[kept], row[kept].astype(np.int64)
     beyond = np.where(column < 0, 0.0, x - column)  # 0..1: position from the left side of its px
     at = row * (width + 1) + np.maximum(column, 0).astype(np.int64)
     sums = np.bincount(
@@ -284,10 +246,8 @@ def coverage(points: Points, box: Box, holes: Sequence[Points] = ()) -> Grey:
     return np.asarray(np.minimum(covered, 255).astype(np.uint8))
 
 
-def _pieces(
-    starts: Points, steps: Points
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Edges cut at whole x and y: x and y of the middle of each piece, and its descent in y."""
+def _pieces(starts: Points, steps: Points) -> tuple[Points, NDArray[np.float64]]:
+    """Edges cut at whole x and y: the middle of each of N pieces, N 2, and its descent in y, N."""
     edge, cut = [np.arange(len(starts))] * 2, [np.zeros(len(starts)), np.ones(len(starts))]
     for axis in range(2):
         start, step = starts[:, axis], steps[:, axis]
@@ -303,7 +263,7 @@ def _pieces(
     same = edges[1:] == edges[:-1]
     edges, before, after = edges[1:][same], cuts[:-1][same], cuts[1:][same]
     middle = starts[edges] + steps[edges] * ((before + after) / 2)[:, None]
-    return middle[:, 0], middle[:, 1], steps[edges, 1] * (after - before)
+    return middle, steps[edges, 1] * (after - before)
 
 
 def doubled_area(points: Points) -> float:
@@ -327,12 +287,9 @@ def _front(fill: int | Fill, box: Box) -> int | Grey:
         return fill
     left, top, right, bottom = box
     matrix = fill.matrix - [[0, 0, left], [0, 0, top]]
+    size_wh = right - left, bottom - top
     values = cv2.warpAffine(
-        fill.texture.image,
-        matrix,
-        (right - left, bottom - top),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REFLECT,
+        fill.texture.image, matrix, size_wh, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
     )
     return np.asarray(cv2.LUT(np.asarray(values, np.uint8), fill.greys), np.uint8)
 

@@ -28,32 +28,37 @@ from tiepoint.training.scenes.textures import texture
 SHEET_SIDES = 1.5
 """Size of a sheet relative to the part that a view at scale 1 shows."""
 
+OBJECT_SHEETS = 3
+
+
+def plain_sheet(rng: Rng, size_hw: SizeHW) -> Sheet:
+    """A sheet of one texture or grey."""
+    palette = Palette(rng, textures=1)
+    is_textured = rng.random() < 0.75
+    middle = middle_xy(size_hw)
+    fill = palette.textured(palette.textures[0], middle) if is_textured else palette.grey()
+    return Canvas(size_hw, fill).sheet()
+
+
 DRAWN: dict[str, Callable[[Rng, SizeHW], Sheet]] = {
     "leaves": leaves.leaves,
     "shapes": shapes.shapes,
     "glyphs": glyphs.glyph_sheet,
     "repeats": repeats.repeats,
+    "plain": plain_sheet,
 }
 
 SURFACE_SHARES = (0.42, 0.08, 0.16, 0.16, 0.18)
-"""Shares of the drawn kinds, in their order, and of plain surfaces in box scenes."""
-
-OBJECT_SHEETS = 3
+"""Shares of the drawn kinds, in their order, in box scenes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A scene that several pairs show.
+    """A scene that several pairs show."""
 
-    Attributes:
-        kind: One of `settings.KINDS`.
-        sheets: One for a flat scene, several for boxes.
-        backdrop: uint8, behind everything.
-    """
-
-    kind: str
-    sheets: tuple[Sheet, ...]
-    backdrop: Grey
+    kind: str  # one of `settings.KINDS`
+    sheets: tuple[Sheet, ...]  # one for a flat scene, several for boxes
+    backdrop: Grey  # behind everything
 
 
 BANK: OrderedDict[tuple[DataConfig, int, int], tuple[int, Scene]] = OrderedDict()
@@ -81,38 +86,25 @@ def scene_number(config: DataConfig, index: int) -> int:
 
 def draw_scene(config: DataConfig, rng: Rng) -> Scene:
     """A new scene of a kind drawn from the mix."""
-    shares = config.shares()
-    kind = str(rng.choice(list(shares), p=np.array(list(shares.values()))))
+    kinds, shares = zip(*config.shares().items(), strict=True)
+    kind = str(rng.choice(kinds, p=shares))
     height, width = (round(RASTER_PER_PX * SHEET_SIDES * side) for side in config.size_hw)
     backdrop = texture(rng, 96).image
     backdrop = np.asarray(cv2.GaussianBlur(backdrop, (0, 0), math.exp(rng.uniform(0, 2.5))))
-    if kind == "boxes":
-        wall = _surface(config, rng, (height, width))
-        side = round(0.7 * min(height, width))
-        objects = [_surface(config, rng, (side, side)) for _ in range(OBJECT_SHEETS)]
-        return Scene(kind, (wall, *objects), backdrop)
+    if kind != "boxes":
+        return Scene(kind, (_sheet(kind, config, rng, (height, width)),), backdrop)
+    side, sheets = round(0.7 * min(height, width)), []
+    for size_hw in [(height, width)] + [(side, side)] * OBJECT_SHEETS:
+        photo = config.photos and rng.random() < config.photo_share
+        drawn = "photo" if photo else str(rng.choice(list(DRAWN), p=SURFACE_SHARES))
+        sheets.append(_sheet(drawn, config, rng, size_hw))
+    return Scene(kind, tuple(sheets), backdrop)
+
+
+def _sheet(kind: str, config: DataConfig, rng: Rng, size_hw: SizeHW) -> Sheet:
     if kind == "photo":
-        sheet = photographs.photograph(rng, (height, width), config.photos, config.part)
-    else:
-        sheet = DRAWN[kind](rng, (height, width))
-    return Scene(kind, (sheet,), backdrop)
-
-
-def _surface(config: DataConfig, rng: Rng, size_hw: SizeHW) -> Sheet:
-    """The sheet of a plane in space: any drawn kind, a plain material or a photograph."""
-    if config.photos and rng.random() < config.photo_share:
         return photographs.photograph(rng, size_hw, config.photos, config.part)
-    kind = rng.choice([*DRAWN, "plain"], p=SURFACE_SHARES)
-    return plain_sheet(rng, size_hw) if kind == "plain" else DRAWN[kind](rng, size_hw)
-
-
-def plain_sheet(rng: Rng, size_hw: SizeHW) -> Sheet:
-    """A sheet of one texture or grey."""
-    palette = Palette(rng, textures=1)
-    is_textured = rng.random() < 0.75
-    middle = middle_xy(size_hw)
-    fill = palette.textured(palette.textures[0], middle) if is_textured else palette.grey()
-    return Canvas(size_hw, fill).sheet()
+    return DRAWN[kind](rng, size_hw)
 
 
 def view_pair(scene: Scene, config: DataConfig, rng: Rng) -> ViewPair:

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tiepoint.geometry import SizeHW
 from tiepoint.training.scenes import draws
-from tiepoint.training.scenes.basics import Grey, Kinds, Matrix, Points, Rng, rectangle, turned
+from tiepoint.training.scenes.basics import Kinds, Matrix, Points, Rng, rectangle, turned
 from tiepoint.training.scenes.canvas import (
     CORNER,
     DOUBTFUL,
@@ -46,22 +46,17 @@ HERSHEY = (
 SANS = -1  # Pillow's built-in font
 WEIGHTS = (0, 1, 2)
 
-
 Outline = tuple[Points, Kinds]
 """N 2 and the kind of each vertex."""
 
 
 @dataclass(frozen=True, eq=False)
 class Glyph:
-    """A letter of height 1 around (0, 0).
-
-    Attributes:
-        parts: (outline, outlines of its holes) for each connected part.
-        width: Width in heights.
-    """
+    """A letter of height 1 around (0, 0)."""
 
     parts: tuple[tuple[Outline, tuple[Outline, ...]], ...]
-    width: float
+    """(outline, outlines of its holes) for each connected part."""
+    width: float  # in heights
 
 
 def glyph_sheet(rng: Rng, size_hw: SizeHW) -> Sheet:
@@ -86,14 +81,13 @@ def glyph_sheet(rng: Rng, size_hw: SizeHW) -> Sheet:
 def draw_glyph(
     canvas: Canvas, rng: Rng, centre: ArrayLike, height: float, fill: int | Fill
 ) -> None:
-    """Draw a single letter, rotated and slanted.
-
-    Args:
-        centre: 2 px.
-        height: px.
-    """
+    """Draw a single letter, rotated and slanted; centre (x, y) and height in px."""
     matrix = _affine(rng, height, draws.angle(rng))
-    _draw(canvas, _any_glyph(rng), matrix, np.asarray(centre, np.float64), fill)
+    if rng.random() < 0.4:
+        glyph = block_glyph(rng)
+    else:
+        glyph = letter_glyph(draws.pick(rng, LETTERS), _font(rng), draws.pick(rng, WEIGHTS))
+    _draw(canvas, glyph, matrix, np.asarray(centre, np.float64), fill)
 
 
 def _draw_word(canvas: Canvas, rng: Rng, start: Points, size: float, palette: Palette) -> None:
@@ -133,40 +127,28 @@ def _draw(canvas: Canvas, glyph: Glyph, matrix: Matrix, centre: Points, fill: in
 def _draw_stroke(canvas: Canvas, rng: Rng, start: Points, fill: int) -> None:
     """A path of straight or curved pieces with constant width and square ends."""
     width = draws.log_uniform(rng, 2.5, 22)
-    steps, position, heading = [start], start, draws.angle(rng)
+    steps, heading = [start], draws.angle(rng)
     for _ in range(int(rng.integers(2, 7))):
         length = width * rng.uniform(3, 9)
-        curved = rng.random() < 0.35
-        pieces, turn = (8, rng.normal(0, 0.16)) if curved else (1, 0.0)
+        pieces, turn = (8, rng.normal(0, 0.16)) if rng.random() < 0.35 else (1, 0.0)
         heading += math.copysign(rng.uniform(0.7, 1.9), rng.normal())
         for _ in range(pieces):
             heading += turn
             step = np.array([math.cos(heading), math.sin(heading)])
-            position = position + length / pieces * step
-            steps.append(position)
+            steps.append(steps[-1] + length / pieces * step)
     path = np.array(steps)  # N 2
     for number in range(len(path) - 2):  # each joint is a ribbon of its own, with mitres
         canvas.polygon(ribbon(path[number : number + 3], width), fill, vertices=None)
-    if width < 4:  # too thin for two corners at an end: its middle is the corner
-        canvas.points(path[[0, -1]], np.full(2, DOUBTFUL))
-        canvas.points(path[1:-1], _joints(path))
-    else:
-        sides = _sides(path, width)
-        canvas.points(np.concatenate([side[[0, -1]] for side in sides]), np.full(4, CORNER))
-        for side in sides:
-            canvas.points(side[1:-1], _joints(path))
+    thin = width < 4  # too thin for two corners at an end: its middle is the corner
+    sides = [path] if thin else _sides(path, width)
+    for side in sides:
+        canvas.points(side[[0, -1]], np.full(2, DOUBTFUL if thin else CORNER))
+    for side in sides:
+        canvas.points(side[1:-1], _joints(path))
 
 
 def ribbon(path: Points, width: float) -> Points:
-    """The outline of a path of constant width with mitred joints.
-
-    Args:
-        path: N 2 px.
-        width: px.
-
-    Returns:
-        2N 2 px.
-    """
+    """2N 2 px: the outline of a path (N 2 px) of constant width (px) with mitred joints."""
     left, right = _sides(path, width)
     return np.concatenate([left, right[::-1]])
 
@@ -184,13 +166,6 @@ def _sides(path: Points, width: float) -> tuple[Points, Points]:
 def _joints(path: Points) -> Kinds:
     """N - 2: the kinds of the bends of a path, its ends excluded."""
     return vertex_kinds(np.vstack([path, path[::-1][1:-1]]), least_edge_px=0)[1 : len(path) - 1]
-
-
-def _any_glyph(rng: Rng) -> Glyph:
-    if rng.random() < 0.4:
-        return block_glyph(rng)
-    letter = draws.pick(rng, LETTERS)
-    return letter_glyph(letter, _font(rng), draws.pick(rng, WEIGHTS))
 
 
 def _font(rng: Rng) -> int:
@@ -212,14 +187,12 @@ def _affine(rng: Rng, height: float, angle: float) -> Matrix:
 
 @lru_cache(maxsize=4096)
 def letter_glyph(letter: str, font: int, weight: int) -> Glyph:
-    """A letter of a font as polygons.
-
-    Args:
-        font: `SANS` or one of `HERSHEY`.
-        weight: One of `WEIGHTS`; larger is bolder.
-    """
+    """A letter of a font, `SANS` or one of `HERSHEY`, as polygons; a larger weight is bolder."""
     if font == SANS:
-        mask = _sans_mask(letter)
+        canvas = Image.new("L", (2 * MASTER_PX, 2 * MASTER_PX))
+        sans: Any = ImageFont.load_default(MASTER_PX * 1.3)
+        ImageDraw.Draw(canvas).text((MASTER_PX // 2, MASTER_PX // 4), letter, fill=255, font=sans)
+        mask = np.where(np.asarray(canvas) >= 128, 255, 0).astype(np.uint8)
         if weight:  # a square pen keeps corners sharp
             pen = np.ones((2 * weight * 8 + 1, 2 * weight * 8 + 1), np.uint8)
             mask = np.asarray(cv2.dilate(mask, pen), np.uint8)
@@ -236,13 +209,6 @@ def letter_glyph(letter: str, font: int, weight: int) -> Glyph:
     return _glyph(outlines, tree, MASTER_PX)
 
 
-def _sans_mask(letter: str) -> Grey:
-    image = Image.new("L", (2 * MASTER_PX, 2 * MASTER_PX))
-    sans: Any = ImageFont.load_default(MASTER_PX * 1.3)
-    ImageDraw.Draw(image).text((MASTER_PX // 2, MASTER_PX // 4), letter, fill=255, font=sans)
-    return np.where(np.asarray(image) >= 128, 255, 0).astype(np.uint8)
-
-
 def _glyph(outlines: list[Points], tree: NDArray[np.int32] | None, unit: float) -> Glyph:
     """A glyph from contours in units of 1/`unit` and their hierarchy, 1 N 4 from OpenCV."""
     whole = [points for points in outlines if len(points) >= 3]
@@ -254,13 +220,9 @@ def _glyph(outlines: list[Points], tree: NDArray[np.int32] | None, unit: float) 
     scaled = [((points - (low + high) / 2) / unit, _kinds(points / unit)) for points in outlines]
     parts = []
     for number, outline in enumerate(scaled):
-        if len(outline[0]) < 3 or parents[number] >= 0:
-            continue
-        holes = tuple(
-            hole for hole, parent in zip(scaled, parents, strict=True)
-            if parent == number and len(hole[0]) >= 3
-        )  # fmt: skip
-        parts.append((outline, holes))
+        if len(outline[0]) >= 3 and parents[number] < 0:
+            holes = (scaled[n] for n in np.flatnonzero(parents == number))
+            parts.append((outline, tuple(hole for hole in holes if len(hole[0]) >= 3)))
     return Glyph(tuple(parts), float(high[0] - low[0]) / unit)
 
 

@@ -10,37 +10,29 @@ from tiepoint.geometry import SizeHW
 from tiepoint.training.scenes.basics import Mask, Points, Values, size_hw_of
 
 RINGS_PX = (2.0, 4.0)
-SAMPLES = 16
-"""Samples per ring."""
-DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
-"""Ignored px around a doubtful corner: 2 px each way."""
+SAMPLES = 16  # per ring
+DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))  # ignored around a doubtful corner
 SQUARE = np.ones((5, 5), np.uint8)
-APART_PX = 3.0
-"""Least distance between corners: nearer ones merge, so both are doubtful."""
+APART_PX = 3.0  # least distance between corners: nearer ones merge, so both are doubtful
 EDGE = 0.4
 """Least product of the eigenvalues over their squared mean (1 : 8.3); below it is an edge."""
-FAINT = 3e-5
-"""Least smaller eigenvalue of a visible corner, whatever the contrast of its rings."""
+FAINT = 3e-5  # least smaller eigenvalue of a visible corner, whatever the contrast of its rings
 
 
 def view_labels(
-    clean: Values,
-    corners_xy: Points,
-    positive: Mask,
-    hidden: Mask,
-    min_contrast: float,
+    clean: Values, corners_xy: Points, positive: Mask, hidden: Mask, min_contrast: float
 ) -> tuple[NDArray[np.float32], Mask]:
     """Sort the corners of a view into positives and ignored ones.
 
     Args:
-        clean: `H W` float32 in 0..1, the view without noise.
+        clean: `H W` in 0..1, the view without noise.
         corners_xy: N 2 px, corners that nothing covers.
-        positive: N bool; False for corners of doubtful shape.
-        hidden: `H W` bool, px covered by an object in front of the lens.
+        positive: N; False for corners of doubtful shape.
+        hidden: `H W`, px covered by an object in front of the lens.
         min_contrast: Least grey range on both rings of a positive corner, 0..1.
 
     Returns:
-        N 2 float32 px, the positive corners; `H W` bool, the px to ignore.
+        N 2 px, the positive corners; `H W`, the px to ignore.
     """
     near = np.asarray(cv2.dilate(hidden.astype(np.uint8), SQUARE)) > 0
     if len(corners_xy) == 0:
@@ -54,9 +46,8 @@ def view_labels(
     sure &= ~crowded(corners_xy, sure)
     # A corner that is too faint to be visible needs no doubt: "no keypoint" is right there.
     doubtful = ~sure & visible & (contrast >= min_contrast / 2) & (strength >= FAINT / 2)
-    return corners_xy[sure].astype(np.float32), discs(
-        corners_xy[doubtful], size_hw_of(clean)
-    ) | near
+    near |= discs(corners_xy[doubtful], size_hw_of(clean))
+    return corners_xy[sure].astype(np.float32), near
 
 
 def discs(xy: Points, size_hw: SizeHW) -> Mask:
@@ -75,19 +66,12 @@ def _nearest_px(xy: Points, size_hw: SizeHW) -> tuple[NDArray[np.int64], NDArray
 def corner_strength(clean: Values) -> tuple[Values, Mask]:
     """Smaller eigenvalue of the structure tensor over 5x5 px, and whether it is more than an edge.
 
+    From greys in 0..1: `H W`, squared grey per px; `H W`, smaller > about 1/8 of the larger.
     Source: Shi and Tomasi, "Good features to track" (1994); the test of the ratio is Harris's.
-
-    Args:
-        clean: `H W` float32 in 0..1.
-
-    Returns:
-        `H W` float32, squared grey per px; `H W` bool, smaller > about 1/8 of the larger.
     """
     dx = cv2.Scharr(clean, cv2.CV_32F, 1, 0, scale=1 / 32)
     dy = cv2.Scharr(clean, cv2.CV_32F, 0, 1, scale=1 / 32)
-    xx = cv2.boxFilter(dx * dx, -1, (5, 5))
-    yy = cv2.boxFilter(dy * dy, -1, (5, 5))
-    xy = cv2.boxFilter(dx * dy, -1, (5, 5))
+    xx, yy, xy = (cv2.boxFilter(each, -1, (5, 5)) for each in (dx * dx, dy * dy, dx * dy))
     half, product = (xx + yy) / 2, xx * yy - xy * xy
     smaller = half - np.sqrt(np.maximum(half * half - product, 0))
     return smaller.astype(np.float32), np.asarray(product > EDGE * half * half)

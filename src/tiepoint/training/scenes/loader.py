@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import multiprocessing
 import time
 import traceback
@@ -17,7 +18,6 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tiepoint.checks import check_whole
 from tiepoint.errors import ConfigError, TiepointError
@@ -27,14 +27,10 @@ from tiepoint.training.scenes.settings import DataConfig
 
 logger = logging.getLogger(__name__)
 
-AHEAD = 3
-"""Batches in flight beyond the requested one."""
-PATIENCE_S = 600.0
-"""Longest silence of all workers before they count as hung."""
-POLL_S = 10.0
-"""Longest single wait for a worker."""
-END_S = 5.0
-"""Longest wait for a worker to end; then it is killed."""
+AHEAD = 3  # batches in flight beyond the requested one
+PATIENCE_S = 600.0  # longest silence of all workers before they count as hung
+POLL_S = 10.0  # longest single wait for a worker
+END_S = 5.0  # longest wait for a worker to end; then it is killed
 
 
 class PairLoader:
@@ -49,18 +45,11 @@ class PairLoader:
     """
 
     def __init__(
-        self,
-        config: DataConfig,
-        seed: int,
-        batch_size: int,
-        start_step: int = 0,
-        workers: int = 0,
+        self, config: DataConfig, seed: int, batch_size: int, start_step: int = 0, workers: int = 0
     ) -> None:
         """Start the workers.
 
         Args:
-            config: What decides the pairs.
-            seed: At least 0.
             batch_size: Pairs per batch, at most `config.bank`.
             start_step: Number of the first batch.
             workers: Number of processes; 0 draws each batch in this process on request.
@@ -78,9 +67,15 @@ class PairLoader:
                 "batch would show one scene; enlarge bank or reduce batch_size"
             )
         self.config, self.seed, self.batch_size = config, seed, batch_size
-        self.step = start_step
+        self.step = self._requested = start_step
         self._closed = False
-        self._crew = _Crew(config, seed, batch_size, start_step, workers) if workers else None
+        self._done: dict[int, dict[int, tuple[int, int, str]]] = {}
+        """Step -> position -> (corners of A, corners of B, kind)."""
+        self._pipes: list[Connection] = []
+        self._processes: list[Any] = []
+        if workers:
+            self._start(workers)
+            self._request(start_step)
 
     def __iter__(self) -> Iterator[list[TrainingPair]]:
         return self
@@ -94,12 +89,12 @@ class PairLoader:
         if self._closed:
             raise StopIteration
         first = self.step * self.batch_size
+        indices = range(first, first + self.batch_size)
         try:
-            if self._crew is None:
-                indices = range(first, first + self.batch_size)
-                batch = [training_pair(self.config, self.seed, index) for index in indices]
+            if self._pipes:
+                batch = self._take(self.step)
             else:
-                batch = self._crew.take(self.step)
+                batch = [training_pair(self.config, self.seed, index) for index in indices]
         except BaseException:
             self.close()
             raise
@@ -115,50 +110,31 @@ class PairLoader:
     def close(self) -> None:
         """End the workers; the iteration then stops."""
         self._closed = True
-        if self._crew is not None:
-            self._crew.close()
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join(timeout=END_S)
+            if process.exitcode is None:
+                logger.warning("%s does not end by itself and is killed", process.name)
+                process.kill()
+                process.join(timeout=END_S)
+        for pipe in self._pipes:
+            pipe.close()
+        self._processes, self._pipes = [], []
 
-
-def _shared_views(memory: Any, size_hw: SizeHW) -> NDArray[Any]:
-    """Pairs 2: the fields of all views in shared memory, as a structured array."""
-    return np.frombuffer(memory, _view_dtype(size_hw)).reshape(-1, 2)
-
-
-def _view_dtype(size_hw: SizeHW) -> np.dtype[Any]:
-    height, width = size_hw
-    most_corners = height * width // 5  # above any real number: points keep a least distance
-    return np.dtype(
-        [
-            ("flow", np.float32, (height, width, 2)),
-            ("corners_xy", np.float32, (most_corners, 2)),
-            ("image", np.uint8, size_hw),
-            ("ignore", np.bool_, size_hw),
-        ]
-    )
-
-
-class _Crew:
-    """Worker processes and the shared memory that they fill."""
-
-    def __init__(
-        self, config: DataConfig, seed: int, batch_size: int, start_step: int, workers: int
-    ) -> None:
+    def _start(self, workers: int) -> None:
+        """Start worker processes and the shared memory that they fill."""
         # Not forked: the caller may have a GPU and threads, which a fork would break.
         context = multiprocessing.get_context("spawn")
-        self._config, self._batch_size = config, batch_size
         self._slots = AHEAD + 1
-        pair_bytes = 2 * _view_dtype(config.size_hw).itemsize
-        memory = context.RawArray("B", self._slots * batch_size * pair_bytes)
-        self._views = _shared_views(memory, config.size_hw)
-        self._done: dict[int, dict[int, tuple[int, int, str]]] = {}
-        """Step -> position -> (corners of A, corners of B, kind)."""
-        self._pipes: list[Connection] = []
-        self._processes: list[Any] = []
+        dtype = _view_dtype(self.config.size_hw)
+        memory = context.RawArray("B", self._slots * self.batch_size * 2 * dtype.itemsize)
+        self._views = np.frombuffer(memory, dtype).reshape(-1, 2)
         for number in range(workers):
             ours, theirs = context.Pipe()
             process = context.Process(
                 target=run_worker,
-                args=(theirs, config, seed, batch_size, memory),
+                args=(theirs, self.config, self.seed, self.batch_size, memory),
                 name=f"tiepoint-pairs-{number}",
                 daemon=True,
             )
@@ -166,26 +142,24 @@ class _Crew:
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
-        self._requested = start_step
-        self._request(start_step)
 
     def _request(self, step: int) -> None:
         """Request all batches up to `AHEAD` beyond a step from the workers."""
         while self._requested <= step + AHEAD:
             shares: list[list[int]] = [[] for _ in self._pipes]
-            for position in range(self._batch_size):
-                index = self._requested * self._batch_size + position
-                shares[index % self._config.bank % len(shares)].append(index)
+            first = self._requested * self.batch_size
+            for index in range(first, first + self.batch_size):
+                shares[index % self.config.bank % len(shares)].append(index)
             for pipe, share in zip(self._pipes, shares, strict=True):
                 if share:
                     pipe.send((self._requested % self._slots, share))
             self._done[self._requested] = {}
             self._requested += 1
 
-    def take(self, step: int) -> list[TrainingPair]:
+    def _take(self, step: int) -> list[TrainingPair]:
         """The pairs of a step, copied from the shared memory."""
         last_sign = time.monotonic()
-        while len(self._done[step]) < self._batch_size:
+        while len(self._done[step]) < self.batch_size:
             ready = wait(self._pipes, timeout=POLL_S)
             for pipe in ready:
                 self._receive(pipe)
@@ -198,8 +172,8 @@ class _Crew:
                 )
             else:
                 logger.debug("no pair from any worker for %.0f s", silent_s)
-        done, first = self._done.pop(step), step % self._slots * self._batch_size
-        batch = [self._load(first + n, *done[n]) for n in range(self._batch_size)]
+        done, first = self._done.pop(step), step % self._slots * self.batch_size
+        batch = [self._load(first + n, *done[n]) for n in range(self.batch_size)]
         self._request(step + 1)  # its slot is free now
         return batch
 
@@ -207,12 +181,8 @@ class _Crew:
         """A copy of a pair in shared memory."""
         pair = self._views[number]
         a, b = (
-            TrainingView(
-                pair["image"][n].copy(),
-                pair["corners_xy"][n, :corners].copy(),
-                pair["ignore"][n].copy(),
-            )
-            for n, corners in enumerate((corners_a, corners_b))
+            TrainingView(v["image"].copy(), v["corners_xy"][:corners].copy(), v["ignore"].copy())
+            for v, corners in zip(pair, (corners_a, corners_b), strict=True)
         )
         a_to_b, b_to_a = pair["flow"].copy()
         return TrainingPair(a, b, a_to_b, b_to_a, kind)
@@ -228,21 +198,16 @@ class _Crew:
         if isinstance(message, BaseException):
             raise message
         index, numbers = message
-        step, position = divmod(index, self._batch_size)
+        step, position = divmod(index, self.batch_size)
         self._done[step][position] = numbers
 
-    def close(self) -> None:
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.join(timeout=END_S)
-            if process.exitcode is None:
-                logger.warning("%s does not end by itself and is killed", process.name)
-                process.kill()
-                process.join(timeout=END_S)
-        for pipe in self._pipes:
-            pipe.close()
-        self._processes, self._pipes = [], []
+
+def _view_dtype(size_hw: SizeHW) -> np.dtype[Any]:
+    """The fields of a view in shared memory."""
+    most_corners = math.prod(size_hw) // 5  # above any real number: points keep a least distance
+    flow = "flow", np.float32, (*size_hw, 2)
+    corners = "corners_xy", np.float32, (most_corners, 2)
+    return np.dtype([flow, corners, ("image", np.uint8, size_hw), ("ignore", np.bool_, size_hw)])
 
 
 def run_worker(
@@ -256,7 +221,7 @@ def run_worker(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer handles Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(1)  # there is one process per core already
-    views = _shared_views(memory, config.size_hw)
+    views = np.frombuffer(memory, _view_dtype(config.size_hw)).reshape(-1, 2)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             slot, indices = pipe.recv()

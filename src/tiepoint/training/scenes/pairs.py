@@ -23,46 +23,29 @@ VISIBLE_SHARE = 0.75
 
 @dataclass(frozen=True, eq=False)
 class TrainingView:
-    """One image of a pair.
-
-    Attributes:
-        image: `H W` uint8.
-        corners_xy: N 2 float32 px: exact corners that are visible and of sufficient contrast, and
-            texture points that the other view has too.
-        ignore: `H W` bool, px that a detector's loss must ignore.
-    """
+    """One image of a pair."""
 
     image: Grey
     corners_xy: NDArray[np.float32]
-    ignore: Mask
+    """N 2 px: exact corners that are visible and of sufficient contrast, and texture points that
+    the other view has too."""
+    ignore: Mask  # `H W`, px that a detector's loss must ignore
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingPair:
-    """Two views of one scene.
-
-    Attributes:
-        a, b: The views, of one size.
-        a_to_b: `H W 2` float32 px (x, y): position of each px centre of A in B; NaN where B does
-            not show it.
-        b_to_a: `H W 2` float32 px (x, y): the same from B to A.
-        kind: One of `settings.KINDS`.
-    """
+    """Two views of one scene, of one size."""
 
     a: TrainingView
     b: TrainingView
     a_to_b: NDArray[np.float32]
-    b_to_a: NDArray[np.float32]
-    kind: str
+    """`H W 2` px (x, y): position of each px centre of A in B; NaN where B does not show it."""
+    b_to_a: NDArray[np.float32]  # the same from B to A
+    kind: str  # one of `settings.KINDS`
 
 
 def training_pair(config: DataConfig, seed: int, index: int) -> TrainingPair:
     """The pair of this index: always the same, in any process and in any order.
-
-    Args:
-        config: Everything else that decides the pair.
-        seed: At least 0.
-        index: At least 0.
 
     Raises:
         ConfigError: A negative seed or index.
@@ -78,13 +61,9 @@ def training_pair(config: DataConfig, seed: int, index: int) -> TrainingPair:
     hide_covered(a_to_b, a.covered, b.covered)
     hide_covered(b_to_a, b.covered, a.covered)
     points_a, points_b = (texture_points(view.clean, view.covered) for view in (a, b))
-    return TrainingPair(
-        _label(a, rendered[0], config, points_a, a_to_b, points_b),
-        _label(b, rendered[1], config, points_b, b_to_a, points_a),
-        a_to_b,
-        b_to_a,
-        scene.kind,
-    )
+    label_a = _label(a, rendered[0], config, points_a, a_to_b, points_b)
+    label_b = _label(b, rendered[1], config, points_b, b_to_a, points_a)
+    return TrainingPair(label_a, label_b, a_to_b, b_to_a, scene.kind)
 
 
 def _render(
@@ -113,13 +92,8 @@ def _label(
     other_points: Points,
 ) -> TrainingView:
     """Label a view: drawn corners, then texture points that the other view has too."""
-    corners, ignore = view_labels(
-        exposed.clean,
-        rendering.corners_xy,
-        rendering.positive,
-        exposed.covered,
-        config.min_contrast,
-    )
+    xy, positive, least = rendering.corners_xy, rendering.positive, config.min_contrast
+    corners, ignore = view_labels(exposed.clean, xy, positive, exposed.covered, least)
     visible, repeated = repeated_in(points, to_other, other_points)
     ignore |= discs(points[~visible], config.size_hw)
     extra = points[repeated]

@@ -32,22 +32,13 @@ class Palette:
         return int(np.clip(self._rng.normal(self._centre, self._spread), 0, 255))
 
     def fill(self, radius: float, centre: ArrayLike) -> int | Fill:
-        """A grey or a texture for a shape.
-
-        Args:
-            radius: px; shapes smaller than `TEXTURED_FROM_PX` get a grey.
-            centre: 2 px.
-        """
+        """A grey or a texture for a shape of a radius (px) around (x, y) px."""
         if radius < TEXTURED_FROM_PX or self._rng.random() > self._textured_share:
             return self.grey()
         return self.textured(draws.pick(self._rng, self.textures), centre)
 
     def textured(self, texture: Texture, centre: ArrayLike) -> Fill:
-        """A texture at any angle, with greys of this scene.
-
-        Args:
-            centre: 2 px, the middle of the texture, so that little of it is mirrored.
-        """
+        """A texture at any angle, with greys of this scene and its middle at (x, y) px."""
         rng = self._rng
         middle, range_ = float(self.grey()), math.exp(rng.uniform(2.3, 5.2))
         sign = 1 if rng.random() < 0.5 else -1

@@ -24,10 +24,7 @@ SCALE = (0.75, 1.8)
 def photograph(rng: Rng, size_hw: SizeHW, folders: tuple[str, ...], part: Part) -> Sheet:
     """A random crop of a random photograph, mirrored in half of the cases.
 
-    Args:
-        size_hw: (height, width) in px of the sheet.
-        folders: Folders of photographs; each process lists them only once.
-        part: Part of the photographs to use; see `tiepoint.images.photographs.part_of`.
+    Each process lists the folders only once.
 
     Raises:
         FormatError: No such folder, or no photograph of this part in it.

@@ -19,27 +19,15 @@ LEAST_SPREAD = 0.055
 
 @dataclass(frozen=True, eq=False)
 class Exposed:
-    """A view as its camera records it.
+    """A view as its camera records it."""
 
-    Attributes:
-        image: `H W` uint8, with noise and compression.
-        clean: `H W` float32 in 0..1, without them.
-        covered: `H W` bool, px covered by an object right in front of the lens.
-    """
-
-    image: Grey
-    clean: Values
-    covered: Mask
+    image: Grey  # with noise and compression
+    clean: Values  # without them, 0..1
+    covered: Mask  # `H W`, px covered by an object right in front of the lens
 
 
 def expose(image: Grey, rng: Rng, ranges: Photometry) -> Exposed:
-    """Apply shading, shadow, patches, blur, tone curve, noise and compression, in this order.
-
-    Args:
-        image: `H W` uint8, the rendered view.
-        rng: Source of all random numbers.
-        ranges: Limits and probabilities of the effects.
-    """
+    """Apply shading, shadow, patches, blur, tone curve, noise and compression, in this order."""
     values = image.astype(np.float32) * np.float32(1 / 255)
     values *= _light(rng, size_hw_of(values), ranges)
     covered = np.zeros(values.shape, bool)
@@ -109,18 +97,15 @@ def _cover(values: Values, covered: Mask, rng: Rng) -> None:
 
 def _blurred(values: Values, rng: Rng, ranges: Photometry) -> Values:
     sigma = ranges.blur_px * rng.random() ** 2
-    if rng.random() < 0.25:
-        sigma = 0.0
-    if sigma > 0.3:  # narrower ones change nothing
+    if rng.random() >= 0.25 and sigma > 0.3:  # narrower ones change nothing
         values = np.asarray(cv2.GaussianBlur(values, (0, 0), sigma), np.float32)
     if rng.random() < ranges.motion and ranges.motion_px >= 2:
         values = np.asarray(cv2.filter2D(values, -1, _motion(rng, ranges.motion_px)), np.float32)
     if rng.random() < ranges.rescale:
         height, width = values.shape
         factor = rng.uniform(0.4, 0.8)
-        small = cv2.resize(
-            values, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA
-        )
+        small_wh = round(width * factor), round(height * factor)
+        small = cv2.resize(values, small_wh, interpolation=cv2.INTER_AREA)
         values = np.asarray(cv2.resize(small, (width, height)), np.float32)
     return values
 

@@ -25,58 +25,42 @@ SHIFT = 6  # bits of fraction in OpenCV's coordinates
 OUTLINE_PX = 0.667
 """Excess of OpenCV's antialiased convex polygons on each side, px of the fine view. Measured as the
 mean over 200 polygons, deviation 0.016 px; the rest is below 0.01 px of the view."""
+Owners = NDArray[np.int16]
+"""`H W`, 1 + number of the plane that fills the px, or `NOBODY`."""
 NOBODY = 0
 """Owner of px without a counterpart: they show the backdrop, or several planes at once."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """A plane of a scene, or a face of a body.
+    """A plane of a scene, or a face of a convex body.
 
-    Attributes:
-        sheet: The image on it and its corners.
-        outline: N 2 px of the sheet, convex: the border of the plane.
-        vertices: N bool, which vertices of the outline are corners.
-        body: Number of its body. Faces of one convex body (a box) share edges and do not hide
-            one another's corners.
+    Faces of one body, such as a box, share edges and do not hide one another's corners.
     """
 
     sheet: Sheet
-    outline: Points
-    vertices: Mask
+    outline: Points  # N 2 px of the sheet, convex: the border of the plane
+    vertices: Mask  # N: which vertices of the outline are corners
     body: int
 
 
 @dataclass(frozen=True, eq=False)
 class ViewPair:
-    """Two cameras before the same planes.
-
-    Attributes:
-        planes: All planes of the scene.
-        to_views: For A and B: 3x3 per plane, px of its sheet -> px of the view.
-        orders: For A and B: numbers of the planes to draw, far ones first.
-    """
+    """Cameras A and B before the same planes."""
 
     planes: Sequence[Plane]
-    to_views: tuple[Sequence[Matrix], Sequence[Matrix]]
-    orders: tuple[Sequence[int], Sequence[int]]
+    to_views: tuple[Sequence[Matrix], Sequence[Matrix]]  # 3x3 per plane, px of its sheet -> view
+    orders: tuple[Sequence[int], Sequence[int]]  # numbers of the planes to draw, far ones first
 
 
 @dataclass(frozen=True, eq=False)
 class Rendering:
-    """A view before photometry.
-
-    Attributes:
-        image: `H W` uint8.
-        owner: `H W` int16, 1 + number of the plane that fills the px, or `NOBODY`.
-        corners_xy: N 2 float64 px, inside the view.
-        positive: N bool; False for doubtful corners.
-    """
+    """A view before photometry."""
 
     image: Grey
-    owner: NDArray[np.int16]
-    corners_xy: Points
-    positive: Mask
+    owner: Owners
+    corners_xy: Points  # inside the view
+    positive: Mask  # N; False for doubtful corners
 
 
 def render(
@@ -117,7 +101,7 @@ def render(
     for position, number in enumerate(order):
         rank[bodies == planes[number].body] = position + 1
     corners = [
-        _corners(planes[number], to_view[number], number + 1, owner, rank, size_hw, cover_px)
+        _corners(planes[number], to_view[number], number + 1, owner, rank, cover_px)
         for number in order
     ]
     none = np.zeros((0, 2)), np.zeros(0, bool)
@@ -128,20 +112,17 @@ def render(
 def flow(
     source: Rendering, target: Rendering, to_source: Sequence[Matrix], to_target: Sequence[Matrix]
 ) -> NDArray[np.float32]:
-    """The position of each px centre of one view in the other.
+    """The position of each px centre of one view in the other, which has the same size.
 
     Args:
-        source, target: Views of one size.
         to_source, to_target: 3x3 for each plane, px of its sheet -> px of the view.
 
     Returns:
-        `H W 2` float32 px (x, y); NaN where the target does not show the point.
+        `H W 2` px (x, y); NaN where the target does not show the point.
     """
     height, width = source.owner.shape
     result = np.full((height, width, 2), np.nan, np.float32)
-    for owner in np.unique(source.owner):
-        if owner == NOBODY:
-            continue
+    for owner in np.unique(source.owner[source.owner != NOBODY]):
         rows, columns = np.nonzero(source.owner == owner)
         matrix = to_target[owner - 1] @ np.linalg.inv(to_source[owner - 1])
         matrix = matrix / matrix[2, 2]
@@ -152,18 +133,12 @@ def flow(
         seen = (column >= 0) & (row >= 0) & (column < width) & (row < height)
         rows, columns, x, y = rows[seen], columns[seen], x[seen], y[seen]
         same = target.owner[row[seen].astype(np.int64), column[seen].astype(np.int64)] == owner
-        result[rows[same], columns[same], 0] = x[same]
-        result[rows[same], columns[same], 1] = y[same]
+        result[rows[same], columns[same]] = np.stack([x[same], y[same]], axis=1)
     return result
 
 
 def _draw(
-    image: Grey,
-    owner: NDArray[np.int16],
-    plane: Plane,
-    matrix: Matrix,
-    outline: Points,
-    name: int,
+    image: Grey, owner: Owners, plane: Plane, matrix: Matrix, outline: Points, name: int
 ) -> None:
     """Draw one plane inside an outline over the fine view, and enter its name as owner."""
     if not np.isfinite(outline).all():
@@ -175,13 +150,10 @@ def _draw(
         return
     source = plane.sheet.levels[_level(plane.sheet, matrix, plane.outline)]
     shift = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1.0]])
-    warped = cv2.warpPerspective(
-        source,
-        shift @ matrix @ resize_matrix(size_hw_of(source), plane.sheet.size_hw),
-        (int(right - left), int(bottom - top)),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    to_box = shift @ matrix @ resize_matrix(size_hw_of(source), plane.sheet.size_hw)
+    size_wh = int(right - left), int(bottom - top)
+    border = cv2.BORDER_REPLICATE
+    warped = cv2.warpPerspective(source, to_box, size_wh, flags=cv2.INTER_LINEAR, borderMode=border)
     cover = _cover(outline - (left, top), size_hw_of(warped))
     behind = image[top:bottom, left:right]
     weight = cover.astype(np.float32) * np.float32(1 / 255)
@@ -215,9 +187,7 @@ def _inset(points: Points, distance: float) -> Points:
     x, y = -after_y * scale, after_x * scale  # N: unit vectors inwards
     last_x, last_y = previous(x), previous(y)
     mitre = distance / np.maximum(1 + x * last_x + y * last_y, 0.125)
-    return np.stack(
-        [points[:, 0] + mitre * (x + last_x), points[:, 1] + mitre * (y + last_y)], axis=1
-    )
+    return points + np.stack([mitre * (x + last_x), mitre * (y + last_y)], axis=1)
 
 
 def _level(sheet: Sheet, matrix: Matrix, outline: Points) -> int:
@@ -227,41 +197,33 @@ def _level(sheet: Sheet, matrix: Matrix, outline: Points) -> int:
 
 
 def _corners(
-    plane: Plane,
-    matrix: Matrix,
-    name: int,
-    owner: NDArray[np.int16],
-    rank: NDArray[np.int64],
-    size_hw: SizeHW,
-    cover_px: float,
+    plane: Plane, matrix: Matrix, name: int, owner: Owners, rank: NDArray[np.int64], cover_px: float
 ) -> tuple[Points, Mask]:
     """Corners of the plane that the view shows: N 2 px, and which of them are positive."""
-    sheet = plane.sheet
+    sheet, size_hw = plane.sheet, (owner.shape[0] // FINE, owner.shape[1] // FINE)
     low, high = plane.outline.min(axis=0), plane.outline.max(axis=0)
     part = ((sheet.corners_xy > low) & (sheet.corners_xy < high)).all(axis=1)
     sheet_xy, clearance = sheet.corners_xy[part].astype(np.float64), sheet.clearance[part]
     far = clearance * scale_at(matrix, sheet_xy) >= cover_px
     clear = far | (clearance >= NEAR_PX)
-    xy = apply_homography(matrix, sheet_xy[clear])
-    xy, positive = _in_view(xy, sheet.positive[part][clear], size_hw)
+    xy, positive = apply_homography(matrix, sheet_xy[clear]), sheet.positive[part][clear]
+    inside = _in_view(xy, size_hw)
+    xy, positive = xy[inside], positive[inside]
     alone = (_ring_owners(owner, xy, cover_px) == name).all(axis=1)
+    xy, positive = xy[alone], positive[alone]
     ends = apply_homography(matrix, plane.outline[plane.vertices])
-    ends, ends_positive = _in_view(ends, np.ones(len(ends), bool), size_hw)
-    uncovered = (rank[_ring_owners(owner, ends, cover_px)] <= rank[name]).all(axis=1)
-    return (
-        np.concatenate([xy[alone], ends[uncovered]]),
-        np.concatenate([positive[alone], ends_positive[uncovered]]),
-    )
+    ends = ends[_in_view(ends, size_hw)]
+    ends = ends[(rank[_ring_owners(owner, ends, cover_px)] <= rank[name]).all(axis=1)]
+    return np.concatenate([xy, ends]), np.concatenate([positive, np.ones(len(ends), bool)])
 
 
-def _in_view(xy: Points, positive: Mask, size_hw: SizeHW) -> tuple[Points, Mask]:
+def _in_view(xy: Points, size_hw: SizeHW) -> Mask:
     limits = size_hw[1] - 0.5, size_hw[0] - 0.5
     with np.errstate(invalid="ignore"):
-        inside = ((xy >= -0.5) & (xy < limits)).all(axis=1)
-    return xy[inside], positive[inside]
+        return np.asarray(((xy >= -0.5) & (xy < limits)).all(axis=1))
 
 
-def _ring_owners(owner: NDArray[np.int16], xy: Points, radius: float) -> NDArray[np.int16]:
+def _ring_owners(owner: Owners, xy: Points, radius: float) -> Owners:
     """N P: owners of the fine px in a disc around points of the view."""
     angles = np.arange(8) * (np.pi / 4)
     dx = np.concatenate([[0], radius / 2 * np.cos(angles[::2]), radius * np.cos(angles)])
@@ -269,11 +231,11 @@ def _ring_owners(owner: NDArray[np.int16], xy: Points, radius: float) -> NDArray
     height, width = owner.shape
     x = np.rint((xy[:, :1] + dx + 0.5) * FINE - 0.5).astype(np.int64)
     y = np.rint((xy[:, 1:] + dy + 0.5) * FINE - 0.5).astype(np.int64)
-    owners: NDArray[np.int16] = owner[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
+    owners: Owners = owner[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
     return owners
 
 
-def _unanimous(owner: NDArray[np.int16]) -> NDArray[np.int16]:
+def _unanimous(owner: Owners) -> Owners:
     """`H W`: the owner of px whose four fine px agree, else `NOBODY`."""
     a, b, c, d = owner[::2, ::2], owner[::2, 1::2], owner[1::2, ::2], owner[1::2, 1::2]
     same = (a == b) & (a == c) & (a == d)

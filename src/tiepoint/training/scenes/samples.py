@@ -29,7 +29,6 @@ def write_samples(folder: Path, config: DataConfig, seed: int, count: int) -> di
     Args:
         folder: Created if missing; files of the same names are replaced.
         config: With photographs, these are measured too and get a sheet of their own.
-        seed: At least 0.
         count: Number of pairs per kind.
 
     Returns:
@@ -72,16 +71,10 @@ def _statistics(pairs: Sequence[TrainingPair]) -> dict[str, Any]:
 
 
 def contact_sheet(pairs: Sequence[TrainingPair]) -> NDArray[np.uint8]:
-    """Pairs side by side, `COLUMNS` images per row, enlarged `ENLARGED` times.
+    """`H W 3` BGR: at least one pair, of one size, `COLUMNS` images per row, enlarged.
 
     Corners are green rings and ignored px are blue. A few corners of A have yellow numbers, which
     are repeated at the corresponding positions in B.
-
-    Args:
-        pairs: At least one, all of one size.
-
-    Returns:
-        `H W 3` uint8, BGR.
     """
     height, width = pairs[0].a.image.shape
     tiles = [np.hstack([_drawn(pair, pair.a), _drawn(pair, pair.b)]) for pair in pairs]

@@ -87,9 +87,7 @@ def draw_chequerboard(
     """A board in perspective: the pale board first, then the dark squares."""
     rows, columns = (int(n) for n in rng.integers(3, 9, 2))
     x_lines, y_lines = _lines(rng, columns), _lines(rng, rows)
-    matrix = _perspective(rng, centre, radius)
-    pale, dark = _greys(rng, palette)
-    _board(canvas, matrix, pale)
+    matrix, dark = _draw_board(canvas, rng, centre, radius, palette)
     for row in range(rows):
         for column in range(row % 2, columns, 2):
             (left, right), (top, bottom) = x_lines[column : column + 2], y_lines[row : row + 2]
@@ -106,9 +104,7 @@ def draw_chequerboard(
 def draw_stripes(canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette) -> None:
     """Bands in perspective; their ends are doubtful because they are T-junctions."""
     lines = _lines(rng, int(rng.integers(4, 12)))
-    matrix = _perspective(rng, centre, radius)
-    pale, dark = _greys(rng, palette)
-    _board(canvas, matrix, pale)
+    matrix, dark = _draw_board(canvas, rng, centre, radius, palette)
     for left, right in zip(lines[1:-1:2], lines[2::2], strict=False):
         band = apply_homography(matrix, [[left, 0], [right, 0], [right, 1], [left, 1]])
         canvas.polygon(band, dark, vertices=np.full(4, DOUBTFUL))
@@ -150,21 +146,15 @@ def _lines(rng: Rng, count: int) -> Points:
     return np.asarray(lines, np.float64)
 
 
-def _perspective(rng: Rng, centre: Points, radius: float) -> Matrix:
-    """3x3: the unit square -> a quadrilateral around the centre."""
+def _draw_board(
+    canvas: Canvas, rng: Rng, centre: Points, radius: float, palette: Palette
+) -> tuple[Matrix, int]:
+    """Draw a quadrilateral; 3x3, the unit square -> its px, and a grey `CONTRAST` or more apart."""
     corners = rectangle((1, 1)) * rng.uniform(0.6, 1, 2) + rng.uniform(-0.25, 0.25, (4, 2))
     corners = turned(corners * radius * 1.6, draws.angle(rng)) + centre
     unit, target = UNIT_SQUARE.astype(np.float32), corners.astype(np.float32)
-    return np.asarray(cv2.getPerspectiveTransform(unit, target), np.float64)
-
-
-def _board(canvas: Canvas, matrix: Matrix, grey: int) -> None:
-    frame = apply_homography(matrix, UNIT_SQUARE)
+    matrix = np.asarray(cv2.getPerspectiveTransform(unit, target), np.float64)
+    grey, frame = palette.grey(), apply_homography(matrix, UNIT_SQUARE)
+    other = grey + int(rng.integers(CONTRAST, 200)) * (1 if grey < 128 else -1)
     canvas.polygon(frame, grey, vertices=vertex_kinds(frame))
-
-
-def _greys(rng: Rng, palette: Palette) -> tuple[int, int]:
-    """Two greys at least `CONTRAST` apart, as far as 0..255 allows."""
-    first = palette.grey()
-    other = int(rng.integers(CONTRAST, 200)) * (1 if first < 128 else -1)
-    return first, int(np.clip(first + other, 0, 255))
+    return matrix, int(np.clip(other, 0, 255))

@@ -22,10 +22,8 @@ from tiepoint.training.scenes.labels import SQUARE, corner_strength, ring_contra
 from tiepoint.training.scenes.pairs import TrainingPair, TrainingView
 from tiepoint.training.scenes.photographs import photo_files, read_grey
 
-EMPTY_SPREAD = 0.015
-"""Least standard deviation of a cell's smoothed greys (0..1); a cell below it is empty."""
-PEAK = 1e-3
-"""Least smaller eigenvalue of a visible corner; see `labels.corner_strength`."""
+EMPTY_SPREAD = 0.015  # standard deviation of a cell's smoothed greys; a cell below it is empty
+PEAK = 1e-3  # least smaller eigenvalue of a visible corner; see `labels.corner_strength`
 SPECTRUM = (0.03, 0.35)  # range of the fitted slope, cycles per px
 QUANTILES = (0.1, 0.5, 0.9)
 PHOTO_SCALE = 5 / 6  # removes the 8x8 grid of a photograph's JPEG
@@ -33,31 +31,18 @@ PHOTO_SCALE = 5 / 6  # removes the 8x8 grid of a photograph's JPEG
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """Statistics of one image.
+    """Statistics of one image."""
 
-    Attributes:
-        slope: Exponent a of a 1/f^a amplitude spectrum.
-        kurtosis: Kurtosis of the differences between neighbouring px; 3 if they are Gaussian.
-        empty: Share of the 8x8 cells that are empty, 0..1.
-        peaks: Corner-like points per 100 cells.
-        contrast: Median grey range on rings of 2 and 4 px around them, 0..1; NaN without any.
-        spread: Standard deviation of the greys, 0..1.
-    """
-
-    slope: float
-    kurtosis: float
-    empty: float
-    peaks: float
-    contrast: float
-    spread: float
+    slope: float  # exponent a of a 1/f^a amplitude spectrum
+    kurtosis: float  # of the differences between neighbouring px; 3 if they are Gaussian
+    empty: float  # share of the 8x8 cells that are empty, 0..1
+    peaks: float  # corner-like points per 100 cells
+    contrast: float  # median grey range on rings of 2 and 4 px around them, 0..1; NaN without any
+    spread: float  # standard deviation of the greys, 0..1
 
 
 def image_statistics(image: Grey) -> ImageStatistics:
-    """Measure one image.
-
-    Args:
-        image: `H W` uint8, at least 32 px each way.
-    """
+    """Measure one image of at least 32 px each way."""
     values = image.astype(np.float32) * np.float32(1 / 255)
     cells = cell_spread(values)
     strength, is_corner = corner_strength(values)
@@ -94,9 +79,7 @@ def spectrum_slope(values: Values) -> float:
 
 def cell_spread(values: Values) -> Values:
     """`h w`: standard deviation of the smoothed greys of each 8x8 cell."""
-    height, width = (side // CELL_PX * CELL_PX for side in values.shape)
-    smooth = np.asarray(cv2.blur(values, (3, 3)))[:height, :width]
-    cells = smooth.reshape(height // CELL_PX, CELL_PX, width // CELL_PX, CELL_PX)
+    cells = _cells(np.asarray(cv2.blur(values, (3, 3))))
     return np.asarray(cells.std(axis=(1, 3)), np.float32)
 
 
@@ -110,11 +93,7 @@ def in_cell_histogram(views: Iterable[TrainingView]) -> NDArray[np.int64]:
 
 
 def summary(images: Iterable[Grey]) -> dict[str, Any]:
-    """Quantiles of each statistic over some images.
-
-    Returns:
-        "images": their number; each field of `ImageStatistics`: its 10, 50 and 90 % quantiles.
-    """
+    """The number of "images", and 10, 50 and 90 % quantiles of each field of `ImageStatistics`."""
     measured = [asdict(image_statistics(image)) for image in images]
     result: dict[str, Any] = {"images": len(measured)}
     for name in measured[0] if measured else ():
@@ -135,7 +114,7 @@ def pair_summary(pairs: Sequence[TrainingPair]) -> dict[str, Any]:
     return {
         "pairs": len(pairs),
         "corners_per_100_cells": _quantiles([100 * len(v.corners_xy) / cells for v in views]),
-        "ignored_cells": _quantiles([_ignored_cells(view) for view in views]),
+        "ignored_cells": _quantiles([_cells(v.ignore).any(axis=(1, 3)).mean() for v in views]),
         "common_view": _quantiles(common),
         "in_cell_of_flat": [
             round(float(extreme) * histogram.size / max(int(histogram.sum()), 1), 3)
@@ -169,10 +148,11 @@ def _kurtosis(values: Values) -> float:
     return float((steps**4).mean()) / variance**2 if variance > 1e-12 else float("nan")
 
 
-def _ignored_cells(view: TrainingView) -> float:
-    height, width = view.ignore.shape
-    cells = view.ignore.reshape(height // CELL_PX, CELL_PX, width // CELL_PX, CELL_PX)
-    return float(cells.any(axis=(1, 3)).mean())
+def _cells(image: NDArray[Any]) -> NDArray[Any]:
+    """`h 8 w 8`: the px of the whole 8x8 cells of an image."""
+    rows, columns = (side // CELL_PX for side in image.shape)
+    whole = image[: rows * CELL_PX, : columns * CELL_PX]
+    return whole.reshape(rows, CELL_PX, columns, CELL_PX)
 
 
 def _quantiles(values: Sequence[float]) -> list[float]:

@@ -19,38 +19,22 @@ from tiepoint.training.scenes.basics import Mask, Points, Values, nearest_distan
 
 LEAST = 0.008
 """Least root of the Hessian determinant; a Gaussian blob of contrast c reaches c / 4."""
-
-REACH_PX = 2
-"""Radius of NMS; of equal maxima the first in reading order counts."""
-
-CLEAR_PX = 4
-"""Least distance to an object in front of the lens, which may cause nearer points."""
-
-SAME_PX = 1.0
-"""Largest distance between a point and its counterpart, in px of the coarser view."""
+REACH_PX = 2  # radius of NMS; of equal maxima the first in reading order counts
+CLEAR_PX = 4  # least distance to an object in front of the lens, which may cause nearer points
+SAME_PX = 1.0  # largest distance between a point and its counterpart, in px of the coarser view
 
 
 class Repeated(NamedTuple):
-    """Which of N points another view shows, N bool each.
-
-    Attributes:
-        visible: The other view shows the position.
-        repeated: It has a point at that position.
-    """
+    """N each: whether another view shows a position, and whether it has a point there."""
 
     visible: Mask
     repeated: Mask
 
 
 def texture_points(clean: Values, hidden: Mask) -> Points:
-    """Maxima of the determinant of the Hessian, sub-pixel.
+    """N 2 px: maxima of the determinant of the Hessian, sub-pixel, in reading order.
 
-    Args:
-        clean: `H W` float32 in 0..1, the view without noise.
-        hidden: `H W` bool, px covered by an object in front of the lens.
-
-    Returns:
-        N 2 px, in reading order.
+    From the view without noise (0..1) and the px that an object in front of the lens covers.
     """
     response = np.sqrt(hessian_response(clean))
     side = 2 * CLEAR_PX + 1

@@ -26,15 +26,10 @@ NO_CORNERS = np.zeros((0, 2), np.float32)
 
 @dataclass(frozen=True, eq=False)
 class Texture:
-    """A square image that shapes are filled with.
-
-    Attributes:
-        image: `H W` uint8.
-        corners_xy: N 2 float32 px, its exact corners; may be empty.
-    """
+    """A square image that shapes are filled with."""
 
     image: Grey
-    corners_xy: NDArray[np.float32]
+    corners_xy: NDArray[np.float32]  # N 2 px, its exact corners; may be empty
 
     @cached_property
     def mirrored_xy(self) -> NDArray[np.float32]:
@@ -42,9 +37,7 @@ class Texture:
         side = self.image.shape[0]
         if len(self.corners_xy) == 0:
             return self.corners_xy
-        x, y = (
-            np.stack([axis, -1 - axis, 2 * side - 1 - axis]) for axis in self.corners_xy.T
-        )  # 3 N
+        x, y = (np.stack([c, -1 - c, 2 * side - 1 - c]) for c in self.corners_xy.T)  # 3 N
         every = np.stack(np.broadcast_arrays(x[:, None], y[None]), axis=-1)  # 3 3 N 2
         return np.asarray(every.reshape(-1, 2), np.float32)
 
@@ -55,14 +48,9 @@ def texture(rng: Rng, side: int) -> Texture:
 
 
 def noise(rng: Rng, side: int, exponent: float | None = None) -> Values:
-    """1/f^a noise: the amplitude falls with the frequency to the power a.
+    """1/f^a noise: the amplitude falls with the frequency to the power a; None draws a.
 
-    Args:
-        side: px.
-        exponent: The power a; None draws it from 0.5..2.5.
-
-    Returns:
-        side side float32, mean 0, standard deviation 1, periodic.
+    It is periodic, `side` px wide and high, and has mean 0 and standard deviation 1.
     """
     a = rng.uniform(0.5, 2.5) if exponent is None else exponent
     fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
