@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -20,7 +21,7 @@ from tiepoint.training.detector.objective import Objective, objective
 from tiepoint.training.log import LogRecord
 from tiepoint.training.monitor import LOG_EVERY, Window, check_learning, check_streak
 from tiepoint.training.presets import Preset, Stage
-from tiepoint.training.state import Progress, RunConfig, State, load_state, save_state
+from tiepoint.training.state import Progress, RunConfig, State, save_state
 
 if TYPE_CHECKING:
     from tiepoint.training.scenes.pairs import TrainingPair
@@ -92,59 +93,34 @@ class Trainer:
         self._open_source, self._teacher = open_source, teacher
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.network, self.average = (
-                TrainableSuperPoint(
-                    preset.network,
-                    batch_norm=preset.batch_norm,
-                    frozen_blocks=preset.frozen_blocks,
-                )
-                for _ in range(2)
+            self.network = TrainableSuperPoint(
+                preset.network, batch_norm=preset.batch_norm, frozen_blocks=preset.frozen_blocks
             )
         if start is not None:
             self.network.load_state_dict(dict(start))
         self.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average.load_state_dict(self.network.state_dict())
-        self.average.eval().requires_grad_(False)
+        self.average = deepcopy(self.network).eval().requires_grad_(False)
         self._forward: nn.Module = self.network
         if compiled:
             self._forward = torch.compile(self.network, dynamic=False)  # type: ignore[assignment]
         self.optimiser = _optimiser(self.network, preset)
         self._generator = torch.Generator(device)
 
-    @classmethod
-    def resume(
-        cls,
-        folder: Path,
-        open_source: OpenSource,
-        device: torch.device,
-        *,
-        preset: Preset | None = None,
-        compiled: bool = False,
-        teacher: nn.Module | None = None,
-        hooks: Hooks | None = None,
-    ) -> Trainer:
-        """Restore the run in a folder. Other arguments are those of a new run.
-
-        Args:
-            preset: Recipe with another budget for the same network; None keeps the run's own.
+    def restore(self, state: State) -> None:
+        """Continue from a saved state of this run; its preset may have had another budget.
 
         Raises:
-            TrainingError: No state in the folder, or one that does not fit the preset.
+            TrainingError: The state does not fit the preset.
         """
-        state = load_state(folder)
-        config = RunConfig(preset or state.run.preset, state.run.seed, state.run.info)
-        run = cls(
-            config, open_source, folder, device, compiled=compiled, teacher=teacher, hooks=hooks
-        )
         try:
-            run.network.load_state_dict(state.network)
-            run.average.load_state_dict(state.average)
-            run.optimiser.load_state_dict(state.optimiser)
+            self.network.load_state_dict(state.network)
+            self.average.load_state_dict(state.average)
+            self.optimiser.load_state_dict(state.optimiser)
         except (RuntimeError, ValueError) as error:
-            raise TrainingError(f"{folder}: its state does not fit its preset ({error})") from error
-        run.progress, run.recent = state.progress, state.recent
-        return run
+            raise TrainingError(
+                f"{self.folder}: its state does not fit its preset ({error})"
+            ) from error
+        self.progress, self.recent = state.progress, state.recent
 
     @property
     def done(self) -> float:
@@ -178,13 +154,9 @@ class Trainer:
     def save(self) -> None:
         """Write the state."""
         state = State(
-            run=self.config,
-            progress=self.progress,
-            network=self.network.state_dict(),
-            average=self.average.state_dict(),
-            optimiser=self.optimiser.state_dict(),
-            recent=self.recent,
-        )
+            self.config, self.progress, self.network.state_dict(), self.average.state_dict(),
+            self.optimiser.state_dict(), self.recent,
+        )  # fmt: skip
         save_state(self.folder, state)
         self.hooks.saved(self)
 

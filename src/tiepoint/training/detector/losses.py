@@ -160,10 +160,7 @@ def descriptor_loss(
         hardest = others.max(dim=1).values
         partner = cosines.diagonal()
         return DescriptorLoss(
-            loss,
-            (partner > hardest).float().mean(),
-            partner.mean(),
-            hardest.clamp(min=-1).mean(),
+            loss, (partner > hardest).float().mean(), partner.mean(), hardest.clamp(min=-1).mean()
         )
 
 
