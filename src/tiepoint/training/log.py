@@ -34,8 +34,7 @@ class LogRecord:
     """Means over the steps since the last record.
 
     Attributes:
-        step: Last of these steps.
-        stage: Name of its stage.
+        step, stage: Last of these steps, and the name of its stage.
         done: Fraction of the budget spent, 0..1.
         figures: Losses, match accuracy and so on, by name.
         images_per_s: Training speed since the last record.
@@ -97,13 +96,13 @@ class Log:
     def __init__(self, folder: Path, from_step: int = 0) -> None:
         self.folder = folder
         self.path = folder / LOG_FILE
-        kept = [line for line in read_log(self.path) if line["step"] <= from_step]
-        write_bytes(self.path, "".join(map(_line, kept)).encode())
+        kept = (json.dumps(line) for line in read_log(self.path) if line["step"] <= from_step)
+        write_bytes(self.path, "".join(f"{line}\n" for line in kept).encode())
 
     def add(self, values: Mapping[str, Any]) -> None:
         """Append a record."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(values))
+            file.write(json.dumps(values) + "\n")
 
     def draw(self) -> None:
         """Redraw the curves."""
@@ -129,19 +128,12 @@ def curves(records: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
     """Draw one panel per group of curves, stacked vertically: H W 3, RGB."""
     panels = []
     for title, names in CURVES:
-        points = {
-            name: [
-                (float(record["step"]), float(record[name]))
-                for record in records
-                if name in record and math.isfinite(record[name])
-            ]
-            for name in names
-        }
-        lines = {name: np.array(line) for name, line in points.items() if line}  # N 2 each
+        lines = {}
+        for name in names:
+            logged = [record for record in records if math.isfinite(record.get(name, math.nan))]
+            if logged:
+                points = [(float(record["step"]), float(record[name])) for record in logged]
+                lines[name] = np.array(points)  # N 2
         if lines:
             panels.append(curves_panel(title, lines))
     return np.concatenate(panels or [curves_panel("nothing recorded yet", {})])
-
-
-def _line(values: Mapping[str, Any]) -> str:
-    return json.dumps(values) + "\n"

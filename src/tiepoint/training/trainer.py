@@ -70,7 +70,6 @@ class Trainer:
         compiled: Whether the network runs through torch.compile. On a CPU it triples the speed,
             after a minute's wait per stage, and needs a C++ compiler.
         teacher: Larger network to learn from; see `objective`.
-        hooks: Callbacks of the run.
     """
 
     def __init__(
@@ -128,10 +127,7 @@ class Trainer:
         return self.preset.done(self.progress.step, self.progress.seconds)
 
     def run(self, stop: Event | None = None) -> bool:
-        """Train until the budget is spent or `stop` is set; the state is saved in both cases.
-
-        Returns:
-            Whether the budget is spent.
+        """Train until the budget is spent (True) or `stop` is set (False), and save the state.
 
         Raises:
             HopelessError: Too many steps without a finite gradient, or nothing learnt.
@@ -163,9 +159,8 @@ class Trainer:
     def step(self, batch: Batch, stage: Stage) -> Objective:
         """Do one optimiser step on a batch; without a finite gradient it is skipped."""
         progress = self.progress
-        rate = self.preset.rate_at(self.done, progress.step)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = self.preset.rate_at(self.done, progress.step)
         # Seeded by the step, so resuming needs no generator state.
         self._generator.manual_seed((self.config.seed << 32) + progress.step)
         self.network.train()
@@ -223,19 +218,13 @@ class Trainer:
 
     def _record(self, window: Window, stage: Stage) -> None:
         means, seconds = window.means(), max(window.seconds, 1e-9)
-        self.hooks.record(
-            LogRecord(
-                step=self.progress.step,
-                stage=stage.name,
-                done=self.done,
-                figures=means,
-                images_per_s=window.images / seconds,
-                waiting=window.waited / seconds,
-                rate=self.optimiser.param_groups[0]["lr"],
-                skipped=self.progress.skipped,
-                left_s=self.progress.seconds * (1 / max(self.done, 1e-9) - 1),
-            )
-        )
+        record = LogRecord(
+            self.progress.step, stage.name, self.done, figures=means,
+            images_per_s=window.images / seconds, waiting=window.waited / seconds,
+            rate=self.optimiser.param_groups[0]["lr"], skipped=self.progress.skipped,
+            left_s=self.progress.seconds * (1 / max(self.done, 1e-9) - 1),
+        )  # fmt: skip
+        self.hooks.record(record)
         check_learning(self.recent, means, self.progress, stage)
 
     def _update_average(self) -> None:

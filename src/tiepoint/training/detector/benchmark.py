@@ -61,11 +61,10 @@ class Benchmark:
         self._yardsticks: dict[str, dict[str, float]] = {}
 
     def measure(self, checkpoint: Path) -> dict[str, dict[str, float]]:
-        """Evaluate a checkpoint, SIFT and ORB on the pairs.
+        """Evaluate a checkpoint (`tiepoint`), SIFT and ORB on the pairs; empty without pairs.
 
         Returns:
-            Name of each method -> its `within_3px`, `repeatability` and `precision`, 0..1. The
-            checkpoint is `tiepoint`. Empty without pairs.
+            Name of each method -> its `within_3px`, `repeatability` and `precision`, 0..1.
         """
         if not self.pairs:
             return {}
@@ -104,13 +103,12 @@ class Benchmark:
             return None
 
     def _figures(self, methods: Sequence[Method]) -> dict[str, dict[str, float]]:
-        found = rows(evaluate(HOMOGRAPHY, self.pairs, methods, SETTINGS))
-        all_pairs: dict[str, dict[str, float]] = {}
-        for row in found:
-            if row.method not in all_pairs:  # the first row of a method covers all groups
-                all_pairs[row.method] = {
+        figures: dict[str, dict[str, float]] = {}
+        for row in rows(evaluate(HOMOGRAPHY, self.pairs, methods, SETTINGS)):
+            if row.method not in figures:  # the first row of a method covers all groups
+                figures[row.method] = {
                     "within_3px": round(row.means.within[WITHIN_PX].mean, 4),
                     "repeatability": round(row.means.repeatability.mean, 4),
                     "precision": round(row.means.precision.mean, 4),
                 }
-        return all_pairs
+        return figures

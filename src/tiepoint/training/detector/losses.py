@@ -49,8 +49,7 @@ class DescriptorLoss(NamedTuple):
     """Attributes:
     loss: InfoNCE in nats, mean of both directions.
     accuracy: Fraction of points whose partner is the nearest neighbour, 0..1.
-    positive: Mean cosine of partners.
-    hardest_negative: Mean over points of the highest cosine with a non-partner.
+    positive, hardest_negative: Mean cosines of partners and of the nearest non-partners.
     """
 
     loss: Tensor
@@ -118,12 +117,7 @@ def detector_loss(logits: Tensor, labels: Tensor, ignore: Tensor) -> DetectorLos
 
 
 def _position_loss(bins: Tensor, logarithms: Tensor) -> Tensor:
-    """KL divergence of the position in a cell, given that it has a corner; summed over cells.
-
-    Args:
-        bins: B 64 h w, labels of the pixels, sums of at most 1.
-        logarithms: B 64 h w, predicted log-probabilities of the pixels.
-    """
+    """KL divergence of the position in a cell, given that it has a corner; summed over cells."""
     mass = bins.sum(dim=1)  # B h w
     within = logarithms - logarithms.logsumexp(dim=1, keepdim=True)  # B 64 h w
     shares = bins / mass[:, None].clamp(min=torch.finfo(bins.dtype).tiny)  # B 64 h w
@@ -193,12 +187,7 @@ def repeatability_loss(
 
 
 def teacher_cells_loss(logits: Tensor, taught: Tensor) -> Tensor:
-    """KL divergence of the cells' distributions from the teacher's, nats per cell.
-
-    Args:
-        logits: B 65 h w.
-        taught: B 65 h w, logits of the teacher, without gradient.
-    """
+    """KL divergence from the teacher's cells, nats per cell; both logits are B 65 h w."""
     return _divergence(logits.float(), taught.detach().float())
 
 
@@ -213,7 +202,6 @@ def teacher_choice_loss(
     Args:
         a, b: M D of unit length, descriptors of the same points in both views.
         taught_a, taught_b: M D' of unit length, descriptors of the teacher.
-        temperature: Divisor of the cosines.
     """
     if len(a) == 0:
         return (a.float() * b.float()).sum()  # 0, with a gradient
@@ -240,10 +228,7 @@ def _sample(values: Tensor, xy: Tensor) -> Tensor:
     """Bilinear samples of B H W at positions B H W 2 px; 0 outside."""
     size_wh = torch.tensor([values.shape[2], values.shape[1]], device=values.device)
     grid = (xy + 0.5) / size_wh * 2 - 1  # -1..1 from edge to edge
-    sampled = functional.grid_sample(
-        values[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False
-    )
-    return sampled[:, 0]
+    return functional.grid_sample(values[:, None], grid, align_corners=False)[:, 0]
 
 
 def _distances2(xy: Tensor) -> Tensor:
