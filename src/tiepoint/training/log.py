@@ -37,8 +37,7 @@ class LogRecord:
         step, stage: Last of these steps, and the name of its stage.
         done: Fraction of the budget spent, 0..1.
         figures: Losses, match accuracy and so on, by name.
-        images_per_s: Training speed since the last record.
-        waiting: Fraction of that time spent waiting for data, 0..1.
+        images_per_s, waiting: Training speed, and fraction of time spent waiting for data, 0..1.
         rate: Learning rate.
         skipped: Number of steps skipped since the start of the run.
         left_s: Expected time to the end of the budget, seconds.
@@ -89,7 +88,6 @@ class Log:
     """The log file of one run: one JSON object per line, each with a `step`.
 
     Args:
-        folder: Folder of `log.jsonl` and `curves.png`.
         from_step: Records after this step are dropped, because a resumed run logs them again.
     """
 

@@ -194,19 +194,16 @@ def _stages(
     return Stage("detector", 0.12, small_hw, small_pairs, descriptor_weight=0.0), joint, finish
 
 
-def _cpu_preset(name: PresetName, network: NetworkConfig) -> Preset:
-    stages = _stages((160, 160), (160, 160), 6, 6)
-    return Preset(
-        name, network, stages, minutes=150, learning_rate=8e-3, warm_up_steps=300, points=72,
-        benchmark_every=5000,
-    )  # fmt: skip
-
-
 CPU_WIDTHS = NetworkConfig((32, 64, 96, 160), 192, descriptor_decoder_dim=128)
 """Half the operations of the paper's network; wide at low resolution, where width is cheap."""
 
 SMALL_WIDTHS = NetworkConfig((8, 16, 48, 64), 128, descriptor_decoder_dim=64)
 """A seventh of `cpu`'s operations, and a fifth of its time on a CPU (`benchmarks/widths.py`)."""
+
+_CPU = Preset(
+    "cpu", CPU_WIDTHS, _stages((160, 160), (160, 160), 6, 6), minutes=150, learning_rate=8e-3,
+    warm_up_steps=300, points=72, benchmark_every=5000,
+)  # fmt: skip
 
 PRESETS: Mapping[str, Preset] = {
     preset.name: preset
@@ -215,8 +212,8 @@ PRESETS: Mapping[str, Preset] = {
             "full", NetworkConfig(), _stages((240, 320), (320, 448), 64, 34), minutes=30,
             warm_up_steps=300, points=128,
         ),
-        _cpu_preset("small", SMALL_WIDTHS),
-        _cpu_preset("cpu", CPU_WIDTHS),
+        replace(_CPU, name="small", network=SMALL_WIDTHS),
+        _CPU,
         Preset(
             "smoke",
             NetworkConfig((8, 8, 16, 16), 32, descriptor_decoder_dim=32),

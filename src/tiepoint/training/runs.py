@@ -37,7 +37,6 @@ class Result:
     Attributes:
         finished: Whether its budget is spent.
         signal: Number of the signal that stopped it, or None.
-        checkpoint: Folder of the checkpoint.
     """
 
     finished: bool
@@ -61,7 +60,6 @@ def train(
     Args:
         preset: Recipe with its budget; see `presets.continuation_preset` for a run with `start`.
         data: Scenes and photographs; its size is replaced by each stage's.
-        folder: Folder of the run: state, log, curves and checkpoint.
         start: Folder of a finished run to start from; None starts from random weights.
         teacher: Checkpoint to learn from beside the labels, or None.
         seed: Seed of the initial weights, the sampled points and the data.

@@ -126,13 +126,10 @@ def load_state(folder: Path, *, optimiser: bool = True) -> State:
     try:
         run = values["run"]
         return State(
-            run=RunConfig(Preset.from_json(run["preset"]), run["seed"], run["about"]),
-            progress=Progress(**values["progress"]),
-            network=values["network"],
-            average=values["average"],
-            optimiser=_unpack(folder / values["optimiser_file"]) if optimiser else {},
-            recent=values["recent"],
-        )
+            RunConfig(Preset.from_json(run["preset"]), run["seed"], run["about"]),
+            Progress(**values["progress"]), values["network"], values["average"],
+            _unpack(folder / values["optimiser_file"]) if optimiser else {}, values["recent"],
+        )  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise TrainingError(
             f"{path}: not a training state ({type(error).__name__}: {error}); expected state.pt of "

@@ -62,10 +62,7 @@ class Trainer:
     """A run: its network, moving average, optimiser and progress.
 
     Args:
-        config: Recipe, seed and origin of the run.
-        open_source: Opens the batches of a stage.
         folder: Folder of the state; created if missing.
-        device: Device to train on.
         start: State dict to start from; None starts from random weights.
         compiled: Whether the network runs through torch.compile. On a CPU it triples the speed,
             after a minute's wait per stage, and needs a C++ compiler.

@@ -40,12 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class Benchmark:
-    """Held-out pairs, and the figures of SIFT and ORB on them, computed once.
-
-    Args:
-        folders: Folders with photographs, of which only the development part is used.
-        count: Number of pairs.
-    """
+    """Pairs from the development part of photographs, and SIFT's and ORB's figures on them."""
 
     def __init__(self, folders: Sequence[Path], count: int) -> None:
         photos: list[Path] = []

@@ -67,8 +67,7 @@ def soft_labels(image: Tensor, xy: Tensor, batch: int, size_hw: tuple[int, int])
     Args:
         image: M int64, index of each corner's image.
         xy: M 2 float32, px; corners outside the image are dropped.
-        batch: Number of images B.
-        size_hw: (height, width), px, multiples of 8.
+        batch, size_hw: Number of images B and their (height, width), px, multiples of 8.
 
     Returns:
         B 65 h w float32, sums of 1; the last class is "no keypoint".
@@ -97,8 +96,7 @@ def detector_loss(logits: Tensor, labels: Tensor, ignore: Tensor) -> DetectorLos
     wrong there. In a cell with a corner, other ignored pixels are excluded from the soft-max.
 
     Args:
-        logits: B 65 h w.
-        labels: B 65 h w, sums of 1; see `soft_labels`.
+        logits, labels: B 65 h w; see `soft_labels`.
         ignore: B H W bool, pixels without ground truth.
     """
     bins = labels[:, :-1]  # B 64 h w
@@ -150,8 +148,7 @@ def descriptor_loss(
         functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)
     ) / 2
     with torch.no_grad():
-        others = cosines.masked_fill(masked | itself, -1)
-        hardest = others.max(dim=1).values
+        hardest = cosines.masked_fill(masked | itself, -1).max(dim=1).values
         partner = cosines.diagonal()
         return DescriptorLoss(
             loss, (partner > hardest).float().mean(), partner.mean(), hardest.clamp(min=-1).mean()
@@ -169,8 +166,7 @@ def repeatability_loss(
     other view has no gradient, so call it once in each direction.
 
     Args:
-        logits: B 65 h w.
-        other_logits: B 65 h w, logits of the other view.
+        logits, other_logits: B 65 h w, logits of this view and of the other.
         flow: B H W 2, position of each pixel in the other view, px; NaN where it is not visible.
         point_cost: Cost of a keypoint, 0..1.
 
@@ -186,9 +182,10 @@ def repeatability_loss(
     return -(chance * reward * visible).sum() / cells
 
 
-def teacher_cells_loss(logits: Tensor, taught: Tensor) -> Tensor:
-    """KL divergence from the teacher's cells, nats per cell; both logits are B 65 h w."""
-    return _divergence(logits.float(), taught.detach().float())
+def teacher_divergence(logits: Tensor, taught: Tensor) -> Tensor:
+    """Mean KL divergence of the soft-max over dimension 1 from a teacher's, nats."""
+    expected = taught.detach().float().log_softmax(dim=1)
+    return (expected.exp() * (expected - logits.float().log_softmax(dim=1))).sum(dim=1).mean()
 
 
 def teacher_choice_loss(
@@ -206,14 +203,8 @@ def teacher_choice_loss(
     if len(a) == 0:
         return (a.float() * b.float()).sum()  # 0, with a gradient
     logits = a.float() @ b.float().T / temperature  # M M
-    taught = (taught_a.float() @ taught_b.float().T / temperature).detach()  # M M
-    return (_divergence(logits, taught) + _divergence(logits.T, taught.T)) / 2
-
-
-def _divergence(logits: Tensor, taught: Tensor) -> Tensor:
-    """Mean KL divergence of the soft-max over dimension 1."""
-    expected = taught.log_softmax(dim=1)
-    return (expected.exp() * (expected - logits.log_softmax(dim=1))).sum(dim=1).mean()
+    taught = taught_a.float() @ taught_b.float().T / temperature  # M M
+    return (teacher_divergence(logits, taught) + teacher_divergence(logits.T, taught.T)) / 2
 
 
 def _blur(values: Tensor) -> Tensor:

@@ -34,15 +34,14 @@ class TrainableSuperPoint(SuperPoint):
         self, config: NetworkConfig, *, batch_norm: bool = True, frozen_blocks: int = 0
     ) -> None:
         super().__init__(config)
-        for layer in config.layers():
-            _initialise(self.get_submodule(layer.name), layer)
         self.norms = nn.ModuleDict()
-        if batch_norm:
-            for layer in config.layers():
-                if layer.relu:
-                    self.norms[_key(layer)] = nn.BatchNorm2d(layer.out_channels)
-                    # The norm subtracts any bias of the convolution and adds its own.
-                    self.get_submodule(layer.name).register_parameter("bias", None)
+        for layer in config.layers():
+            convolution = self.get_submodule(layer.name)
+            _initialise(convolution, layer)
+            if batch_norm and layer.relu:
+                self.norms[_key(layer)] = nn.BatchNorm2d(layer.out_channels)
+                # The norm subtracts any bias of the convolution and adds its own.
+                convolution.register_parameter("bias", None)
         frozen = config.encoder_layers()[: 2 * frozen_blocks]
         self._frozen = [self.get_submodule(layer.name) for layer in frozen]
         self._frozen += [self.norms[_key(layer)] for layer in frozen if batch_norm]

@@ -35,8 +35,6 @@ def objective(
 
     Args:
         network: `TrainableSuperPoint` in training mode, possibly compiled.
-        batch: P pairs.
-        stage: Weights of the losses.
         points: Number of points per pair in the descriptor loss, satellites not counted.
         precision: Autocast context, entered for the convolutions only.
         teacher: Larger network to learn from as well, with weight `stage.teacher_weight`.
@@ -52,7 +50,7 @@ def objective(
     logits = logits.float()  # 2P 65 h w
     loss, figures = _detector_losses(logits, batch, stage)
     if taught is not None:
-        cells = losses.teacher_cells_loss(logits, taught[0])
+        cells = losses.teacher_divergence(logits, taught[0])
         loss = loss + stage.teacher_weight * cells
         figures["teacher_cells"] = cells.detach()
     if dense is not None:

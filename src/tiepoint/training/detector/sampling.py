@@ -55,7 +55,6 @@ def sample_points(
     position given by the flow.
 
     Args:
-        batch: P pairs.
         heatmap: 2P H W, detector probabilities.
         per_pair: Number of points per pair without satellites; fewer if the common view is small.
     """
@@ -108,10 +107,8 @@ def _satellites(
 
 def _usable(flow: Tensor) -> Tensor:
     """P H W bool: visible in both views, and not at the border of either."""
-    height, width = flow.shape[1:3]
-    x, y = flow[..., 0], flow[..., 1]  # NaN compares as False
-    usable = (x >= BORDER_PX) & (x <= width - 1 - BORDER_PX)
-    usable &= (y >= BORDER_PX) & (y <= height - 1 - BORDER_PX)
+    last_xy = flow.new_tensor(flow.shape[2:0:-1]) - 1 - BORDER_PX  # 2
+    usable = ((flow >= BORDER_PX) & (flow <= last_xy)).all(dim=-1)  # NaN compares as False
     inner = torch.zeros_like(usable)
     inner[:, BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = True
     return usable & inner
