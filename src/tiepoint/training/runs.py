@@ -259,7 +259,12 @@ def _run(
         figures = held_out_pairs.measure(checkpoint)
         if figures:
             log.add({"step": run.progress.step, **figures["tiepoint"], "benchmark": figures})
-            execution.echo(_benchmark_line(figures))
+            methods = (
+                f"{name} {values['within_3px']:.0%} within 3 px, "
+                f"{values['repeatability']:.0%} repeated"
+                for name, values in figures.items()
+            )
+            execution.echo("held-out: " + "; ".join(methods))
 
     trainer.hooks = Hooks(record, benchmark, lambda run: log.draw())
     with stopped_by_signals() as stop:
@@ -285,14 +290,6 @@ def _export(run: Trainer, folder: Path, **measured: float | None) -> None:
         folder, run.average.state_dict(), run.preset.network, manifest,
         detection=DetectionConfig(**settings),
     )  # fmt: skip
-
-
-def _benchmark_line(figures: Mapping[str, Mapping[str, float]]) -> str:
-    methods = (
-        f"{name} {values['within_3px']:.0%} within 3 px, {values['repeatability']:.0%} repeated"
-        for name, values in figures.items()
-    )
-    return "held-out: " + "; ".join(methods)
 
 
 def _refuse_used(folder: Path) -> None:

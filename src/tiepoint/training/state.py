@@ -26,12 +26,7 @@ STATE_VERSION = 1
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that determines a run.
-
-    Attributes:
-        seed: Seed of the initial weights, the sampled points and the data.
-        info: Data, origin, commit and so on as plain values; see `lineage.run_info`.
-    """
+    """Everything that determines a run; for `info` see `lineage.run_info`."""
 
     preset: Preset
     seed: int

@@ -27,8 +27,6 @@ YARDSTICKS = ("sift", "orb")
 SEED = 7
 """Different from the seed of `tiepoint evaluate generated`, whose pairs give the final figures."""
 
-WITHIN_PX = 3.0
-
 TARGET_KEYPOINTS, TARGET_SIDE_PX = 600, 640
 """Number of keypoints that a photograph of this longer side should have: enough for any use, with
 few spurious ones."""
@@ -102,7 +100,7 @@ class Benchmark:
         for row in rows(evaluate(HOMOGRAPHY, self.pairs, methods, SETTINGS)):
             if row.method not in figures:  # the first row of a method covers all groups
                 figures[row.method] = {
-                    "within_3px": round(row.means.within[WITHIN_PX].mean, 4),
+                    "within_3px": round(row.means.within[3.0].mean, 4),
                     "repeatability": round(row.means.repeatability.mean, 4),
                     "precision": round(row.means.precision.mean, 4),
                 }

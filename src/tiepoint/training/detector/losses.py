@@ -100,27 +100,24 @@ def detector_loss(logits: Tensor, labels: Tensor, ignore: Tensor) -> DetectorLos
         ignore: B H W bool, pixels without ground truth.
     """
     bins = labels[:, :-1]  # B 64 h w
+    mass = bins.sum(dim=1)  # B h w, 0..1
     unknown = functional.pixel_unshuffle(ignore[:, None].float(), CELL_PX) > 0  # B 64 h w
-    counted = (bins.sum(dim=1) > 0) | ~unknown.any(dim=1)  # B h w
+    counted = (mass > 0) | ~unknown.any(dim=1)  # B h w
     masked = functional.pad(unknown & (bins == 0), (0, 0, 0, 0, 0, 1))  # B 65 h w
     logarithms = logits.float().masked_fill(masked, MASKED_LOGIT).log_softmax(dim=1)  # B 65 h w
     cells = counted.sum().clamp(min=1)
     cross_entropy = -((labels * logarithms).sum(dim=1) * counted).sum() / cells
     entropy = -(torch.xlogy(labels, labels).sum(dim=1) * counted).sum() / cells
-    position = _position_loss(bins, logarithms[:, :-1]) / cells
-    full = (bins.sum(dim=1) * counted).sum() / cells  # fraction of cells with a corner, 0..1
+    # KL divergence of the position in a cell, given that it has a corner
+    within = logarithms[:, :-1]  # B 64 h w
+    within = within - within.logsumexp(dim=1, keepdim=True)
+    shares = bins / mass[:, None].clamp(min=torch.finfo(bins.dtype).tiny)  # B 64 h w
+    divergence = (torch.xlogy(shares, shares) - shares * within).sum(dim=1)  # B h w
+    position = (mass * divergence).sum() / cells
+    full = (mass * counted).sum() / cells  # fraction of cells with a corner, 0..1
     blind = full * log(CELL_PX**2) - torch.xlogy(full, full) - torch.xlogy(1 - full, 1 - full)
     loss = cross_entropy - entropy + POSITION_WEIGHT * position
     return DetectorLoss(loss, cross_entropy.detach(), blind)
-
-
-def _position_loss(bins: Tensor, logarithms: Tensor) -> Tensor:
-    """KL divergence of the position in a cell, given that it has a corner; summed over cells."""
-    mass = bins.sum(dim=1)  # B h w
-    within = logarithms - logarithms.logsumexp(dim=1, keepdim=True)  # B 64 h w
-    shares = bins / mass[:, None].clamp(min=torch.finfo(bins.dtype).tiny)  # B 64 h w
-    divergence = (torch.xlogy(shares, shares) - shares * within).sum(dim=1)  # B h w
-    return (mass * divergence).sum()
 
 
 def descriptor_loss(
@@ -177,7 +174,11 @@ def repeatability_loss(
     chance = cells_to_heatmap(logits)  # B H W
     with torch.no_grad():
         repeated = _blur(cells_to_heatmap(other_logits)).clamp(max=1)  # B H W
-        reward = _sample(repeated, torch.where(visible[..., None], flow, 0.0)) - point_cost  # B H W
+        size_wh = flow.new_tensor(flow.shape[2:0:-1])  # 2
+        # positions from -1 to 1, from edge to edge; 0 outside
+        grid = (torch.where(visible[..., None], flow, 0.0) + 0.5) / size_wh * 2 - 1  # B H W 2
+        sampled = functional.grid_sample(repeated[:, None], grid, align_corners=False)  # B 1 H W
+        reward = sampled[:, 0] - point_cost  # B H W
         cells = visible.sum().clamp(min=1) / CELL_PX**2
     return -(chance * reward * visible).sum() / cells
 
@@ -213,13 +214,6 @@ def _blur(values: Tensor) -> Tensor:
     weight = torch.exp(-(offset**2) / (2 * REPEAT_SIGMA_PX**2))  # 3
     kernel = weight[:, None] * weight[None]  # 3 3
     return functional.conv2d(values[:, None], kernel[None, None], padding=1)[:, 0]
-
-
-def _sample(values: Tensor, xy: Tensor) -> Tensor:
-    """Bilinear samples of B H W at positions B H W 2 px; 0 outside."""
-    size_wh = torch.tensor([values.shape[2], values.shape[1]], device=values.device)
-    grid = (xy + 0.5) / size_wh * 2 - 1  # -1..1 from edge to edge
-    return functional.grid_sample(values[:, None], grid, align_corners=False)[:, 0]
 
 
 def _distances2(xy: Tensor) -> Tensor:
