@@ -11,8 +11,8 @@ from tiepoint.training.detector.losses import (
     detector_loss,
     repeatability_loss,
     soft_labels,
-    teacher_cells_loss,
     teacher_choice_loss,
+    teacher_divergence,
 )
 
 SIZE_HW = (16, 24)
@@ -299,10 +299,10 @@ def test_the_divergence_in_cells_equals_the_slow_twin_with_its_gradient() -> Non
         return total / 12
 
     at, fixed = some_logits(0), torch.from_numpy(taught).float()
-    loss = teacher_cells_loss(torch.from_numpy(at).float(), fixed)
+    loss = teacher_divergence(torch.from_numpy(at).float(), fixed)
     assert float(loss) == pytest.approx(twin(at), rel=1e-4)
-    check_gradient(lambda z: teacher_cells_loss(z, fixed), twin, at)
-    assert float(teacher_cells_loss(fixed, fixed)) == pytest.approx(0, abs=1e-6)
+    check_gradient(lambda z: teacher_divergence(z, fixed), twin, at)
+    assert float(teacher_divergence(fixed, fixed)) == pytest.approx(0, abs=1e-6)
 
 
 def unit_rows(seed: int, length: int) -> np.ndarray:

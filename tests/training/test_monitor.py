@@ -35,7 +35,7 @@ def test_means_are_over_the_steps_that_have_a_figure() -> None:
 def test_a_window_keeps_no_graph() -> None:
     window = Window()
     window.add({"loss": torch.ones((), requires_grad=True) * 2})
-    assert not window.sums["loss"].requires_grad
+    assert not window.figures["loss"][0].requires_grad
 
 
 def test_steps_add_up_with_their_time_and_images() -> None:

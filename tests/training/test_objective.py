@@ -17,7 +17,7 @@ from tiepoint.training.detector.losses import (
     detector_loss,
     repeatability_loss,
     soft_labels,
-    teacher_cells_loss,
+    teacher_divergence,
 )
 from tiepoint.training.detector.objective import Objective, objective
 from tiepoint.training.detector.sampling import sample_points
@@ -97,7 +97,7 @@ def test_a_teacher_adds_its_divergences_with_its_weight(batch: Batch) -> None:
     teacher = Fixed(1, length=3 * D)
     stage = replace(STAGE, descriptor_weight=0.5, teacher_weight=2.0)
     plain, taught = loss_of(batch, stage), loss_of(batch, stage, teacher)
-    cells = teacher_cells_loss(Fixed(0).logits, teacher.logits).detach()
+    cells = teacher_divergence(Fixed(0).logits, teacher.logits).detach()
     torch.testing.assert_close(taught.figures["teacher_cells"], cells)
     choice = taught.figures["teacher_choice"]
     assert choice > 0

@@ -1,7 +1,7 @@
 """Recipes: budgets, stages, learning rates, and the runs that continue or adapt another."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -25,7 +25,7 @@ EVERY = [*PRESETS.values(), ADAPT]
 
 @pytest.mark.parametrize("preset", EVERY, ids=lambda preset: preset.name)
 def test_a_preset_survives_a_file(preset: Preset) -> None:
-    assert Preset.from_json(json.loads(json.dumps(preset.to_json()))) == preset
+    assert Preset.from_json(json.loads(json.dumps(asdict(preset)))) == preset
 
 
 def test_the_widths_are_the_promised_ones() -> None:
@@ -120,7 +120,7 @@ def test_nonsense_presets_are_refused(wrong: dict[str, object]) -> None:
 
 
 def test_a_recipe_of_another_version_says_so() -> None:
-    values = PRESETS["cpu"].to_json()
+    values = asdict(PRESETS["cpu"])
     values["stages"][0]["self_labels"] = True
     with pytest.raises(ConfigError, match="self_labels, which this version"):
         Preset.from_json(values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ def test_a_foreign_dictionary_is_refused(tmp_path: Path, changes: dict[str, Any]
 
 def test_a_recipe_of_a_newer_version_is_named(tmp_path: Path) -> None:
     save_state(tmp_path, state(7))
-    preset = PRESET.to_json()
+    preset = asdict(PRESET)
     preset["stages"][0]["self_labels"] = True
     rewrite(tmp_path, run={"preset": preset, "seed": 3, "about": {}})
     with pytest.raises(ConfigError, match="self_labels, which this version"):

@@ -31,6 +31,12 @@ def new(folder: Path, preset: Preset = PRESET, **options: object) -> Trainer:
     return Trainer(RunConfig(preset, 4), Squares, folder, CPU, **options)  # type: ignore[arg-type]
 
 
+def resumed(folder: Path, preset: Preset = PRESET) -> Trainer:
+    trainer = new(folder, preset)
+    trainer.restore(load_state(folder))
+    return trainer
+
+
 class StopAfter(Event):
     """Set as soon as a run has done a number of steps."""
 
@@ -61,7 +67,7 @@ def test_a_stopped_run_resumes_bit_for_bit(
     first = new(tmp_path / "parts", preset)
     assert not first.run(StopAfter(first, stopped_at))
     assert first.progress.step == stopped_at
-    second = Trainer.resume(tmp_path / "parts", Squares, CPU)
+    second = resumed(tmp_path / "parts", preset)
     assert second.run()
     assert second.progress.step == whole.progress.step == STEPS
     for ours, theirs in zip(tensors(second), tensors(whole), strict=True):
@@ -190,7 +196,7 @@ def test_a_state_of_other_widths_is_refused(tmp_path: Path) -> None:
     run.run(StopAfter(run, 1))
     other = replace(PRESET, network=PRESETS["small"].network)
     with pytest.raises(TrainingError, match="does not fit"):
-        Trainer.resume(tmp_path, Squares, CPU, preset=other)
+        resumed(tmp_path, other)
 
 
 def test_the_average_follows_the_network(tmp_path: Path) -> None:
@@ -304,11 +310,11 @@ def test_a_source_is_closed_when_a_step_fails(tmp_path: Path) -> None:
 def test_resuming_with_another_budget_keeps_the_steps_done(tmp_path: Path) -> None:
     first = new(tmp_path)
     first.run(StopAfter(first, 4))
-    second = Trainer.resume(tmp_path, Squares, CPU, preset=replace(PRESET, steps=6))
+    second = resumed(tmp_path, replace(PRESET, steps=6))
     assert second.run()
     assert second.progress.step == 6
 
 
 def test_resuming_without_a_state_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="missing"):
-        Trainer.resume(tmp_path, Squares, CPU)
+        resumed(tmp_path)

@@ -8,17 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tiepoint.cli import options
-from tiepoint.cli.train import (
-    Compile,
-    Minutes,
-    Seed,
-    Steps,
-    Threads,
-    Workers,
-    finish,
-    prepare_execution,
-)
+from tiepoint.cli import options, train
 from tiepoint.training.presets import ADAPT, adaptation_data
 from tiepoint.training.setup import should_compile
 
@@ -45,12 +35,12 @@ def adapt(
     checkpoint: options.Checkpoint = options.CHECKPOINT,
     all_photos: AllPhotos = False,
     device: options.Device = options.AUTO,
-    minutes: Minutes = ADAPT.minutes,
-    steps: Steps = None,
-    seed: Seed = 0,
-    workers: Workers = None,
-    threads: Threads = None,
-    compile_network: Compile = None,
+    minutes: train.Minutes = ADAPT.minutes,
+    steps: train.Steps = None,
+    seed: train.Seed = 0,
+    workers: train.Workers = None,
+    threads: train.Threads = None,
+    compile_network: train.Compile = None,
 ) -> None:
     """Fine-tune a checkpoint on images of your own kind: infrared, satellite, microscopy.
 
@@ -58,18 +48,15 @@ def adapt(
     are known. Writes what `tiepoint train` writes; resume a stopped run by `tiepoint train
     --resume`.
     """
-    execution = prepare_execution(workers, device, threads)
+    execution = train.prepare_execution(workers, device, threads)
     from tiepoint.training import runs
 
     minutes = None if steps else minutes
-    finish(
+    execution = replace(execution, compiled=should_compile(compile_network, minutes=minutes))
+    data = adaptation_data([str(photos)], "all" if all_photos else "training")
+    train.finish(
         lambda: runs.adapt(
-            adaptation_data([str(photos)], "all" if all_photos else "training"),
-            out,
-            checkpoint=checkpoint,
-            minutes=minutes,
-            steps=steps,
-            seed=seed,
-            execution=replace(execution, compiled=should_compile(compile_network, minutes=minutes)),
+            data, out, checkpoint=checkpoint, minutes=minutes, steps=steps, seed=seed,
+            execution=execution,
         )
-    )
+    )  # fmt: skip

@@ -48,9 +48,7 @@ def calibrate(checkpoint: Folder, photos: Photos, count: Count = 90, write: Writ
     checkpoint = checkpoint.resolve()  # a folder, even where a bundled checkpoint has its name
     pairs = generated_pairs(list_photos(photos, "all"), count, SEED)
     fit = with_progress(
-        "pairs",
-        len(pairs),
-        lambda on_pair: calibration.calibrate(checkpoint, pairs, on_pair=on_pair),
+        "pairs", len(pairs), lambda done: calibration.calibrate(checkpoint, pairs, on_pair=done)
     )
     typer.echo("stated px  measured px")
     for stated, measured in zip(fit.stated_px, fit.measured_px, strict=True):

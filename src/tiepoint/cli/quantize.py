@@ -19,22 +19,18 @@ def quantize(checkpoint: Folder, photos: Photos = None, count: Count = 60, seed:
     from tiepoint.config import ProcessorConfig
     from tiepoint.network import inputs
     from tiepoint.network.openvino_graph import measure_activation_maxima
-    from tiepoint.weights.activation_maxima import (
-        LEAST_CHANNELS,
-        mean_activation_maxima,
-        quantised_layers,
-        save_activation_maxima,
-    )
+    from tiepoint.weights import activation_maxima
 
     loaded = load_folder(checkpoint)
-    layers = quantised_layers(loaded.network)
+    layers = activation_maxima.quantised_layers(loaded.network)
     if not layers:
         raise ConfigError(
-            f"{checkpoint}: no layer has {LEAST_CHANNELS} or more inputs, so int8 would not be "
-            "faster; use --precision bf16 or f32"
+            f"{checkpoint}: no layer has {activation_maxima.LEAST_CHANNELS} or more inputs, so "
+            "int8 would not be faster; use --precision bf16 or f32"
         )
     images = load_images(photos, count, seed)
     pixels = (inputs.prepare([image], ProcessorConfig())[0][0, 0] for image in images)
-    maxima = mean_activation_maxima(measure_activation_maxima(loaded, pixels), layers)
-    path = save_activation_maxima(checkpoint, maxima, loaded.sha256)
+    measured = measure_activation_maxima(loaded, pixels)
+    maxima = activation_maxima.mean_activation_maxima(measured, layers)
+    path = activation_maxima.save_activation_maxima(checkpoint, maxima, loaded.sha256)
     typer.echo(f"wrote {path}")

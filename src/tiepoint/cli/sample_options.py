@@ -18,14 +18,11 @@ if TYPE_CHECKING:
     from tiepoint.weights.checkpoint import Checkpoint
 
 Folder = Annotated[
-    Path,
-    typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder; a file is added to it."),
+    Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder; a file is added to it.")
 ]
 Photos = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder with images like those to be matched. Default: drawn scenes.",
-    ),
+    typer.Option(help="Folder with images like those to be matched. Default: drawn scenes."),
 ]
 Count = Annotated[int, typer.Option(help="Number of images.", min=1)]
 Seed = Annotated[int, typer.Option(help="Seed of the drawn scenes.", min=0)]

@@ -13,29 +13,15 @@ import typer
 
 from tiepoint.cli import exit_codes, options
 from tiepoint.errors import ConfigError
-from tiepoint.training.presets import PRESETS, continuation_preset, find_preset
+from tiepoint.training import presets, setup
 from tiepoint.training.scenes.settings import DataConfig
-from tiepoint.training.setup import (
-    COMPILE_FROM_MINUTES,
-    Execution,
-    default_workers,
-    set_up_torch,
-    should_compile,
-)
 
 if TYPE_CHECKING:
-    from tiepoint.training import presets
     from tiepoint.training.runs import Result
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 DEFAULT_PRESET = "cpu"
-STOPPED: dict[int, int] = {
-    signal.SIGINT: exit_codes.INTERRUPTED,
-    signal.SIGTERM: exit_codes.TERMINATED,
-}
-"""Exit status by the number of the signal that stopped a run."""
-
 _MIX = ",".join(f"{kind}={share:g}" for kind, share in DataConfig().mix)
 
 Out = Annotated[
@@ -57,7 +43,7 @@ Mix = Annotated[
         "is not drawn.",
     ),
 ]
-PresetName = Annotated[str, typer.Option("--preset", help=f"Recipe: {', '.join(PRESETS)}.")]
+PresetName = Annotated[str, typer.Option("--preset", help=f"Recipe: {', '.join(presets.PRESETS)}.")]
 Resume = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Resume the stopped run in this folder.")
 ]
@@ -104,7 +90,7 @@ Compile = Annotated[
         "--compile/--no-compile",
         help="Run the network through torch.compile: a minute's wait per stage, then faster "
         "steps. Default: on a CPU with a C++ compiler, for budgets of at least "
-        f"{COMPILE_FROM_MINUTES:g} minutes.",
+        f"{setup.COMPILE_FROM_MINUTES:g} minutes.",
     ),
 ]
 
@@ -138,11 +124,11 @@ def train(
         {"teacher": teacher, "minutes": minutes, "steps": steps, "mix": mix, "seed": seed or None,
          "preset": None if preset == DEFAULT_PRESET else preset},
     )  # fmt: skip
-    recipe = find_preset(cast("presets.PresetName", preset))
+    recipe = presets.find_preset(cast(presets.PresetName, preset))
     execution = prepare_execution(workers, device, threads)
 
-    def compiled(minutes: float | None) -> Execution:
-        return replace(execution, compiled=should_compile(compile_network, minutes=minutes))
+    def compiled(minutes: float | None) -> setup.Execution:
+        return replace(execution, compiled=setup.should_compile(compile_network, minutes=minutes))
 
     from tiepoint.training import runs
 
@@ -150,19 +136,18 @@ def train(
         finish(
             lambda: runs.resume(
                 resume, minutes=minutes, benchmark_photos=photos or None,
-                execution=compiled(minutes or COMPILE_FROM_MINUTES),
+                execution=compiled(minutes or setup.COMPILE_FROM_MINUTES),
             )
         )  # fmt: skip
     assert out is not None
     if repeat is not None:
         finish(
-            lambda: runs.repeat(
-                repeat, out, photos=[str(folder) for folder in photos], execution=compiled(None)
-            ),
+            lambda: runs.repeat(repeat, out, photos=[*map(str, photos)], execution=compiled(None)),
             resumed_by=f"--repeat {repeat} -o {out}",
         )
-    data = _data(photos, mix)
-    recipe = recipe if start is None else continuation_preset(recipe)
+    data = DataConfig(photos=tuple(map(str, photos)))
+    data = data if mix is None else replace(data, mix=read_mix(mix))
+    recipe = recipe if start is None else presets.continuation_preset(recipe)
     recipe = recipe.with_budget(minutes, steps)
     finish(
         lambda: runs.train(
@@ -179,11 +164,7 @@ def _check_choices(
     start: Path | None,
     recipe_options: dict[str, object],
 ) -> None:
-    """Raise ConfigError for options that exclude each other.
-
-    Args:
-        recipe_options: Values that a manifest determines, by option name; None if not given.
-    """
+    """Raise ConfigError for options that exclude each other; a manifest has `recipe_options`."""
     given = [f"--{name}" for name, value in recipe_options.items() if value is not None]
     if (out is None) == (resume is None):
         raise ConfigError("give either -o for a new run or --resume for a stopped one")
@@ -196,17 +177,8 @@ def _check_choices(
         raise ConfigError(f"--repeat takes these from the manifest; leave out {', '.join(given)}")
 
 
-def _data(photos: list[Path], mix: str | None) -> DataConfig:
-    data = DataConfig(photos=tuple(str(folder) for folder in photos))
-    return data if mix is None else replace(data, mix=read_mix(mix))
-
-
 def read_mix(text: str) -> tuple[tuple[str, float], ...]:
-    """Parse `shapes=0.2,leaves=0.8` into (kind, share) pairs.
-
-    Raises:
-        ConfigError: Another form, or a kind twice.
-    """
+    """Parse `shapes=0.2,leaves=0.8` into (kind, share) pairs; each kind once."""
     mix: dict[str, float] = {}
     for part in text.split(","):
         kind, _, share = (word.strip() for word in part.partition("="))
@@ -222,19 +194,15 @@ def read_mix(text: str) -> tuple[tuple[str, float], ...]:
     return tuple(mix.items())
 
 
-def prepare_execution(workers: int | None, device: str, threads: int | None) -> Execution:
+def prepare_execution(workers: int | None, device: str, threads: int | None) -> setup.Execution:
     """Set up torch and the options that concern this machine, not the recipe."""
-    set_up_torch(threads)
-    workers = default_workers() if workers is None else workers
-    return Execution(workers=workers, device=device, echo=typer.echo)
+    setup.set_up_torch(threads)
+    workers = setup.default_workers() if workers is None else workers
+    return setup.Execution(workers=workers, device=device, echo=typer.echo)
 
 
 def finish(run: Callable[[], Result], *, resumed_by: str | None = None) -> NoReturn:
-    """Run, print the checkpoint, and exit with the status of the run.
-
-    Args:
-        resumed_by: Options that continue the run after a signal, if not --resume.
-    """
+    """Run, print the checkpoint, and exit; `resumed_by` replaces --resume in the advice."""
     from tiepoint.training.monitor import HopelessError
 
     try:
@@ -247,4 +215,5 @@ def finish(run: Callable[[], Result], *, resumed_by: str | None = None) -> NoRet
         raise typer.Exit
     arguments = resumed_by or f"--resume {result.checkpoint.parent}"
     typer.echo(f"stopped; continue with: tiepoint train {arguments}")
-    raise typer.Exit(STOPPED[result.signal])
+    interrupted = result.signal == signal.SIGINT
+    raise typer.Exit(exit_codes.INTERRUPTED if interrupted else exit_codes.TERMINATED)

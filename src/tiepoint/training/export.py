@@ -17,16 +17,7 @@ from tiepoint._version import __version__
 from tiepoint.architecture import NetworkConfig
 from tiepoint.config import DetectionConfig
 from tiepoint.training.detector.network import fold
-from tiepoint.weights.folder import (
-    CONFIG_FILE,
-    MANIFEST_FILE,
-    PREPROCESSOR_FILE,
-    WEIGHTS_FILE,
-    Contents,
-    config_values,
-    preprocessor_values,
-    write_files,
-)
+from tiepoint.weights import folder as folders
 
 
 def export_checkpoint(
@@ -41,15 +32,14 @@ def export_checkpoint(
     """Fold the norms and write `config.json`, `preprocessor_config.json`, weights and manifest.
 
     Args:
-        folder: Made if need be; a checkpoint that is there is replaced.
-        state: State dict of a `TrainableSuperPoint`: the averaged weights.
-        manifest: What the run was; the weights' checksum is added.
-        detection: Threshold and NMS radius that the weights are meant for; None takes the
-            defaults.
-        half: Weights as float16, which transformers and `Detector` still compute in float32.
+        folder: Created if missing; a checkpoint in it is replaced.
+        state: State dict of a `TrainableSuperPoint`.
+        manifest: Record of the run; the weights' checksum is added.
+        detection: Settings for these weights; None takes the defaults.
+        half: Whether to store float16; transformers and `Detector` compute in float32 anyway.
 
     Raises:
-        FormatError: The folder cannot be written to.
+        FormatError: The folder is not writable.
     """
     from safetensors.torch import save
 
@@ -57,18 +47,20 @@ def export_checkpoint(
     if half:
         tensors = {name: tensor.half() for name, tensor in tensors.items()}
     weights = save(tensors, metadata={"format": "pt"})
-    files: dict[str, Contents] = {
-        WEIGHTS_FILE: weights,
-        MANIFEST_FILE: {**manifest, "sha256": hashlib.sha256(weights).hexdigest()},
-        PREPROCESSOR_FILE: preprocessor_values("exact"),
-        CONFIG_FILE: config_values(network, detection or DetectionConfig(), rules="exact"),
+    files: dict[str, folders.Contents] = {
+        folders.WEIGHTS_FILE: weights,
+        folders.MANIFEST_FILE: {**manifest, "sha256": hashlib.sha256(weights).hexdigest()},
+        folders.PREPROCESSOR_FILE: folders.preprocessor_values("exact"),
+        folders.CONFIG_FILE: folders.config_values(
+            network, detection or DetectionConfig(), rules="exact"
+        ),
     }
-    write_files(folder, files)
+    folders.write_files(folder, files)
     return folder
 
 
 def machine() -> dict[str, str]:
-    """What the run ran on, for the manifest."""
+    """Hardware and versions of a run, for the manifest."""
     return {
         "system": platform.platform(),
         "processor": _processor_name(),
@@ -82,16 +74,15 @@ def machine() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of this package's checkout, marked if files differ from it."""
+    """The commit of this package's checkout, with `-dirty` if files differ; None without one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     here = Path(__file__).resolve().parent
     try:
         done = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40",
-             "--exclude=*"],
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+            command, cwd=here, capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
-        return None  # not a checkout, or no git
+        return None
     return done.stdout.strip() or None
 
 

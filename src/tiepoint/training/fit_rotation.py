@@ -35,7 +35,6 @@ def fit_rotation(checkpoint: Checkpoint, images: Iterable[Grey]) -> Float32:
     """Fit the matrix that rotates a checkpoint's descriptors by 45 degrees.
 
     Args:
-        checkpoint: Weights and network widths; not changed.
         images: `H W` uint8, a few dozen of at least 160 px. Only the central square is used.
 
     Returns:

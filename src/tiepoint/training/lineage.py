@@ -14,7 +14,7 @@ import torch
 from tiepoint.errors import ConfigError, TrainingError
 from tiepoint.training.detector.network import TrainableSuperPoint, widen
 from tiepoint.training.export import commit, machine
-from tiepoint.training.presets import Preset
+from tiepoint.training.presets import Preset, with_tuples
 from tiepoint.training.scenes.settings import DataConfig, Geometry, Photometry
 from tiepoint.training.state import Progress, RunConfig, State
 from tiepoint.weights.folder import MANIFEST_FILE
@@ -28,8 +28,7 @@ class Recipe(NamedTuple):
 
     Attributes:
         preset: Recipe with a budget in steps per stage.
-        data: Scenes and photographs.
-        seed: Seed of the run.
+        data, seed: Scenes, photographs and seed of the run.
         teacher: Checkpoint and SHA-256 of the teacher's weights, or None.
     """
 
@@ -40,10 +39,7 @@ class Recipe(NamedTuple):
 
 
 def recipes_from_manifest(manifest: Path) -> list[Recipe]:
-    """Read the chain of runs that led to a checkpoint, the first one first.
-
-    Args:
-        manifest: `manifest.json` of a checkpoint, or the checkpoint's folder.
+    """Read the chain of runs in a manifest or checkpoint folder, the first run first.
 
     Raises:
         TrainingError: No manifest of finished runs of which the first began with random weights.
@@ -73,14 +69,9 @@ def recipes_from_manifest(manifest: Path) -> list[Recipe]:
 
 def data_from_json(values: Mapping[str, Any]) -> DataConfig:
     """Rebuild a `DataConfig` from `dataclasses.asdict`, also after it was stored as JSON."""
-
-    def tuples(value: Any) -> Any:
-        return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value
-
-    plain = {name: tuples(value) for name, value in values.items()}
-    for name, kind in (("geometry", Geometry), ("photometry", Photometry)):
-        plain[name] = kind(**{key: tuples(value) for key, value in plain[name].items()})
-    return DataConfig(**plain)
+    values = with_tuples(values)
+    geometry, photometry = Geometry(**values["geometry"]), Photometry(**values["photometry"])
+    return DataConfig(**{**values, "geometry": geometry, "photometry": photometry})
 
 
 def run_info(data: DataConfig, origin: str) -> dict[str, Any]:
@@ -102,7 +93,7 @@ def manifest_of(folder: Path, run: RunConfig, progress: Progress) -> dict[str, A
         "name": folder.resolve().name,
         "note": f"trained with preset {preset.name}, {progress.step} steps",
         "licence": "Apache-2.0",
-        "preset": preset.to_json(),
+        "preset": asdict(preset),
         "seed": run.seed,
         **run.info,
         "steps": progress.step,
@@ -134,7 +125,7 @@ def starting_weights(
     A wider preset gets the network embedded in a wider one with the same outputs.
 
     Args:
-        state: State of the finished run; `folder` names it in error messages.
+        state: State of the finished run in `folder`.
         preset, seed: Recipe and seed of the new run.
 
     Raises:
@@ -168,9 +159,8 @@ def starting_weights(
 
 def unfreeze_widened_blocks(preset: Preset, start: RunConfig) -> Preset:
     """Limit the frozen blocks to those as wide as in the run that the new one starts from."""
-    widths = zip(
-        start.preset.network.encoder_hidden_sizes, preset.network.encoder_hidden_sizes, strict=True
-    )
+    networks = start.preset.network, preset.network
+    widths = zip(*(network.encoder_hidden_sizes for network in networks), strict=True)
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], widths))
     return replace(preset, frozen_blocks=min(preset.frozen_blocks, same))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,10 @@ class LogRecord:
     """Means over the steps since the last record.
 
     Attributes:
-        step: Last of these steps.
-        stage: Name of its stage.
+        step, stage: Last of these steps, and the name of its stage.
         done: Fraction of the budget spent, 0..1.
         figures: Losses, match accuracy and so on, by name.
-        images_per_s: Training speed since the last record.
-        waiting: Fraction of that time spent waiting for data, 0..1.
+        images_per_s, waiting: Training speed, and fraction of time spent waiting for data, 0..1.
         rate: Learning rate.
         skipped: Number of steps skipped since the start of the run.
         left_s: Expected time to the end of the budget, seconds.
@@ -90,20 +89,19 @@ class Log:
     """The log file of one run: one JSON object per line, each with a `step`.
 
     Args:
-        folder: Folder of `log.jsonl` and `curves.png`.
         from_step: Records after this step are dropped, because a resumed run logs them again.
     """
 
     def __init__(self, folder: Path, from_step: int = 0) -> None:
         self.folder = folder
         self.path = folder / LOG_FILE
-        kept = [line for line in read_log(self.path) if line["step"] <= from_step]
-        write_bytes(self.path, "".join(map(_line, kept)).encode())
+        kept = (json.dumps(line) for line in read_log(self.path) if line["step"] <= from_step)
+        write_bytes(self.path, "".join(f"{line}\n" for line in kept).encode())
 
     def add(self, values: Mapping[str, Any]) -> None:
         """Append a record."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(values))
+            file.write(json.dumps(values) + "\n")
 
     def draw(self) -> None:
         """Redraw the curves."""
@@ -118,10 +116,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         return []
     records = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        try:
+        with suppress(ValueError):
             records.append(json.loads(line))
-        except ValueError:
-            continue
     return [record for record in records if isinstance(record, dict) and "step" in record]
 
 
@@ -129,19 +125,12 @@ def curves(records: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
     """Draw one panel per group of curves, stacked vertically: H W 3, RGB."""
     panels = []
     for title, names in CURVES:
-        points = {
-            name: [
-                (float(record["step"]), float(record[name]))
-                for record in records
-                if name in record and math.isfinite(record[name])
-            ]
-            for name in names
-        }
-        lines = {name: np.array(line) for name, line in points.items() if line}  # N 2 each
+        lines = {}
+        for name in names:
+            logged = [record for record in records if math.isfinite(record.get(name, math.nan))]
+            if logged:
+                points = [(float(record["step"]), float(record[name])) for record in logged]
+                lines[name] = np.array(points)  # N 2
         if lines:
             panels.append(curves_panel(title, lines))
     return np.concatenate(panels or [curves_panel("nothing recorded yet", {})])
-
-
-def _line(values: Mapping[str, Any]) -> str:
-    return json.dumps(values) + "\n"

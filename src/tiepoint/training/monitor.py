@@ -34,14 +34,13 @@ class HopelessError(TrainingError):
 
 @dataclass
 class Window:
-    """Sums over the steps since the last record."""
+    """Sums and figures of the steps since the last record."""
 
     seconds: float = 0.0
     waited: float = 0.0
     images: int = 0
     steps: int = 0
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    figures: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def add_step(self, seconds: float, waited: float, images: int) -> None:
         """Count a step: its duration, its waiting for data and its number of images."""
@@ -53,12 +52,11 @@ class Window:
     def add(self, figures: Mapping[str, Tensor]) -> None:
         """Add the scalars of a step that was not skipped."""
         for name, value in figures.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach()
-            self.counts[name] = self.counts.get(name, 0) + 1
+            self.figures.setdefault(name, []).append(value.detach())
 
     def means(self) -> dict[str, float]:
         """Mean of each figure over the steps that have it."""
-        return {name: float(value) / self.counts[name] for name, value in self.sums.items()}
+        return {name: float(sum(values)) / len(values) for name, values in self.figures.items()}
 
 
 def check_streak(progress: Progress) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -25,7 +25,6 @@ class Stage:
     """A part of a run with its own losses and image size.
 
     Attributes:
-        name: Name in logs.
         share: Fraction of the run's budget; the fractions of a run sum to 1.
         size_hw: (height, width) of the training images, px, multiples of 8.
         pairs: Number of pairs per step.
@@ -62,9 +61,6 @@ class Preset:
     """A training recipe. Together with data and seed it determines a run.
 
     Attributes:
-        name: Name in logs and manifests.
-        network: Network widths.
-        stages: Stages in order.
         minutes: Budget in minutes; None where `steps` or `stage_steps` is the budget.
         steps: Budget in steps, or None.
         stage_steps: Budget in steps per stage, or None. It repeats a run whose budget was minutes.
@@ -78,8 +74,7 @@ class Preset:
         points: Number of points per pair in the descriptor loss, satellites not counted.
         batch_norm: Whether convolutions have a batch norm; False fine-tunes a folded checkpoint.
         frozen_blocks: Number of encoder blocks, from the first, that are not trained, 0..4.
-        benchmark_every: Steps between held-out benchmarks.
-        benchmark_pairs: Number of pairs per benchmark.
+        benchmark_every: Steps between held-out benchmarks, of `benchmark_pairs` pairs each.
         bf16: Whether convolutions run in bfloat16.
     """
 
@@ -149,46 +144,37 @@ class Preset:
         return self.learning_rate * warm * (self.final_rate + (1 - self.final_rate) * cosine)
 
     def with_budget(self, minutes: float | None, steps: int | None) -> Preset:
-        """Replace the budget; with both None the preset keeps its own.
-
-        Raises:
-            ConfigError: Both are given, or one is not above 0.
-        """
+        """Replace the budget; with both None the preset keeps its own; both raise ConfigError."""
         if minutes is not None and steps is not None:
             raise ConfigError("both minutes and steps are given, expected one of them as budget")
         if minutes is None and steps is None:
             return self
         return replace(self, minutes=minutes, steps=steps, stage_steps=None)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, the input of `from_json`."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Preset:
-        """Rebuild a preset from `to_json`, also after it was stored as JSON.
+        """Rebuild a preset from `dataclasses.asdict`, also after it was stored as JSON.
 
         Raises:
             ConfigError: A recipe of another version of tiepoint.
         """
-        network = dict(values["network"])
-        network["encoder_hidden_sizes"] = tuple(network["encoder_hidden_sizes"])
-        stages = [{**stage, "size_hw": tuple(stage["size_hw"])} for stage in values["stages"]]
+        values = with_tuples(values)
+        stages = values["stages"]
         unknown = {name for stage in stages for name in stage} - {f.name for f in fields(Stage)}
         if unknown:
             raise ConfigError(
                 f"the recipe's stages have {', '.join(sorted(unknown))}, which this version of "
                 "tiepoint does not know; check out the commit that the manifest names"
             )
-        stage_steps = values.get("stage_steps")
-        return cls(
-            **{
-                **values,
-                "stage_steps": None if stage_steps is None else tuple(stage_steps),
-                "network": NetworkConfig(**network),
-                "stages": tuple(Stage(**stage) for stage in stages),
-            }
-        )
+        network = NetworkConfig(**values["network"])
+        return cls(**{**values, "network": network, "stages": tuple(Stage(**s) for s in stages)})
+
+
+def with_tuples(value: Any) -> Any:
+    """Replace lists by tuples, in dicts and tuples too, because JSON has no tuples."""
+    if isinstance(value, Mapping):
+        return {name: with_tuples(item) for name, item in value.items()}
+    return tuple(map(with_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 DESCRIPTOR_WEIGHT, REPEAT_WEIGHT = 0.5, 5.0
@@ -208,19 +194,16 @@ def _stages(
     return Stage("detector", 0.12, small_hw, small_pairs, descriptor_weight=0.0), joint, finish
 
 
-def _cpu_preset(name: PresetName, network: NetworkConfig) -> Preset:
-    stages = _stages((160, 160), (160, 160), 6, 6)
-    return Preset(
-        name, network, stages, minutes=150, learning_rate=8e-3, warm_up_steps=300, points=72,
-        benchmark_every=5000,
-    )  # fmt: skip
-
-
 CPU_WIDTHS = NetworkConfig((32, 64, 96, 160), 192, descriptor_decoder_dim=128)
 """Half the operations of the paper's network; wide at low resolution, where width is cheap."""
 
 SMALL_WIDTHS = NetworkConfig((8, 16, 48, 64), 128, descriptor_decoder_dim=64)
 """A seventh of `cpu`'s operations, and a fifth of its time on a CPU (`benchmarks/widths.py`)."""
+
+_CPU = Preset(
+    "cpu", CPU_WIDTHS, _stages((160, 160), (160, 160), 6, 6), minutes=150, learning_rate=8e-3,
+    warm_up_steps=300, points=72, benchmark_every=5000,
+)  # fmt: skip
 
 PRESETS: Mapping[str, Preset] = {
     preset.name: preset
@@ -229,8 +212,8 @@ PRESETS: Mapping[str, Preset] = {
             "full", NetworkConfig(), _stages((240, 320), (320, 448), 64, 34), minutes=30,
             warm_up_steps=300, points=128,
         ),
-        _cpu_preset("small", SMALL_WIDTHS),
-        _cpu_preset("cpu", CPU_WIDTHS),
+        replace(_CPU, name="small", network=SMALL_WIDTHS),
+        _CPU,
         Preset(
             "smoke",
             NetworkConfig((8, 8, 16, 16), 32, descriptor_decoder_dim=32),
@@ -247,11 +230,7 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def find_preset(name: PresetName) -> Preset:
-    """The preset of a name.
-
-    Raises:
-        ConfigError: No such preset.
-    """
+    """The preset of a name; ConfigError if there is none."""
     check_choice("preset", name, PRESETS)
     return PRESETS[name]
 
@@ -290,9 +269,7 @@ ADAPT = Preset(
             repeat_weight=REPEAT_WEIGHT,
         ),
     ),
-    minutes=20,
-    learning_rate=2e-4,
-    batch_norm=False,
+    minutes=20, learning_rate=2e-4, batch_norm=False,
 )  # fmt: skip
 """Fine-tuning on images without labels. No batch norm: a checkpoint's norms are folded in."""
 

@@ -7,32 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import TrainingError
 from tiepoint.network.superpoint import SuperPoint
+from tiepoint.training import lineage
 from tiepoint.training.detector.benchmark import Benchmark
 from tiepoint.training.export import export_checkpoint
-from tiepoint.training.lineage import (
-    CHECKPOINT_FOLDER,
-    RANDOM_WEIGHTS,
-    continued_run_info,
-    data_from_json,
-    manifest_of,
-    recipes_from_manifest,
-    run_info,
-    same_run,
-    starting_weights,
-    unfreeze_widened_blocks,
-)
 from tiepoint.training.log import Log, LogRecord
 from tiepoint.training.presets import ADAPT, PYRAMID, Preset, Stage
 from tiepoint.training.scenes.loader import PairLoader
 from tiepoint.training.scenes.settings import DataConfig
 from tiepoint.training.setup import Execution, find_device, stopped_by_signals
-from tiepoint.training.state import STATE_FILE, RunConfig, load_state
-from tiepoint.training.trainer import Hooks, OpenSource, Trainer
+from tiepoint.training.state import STATE_FILE, RunConfig, State, load_state
+from tiepoint.training.trainer import Hooks, Trainer
 from tiepoint.weights.checkpoint import Checkpoint, load_checkpoint
 
 KEPT_SETTINGS = ("threshold", "nms_radius", "border", "covariance_scale", "scales")
@@ -48,7 +37,6 @@ class Result:
     Attributes:
         finished: Whether its budget is spent.
         signal: Number of the signal that stopped it, or None.
-        checkpoint: Folder of the checkpoint.
     """
 
     finished: bool
@@ -72,13 +60,10 @@ def train(
     Args:
         preset: Recipe with its budget; see `presets.continuation_preset` for a run with `start`.
         data: Scenes and photographs; its size is replaced by each stage's.
-        folder: Folder of the run: state, log, curves and checkpoint.
-        start: Folder of a finished run whose averaged network is the start; None starts from
-            random weights.
+        start: Folder of a finished run to start from; None starts from random weights.
         teacher: Checkpoint to learn from beside the labels, or None.
         seed: Seed of the initial weights, the sampled points and the data.
         benchmark_photos: Folders with photographs; their development part is the benchmark.
-        execution: Workers, device and so on.
 
     Raises:
         CheckpointError: No such teacher.
@@ -86,21 +71,16 @@ def train(
         TrainingError: The folder has a run already, `start` does not fit, or the run is hopeless.
     """
     _refuse_used(folder)
-    info, weights = run_info(data, RANDOM_WEIGHTS), None
+    info, weights = lineage.run_info(data, lineage.RANDOM_WEIGHTS), None
     if start is not None:
         state = load_state(start, optimiser=False)
-        weights = starting_weights(state, start, preset, seed)
-        preset = unfreeze_widened_blocks(preset, state.run)
-        info = continued_run_info(data, start, state)
-    device = find_device(execution.device)
+        weights = lineage.starting_weights(state, start, preset, seed)
+        preset = lineage.unfreeze_widened_blocks(preset, state.run)
+        info = lineage.continued_run_info(data, start, state)
     if teacher is not None:
         info["teacher"] = {"checkpoint": teacher, "sha256": load_checkpoint(teacher).sha256}
     config = RunConfig(preset, seed, info)
-    trainer = Trainer(
-        config, _opener(data, seed, execution.workers), folder, device, start=weights,
-        compiled=execution.compiled, teacher=_teacher(info, device, compiled=execution.compiled),
-    )  # fmt: skip
-    return _run(trainer, benchmark_photos, execution)
+    return _run(config, folder, benchmark_photos, execution, start=weights)
 
 
 def resume(
@@ -114,31 +94,20 @@ def resume(
 
     Args:
         minutes: New total budget; None keeps the run's own.
-        benchmark_photos: As for `train`; None takes the run's own photographs, if a part of them
-            is held out.
+        benchmark_photos: As for `train`; None takes the photographs that the run holds out.
 
     Raises:
         TrainingError: The folder has no run, or the run is hopeless.
     """
-    run = load_state(folder, optimiser=False).run
-    data = data_from_json(run.info["data"])
-    device = find_device(execution.device)
-    trainer = Trainer.resume(
-        folder, _opener(data, run.seed, execution.workers), device,
-        preset=run.preset.with_budget(minutes, None), compiled=execution.compiled,
-        teacher=_teacher(run.info, device, compiled=execution.compiled),
-    )  # fmt: skip
-    return _run(
-        trainer, held_out(data) if benchmark_photos is None else benchmark_photos, execution
-    )
+    state = load_state(folder)
+    config = replace(state.run, preset=state.run.preset.with_budget(minutes, None))
+    if benchmark_photos is None:
+        benchmark_photos = held_out(lineage.data_from_json(config.info["data"]))
+    return _run(config, folder, benchmark_photos, execution, state=state)
 
 
 def repeat(
-    manifest: Path,
-    folder: Path,
-    *,
-    photos: Sequence[str] = (),
-    execution: Execution = HERE,
+    manifest: Path, folder: Path, *, photos: Sequence[str] = (), execution: Execution = HERE
 ) -> Result:
     """Repeat the chain of runs in a manifest.
 
@@ -154,7 +123,7 @@ def repeat(
     _refuse_used(folder)
     recipes = [
         recipe._replace(data=replace(recipe.data, photos=tuple(photos) or recipe.data.photos))
-        for recipe in recipes_from_manifest(manifest)
+        for recipe in lineage.recipes_from_manifest(manifest)
     ]
     for recipe in recipes:
         if recipe.teacher is not None:
@@ -168,16 +137,14 @@ def repeat(
                 teacher=None if recipe.teacher is None else recipe.teacher["checkpoint"],
                 benchmark_photos=held_out(recipe.data), execution=execution,
             )  # fmt: skip
+        elif not lineage.same_run(state := load_state(part, optimiser=False), recipe):
+            raise TrainingError(
+                f"{part}: holds another run than part {number} of {manifest}; give another folder"
+            )
+        elif state.is_finished:
+            result = Result(finished=True, signal=None, checkpoint=part / lineage.CHECKPOINT_FOLDER)
         else:
-            state = load_state(part, optimiser=False)
-            if not same_run(state, recipe):
-                raise TrainingError(
-                    f"{part}: holds another run than part {number} of {manifest}; give another "
-                    "folder"
-                )
-            result = Result(finished=True, signal=None, checkpoint=part / CHECKPOINT_FOLDER)
-            if not state.is_finished:
-                result = resume(part, execution=execution)
+            result = resume(part, execution=execution)
         if not result.finished:
             break
         start = part
@@ -211,15 +178,11 @@ def adapt(
     _require_exact_rules(origin)
     preset = replace(ADAPT, network=origin.network).with_budget(minutes, steps)
     info = {
-        **run_info(data, f"checkpoint {origin.name}, SHA-256 {origin.sha256}"),
+        **lineage.run_info(data, f"checkpoint {origin.name}, SHA-256 {origin.sha256}"),
         "detection": {name: getattr(origin.detection, name) for name in KEPT_SETTINGS},
     }
-    trainer = Trainer(
-        RunConfig(preset, seed, info), _opener(data, seed, execution.workers), folder,
-        find_device(execution.device), compiled=execution.compiled,
-        start={name: torch.from_numpy(array.copy()) for name, array in origin.tensors.items()},
-    )  # fmt: skip
-    return _run(trainer, held_out(data), execution)
+    weights = {name: torch.from_numpy(array.copy()) for name, array in origin.tensors.items()}
+    return _run(RunConfig(preset, seed, info), folder, held_out(data), execution, start=weights)
 
 
 def held_out(data: DataConfig) -> list[Path]:
@@ -259,19 +222,33 @@ def _require_exact_rules(checkpoint: Checkpoint) -> None:
         )
 
 
-def _opener(data: DataConfig, seed: int, workers: int) -> OpenSource:
-    def open_source(stage: Stage, step: int) -> PairLoader:
-        return PairLoader(replace(data, size_hw=stage.size_hw), seed, stage.pairs, step, workers)
-
-    return open_source
-
-
-def _run(trainer: Trainer, photos: Sequence[Path], execution: Execution) -> Result:
+def _run(
+    config: RunConfig,
+    folder: Path,
+    photos: Sequence[Path],
+    execution: Execution,
+    *,
+    start: Mapping[str, Tensor] | None = None,
+    state: State | None = None,
+) -> Result:
     """Train with log, benchmark and checkpoint until the end of the budget, or a signal."""
-    trainer.folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = trainer.folder / CHECKPOINT_FOLDER
-    log = Log(trainer.folder, trainer.progress.step)
-    held_out_pairs = Benchmark(photos, trainer.preset.benchmark_pairs)
+    device, compiled = find_device(execution.device), execution.compiled
+    data = lineage.data_from_json(config.info["data"])
+
+    def open_source(stage: Stage, step: int) -> PairLoader:
+        sized = replace(data, size_hw=stage.size_hw)
+        return PairLoader(sized, config.seed, stage.pairs, step, execution.workers)
+
+    teacher = _teacher(config.info, device, compiled=compiled)
+    trainer = Trainer(
+        config, open_source, folder, device, start=start, compiled=compiled, teacher=teacher
+    )
+    if state is not None:
+        trainer.restore(state)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / lineage.CHECKPOINT_FOLDER
+    log = Log(folder, trainer.progress.step)
+    held_out_pairs = Benchmark(photos, config.preset.benchmark_pairs)
 
     def record(values: LogRecord) -> None:
         log.add(values.to_json())
@@ -282,7 +259,12 @@ def _run(trainer: Trainer, photos: Sequence[Path], execution: Execution) -> Resu
         figures = held_out_pairs.measure(checkpoint)
         if figures:
             log.add({"step": run.progress.step, **figures["tiepoint"], "benchmark": figures})
-            execution.echo(_benchmark_line(figures))
+            methods = (
+                f"{name} {values['within_3px']:.0%} within 3 px, "
+                f"{values['repeatability']:.0%} repeated"
+                for name, values in figures.items()
+            )
+            execution.echo("held-out: " + "; ".join(methods))
 
     trainer.hooks = Hooks(record, benchmark, lambda run: log.draw())
     with stopped_by_signals() as stop:
@@ -290,11 +272,9 @@ def _run(trainer: Trainer, photos: Sequence[Path], execution: Execution) -> Resu
         if finished:
             benchmark(trainer)
             _export(
-                trainer,
-                checkpoint,
-                threshold=held_out_pairs.threshold(checkpoint),
+                trainer, checkpoint, threshold=held_out_pairs.threshold(checkpoint),
                 covariance_scale=held_out_pairs.covariance_scale(checkpoint),
-            )
+            )  # fmt: skip
         else:
             _export(trainer, checkpoint)
     log.draw()
@@ -302,28 +282,14 @@ def _run(trainer: Trainer, photos: Sequence[Path], execution: Execution) -> Resu
 
 
 def _export(run: Trainer, folder: Path, **measured: float | None) -> None:
-    """Export the averaged network.
-
-    Args:
-        measured: Detection settings measured on held-out photographs; None keeps the run's.
-    """
+    """Export the averaged network; measured detection settings replace the run's unless None."""
     settings = {**run.config.info.get("detection", {"scales": PYRAMID})}
     settings |= {name: value for name, value in measured.items() if value is not None}
+    manifest = lineage.manifest_of(run.folder, run.config, run.progress)
     export_checkpoint(
-        folder,
-        run.average.state_dict(),
-        run.preset.network,
-        manifest_of(run.folder, run.config, run.progress),
+        folder, run.average.state_dict(), run.preset.network, manifest,
         detection=DetectionConfig(**settings),
-    )
-
-
-def _benchmark_line(figures: Mapping[str, Mapping[str, float]]) -> str:
-    methods = (
-        f"{name} {values['within_3px']:.0%} within 3 px, {values['repeatability']:.0%} repeated"
-        for name, values in figures.items()
-    )
-    return "held-out: " + "; ".join(methods)
+    )  # fmt: skip
 
 
 def _refuse_used(folder: Path) -> None:

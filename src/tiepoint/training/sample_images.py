@@ -28,7 +28,6 @@ def sample_images(
         photos: Folder with photographs, downscaled to the detector's default size; None draws
             scenes of `SCENE_SIDE_PX`.
         count: Number of images, at least 1.
-        seed: Seed of the drawn scenes.
         on_skip: Called with the error of each photograph that cannot be read.
 
     Raises:

@@ -48,13 +48,8 @@ def set_up_torch(threads: int | None) -> None:
     """Import torch and tune this process for training.
 
     Torch's threads wait for one another in every layer. While they wait they must sleep, because
-    spinning takes the core from a data worker or from the thread they wait for.
-
-    Args:
-        threads: Number of threads that train on a CPU; None takes one per core.
-
-    Raises:
-        MissingExtraError: torch is not installed.
+    spinning takes the core from a data worker or from the thread they wait for. Without `threads`
+    each core gets one. Raises MissingExtraError if torch is not installed.
     """
     if not is_installed("torch"):
         raise MissingExtraError("Training", "torch")
@@ -69,8 +64,7 @@ def set_up_torch(threads: int | None) -> None:
 def keep_freed_memory() -> None:
     """Make glibc keep freed memory for the next step; elsewhere do nothing.
 
-    By default glibc maps and unmaps every large tensor page by page. On a CPU that costs a fifth
-    of a training step.
+    Mapping and unmapping every large tensor costs a fifth of a training step on a CPU.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -84,12 +78,9 @@ def should_compile(requested: bool | None, *, minutes: float | None) -> bool:
     """Whether to run the network through torch.compile.
 
     Args:
-        requested: The user's choice, or None.
+        requested: The user's choice. None compiles on a CPU with a C++ compiler, for budgets of at
+            least `COMPILE_FROM_MINUTES`.
         minutes: Budget in minutes; None when it is in steps.
-
-    Returns:
-        The user's choice. Without one: True on a CPU with a C++ compiler, for budgets of at least
-        `COMPILE_FROM_MINUTES`.
     """
     if requested is not None:
         return requested
@@ -108,8 +99,7 @@ def default_workers() -> int:
 def find_device(name: str) -> torch.device:
     """Resolve a device name; `auto` takes a CUDA GPU if there is one, else the CPU.
 
-    Raises:
-        ConfigError: No such device on this machine.
+    Raises ConfigError for a device that this machine does not have.
     """
     import torch
 
@@ -127,11 +117,7 @@ def find_device(name: str) -> torch.device:
 
 
 class Stop(threading.Event):
-    """Event set by a signal.
-
-    Attributes:
-        number: Number of the signal, or None.
-    """
+    """Event set by a signal; `number` is the signal's."""
 
     number: int | None = None
 

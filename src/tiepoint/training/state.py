@@ -8,7 +8,7 @@ resumes from the previous state.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,7 @@ STATE_VERSION = 1
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that determines a run.
-
-    Attributes:
-        preset: Recipe with its budget.
-        seed: Seed of the initial weights, the sampled points and the data.
-        info: Data, origin, commit and so on as plain values, for the manifest; see
-            `lineage.run_info`.
-    """
+    """Everything that determines a run; for `info` see `lineage.run_info`."""
 
     preset: Preset
     seed: int
@@ -46,11 +39,9 @@ class Progress:
 
     Attributes:
         step: Number of optimiser steps tried, skipped ones included; also the next step's index.
-        stage: Index of the last step's stage.
-        stage_step: Number of steps tried in that stage.
+        stage, stage_step: Index of the last step's stage, and number of steps tried in it.
         stage_steps: Name of each stage -> number of steps tried in it.
-        seconds: Training time, benchmarks excluded.
-        waited: Part of `seconds` spent waiting for data.
+        seconds, waited: Training time without benchmarks, and the part spent waiting for data.
         images: Number of images seen.
         skipped: Number of steps skipped because of NaN or infinity.
         streak: Number of steps skipped in a row up to now.
@@ -72,8 +63,6 @@ class State:
     """State of a run.
 
     Attributes:
-        run: Recipe, seed and origin.
-        progress: Progress so far.
         network, average: State dicts of the network and of its moving average.
         optimiser: State dict of the optimiser; empty when it was not read.
         recent: Running means that decide whether a run is hopeless.
@@ -93,16 +82,12 @@ class State:
 
 
 def save_state(folder: Path, state: State) -> None:
-    """Write a state; the previous one stays valid until the new one is complete.
-
-    Raises:
-        FormatError: The folder is not writable.
-    """
+    """Write a state, or raise FormatError; the previous one stays valid until it is complete."""
     optimiser = OPTIMISER_FILES.format(step=state.progress.step)
     run = state.run
     values = {
         "version": STATE_VERSION,
-        "run": {"preset": run.preset.to_json(), "seed": run.seed, "about": run.info},
+        "run": {"preset": asdict(run.preset), "seed": run.seed, "about": run.info},
         "progress": vars(state.progress),
         "network": state.network,
         "average": state.average,
@@ -121,7 +106,7 @@ def load_state(folder: Path, *, optimiser: bool = True) -> State:
 
     Args:
         folder: Folder of the run.
-        optimiser: Whether to read the optimiser's file, which only resuming needs.
+        optimiser: Whether to read the optimiser's state, which only resuming needs.
 
     Raises:
         TrainingError: No state, a damaged one, or one of another version.
@@ -136,13 +121,10 @@ def load_state(folder: Path, *, optimiser: bool = True) -> State:
     try:
         run = values["run"]
         return State(
-            run=RunConfig(Preset.from_json(run["preset"]), run["seed"], run["about"]),
-            progress=Progress(**values["progress"]),
-            network=values["network"],
-            average=values["average"],
-            optimiser=_unpack(folder / values["optimiser_file"]) if optimiser else {},
-            recent=values["recent"],
-        )
+            RunConfig(Preset.from_json(run["preset"]), run["seed"], run["about"]),
+            Progress(**values["progress"]), values["network"], values["average"],
+            _unpack(folder / values["optimiser_file"]) if optimiser else {}, values["recent"],
+        )  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise TrainingError(
             f"{path}: not a training state ({type(error).__name__}: {error}); expected state.pt of "

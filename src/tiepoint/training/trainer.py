@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -20,7 +21,7 @@ from tiepoint.training.detector.objective import Objective, objective
 from tiepoint.training.log import LogRecord
 from tiepoint.training.monitor import LOG_EVERY, Window, check_learning, check_streak
 from tiepoint.training.presets import Preset, Stage
-from tiepoint.training.state import Progress, RunConfig, State, load_state, save_state
+from tiepoint.training.state import Progress, RunConfig, State, save_state
 
 if TYPE_CHECKING:
     from tiepoint.training.scenes.pairs import TrainingPair
@@ -61,15 +62,11 @@ class Trainer:
     """A run: its network, moving average, optimiser and progress.
 
     Args:
-        config: Recipe, seed and origin of the run.
-        open_source: Opens the batches of a stage.
         folder: Folder of the state; created if missing.
-        device: Device to train on.
         start: State dict to start from; None starts from random weights.
         compiled: Whether the network runs through torch.compile. On a CPU it triples the speed,
             after a minute's wait per stage, and needs a C++ compiler.
         teacher: Larger network to learn from; see `objective`.
-        hooks: Callbacks of the run.
     """
 
     def __init__(
@@ -92,59 +89,34 @@ class Trainer:
         self._open_source, self._teacher = open_source, teacher
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.network, self.average = (
-                TrainableSuperPoint(
-                    preset.network,
-                    batch_norm=preset.batch_norm,
-                    frozen_blocks=preset.frozen_blocks,
-                )
-                for _ in range(2)
+            self.network = TrainableSuperPoint(
+                preset.network, batch_norm=preset.batch_norm, frozen_blocks=preset.frozen_blocks
             )
         if start is not None:
             self.network.load_state_dict(dict(start))
         self.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average.load_state_dict(self.network.state_dict())
-        self.average.eval().requires_grad_(False)
+        self.average = deepcopy(self.network).eval().requires_grad_(False)
         self._forward: nn.Module = self.network
         if compiled:
             self._forward = torch.compile(self.network, dynamic=False)  # type: ignore[assignment]
         self.optimiser = _optimiser(self.network, preset)
         self._generator = torch.Generator(device)
 
-    @classmethod
-    def resume(
-        cls,
-        folder: Path,
-        open_source: OpenSource,
-        device: torch.device,
-        *,
-        preset: Preset | None = None,
-        compiled: bool = False,
-        teacher: nn.Module | None = None,
-        hooks: Hooks | None = None,
-    ) -> Trainer:
-        """Restore the run in a folder. Other arguments are those of a new run.
-
-        Args:
-            preset: Recipe with another budget for the same network; None keeps the run's own.
+    def restore(self, state: State) -> None:
+        """Continue from a saved state of this run; its preset may have had another budget.
 
         Raises:
-            TrainingError: No state in the folder, or one that does not fit the preset.
+            TrainingError: The state does not fit the preset.
         """
-        state = load_state(folder)
-        config = RunConfig(preset or state.run.preset, state.run.seed, state.run.info)
-        run = cls(
-            config, open_source, folder, device, compiled=compiled, teacher=teacher, hooks=hooks
-        )
         try:
-            run.network.load_state_dict(state.network)
-            run.average.load_state_dict(state.average)
-            run.optimiser.load_state_dict(state.optimiser)
+            self.network.load_state_dict(state.network)
+            self.average.load_state_dict(state.average)
+            self.optimiser.load_state_dict(state.optimiser)
         except (RuntimeError, ValueError) as error:
-            raise TrainingError(f"{folder}: its state does not fit its preset ({error})") from error
-        run.progress, run.recent = state.progress, state.recent
-        return run
+            raise TrainingError(
+                f"{self.folder}: its state does not fit its preset ({error})"
+            ) from error
+        self.progress, self.recent = state.progress, state.recent
 
     @property
     def done(self) -> float:
@@ -152,10 +124,7 @@ class Trainer:
         return self.preset.done(self.progress.step, self.progress.seconds)
 
     def run(self, stop: Event | None = None) -> bool:
-        """Train until the budget is spent or `stop` is set; the state is saved in both cases.
-
-        Returns:
-            Whether the budget is spent.
+        """Train until the budget is spent (True) or `stop` is set (False), and save the state.
 
         Raises:
             HopelessError: Too many steps without a finite gradient, or nothing learnt.
@@ -178,22 +147,17 @@ class Trainer:
     def save(self) -> None:
         """Write the state."""
         state = State(
-            run=self.config,
-            progress=self.progress,
-            network=self.network.state_dict(),
-            average=self.average.state_dict(),
-            optimiser=self.optimiser.state_dict(),
-            recent=self.recent,
-        )
+            self.config, self.progress, self.network.state_dict(), self.average.state_dict(),
+            self.optimiser.state_dict(), self.recent,
+        )  # fmt: skip
         save_state(self.folder, state)
         self.hooks.saved(self)
 
     def step(self, batch: Batch, stage: Stage) -> Objective:
         """Do one optimiser step on a batch; without a finite gradient it is skipped."""
         progress = self.progress
-        rate = self.preset.rate_at(self.done, progress.step)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = self.preset.rate_at(self.done, progress.step)
         # Seeded by the step, so resuming needs no generator state.
         self._generator.manual_seed((self.config.seed << 32) + progress.step)
         self.network.train()
@@ -251,19 +215,13 @@ class Trainer:
 
     def _record(self, window: Window, stage: Stage) -> None:
         means, seconds = window.means(), max(window.seconds, 1e-9)
-        self.hooks.record(
-            LogRecord(
-                step=self.progress.step,
-                stage=stage.name,
-                done=self.done,
-                figures=means,
-                images_per_s=window.images / seconds,
-                waiting=window.waited / seconds,
-                rate=self.optimiser.param_groups[0]["lr"],
-                skipped=self.progress.skipped,
-                left_s=self.progress.seconds * (1 / max(self.done, 1e-9) - 1),
-            )
-        )
+        record = LogRecord(
+            self.progress.step, stage.name, self.done, figures=means,
+            images_per_s=window.images / seconds, waiting=window.waited / seconds,
+            rate=self.optimiser.param_groups[0]["lr"], skipped=self.progress.skipped,
+            left_s=self.progress.seconds * (1 / max(self.done, 1e-9) - 1),
+        )  # fmt: skip
+        self.hooks.record(record)
         check_learning(self.recent, means, self.progress, stage)
 
     def _update_average(self) -> None:

@@ -27,8 +27,6 @@ YARDSTICKS = ("sift", "orb")
 SEED = 7
 """Different from the seed of `tiepoint evaluate generated`, whose pairs give the final figures."""
 
-WITHIN_PX = 3.0
-
 TARGET_KEYPOINTS, TARGET_SIDE_PX = 600, 640
 """Number of keypoints that a photograph of this longer side should have: enough for any use, with
 few spurious ones."""
@@ -40,12 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class Benchmark:
-    """Held-out pairs, and the figures of SIFT and ORB on them, computed once.
-
-    Args:
-        folders: Folders with photographs, of which only the development part is used.
-        count: Number of pairs.
-    """
+    """Pairs from the development part of photographs, and SIFT's and ORB's figures on them."""
 
     def __init__(self, folders: Sequence[Path], count: int) -> None:
         photos: list[Path] = []
@@ -61,11 +54,10 @@ class Benchmark:
         self._yardsticks: dict[str, dict[str, float]] = {}
 
     def measure(self, checkpoint: Path) -> dict[str, dict[str, float]]:
-        """Evaluate a checkpoint, SIFT and ORB on the pairs.
+        """Evaluate a checkpoint (`tiepoint`), SIFT and ORB on the pairs; empty without pairs.
 
         Returns:
-            Name of each method -> its `within_3px`, `repeatability` and `precision`, 0..1. The
-            checkpoint is `tiepoint`. Empty without pairs.
+            Name of each method -> its `within_3px`, `repeatability` and `precision`, 0..1.
         """
         if not self.pairs:
             return {}
@@ -104,13 +96,12 @@ class Benchmark:
             return None
 
     def _figures(self, methods: Sequence[Method]) -> dict[str, dict[str, float]]:
-        found = rows(evaluate(HOMOGRAPHY, self.pairs, methods, SETTINGS))
-        all_pairs: dict[str, dict[str, float]] = {}
-        for row in found:
-            if row.method not in all_pairs:  # the first row of a method covers all groups
-                all_pairs[row.method] = {
-                    "within_3px": round(row.means.within[WITHIN_PX].mean, 4),
+        figures: dict[str, dict[str, float]] = {}
+        for row in rows(evaluate(HOMOGRAPHY, self.pairs, methods, SETTINGS)):
+            if row.method not in figures:  # the first row of a method covers all groups
+                figures[row.method] = {
+                    "within_3px": round(row.means.within[3.0].mean, 4),
                     "repeatability": round(row.means.repeatability.mean, 4),
                     "precision": round(row.means.precision.mean, 4),
                 }
-        return all_pairs
+        return figures

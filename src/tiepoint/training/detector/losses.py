@@ -49,8 +49,7 @@ class DescriptorLoss(NamedTuple):
     """Attributes:
     loss: InfoNCE in nats, mean of both directions.
     accuracy: Fraction of points whose partner is the nearest neighbour, 0..1.
-    positive: Mean cosine of partners.
-    hardest_negative: Mean over points of the highest cosine with a non-partner.
+    positive, hardest_negative: Mean cosines of partners and of the nearest non-partners.
     """
 
     loss: Tensor
@@ -68,8 +67,7 @@ def soft_labels(image: Tensor, xy: Tensor, batch: int, size_hw: tuple[int, int])
     Args:
         image: M int64, index of each corner's image.
         xy: M 2 float32, px; corners outside the image are dropped.
-        batch: Number of images B.
-        size_hw: (height, width), px, multiples of 8.
+        batch, size_hw: Number of images B and their (height, width), px, multiples of 8.
 
     Returns:
         B 65 h w float32, sums of 1; the last class is "no keypoint".
@@ -98,37 +96,28 @@ def detector_loss(logits: Tensor, labels: Tensor, ignore: Tensor) -> DetectorLos
     wrong there. In a cell with a corner, other ignored pixels are excluded from the soft-max.
 
     Args:
-        logits: B 65 h w.
-        labels: B 65 h w, sums of 1; see `soft_labels`.
+        logits, labels: B 65 h w; see `soft_labels`.
         ignore: B H W bool, pixels without ground truth.
     """
     bins = labels[:, :-1]  # B 64 h w
+    mass = bins.sum(dim=1)  # B h w, 0..1
     unknown = functional.pixel_unshuffle(ignore[:, None].float(), CELL_PX) > 0  # B 64 h w
-    counted = (bins.sum(dim=1) > 0) | ~unknown.any(dim=1)  # B h w
+    counted = (mass > 0) | ~unknown.any(dim=1)  # B h w
     masked = functional.pad(unknown & (bins == 0), (0, 0, 0, 0, 0, 1))  # B 65 h w
     logarithms = logits.float().masked_fill(masked, MASKED_LOGIT).log_softmax(dim=1)  # B 65 h w
     cells = counted.sum().clamp(min=1)
     cross_entropy = -((labels * logarithms).sum(dim=1) * counted).sum() / cells
     entropy = -(torch.xlogy(labels, labels).sum(dim=1) * counted).sum() / cells
-    position = _position_loss(bins, logarithms[:, :-1]) / cells
-    full = (bins.sum(dim=1) * counted).sum() / cells  # fraction of cells with a corner, 0..1
+    # KL divergence of the position in a cell, given that it has a corner
+    within = logarithms[:, :-1]  # B 64 h w
+    within = within - within.logsumexp(dim=1, keepdim=True)
+    shares = bins / mass[:, None].clamp(min=torch.finfo(bins.dtype).tiny)  # B 64 h w
+    divergence = (torch.xlogy(shares, shares) - shares * within).sum(dim=1)  # B h w
+    position = (mass * divergence).sum() / cells
+    full = (mass * counted).sum() / cells  # fraction of cells with a corner, 0..1
     blind = full * log(CELL_PX**2) - torch.xlogy(full, full) - torch.xlogy(1 - full, 1 - full)
     loss = cross_entropy - entropy + POSITION_WEIGHT * position
     return DetectorLoss(loss, cross_entropy.detach(), blind)
-
-
-def _position_loss(bins: Tensor, logarithms: Tensor) -> Tensor:
-    """KL divergence of the position in a cell, given that it has a corner; summed over cells.
-
-    Args:
-        bins: B 64 h w, labels of the pixels, sums of at most 1.
-        logarithms: B 64 h w, predicted log-probabilities of the pixels.
-    """
-    mass = bins.sum(dim=1)  # B h w
-    within = logarithms - logarithms.logsumexp(dim=1, keepdim=True)  # B 64 h w
-    shares = bins / mass[:, None].clamp(min=torch.finfo(bins.dtype).tiny)  # B 64 h w
-    divergence = (torch.xlogy(shares, shares) - shares * within).sum(dim=1)  # B h w
-    return (mass * divergence).sum()
 
 
 def descriptor_loss(
@@ -156,14 +145,10 @@ def descriptor_loss(
         functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)
     ) / 2
     with torch.no_grad():
-        others = cosines.masked_fill(masked | itself, -1)
-        hardest = others.max(dim=1).values
+        hardest = cosines.masked_fill(masked | itself, -1).max(dim=1).values
         partner = cosines.diagonal()
         return DescriptorLoss(
-            loss,
-            (partner > hardest).float().mean(),
-            partner.mean(),
-            hardest.clamp(min=-1).mean(),
+            loss, (partner > hardest).float().mean(), partner.mean(), hardest.clamp(min=-1).mean()
         )
 
 
@@ -178,8 +163,7 @@ def repeatability_loss(
     other view has no gradient, so call it once in each direction.
 
     Args:
-        logits: B 65 h w.
-        other_logits: B 65 h w, logits of the other view.
+        logits, other_logits: B 65 h w, logits of this view and of the other.
         flow: B H W 2, position of each pixel in the other view, px; NaN where it is not visible.
         point_cost: Cost of a keypoint, 0..1.
 
@@ -190,19 +174,19 @@ def repeatability_loss(
     chance = cells_to_heatmap(logits)  # B H W
     with torch.no_grad():
         repeated = _blur(cells_to_heatmap(other_logits)).clamp(max=1)  # B H W
-        reward = _sample(repeated, torch.where(visible[..., None], flow, 0.0)) - point_cost  # B H W
+        size_wh = flow.new_tensor(flow.shape[2:0:-1])  # 2
+        # positions from -1 to 1, from edge to edge; 0 outside
+        grid = (torch.where(visible[..., None], flow, 0.0) + 0.5) / size_wh * 2 - 1  # B H W 2
+        sampled = functional.grid_sample(repeated[:, None], grid, align_corners=False)  # B 1 H W
+        reward = sampled[:, 0] - point_cost  # B H W
         cells = visible.sum().clamp(min=1) / CELL_PX**2
     return -(chance * reward * visible).sum() / cells
 
 
-def teacher_cells_loss(logits: Tensor, taught: Tensor) -> Tensor:
-    """KL divergence of the cells' distributions from the teacher's, nats per cell.
-
-    Args:
-        logits: B 65 h w.
-        taught: B 65 h w, logits of the teacher, without gradient.
-    """
-    return _divergence(logits.float(), taught.detach().float())
+def teacher_divergence(logits: Tensor, taught: Tensor) -> Tensor:
+    """Mean KL divergence of the soft-max over dimension 1 from a teacher's, nats."""
+    expected = taught.detach().float().log_softmax(dim=1)
+    return (expected.exp() * (expected - logits.float().log_softmax(dim=1))).sum(dim=1).mean()
 
 
 def teacher_choice_loss(
@@ -216,19 +200,12 @@ def teacher_choice_loss(
     Args:
         a, b: M D of unit length, descriptors of the same points in both views.
         taught_a, taught_b: M D' of unit length, descriptors of the teacher.
-        temperature: Divisor of the cosines.
     """
     if len(a) == 0:
         return (a.float() * b.float()).sum()  # 0, with a gradient
     logits = a.float() @ b.float().T / temperature  # M M
-    taught = (taught_a.float() @ taught_b.float().T / temperature).detach()  # M M
-    return (_divergence(logits, taught) + _divergence(logits.T, taught.T)) / 2
-
-
-def _divergence(logits: Tensor, taught: Tensor) -> Tensor:
-    """Mean KL divergence of the soft-max over dimension 1."""
-    expected = taught.log_softmax(dim=1)
-    return (expected.exp() * (expected - logits.log_softmax(dim=1))).sum(dim=1).mean()
+    taught = taught_a.float() @ taught_b.float().T / temperature  # M M
+    return (teacher_divergence(logits, taught) + teacher_divergence(logits.T, taught.T)) / 2
 
 
 def _blur(values: Tensor) -> Tensor:
@@ -237,16 +214,6 @@ def _blur(values: Tensor) -> Tensor:
     weight = torch.exp(-(offset**2) / (2 * REPEAT_SIGMA_PX**2))  # 3
     kernel = weight[:, None] * weight[None]  # 3 3
     return functional.conv2d(values[:, None], kernel[None, None], padding=1)[:, 0]
-
-
-def _sample(values: Tensor, xy: Tensor) -> Tensor:
-    """Bilinear samples of B H W at positions B H W 2 px; 0 outside."""
-    size_wh = torch.tensor([values.shape[2], values.shape[1]], device=values.device)
-    grid = (xy + 0.5) / size_wh * 2 - 1  # -1..1 from edge to edge
-    sampled = functional.grid_sample(
-        values[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False
-    )
-    return sampled[:, 0]
 
 
 def _distances2(xy: Tensor) -> Tensor:

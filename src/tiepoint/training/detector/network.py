@@ -25,7 +25,6 @@ class TrainableSuperPoint(SuperPoint):
     """SuperPoint with a batch norm after each convolution that has a ReLU.
 
     Args:
-        config: Network widths.
         batch_norm: Whether there are batch norms; False fine-tunes a folded checkpoint.
         frozen_blocks: Number of encoder blocks, from the first, that are not trained, norms
             included. On large images they take most of a step's time.
@@ -35,30 +34,26 @@ class TrainableSuperPoint(SuperPoint):
         self, config: NetworkConfig, *, batch_norm: bool = True, frozen_blocks: int = 0
     ) -> None:
         super().__init__(config)
-        self._frozen = config.encoder_layers()[: 2 * frozen_blocks]
-        for layer in config.layers():
-            _initialise(self.get_submodule(layer.name), layer)
         self.norms = nn.ModuleDict()
-        if batch_norm:
-            for layer in config.layers():
-                if layer.relu:
-                    self.norms[_key(layer)] = nn.BatchNorm2d(layer.out_channels)
-                    # The norm subtracts any bias of the convolution and adds its own.
-                    self.get_submodule(layer.name).register_parameter("bias", None)
-        for module in self._frozen_modules():
+        for layer in config.layers():
+            convolution = self.get_submodule(layer.name)
+            _initialise(convolution, layer)
+            if batch_norm and layer.relu:
+                self.norms[_key(layer)] = nn.BatchNorm2d(layer.out_channels)
+                # The norm subtracts any bias of the convolution and adds its own.
+                convolution.register_parameter("bias", None)
+        frozen = config.encoder_layers()[: 2 * frozen_blocks]
+        self._frozen = [self.get_submodule(layer.name) for layer in frozen]
+        self._frozen += [self.norms[_key(layer)] for layer in frozen if batch_norm]
+        for module in self._frozen:
             module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> TrainableSuperPoint:
         """Set the training mode; frozen norms keep using their running statistics."""
         super().train(mode)
-        for module in self._frozen_modules():
+        for module in self._frozen:
             module.eval()
         return self
-
-    def _frozen_modules(self) -> list[nn.Module]:
-        layers = [self.get_submodule(layer.name) for layer in self._frozen]
-        names = [_key(layer) for layer in self._frozen]
-        return layers + [self.norms[name] for name in names if name in self.norms]
 
     def encode(
         self,
@@ -91,8 +86,7 @@ def fold(state: Mapping[str, Tensor], config: NetworkConfig) -> dict[str, Tensor
     """Fold every batch norm into its convolution.
 
     Args:
-        state: State dict of a `TrainableSuperPoint`, with norms or without.
-        config: Its widths.
+        state, config: State dict and widths of a `TrainableSuperPoint`, with norms or without.
 
     Returns:
         The plain network's 24 tensors, float32 on the CPU, by the names of `SuperPoint`. The
@@ -125,13 +119,9 @@ def widen(
     first.
 
     Args:
-        state: State dict of a `TrainableSuperPoint`.
-        config: Its widths.
+        state, config: State dict and widths of a `TrainableSuperPoint`.
         wider: Network with at least these widths, the same descriptor size, and norms if `state`
-            has norms.
-
-    Returns:
-        State dict for `wider`.
+            has norms. The result is a state dict for it.
 
     Raises:
         ConfigError: It is narrower in some layer, or its descriptors have another size.
@@ -139,7 +129,14 @@ def widen(
     Source:
         Net2Net: Chen et al., ICLR 2016; new channels are random here instead of copied.
     """
-    _check_wider(config, wider.network_config)
+    before, after = config, wider.network_config
+    widths = [(*each.encoder_hidden_sizes, each.decoder_hidden_size) for each in (before, after)]
+    same_length = before.descriptor_decoder_dim == after.descriptor_decoder_dim
+    if not same_length or any(old > new for old, new in zip(*widths, strict=True)):
+        raise ConfigError(
+            f"a network of {before} does not fit into one of {after}; expected at least the same "
+            "width in every layer and descriptors of the same length"
+        )
     result = {name: value.clone() for name, value in wider.state_dict().items()}
     for name, value in state.items():
         if value.ndim == 4:
@@ -151,17 +148,6 @@ def widen(
         else:
             result[name] = value.clone()
     return result
-
-
-def _check_wider(config: NetworkConfig, wider: NetworkConfig) -> None:
-    before = (*config.encoder_hidden_sizes, config.decoder_hidden_size)
-    after = (*wider.encoder_hidden_sizes, wider.decoder_hidden_size)
-    same_length = config.descriptor_decoder_dim == wider.descriptor_decoder_dim
-    if not same_length or any(a < b for a, b in zip(after, before, strict=True)):
-        raise ConfigError(
-            f"a network of {config} does not fit into one of {wider}; expected at least the same "
-            "width in every layer and descriptors of the same length"
-        )
 
 
 def _initialise(convolution: nn.Module, layer: Layer) -> None:

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from tiepoint.network.superpoint import cells_to_heatmap
+from tiepoint.training.detector import losses
 from tiepoint.training.detector.batch import Batch
-from tiepoint.training.detector.losses import (
-    descriptor_loss,
-    detector_loss,
-    repeatability_loss,
-    soft_labels,
-    teacher_cells_loss,
-    teacher_choice_loss,
-)
 from tiepoint.training.detector.sampling import sample_points
 from tiepoint.training.presets import Stage
 
 
-@dataclass(frozen=True, eq=False)
-class Objective:
-    """Attributes:
-    loss: Scalar to minimise.
-    figures: Name -> scalar without gradient, for the log.
-    """
+class Objective(NamedTuple):
+    """The loss to minimise, and scalars without gradient for the log, by name."""
 
     loss: Tensor
     figures: dict[str, Tensor]
@@ -46,10 +35,7 @@ def objective(
 
     Args:
         network: `TrainableSuperPoint` in training mode, possibly compiled.
-        batch: P pairs.
-        stage: Weights of the losses.
         points: Number of points per pair in the descriptor loss, satellites not counted.
-        generator: Random generator of the sampled points.
         precision: Autocast context, entered for the convolutions only.
         teacher: Larger network to learn from as well, with weight `stage.teacher_weight`.
     """
@@ -64,16 +50,20 @@ def objective(
     logits = logits.float()  # 2P 65 h w
     loss, figures = _detector_losses(logits, batch, stage)
     if taught is not None:
-        cells = teacher_cells_loss(logits, taught[0])
+        cells = losses.teacher_divergence(logits, taught[0])
         loss = loss + stage.teacher_weight * cells
         figures["teacher_cells"] = cells.detach()
     if dense is not None:
         with torch.no_grad():
             sampled = sample_points(batch, cells_to_heatmap(logits), points, generator)
         a, b = sampled.descriptors(dense)
-        matched = descriptor_loss(a, b, sampled.pair, sampled.xy_a, sampled.xy_b, stage.temperature)
+        matched = losses.descriptor_loss(
+            a, b, sampled.pair, sampled.xy_a, sampled.xy_b, stage.temperature
+        )
         if taught is not None and taught[1] is not None:
-            choice = teacher_choice_loss(a, b, *sampled.descriptors(taught[1]), stage.temperature)
+            choice = losses.teacher_choice_loss(
+                a, b, *sampled.descriptors(taught[1]), stage.temperature
+            )
             loss = loss + stage.teacher_weight * stage.descriptor_weight * choice
             figures["teacher_choice"] = choice.detach()
         loss = loss + stage.descriptor_weight * matched.loss
@@ -87,20 +77,15 @@ def objective(
 def _detector_losses(
     logits: Tensor, batch: Batch, stage: Stage
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    labels = soft_labels(batch.corner_image, batch.corner_xy, len(logits), batch.size_hw)
-    detector = detector_loss(logits, labels, batch.ignore)
-    loss = detector.loss
-    figures = {
-        "detector": detector.loss.detach(),
-        "cross_entropy": detector.cross_entropy,
-        "blind": detector.blind,
-    }
+    labels = losses.soft_labels(batch.corner_image, batch.corner_xy, len(logits), batch.size_hw)
+    loss, cross_entropy, blind = losses.detector_loss(logits, labels, batch.ignore)
+    figures = {"detector": loss.detach(), "cross_entropy": cross_entropy, "blind": blind}
     if stage.repeat_weight > 0:
         logits_a, logits_b = logits.chunk(2)
         a_to_b, b_to_a = batch.flow.chunk(2)
         repeat = (
-            repeatability_loss(logits_a, logits_b, a_to_b, stage.point_cost)
-            + repeatability_loss(logits_b, logits_a, b_to_a, stage.point_cost)
+            losses.repeatability_loss(logits_a, logits_b, a_to_b, stage.point_cost)
+            + losses.repeatability_loss(logits_b, logits_a, b_to_a, stage.point_cost)
         ) / 2
         loss = loss + stage.repeat_weight * repeat
         figures["repeat"] = repeat.detach()

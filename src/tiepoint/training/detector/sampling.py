@@ -29,12 +29,7 @@ BORDER_PX = 4
 
 
 class PointPairs(NamedTuple):
-    """The same M scene points in both views of their pairs.
-
-    Attributes:
-        pair: M int64, index of the pair in the batch.
-        xy_a, xy_b: M 2 float32, px.
-    """
+    """The same M scene points in both views: index of the pair, M int64; xy, M 2 float32, px."""
 
     pair: Tensor
     xy_a: Tensor
@@ -60,11 +55,8 @@ def sample_points(
     position given by the flow.
 
     Args:
-        batch: P pairs.
         heatmap: 2P H W, detector probabilities.
-        per_pair: Number of points per pair, satellites not counted; fewer where the common view
-            is small.
-        generator: Random generator.
+        per_pair: Number of points per pair without satellites; fewer if the common view is small.
     """
     P, device = batch.pairs, heatmap.device
     height, width = batch.size_hw
@@ -72,8 +64,7 @@ def sample_points(
     image = pair + P * (pair % 2)  # P, the view in which a point is a whole pixel
     flow = batch.flow[image]  # P H W 2
     usable = _usable(flow)  # P H W
-    detected = round(per_pair * DETECTOR_SHARE)
-    textured = round(per_pair * TEXTURED_SHARE)
+    detected, textured = round(per_pair * DETECTOR_SHARE), round(per_pair * TEXTURED_SHARE)
     peaks, peak_pixel = _peak_of_each_cell(heatmap[image] * usable)  # P cells
     strength, best = peaks.topk(min(detected, peaks.shape[1]), dim=1)  # P K
     best = peak_pixel.gather(1, best)  # P K
@@ -116,10 +107,8 @@ def _satellites(
 
 def _usable(flow: Tensor) -> Tensor:
     """P H W bool: visible in both views, and not at the border of either."""
-    height, width = flow.shape[1:3]
-    x, y = flow[..., 0], flow[..., 1]  # NaN compares as False
-    usable = (x >= BORDER_PX) & (x <= width - 1 - BORDER_PX)
-    usable &= (y >= BORDER_PX) & (y <= height - 1 - BORDER_PX)
+    last_xy = flow.new_tensor(flow.shape[2:0:-1]) - 1 - BORDER_PX  # 2
+    usable = ((flow >= BORDER_PX) & (flow <= last_xy)).all(dim=-1)  # NaN compares as False
     inner = torch.zeros_like(usable)
     inner[:, BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = True
     return usable & inner
@@ -137,10 +126,7 @@ def _peak_of_each_cell(heatmap: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _texture(pixels: Tensor, indices: Tensor) -> Tensor:
-    """Local contrast P K of images P H W at pixel indices P K.
-
-    It sums the differences of opposite neighbours over four directions.
-    """
+    """Sum of the differences of opposite neighbours: images P H W, indices P K -> P K."""
     height, width = pixels.shape[1:]
     flat = pixels.flatten(1)
     contrast = torch.zeros_like(indices, dtype=torch.float32)
