@@ -59,6 +59,9 @@ def prepare(images: Any, settings: Preparation, return_tensors: str | None) -> A
         images: A PIL image, an array or tensor `C H W` or `H W C`, a path or URL as text, a list
             of these, a list of lists, or one array with four axes.
         return_tensors: "pt", "np" or None.
+
+    Raises:
+        ImageError: An image that transformers refuses, too.
     """
     pixels = [_preprocess(_channels_first(image), settings) for image in flat_list(images)]
     if return_tensors is None or len({one.shape for one in pixels}) == 1:
@@ -330,7 +333,8 @@ def absolute_xy(keypoints: Tensor, target_sizes: Any) -> Tensor:
     """B N 2: relative keypoints -> whole px of the original images, truncated towards 0.
 
     Args:
-        target_sizes: A list of (height, width), or a B 2 tensor on the same device.
+        target_sizes: A list of (height, width), or a B 2 tensor on the same device; another kind
+            or count raises ConfigError.
     """
     if isinstance(target_sizes, list):
         sizes = torch.tensor(target_sizes, device=keypoints.device)

@@ -24,7 +24,11 @@ MaskSource = Any
 
 @dataclass(frozen=True)
 class MaskFolder:
-    """A folder of masks in COLMAP's naming: `a/b.jpg.png` is the mask of `a/b.jpg`."""
+    """A folder of masks in COLMAP's naming: `a/b.jpg.png` is the mask of `a/b.jpg`.
+
+    Raises:
+        ConfigError: No such folder.
+    """
 
     path: Path
 
@@ -70,7 +74,7 @@ def read_masked(source: Any, mask: Any, channel_order: ChannelOrder) -> SourceIm
 
 
 def check_masks(masks: MaskSource, count: int | None) -> None:
-    """Check that a list of masks has one per image; the count of images is None if unknown."""
+    """Raise ConfigError unless a list of masks has one per image; None is an unknown count."""
     if isinstance(masks, list | tuple) and count != len(masks):
         images = "a stream of unknown length" if count is None else f"{count} images"
         raise ConfigError(f"mask holds {len(masks)} masks for {images}, expected one for each")

@@ -133,6 +133,9 @@ def blend(
     """Both images in one, with a gradual transition where they overlap; see `warp`.
 
     The images are of one type and one number of channels, which the result keeps.
+
+    Raises:
+        ConfigError: Types or channels differ; and as `warp`.
     """
     area = canvas_of(registration, canvas, max_pixels)
     a = _pixels(image_a, registration.features_a.size_hw, "A")
@@ -160,7 +163,7 @@ def blend(
 
 
 def checkerboard(image_a: Any, image_b: Any, registration: Registration) -> NDArray[np.uint8]:
-    """H W 3 RGB: alternating squares of A and B; continuous edges show a good alignment."""
+    """H W 3 RGB, the area of B: alternating squares of A and B, for edges to continue across."""
     a, b, in_a = _superposed(image_a, image_b, registration)
     height, width = in_a.shape
     side = max(1, math.ceil(max(height, width) / _SQUARES))
@@ -169,7 +172,7 @@ def checkerboard(image_a: Any, image_b: Any, registration: Registration) -> NDAr
 
 
 def overlay(image_a: Any, image_b: Any, registration: Registration) -> NDArray[np.uint8]:
-    """H W 3 RGB: A in red and B in cyan; aligned parts are grey, others have fringes.
+    """H W 3 RGB, the area of B: A in red and B in cyan; aligned parts are grey, without fringes.
 
     Both are converted to grey levels, and A to the brightness and contrast of B, so that colour
     shows misalignment only.
