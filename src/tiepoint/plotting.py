@@ -39,6 +39,7 @@ CURVE_COLOURS = (
 )  # fmt: skip
 """RGB."""
 
+Array = NDArray[np.float64]
 Picture = NDArray[np.uint8]
 """H W 3, RGB."""
 
@@ -109,10 +110,9 @@ def plot_matches(
     left, xy_a = _fitted(_pixels_of(image_a, features_a, "image A"), features_a.xy, max_side)
     right, xy_b = _fitted(_pixels_of(image_b, features_b, "image B"), features_b.xy, max_side)
     start = left.shape[1] + GAP_PX
-    height = max(left.shape[0], right.shape[0])
+    height = max(len(left), len(right))
     canvas = np.full((height, start + right.shape[1], 3), 255, np.uint8)
-    canvas[: left.shape[0], : left.shape[1]] = left
-    canvas[: right.shape[0], start:] = right
+    canvas[: len(left), : left.shape[1]], canvas[: len(right), start:] = left, right
     ends_a = xy_a[matches.pairs[:, 0]]  # M 2
     ends_b = xy_b[matches.pairs[:, 1]] + [start, 0]  # M 2
     colours = _colours(_levels(matches.scores))  # M 3
@@ -127,7 +127,7 @@ def plot_matches(
 
 def curves_panel(
     title: str,
-    curves: Mapping[str, NDArray[np.float64]],
+    curves: Mapping[str, Array],
     *,
     size_wh: tuple[int, int] = PANEL_WH,
     top: float | None = None,
@@ -139,9 +139,6 @@ def curves_panel(
         size_wh: (width, height) of the panel, px.
         top: Highest y shown; None takes the highest of the curves. The lowest is 0, or that of
             the curves if it is negative.
-
-    Returns:
-        H W 3 uint8, RGB.
     """
     width, height = size_wh
     panel = np.full((height, width, 3), 255, np.uint8)
@@ -189,9 +186,7 @@ def _rings(canvas: Picture, xy: Float, radius: float, colours: Picture, thicknes
         cv2.circle(canvas, centre, fixed_radius, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def _fitted(
-    pixels: NDArray[Any], xy: NDArray[np.float32], max_side: int
-) -> tuple[Picture, NDArray[np.float64]]:
+def _fitted(pixels: NDArray[Any], xy: NDArray[np.float32], max_side: int) -> tuple[Picture, Array]:
     """An image resized for display, and its keypoints in it."""
     image = to_rgb8(pixels)
     from_hw = image.shape[0], image.shape[1]
@@ -207,15 +202,15 @@ def _enlarged(image: Picture, zoom: int) -> Picture:
     return image.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
-def _levels(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+def _levels(scores: NDArray[np.float32]) -> Array:
     """N scores as 0..1 between the worst and the best; 1 if all are equal."""
-    if len(scores) == 0 or scores.min() == scores.max():
-        return np.ones(len(scores))
-    low, high = float(scores.min()), float(scores.max())
-    return (scores.astype(np.float64) - low) / (high - low)
+    levels = scores.astype(np.float64)
+    if len(levels) == 0 or levels.min() == levels.max():
+        return np.ones(len(levels))
+    return (levels - levels.min()) / float(np.ptp(levels))
 
 
-def _colours(levels: NDArray[np.float64]) -> Picture:
+def _colours(levels: Array) -> Picture:
     """N levels 0..1 as N 3 colours from dark blue to yellow."""
     if len(levels) == 0:
         return np.empty((0, 3), np.uint8)

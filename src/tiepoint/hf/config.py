@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 from tiepoint.architecture import NetworkConfig
 from tiepoint.config import DetectionConfig
@@ -24,6 +24,8 @@ from tiepoint.weights.folder import (
     write_files,
 )
 from tiepoint.weights.hub import HubOptions
+
+Parsed = TypeVar("Parsed")
 
 
 class ConfigOptions(HubOptions, total=False):
@@ -101,24 +103,16 @@ class SuperPointConfig:
         return rules_of(vars(self), Path(type(self).__name__))
 
     def network(self) -> NetworkConfig:
-        """The widths.
-
-        Raises:
-            ConfigError: They make no network.
-        """
-        try:
-            return network_config(vars(self), Path(type(self).__name__))
-        except CheckpointError as error:
-            raise ConfigError(str(error)) from error
+        """The widths; ConfigError if they make no network."""
+        return self._parsed(network_config)
 
     def detection(self) -> DetectionConfig:
-        """The detection settings under the exact rules.
+        """The detection settings under the exact rules; ConfigError if one is out of range."""
+        return self._parsed(detection_config)
 
-        Raises:
-            ConfigError: A setting out of range.
-        """
+    def _parsed(self, parse: Callable[[Mapping[str, Any], Path], Parsed]) -> Parsed:
         try:
-            return detection_config(vars(self), Path(type(self).__name__))
+            return parse(vars(self), Path(type(self).__name__))
         except CheckpointError as error:
             raise ConfigError(str(error)) from error
 
@@ -130,12 +124,7 @@ class SuperPointConfig:
         dtype: str | None = None,
         **options: Unpack[ConfigOptions],
     ) -> SuperPointConfig:
-        """Load the config of a checkpoint; for the arguments see the model's `from_pretrained`.
-
-        Raises:
-            CheckpointError: Nothing of that name, or no readable config there.
-            ConfigError: A setting out of range, or an unknown one.
-        """
+        """Load the config of a checkpoint; like the model's `from_pretrained`."""
         folder, settings = locate_checkpoint(name_or_path, options, SETTINGS)
         if dtype is not None:
             settings["dtype"] = dtype
@@ -163,17 +152,10 @@ class SuperPointConfig:
     def to_dict(self) -> dict[str, Any]:
         """The settings as in config.json, without defaults that such files leave out."""
         values = {**vars(self), "model_type": self.model_type}
-        for name, default in _LEFT_OUT.items():
-            if values[name] == default:
-                del values[name]
-        return values
+        return {k: v for k, v in values.items() if k not in _LEFT_OUT or v != _LEFT_OUT[k]}
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write config.json into a folder, which is created if missing.
-
-        Raises:
-            FormatError: It cannot be written.
-        """
+        """Write config.json into a new or existing folder; may raise FormatError."""
         write_files(folder, {CONFIG_FILE: self.to_dict()}, sort_keys=True)
 
     def __eq__(self, other: object) -> bool:
@@ -187,9 +169,4 @@ class SuperPointConfig:
 
 
 SETTINGS = frozenset(SuperPointConfig.__dataclass_fields__)
-_LEFT_OUT: dict[str, Any] = {
-    "output_hidden_states": False,
-    "return_dict": True,
-    "dtype": None,
-    "tiepoint": None,
-}
+_LEFT_OUT = {"output_hidden_states": False, "return_dict": True, "dtype": None, "tiepoint": None}

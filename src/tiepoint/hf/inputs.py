@@ -90,11 +90,7 @@ def longest_side(image_hw: SizeHW, box_hw: SizeHW) -> int:
 
 
 def size_dict(size: Size) -> dict[str, int]:
-    """Convert `size` from any of transformers' forms to a dict.
-
-    Raises:
-        ConfigError: A sequence of another length than 2.
-    """
+    """Convert `size` from any of transformers' forms to a dict; a sequence must have two items."""
     if isinstance(size, Mapping):
         return dict(size)
     if isinstance(size, int):
@@ -105,21 +101,12 @@ def size_dict(size: Size) -> dict[str, int]:
 
 
 def box_hw(size: Mapping[str, int]) -> SizeHW:
-    """The (height, width) px that the exact rules downscale an image to fit into.
-
-    Raises:
-        ConfigError: Other keys, or sides that are no whole numbers of at least 1.
-    """
-    names = set(size)
-    box: tuple[Any, Any]
-    if names == {"height", "width"}:
-        box = size["height"], size["width"]
-    elif names == {"max_height", "max_width"}:
-        box = size["max_height"], size["max_width"]
-    elif names == {"longest_edge"}:
-        box = size["longest_edge"], size["longest_edge"]
-    else:
+    """The (height, width) px, whole and at least 1, that the exact rules downscale to fit into."""
+    forms = (("height", "width"), ("max_height", "max_width"), ("longest_edge", "longest_edge"))
+    names = next((form for form in forms if set(form) == set(size)), None)
+    if names is None:
         raise ConfigError(f"size is {dict(size)}, expected {_SIZE_FORMS}")
+    box: tuple[Any, Any] = size[names[0]], size[names[1]]
     if any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in box):
         raise ConfigError(f"size is {dict(size)}, expected whole numbers of at least 1 px")
     return box

@@ -34,22 +34,14 @@ __all__ = [
     "SuperPointKeypointDescriptionOutput",
 ]
 
-_DTYPES = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
 _IN_FILE = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in _IN_FILE.values()}
 
 
 class SuperPointForKeypointDetection(SuperPoint, Publishable):
     """SuperPoint network with keypoint detection and description.
 
     Built from a config, its weights are random; `from_pretrained` loads a checkpoint.
-
-    Attributes:
-        config: The `SuperPointConfig`.
     """
 
     main_input_name = "pixel_values"
@@ -109,10 +101,9 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
                 f"pixel_values is of type {type(pixel_values).__name__}, expected a torch tensor: "
                 'call the processor with return_tensors="pt"'
             )
-        if pixel_values.ndim != 4 or 0 in pixel_values.shape:
-            raise ConfigError(
-                f"pixel_values has shape {tuple(pixel_values.shape)}, expected B C H W"
-            )
+        shape = tuple(pixel_values.shape)
+        if len(shape) != 4 or 0 in shape:
+            raise ConfigError(f"pixel_values has shape {shape}, expected B C H W")
         if not pixel_values.is_floating_point():
             raise ConfigError(
                 f"pixel_values is {pixel_values.dtype}, expected floating point in 0..1, as from "
@@ -145,12 +136,12 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
         inside = cell_mask(sizes_hw, padded_hw)  # B 1 h w
         if inside is not None:
             inside = inside.to(grey.device, self.dtype)
-        logits, dense = self.dense(  # B 65 h w, B D h w
-            grey.to(self.dtype), inside, hidden_states=hidden
-        )
+        network_input = grey.to(self.dtype)
+        # B 65 h w, B D h w
+        logits, dense = self.dense(network_input, inside, hidden_states=hidden)
         assert dense is not None
-        found = self.config.detection()
-        flat = select(cells_to_heatmap(logits), sizes_hw, found, inputs=grey[:, 0])
+        settings = self.config.detection()
+        flat = select(cells_to_heatmap(logits), sizes_hw, settings, inputs=grey[:, 0])
         cells_hw = torch.tensor([whole_cells(size) for size in sizes_hw], device=grey.device)
         cells_hw = cells_hw // CELL_PX  # B 2
         descriptors = describe(dense, flat.image, flat.xy, cells_hw)  # M D
@@ -164,14 +155,7 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
                 "a pixel_mask was given, which transformers' rules do not have: load model and "
                 "processor from the same checkpoint"
             )
-        config = self.config
-        selection = transformers_rules.Selection(
-            config.keypoint_threshold,
-            config.max_keypoints,
-            config.nms_radius,
-            config.border_removal_distance,
-        )
-        return transformers_rules.detect(self, pixel_values, selection, hidden)
+        return transformers_rules.detect(self, pixel_values, self.config, hidden)
 
     @classmethod
     def from_pretrained(
@@ -201,12 +185,9 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
         folder, settings = locate_checkpoint(name_or_path, options, SETTINGS)
         config = SuperPointConfig.from_dict({**read_json(folder / CONFIG_FILE), **settings})
         tensors = load_checkpoint(folder).tensors
-        dtype = torch_dtype if dtype is None else dtype
-        if dtype in (None, "auto"):
-            dtype = config.dtype
-        if dtype in (None, "auto"):
-            dtype = _dtype_in(folder / WEIGHTS_FILE)
-        torch_type = _as_dtype(dtype)
+        choices = (torch_dtype if dtype is None else dtype, config.dtype)
+        chosen = next((d for d in choices if d not in (None, "auto")), None)
+        torch_type = _as_dtype(_dtype_in(folder / WEIGHTS_FILE) if chosen is None else chosen)
         config.dtype = str(torch_type).removeprefix("torch.")
         model = cls(config)
         model.load(tensors)
@@ -224,11 +205,8 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
         Raises:
             FormatError: It cannot be written.
         """
-        in_file = _as_dtype(dtype)
-        tensors = {
-            name: tensor.detach().to("cpu", in_file).contiguous()
-            for name, tensor in self.state_dict().items()
-        }
+        in_file, state = _as_dtype(dtype), self.state_dict()
+        tensors = {name: state[name].detach().to("cpu", in_file).contiguous() for name in state}
         config = {**self.config.to_dict(), "architectures": [MODEL_CLASS], "dtype": "float32"}
         weights = save(tensors, metadata={"format": "pt"})
         write_files(folder, {WEIGHTS_FILE: weights, CONFIG_FILE: config}, sort_keys=True)
@@ -245,9 +223,8 @@ def _valid_sizes(pixel_mask: Tensor, expected: tuple[int, int, int]) -> list[Siz
     y = torch.arange(expected[1], device=mask.device)
     x = torch.arange(expected[2], device=mask.device)
     in_rows, in_columns = y < heights[:, None], x < widths[:, None]  # B H, B W
-    if not bool((mask == in_rows[:, :, None] & in_columns[:, None]).all()) or not bool(
-        heights.all()
-    ):
+    is_rectangle = (mask == in_rows[:, :, None] & in_columns[:, None]).all()
+    if not bool(is_rectangle & heights.all()):
         raise ConfigError(
             "pixel_mask has other values than 1 in one rectangle from the top-left corner and 0 "
             "elsewhere; pass the processor's"
@@ -258,12 +235,7 @@ def _valid_sizes(pixel_mask: Tensor, expected: tuple[int, int, int]) -> list[Siz
 def _pad(
     flat: FlatKeypoints, descriptors: Tensor, sizes_hw: Tensor
 ) -> SuperPointKeypointDescriptionOutput:
-    """Split a flat list of M keypoints into B N, padded with zeros to the largest count N.
-
-    Args:
-        descriptors: M D.
-        sizes_hw: B 2, px.
-    """
+    """Split M keypoints and descriptors (M D) of B images into B N, padded with zeros."""
     counts = torch.bincount(flat.image, minlength=len(sizes_hw))  # B
     rank = torch.arange(int(counts.max()), device=counts.device)  # N
     starts = torch.cumsum(counts, 0) - counts  # B

@@ -73,17 +73,13 @@ class BatchFeature(UserDict[str, Any]):
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def to(self, *args: Any, **kwargs: Any) -> BatchFeature:
-        """Move and cast in place, like `torch.Tensor.to`; only floating-point tensors are cast.
-
-        Args:
-            args, kwargs: A device, a dtype or both, as for `torch.Tensor.to`.
-
-        Returns:
-            This object.
-        """
+        """Move and cast in place, like `torch.Tensor.to`; only floating-point tensors are cast."""
         for name, value in self.data.items():
             if isinstance(value, Tensor):
-                self.data[name] = _move(value, args, kwargs)
+                # Moving an empty float reveals the target device without parsing the arguments.
+                target = torch.empty(0, device=value.device).to(*args, **kwargs).device
+                is_float = value.is_floating_point()
+                self.data[name] = value.to(*args, **kwargs) if is_float else value.to(target)
         return self
 
 
@@ -100,12 +96,3 @@ def stack(arrays: Sequence[NDArray[Any]] | NDArray[Any], return_tensors: str | N
     # np.stack may keep channels last, and convolutions round differently in that layout.
     batch = np.array(arrays)
     return torch.from_numpy(batch) if return_tensors == "pt" else batch
-
-
-def _move(tensor: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
-    if tensor.is_floating_point():
-        moved: Tensor = tensor.to(*args, **kwargs)
-        return moved
-    # Moving an empty float reveals the target device without parsing the arguments of `to`.
-    target = torch.empty(0, device=tensor.device).to(*args, **kwargs).device
-    return tensor.to(target)

@@ -18,15 +18,12 @@ def locate_checkpoint(
     options: Mapping[str, object],
     settings: Collection[str],
 ) -> tuple[Path, dict[str, Any]]:
-    """Find the checkpoint that `from_pretrained` names.
+    """The folder of the checkpoint that `from_pretrained` names, and the given settings.
 
     Args:
         name_or_path: A bundled name, a folder, or a Hub id; None is the bundled default.
         options: Arguments of the Hub and settings, mixed.
         settings: Names of all settings that the class has.
-
-    Returns:
-        The folder, and the given settings.
 
     Raises:
         CheckpointError: Nothing of that name.
@@ -55,17 +52,7 @@ class Publishable:
         raise NotImplementedError
 
     def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> str:
-        """Upload the files of `save_pretrained` to the Hub.
-
-        Args:
-            repo_id: "org/name"; created if it does not exist.
-
-        Returns:
-            Address of the commit or pull request.
-
-        Raises:
-            CheckpointError: The Hub refuses or cannot be reached.
-        """
+        """Upload the files of `save_pretrained` to the Hub; like `hub.push`."""
         if options.get("commit_message") is None:
             options["commit_message"] = self._commit_message
         with tempfile.TemporaryDirectory() as folder:

@@ -146,12 +146,8 @@ class SuperPointImageProcessor(Publishable):
         _require_grey(settings.do_grayscale)
         box = inputs.box_hw(settings.size) if settings.do_resize else None
         values, mask = inputs.prepare(inputs.read_all(images), box)
-        return BatchFeature(
-            {
-                "pixel_values": stack(values, return_tensors),
-                "pixel_mask": stack(mask, return_tensors),
-            }
-        )
+        pixel_values, pixel_mask = stack(values, return_tensors), stack(mask, return_tensors)
+        return BatchFeature({"pixel_values": pixel_values, "pixel_mask": pixel_mask})
 
     preprocess = __call__
 
@@ -179,14 +175,13 @@ class SuperPointImageProcessor(Publishable):
             _required(outputs, name) for name in ("keypoints", "scores", "descriptors", "mask")
         )
         if self.rules == "transformers":
-            return transformers_rules.post_process(
-                keypoints, scores, descriptors, mask, target_sizes
-            )
-        sizes_wh = _target_sizes(target_sizes, len(mask)).flip(1).to(mask.device)  # B 2
-        absolute = keypoints.float() * sizes_wh[:, None] - 0.5  # B N 2
-        if round:
-            last = (sizes_wh[:, None] - 1).expand_as(absolute)  # B N 2
-            absolute = torch.minimum(absolute.round().clamp(min=0), last).int()
+            absolute = transformers_rules.absolute_xy(keypoints, target_sizes)
+        else:
+            sizes_wh = _target_sizes(target_sizes, len(mask)).flip(1).to(mask.device)  # B 2
+            absolute = keypoints.float() * sizes_wh[:, None] - 0.5  # B N 2
+            if round:
+                last = (sizes_wh[:, None] - 1).expand_as(absolute)  # B N 2
+                absolute = torch.minimum(absolute.round().clamp(min=0), last).int()
         real = mask.bool()
         return [
             {"keypoints": xy[kept], "scores": score[kept], "descriptors": described[kept]}
@@ -195,9 +190,7 @@ class SuperPointImageProcessor(Publishable):
 
     @classmethod
     def from_pretrained(
-        cls,
-        name_or_path: str | PathLike[str] | None = None,
-        **options: Unpack[ProcessorOptions],
+        cls, name_or_path: str | PathLike[str] | None = None, **options: Unpack[ProcessorOptions]
     ) -> SuperPointImageProcessor:
         """Load the processor of a checkpoint.
 
@@ -244,11 +237,7 @@ class SuperPointImageProcessor(Publishable):
         return {**values, "image_processor_type": PROCESSOR_CLASS}
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write preprocessor_config.json into a folder, which is created if missing.
-
-        Raises:
-            FormatError: It cannot be written.
-        """
+        """Write preprocessor_config.json into a new or existing folder; may raise FormatError."""
         write_files(folder, {PREPROCESSOR_FILE: self.to_dict()}, sort_keys=True)
 
     def __repr__(self) -> str:

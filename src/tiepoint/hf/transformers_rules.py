@@ -24,6 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tiepoint.architecture import CELL_PX
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.geometry import SizeHW
+from tiepoint.hf.config import SuperPointConfig
 from tiepoint.hf.outputs import SuperPointKeypointDescriptionOutput, stack
 from tiepoint.images.download import fetch
 from tiepoint.network.superpoint import SuperPoint
@@ -52,15 +53,12 @@ class Preparation(NamedTuple):
 
 
 def prepare(images: Any, settings: Preparation, return_tensors: str | None) -> Any:
-    """Images -> pixel values.
+    """Images -> B C H W float32, or a list of C H W; C is 3 for colour, 1 for grey, 4 for RGBA.
 
     Args:
         images: A PIL image, an array or tensor `C H W` or `H W C`, a path or URL as text, a list
             of these, a list of lists, or one array with four axes.
         return_tensors: "pt", "np" or None.
-
-    Returns:
-        B C H W float32, or a list of C H W. C is 3 for colour, 1 for grey, 4 for RGBA.
 
     Raises:
         ImageError: An image that transformers refuses, too.
@@ -163,11 +161,7 @@ def _preprocess(pixels: Array, settings: Preparation) -> Array:
 
 
 def target_size(image_hw: SizeHW, size: Mapping[str, int]) -> SizeHW:
-    """The size that an image is resized to, for each of transformers' forms of `size`.
-
-    Raises:
-        ConfigError: Another form.
-    """
+    """The size that an image is resized to, for each of transformers' forms of `size`."""
     height, width = image_hw
     if size.get("shortest_edge"):
         return _by_shortest_edge(image_hw, size["shortest_edge"], size.get("longest_edge"))
@@ -204,8 +198,7 @@ def _resize(pixels: Array, new_hw: SizeHW, resample: int) -> Array:
     if channels_last.shape[-1] == 1:
         channels_last = channels_last[..., 0]  # H W
     image = Image.fromarray(channels_last).resize((new_hw[1], new_hw[0]), resample)
-    resized = np.atleast_3d(np.array(image))  # H' W' C
-    resized = np.moveaxis(resized, -1, 0)  # C H' W'
+    resized = np.moveaxis(np.atleast_3d(np.array(image)), -1, 0)  # C H' W'
     if unit_range:
         resized = (resized.astype(np.float64) * (1 / 255)).astype(np.float32)
     return resized
@@ -243,25 +236,17 @@ def _grey(pixels: Array) -> Array:
 # ---- pixels -> keypoints ----------------------------------------------------------------------
 
 
-class Selection(NamedTuple):
-    """Settings of the decoder; a negative `max_keypoints` keeps all keypoints."""
-
-    threshold: float
-    max_keypoints: int
-    radius: int
-    border: int
-
-
 def detect(
     network: SuperPoint,
     pixel_values: Tensor,
-    selection: Selection,
+    config: SuperPointConfig,
     hidden_states: list[Tensor] | None,
 ) -> SuperPointKeypointDescriptionOutput:
     """Pixel values -> keypoints; only the encoder works on the whole batch.
 
     Args:
         pixel_values: B C H W in the network's type, values in 0..1; channel 0 is used.
+        config: A negative `max_keypoints` keeps all keypoints.
         hidden_states: List that receives the output of each encoder block.
 
     Raises:
@@ -276,7 +261,7 @@ def detect(
     encoded = network.encode(pixel_values[:, :1], hidden_states=hidden_states)  # B C h w
     keypoints, scores, descriptors = [], [], []
     for image in torch.split(encoded, 1):  # 1 C h w
-        xy, one_scores = _keypoints(network, image, selection)
+        xy, one_scores = _keypoints(network, image, config)
         keypoints.append(xy)
         scores.append(one_scores)
         descriptors.append(_descriptors(network, image, xy))
@@ -291,20 +276,22 @@ def detect(
     )
 
 
-def _keypoints(network: SuperPoint, encoded: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
+def _keypoints(
+    network: SuperPoint, encoded: Tensor, config: SuperPointConfig
+) -> tuple[Tensor, Tensor]:
     """1 C h w -> N 2 px and N, both in the network's type."""
     logits = network.head(encoded, network.network_config.keypoint_layers())  # 1 65 h w
     probabilities = torch.softmax(logits, dim=1)[:, :-1]  # 1 64 h w
-    heatmap = _suppress(functional.pixel_shuffle(probabilities, CELL_PX)[0, 0], selection.radius)
-    rows, columns = torch.nonzero(heatmap > selection.threshold, as_tuple=True)
+    heatmap = _suppress(functional.pixel_shuffle(probabilities, CELL_PX)[0, 0], config.nms_radius)
+    rows, columns = torch.nonzero(heatmap > config.keypoint_threshold, as_tuple=True)
     scores = heatmap[rows, columns]  # N
     # The limits are those of a map eight times as large, so right and bottom borders are kept.
     height, width = (side * CELL_PX for side in heatmap.shape)
-    edge = selection.border
+    edge = config.border_removal_distance
     inside = (rows >= edge) & (rows < height - edge) & (columns >= edge) & (columns < width - edge)
     rows, columns, scores = rows[inside], columns[inside], scores[inside]
-    if 0 <= selection.max_keypoints < len(scores):
-        scores, best = torch.topk(scores, selection.max_keypoints)
+    if 0 <= config.max_keypoints < len(scores):
+        scores, best = torch.topk(scores, config.max_keypoints)
         rows, columns = rows[best], columns[best]
     return torch.stack([columns, rows], dim=1).to(scores.dtype), scores
 
@@ -342,20 +329,15 @@ def _descriptors(network: SuperPoint, encoded: Tensor, xy: Tensor) -> Tensor:
 # ---- keypoints -> px of the original ----------------------------------------------------------
 
 
-def post_process(
-    keypoints: Tensor, scores: Tensor, descriptors: Tensor, mask: Tensor, target_sizes: Any
-) -> list[dict[str, Tensor]]:
-    """Relative keypoints -> whole px of the original images, truncated towards 0.
+def absolute_xy(keypoints: Tensor, target_sizes: Any) -> Tensor:
+    """B N 2: relative keypoints -> whole px of the original images, truncated towards 0.
 
     Args:
-        keypoints, scores, descriptors, mask: As in `SuperPointKeypointDescriptionOutput`.
-        target_sizes: A list of (height, width), or a B 2 tensor on the same device.
-
-    Raises:
-        ConfigError: Another kind of sequence, or not one size per image.
+        target_sizes: A list of (height, width), or a B 2 tensor on the same device; another kind
+            or count raises ConfigError.
     """
     if isinstance(target_sizes, list):
-        sizes = torch.tensor(target_sizes, device=mask.device)
+        sizes = torch.tensor(target_sizes, device=keypoints.device)
     elif isinstance(target_sizes, Tensor):
         sizes = target_sizes
     else:
@@ -363,14 +345,9 @@ def post_process(
             f"target_sizes is of type {type(target_sizes).__name__}: transformers' rules take a "
             "list of (height, width) or a B 2 tensor"
         )
-    if sizes.shape != (len(mask), 2):
+    if sizes.shape != (len(keypoints), 2):
         raise ConfigError(
             f"target_sizes has shape {tuple(sizes.shape)}, expected one (height, width) for each "
-            f"of {len(mask)} images"
+            f"of {len(keypoints)} images"
         )
-    absolute = (keypoints * sizes.flip(1)[:, None]).to(torch.int32)  # B N 2
-    real = mask.bool()
-    return [
-        {"keypoints": xy[chosen], "scores": score[chosen], "descriptors": described[chosen]}
-        for xy, score, described, chosen in zip(absolute, scores, descriptors, real, strict=True)
-    ]
+    return (keypoints * sizes.flip(1)[:, None]).to(torch.int32)  # B N 2

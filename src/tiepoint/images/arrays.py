@@ -55,9 +55,8 @@ def from_array(array: Array, name: str, channel_order: ChannelOrder, *, layout: 
 
 def _channels_last(array: Array, name: str, layout: Layout) -> Array:
     """Check the shape. Returns `H W` or `H W C`."""
-    shape = tuple(array.shape)
-    expected = "H W, or C H W" if layout == "chw" else "H W, or H W C"
-    expected = f"expected {expected} with 1, 3 or 4 channels"
+    shape, is_chw = tuple(array.shape), layout == "chw"
+    expected = f"expected H W, or {'C H W' if is_chw else 'H W C'} with 1, 3 or 4 channels"
     if 0 in shape:
         raise ImageError(f"{name}: shape {shape} has no pixels; expected at least 1x1")
     if array.ndim == 2:
@@ -66,15 +65,10 @@ def _channels_last(array: Array, name: str, layout: Layout) -> Array:
         raise ImageError(f"{name}: shape {shape} is a batch, {expected}; pass a list of images")
     if array.ndim != 3:
         raise ImageError(f"{name}: shape {shape}, {expected}")
-    first, last = shape[0] in _CHANNELS, shape[2] in _CHANNELS
-    if layout == "chw":
-        if first:
-            return array.transpose(1, 2, 0)  # H W C
-        hint = "; the colours come last here: use .permute(2, 0, 1)" if last else ""
-    else:
-        if last:
-            return array
-        hint = "; the colours come first here: use .transpose(1, 2, 0)" if first else ""
+    if shape[0 if is_chw else 2] in _CHANNELS:
+        return array.transpose(1, 2, 0) if is_chw else array  # H W C
+    advice = "last here: use .permute(2, 0, 1)" if is_chw else "first here: use .transpose(1, 2, 0)"
+    hint = f"; the colours come {advice}" if shape[2 if is_chw else 0] in _CHANNELS else ""
     raise ImageError(f"{name}: shape {shape}, {expected}{hint}")
 
 
@@ -82,20 +76,17 @@ def _supported_values(array: Array, name: str) -> Pixels:
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "b":
         return array.astype(np.uint8) * np.uint8(255)
-    if kind == "u" and size == 1:
-        return array
-    if kind == "u" and size == 2:
-        return array.astype(np.uint16, copy=False)  # other byte order -> this machine's
+    if kind == "u" and size in (1, 2):  # other byte order -> this machine's
+        return array.astype(f"u{size}", copy=False)
     if kind == "f" and size in (2, 4, 8):
         return unit_floats(array, name)
     advice = "convert it to uint8, uint16 or float in 0..1"
     if kind in "iu":
         low, high = int(array.min()), int(array.max())
-        fits = "uint8" if low >= 0 and high <= 255 else "uint16"
+        advice = f"its values run from {low} to {high}: scale them to 0..65535, then use uint16"
         if low >= 0 and high <= 65535:
+            fits = "uint8" if high <= 255 else "uint16"
             advice = f"its values {low}..{high} fit .astype(np.{fits})"
-        else:
-            advice = f"its values run from {low} to {high}: scale them to 0..65535, then use uint16"
     raise ImageError(f"{name}: type {array.dtype}, expected uint8, uint16, float or bool; {advice}")
 
 
@@ -113,32 +104,21 @@ def unit_floats(array: Array, name: str) -> NDArray[np.float32]:
             "replace them, for example with np.nan_to_num"
         )
     if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
+        full_scale = 255 if high <= 255 else 65535 if high <= 65535 else "their full scale"
+        remedy = f"divide by {full_scale}"
+        if low < 0:
+            remedy = "map them to it, for example (x + 1) / 2 for -1..1"
         raise ImageError(
-            f"{name}: float values run from {low:.6g} to {high:.6g}, expected 0..1; "
-            f"{_scaling(low, high)}"
+            f"{name}: float values run from {low:.6g} to {high:.6g}, expected 0..1; {remedy}"
         )
     floats = array.astype(np.float32, copy=False)
-    if low < 0 or high > 1:
-        floats = np.clip(floats, 0, 1)
-    return floats
-
-
-def _scaling(low: float, high: float) -> str:
-    if low < 0:
-        return "map them to it, for example (x + 1) / 2 for -1..1"
-    full = 255 if high <= 255 else 65535
-    return f"divide by {full if high <= 65535 else 'their full scale'}"
+    return np.clip(floats, 0, 1) if low < 0 or high > 1 else floats
 
 
 def on_white(pixels: Pixels, *, premultiplied: bool = False) -> Pixels:
-    """Blend an image with alpha with white, rounding to nearest.
+    """Blend with white, rounding to nearest: H W C, alpha last -> H W or H W 3 of the same type.
 
-    Args:
-        pixels: H W C, alpha is the last channel; C is 2 or 4.
-        premultiplied: Whether the colours are already multiplied by alpha.
-
-    Returns:
-        H W for one colour channel, else H W 3; the same type.
+    `premultiplied` states that the colours are already multiplied by alpha.
     """
     colour, alpha = pixels[..., :-1], pixels[..., -1:]  # H W C-1, H W 1
     full = _FULL_SCALE[pixels.dtype.itemsize]
@@ -157,14 +137,10 @@ def _blend_with_white(colour: Array, alpha: Array, full: int, premultiplied: boo
     # full^2 + full/2 still fits the integer type of twice the width.
     wide = {1: np.uint16, 2: np.uint32, 4: np.float32}[colour.dtype.itemsize]
     colour, alpha = colour.astype(wide), alpha.astype(wide)
-    blended: Array
     if premultiplied:
-        blended = np.minimum(colour + (full - alpha), full)
-    else:
-        blended = colour * alpha + full * (full - alpha)
-        if full > 1:
-            blended = (blended + full // 2) // full
-    return blended
+        return np.asarray(np.minimum(colour + (full - alpha), full))
+    blended: Array = colour * alpha + full * (full - alpha)
+    return (blended + full // 2) // full if full > 1 else blended
 
 
 _TURNS: dict[int, Callable[[Array], Array]] = {

@@ -99,9 +99,8 @@ def decode(stream: BinaryIO, name: str, max_pixels: int) -> tuple[Pixels, int]:
     try:
         image = _open(stream, prefix, name)
     except ImageError:
-        floats = None
-        if prefix.startswith(_TIFF_SIGNATURES):
-            floats = _float_tiff(stream, name, max_pixels)
+        is_tiff = prefix.startswith(_TIFF_SIGNATURES)
+        floats = _float_tiff(stream, name, max_pixels) if is_tiff else None
         if floats is None:
             raise
         return floats
@@ -111,13 +110,12 @@ def decode(stream: BinaryIO, name: str, max_pixels: int) -> tuple[Pixels, int]:
         orientation = _orientation(image)
         return upright(sound, orientation), orientation
     deep = deep_colour(image, name)
-    orientation, is_upright = _load(image, name, own=True)
-    if deep is not None:
-        stream.seek(0)
-        pixels, is_upright = read_deep_colour(stream.read(), deep, name), deep.upright
-    else:
-        pixels = _pixels(image, name)
-    return (pixels if is_upright else upright(pixels, orientation)), orientation
+    if deep is None:
+        return _loaded(image, name, own=True)
+    orientation, _ = _load(image, name, own=True)
+    stream.seek(0)
+    pixels = read_deep_colour(stream.read(), deep, name)
+    return (pixels if deep.upright else upright(pixels, orientation)), orientation
 
 
 def from_pil(image: Image.Image, name: str, max_pixels: int) -> tuple[Pixels, int]:
@@ -135,7 +133,11 @@ def from_pil(image: Image.Image, name: str, max_pixels: int) -> tuple[Pixels, in
             data = _unread_file(image)
             if data is not None:
                 return decode(io.BytesIO(data), name, max_pixels)
-    orientation, is_upright = _load(image, name, own=False)
+    return _loaded(image, name, own=False)
+
+
+def _loaded(image: Image.Image, name: str, *, own: bool) -> tuple[Pixels, int]:
+    orientation, is_upright = _load(image, name, own=own)
     pixels = _pixels(image, name)
     return (pixels if is_upright else upright(pixels, orientation)), orientation
 
@@ -233,10 +235,11 @@ def _sound_jpeg(image: ImageFile.ImageFile, stream: BinaryIO) -> Pixels | None:
 
 def _load(image: Image.Image, name: str, *, own: bool) -> tuple[int, bool]:
     """Decode the pixels; returns the EXIF orientation and whether Pillow has applied it."""
-    is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
-    orientation = _orientation(image) if is_tiff else 1
-    if own and isinstance(image, TiffImagePlugin.TiffImageFile):
-        _ease_tiff_load(image)
+    orientation = None
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        orientation = _orientation(image)
+        if own:
+            _ease_tiff_load(image)
     try:
         image.load()
     except Exception as error:  # Pillow raises nearly anything for a damaged file
@@ -244,7 +247,7 @@ def _load(image: Image.Image, name: str, *, own: bool) -> tuple[int, bool]:
             f"{name}: a damaged or truncated {image.format or 'PIL'} image ({_reason(error)}), "
             "expected a whole one; copy or save it again"
         ) from error
-    return (orientation, True) if is_tiff else (_orientation(image), False)
+    return (_orientation(image), False) if orientation is None else (orientation, True)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -22,13 +22,7 @@ _URL_CHARACTERS = "/%:=&?~#+!$,;'@()*[]"
 
 
 def fetch(url: str) -> bytes:
-    """Download one file.
-
-    Args:
-        url: http or https; spaces and non-ASCII letters are encoded. Redirects are followed.
-
-    Returns:
-        The body of the response.
+    """Download one file over http or https; spaces and non-ASCII letters are encoded.
 
     Raises:
         ImageError: Not reachable, refused, not found, too slow, too large, cut short.
@@ -40,10 +34,8 @@ def fetch(url: str) -> bytes:
     from tiepoint._version import __version__
 
     try:
-        request = urllib.request.Request(
-            _encoded(url),
-            headers={"User-Agent": f"tiepoint/{__version__}", "Accept": "image/*,*/*"},
-        )
+        headers = {"User-Agent": f"tiepoint/{__version__}", "Accept": "image/*,*/*"}
+        request = urllib.request.Request(_encoded(url), headers=headers)
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             return _body(response, url)
     except urllib.error.HTTPError as error:
@@ -52,23 +44,15 @@ def fetch(url: str) -> bytes:
             raise ImageError(
                 f"{url}: the server answered {error.code} {error.reason}, expected an image; {hint}"
             ) from error
-    except TimeoutError as error:
-        raise _too_slow(url) from error
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, TimeoutError):
-            raise _too_slow(url) from error
-        raise ImageError(
-            f"{url}: cannot be reached ({error.reason}); check address and network"
-        ) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ImageError(f"{url}: the download failed ({reason}); check the address") from error
-
-
-def _too_slow(url: str) -> ImageError:
-    return ImageError(
-        f"{url}: no answer within {TIMEOUT_S:g} s; try again, or download it and pass the file"
-    )
+        cause = getattr(error, "reason", error)  # of a URLError
+        reason = f"the download failed ({type(error).__name__}: {error}); check the address"
+        if isinstance(cause, TimeoutError):
+            limit = f"no answer within {TIMEOUT_S:g} s"
+            reason = f"{limit}; try again, or download it and pass the file"
+        elif isinstance(error, urllib.error.URLError):
+            reason = f"cannot be reached ({cause}); check address and network"
+        raise ImageError(f"{url}: {reason}") from error
 
 
 def _body(response: Any, url: str) -> bytes:
@@ -103,6 +87,5 @@ def _encoded(url: str) -> str:
     """The URL in ASCII, as HTTP requires."""
     parts = urlsplit(url)
     host = parts.netloc.encode("idna").decode("ascii") if not url.isascii() else parts.netloc
-    path = quote(parts.path, safe=_URL_CHARACTERS)
-    query = quote(parts.query, safe=_URL_CHARACTERS)
+    path, query = (quote(text, safe=_URL_CHARACTERS) for text in (parts.path, parts.query))
     return urlunsplit((parts.scheme, host, path, query, ""))

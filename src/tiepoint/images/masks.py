@@ -26,9 +26,6 @@ MaskSource = Any
 class MaskFolder:
     """A folder of masks in COLMAP's naming: `a/b.jpg.png` is the mask of `a/b.jpg`.
 
-    Attributes:
-        path: The folder.
-
     Raises:
         ConfigError: No such folder.
     """
@@ -52,7 +49,6 @@ def read_masked(source: Any, mask: Any, channel_order: ChannelOrder) -> SourceIm
         source: Any source of `images.read`.
         mask: Mask of the size of the upright image: an array `H W` of any type (0: no keypoints),
             or another source of `images.read` (black: no keypoints). None allows all keypoints.
-        channel_order: Order of the colours in arrays; see `images.read`.
 
     Raises:
         ImageError: The image or the mask cannot be read, or they differ in size.
@@ -78,14 +74,7 @@ def read_masked(source: Any, mask: Any, channel_order: ChannelOrder) -> SourceIm
 
 
 def check_masks(masks: MaskSource, count: int | None) -> None:
-    """Check that a list of masks has one mask per image.
-
-    Args:
-        count: Number of images, or None if unknown.
-
-    Raises:
-        ConfigError: A list of another length.
-    """
+    """Raise ConfigError unless a list of masks has one per image; None is an unknown count."""
     if isinstance(masks, list | tuple) and count != len(masks):
         images = "a stream of unknown length" if count is None else f"{count} images"
         raise ConfigError(f"mask holds {len(masks)} masks for {images}, expected one for each")
@@ -97,7 +86,6 @@ def mask_of(masks: MaskSource, source: Any, index: int) -> Any:
     Args:
         masks: None; a list or tuple with one mask or None per image; a function that returns the
             mask or None of a source; anything else is the mask of all images.
-        index: Index of the image.
     """
     if isinstance(masks, list | tuple):
         return masks[index]
@@ -108,7 +96,5 @@ def in_input(mask: Mask | None, placement: Placement) -> Mask | None:
     """Resize a mask to the network's input, with the nearest value at each pixel's centre."""
     if mask is None or mask.shape == placement.resized_hw:
         return mask
-    height, width = placement.resized_hw
-    nearest = cv2.INTER_NEAREST_EXACT
-    resized = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=nearest)
-    return np.asarray(resized > 0)
+    size_wh, nearest = placement.resized_hw[::-1], cv2.INTER_NEAREST_EXACT
+    return np.asarray(cv2.resize(mask.astype(np.uint8), size_wh, interpolation=nearest) > 0)

@@ -112,8 +112,7 @@ def read(
         return _image(from_array(array, "array", channel_order, layout="hwc"), name="array")
     if callable(getattr(source, "read", None)):
         return _read_file(source, limit)
-    kind = type(source).__name__
-    raise ImageError(f"an object of type {kind} is not an image: {_EXPECTED}")
+    raise ImageError(f"an object of type {type(source).__name__} is not an image: {_EXPECTED}")
 
 
 def _image(pixels: Pixels, exif_orientation: int = 1, *, name: str) -> SourceImage:
@@ -125,10 +124,8 @@ def _image(pixels: Pixels, exif_orientation: int = 1, *, name: str) -> SourceIma
 def _pixel_limit(max_pixels: int | None) -> int:
     name = "max_pixels"
     value: Any = max_pixels
-    if value is None:
-        text = os.environ.get(MAX_PIXELS_VARIABLE)
-        if not text:
-            return DEFAULT_MAX_PIXELS
+    if max_pixels is None:
+        text = os.environ.get(MAX_PIXELS_VARIABLE) or str(DEFAULT_MAX_PIXELS)
         name, value = MAX_PIXELS_VARIABLE, int(text) if text.isdecimal() else text
     check_whole(name, value, minimum=1, unit="px")
     return int(value)
@@ -139,8 +136,7 @@ def _read_named(name: str, limit: int) -> SourceImage:
         raise ImageError(f"an empty path is not an image: {_EXPECTED}")
     if _URL.match(name):
         return _image(*decode(io.BytesIO(fetch(name)), name, limit), name=name)
-    scheme = _OTHER_SCHEME.match(name)
-    if scheme:
+    if scheme := _OTHER_SCHEME.match(name):
         raise ImageError(
             f"{_shortened(name)}: only http:// and https:// are supported, not {scheme[0]}; "
             "download it and pass its path or bytes"

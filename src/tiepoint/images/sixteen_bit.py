@@ -7,6 +7,7 @@ Otherwise OpenCV would fill missing parts with zeros and write messages to stder
 from __future__ import annotations
 
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,10 +48,7 @@ class DeepColour:
 
 
 def deep_colour(image: ImageFile.ImageFile, name: str) -> DeepColour | None:
-    """The layout of 16-bit colours in a file that Pillow has opened; None if it has none.
-
-    Args:
-        image: Opened, but not loaded.
+    """The layout of 16-bit colours in a file that Pillow has opened, not loaded; None without any.
 
     Raises:
         ImageError: A layout that neither Pillow nor OpenCV reads correctly.
@@ -83,21 +81,15 @@ def _deep_tiff(image: TiffImagePlugin.TiffImageFile, raw_mode: str, name: str) -
             f"{name}: a TIFF of 16-bit colours in separate planes, expected interleaved colours; "
             "save it with planar configuration 1, or pass the array"
         )
-    return DeepColour(
-        alpha=image.mode == "RGBA",
-        premultiplied=raw_mode.startswith("RGBa"),
-        upright=Tag.Orientation in tags,
-    )
+    premultiplied, is_upright = raw_mode.startswith("RGBa"), Tag.Orientation in tags
+    return DeepColour(alpha=image.mode == "RGBA", premultiplied=premultiplied, upright=is_upright)
 
 
 def read_deep_colour(data: bytes, deep: DeepColour, name: str) -> Pixels:
-    """Read a file that Pillow has decoded without an error.
+    """Read a file that Pillow has decoded without an error; see `DeepColour.upright`.
 
     Returns:
-        H W 3 uint16 RGB, or H W for grey with alpha, on white; see `DeepColour.upright`.
-
-    Raises:
-        ImageError: OpenCV cannot read it.
+        H W 3 uint16 RGB, or H W for grey with alpha, on white.
     """
     array = _imdecode(_pixels_of_png(data) if data.startswith(_PNG_SIGNATURE) else data)
     if array is None or array.dtype != np.uint16 or array.ndim != 3:
@@ -175,9 +167,6 @@ def read_float_tiff(data: bytes, tags: dict[int, Any], name: str) -> tuple[Pixel
 
     Returns:
         Upright pixels (OpenCV rotates them) and the EXIF orientation; None if OpenCV fails.
-
-    Raises:
-        ImageError: Values out of 0..1.
     """
     array = _imdecode(data)
     if array is None or array.dtype not in (np.uint16, np.float32, np.float64):
@@ -198,22 +187,19 @@ def _finish_tiff(array: Array, tags: dict[int, Any], name: str) -> Pixels:
 
 
 def _imdecode(data: bytes) -> Array | None:
-    try:
+    with suppress(cv2.error):
         array: Array | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        return None
-    return array
+        return array
+    return None
 
 
 def _rgb_from_bgr(array: Array, *, alpha: bool, premultiplied: bool) -> Pixels:
     """H W 3 or H W 4 in OpenCV's order -> H W 3 RGB, blended with white if alpha counts."""
-    has_alpha = array.shape[2] == 4 and alpha
-    if array.shape[2] == 3:
-        code = cv2.COLOR_BGR2RGB
-    else:
-        code = cv2.COLOR_BGRA2RGBA if alpha else cv2.COLOR_BGRA2RGB
-    pixels: Pixels = cv2.cvtColor(array, code)
-    return on_white(pixels, premultiplied=premultiplied) if has_alpha else pixels
+    if array.shape[2] == 4 and alpha:
+        rgba = cv2.cvtColor(array, cv2.COLOR_BGRA2RGBA)
+        return on_white(rgba, premultiplied=premultiplied)
+    code = cv2.COLOR_BGR2RGB if array.shape[2] == 3 else cv2.COLOR_BGRA2RGB
+    return np.asarray(cv2.cvtColor(array, code))
 
 
 def _tuple(value: Any) -> tuple[Any, ...]:

@@ -63,12 +63,7 @@ class Pose:
 
 
 def read_cameras(intrinsics: Any, model: Model) -> Cameras | None:
-    """K_A and K_B from a caller's intrinsics; None for models that need none.
-
-    Raises:
-        ConfigError: Neither K, 3x3, nor a pair of them; or given for a model without cameras, or
-            missing for "essential".
-    """
+    """K_A and K_B from a caller's intrinsics, K or a pair; None for models that need none."""
     if model != "essential":
         if intrinsics is not None:
             raise ConfigError(f'intrinsics are for model "essential", not for "{model}"')
@@ -115,12 +110,7 @@ def fundamental_consensus(xy_a: Float, xy_b: Float, within_px: float) -> Matrix 
 
 
 def pose_consensus(xy_a: Float, xy_b: Float, cameras: Cameras, within_px: float) -> Pose | None:
-    """The pose that most matches agree on; None without consensus.
-
-    Args:
-        xy_a, xy_b: M 2, px; their order acts as the seed.
-        within_px: MAGSAC's threshold.
-    """
+    """The pose that most matches agree on; arguments as for `fundamental_consensus`."""
     if len(xy_a) < ESSENTIAL_MATCHES:
         return None
     rays_a, rays_b = rays(xy_a, cameras[0]), rays(xy_b, cameras[1])
@@ -149,11 +139,7 @@ def poselib_pose(
     """PoseLib's robust pose (extra `pose`), refined by its own bundle adjustment.
 
     Args:
-        within_px: Maximum epipolar error. PoseLib needs twice the threshold of `refine_pose`
-            (measured).
-
-    Raises:
-        MissingExtraError: PoseLib is not installed.
+        within_px: Maximum epipolar error, twice the threshold of `refine_pose` (measured).
     """
     if not is_installed("poselib"):
         raise MissingExtraError("pose_search='poselib'", "pose")
@@ -196,10 +182,9 @@ def refine_fundamental(
         moved = moved @ np.linalg.inv(back_a)
         return moved / np.linalg.norm(moved)
 
-    def inliers_of(matrix: Matrix) -> NDArray[np.bool_]:
-        return sampson_px(matrix, xy_a, xy_b) <= within_px
-
-    return _refined(matrix, improve, inliers_of, FUNDAMENTAL_MATCHES)
+    return _refined(
+        matrix, improve, lambda f: sampson_px(f, xy_a, xy_b) <= within_px, FUNDAMENTAL_MATCHES
+    )
 
 
 def refine_pose(
@@ -217,10 +202,9 @@ def refine_pose(
         )
         return _moved_pose(pose, step)
 
-    def inliers_of(pose: Pose) -> NDArray[np.bool_]:
-        return sampson_px(lines(pose), xy_a, xy_b) <= within_px
-
-    return _refined(pose, improve, inliers_of, ESSENTIAL_MATCHES)
+    return _refined(
+        pose, improve, lambda p: sampson_px(lines(p), xy_a, xy_b) <= within_px, ESSENTIAL_MATCHES
+    )
 
 
 def _refined(
@@ -251,10 +235,6 @@ def random_inlier_rate(matrix: Matrix, xy_a: Float, xy_b: Float, within_px: floa
 
     The area near an epipolar line, as a share of the image, would be far too small where the
     points are in a strip: a line along the strip passes many of them.
-
-    Args:
-        xy_a, xy_b: M 2, px, all matches.
-        within_px: Inlier threshold.
     """
     shifts = range(1, min(len(xy_b), RANDOM_PAIRINGS + 1))
     fits = [sampson_px(matrix, xy_a, np.roll(xy_b, shift, axis=0)) <= within_px for shift in shifts]
@@ -280,11 +260,7 @@ def rays(xy: Float, camera: Matrix) -> NDArray[np.float64]:
 
 
 def rotation_share(xy_a: Float, xy_b: Float, cameras: Cameras, within_px: float) -> float:
-    """Share of the matches that a rotation of the camera explains without translation, 0..1.
-
-    Args:
-        xy_a, xy_b: M 2, px, at least one.
-    """
+    """Share of M >= 1 matches that a rotation of the camera explains without translation, 0..1."""
     a, b = (homogeneous(rays(xy, camera)) for xy, camera in zip((xy_a, xy_b), cameras, strict=True))
     a /= np.linalg.norm(a, axis=1, keepdims=True)  # M 3
     b /= np.linalg.norm(b, axis=1, keepdims=True)  # M 3

@@ -6,6 +6,8 @@ robust least squares fits the model.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -25,39 +27,33 @@ ROBUST_SHARE = 2 / 3
 
 _CHUNK = 256  # translation hypotheses at a time
 
+Array = NDArray[np.float64]
+
 
 def consensus(model: Model, xy_a: Float, xy_b: Float, within_px: float) -> Matrix | None:
-    """The plane model that most matches agree on.
+    """The plane model that most matches agree on; None without consensus.
 
     OpenCV 5.0 seeds its estimators with a constant that `cv2.setRNGSeed` does not change, so the
     order of the matches acts as the seed.
 
     Args:
-        model: A plane model.
         xy_a, xy_b: M 2, px; row i of one matches row i of the other. All finite.
         within_px: Noise scale: MAGSAC's threshold (Barath et al., CVPR 2020). RANSAC's for the
             similarity, because OpenCV has no MAGSAC for it.
-
-    Returns:
-        3x3, or None when there are too few matches or no consensus.
     """
     if len(xy_a) < MODELS[model].sample_size:
         return None
     a, b = np.asarray(xy_a, np.float64), np.asarray(xy_b, np.float64)  # M 2
     if model == "translation":
         return as_matrix(_commonest_shift(a, b, within_px))
+    limits: dict[str, Any] = {"maxIters": ITERATIONS, "confidence": CONFIDENCE}
+    limits["ransacReprojThreshold"] = within_px
     if model == "homography":
-        matrix, _ = cv2.findHomography(
-            a, b, cv2.USAC_MAGSAC, within_px, maxIters=ITERATIONS, confidence=CONFIDENCE
-        )
-        return as_matrix(matrix)
-    affine = model == "affine"
-    estimate = cv2.estimateAffine2D if affine else cv2.estimateAffinePartial2D
-    matrix, _ = estimate(
-        a, b, method=cv2.USAC_MAGSAC if affine else cv2.RANSAC, ransacReprojThreshold=within_px,
-        maxIters=ITERATIONS, confidence=CONFIDENCE, refineIters=0,
-    )  # fmt: skip
-    return as_matrix(matrix)
+        return as_matrix(cv2.findHomography(a, b, cv2.USAC_MAGSAC, **limits)[0])
+    estimate, method = cv2.estimateAffine2D, cv2.USAC_MAGSAC
+    if model == "similarity":
+        estimate, method = cv2.estimateAffinePartial2D, cv2.RANSAC
+    return as_matrix(estimate(a, b, method=method, refineIters=0, **limits)[0])
 
 
 def refine(
@@ -66,7 +62,7 @@ def refine(
     xy_a: Float,
     xy_b: Float,
     within_px: float,
-    deviation_px: NDArray[np.float64] | None = None,
+    deviation_px: Array | None = None,
 ) -> tuple[Matrix, NDArray[np.bool_]]:
     """Robust least squares on all matches: matches that fit worse weigh less.
 
@@ -109,7 +105,7 @@ def refine(
     return matrix, distances <= within_px
 
 
-def _robust_cost(distances: NDArray[np.float64], scale: NDArray[np.float64]) -> float:
+def _robust_cost(distances: Array, scale: Array) -> float:
     """The cost that Geman and McClure's weights minimise: 0..1 per match."""
     squares = (distances / scale) ** 2  # M
     with np.errstate(invalid="ignore"):
@@ -117,11 +113,7 @@ def _robust_cost(distances: NDArray[np.float64], scale: NDArray[np.float64]) -> 
 
 
 def _gauss_newton(
-    model: Model,
-    matrix: Matrix,
-    a: NDArray[np.float64],
-    b: NDArray[np.float64],
-    weights: NDArray[np.float64],
+    model: Model, matrix: Matrix, a: Array, b: Array, weights: Array
 ) -> Matrix | None:
     """One step of least squares on the distances in B, with M weights."""
     local, tangent, slopes = _linearised(model, matrix, a, a)
@@ -139,7 +131,7 @@ def _gauss_newton(
     return as_matrix(norm * moved @ np.linalg.inv(local))
 
 
-def distances_px(matrix: Matrix, xy_a: Float, xy_b: Float) -> NDArray[np.float64]:
+def distances_px(matrix: Matrix, xy_a: Float, xy_b: Float) -> Array:
     """M distances in B between the transformed points of A and their partners.
 
     Infinite for points that the matrix maps behind the camera.
@@ -156,19 +148,16 @@ def facing(matrix: Matrix, xy: Float) -> Matrix:
 
 def point_deviation_px(
     model: Model, matrix: Matrix, xy_a: Float, xy_b: Float, places_xy: Float
-) -> NDArray[np.float64]:
-    """Standard deviation of transformed points, from the scatter of the inliers.
+) -> Array:
+    """P: standard deviation of transformed places, px of B: root of the variances in x and y.
 
     First-order propagation through least squares (Hartley and Zisserman, Multiple View Geometry,
-    section 5.2.2): the result of resampling the inliers, without the resampling.
+    section 5.2.2): the result of resampling the inliers, without the resampling. Infinite when the
+    inliers do not overdetermine the model, or for places at infinity.
 
     Args:
         xy_a, xy_b: M 2, px, inliers of `matrix`.
         places_xy: P 2, px of A.
-
-    Returns:
-        P: root of the summed variances in x and y, px of B. Infinite when the inliers do not
-        overdetermine the model, or for places at infinity.
     """
     unknown = np.full(len(places_xy), np.inf)
     matrix = facing(matrix, xy_a)
@@ -187,13 +176,13 @@ def point_deviation_px(
     at_places = slopes[len(xy_a) :] / scale  # P 2 K
     spread = (at_places @ vectors) ** 2 / values  # P 2 K
     deviation = np.sqrt(variance * spread.sum(axis=(1, 2)))  # P
-    result: NDArray[np.float64] = np.where(np.isfinite(deviation), deviation, np.inf)
+    result: Array = np.where(np.isfinite(deviation), deviation, np.inf)
     return result
 
 
 def _linearised(
     model: Model, matrix: Matrix, xy_a: Float, places_xy: Float
-) -> tuple[Matrix, NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Matrix, Array, Array]:
     """Derivatives of transformed places with respect to the free parameters of the model.
 
     Returns:
@@ -213,30 +202,27 @@ def _linearised(
 
 def match_deviation_px(
     matrix: Matrix, xy_a: Float, covariance_a: Float, covariance_b: Float
-) -> NDArray[np.float64]:
-    """M: standard deviation per axis of a match's offset in B, from both covariances.
+) -> Array:
+    """M: standard deviation per axis of a match's offset in B, from both covariances, M 2 2, px^2.
 
-    Args:
-        matrix: 3x3, x_B ~ H x_A; an approximation suffices.
-        xy_a: M 2, px.
-        covariance_a, covariance_b: M 2 2, px^2 of A and of B.
+    An approximation of the matrix suffices.
     """
     slopes = local_jacobian(matrix, xy_a)  # M 2 2
     total = slopes @ covariance_a @ slopes.transpose(0, 2, 1) + covariance_b  # M 2 2
     variance = np.trace(total, axis1=1, axis2=2) / 2  # M
-    deviation: NDArray[np.float64] = np.sqrt(np.maximum(variance, 0))
+    deviation: Array = np.sqrt(np.maximum(variance, 0))
     return deviation
 
 
-def local_jacobian(matrix: Matrix, xy: Float) -> NDArray[np.float64]:
+def local_jacobian(matrix: Matrix, xy: Float) -> Array:
     """N 2 2: derivative of the transformed points, px of B per px of A along x and y."""
     w = (homogeneous(xy) @ matrix[2])[:, None, None]  # N 1 1
     mapped = apply_homography(matrix, xy)  # N 2
-    jacobian: NDArray[np.float64] = (matrix[:2, :2] - mapped[:, :, None] * matrix[2, :2]) / w
+    jacobian: Array = (matrix[:2, :2] - mapped[:, :, None] * matrix[2, :2]) / w
     return jacobian
 
 
-def homogeneous(xy: Float) -> NDArray[np.float64]:
+def homogeneous(xy: Float) -> Array:
     """N 3: (x, y, 1), float64."""
     return np.column_stack([np.asarray(xy, np.float64), np.ones(len(xy))])
 
@@ -256,9 +242,7 @@ def as_matrix(estimate: object) -> Matrix | None:
     return matrix
 
 
-def _commonest_shift(
-    a: NDArray[np.float64], b: NDArray[np.float64], within_px: float
-) -> NDArray[np.float64]:
+def _commonest_shift(a: Array, b: Array, within_px: float) -> Array:
     """The match whose shift has the least truncated squared distances to all others (MSAC)."""
     shifts = b - a  # M 2
     costs = np.empty(len(shifts))
@@ -266,11 +250,11 @@ def _commonest_shift(
         rows = slice(start, start + _CHUNK)
         squared = ((shifts[rows, None] - shifts[None]) ** 2).sum(axis=2)  # CHUNK M
         costs[rows] = np.minimum(squared, within_px**2).sum(axis=1)
-    best: NDArray[np.float64] = shifts[costs.argmin()]
+    best: Array = shifts[costs.argmin()]
     return np.column_stack([np.eye(2), best])
 
 
-def _tangent(model: Model, matrix: Matrix) -> NDArray[np.float64]:
+def _tangent(model: Model, matrix: Matrix) -> Array:
     """9 K: the directions in which the entries of the matrix may move, row by row."""
     if model == "homography":
         return np.linalg.svd(matrix.reshape(1, 9))[2][1:].T  # all but its own scale
@@ -284,7 +268,7 @@ def _tangent(model: Model, matrix: Matrix) -> NDArray[np.float64]:
     return directions[:, :count]
 
 
-def _slopes(matrix: Matrix, xy: Float) -> NDArray[np.float64]:
+def _slopes(matrix: Matrix, xy: Float) -> Array:
     """N 2 9: derivatives of the transformed points with respect to the entries of the matrix."""
     points = homogeneous(xy)  # N 3
     mapped = points @ matrix.T  # N 3

@@ -21,11 +21,7 @@ from tiepoint.features import Features, Matches, covariances_of
 from tiepoint.matching.guided import match_guided
 from tiepoint.matching.match import match
 from tiepoint.registration import epipolar
-from tiepoint.registration.estimation import (
-    estimate_model,
-    matched_xy,
-    shuffled,
-)
+from tiepoint.registration.estimation import estimate_model, matched_xy, shuffled
 from tiepoint.registration.models import inlier_px
 from tiepoint.registration.result import Registration
 from tiepoint.registration.verdict import Fit, judge
@@ -48,9 +44,7 @@ def register(
     config: RegistrationConfig | None = None,
     **overrides: Unpack[RegistrationOptions],
 ) -> Registration:
-    """Estimate the transform from image A to image B.
-
-    The result depends on the images and the settings only, not on the order of the keypoints.
+    """Estimate the transform from image A to image B; the order of keypoints has no effect.
 
     Args:
         a, b: Each a path, URL, bytes, PIL image, array or tensor, or its Features.
@@ -58,12 +52,9 @@ def register(
             rotated images too (see `tiepoint.match`).
         detector: Detector for images; None takes `registration_detector(checkpoint)`, kept for
             the next call.
-        checkpoint: As for `Detector`.
         intrinsics: For "essential": the camera matrix K, 3x3, of both images, or a pair (K_A,
             K_B); in px with (0, 0) at the centre of the top-left pixel.
-        config: Settings; None takes the defaults.
-        overrides: Single settings of `RegistrationConfig`, which replace those of `config`, such as
-            `model`.
+        config, overrides: Settings; single ones, such as `model`, replace those of `config`.
 
     Returns:
         Registration. Check `success`; `reason` explains a failure.
@@ -84,10 +75,8 @@ def register(
         features_a, features_b = _matched(a, b, matches)
     fit = _fit(features_a, features_b, matches, settings, cameras)
     if isinstance(fit, str):
-        no_inliers = np.zeros(len(matches), bool)
-        return Registration(
-            False, fit, settings.model, None, features_a, features_b, matches, no_inliers
-        )
+        none = np.zeros(len(matches), bool)
+        return Registration(False, fit, settings.model, None, features_a, features_b, matches, none)
     registration = judge(fit)
     if guided and fit.facts.kind == "plane" and registration.success:
         return _guided(fit, registration)
@@ -95,12 +84,7 @@ def register(
 
 
 def registration_detector(checkpoint: str | Path = "default", **options: Any) -> Detector:
-    """A detector without score threshold, so that `max_keypoints` alone limits the keypoints.
-
-    Args:
-        checkpoint: As for `Detector`.
-        options: Further keywords of `Detector`, such as `device` or `max_side`.
-    """
+    """A `Detector` without score threshold, so that `max_keypoints` alone limits the keypoints."""
     return Detector(checkpoint, threshold=0.0, **options)
 
 

@@ -93,13 +93,7 @@ class Registration:
         return self.features_b.xy[self.matches.pairs[:, 1]]
 
     def transform(self, xy: ArrayLike) -> NDArray[np.float64]:
-        """Map points of A to B.
-
-        Args:
-            xy: N 2, or one point of 2, px of A.
-
-        Returns:
-            The same shape in px of B, float64; NaN for points behind the camera of B.
+        """Map points of A, N 2 or one point of 2, to px of B; NaN behind the camera of B.
 
         Raises:
             RegistrationError: Not registered, or a two-view model, which maps points to lines.
@@ -116,20 +110,17 @@ class Registration:
             "success": self.success,
             "reason": self.reason,
             "model": self.model,
-            "matrix": _listed(self.matrix),
-            "rotation": _listed(self.rotation),
-            "translation": _listed(self.translation),
+            "matrix": _plain(self.matrix),
+            "rotation": _plain(self.rotation),
+            "translation": _plain(self.translation),
             "keypoints": [len(self.features_a), len(self.features_b)],
             "matches": len(self.matches),
             "inliers": int(self.inliers.sum()),
             "inlier_ratio": self.inlier_ratio,
             "coverage": self.coverage,
-            "reprojection_px": {
-                "median": _finite(self.reprojection_px.median),
-                "rms": _finite(self.reprojection_px.rms),
-            },
-            "overlap_sd_px": _finite(self.overlap_sd_px),
-            "corner_sd_px": _finite(self.corner_sd_px),
+            "reprojection_px": {k: _plain(v) for k, v in self.reprojection_px._asdict().items()},
+            "overlap_sd_px": _plain(self.overlap_sd_px),
+            "corner_sd_px": _plain(self.corner_sd_px),
             "size_hw": [list(self.features_a.size_hw), list(self.features_b.size_hw)],
         }
 
@@ -153,9 +144,7 @@ def _mapped(matrix: ArrayLike, xy: ArrayLike) -> NDArray[np.float64]:
     return apply_homography(matrix, points).reshape(points.shape)
 
 
-def _listed(values: NDArray[np.float64] | None) -> list[Any] | None:
-    return None if values is None else values.tolist()
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _plain(value: NDArray[np.float64] | float | None) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value if value is not None and math.isfinite(value) else None

@@ -15,12 +15,7 @@ from tiepoint.config import Model, RegistrationConfig
 from tiepoint.features import Features, Matches
 from tiepoint.geometry import apply_homography, corners_xy
 from tiepoint.registration import epipolar, planar, verification
-from tiepoint.registration.estimation import (
-    Estimate,
-    estimate_model,
-    matched_xy,
-    shuffled,
-)
+from tiepoint.registration.estimation import Estimate, estimate_model, matched_xy, shuffled
 from tiepoint.registration.models import MODELS, PLANE_MODELS, Matrix, ModelFacts
 from tiepoint.registration.result import NO_RESIDUALS, OK, Registration, Residuals
 
@@ -44,16 +39,12 @@ DIFFERENT = "the images show different things, or too little that is alike"
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A model fitted to matches, with the figures that the checks use.
+    """A model fitted to M matches, with the figures that the checks use.
 
     Attributes:
-        features_a, features_b: The features that were matched.
-        matches: M pairs between them.
-        settings: Model and limits.
         cameras: (K_A, K_B) for "essential", else None.
         input_px: Unit of the limits: px of the image per px of the network's input.
         within_px: Inlier threshold, px of the image.
-        estimate: The model, and its inliers among the M matches.
     """
 
     features_a: Features
@@ -67,7 +58,6 @@ class Fit:
 
     @property
     def facts(self) -> ModelFacts:
-        """The model's row in the table."""
         return MODELS[self.settings.model]
 
     @cached_property
@@ -108,10 +98,8 @@ class Fit:
 
     def deviation_px(self, places_xy: NDArray[np.float64]) -> float:
         """Standard deviation of a plane model at places of A: rms, px of B."""
-        matrix = self.estimate.matrix
-        return _rms(
-            planar.point_deviation_px(self.settings.model, matrix, *self.inliers_xy, places_xy)
-        )
+        model, matrix = self.settings.model, self.estimate.matrix
+        return _rms(planar.point_deviation_px(model, matrix, *self.inliers_xy, places_xy))
 
 
 Check = Callable[[Fit], str | None]
@@ -168,12 +156,9 @@ def unlikely_by_chance(fit: Fit) -> str | None:
         cell_px = CELL_PX * fit.features_a.px_per_input_px
         matches = verification.occupied_cells(fit.xy[0], cell_px)
         inliers = verification.occupied_cells(fit.inliers_xy[0], cell_px)
+    size, solutions, rate = fit.facts.sample_size, fit.facts.solutions, _random_inlier_rate(fit)
     nfa = verification.log10_nfa(
-        matches,
-        inliers,
-        sample_size=fit.facts.sample_size,
-        inlier_rate=_random_inlier_rate(fit),
-        solutions=fit.facts.solutions,
+        matches, inliers, sample_size=size, inlier_rate=rate, solutions=solutions
     )
     limit = math.log10(fit.settings.max_false_alarms)
     if nfa <= limit:
@@ -233,9 +218,8 @@ def not_too_simple(fit: Fit) -> str | None:
         return None
     xy_a, xy_b = fit.xy
     order = shuffled(xy_a, xy_b, fit.settings.seed)
-    homography = estimate_model(
-        xy_a[order], xy_b[order], model="homography", within_px=fit.within_px
-    )
+    xy_a, xy_b = xy_a[order], xy_b[order]
+    homography = estimate_model(xy_a, xy_b, model="homography", within_px=fit.within_px)
     fitting = 0 if homography is None else int(homography.inliers.sum())
     if fit.inliers >= SIMPLER_SHARE * fitting:
         return None

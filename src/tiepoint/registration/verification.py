@@ -31,9 +31,7 @@ class CommonView:
 def common_view(matrix: Matrix, xy_a: Float, xy_b: Float, a_hw: SizeHW, b_hw: SizeHW) -> CommonView:
     """The common view, on a grid over the image with more of its cells inside the other.
 
-    Args:
-        matrix: 3x3, x_B ~ H x_A, facing the inliers.
-        xy_a, xy_b: The inliers, M 2, px.
+    The matrix faces the inliers, M 2 each.
     """
     grid_a, grid_b = _grid(a_hw), _grid(b_hw)  # GRID*GRID 2
     grid_b_in_a = apply_homography(np.linalg.inv(matrix), grid_b)
@@ -59,10 +57,9 @@ def log10_nfa(
     A contrario: Moisan and Stival, IJCV 2004, section 3. Below 0 chance is unlikely.
 
     Args:
-        sample_size: Matches that determine the model.
         inlier_rate: Probability that a random match fits a given model, 0..1: the area where its
             point in B would be an inlier, over the area of the image.
-        solutions: Models that one minimal sample may give.
+        sample_size, solutions: See `ModelFacts`.
     """
     if inliers <= sample_size:
         return math.inf
@@ -73,11 +70,7 @@ def log10_nfa(
 
 
 def occupied_cells(xy: Float, cell_px: float) -> int:
-    """Number of square cells that contain points; neighbours in one cell count once.
-
-    Args:
-        xy: N 2, px; points that are not finite count nowhere.
-    """
+    """Number of square cells that contain finite points; neighbours in one cell count once."""
     cells = np.floor(np.asarray(xy, np.float64) / cell_px)  # N 2
     return len(np.unique(cells[np.isfinite(cells).all(axis=1)], axis=0))
 

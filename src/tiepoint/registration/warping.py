@@ -74,7 +74,8 @@ def warp(
 
     Raises:
         RegistrationError: Not registered, or a two-view model.
-        ConfigError: A has another size than the registration, or the canvas is too large.
+        ConfigError: A has another size than the registration, or is too large for OpenCV; the
+            canvas is unknown or too large.
         ImageError: The image cannot be read.
     """
     area = canvas_of(registration, canvas, max_pixels)
@@ -87,12 +88,7 @@ def warp(
 def canvas_of(
     registration: Registration, canvas: CanvasName = "b", max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> Canvas:
-    """Size of a canvas, and the position of B in it.
-
-    Raises:
-        RegistrationError: Not registered, or a two-view model.
-        ConfigError: Unknown canvas, or one that is too large; or A is too large for OpenCV.
-    """
+    """Size of a canvas, and the position of B in it; raises like `warp`."""
     if canvas not in ("b", "both"):
         raise ConfigError(f'canvas is {canvas!r}, expected "b" or "both"')
     b_height, b_width = registration.features_b.size_hw
@@ -122,10 +118,7 @@ def covered(registration: Registration, canvas: Canvas) -> NDArray[np.bool_]:
     """`H W` of the canvas: pixels whose centre is inside A."""
     image = np.full(registration.features_a.size_hw, 255, np.uint8)
     matrix, size_wh = _to_canvas(registration, canvas), canvas.size_hw[::-1]
-    mask: NDArray[np.bool_] = (
-        cv2.warpPerspective(image, matrix, size_wh, flags=cv2.INTER_NEAREST) > 0
-    )
-    return mask
+    return np.asarray(cv2.warpPerspective(image, matrix, size_wh, flags=cv2.INTER_NEAREST) > 0)
 
 
 def blend(
@@ -137,14 +130,9 @@ def blend(
     fill: float = 0,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Image:
-    """Both images in one, with a gradual transition where they overlap.
+    """Both images in one, with a gradual transition where they overlap; see `warp`.
 
-    Args:
-        image_a, image_b: As for `warp`, of one type and one number of channels.
-        registration, canvas, fill, max_pixels: As for `warp`.
-
-    Returns:
-        `H W` or `H W C` of their type.
+    The images are of one type and one number of channels, which the result keeps.
 
     Raises:
         ConfigError: Types or channels differ; and as `warp`.
@@ -175,11 +163,7 @@ def blend(
 
 
 def checkerboard(image_a: Any, image_b: Any, registration: Registration) -> NDArray[np.uint8]:
-    """Alternating squares of A and B, in the area of B: continuous edges show a good alignment.
-
-    Returns:
-        H W 3 uint8, RGB.
-    """
+    """H W 3 RGB, the area of B: alternating squares of A and B, for edges to continue across."""
     a, b, in_a = _superposed(image_a, image_b, registration)
     height, width = in_a.shape
     side = max(1, math.ceil(max(height, width) / _SQUARES))
@@ -188,13 +172,10 @@ def checkerboard(image_a: Any, image_b: Any, registration: Registration) -> NDAr
 
 
 def overlay(image_a: Any, image_b: Any, registration: Registration) -> NDArray[np.uint8]:
-    """A in red and B in cyan, in the area of B: aligned parts are grey, others have fringes.
+    """H W 3 RGB, the area of B: A in red and B in cyan; aligned parts are grey, without fringes.
 
     Both are converted to grey levels, and A to the brightness and contrast of B, so that colour
     shows misalignment only.
-
-    Returns:
-        H W 3 uint8, RGB.
     """
     a, b, in_a = _superposed(image_a, image_b, registration)
     grey_a = cv2.cvtColor(a, cv2.COLOR_RGB2GRAY).astype(np.float32)
@@ -218,10 +199,7 @@ def alike(image_a: Image, image_b: Image) -> tuple[Image, Image]:
 
 
 def write_picture(path: str | PathLike[str], picture: Image) -> None:
-    """Write an image file atomically: PNG for 8 and 16 bits, TIFF for floats too.
-
-    Args:
-        picture: `H W` or `H W 3` RGB; uint8, uint16, or float32 for TIFF.
+    """Write `H W` or `H W 3` RGB atomically: PNG for uint8 and uint16, TIFF for float32 too.
 
     Raises:
         FormatError: Another ending, or a type that the format does not support.
@@ -272,12 +250,9 @@ def _warped(pixels: Image, registration: Registration, canvas: Canvas) -> Image:
     native = pixels.dtype.type in _OPENCV_TYPES
     working = pixels if native else pixels.astype(np.float64)
     working, matrix = _reduced(working, _to_canvas(registration, canvas))
-    size_wh = canvas.size_hw[::-1]
+    size_wh, border = canvas.size_hw[::-1], cv2.BORDER_REPLICATE
     warped = _by_channels(
-        working,
-        lambda part: cv2.warpPerspective(
-            part, matrix, size_wh, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        ),
+        working, lambda part: cv2.warpPerspective(part, matrix, size_wh, borderMode=border)
     )
     return warped if native else _as_type(warped, pixels.dtype)
 
@@ -292,20 +267,17 @@ def _reduced(pixels: Image, matrix: Matrix) -> tuple[Image, Matrix]:
     if factor < 2:
         return pixels, matrix
     small_hw = max(1, round(height / factor)), max(1, round(width / factor))
-    small = _by_channels(
-        pixels, lambda part: cv2.resize(part, small_hw[::-1], interpolation=cv2.INTER_AREA)
-    )
+    small_wh, area = small_hw[::-1], cv2.INTER_AREA
+    small = _by_channels(pixels, lambda part: cv2.resize(part, small_wh, interpolation=area))
     return small, matrix @ np.linalg.inv(resize_matrix(size_hw, small_hw))
 
 
 def _by_channels(pixels: Image, resample: Callable[[Image], Image]) -> Image:
     """Resample an image of any number of channels, as many at a time as OpenCV takes."""
     flat = pixels.reshape(*pixels.shape[:2], -1)  # H W C
-    parts = []
-    for start in range(0, flat.shape[2], _OPENCV_CHANNELS):
-        part = resample(np.ascontiguousarray(flat[:, :, start : start + _OPENCV_CHANNELS]))
-        parts.append(part.reshape(*part.shape[:2], -1))
-    joined = np.concatenate(parts, axis=2)
+    starts = range(0, flat.shape[2], _OPENCV_CHANNELS)
+    parts = [flat[:, :, start : start + _OPENCV_CHANNELS] for start in starts]
+    joined = np.dstack([resample(np.ascontiguousarray(part)) for part in parts])
     return joined.reshape(*joined.shape[:2], *pixels.shape[2:])
 
 
@@ -313,8 +285,7 @@ def _to_canvas(registration: Registration, canvas: Canvas) -> Matrix:
     """3x3, px of A -> px of the canvas."""
     x, y = canvas.offset_xy
     assert registration.matrix is not None  # `canvas_of` has checked
-    matrix: Matrix = np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]]) @ registration.matrix
-    return matrix
+    return np.asarray(np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]]) @ registration.matrix)
 
 
 def _edges_xy(size_hw: SizeHW) -> NDArray[np.float64]:
@@ -332,8 +303,7 @@ def _inset_px(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Distance of each pixel inside the mask from its outline."""
     padded = np.pad(mask, 1).astype(np.uint8)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_3)
-    inset: NDArray[np.float32] = distance[1:-1, 1:-1].astype(np.float32)
-    return inset
+    return np.asarray(distance[1:-1, 1:-1], np.float32)
 
 
 def _as_type(values: Image, dtype: np.dtype[Any]) -> Image:

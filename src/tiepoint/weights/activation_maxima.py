@@ -38,24 +38,16 @@ def quantised_layers(network: NetworkConfig) -> list[str]:
     These are all but the keypoint logits, which decide where keypoints are, and layers with fewer
     than `LEAST_CHANNELS` inputs. `benchmarks/precision.py` prints how many keypoints remain.
     """
-    last = network.keypoint_layers()[-1]
-    return [
-        layer.name
-        for layer in network.layers()
-        if layer != last and layer.in_channels >= LEAST_CHANNELS
-    ]
+    layers, last = network.layers(), network.keypoint_layers()[-1]
+    return [x.name for x in layers if x != last and x.in_channels >= LEAST_CHANNELS]
 
 
 def mean_activation_maxima(
     maxima: Iterable[ActivationMaxima], layers: Sequence[str]
 ) -> dict[str, float]:
-    """Average the activation maxima of several images.
+    """Average the activation maxima, one mapping per image, of the given layers.
 
     The mean is used because one glaring image would coarsen the steps of all others.
-
-    Args:
-        maxima: One mapping per image.
-        layers: Names of the layers to keep.
 
     Raises:
         ConfigError: No images.
@@ -67,10 +59,7 @@ def mean_activation_maxima(
 
 
 def save_activation_maxima(folder: Path, maxima: ActivationMaxima, weights_sha256: str) -> Path:
-    """Store activation maxima next to the weights that they were measured with.
-
-    Returns:
-        Their file.
+    """Store activation maxima next to the weights that they were measured with; returns the file.
 
     Raises:
         FormatError: The folder cannot be written.
@@ -86,16 +75,9 @@ def save_activation_maxima(folder: Path, maxima: ActivationMaxima, weights_sha25
 def load_activation_maxima(
     folder: Path, weights_sha256: str, layers: Iterable[str]
 ) -> ActivationMaxima | None:
-    """Load the activation maxima of a checkpoint.
+    """Load a checkpoint's activation maxima; None unless valid for all layers and these weights.
 
     A damaged file counts as missing and is logged, because only int8 needs it.
-
-    Args:
-        weights_sha256: SHA-256 of the checkpoint's weights.
-        layers: Names of the layers that must have a maximum.
-
-    Returns:
-        None unless the file holds valid maxima of all layers for these weights.
     """
     path = folder / QUANTIZATION_FILE
     if not path.exists():

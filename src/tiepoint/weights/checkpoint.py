@@ -44,7 +44,7 @@ DEFAULT = "base"
 
 Tensors = Mapping[str, NDArray[np.float32]]
 
-_BYTES_PER_VALUE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_STORED_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +101,6 @@ def load_checkpoint(
         checkpoint: "default", a bundled name, a folder with `config.json` and
             `model.safetensors`, or a Hub id `org/name`. An existing folder takes precedence over a
             Hub id of the same text.
-        hub: For a Hub id; see `HubOptions`.
 
     Raises:
         CheckpointError: Unknown name, a damaged file, or tensors that do not fit; for a Hub id
@@ -124,14 +123,7 @@ def load_checkpoint(
 
 
 def locate(checkpoint: str | PathLike[str], **hub: Unpack[HubOptions]) -> Path:
-    """The folder of a checkpoint, which is downloaded first if necessary.
-
-    Args:
-        checkpoint, hub: See `load_checkpoint`.
-
-    Raises:
-        CheckpointError: Unknown name; for a Hub id also no permission or no connection.
-    """
+    """The folder of a checkpoint, downloaded first if necessary; see `load_checkpoint`."""
     return _find(checkpoint, hub)[1]
 
 
@@ -148,8 +140,7 @@ def _find(checkpoint: str | PathLike[str], hub: HubOptions) -> tuple[str, Path, 
             )
         return name, folder, None
     if isinstance(checkpoint, str) and is_id(checkpoint):
-        fetched = fetch(checkpoint, **hub)
-        return name, fetched.folder, fetched.revision
+        return name, *fetch(checkpoint, **hub)
     raise CheckpointError(
         f"checkpoint {name!r}: neither a bundled name ({', '.join(bundled_checkpoints())}) nor a "
         f"folder nor a Hub id (org/name); give a folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}"
@@ -174,18 +165,13 @@ def decode_tensors(data: bytes, path: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def check_tensors(tensors: Tensors, network: NetworkConfig, path: Path) -> None:
-    """Check that the tensors are exactly those of the network, and finite.
-
-    Raises:
-        CheckpointError: Missing, unexpected or non-finite tensors, or another shape.
-    """
+    """Raise CheckpointError unless the tensors are exactly those of the network, and finite."""
     expected: dict[str, tuple[int, ...]] = {}
     for layer in network.layers():
         side = layer.kernel_px
         expected[f"{layer.name}.weight"] = (layer.out_channels, layer.in_channels, side, side)
         expected[f"{layer.name}.bias"] = (layer.out_channels,)
-    missing = sorted(set(expected) - set(tensors))
-    unexpected = sorted(set(tensors) - set(expected))
+    missing, unexpected = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing or unexpected:
         raise CheckpointError(
             f"{path}: not the tensors of a SuperPoint network; missing: "
@@ -202,14 +188,12 @@ def check_tensors(tensors: Tensors, network: NetworkConfig, path: Path) -> None:
 
 def _to_float32(name: str, entry: Mapping[str, Any], path: Path) -> NDArray[np.float32]:
     dtype, shape, data = entry["dtype"], entry["shape"], entry["data"]
-    if dtype not in _BYTES_PER_VALUE:
-        raise CheckpointError(
-            f"{path}: {name} is {dtype}, expected one of {', '.join(_BYTES_PER_VALUE)}"
-        )
+    if dtype not in _STORED_TYPES:
+        known = ", ".join(_STORED_TYPES)
+        raise CheckpointError(f"{path}: {name} is {dtype}, expected one of {known}")
+    stored = np.frombuffer(data, _STORED_TYPES[dtype])
     if dtype == "BF16":  # the upper half of a float32
-        wide = np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16
-        return wide.view(np.float32).reshape(shape)
-    stored = np.frombuffer(data, dtype=f"<f{_BYTES_PER_VALUE[dtype]}")
+        return (stored.astype(np.uint32) << 16).view(np.float32).reshape(shape)
     return stored.astype(np.float32).reshape(shape)
 
 

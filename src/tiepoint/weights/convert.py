@@ -34,11 +34,7 @@ from tiepoint.weights.folder import (
 
 MAGIC_LEAP: Mapping[str, str] = MappingProxyType(
     {
-        **{
-            f"conv{block + 1}{part}": f"encoder.conv_blocks.{block}.conv_{part}"
-            for block in range(4)
-            for part in "ab"
-        },
+        **{f"conv{i + 1}{c}": f"encoder.conv_blocks.{i}.conv_{c}" for i in range(4) for c in "ab"},
         "convPa": "keypoint_decoder.conv_score_a",
         "convPb": "keypoint_decoder.conv_score_b",
         "convDa": "descriptor_decoder.conv_descriptor_a",
@@ -52,6 +48,7 @@ _PREFIXES = ("module.", "model.", "_orig_mod.", "superpoint.", "net.")
 _LISTED = 8
 
 Tensors = dict[str, NDArray[np.float32]]
+Settings = dict[str, Any]
 
 
 def convert(source: str | Path, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -64,11 +61,8 @@ def convert(source: str | Path, folder: str | Path, *, overwrite: bool = False) 
     Args:
         source: File of weights, safetensors or torch's.
         folder: Receives `config.json`, `preprocessor_config.json` and `model.safetensors`. It is
-            created if missing, and then complete or not at all.
+            created if missing, and then complete or not at all. It is returned.
         overwrite: Replace a checkpoint in the folder.
-
-    Returns:
-        The folder.
 
     Raises:
         CheckpointError: A file that is missing, damaged, would run code, or is of another
@@ -91,16 +85,10 @@ def convert(source: str | Path, folder: str | Path, *, overwrite: bool = False) 
     tensors, has_config_names = rename(read_tensors(source), source)
     config, preprocessor = _settings(tensors, source, keep=has_config_names)
     check_tensors(tensors, network_config(config, source.parent / CONFIG_FILE), source)
-    weights = save(
-        {name: np.ascontiguousarray(array) for name, array in tensors.items()},
-        metadata={"format": "pt"},
-    )
-    written: dict[str, Contents] = {
-        PREPROCESSOR_FILE: preprocessor,
-        WEIGHTS_FILE: weights,
-        CONFIG_FILE: config,
-    }
-    write_files(folder, written, sort_keys=True)
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    weights = save(contiguous, metadata={"format": "pt"})
+    contents: tuple[Contents, ...] = (preprocessor, weights, config)
+    write_files(folder, dict(zip(files, contents, strict=True)), sort_keys=True)
     return folder
 
 
@@ -116,18 +104,15 @@ def read_tensors(path: Path) -> Tensors:
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise CheckpointError(f"{path}: cannot be read ({reason}); check the path") from error
-    if path.suffix == ".safetensors" or data[8:9] == b"{":
-        tensors = decode_tensors(data, path)
-    else:
-        tensors = _read_torch(path)
-    return _without_prefix(tensors)
+    is_safetensors = path.suffix == ".safetensors" or data[8:9] == b"{"
+    return _without_prefix(decode_tensors(data, path) if is_safetensors else _read_torch(path))
 
 
 def rename(tensors: Tensors, path: Path) -> tuple[Tensors, bool]:
     """Rename tensors to transformers' names; also return whether they had them already.
 
     Raises:
-        CheckpointError: Names of neither kind; the message lists what is missing and unexpected.
+        CheckpointError: Names of neither kind.
     """
     if any(".bn." in name or name.endswith("running_mean") for name in tensors):
         raise CheckpointError(
@@ -218,9 +203,7 @@ def _network_of(tensors: Tensors, path: Path) -> NetworkConfig:
     )
 
 
-def _settings(
-    tensors: Tensors, source: Path, *, keep: bool
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _settings(tensors: Tensors, source: Path, *, keep: bool) -> tuple[Settings, Settings]:
     """Both config files: those next to the weights if `keep`, or else transformers' defaults."""
     path, preprocessor_path = source.parent / CONFIG_FILE, source.parent / PREPROCESSOR_FILE
     preprocessor = preprocessor_values("transformers")

@@ -45,11 +45,7 @@ PROCESSOR_SIZE: Mapping[str, int] = MappingProxyType({"height": 480, "width": 64
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file of a checkpoint.
-
-    Raises:
-        CheckpointError: Missing or unreadable.
-    """
+    """Read a file of a checkpoint; CheckpointError if it is missing or unreadable."""
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -61,11 +57,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file of a checkpoint.
-
-    Raises:
-        CheckpointError: Missing, unreadable, not JSON or not an object.
-    """
+    """Read a JSON object from a file of a checkpoint; CheckpointError if it holds none."""
     try:
         value = json.loads(read_bytes(path))
     except ValueError as error:
@@ -77,9 +69,6 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_file(folder: Path, name: str, content: Contents, *, sort_keys: bool = False) -> Path:
     """Write one file of a checkpoint into an existing folder; returns its path.
-
-    Args:
-        sort_keys: Sort the keys of a JSON object.
 
     Raises:
         FormatError: It cannot be written, or a value has no form in JSON.
@@ -102,15 +91,7 @@ def write_files(
 
     A new folder appears with all its files or not at all. In an existing folder config.json is
     written last, because a folder without it is no checkpoint. New weights without a manifest
-    remove the manifest of the old ones.
-
-    Args:
-        folder: Created with its parents if missing.
-        files: File name -> contents.
-        sort_keys: Sort the keys of JSON objects.
-
-    Raises:
-        FormatError: The folder cannot be written, or a value has no form in JSON.
+    remove the manifest of the old ones. Raises like `write_file`.
     """
     folder = Path(folder)
     is_new = not folder.exists()
@@ -137,9 +118,7 @@ def config_values(
 ) -> dict[str, Any]:
     """The contents of config.json in transformers' names; see `network_config` for the reverse.
 
-    Args:
-        rules: "exact" adds the key "tiepoint" with the covariance scale and the scales, which
-            transformers' rules do not have.
+    The exact rules add the key "tiepoint" with the covariance scale and the scales.
     """
     scale = detection.covariance_scale
     covariance = {} if scale is None else {COVARIANCE_KEY: scale}
@@ -191,11 +170,7 @@ def network_config(config: Mapping[str, Any], path: Path) -> NetworkConfig:
 
 
 def detection_config(config: Mapping[str, Any], path: Path) -> DetectionConfig:
-    """The detection defaults in a parsed config.json, which uses transformers' names.
-
-    Raises:
-        CheckpointError: A setting out of range.
-    """
+    """The detection defaults in a parsed config.json; CheckpointError if one is out of range."""
     limit, own = config.get("max_keypoints", -1), config.get("tiepoint") or {}
     try:
         return DetectionConfig(

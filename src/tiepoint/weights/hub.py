@@ -10,7 +10,6 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -28,6 +27,7 @@ MAX_RESTARTS = 2
 """A download that restarts more often than this fails. huggingface_hub itself would never give up,
 because each byte that arrives resets its count of attempts."""
 
+_LIBRARY: dict[str, Any] = {"library_name": "tiepoint", "library_version": __version__}
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
@@ -74,29 +74,16 @@ class PushOptions(TypedDict, total=False):
     create_pr: bool
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """A checkpoint in the local cache.
-
-    Attributes:
-        folder: Folder with config.json, model.safetensors and the optional files there are.
-        revision: Commit, 40 hexadecimal digits, or None if the cache does not record it.
-    """
-
-    folder: Path
-    revision: str | None
-
-
 def is_id(text: str) -> bool:
     """Whether a text has the form of a Hub id, `org/name`."""
     return _ID.fullmatch(text) is not None
 
 
-def fetch(repo_id: str, **options: Unpack[HubOptions]) -> Fetched:
-    """Download a checkpoint into the cache, except for files that are there already.
+def fetch(repo_id: str, **options: Unpack[HubOptions]) -> tuple[Path, str | None]:
+    """Download the checkpoint `org/name` into the cache, except for files that are there already.
 
-    Args:
-        repo_id: `org/name`.
+    Returns:
+        Its folder, and its commit, 40 hexadecimal digits, or None if the cache does not record it.
 
     Raises:
         CheckpointError: No such repository, revision or file; no permission; no connection and
@@ -108,14 +95,8 @@ def fetch(repo_id: str, **options: Unpack[HubOptions]) -> Fetched:
     from_cache_only = options.get("local_files_only", False)
     cache_dir = options.get("cache_dir")
     cache_dir = None if cache_dir is None else Path(cache_dir)
-    common: dict[str, Any] = {
-        "cache_dir": cache_dir,
-        "token": token,
-        "local_files_only": from_cache_only,
-        "library_name": "tiepoint",
-        "library_version": __version__,
-        **_progress_bar(),
-    }
+    access: dict[str, Any] = {"token": token, "local_files_only": from_cache_only}
+    common = {"cache_dir": cache_dir, **access, **_LIBRARY, **_progress_bar()}
 
     def cached(name: str, commit: str | None) -> Any:
         return hf.try_to_load_from_cache(repo_id, name, cache_dir=cache_dir, revision=commit)
@@ -131,14 +112,11 @@ def fetch(repo_id: str, **options: Unpack[HubOptions]) -> Fetched:
                 with _optional(from_cache_only=from_cache_only):
                     hf.hf_hub_download(repo_id, name, revision=commit, **common)
         weights = Path(hf.hf_hub_download(repo_id, WEIGHTS_FILE, revision=commit, **common))
-    return Fetched(weights.parent, commit if _COMMIT.fullmatch(commit) else None)
+    return weights.parent, commit if _COMMIT.fullmatch(commit) else None
 
 
 def sha256_in_cache(path: Path) -> str | None:
-    """The SHA-256 under which the Hub's cache stores a file; None if the path is no link to a blob.
-
-    Where the file system has links, the cache links each file to a blob named after its hash.
-    """
+    """The SHA-256 that the Hub's cache gives as name to a file's blob; None if it is no link."""
     if not path.is_symlink():
         return None
     blob = path.readlink()
@@ -147,16 +125,13 @@ def sha256_in_cache(path: Path) -> str | None:
 
 
 def push(folder: str | Path, repo_id: str, **options: Unpack[PushOptions]) -> str:
-    """Upload a checkpoint folder to the Hub in one commit.
+    """Upload a checkpoint folder to the Hub in one commit; returns its or the pull request's URL.
 
     Args:
         folder: Folder with `config.json` and `model.safetensors`. Of other files only the optional
             ones of a checkpoint and `README.md` are uploaded. A folder with
             `preprocessor_config.json` alone adds it to a checkpoint.
         repo_id: `org/name`; created if it does not exist.
-
-    Returns:
-        Address of the commit or pull request.
 
     Raises:
         CheckpointError: The folder is no checkpoint, no permission, or no connection.
@@ -169,22 +144,17 @@ def push(folder: str | Path, repo_id: str, **options: Unpack[PushOptions]) -> st
         raise CheckpointError(f"repository {repo_id!r}: expected an id of the form org/name")
     import huggingface_hub as hf
 
-    names = (CONFIG_FILE, WEIGHTS_FILE, *OPTIONAL_FILES, "README.md")
-    files = [
-        hf.CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name)
-        for name in names
-        if (folder / name).is_file()
-    ]
-    api = hf.HfApi(token=options.get("token"), library_name="tiepoint", library_version=__version__)
+    allowed = (CONFIG_FILE, WEIGHTS_FILE, *OPTIONAL_FILES, "README.md")
+    names = [name for name in allowed if (folder / name).is_file()]
+    files = [hf.CommitOperationAdd(name, folder / name) for name in names]
+    api = hf.HfApi(token=options.get("token"), **_LIBRARY)
     revision = options.get("revision")
     with _explained(repo_id, revision, writing=True):
         api.create_repo(repo_id, private=options.get("private"), exist_ok=True)
+        message = options.get("commit_message") or "Upload a checkpoint with tiepoint"
+        in_pr = options.get("create_pr", False)
         commit = api.create_commit(
-            repo_id,
-            files,
-            commit_message=options.get("commit_message") or "Upload a checkpoint with tiepoint",
-            revision=revision,
-            create_pr=options.get("create_pr", False),
+            repo_id, files, commit_message=message, revision=revision, create_pr=in_pr
         )
     return commit.pr_url or commit.commit_url
 
@@ -220,13 +190,11 @@ def _check_listing(repo_id: str, revision: str | None, token: Token) -> None:
     """Fail at once where `hf_hub_download` would retry for half a minute; refuse pickles."""
     from huggingface_hub import HfApi
 
-    api = HfApi(token=token, library_name="tiepoint", library_version=__version__)
-    info = api.model_info(repo_id, revision=revision, timeout=TIMEOUT_S)
+    info = HfApi(token=token, **_LIBRARY).model_info(repo_id, revision=revision, timeout=TIMEOUT_S)
     names = sorted(file.rfilename for file in info.siblings or [])
     if WEIGHTS_FILE in names or not names:
         return
-    pickles = [name for name in names if name.endswith(_PICKLES)]
-    if pickles:
+    if pickles := [name for name in names if name.endswith(_PICKLES)]:
         raise CheckpointError(
             f"{repo_id}: has no {WEIGHTS_FILE}, only {', '.join(pickles)}: reading such a pickle "
             f"can run code. Download it with {CONFIG_FILE} and run "

@@ -19,12 +19,7 @@ _TENSOR, _WEIGHTS = "eighth_turn", "weights_sha256"
 
 
 def save_rotation(folder: Path, matrix: Float32, weights_sha256: str) -> Path:
-    """Store a rotation matrix next to the weights that it was fitted for.
-
-    Args:
-        folder: Checkpoint folder.
-        matrix: D D float32, from `training.fit_rotation`.
-        weights_sha256: SHA-256 of the weights.
+    """Store a rotation matrix, D D from `training.fit_rotation`, next to its weights.
 
     Returns:
         The file.
@@ -39,16 +34,11 @@ def save_rotation(folder: Path, matrix: Float32, weights_sha256: str) -> Path:
 
 
 def load_rotation(checkpoint: str, weights_sha256: str, length: int) -> Float32 | None:
-    """Load the rotation matrix of a checkpoint.
+    """Load a checkpoint's rotation matrix, D D; None without a file, or for other weights.
 
     Args:
-        checkpoint: Checkpoint name in `Features.meta`: a bundled name, a folder or a Hub id. A Hub
-            id is looked up in the local cache only.
-        weights_sha256: SHA-256 of the weights that computed the descriptors.
+        checkpoint: A bundled name, a folder or a Hub id, for which only the local cache is used.
         length: Descriptor size D.
-
-    Returns:
-        D D float32; None without a file, or when the file belongs to other weights.
 
     Raises:
         CheckpointError: The file is damaged.
