@@ -42,7 +42,11 @@ def test_a_missing_file_is_still_an_input_so_that_it_is_reported(here: Path) -> 
 
 
 @pytest.mark.parametrize("argument", ["../x.jpg", "a/../../x.jpg", "/x.jpg", "../..", ".."])
-def test_no_place_leaves_the_output_folder(here: Path, argument: str) -> None:
+def test_no_name_leaves_the_output_folder(
+    here: Path, argument: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(here / "a" / "b")  # the folders above are of this test alone
     for arguments in ([argument], [argument, "other.jpg"]):
         for item in expand(arguments):
             assert isinstance(item, Input)
