@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from support.detect_runs import COMMAND, ENVIRONMENT, files_below
 from support.features_files import names_in
+from support.provenance import made
 from tiepoint import Detector, load_matches, save
 from tiepoint import match as match_features
 from tiepoint.cli import app
@@ -40,7 +41,7 @@ def views(here: Path) -> Path:
     return here
 
 
-def image_features(seed: int, count: int = 40, length: int | None = 8, **meta: Any) -> Features:
+def image_features(seed: int, count: int = 40, length: int | None = 8, **changes: Any) -> Features:
     rng = np.random.default_rng(seed)
     described = None
     if length is not None:
@@ -48,7 +49,7 @@ def image_features(seed: int, count: int = 40, length: int | None = 8, **meta: A
         described = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     xy = rng.uniform(0, 100, (count, 2)).astype(np.float32)
     scores = np.sort(rng.random(count).astype(np.float32))[::-1].copy()
-    return Features(xy, scores, described, (100, 100), {"sha256": "x", **meta})
+    return Features(xy, scores, described, (100, 100), provenance=made(**changes))
 
 
 NAMES = ("left/0.jpg", "left/1.jpg", "right/2.jpg", "right/3.jpg")
@@ -291,7 +292,7 @@ def test_an_image_that_is_gone_is_reported_before_matching(views: Path) -> None:
 
 def test_pairs_of_different_weights_are_refused_by_name(here: Path) -> None:
     pytest.importorskip("h5py")
-    write(here / "f.h5", {"a": image_features(0), "b": image_features(1, sha256="y")})
+    write(here / "f.h5", {"a": image_features(0), "b": image_features(1, weights_sha256="y")})
     result = run("--features", "f.h5", "-o", "m.h5")
     assert result.exit_code == 3 and "different weights" in result.stderr
 

@@ -13,16 +13,18 @@ import pytest
 import typer
 from rich.cells import cell_len
 
-from tiepoint.batch import PairRecord, Record
+from tiepoint.batch import ImageRecord, PairRecord
 from tiepoint.cli import exit_codes
 from tiepoint.cli.report import Report, complain, image_report, pair_report, stop
 from tiepoint.errors import FormatError
 
-DONE = Record("a.png", "done", Path("out/a.npz"), None, 12, (480, 640), 3.456)
-SKIPPED = Record("b.png", "skipped", Path("out/b.npz"), None, 7, (48, 64))
-FAILED = Record("c.png", "failed", error="c.png: no such file")
-UNWRITTEN = Record("d.png", "failed", None, None, 5, (48, 64), 1.0, error="d.npz: not writable")
-REFUSED = Record("e.png", "refused", Path("out/e.npz"), error="e.npz: other settings")
+DONE = ImageRecord("a.png", "done", Path("out/a.npz"), None, 12, (480, 640), 3.456)
+SKIPPED = ImageRecord("b.png", "skipped", Path("out/b.npz"), None, 7, (48, 64))
+FAILED = ImageRecord("c.png", "failed", error="c.png: no such file")
+UNWRITTEN = ImageRecord(
+    "d.png", "failed", None, None, 5, (48, 64), 1.0, error="d.npz: not writable"
+)
+REFUSED = ImageRecord("e.png", "refused", Path("out/e.npz"), error="e.npz: other settings")
 
 
 def no_count() -> int:
@@ -35,7 +37,7 @@ def follow(report: Report[Any], records: Iterable[Any]) -> int:
     return report.exit_code
 
 
-def images(*records: Record, as_json: bool = False) -> int:
+def images(*records: ImageRecord, as_json: bool = False) -> int:
     return follow(image_report(as_json=as_json, count=no_count), records)
 
 
@@ -52,7 +54,7 @@ def test_a_table_has_a_header_and_a_line_per_result(capsys: pytest.CaptureFixtur
 
 
 def test_columns_are_aligned_for_names_of_any_script(capsys: pytest.CaptureFixture[str]) -> None:
-    korean = Record("벌 한 마리.png", "done", Path("x.npz"), None, 12, (480, 640), 3.0)
+    korean = ImageRecord("벌 한 마리.png", "done", Path("x.npz"), None, 12, (480, 640), 3.0)
     images(DONE, korean)
     lines = capsys.readouterr().out.splitlines()
     ends = [cell_len(line[: re.search(r"size|640x480", line).end()]) for line in lines]  # type: ignore[union-attr]
@@ -61,7 +63,7 @@ def test_columns_are_aligned_for_names_of_any_script(capsys: pytest.CaptureFixtu
 
 def test_a_long_name_keeps_its_length(capsys: pytest.CaptureFixture[str]) -> None:
     name = "folder/" * 10 + "a.png"
-    images(Record(name, "done", Path("x.npz"), None, 1, (8, 8), 1.0))
+    images(ImageRecord(name, "done", Path("x.npz"), None, 1, (8, 8), 1.0))
     assert capsys.readouterr().out.splitlines()[1].startswith(f"{name} ")
 
 
@@ -101,7 +103,7 @@ def test_errors_and_the_summary_go_to_stderr(capsys: pytest.CaptureFixture[str])
         ([DONE, REFUSED], exit_codes.FAILED),
     ],
 )
-def test_the_exit_code_of_images(records: list[Record], code: int) -> None:
+def test_the_exit_code_of_images(records: list[ImageRecord], code: int) -> None:
     assert images(*records) == code
 
 
@@ -155,7 +157,7 @@ def test_nothing_to_do_prints_no_table(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_run_that_ends_early_keeps_its_summary(
     error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def records() -> Iterator[Record]:
+    def records() -> Iterator[ImageRecord]:
         yield DONE
         raise error
 
@@ -166,7 +168,7 @@ def test_a_run_that_ends_early_keeps_its_summary(
 
 
 def test_an_unexpected_error_passes_without_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
-    def records() -> Iterator[Record]:
+    def records() -> Iterator[ImageRecord]:
         yield DONE
         raise RuntimeError("a bug")
 
