@@ -1,4 +1,4 @@
-"""The packages follow the data's way; torch and optional libraries stay where the plan says."""
+"""The packages follow the data's way; torch and optional libraries stay in their places."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def same(a: Features, b: Features) -> bool:
 
 
 def pair_up(a: Features, b: Features, radius_px: float = 1e-2) -> np.ndarray:
-    """Index pairs of keypoints that lie at the same place."""
+    """Index pairs of keypoints at the same position."""
     distance = np.linalg.norm(a.xy[:, None] - b.xy[None], axis=2)
     nearest = distance.argmin(axis=1)
     close = distance[np.arange(len(a)), nearest] < radius_px

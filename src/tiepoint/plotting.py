@@ -207,7 +207,8 @@ def _levels(scores: NDArray[np.float32]) -> Array:
     levels = scores.astype(np.float64)
     if len(levels) == 0 or levels.min() == levels.max():
         return np.ones(len(levels))
-    return (levels - levels.min()) / float(np.ptp(levels))
+    relative: Array = (levels - levels.min()) / float(np.ptp(levels))
+    return relative
 
 
 def _colours(levels: Array) -> Picture:

@@ -221,14 +221,14 @@ def test_gradients_reach_scores_and_descriptors_as_in_transformers(pair: Any) ->
 
 
 @pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("said", [None, "float32", "bfloat16"])
+@pytest.mark.parametrize("stated", [None, "float32", "bfloat16"])
 @pytest.mark.parametrize("asked", [None, "auto", torch.float16])
 def test_weights_load_in_the_type_that_transformers_picks(
-    theirs: Any, tmp_path: Path, stored: str, said: str | None, asked: Any
+    theirs: Any, tmp_path: Path, stored: str, stated: str | None, asked: Any
 ) -> None:
     make_model(TRANSFORMERS_RULES).save_pretrained(tmp_path, dtype=stored)
     path = tmp_path / "config.json"
-    config = {**json.loads(path.read_text()), "dtype": said}
+    config = {**json.loads(path.read_text()), "dtype": stated}
     path.write_text(json.dumps({name: value for name, value in config.items() if value}))
     options = {} if asked is None else {"dtype": asked}
     their = theirs.SuperPointForKeypointDetection.from_pretrained(tmp_path, **options)

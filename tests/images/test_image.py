@@ -273,7 +273,7 @@ def test_many_threads_read_the_same_pixels(tmp_path: Path) -> None:
         try:
             for path, pixels in zip(paths * 3, expected * 3, strict=True):
                 np.testing.assert_array_equal(read(path).pixels, pixels)
-        except BaseException as error:  # noqa: BLE001 - told to the main thread
+        except BaseException as error:  # noqa: BLE001 - re-raised in the main thread
             failures.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(6)]
@@ -310,7 +310,7 @@ def test_real_photographs_are_read_as_pillow_reads_them(shared: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("", "an empty path"),
         ("file:///photos/a.jpg", "not file://"),
@@ -319,7 +319,7 @@ def test_real_photographs_are_read_as_pillow_reads_them(shared: Path) -> None:
     ],
 )
 def test_what_is_neither_path_nor_web_address_is_refused_by_its_kind(
-    source: str, said: str
+    source: str, message: str
 ) -> None:
-    with pytest.raises(ImageError, match=said):
+    with pytest.raises(ImageError, match=message):
         read(source)

@@ -1,4 +1,4 @@
-"""Masks: arrays, files, lists, functions and folders say where keypoints may lie."""
+"""Masks: arrays, files, lists, functions and folders of where keypoints are allowed."""
 
 from __future__ import annotations
 

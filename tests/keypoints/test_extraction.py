@@ -112,7 +112,7 @@ def test_a_ramp_of_coordinates_sampled_at_a_point_returns_the_point(
     h, w = size_hw[0] // 8, size_hw[1] // 8
     rows, columns = np.mgrid[:h, :w]
     centres = cell_centre_xy(rows.ravel(), columns.ravel()).reshape(h, w, 2)
-    # A scale at which unit length changes no direction by more than float32 can tell.
+    # A scale at which unit length changes no direction by more than float32 resolves.
     ramp = np.stack([1e-3 * centres[..., 0], 1e-3 * centres[..., 1], np.ones((h, w))]) * 1.0
     xy = np.random.default_rng(0).uniform([3.5, 3.5], [8 * w - 4.5, 8 * h - 4.5], (50, 2))
     sampled = describe(ramp.astype(np.float32), xy.astype(np.float32))

@@ -111,7 +111,7 @@ def test_suppression_equals_the_slow_twin_wherever_it_is_asked(
 
 def test_spread_points_lie_farther_apart_and_reach_where_the_best_do_not() -> None:
     heatmap = np.random.default_rng(4).random((96, 128), dtype=np.float32) ** 4
-    heatmap[:, 64:] *= 0.3  # the best points lie on the left
+    heatmap[:, 64:] *= 0.3  # the best points are on the left
     best, _ = select(heatmap, dataclasses.replace(ALL, max_keypoints=30))
     config = dataclasses.replace(ALL, max_keypoints=30, spread=True)
     even, scores = select(heatmap, config)

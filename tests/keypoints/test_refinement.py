@@ -221,7 +221,7 @@ def test_a_helper_thread_changes_no_keypoint(workers: int) -> None:
 def test_keypoints_of_a_moved_photograph_move_with_it(
     photographs: list[NDArray[np.uint8]],
 ) -> None:
-    """By 3.5 px and so against the cells: the network alone places most points anew."""
+    """By 3.5 px and so against the cells: the network alone moves most points."""
     detector = tiepoint.Detector(precision="f32", max_keypoints=300, max_side=None)
     image = grey(photographs[0])[:240, :320]
     large = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)

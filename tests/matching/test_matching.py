@@ -182,7 +182,7 @@ def test_guided_matching_equals_the_slow_twin(
 
 
 def test_guided_matching_finds_partners_that_others_far_away_would_take() -> None:
-    """Each point of B has a double elsewhere that is more alike; only places tell them apart."""
+    """Each point of B has a double elsewhere that is more alike; only their positions differ."""
     rng, descriptors = np.random.default_rng(0), unit(40)
     xy = rng.uniform(0, 200, (40, 2)).astype(np.float32)
     scores = np.ones(80, np.float32)

@@ -45,7 +45,7 @@ def test_channel_8_row_plus_column_is_that_pixel_of_the_cell(found_by: FoundBy) 
 
 
 @ENGINES
-@pytest.mark.parametrize("scale", [1, 60], ids=["as networks say it", "of very sure ones"])
+@pytest.mark.parametrize("scale", [1, 60], ids=["as of networks", "of very sure ones"])
 def test_the_heat_map_equals_the_slow_twin(scale: float, found_by: FoundBy) -> None:
     logits = scale * random_logits(1, 3, 4)
     np.testing.assert_allclose(found_by(logits)[0], twins.heatmap(logits[0]), atol=1e-6)

@@ -82,7 +82,7 @@ def subpixel(heatmap: np.ndarray, x: int, y: int) -> tuple[float, float]:
 
 
 def second_moment(heatmap: np.ndarray, x: int, y: int) -> np.ndarray:
-    """2x2: how 5x5 values lie about their centre of mass, and the variance within a pixel."""
+    """2x2: second moment of 5x5 values, and the variance within a pixel."""
     height, width = heatmap.shape
     centre = subpixel(heatmap, x, y)
     total, moment = 0.0, np.zeros((2, 2))

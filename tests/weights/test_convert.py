@@ -183,7 +183,7 @@ def test_batch_norm_after_relu_is_refused_with_the_reason(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "said"),
+    ("name", "change", "message"),
     [("convPb.weight", lambda a: a[:64], "conv_score_b.weight has shape"),
      ("convPb.bias", lambda a: a[:64], "64 values per cell, expected 65"),
      ("conv2a.weight", lambda a: a[:, :3], "conv_blocks.1.conv_a.weight has shape"),
@@ -192,12 +192,12 @@ def test_batch_norm_after_relu_is_refused_with_the_reason(tmp_path: Path) -> Non
      ("conv1a.weight", lambda a: a * np.float32("nan"), "NaN")],
 )  # fmt: skip
 def test_tensors_that_do_not_fit_each_other_are_refused(
-    tmp_path: Path, name: str, change: Any, said: str
+    tmp_path: Path, name: str, change: Any, message: str
 ) -> None:
     tensors = magic_leap()
     tensors[name] = np.ascontiguousarray(change(tensors[name]))
     torch.save(as_torch(tensors), tmp_path / "v1.pth")
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         convert(tmp_path / "v1.pth", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

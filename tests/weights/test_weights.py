@@ -143,15 +143,15 @@ def test_a_bundled_file_that_was_altered_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [({"model_type": "superglue"}, "superglue"), ({"encoder_hidden_sizes": [1, 2]}, "expected 4"),
      ({"keypoint_threshold": 3}, "threshold"), ({"nms_radius": "four"}, "nms_radius"),
      ({"tiepoint": {"version": 2, "rules": "exact"}}, "upgrade"), ({"tiepoint": 1}, "rules"),
      ({"decoder_hidden_size": -4}, "whole numbers"), ({"encoder_hidden_sizes": 7}, "not")],
 )  # fmt: skip
-def test_a_config_that_makes_no_sense_is_refused(folder: Path, changes: dict, said: str) -> None:
+def test_a_config_that_makes_no_sense_is_refused(folder: Path, changes: dict, message: str) -> None:
     edit(folder, **changes)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         load_checkpoint(folder)
 
 

@@ -50,10 +50,10 @@ def consensus(model: Model, xy_a: Float, xy_b: Float, within_px: float) -> Matri
     limits["ransacReprojThreshold"] = within_px
     if model == "homography":
         return as_matrix(cv2.findHomography(a, b, cv2.USAC_MAGSAC, **limits)[0])
-    estimate, method = cv2.estimateAffine2D, cv2.USAC_MAGSAC
-    if model == "similarity":
-        estimate, method = cv2.estimateAffinePartial2D, cv2.RANSAC
-    return as_matrix(estimate(a, b, method=method, refineIters=0, **limits)[0])
+    limits["refineIters"] = 0
+    if model == "affine":
+        return as_matrix(cv2.estimateAffine2D(a, b, method=cv2.USAC_MAGSAC, **limits)[0])
+    return as_matrix(cv2.estimateAffinePartial2D(a, b, method=cv2.RANSAC, **limits)[0])
 
 
 def refine(

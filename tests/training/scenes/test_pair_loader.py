@@ -1,4 +1,4 @@
-"""Batches of pairs: one order, whoever draws them, and errors that reach the caller."""
+"""Batches of pairs: one order, in any worker, and errors that reach the caller."""
 
 from __future__ import annotations
 

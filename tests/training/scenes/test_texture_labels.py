@@ -1,4 +1,4 @@
-"""Points of a scene's texture: where they lie, and when another view has them too."""
+"""Points of a scene's texture: their positions, and when another view has them too."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_there_and_back_is_the_same_position(kind: str) -> None:
             error = np.hypot(returned[..., 0] - x, returned[..., 1] - y)
             error = error[np.isfinite(error)]
             assert len(error) > 100
-            # Of boxes, four neighbours may show two planes: there the mean of both means nothing.
+            # Four neighbours on boxes may show two planes: there the mean of both means nothing.
             assert np.quantile(error, 1.0 if kind == "leaves" else 0.8) < 0.02
 
 
