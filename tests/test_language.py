@@ -25,12 +25,7 @@ FOLDERS = ("src", "benchmarks", "examples", "tests")
 ALLOWED = ("tests/support/language.py", "tests/test_language.py")
 """Files that quote what is banned."""
 
-DOCUMENTS = [
-    path
-    for path in sorted(
-        [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "src").rglob("*.md")]
-    )
-]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("src/**/*.md")])
 KOREAN = [path for path in DOCUMENTS if path.name.endswith(".ko.md")]
 ENGLISH = [path for path in DOCUMENTS if path not in KOREAN]
 
