@@ -31,7 +31,8 @@ from tiepoint.features import Features
 from tiepoint.geometry import Placement
 from tiepoint.images.reading import read
 from tiepoint.network.dense_maps import DenseMaps
-from tiepoint.network.engines import Engine, build_engine, resolve_engine
+from tiepoint.network.engine import Engine
+from tiepoint.network.engines import build_engine, resolve_engine
 from tiepoint.network.inputs import prepare
 from tiepoint.weights.checkpoint import load_checkpoint
 

@@ -36,7 +36,8 @@ from tiepoint.keypoints import (
 )
 from tiepoint.keypoints.selection import Pixels
 from tiepoint.matching.match import match
-from tiepoint.network.engines import Engine, EngineChoice, build_engine
+from tiepoint.network.engine import Engine
+from tiepoint.network.engines import EngineChoice, build_engine
 from tiepoint.network.inputs import prepare
 from tiepoint.weights.checkpoint import Checkpoint, load_checkpoint
 

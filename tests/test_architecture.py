@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,7 @@ TORCH_FREE = (
 )
 
 LONGEST_FILE_LINES, LONGEST_FUNCTION_LINES = 400, 60
+MOST_LINES_TO_READ = 1200
 
 
 def modules() -> dict[str, Path]:
@@ -235,3 +237,13 @@ training_pair(DataConfig(size_hw=(64, 64)), 0, 0)
 print("torch" in sys.modules)
 """
     assert run(code).strip() == "False"
+
+
+def test_the_newcomers_path_is_short() -> None:
+    """The files that docs/architecture.md lists to read, in their order."""
+    document = PACKAGE.parents[1] / "docs" / "architecture.md"
+    section = document.read_text(encoding="utf-8").split("## Reading order")[1].split("##")[0]
+    files = re.findall(r"`([\w/]+\.py)`", section)
+    lines = [len((PACKAGE / name).read_text(encoding="utf-8").splitlines()) for name in files]
+    assert len(files) >= 7
+    assert sum(lines) <= MOST_LINES_TO_READ

@@ -34,7 +34,8 @@ from tiepoint.images.arrays import ChannelOrder
 from tiepoint.images.masks import MaskSource, check_masks, in_input, mask_of, read_masked
 from tiepoint.images.reading import SourceImage
 from tiepoint.keypoints.result import Keypoints, in_image, merge_scales, tighten_threshold
-from tiepoint.network.engines import MAX_STREAMS, Engine, EnginePool, Workload
+from tiepoint.network.engine import Engine, Workload
+from tiepoint.network.engines import MAX_STREAMS, EnginePool
 from tiepoint.network.inputs import pyramid
 from tiepoint.streaming import (
     Detection,
@@ -85,7 +86,7 @@ class Detector:
         checkpoint: "default", a bundled name, a folder with a checkpoint, a Hub id `org/name`, or
             a loaded Checkpoint.
         engine: "auto" takes the fastest one here; "openvino"; "torch" (extra `torch`); or an
-            object of the form of `network.engines.Engine`.
+            object of the form of `network.engine.Engine`.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto" computes in bfloat16 if the processor does, else in float32; or "f32",
             "bf16", "f16"; or "int8" on a CPU, with weights that `tiepoint quantize` was run on.

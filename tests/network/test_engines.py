@@ -16,6 +16,7 @@ from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
 from tiepoint.network import engines
 from tiepoint.network.dense_maps import DenseMaps
+from tiepoint.network.engine import Engine
 from tiepoint.network.engines import EngineChoice, EnginePool, build_engine
 from tiepoint.network.inputs import prepare
 from tiepoint.network.openvino_engine import OpenVinoEngine
@@ -25,7 +26,7 @@ from tiepoint.weights.checkpoint import load_checkpoint
 ENGINES = ["openvino", "torch"]
 
 
-def make(engine: str, checkpoint=None, precision: str = "f32") -> engines.Engine:
+def make(engine: str, checkpoint=None, precision: str = "f32") -> Engine:
     if engine == "torch":
         pytest.importorskip("torch")
     choice = EngineChoice(engine, "cpu", precision)

@@ -1,4 +1,4 @@
-"""Engines made for tests: any object of the form of `network.engines.Engine` will do."""
+"""Engines made for tests: any object of the form of `network.engine.Engine` will do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from tiepoint.geometry import Placement
 from tiepoint.network.dense_maps import DenseMaps
-from tiepoint.network.engines import Engine, EngineChoice, build_engine
+from tiepoint.network.engine import Engine
+from tiepoint.network.engines import EngineChoice, build_engine
 from tiepoint.weights.checkpoint import load_checkpoint
 
 

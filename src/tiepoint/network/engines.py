@@ -1,4 +1,4 @@
-"""Engines: input -> dense maps. OpenVINO needs no torch; torch also runs on CUDA and MPS."""
+"""Choose and build engines. OpenVINO needs no torch; torch also runs on CUDA and MPS."""
 
 from __future__ import annotations
 
@@ -7,22 +7,14 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, NamedTuple, get_args
 
 from tiepoint.checks import check_choice, check_whole
 from tiepoint.config import DeviceName, EngineName, Precision
 from tiepoint.errors import ConfigError, MissingExtraError, is_installed
-from tiepoint.geometry import Placement
-from tiepoint.network.dense_maps import DenseMaps
+from tiepoint.network.engine import Engine, Workload
 from tiepoint.weights.checkpoint import Checkpoint
-
-Workload = Literal["single", "stream"]
-"""The least time for one image, or the most images per second."""
 
 ENGINES: tuple[EngineName, ...] = ("openvino", "torch")
 PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16", "int8")
@@ -30,33 +22,6 @@ PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16", "int8")
 MAX_STREAMS = 4
 """Upper bound on concurrent inference requests; each needs its own buffers, and one request uses
 several cores well."""
-
-
-@runtime_checkable
-class Engine(Protocol):
-    """A network that is ready to run; it decides nothing. Any object of this form will do.
-
-    Attributes:
-        batch_size: Preferred number of images per call.
-        in_flight: Preferred number of concurrent calls, from as many threads.
-    """
-
-    batch_size: int
-    in_flight: int
-
-    def run(
-        self, inputs: NDArray[np.float32], placements: Sequence[Placement], *, descriptors: bool
-    ) -> DenseMaps[Any]:
-        """Compute dense maps.
-
-        Args:
-            inputs: B 1 H W float32 in 0..1, H and W multiples of 8.
-            placements: Each image's area in `inputs`. What is outside must not change its maps.
-            descriptors: False leaves the descriptors out.
-
-        Returns:
-            NumPy arrays; or torch tensors on a GPU, where the keypoints are extracted then.
-        """
 
 
 class EngineChoice(NamedTuple):

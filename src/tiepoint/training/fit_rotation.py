@@ -14,7 +14,8 @@ from tiepoint.detector import extract
 from tiepoint.errors import ConfigError
 from tiepoint.keypoints import describe
 from tiepoint.matching.rotation import ROTATION_STEPS
-from tiepoint.network.engines import Engine, EngineChoice, build_engine
+from tiepoint.network.engine import Engine
+from tiepoint.network.engines import EngineChoice, build_engine
 from tiepoint.network.inputs import prepare
 from tiepoint.weights.checkpoint import Checkpoint
 
