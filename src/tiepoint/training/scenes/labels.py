@@ -11,7 +11,7 @@ from tiepoint.training.scenes.basics import Mask, Points, Values, size_hw_of
 
 RINGS_PX = (2.0, 4.0)
 SAMPLES = 16  # per ring
-DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))  # ignored around a doubtful corner
+DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))  # ignored: 2 px each way
 SQUARE = np.ones((5, 5), np.uint8)
 APART_PX = 3.0  # least distance between corners: nearer ones merge, so both are doubtful
 EDGE = 0.4
