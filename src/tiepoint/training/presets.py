@@ -144,7 +144,7 @@ class Preset:
         return self.learning_rate * warm * (self.final_rate + (1 - self.final_rate) * cosine)
 
     def with_budget(self, minutes: float | None, steps: int | None) -> Preset:
-        """Replace the budget; with both None the preset keeps its own; both raise ConfigError."""
+        """Replace the budget, or keep it if both are None; two budgets raise ConfigError."""
         if minutes is not None and steps is not None:
             raise ConfigError("both minutes and steps are given, expected one of them as budget")
         if minutes is None and steps is None:

@@ -26,7 +26,7 @@ STATE_VERSION = 1
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that determines a run; for `info` see `lineage.run_info`."""
+    """Everything that determines a run; `info` is for the manifest (`lineage.run_info`)."""
 
     preset: Preset
     seed: int

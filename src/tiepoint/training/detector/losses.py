@@ -108,7 +108,7 @@ def detector_loss(logits: Tensor, labels: Tensor, ignore: Tensor) -> DetectorLos
     cells = counted.sum().clamp(min=1)
     cross_entropy = -((labels * logarithms).sum(dim=1) * counted).sum() / cells
     entropy = -(torch.xlogy(labels, labels).sum(dim=1) * counted).sum() / cells
-    # KL divergence of the position in a cell, given that it has a corner
+    # The KL divergence of the position in a cell, given that it has a corner.
     within = logarithms[:, :-1]  # B 64 h w
     within = within - within.logsumexp(dim=1, keepdim=True)
     shares = bins / mass[:, None].clamp(min=torch.finfo(bins.dtype).tiny)  # B 64 h w
@@ -175,7 +175,7 @@ def repeatability_loss(
     with torch.no_grad():
         repeated = _blur(cells_to_heatmap(other_logits)).clamp(max=1)  # B H W
         size_wh = flow.new_tensor(flow.shape[2:0:-1])  # 2
-        # positions from -1 to 1, from edge to edge; 0 outside
+        # Positions go from -1 to 1 from edge to edge; samples outside are 0.
         grid = (torch.where(visible[..., None], flow, 0.0) + 0.5) / size_wh * 2 - 1  # B H W 2
         sampled = functional.grid_sample(repeated[:, None], grid, align_corners=False)  # B 1 H W
         reward = sampled[:, 0] - point_cost  # B H W

@@ -129,12 +129,12 @@ def widen(
     Source:
         Net2Net: Chen et al., ICLR 2016; new channels are random here instead of copied.
     """
-    before, after = config, wider.network_config
-    widths = [(*each.encoder_hidden_sizes, each.decoder_hidden_size) for each in (before, after)]
-    same_length = before.descriptor_decoder_dim == after.descriptor_decoder_dim
+    after = wider.network_config
+    widths = [(*each.encoder_hidden_sizes, each.decoder_hidden_size) for each in (config, after)]
+    same_length = config.descriptor_decoder_dim == after.descriptor_decoder_dim
     if not same_length or any(old > new for old, new in zip(*widths, strict=True)):
         raise ConfigError(
-            f"a network of {before} does not fit into one of {after}; expected at least the same "
+            f"a network of {config} does not fit into one of {after}; expected at least the same "
             "width in every layer and descriptors of the same length"
         )
     result = {name: value.clone() for name, value in wider.state_dict().items()}
