@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -15,8 +17,9 @@ from support.provenance import made
 from support.rotations import D, eighth, rotated_pair, unit
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features
-from tiepoint.matching.match import match
+from tiepoint.matching.match import match, rotation_matrix_of
 from tiepoint.matching.rotation import best_rotation, rotate_descriptors
+from tiepoint.weights.checkpoint import BUNDLED, load_checkpoint
 from tiepoint.weights.rotation import save_rotation
 
 
@@ -123,3 +126,52 @@ def test_bundled_weights_match_a_photograph_rotated_by_any_quarter(
         expected_xy = np.stack([expected_xy[:, 1], last - expected_xy[:, 0]], axis=1)
     correct = np.hypot(*(expected_xy - b.xy[matches.pairs[:, 1]]).T) < 3
     assert correct.sum() > 150
+
+
+def test_matches_are_the_same_in_another_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photographs: list[NDArray[np.uint8]]
+) -> None:
+    """A checkpoint named by a relative path, features in memory and from files."""
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copytree(BUNDLED / "small", project / "weights")
+    monkeypatch.chdir(project)
+    detector = tiepoint.Detector("weights", device="cpu", max_side=320, max_keypoints=300)
+    image = np.ascontiguousarray(photographs[2])
+    pair = detector(image), detector(np.ascontiguousarray(np.rot90(image)))
+    here = match(*pair)
+    assert here.turned_deg == 90
+    for features, name in zip(pair, ("a.npz", "b.h5"), strict=True):
+        tiepoint.save(features, tmp_path / name)
+    monkeypatch.chdir(elsewhere)
+    from_files = [tiepoint.load(tmp_path / name) for name in ("a.npz", "b.h5")]
+    for features_a, features_b in (pair, from_files):
+        again = match(features_a, features_b)
+        assert again.turned_deg == 90 and again.meta == here.meta
+        np.testing.assert_array_equal(again.pairs, here.pairs)
+
+
+def test_weights_that_are_bundled_too_need_no_folder_any_more(tmp_path: Path) -> None:
+    sha256 = load_checkpoint("small").sha256
+    gone = made(checkpoint=str(tmp_path / "gone"), weights_sha256=sha256, rotation_crc32="1")
+    a = Features(*nothing(64), (10, 10), provenance=gone)
+    assert rotation_matrix_of(a) is not None
+
+
+def test_a_rotation_matrix_that_is_gone_is_an_error_and_not_another_result(
+    tmp_path: Path,
+) -> None:
+    a, b = rotated_pair(2)
+    had_one = made(checkpoint=str(tmp_path / "gone"), weights_sha256="x", rotation_crc32="1")
+    pair = [
+        dataclasses.replace(features(rows, tmp_path, "x"), provenance=had_one) for rows in (a, b)
+    ]
+    with pytest.raises(ConfigError, match="rotation matrix, which is not found; restore"):
+        match(*pair)
+    assert match(*pair, rotation="none").turned_deg == 0
+    assert match(*pair, rotation_matrix=eighth()).turned_deg == 90
+
+
+def nothing(length: int) -> tuple[NDArray[np.float32], ...]:
+    """xy, scores and descriptors of no keypoints."""
+    return tuple(np.zeros(shape, np.float32) for shape in ((0, 2), (0,), (0, length)))
