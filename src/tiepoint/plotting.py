@@ -58,7 +58,8 @@ def plot(features: Features, image: Any, path: str | PathLike[str] | None = None
 
     Raises:
         ConfigError: The image has another size than the features.
-        FormatError: The path does not end in .png, or cannot be written.
+        FormatError: The path does not end in .png.
+        OutputError: It cannot be written.
         ImageError: The image cannot be read.
     """
     _check_ending(path)
@@ -102,7 +103,8 @@ def plot_matches(
     Raises:
         ConfigError: An image has another size than its features, or the matches index other
             features.
-        FormatError: The path does not end in .png, or cannot be written.
+        FormatError: The path does not end in .png.
+        OutputError: It cannot be written.
         ImageError: An image cannot be read.
     """
     _check_ending(path)

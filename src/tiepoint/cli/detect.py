@@ -15,7 +15,7 @@ import typer
 from tiepoint.cli import exit_codes, options
 from tiepoint.cli.report import image_report, stop
 from tiepoint.config import DetectionOptions
-from tiepoint.errors import ConfigError, FormatError
+from tiepoint.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from tiepoint.batch import Input, Store, Unreadable
@@ -190,7 +190,7 @@ def _store(out: Path, ending: str, *, plot: bool, half: bool) -> Iterator[Store]
     folder = out.parent if single else out
     make_folder(folder, advice="choose another folder with -o")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise FormatError(f"-o {out}: {folder} cannot be written to; choose another folder")
+        raise OutputError(f"-o {out}: {folder} cannot be written to; choose another folder")
     if ending in FORMATS:
         yield SingleFileStore(out, plot) if single else FolderStore(out, ending, plot)
         return

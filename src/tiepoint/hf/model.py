@@ -203,7 +203,7 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
                 transformers, too, widens the weights when it loads them.
 
         Raises:
-            FormatError: It cannot be written.
+            OutputError: It cannot be written.
         """
         in_file, state = _as_dtype(dtype), self.state_dict()
         tensors = {name: state[name].detach().to("cpu", in_file).contiguous() for name in state}

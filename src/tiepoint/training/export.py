@@ -39,7 +39,7 @@ def export_checkpoint(
         half: Whether to store float16; transformers and `Detector` compute in float32 anyway.
 
     Raises:
-        FormatError: The folder is not writable.
+        OutputError: The folder is not writable.
     """
     from safetensors.torch import save
 

@@ -62,7 +62,7 @@ def save_activation_maxima(folder: Path, maxima: ActivationMaxima, weights_sha25
     """Store activation maxima next to the weights that they were measured with; returns the file.
 
     Raises:
-        FormatError: The folder cannot be written.
+        OutputError: The folder cannot be written.
     """
     values = {
         "version": VERSION,

@@ -68,7 +68,7 @@ def convert(source: str | Path, folder: str | Path, *, overwrite: bool = False) 
         CheckpointError: A file that is missing, damaged, would run code, or is of another
             network; or the folder holds a checkpoint already.
         MissingExtraError: torch's files need the extra `torch`.
-        FormatError: The folder cannot be written.
+        OutputError: The folder cannot be written.
     """
     from safetensors.numpy import save
 

@@ -71,7 +71,8 @@ def write_file(folder: Path, name: str, content: Contents, *, sort_keys: bool = 
     """Write one file of a checkpoint into an existing folder; returns its path.
 
     Raises:
-        FormatError: It cannot be written, or a value has no form in JSON.
+        FormatError: A value has no form in JSON.
+        OutputError: It cannot be written.
     """
     path = folder / name
     if not isinstance(content, bytes):

@@ -25,7 +25,7 @@ def save_rotation(folder: Path, matrix: Float32, weights_sha256: str) -> Path:
         The file.
 
     Raises:
-        FormatError: The folder is not writable.
+        OutputError: The folder is not writable.
     """
     from safetensors.numpy import save
 

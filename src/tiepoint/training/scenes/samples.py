@@ -36,7 +36,8 @@ def write_samples(folder: Path, config: DataConfig, seed: int, count: int) -> di
         "photographs": statistics of the photographs themselves.
 
     Raises:
-        FormatError: The folder cannot be written, or it has no photographs.
+        FormatError: The folder has no photographs.
+        OutputError: It cannot be written.
         ImageError: A photograph cannot be read.
     """
     make_folder(folder, advice="name a folder")
