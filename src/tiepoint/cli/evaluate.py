@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
@@ -116,13 +117,9 @@ def generated(
     chosen = _methods(methods, checkpoint, scales, nms_radius=settings.nms_radius)
     files = _photos(photos, part)
     pairs = generated_pairs(files, limit or GENERATED_COUNT, seed)
-    run_info = {
-        "kind": "generated",
-        "photos": [path.relative_to(photos).as_posix() for path in files],
-        "part": part,
-        "seed": seed,
-        "profile": profile,
-    }
+    names = [path.relative_to(photos).as_posix() for path in files]
+    run_info = {"kind": "generated", "photos": names, "part": part, "seed": seed}
+    run_info["profile"] = profile
     _score(
         HOMOGRAPHY, pairs, chosen, settings, run_info, workers=workers, json=json, plots=plots,
         details=details or profile != "tiepoint",
@@ -202,15 +199,12 @@ def speed(
     images, failures = timing.load_images(_photos(photos, "all")[:limit], long_side)
     if not images:
         _show([], failures)
-    rows = with_progress(
-        "images",
-        repeats * len(images),
-        lambda on_image: timing.measure_speed(images, chosen, k, repeats, on_image=on_image),
-    )
+    measure = partial(timing.measure_speed, images, chosen, k, repeats)
+    rows = with_progress("images", repeats * len(images), lambda done: measure(on_image=done))
     _show([timing.speed_table(rows, k, long_side)], failures)
     if json is not None:
         settings = {"k": k, "long_side": long_side, "repeats": repeats}
-        values = [asdict(row) for row in rows]
+        values = list(map(asdict, rows))
         _write(json, document(settings, chosen, values, [], failures, {"kind": "speed"}))
     _stop_if(failures)
 
@@ -218,18 +212,13 @@ def speed(
 def _profile(
     profile: str, k: int | None, long_side: int | None, seeds: int | None
 ) -> HomographySettings:
-    """A profile's settings with the given ones in place of its own."""
     if profile not in PROFILES:
         raise ConfigError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
     settings = PROFILES[profile]
     if settings.estimator == "poselib" and not is_installed("poselib"):
         raise MissingExtraError(f"--profile {profile}", "pose")
-    return replace(
-        settings,
-        k=k or settings.k,
-        seeds=seeds or settings.seeds,
-        frame=FrameSize(long_side=long_side) if long_side else settings.frame,
-    )
+    frame = FrameSize(long_side=long_side) if long_side else settings.frame
+    return replace(settings, k=k or settings.k, seeds=seeds or settings.seeds, frame=frame)
 
 
 def _methods(
@@ -276,16 +265,11 @@ def _score(
 
     resume = None
     if json is not None:
-        decisive = {**run_info, "settings": asdict(settings)}
-        resume = _resume_file(json, pairs, methods, decisive)
-    evaluation = with_progress(
-        "pairs",
-        len(pairs),
-        lambda on_pair: evaluate(
-            task, pairs, methods, settings, failures=failures, workers=workers, resume=resume,
-            on_pair=on_pair,
-        ),
-    )  # fmt: skip
+        resume = _resume_file(json, pairs, methods, {**run_info, "settings": asdict(settings)})
+    measure = partial(
+        evaluate, task, pairs, methods, settings, failures=failures, workers=workers, resume=resume
+    )
+    evaluation = with_progress("pairs", len(pairs), lambda done: measure(on_pair=done))
     tables = [summary.table(evaluation)] if evaluation.records else []
     if tables and details:
         from tiepoint.evaluation.homography import detail_table
@@ -305,15 +289,10 @@ def _score(
 def _resume_file(
     json: Path, pairs: Sequence[Pair], methods: Sequence[Method], run_info: dict[str, Any]
 ) -> ResumeFile:
-    """The file next to the report in which an evaluation keeps the pairs that are done."""
     from tiepoint.evaluation.resume import ENDING, ResumeFile, fingerprint
 
-    decisive = {
-        **run_info,
-        "version": __version__,
-        "pairs": fingerprint(pairs),
-        "methods": {method.name: dict(method.settings) for method in methods},
-    }
+    decisive = {**run_info, "version": __version__, "pairs": fingerprint(pairs)}
+    decisive["methods"] = {method.name: dict(method.settings) for method in methods}
     resume = ResumeFile(json.with_name(json.name + ENDING), decisive)
     if resume.done:
         typer.echo(f"{len(resume.done)} pairs taken from {resume.path}", err=True)
@@ -333,8 +312,8 @@ def _show(tables: Sequence[Table], failures: Sequence[Failure]) -> None:
     """List the failures and print the tables; stop where there are none."""
     from rich.console import Console
 
-    for failure in failures:
-        typer.echo(f"skipped {failure.group} {failure.name}: {failure.message}", err=True)
+    for one in failures:
+        typer.echo(f"skipped {one.group} {one.name}: {one.message}", err=True)
     if not tables:
         _stop("nothing could be read", exit_codes.NOTHING_READABLE)
     for table in tables:

@@ -22,10 +22,7 @@ Photos = Annotated[Path, typer.Option(help="Folder with photographs, searched re
 Checkpoints = Annotated[
     list[str],
     typer.Option(
-        "--checkpoint",
-        "--model",
-        "-c",
-        help="Checkpoint name or folder; repeat for further rows.",
+        "--checkpoint", "--model", "-c", help="Checkpoint name or folder; repeat for further rows."
     ),
 ]
 Scales = Annotated[
@@ -38,7 +35,6 @@ Scales = Annotated[
 MethodNames = Annotated[
     str,
     typer.Option(
-        "--methods",
         help="Comma-separated: tiepoint (every --checkpoint), sift, orb, sift-opencv (SIFT with "
         "OpenCV's quarter-pixel offset).",
     ),
@@ -52,44 +48,32 @@ Stored = Annotated[
         "method; repeat for more.",
     ),
 ]
-K = Annotated[int, typer.Option("--k", help="Keypoints matched per image.", min=1)]
-LongSide = Annotated[
-    int, typer.Option("--long-side", help="Larger images are downscaled to this, px.", min=1)
-]
+K = Annotated[int, typer.Option(help="Keypoints matched per image.", min=1)]
+LongSide = Annotated[int, typer.Option(help="Larger images are downscaled to this, px.", min=1)]
 Seeds = Annotated[int, typer.Option(help="Estimates per pair; their median counts.", min=1)]
 ProfileName = Annotated[
     str,
     typer.Option(
-        "--profile",
         help=f"Named protocol: {', '.join(PROFILES)}; papers report HPatches by the latter two. "
         "--k, --long-side and --seeds override it.",
     ),
 ]
 OwnK = Annotated[
-    int | None,
-    typer.Option("--k", help="Keypoints matched per image. Default: the profile's.", min=1),
+    int | None, typer.Option(help="Keypoints matched per image. Default: the profile's.", min=1)
 ]
 OwnLongSide = Annotated[
     int | None,
     typer.Option(
-        "--long-side",
-        help="Larger images are downscaled to this, px. Default: the profile's size.",
-        min=1,
+        help="Larger images are downscaled to this, px. Default: the profile's size.", min=1
     ),
 ]
 OwnSeeds = Annotated[
     int | None,
-    typer.Option(
-        "--seeds",
-        help="Estimates per pair; their median counts. Default: the profile's.",
-        min=1,
-    ),
+    typer.Option(help="Estimates per pair; their median counts. Default: the profile's.", min=1),
 ]
 Plots = Annotated[
     Path | None,
-    typer.Option(
-        "--plots", help="Folder for pictures: share of pairs over the error, and worst pairs."
-    ),
+    typer.Option(help="Folder for pictures: share of pairs over the error, and worst pairs."),
 ]
 Limit = Annotated[int | None, typer.Option(help="Evaluate only the first N pairs.", min=1)]
 Workers = Annotated[int, typer.Option(help="Threads; the result is the same.", min=1)]
@@ -97,11 +81,10 @@ Details = Annotated[bool, typer.Option("--details", help="Print a second table o
 Json = Annotated[
     Path | None,
     typer.Option(
-        "--json",
         help="Write everything, pair by pair, to this file. Pairs done are kept in FILE.partial "
         "until then; after an interruption the same command resumes.",
     ),
 ]
 WholeJson = Annotated[
-    Path | None, typer.Option("--json", help="Write everything, image by image, to this file.")
+    Path | None, typer.Option(help="Write everything, image by image, to this file.")
 ]

@@ -48,7 +48,6 @@ class Calibration:
         stated_px: Standard deviation per axis of the difference of two positions, predicted by
             the scaled covariances; means over `BINS` equal shares of the matches.
         measured_px: The same as measured.
-        matches: Number of matches in all.
     """
 
     scale: float
@@ -74,15 +73,11 @@ def calibrate(
     """
     # At one scale: with several, one factor would have to fit pixels of several sizes.
     detector = Detector(
-        checkpoint,
-        device="cpu",
-        precision="f32",
-        max_side=None,
-        scales=(1.0,),
+        checkpoint, device="cpu", precision="f32", max_side=None, scales=(1.0,),
         covariance_scale=1.0,
-    )
+    )  # fmt: skip
     settings = HomographySettings()
-    offsets, covariances = [np.zeros((0, 2))], [np.zeros((0, 2, 2))]
+    parts = [(np.zeros((0, 2)), np.zeros((0, 2, 2)))]
     for pair in pairs:
         try:
             loaded = pair.load(settings.frame)
@@ -93,11 +88,9 @@ def calibrate(
             detector(image, threshold=0.0, max_keypoints=settings.k)
             for image in (loaded.image_a, loaded.image_b)
         )
-        offset, covariance = differences(a, b, loaded)
-        offsets.append(offset)
-        covariances.append(covariance)
+        parts.append(differences(a, b, loaded))
         on_pair()
-    offset, covariance = np.concatenate(offsets), np.concatenate(covariances)  # M 2, M 2 2
+    offset, covariance = map(np.concatenate, zip(*parts, strict=True))  # M 2, M 2 2
     if len(offset) < LEAST_MATCHES:
         raise ConfigError(
             f"only {len(offset)} matches are within {SAME_PX:g} px of the truth, {LEAST_MATCHES} "
@@ -107,25 +100,22 @@ def calibrate(
     scale = float(np.median((offset * solved).sum(axis=1)) / MEDIAN_CHI2)
     stated = scale * np.trace(covariance, axis1=1, axis2=2) / 2  # M
     measured = (offset**2).sum(axis=1) / 2  # M
-    parts = np.array_split(np.argsort(stated, kind="stable"), BINS)
-    return Calibration(
-        float(f"{scale:.3g}"),
-        tuple(float(np.sqrt(stated[part].mean())) for part in parts),
-        tuple(float(np.sqrt(measured[part].mean())) for part in parts),
-        len(offset),
+    bins = np.array_split(np.argsort(stated, kind="stable"), BINS)
+    stated_px, measured_px = (
+        tuple(float(np.sqrt(variance[index].mean())) for index in bins)
+        for variance in (stated, measured)
     )
+    return Calibration(float(f"{scale:.3g}"), stated_px, measured_px, len(offset))
 
 
 def differences(
     a: Features, b: Features, pair: LoadedHomography
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Offsets of matches in B, and their predicted covariance from both positions.
+    """Offsets in B of the matches within `SAME_PX`, M 2 px, and their predicted covariances.
 
-    Returns:
-        M 2 px and M 2 2 px^2, of the matches within `SAME_PX`.
+    Both positions contribute to the covariances, M 2 2 px^2.
     """
-    assert a.covariance is not None
-    assert b.covariance is not None
+    assert a.covariance is not None and b.covariance is not None
     i, j = match(a, b, rotation="none").pairs.T  # M, M
     xy_a = a.xy[i].astype(np.float64)
     offset = b.xy[j] - apply_homography(pair.homography, xy_a)  # M 2
@@ -149,11 +139,7 @@ def store_scale(folder: Path, scale: float) -> Path:
 
 
 def check_ours(folder: Path) -> dict[str, Any]:
-    """The config of a checkpoint that can store a scale.
-
-    Raises:
-        CheckpointError, ConfigError: As from `store_scale`.
-    """
+    """The config of a checkpoint that can store a scale; raises as `store_scale` does."""
     path = folder / CONFIG_FILE
     config = read_json(path)
     if rules_of(config, path) != "exact":

@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from tiepoint.errors import MissingExtraError, is_installed
 from tiepoint.evaluation.settings import Estimator
 from tiepoint.geometry import Float
 from tiepoint.registration import epipolar, planar
-
-Matrix = NDArray[np.float64]
-
-HOMOGRAPHY_POINTS = 4
-"""Matches that determine a homography."""
+from tiepoint.registration.models import MODELS, Matrix
 
 INLIER_FACTOR = 2.0
 """Inlier distance of the robust least squares in MAGSAC thresholds, as in `register`.
@@ -48,7 +43,7 @@ def estimate_homography(
     Raises:
         MissingExtraError: "poselib" without PoseLib.
     """
-    if len(xy_a) < HOMOGRAPHY_POINTS:
+    if len(xy_a) < MODELS["homography"].sample_size:
         return None
     order = np.random.default_rng(seed).permutation(len(xy_a))  # M
     a, b = np.asarray(xy_a, np.float64)[order], np.asarray(xy_b, np.float64)[order]
@@ -72,7 +67,7 @@ def estimate_pose(
     """Estimate the relative pose of matched points by MAGSAC, refined on its inliers.
 
     Args:
-        xy_a, xy_b: M 2, px; row i of one matches row i of the other.
+        xy_a, xy_b, seed: As in `estimate_homography`.
         cameras: K_A and K_B, 3x3.
         inlier_px: Largest distance in px of an inlier from its epipolar line.
 
@@ -85,9 +80,7 @@ def estimate_pose(
     return None if pose is None else epipolar.refine_pose(pose, a, b, cameras, inlier_px)[0]
 
 
-def _poselib_homography(
-    xy_a: NDArray[np.float64], xy_b: NDArray[np.float64], within_px: float, seed: int
-) -> Matrix | None:
+def _poselib_homography(xy_a: Float, xy_b: Float, within_px: float, seed: int) -> Matrix | None:
     """PoseLib's LO-RANSAC and non-linear refinement."""
     if not is_installed("poselib"):
         raise MissingExtraError("the estimator 'poselib'", "pose")
@@ -95,7 +88,8 @@ def _poselib_homography(
 
     search = {"max_reproj_error": within_px, "seed": seed}
     matrix, report = poselib.estimate_homography(xy_a, xy_b, search, {})
-    return _invertible(matrix) if report["num_inliers"] >= HOMOGRAPHY_POINTS else None
+    enough = report["num_inliers"] >= MODELS["homography"].sample_size
+    return _invertible(matrix) if enough else None
 
 
 def _invertible(estimate: object) -> Matrix | None:

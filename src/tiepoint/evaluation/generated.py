@@ -26,6 +26,7 @@ from tiepoint.evaluation.sizes import Grey, size_hw_of, to_uint8
 from tiepoint.geometry import SizeHW, apply_homography, corners_xy, resize_matrix
 from tiepoint.images import read
 from tiepoint.network.inputs import to_grey
+from tiepoint.registration.models import Matrix
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ OVERLAP_STEPS = 24
 FOCAL = 2.4  # focal length in longer sides: a view of 24 degrees across
 SUPERSAMPLING = 3  # factor by which view B is drawn larger and then averaged: no aliasing
 
+Image = NDArray[np.float32]
+"""`H W`, grey, 0..1."""
+
 
 @dataclass(frozen=True, eq=False)
 class GeneratedPair:
@@ -88,7 +92,7 @@ class GeneratedPair:
 
     def load(self, frame: FrameSize | int) -> LoadedHomography:
         """See `HomographyPair.load`."""
-        photo, background = _grey(self.photo), _grey(self.background)
+        photo, background = (to_grey(read(path).pixels) for path in (self.photo, self.background))
         rng = np.random.default_rng([self.seed, self.index])
         drawn = draw(photo, background, self.level, rng)
         return at_evaluation_size(drawn.image_a, drawn.image_b, drawn.homography, frame)
@@ -112,9 +116,8 @@ def generated_pairs(
     pairs = []
     for index in range(count):
         level = LEVELS[index % len(LEVELS)]
-        turn = index // len(LEVELS) % len(photos)
+        lap, turn = divmod(index // len(LEVELS), len(photos))
         # Half the list apart and drifting, so that two photographs do not always meet.
-        lap = index // (len(LEVELS) * len(photos))
         apart = 1 + (len(photos) // 2 - 1 + lap) % max(1, len(photos) - 1)  # never 0 of many
         photo, background = photos[turn], photos[(turn + apart) % len(photos)]
         name = f"{index:04d} {photo.name}"
@@ -123,16 +126,9 @@ def generated_pairs(
 
 
 def draw(
-    photo: NDArray[np.float32],
-    background: NDArray[np.float32],
-    level: Level,
-    rng: np.random.Generator,
+    photo: Image, background: Image, level: Level, rng: np.random.Generator
 ) -> LoadedHomography:
-    """Two views of a photograph, of one size, and the exact homography between them.
-
-    Args:
-        photo, background: `H W` float32 in 0..1, sizes may differ.
-    """
+    """Two views of a photograph, of one size, and the exact homography between them."""
     height, width = (max(1, round(side * REFERENCE_SCALE)) for side in photo.shape)
     size_hw = height, width
     view_a = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
@@ -141,7 +137,7 @@ def draw(
     return LoadedHomography(to_uint8(np.asarray(view_a)), view_b, homography)
 
 
-def draw_homography(rng: np.random.Generator, size_hw: SizeHW, level: Level) -> NDArray[np.float64]:
+def draw_homography(rng: np.random.Generator, size_hw: SizeHW, level: Level) -> Matrix:
     """A plane seen by a tilted, rotated, nearer or farther camera: 3x3, x_B ~ H x_A.
 
     Drawn again until the views overlap by `MIN_OVERLAP` and all of A is in front of the camera.
@@ -157,20 +153,12 @@ def draw_homography(rng: np.random.Generator, size_hw: SizeHW, level: Level) -> 
         homography = views.view_of_plane(zoom, rotation, FOCAL * max(size_hw))
         homography = views.translation(centre + shift) @ homography @ views.translation(-centre)
         in_front = np.isfinite(apply_homography(homography, corners_xy(size_hw))).all()
-        if in_front and _overlap(homography, size_hw) >= MIN_OVERLAP:
+        share = views.overlap(np.eye(3), homography, size_hw, OVERLAP_STEPS) if in_front else 0.0
+        if share >= MIN_OVERLAP:
             return homography
 
 
-def _overlap(homography: NDArray[np.float64], size_hw: SizeHW) -> float:
-    return views.overlap(np.eye(3), homography, size_hw, OVERLAP_STEPS)
-
-
-def _view(
-    photo: NDArray[np.float32],
-    background: NDArray[np.float32],
-    homography: NDArray[np.float64],
-    size_hw: SizeHW,
-) -> NDArray[np.float32]:
+def _view(photo: Image, background: Image, homography: Matrix, size_hw: SizeHW) -> Image:
     """View B without its camera's faults: the warped photograph in front of the background."""
     large_hw = size_hw[0] * SUPERSAMPLING, size_hw[1] * SUPERSAMPLING
     from_photo = resize_matrix(size_hw_of(photo), size_hw)  # from the photograph itself, not A
@@ -181,11 +169,11 @@ def _view(
     front = cv2.resize(warped * shown, size, interpolation=cv2.INTER_AREA)
     cover = cv2.resize(shown, size, interpolation=cv2.INTER_AREA)
     behind = cv2.resize(background, size, interpolation=cv2.INTER_AREA)
-    view: NDArray[np.float32] = front + (1 - cover) * behind
+    view: Image = front + (1 - cover) * behind
     return view
 
 
-def _other_camera(view: NDArray[np.float32], level: Level, rng: np.random.Generator) -> Grey:
+def _other_camera(view: Image, level: Level, rng: np.random.Generator) -> Grey:
     """Blur, tone curve, noise and JPEG, in the order in which a camera adds them."""
     sigma = level.blur_px * rng.uniform()
     gamma = level.gamma ** rng.uniform(-1, 1)
@@ -202,7 +190,3 @@ def _other_camera(view: NDArray[np.float32], level: Level, rng: np.random.Genera
     unpacked = cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE)
     assert unpacked is not None
     return np.asarray(unpacked, np.uint8)
-
-
-def _grey(path: Path) -> NDArray[np.float32]:
-    return to_grey(read(path).pixels)

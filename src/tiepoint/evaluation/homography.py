@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
-from tiepoint.evaluation import metrics, summary
+from tiepoint.evaluation import homography_pairs, metrics, summary
 from tiepoint.evaluation.estimators import INLIER_FACTOR, estimate_homography
-from tiepoint.evaluation.homography_pairs import (
-    HomographyPair,
-    LoadedHomography,
-    parse_line,
-    read_hpatches,
-)
+from tiepoint.evaluation.homography_pairs import HomographyPair, LoadedHomography
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.metrics import Mean, Repeatability, mean_of
 from tiepoint.evaluation.settings import HomographySettings
 from tiepoint.evaluation.summary import Line, mean_cell, number
 from tiepoint.evaluation.task import ErrorAxis, Evaluation, Figures, Task
 from tiepoint.features import Features, covariances_of
+from tiepoint.geometry import Float
 from tiepoint.matching.match import match
+from tiepoint.registration.models import Matrix
 
 ESTIMATOR_NAMES = {
     "refined": "MAGSAC and robust least squares",
@@ -41,10 +37,8 @@ class HomographyFigures(Figures):
 
     Attributes:
         correct: Number of correct matches.
-        repeatability: 0..1.
-        localisation_px: Mean distance of repeated keypoints from their true position; NaN
-            without any.
-        common: Matched keypoints inside the common view, the mean of both images.
+        repeatability, localisation_px: See `Repeatability`.
+        common: See `metrics.common_points`.
         matching_accuracy: Share of the matches within each of `HomographySettings.accuracy_px`.
         seed_errors_px: Mean corner error of each estimate; infinite without one.
     """
@@ -74,14 +68,13 @@ class HomographyFigures(Figures):
 
 @dataclass(frozen=True)
 class HomographyMeans:
-    """One method's means over pairs.
+    """One method's means over pairs; dicts are by limit in px.
 
     Attributes:
-        within: Limit in px -> share of pairs whose error is at most this.
+        within: Share of pairs whose error is at most the limit.
         within_by_seed: The same for each seed alone, in order of the seeds.
         localisation_px: Mean over the pairs with repeated keypoints.
-        auc: Limit in px -> area under the share of pairs over their error, up to this.
-        matching_accuracy: Distance in px -> share of matches that are correct within this.
+        auc: Area under the share of pairs over their error, up to the limit.
     """
 
     within: dict[float, Mean]
@@ -98,9 +91,7 @@ class HomographyMeans:
 
 HomographyEvaluation = Evaluation[HomographySettings, HomographyFigures, HomographyMeans]
 
-Matched = tuple[
-    NDArray[np.float32], NDArray[np.float32], tuple[NDArray[np.float32], NDArray[np.float32]] | None
-]
+Matched = tuple[Float, Float, tuple[Float, Float] | None]
 """M 2 px of A and of B, and the covariances of both where they are known."""
 
 
@@ -111,20 +102,12 @@ def measure(
     settings: HomographySettings,
     repeated: Repeatability | None = None,
 ) -> HomographyFigures:
-    """Compare the features of a pair of images with its ground truth.
-
-    Args:
-        repeated: Repeatability, if it was measured at another size.
-    """
+    """Compare features with the ground truth; `repeated` may have been measured at another size."""
     truth = pair.homography
     best_a, best_b = a.top(settings.k), b.top(settings.k)
-    xy_a, xy_b, covariances = _matched(best_a, best_b, settings)
-    estimates = [
-        estimate_homography(
-            xy_a, xy_b, seed, covariances, settings.estimator, settings.estimator_px
-        )
-        for seed in range(settings.seeds)
-    ]
+    matches = _matched(best_a, best_b, settings)
+    xy_a, xy_b, _ = matches
+    estimates = (estimate(matches, seed, settings) for seed in range(settings.seeds))
     repeated = repeated or _repeatability(a, b, pair, settings)
     return HomographyFigures(
         keypoints_a=len(best_a),
@@ -137,6 +120,13 @@ def measure(
         matching_accuracy=metrics.matching_accuracy(xy_a, xy_b, truth, settings.accuracy_px),
         seed_errors_px=tuple(metrics.corner_error(h, truth, a.size_hw) for h in estimates),
     )
+
+
+def estimate(matches: Matched, seed: int, settings: HomographySettings) -> Matrix | None:
+    """The homography of one seed; see `estimate_homography`."""
+    estimator, threshold_px = settings.estimator, settings.estimator_px
+    xy_a, xy_b, covariances = matches
+    return estimate_homography(xy_a, xy_b, seed, covariances, estimator, threshold_px)
 
 
 def matched(method: Method, pair: LoadedHomography, settings: HomographySettings) -> Matched:
@@ -153,10 +143,8 @@ def _matched(a: Features, b: Features, settings: HomographySettings) -> Matched:
 def _repeatability(
     a: Features, b: Features, pair: LoadedHomography, settings: HomographySettings
 ) -> Repeatability:
-    k = settings.repeat_k or settings.k
-    return metrics.repeatability(
-        a.xy, b.xy, pair.homography, a.size_hw, b.size_hw, k, settings.repeat_px
-    )
+    k, within_px = settings.repeat_k or settings.k, settings.repeat_px
+    return metrics.repeatability(a.xy, b.xy, pair.homography, a.size_hw, b.size_hw, k, within_px)
 
 
 def _measure_pair(
@@ -179,23 +167,19 @@ def _average(figures: Sequence[HomographyFigures], settings: HomographySettings)
     errors = np.array([one.error_px for one in figures])  # N
     by_seed = np.array([one.seed_errors_px for one in figures])  # N seeds
     accuracy = np.mean([one.matching_accuracy for one in figures], axis=0)
-    localisation_px = [one.localisation_px for one in figures]
-
-    def mean(value: Callable[[HomographyFigures], float]) -> Mean:
-        return mean_of([value(one) for one in figures])
-
+    limits_px = settings.within_px
     return HomographyMeans(
-        within={px: mean_of(errors <= px) for px in settings.within_px},
-        within_by_seed={
-            px: tuple((by_seed <= px).mean(axis=0).tolist()) for px in settings.within_px
-        },
-        repeatability=mean(lambda one: one.repeatability),
-        matches=mean(lambda one: one.matches),
-        correct=mean(lambda one: one.correct),
-        precision=mean(lambda one: one.precision),
-        auc={px: mean_of(metrics.area_shares(errors, px)) for px in settings.within_px},
-        localisation_px=mean_of([px for px in localisation_px if math.isfinite(px)]),
-        matching_score=mean(lambda one: one.matching_score),
+        within={px: mean_of(errors <= px) for px in limits_px},
+        within_by_seed={px: tuple((by_seed <= px).mean(axis=0).tolist()) for px in limits_px},
+        repeatability=mean_of([one.repeatability for one in figures]),
+        matches=mean_of([one.matches for one in figures]),
+        correct=mean_of([one.correct for one in figures]),
+        precision=mean_of([one.precision for one in figures]),
+        auc={px: mean_of(metrics.area_shares(errors, px)) for px in limits_px},
+        localisation_px=mean_of(
+            [one.localisation_px for one in figures if math.isfinite(one.localisation_px)]
+        ),
+        matching_score=mean_of([one.matching_score for one in figures]),
         matching_accuracy=dict(zip(settings.accuracy_px, accuracy.tolist(), strict=True)),
     )
 
@@ -233,8 +217,8 @@ HOMOGRAPHY = Task(
     kind="homography",
     line="imgA imgB and the 9 numbers of the homography, row by row",
     field_count=11,
-    parse_line=parse_line,
-    read_other=read_hpatches,
+    parse_line=homography_pairs.parse_line,
+    read_other=homography_pairs.read_hpatches,
     other_layout="HPatches' folders i_* and v_* with H_1_2 ... in them",
     measure=_measure_pair,
     figures=HomographyFigures,
@@ -254,10 +238,10 @@ def detail_table(evaluation: HomographyEvaluation) -> Table:
     lines = []
     for row in summary.rows(evaluation):
         means = row.means
-        cells = {f"AUC {px:g}": number(area.mean, 2) for px, area in means.auc.items()}
-        cells |= {f"acc. {px:g}": number(means.matching_accuracy[px], 2) for px in DETAILED_PX}
-        cells["local."] = number(means.localisation_px.mean, 2)
-        cells["score"] = number(means.matching_score.mean, 2)
+        values = {f"AUC {px:g}": area.mean for px, area in means.auc.items()}
+        values |= {f"acc. {px:g}": means.matching_accuracy[px] for px in DETAILED_PX}
+        values |= {"local.": means.localisation_px.mean, "score": means.matching_score.mean}
+        cells = {heading: number(value, 2) for heading, value in values.items()}
         lines.append(Line([row.group, row.method], cells))
     return summary.table_of(
         "Areas under the curve, matching accuracy, localisation, matching score",

@@ -17,6 +17,7 @@ from tiepoint.evaluation.settings import LARGE_SEQUENCES, FrameSize
 from tiepoint.evaluation.sizes import LoadedImages, in_frame, size_hw_of
 from tiepoint.evaluation.task import Failure, Pair, PairT
 from tiepoint.geometry import SizeHW, apply_homography, corners_xy
+from tiepoint.registration.models import Matrix
 
 HPATCHES_GROUPS = {"i": "illumination", "v": "viewpoint"}
 
@@ -25,18 +26,14 @@ HPATCHES_GROUPS = {"i": "illumination", "v": "viewpoint"}
 class LoadedHomography(LoadedImages):
     """Two images at evaluation size, and x_B ~ H x_A in px of these images (3x3 float64)."""
 
-    homography: NDArray[np.float64]
+    homography: Matrix
 
 
 class HomographyPair(Pair, Protocol):
     """A pair that is read or drawn on demand."""
 
     def load(self, frame: FrameSize | int) -> LoadedHomography:
-        """Read or draw the pair at the size of a frame; a number is its longer side, px.
-
-        Raises:
-            TiepointError: It cannot be read.
-        """
+        """Read or draw the pair at the size of a frame; raises TiepointError if it cannot be."""
         ...
 
 
@@ -44,7 +41,7 @@ class HomographyPair(Pair, Protocol):
 class HomographyFiles(PairFiles):
     """Two image files and x_B ~ H x_A in px of these files."""
 
-    homography: NDArray[np.float64]
+    homography: Matrix
 
     def load(self, frame: FrameSize | int) -> LoadedHomography:
         """See `HomographyPair.load`."""
@@ -53,15 +50,12 @@ class HomographyFiles(PairFiles):
 
 
 def at_evaluation_size(
-    pixels_a: NDArray[Any],
-    pixels_b: NDArray[Any],
-    homography: NDArray[np.float64],
-    frame: FrameSize | int,
+    pixels_a: NDArray[Any], pixels_b: NDArray[Any], homography: Matrix, frame: FrameSize | int
 ) -> LoadedHomography:
     """Grey images, each resampled once, and the homography between them, carried along exactly.
 
     Args:
-        pixels_a, pixels_b: `H W` or `H W 3` RGB; uint8, uint16, or float32 in 0..1.
+        pixels_a, pixels_b: As for `in_frame`.
         homography: 3x3, x_B ~ H x_A in px of these images.
         frame: Size of the images; a number is the longer side, px.
 
@@ -76,11 +70,7 @@ def at_evaluation_size(
 
 
 def parse_line(folder: Path, group: str, fields: Sequence[str]) -> HomographyPair:
-    """A line `imgA imgB h11 h12 h13 h21 ... h33` of `pairs.txt`.
-
-    Raises:
-        FormatError: The nine fields are no homography.
-    """
+    """A line `imgA imgB h11 h12 h13 h21 ... h33` of `pairs.txt`; raises as `parse_matrix` does."""
     return HomographyFiles(*files_of_line(folder, group, fields), parse_matrix(fields[2:]))
 
 
@@ -112,7 +102,7 @@ def without_large(pairs: Sequence[PairT]) -> list[PairT]:
     return [pair for pair in pairs if not LARGE_SEQUENCES & set(re.split(r"[ /]", pair.name))]
 
 
-def parse_matrix(fields: Sequence[str]) -> NDArray[np.float64]:
+def parse_matrix(fields: Sequence[str]) -> Matrix:
     """3x3 from nine numbers, row by row.
 
     Raises:
@@ -130,10 +120,9 @@ def parse_matrix(fields: Sequence[str]) -> NDArray[np.float64]:
     return matrix
 
 
-def _facing(homography: NDArray[np.float64], a_hw: SizeHW) -> NDArray[np.float64]:
+def _facing(homography: Matrix, a_hw: SizeHW) -> Matrix:
     """The homography with the sign that puts image A in front of the camera."""
-    for sign in (1.0, -1.0):
-        signed = sign * homography
+    for signed in (homography, -homography):
         if np.isfinite(apply_homography(signed, corners_xy(a_hw))).all():
             return signed
     raise FormatError("the true homography sends a corner of image A to infinity: wrong numbers?")

@@ -42,8 +42,7 @@ class Method:
             first: the first k are matched, up to `OVERSAMPLING` times as many in all.
         settings: Further settings that decide the result; listed in the report.
         stored: Name of an image -> its features, used instead of `detect`.
-        detect_exactly_k: `detect` without oversampling, which is what is timed; None times
-            `detect`.
+        detect_exactly_k: `detect` without oversampling, for timing; None times `detect`.
     """
 
     name: str
@@ -53,12 +52,7 @@ class Method:
     detect_exactly_k: Callable[[Grey, int], Features] | None = None
 
     def features(self, image: Grey, name: str, k: int) -> Features:
-        """Features of an image at evaluation size.
-
-        Args:
-            image: `H W` uint8.
-            name: Its name in a features file.
-            k: As for `detect`.
+        """Features of an image at evaluation size, detected or stored under `name`.
 
         Raises:
             FormatError: The file lacks this image, or its descriptors.
@@ -87,33 +81,24 @@ class Method:
 
 
 def method(name: str) -> Method:
-    """One of `BASELINES` by its name.
-
-    Raises:
-        ConfigError: Unknown name.
-    """
+    """One of `BASELINES` by its name; ConfigError for another name."""
     if name not in BASELINES:
         raise ConfigError(f"no method {name!r}; there are {', '.join(BASELINES)}")
     return BASELINES[name]
 
 
 def checkpoint_methods(
-    checkpoints: Sequence[str],
-    nms_radius: int | None = None,
-    scales: Sequence[float] | None = None,
+    checkpoints: Sequence[str], nms_radius: int | None = None, scales: Sequence[float] | None = None
 ) -> list[Method]:
     """A method for each tiepoint checkpoint, a name or a folder.
 
     The threshold is 0, so that every image with k local maxima gives k keypoints.
 
     Args:
-        nms_radius: NMS radius in px; None means each checkpoint's own.
-        scales: Sizes of the network's input relative to the image; None means each checkpoint's
-            own.
+        nms_radius, scales: Settings of `Detector`; None means each checkpoint's own.
 
     Raises:
         CheckpointError: No such checkpoint, or a damaged one.
-        ConfigError: The same checkpoint twice.
     """
     methods = []
     given: DetectionOptions = {"max_side": None, "threshold": 0.0}
@@ -124,14 +109,9 @@ def checkpoint_methods(
     for checkpoint in checkpoints:
         detector = Detector(checkpoint, precision="f32", **given)
         name = detector.checkpoint.name if checkpoint == "default" else checkpoint
-        methods.append(
-            Method(
-                name,
-                partial(_tiepoint, detector, OVERSAMPLING),
-                detector.provenance().to_json(),
-                detect_exactly_k=partial(_tiepoint, detector, 1),
-            )
-        )
+        oversampled, exact = (partial(_tiepoint, detector, factor) for factor in (OVERSAMPLING, 1))
+        settings = detector.provenance().to_json()
+        methods.append(Method(name, oversampled, settings, detect_exactly_k=exact))
     return methods
 
 
@@ -148,12 +128,13 @@ def stored_method(text: str) -> Method:
         raise ConfigError(f"--features is {text!r}, expected NAME=FILE.h5")
     from tiepoint.formats import read_h5
 
-    def not_detected(image: Grey, k: int) -> Features:
-        raise AssertionError("stored features are looked up")
-
     stored, stat = read_h5(path), Path(path).stat()
     settings = {"file": path, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
-    return Method(name, not_detected, settings, stored)
+    return Method(name, _not_detected, settings, stored)
+
+
+def _not_detected(image: Grey, k: int) -> Features:
+    raise AssertionError("stored features are looked up")
 
 
 def _tiepoint(detector: Detector, oversampling: int, image: Grey, k: int) -> Features:
@@ -170,11 +151,9 @@ def _sift(image: Grey, k: int, *, precise: bool, oversampling: int = OVERSAMPLIN
     sift = cv2.SIFT.create(nfeatures=count, contrastThreshold=0.0, enable_precise_upscale=precise)
     keypoints, descriptors = sift.detectAndCompute(image, None)
     if not keypoints:
-        return _features(np.empty((0, 2)), np.empty(0), np.empty((0, 128)), image)
+        return _best(np.empty((0, 2)), np.empty(0), np.empty((0, 128)), image, count)
     l1 = np.maximum(descriptors.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    xy, response = _points(keypoints)
-    features = _features(xy, response, np.sqrt(descriptors / l1), image)
-    return features.take(_best_first(xy, response)).top(count)
+    return _best(*_points(keypoints), np.sqrt(descriptors / l1), image, count)
 
 
 def _orb(image: Grey, k: int) -> Features:
@@ -186,14 +165,12 @@ def _orb(image: Grey, k: int) -> Features:
     first, more = _orb_exactly_k(image, k), _orb_exactly_k(image, OVERSAMPLING * k)
     known = set(map(bytes, first.xy))
     more = more.take(np.array([bytes(point) not in known for point in more.xy], dtype=bool))
-    assert first.descriptors is not None
-    assert more.descriptors is not None
+    assert first.descriptors is not None and more.descriptors is not None
     return Features(
         np.concatenate([first.xy, more.xy]),
         np.concatenate([first.scores, more.scores]),
         np.concatenate([first.descriptors, more.descriptors]),
         first.size_hw,
-        first.meta,
     )
 
 
@@ -207,11 +184,11 @@ def _orb_exactly_k(image: Grey, count: int) -> Features:
         if len(keypoints) >= count:
             break
     if bits is None:
-        return _features(np.empty((0, 2)), np.empty(0), np.empty((0, 256)), image)
+        return _best(np.empty((0, 2)), np.empty(0), np.empty((0, 256)), image, count)
     xy, response = _points(keypoints)
     xy = orb_to_centre0(xy, [keypoint.octave for keypoint in keypoints], image.shape)
     signs = np.unpackbits(bits, axis=1).astype(np.float32) * 2 - 1  # N 256
-    return _features(xy, response, signs / 16, image).take(_best_first(xy, response)).top(count)
+    return _best(xy, response, signs / 16, image, count)
 
 
 def orb_to_centre0(
@@ -237,34 +214,25 @@ def _best_first(xy: NDArray[Any], response: NDArray[Any]) -> NDArray[np.int64]:
     return np.lexsort((xy[:, 0], xy[:, 1], -response))
 
 
-def _features(
-    xy: NDArray[Any], scores: NDArray[Any], descriptors: NDArray[Any], image: Grey
+def _best(
+    xy: NDArray[Any], scores: NDArray[Any], descriptors: NDArray[Any], image: Grey, count: int
 ) -> Features:
-    return Features(
-        xy.astype(np.float32),
-        scores.astype(np.float32),
-        descriptors.astype(np.float32),
-        (image.shape[0], image.shape[1]),
-    )
+    """The `count` best as float32 features; descriptors of unit length."""
+    best = _best_first(xy, scores)[:count]
+    xy, scores, descriptors = (a[best].astype(np.float32) for a in (xy, scores, descriptors))
+    return Features(xy, scores, descriptors, size_hw_of(image))
 
 
 def _sift_method(name: str, *, precise: bool) -> Method:
-    return Method(
-        name,
-        partial(_sift, precise=precise),
-        {"descriptor": "RootSIFT", "precise_upscale": precise},
-        detect_exactly_k=partial(_sift, precise=precise, oversampling=1),
-    )
+    detect = partial(_sift, precise=precise)
+    settings = {"descriptor": "RootSIFT", "precise_upscale": precise}
+    return Method(name, detect, settings, detect_exactly_k=partial(detect, oversampling=1))
 
 
+_ORB_SETTINGS = {"descriptor": "256 bits", "pixel_centres": "corrected"}
 BASELINES = {
     "sift": _sift_method("sift", precise=True),
     "sift-opencv": _sift_method("sift-opencv", precise=False),
-    "orb": Method(
-        "orb",
-        _orb,
-        {"descriptor": "256 bits", "pixel_centres": "corrected"},
-        detect_exactly_k=_orb_exactly_k,
-    ),
+    "orb": Method("orb", _orb, _ORB_SETTINGS, detect_exactly_k=_orb_exactly_k),
 }
 """OpenCV's methods. `sift-opencv` is SIFT as OpenCV ships it, off by a quarter of a pixel."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tiepoint.geometry import Float, SizeHW, apply_homography, corners_xy, inside
+from tiepoint.registration.models import Matrix
 
 BOOTSTRAP_RESAMPLES = 2000
 BOOTSTRAP_SEED = 0
@@ -27,9 +28,7 @@ class Mean:
     high: float
 
 
-def corner_error(
-    estimate: NDArray[np.float64] | None, truth: NDArray[np.float64], a_hw: SizeHW
-) -> float:
+def corner_error(estimate: Matrix | None, truth: Matrix, a_hw: SizeHW) -> float:
     """Mean distance in B, in px, of A's four corners under two homographies.
 
     Infinite without an estimate, or when it sends a corner to infinity.
@@ -44,16 +43,11 @@ def corner_error(
     return error if math.isfinite(error) else math.inf
 
 
-def correct_matches(
-    xy_a: Float, xy_b: Float, truth: NDArray[np.float64], within_px: float
-) -> NDArray[np.bool_]:
-    """Which matches are correct: A's point, mapped to B, is within `within_px` of its partner.
+def correct_matches(xy_a: Float, xy_b: Float, truth: Matrix, within_px: float) -> NDArray[np.bool_]:
+    """Which of M matches are correct: A's point, mapped to B, is within `within_px` of B's.
 
     Args:
         xy_a, xy_b: M 2, px.
-
-    Returns:
-        M.
     """
     distance = _norms(apply_homography(truth, xy_a) - np.asarray(xy_b, np.float64))  # M; NaN = no
     correct: NDArray[np.bool_] = distance <= within_px
@@ -61,26 +55,16 @@ def correct_matches(
 
 
 class Repeatability(NamedTuple):
-    """How many keypoints of a pair are repeated, and how exactly.
-
-    Attributes:
-        share: (repeated of A + repeated of B) / (N_A + N_B), 0..1; 0 without any in common view.
-        localisation_px: Mean distance of the repeated ones from their true position; NaN without
-            any.
-    """
+    """How many keypoints of a pair are repeated, and how exactly."""
 
     share: float
+    """(repeated of A + repeated of B) / (N_A + N_B), 0..1; 0 without any in common view."""
     localisation_px: float
+    """Mean distance of the repeated ones from their true position; NaN without any."""
 
 
 def repeatability(
-    xy_a: Float,
-    xy_b: Float,
-    truth: NDArray[np.float64],
-    a_hw: SizeHW,
-    b_hw: SizeHW,
-    k: int,
-    within_px: float,
+    xy_a: Float, xy_b: Float, truth: Matrix, a_hw: SizeHW, b_hw: SizeHW, k: int, within_px: float
 ) -> Repeatability:
     """Repeatability of the k best keypoints of each image inside the common view.
 
@@ -104,9 +88,7 @@ def repeatability(
     return Repeatability(float(repeated.mean()), mean)
 
 
-def common_points(
-    xy_a: Float, xy_b: Float, truth: NDArray[np.float64], a_hw: SizeHW, b_hw: SizeHW
-) -> float:
+def common_points(xy_a: Float, xy_b: Float, truth: Matrix, a_hw: SizeHW, b_hw: SizeHW) -> float:
     """Number of an image's keypoints inside the other's view, the mean of both images."""
     back = np.linalg.inv(truth)
     in_b = inside(apply_homography(truth, xy_a), b_hw).sum()
@@ -115,27 +97,19 @@ def common_points(
 
 
 def matching_accuracy(
-    xy_a: Float, xy_b: Float, truth: NDArray[np.float64], within_px: Sequence[float]
+    xy_a: Float, xy_b: Float, truth: Matrix, within_px: Sequence[float]
 ) -> tuple[float, ...]:
-    """Share of correct matches within each of several distances in px; 0 without matches.
-
-    Args:
-        xy_a, xy_b: M 2, px.
-    """
+    """Share of correct matches within each of several distances in px; 0 without matches."""
     if len(xy_a) == 0:
         return (0.0,) * len(within_px)
     return tuple(float(correct_matches(xy_a, xy_b, truth, limit).mean()) for limit in within_px)
 
 
 def area_shares(errors: Float, up_to: float) -> NDArray[np.float64]:
-    """Contribution of each error to the AUC, 0..1; their mean is the AUC.
+    """Contribution of each of N errors to the AUC, 0..1; their mean is the AUC.
 
     The AUC is the share of pairs with an error of at most x, averaged over x from 0 to `up_to`.
-    This form is exact, unlike sums of trapezoids.
-
-    Args:
-        errors: N, of any unit, at least 0; may be infinite.
-        up_to: Upper limit in the same unit.
+    This form is exact, unlike sums of trapezoids. Errors may be infinite.
     """
     shares: NDArray[np.float64] = np.clip(1 - np.asarray(errors, np.float64) / up_to, 0, 1)
     return shares
@@ -154,9 +128,6 @@ def mean_interval(values: Float) -> tuple[float, float]:
 
     Args:
         values: N, at least one; booleans count as 0 and 1.
-
-    Returns:
-        (low, high).
     """
     numbers = np.asarray(values, np.float64)  # N
     rng = np.random.default_rng(BOOTSTRAP_SEED)

@@ -32,11 +32,7 @@ class PairFiles:
     names: tuple[str, str]
 
     def read(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The pixels of A and B, as from `images.read`.
-
-        Raises:
-            ImageError: An image cannot be read.
-        """
+        """The pixels of A and B, as from `images.read`; raises ImageError as it does."""
         return read(self.path_a).pixels, read(self.path_b).pixels
 
 
@@ -51,21 +47,16 @@ def files_of_line(
 def read_folders(
     task: Task[PairT, Any, Any, Any], folders: Sequence[Path]
 ) -> tuple[list[PairT], list[Failure]]:
-    """The pairs of several folders, each its own group, in the order given.
-
-    Returns:
-        pairs: Those that can be evaluated.
-        failures: Lines and folders that could not be read.
-    """
+    """The pairs of several folders, each its own group, and what could not be read, in order."""
     pairs: list[PairT] = []
     failures: list[Failure] = []
     for folder, group in zip(folders, group_names(folders), strict=True):
         try:
             folder_pairs, folder_failures = read_folder(task, folder, group)
+            pairs += folder_pairs
+            failures += folder_failures
         except TiepointError as error:
-            folder_pairs, folder_failures = [], [Failure(group, "", str(error))]
-        pairs += folder_pairs
-        failures += folder_failures
+            failures.append(Failure(group, "", str(error)))
     return uniquely_named(pairs), failures
 
 
@@ -124,16 +115,15 @@ def uniquely_named(pairs: Sequence[PairT]) -> list[PairT]:
     counts: Counter[tuple[str, str]] = Counter()
     named = []
     for pair in pairs:
-        counts[pair.group, pair.name] += 1
-        count = counts[pair.group, pair.name]
-        named.append(pair if count == 1 else replace(pair, name=f"{pair.name} #{count}"))  # type: ignore[type-var]
+        key = pair.group, pair.name
+        counts[key] += 1
+        name = f"{pair.name} #{counts[key]}"
+        named.append(replace(pair, name=name) if counts[key] > 1 else pair)  # type: ignore[type-var]
     return named
 
 
 def group_names(folders: Sequence[Path]) -> list[str]:
     """A name for each folder: its own, or its path where several folders share a name."""
     names = [folder.resolve().name for folder in folders]
-    return [
-        name if names.count(name) == 1 else str(folder)
-        for folder, name in zip(folders, names, strict=True)
-    ]
+    named = zip(folders, names, strict=True)
+    return [name if names.count(name) == 1 else str(folder) for folder, name in named]

@@ -11,14 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.evaluation import metrics
-from tiepoint.evaluation.estimators import estimate_homography
-from tiepoint.evaluation.homography import (
-    HOMOGRAPHY,
-    HomographyEvaluation,
-    HomographyFigures,
-    matched,
-)
+from tiepoint.evaluation import homography, metrics
+from tiepoint.evaluation.homography import HomographyEvaluation, HomographyFigures
 from tiepoint.evaluation.homography_pairs import HomographyPair, LoadedHomography
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.settings import HomographySettings
@@ -43,25 +37,22 @@ def draw_pictures(
     """The shares of pairs over the error, and for homographies the worst pairs."""
     axis = evaluation.task.error_axis
     assert axis is not None, f"{evaluation.task.kind} has no error to plot"
+    names = [method.name for method in evaluation.methods]
     errors = {
-        method.name: [getattr(one, axis.name) for one in evaluation.figures_of(method.name)]
-        for method in evaluation.methods
+        name: [getattr(one, axis.name) for one in evaluation.figures_of(name)] for name in names
     }
     draw_shares(errors, axis.up_to, axis.unit, folder / SHARES_FILE)
-    if evaluation.task is HOMOGRAPHY:
+    if evaluation.task is homography.HOMOGRAPHY:
         draw_worst(evaluation, pairs, folder)
 
 
 def draw_shares(
     errors: Mapping[str, Sequence[float]], up_to: float, unit: str, path: Path
 ) -> NDArray[np.uint8]:
-    """For each method the share of pairs with an error of at most x, over x.
+    """For each method the share of pairs with an error of at most x, over x; a PNG file.
 
     Args:
         errors: Name of the method -> an error for each pair; may be infinite.
-        up_to: End of the axis.
-        unit: Unit of the errors.
-        path: PNG file to write.
 
     Returns:
         H W 3 uint8, RGB.
@@ -83,11 +74,7 @@ def draw_worst(
     folder: Path,
     count: int = WORST,
 ) -> list[Path]:
-    """Each method's worst pairs, with matches and the true and estimated outline of A in B.
-
-    Returns:
-        The files written, the worst first, method by method.
-    """
+    """Draw each method's worst pairs; returns the files, the worst first, method by method."""
     by_key = {(pair.group, pair.name): pair for pair in pairs}
     written = []
     for method in evaluation.methods:
@@ -110,21 +97,17 @@ def draw_pair(
     pair: LoadedHomography,
     settings: HomographySettings,
 ) -> NDArray[np.uint8]:
-    """One method on one pair, A on the left.
+    """One method on one pair, A on the left: H W 3 uint8, RGB.
 
     Matches within `correct_px` are green, others red, up to 60 of each. The true outline of A is
     white, the estimated one yellow.
-
-    Returns:
-        H W 3 uint8, RGB.
     """
-    xy_a, xy_b, covariances = matched(method, pair, settings)
+    matches = homography.matched(method, pair, settings)
+    xy_a, xy_b, _ = matches
     correct = metrics.correct_matches(xy_a, xy_b, pair.homography, settings.correct_px)
     errors = record.figures.seed_errors_px
     median_seed = int(np.argsort(errors)[len(errors) // 2])  # the estimate that the table counts
-    estimate = estimate_homography(
-        xy_a, xy_b, median_seed, covariances, settings.estimator, settings.estimator_px
-    )
+    estimate = homography.estimate(matches, median_seed, settings)
     width_a = pair.image_a.shape[1]
     to_right = np.array([width_a, 0])
     height = max(pair.image_a.shape[0], pair.image_b.shape[0])
@@ -155,12 +138,10 @@ def _evenly(index: NDArray[np.intp], count: int) -> NDArray[np.intp]:
 
 
 def _fixed(points: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
-    """OpenCV's fixed-point coordinates."""
     return np.asarray(np.rint(points * 2**SUBPIXEL_BITS), np.int32)
 
 
-def _file_name(name: str) -> str:
-    """A name that every file system takes."""
+def _file_name(name: str) -> str:  # every file system takes it
     return re.sub(r"[^\w. -]+", "_", name)[-120:]
 
 

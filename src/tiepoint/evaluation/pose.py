@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tiepoint.errors import FormatError
 from tiepoint.evaluation import metrics, summary
@@ -16,26 +15,19 @@ from tiepoint.evaluation.estimators import estimate_pose
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.metrics import Mean, mean_of
 from tiepoint.evaluation.pair_lists import PairFiles, files_of_line
-from tiepoint.evaluation.settings import PoseSettings
-from tiepoint.evaluation.sizes import LoadedImages, grey_uint8, size_hw_of
+from tiepoint.evaluation.settings import FrameSize, PoseSettings
+from tiepoint.evaluation.sizes import LoadedImages, in_frame
 from tiepoint.evaluation.summary import mean_cell
 from tiepoint.evaluation.task import ErrorAxis, Evaluation, Figures, Task
 from tiepoint.features import Features
-from tiepoint.geometry import resize_matrix
 from tiepoint.matching.match import match
 from tiepoint.registration import epipolar
-
-Matrix = NDArray[np.float64]
+from tiepoint.registration.models import Matrix
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedPose(LoadedImages):
-    """Two images at evaluation size, and the ground truth between them.
-
-    Attributes:
-        cameras: K_A and K_B, 3x3, of these images.
-        pose: X_B = R X_A + t, t of unit length.
-    """
+    """Two images at evaluation size, their K_A and K_B (3x3), and X_B = R X_A + t, |t| = 1."""
 
     cameras: tuple[Matrix, Matrix]
     pose: epipolar.Pose
@@ -49,18 +41,11 @@ class PosePair(PairFiles):
     pose: epipolar.Pose
 
     def load(self, long_side: int) -> LoadedPose:
-        """Read both images, downscale them to `long_side` px and adapt the cameras.
-
-        Raises:
-            TiepointError: An image cannot be read.
-        """
-        pixels = self.read()
-        small = [grey_uint8(one, long_side) for one in pixels]
-        a, b = (
-            resize_matrix(size_hw_of(full), size_hw_of(less)) @ camera
-            for full, less, camera in zip(pixels, small, self.cameras, strict=True)
-        )
-        return LoadedPose(small[0], small[1], (a, b), self.pose, names=self.names)
+        """Both images, downscaled to `long_side` px, and their cameras; raises as `read` does."""
+        frame = FrameSize(long_side=long_side)
+        (image_a, to_a), (image_b, to_b) = (in_frame(pixels, frame) for pixels in self.read())
+        cameras = to_a @ self.cameras[0], to_b @ self.cameras[1]
+        return LoadedPose(image_a, image_b, cameras, self.pose, names=self.names)
 
 
 @dataclass(frozen=True)
@@ -89,11 +74,7 @@ class PoseFigures(Figures):
 
 @dataclass(frozen=True)
 class PoseMeans:
-    """One method's means over pairs.
-
-    Attributes:
-        auc: Limit in degrees -> area under the share of pairs over their error, up to this.
-    """
+    """One method's means over pairs; `auc` is the area up to each limit in degrees."""
 
     auc: dict[float, Mean]
     matches: Mean
@@ -105,10 +86,10 @@ PoseEvaluation = Evaluation[PoseSettings, PoseFigures, PoseMeans]
 
 
 def parse_line(folder: Path, group: str, fields: Sequence[str]) -> PosePair:
-    """A line of `pairs.txt` with two images, both cameras and the pose.
+    """A line of `pairs.txt` with two images, both cameras and the pose from A to B.
 
-    `imgA imgB fxA fyA cxA cyA fxB fyB cxB cyB` and the 4x4 from A to B, row by row: X_B = T X_A,
-    x right, y down, z forward. Pixel (0, 0) is the centre of the top-left pixel.
+    `imgA imgB fxA fyA cxA cyA fxB fyB cxB cyB` and the 4x4 T, row by row: X_B = T X_A, x right,
+    y down, z forward. Pixel (0, 0) is the centre of the top-left pixel.
 
     Raises:
         FormatError: Not numbers, not a camera, or not a rotation and a translation.
@@ -119,11 +100,9 @@ def parse_line(folder: Path, group: str, fields: Sequence[str]) -> PosePair:
         raise FormatError(f"{error}, expected numbers") from error
     transform = numbers[8:].reshape(4, 4)
     rotation, translation = transform[:3, :3], transform[:3, 3]
-    orthogonal = np.isfinite(numbers).all() and np.allclose(
-        rotation @ rotation.T, np.eye(3), atol=1e-3
-    )
     length = np.linalg.norm(translation)
-    if not orthogonal or np.linalg.det(rotation) < 0 or not length > 0:
+    valid = np.isfinite(numbers).all() and length > 0 and np.linalg.det(rotation) > 0
+    if not valid or not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3):
         raise FormatError("the 4x4 holds no rotation, or no translation")
     cameras = []
     for fx, fy, cx, cy in numbers[:8].reshape(2, 4):
@@ -140,12 +119,13 @@ def measure(a: Features, b: Features, pair: LoadedPose, settings: PoseSettings) 
     xy_a, xy_b = a.xy[pairs[:, 0]], b.xy[pairs[:, 1]]  # M 2
     fundamental = epipolar.pixel_matrix(pair.pose.essential, pair.cameras)
     off_px = epipolar.sampson_px(fundamental, xy_a, xy_b)  # M
-    errors = [
-        pose_error_deg(estimate_pose(xy_a, xy_b, pair.cameras, seed, settings.inlier_px), pair.pose)
+    estimates = (
+        estimate_pose(xy_a, xy_b, pair.cameras, seed, settings.inlier_px)
         for seed in range(settings.seeds)
-    ]
+    )
+    errors_deg = tuple(pose_error_deg(pose, pair.pose) for pose in estimates)
     correct = int((off_px <= settings.correct_px).sum())
-    return PoseFigures(len(a), len(b), len(pairs), correct, tuple(errors))
+    return PoseFigures(len(a), len(b), len(pairs), correct, errors_deg)
 
 
 def pose_error_deg(estimate: epipolar.Pose | None, truth: epipolar.Pose) -> float:
@@ -162,11 +142,8 @@ def _measure_pair(
     pair: PosePair, methods: Sequence[Method], settings: PoseSettings
 ) -> list[PoseFigures]:
     loaded, k = pair.load(settings.long_side), settings.k
-    figures = []
-    for method in methods:
-        a, b = method.features_of_pair(loaded, k)
-        figures.append(measure(a.top(k), b.top(k), loaded, settings))
-    return figures
+    features = (method.features_of_pair(loaded, k) for method in methods)
+    return [measure(a.top(k), b.top(k), loaded, settings) for a, b in features]
 
 
 def _average(figures: Sequence[PoseFigures], settings: PoseSettings) -> PoseMeans:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,7 +32,7 @@ class ResumeFile:
 
     Attributes:
         done: (group, name) of a pair -> the figures of each method, in order.
-        moved_to: New path of a file that was made with other settings; None without one.
+        moved_to: New path of a file that was moved; None without one.
     """
 
     def __init__(self, path: Path, run_info: Mapping[str, Any]) -> None:
@@ -40,15 +41,10 @@ class ResumeFile:
         self.moved_to: Path | None = None
         make_folder(path.parent)
         head = json.dumps(run_info, default=str)
-        lines = [head, *self._read(head)]
-        write_bytes(path, "".join(line + "\n" for line in lines).encode())
+        write_bytes(path, "\n".join([head, *self._read(head), ""]).encode())
 
     def add(self, group: str, name: str, figures: Sequence[DataclassInstance]) -> None:
-        """Append a pair.
-
-        Args:
-            figures: A dataclass for each method.
-        """
+        """Append a pair with a dataclass of figures for each method."""
         line = json.dumps([group, name, [asdict(one) for one in figures]])
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -69,12 +65,10 @@ class ResumeFile:
             return []
         complete = []
         for line in lines:
-            try:
+            with suppress(ValueError):
                 group, name, figures = json.loads(line)
-            except ValueError:
-                continue
-            self.done[group, name] = figures
-            complete.append(line)
+                self.done[group, name] = figures
+                complete.append(line)
         return complete
 
 

@@ -47,7 +47,7 @@ def evaluate(
         on_pair: Called once per pair done, in order, on the calling thread.
 
     Raises:
-        ConfigError: No methods, two of one name, or fewer than one worker.
+        ConfigError: See `check_methods`.
     """
     check_methods(methods, workers)
     done = {} if resume is None else resume.done
@@ -78,11 +78,7 @@ def evaluate(
 
 
 def check_methods(methods: Sequence[Method], workers: int = 1) -> None:
-    """Check that each method has a name of its own.
-
-    Raises:
-        ConfigError: No methods, two of one name, or fewer than one worker.
-    """
+    """Raise ConfigError for no methods, two of one name, or fewer than one worker."""
     names = [method.name for method in methods]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"methods are {names}, expected at least one and no name twice")

@@ -62,8 +62,7 @@ class HomographySettings:
     Attributes:
         k: Keypoints matched per image, the best of each method.
         frame: Size of the images that every method sees.
-        seeds: Homographies estimated per pair, each from another order of the matches; the
-            pair's error is their median.
+        seeds: Estimates per pair, each from another order of the matches; their median counts.
         within_px: Errors in px at which the share of pairs is reported.
         accuracy_px: Distances in px at which the share of correct matches is reported.
         repeat_px: Largest distance in px of a repeated keypoint from its true position.
@@ -73,10 +72,9 @@ class HomographySettings:
         estimator: "refined" is MAGSAC and robust least squares, as in `register`; "ransac" is
             OpenCV's RANSAC; "poselib" is PoseLib's LO-RANSAC (extra `pose`).
         estimator_px: The estimator's threshold in px.
-        repeat_frame: Size of the images for repeatability; None means `frame`.
-        repeat_k: Keypoints per image for repeatability; None means `k`.
-        nms_radius: NMS radius in px for tiepoint's checkpoints, applied by
-            `methods.checkpoint_methods`; None means each checkpoint's own.
+        repeat_frame, repeat_k: `frame` and `k` for repeatability, where they differ.
+        nms_radius: NMS radius in px for `methods.checkpoint_methods`; None means each
+            checkpoint's own.
         without_large: Whether the eight `LARGE_SEQUENCES` of HPatches are left out, as in many
             papers; applied by `homography_pairs.without_large`.
     """
@@ -129,10 +127,8 @@ PROFILES: Mapping[str, HomographySettings] = {
 `glue-factory` that library on 108. Shuffled matches and the median of three seeds are ours."""
 
 LARGE_SEQUENCES = frozenset(
-    {
-        "i_contruction", "i_crownnight", "i_dc", "i_pencils", "i_whitebuilding", "v_artisans",
-        "v_astronautis", "v_talent",
-    }
+    {"i_contruction", "i_crownnight", "i_dc", "i_pencils", "i_whitebuilding", "v_artisans",
+     "v_astronautis", "v_talent"}
 )  # fmt: skip
 """As HPatches spells them."""
 
@@ -142,15 +138,12 @@ class PoseSettings:
     """Settings of an evaluation by relative poses.
 
     Attributes:
-        k: Keypoints matched per image, the best of each method.
+        k, seeds, rotation: As in `HomographySettings`.
         long_side: Longer side in px; larger images are downscaled to it for every method.
-        seeds: Poses estimated per pair, each from another order of the matches; the pair's error
-            is their median.
         auc_deg: Upper limits in degrees of the areas under the curve.
         inlier_px: Largest distance in px of an inlier from its epipolar line; the consensus
             search uses half of it.
         correct_px: Largest distance in px of a correct match from the true epipolar lines.
-        rotation: As in `HomographySettings`.
     """
 
     k: int = 2000
@@ -168,12 +161,7 @@ class PoseSettings:
 
 @dataclass(frozen=True)
 class StereoSettings:
-    """Settings of an evaluation by disparities.
-
-    Attributes:
-        k: Keypoints matched per image, the best of each method.
-        frame: Size of the images that every method sees.
-    """
+    """Settings of an evaluation by disparities, as in `HomographySettings`."""
 
     k: int = 1000
     frame: FrameSize = FrameSize(long_side=640)

@@ -14,20 +14,17 @@ from tiepoint.geometry import SizeHW, resize_matrix
 from tiepoint.network.inputs import resize, to_grey
 
 Grey = NDArray[np.uint8]
+"""`H W`."""
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedImages:
-    """Two images at evaluation size; each task adds its ground truth.
-
-    Attributes:
-        image_a, image_b: `H W` uint8, grey.
-        names: Names of the two images in a features file; empty for generated images.
-    """
+    """Two images at evaluation size; each task adds its ground truth."""
 
     image_a: Grey
     image_b: Grey
     names: tuple[str, str] = field(default=("", ""), kw_only=True)
+    """Names of the images in a features file; empty for generated images."""
 
 
 def in_frame(pixels: NDArray[Any], frame: FrameSize) -> tuple[Grey, NDArray[np.float64]]:
@@ -37,8 +34,7 @@ def in_frame(pixels: NDArray[Any], frame: FrameSize) -> tuple[Grey, NDArray[np.f
         pixels: `H W` or `H W 3` RGB; uint8, uint16, or float32 in 0..1.
 
     Returns:
-        image: `H W` uint8.
-        matrix: 3x3, from px of `pixels` to px of the image.
+        `H W` uint8, and the 3x3 matrix from px of `pixels` to px of it.
     """
     from_hw = size_hw_of(pixels)
     if frame.long_side is not None:
@@ -73,5 +69,4 @@ def to_uint8(values: NDArray[Any]) -> Grey:
 
 
 def size_hw_of(pixels: NDArray[Any]) -> SizeHW:
-    """(height, width)."""
     return pixels.shape[0], pixels.shape[1]

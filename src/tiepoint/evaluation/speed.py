@@ -28,7 +28,7 @@ class SpeedRow:
 
     Attributes:
         keypoints: Mean per image.
-        median_ms, low_ms, high_ms: 50, 10 and 90 % quantiles.
+        low_ms, high_ms: 10 and 90 % quantiles.
         times: Median of this method over that of the first.
     """
 
@@ -65,7 +65,6 @@ def measure_speed(
     """Time every method on every image in turn, so that all see the same machine.
 
     Args:
-        images: At least one.
         k: Keypoints requested; a method may find fewer.
         repeats: Rounds over all images.
         clock: Current time in seconds.
@@ -83,40 +82,31 @@ def measure_speed(
     for detect in timed.values():
         for _ in range(WARM_UP):
             detect(images[0], k)
-    times_ms: dict[str, list[float]] = {name: [] for name in timed}
-    counts: dict[str, list[int]] = {name: [] for name in timed}
+    runs: dict[str, list[tuple[float, int]]] = {name: [] for name in timed}  # ms, keypoints
     for _ in range(repeats):
         for image in images:
             for name, detect in timed.items():
                 start = clock()
                 features = detect(image, k)
-                times_ms[name].append(1000 * (clock() - start))
-                counts[name].append(len(features))
+                runs[name].append((1000 * (clock() - start), len(features)))
             on_image()
-    first_ms = float(np.median(times_ms[methods[0].name]))
+    first_ms = float(np.median([ms for ms, _ in runs[methods[0].name]]))
     rows = []
-    for name, values in times_ms.items():
-        low, median, high = map(float, np.percentile(values, [10, 50, 90]))
-        mean = float(np.mean(counts[name]))
+    for name, values in runs.items():
+        times_ms, counts = np.array(values).T
+        mean = float(counts.mean())
+        low, median, high = map(float, np.percentile(times_ms, [10, 50, 90]))
         rows.append(SpeedRow(name, len(images), mean, median, low, high, median / first_ms))
     return rows
 
 
 def speed_table(rows: Sequence[SpeedRow], k: int, long_side: int) -> Table:
     """The rows for a terminal."""
-    lines = [
-        Line(
-            [row.method],
-            {
-                "points": f"{row.keypoints:.0f}",
-                "median ms": f"{row.median_ms:.1f}",
-                "10 %": f"{row.low_ms:.1f}",
-                "90 %": f"{row.high_ms:.1f}",
-                "times the first": f"{row.times:.2f}",
-            },
-        )
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        cells = {"points": f"{row.keypoints:.0f}", "median ms": f"{row.median_ms:.1f}"}
+        cells |= {"10 %": f"{row.low_ms:.1f}", "90 %": f"{row.high_ms:.1f}"}
+        lines.append(Line([row.method], {**cells, "times the first": f"{row.times:.2f}"}))
     caption = (
         f"Methods take turns on {rows[0].images} images of at most {long_side} px, k = {k}; "
         "quantiles over images and repetitions. For a machine that does nothing else."

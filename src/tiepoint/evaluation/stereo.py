@@ -20,11 +20,11 @@ from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.metrics import Mean, mean_of
 from tiepoint.evaluation.pair_lists import PairFiles, files_of_line
 from tiepoint.evaluation.settings import StereoSettings
-from tiepoint.evaluation.sizes import Grey, grey_uint8, size_hw_of
+from tiepoint.evaluation.sizes import LoadedImages, grey_uint8, size_hw_of
 from tiepoint.evaluation.summary import mean_cell
 from tiepoint.evaluation.task import Figures, Task
 from tiepoint.features import Features
-from tiepoint.geometry import resize_xy
+from tiepoint.geometry import SizeHW, resize_xy
 from tiepoint.matching.match import match
 
 DISPARITY_STEPS = 256.0
@@ -43,13 +43,10 @@ class StereoPair(PairFiles):
 
 @dataclass(frozen=True)
 class StereoFigures(Figures):
-    """One method's figures on one pair; only matches with a known disparity are counted.
-
-    Attributes:
-        within: Share of these matches within each of `WITHIN_PX` of the true position.
-    """
+    """One method's figures on one pair; only matches with a known disparity are counted."""
 
     within: tuple[float, ...]
+    """Share of these matches within each of `WITHIN_PX` of the true position."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +58,7 @@ class StereoMeans:
 
 
 def parse_line(folder: Path, group: str, fields: Sequence[str]) -> StereoPair:
-    """A line `imgA imgB disparity sign` of `pairs.txt`.
-
-    Raises:
-        FormatError: The sign is neither 1 nor -1.
-    """
+    """A line `imgA imgB disparity sign` of `pairs.txt`; FormatError for a sign that is not +-1."""
     if fields[3] not in ("1", "-1", "+1"):
         raise FormatError(f"sign is {fields[3]!r}, expected 1 or -1")
     files = files_of_line(folder, group, fields)
@@ -84,8 +77,7 @@ def measure(
     pairs = match(a, b, rotation="none").pairs  # M 2
     xy_a, xy_b = a.xy[pairs[:, 0]].astype(np.float64), b.xy[pairs[:, 1]].astype(np.float64)
     height, width = disparity_px.shape
-    columns = np.clip(np.rint(xy_a[:, 0]).astype(int), 0, width - 1)
-    rows = np.clip(np.rint(xy_a[:, 1]).astype(int), 0, height - 1)
+    columns, rows = np.clip(np.rint(xy_a).astype(int), 0, (width - 1, height - 1)).T  # M, M
     shift_px = disparity_px[rows, columns]  # M
     known = shift_px > 0
     true_xy_b = xy_a + np.stack([sign * shift_px, np.zeros(len(shift_px))], axis=1)  # M 2
@@ -97,17 +89,21 @@ def measure(
 def _measure_pair(
     pair: StereoPair, methods: Sequence[Method], settings: StereoSettings
 ) -> list[StereoFigures]:
-    pixels_ab = pair.read()
-    disparity_px = read_disparity(pair.path_disparity, pixels_ab[0])
-    small = [grey_uint8(pixels, settings.frame.long_side) for pixels in pixels_ab]
+    pixels_a, pixels_b = pair.read()
+    disparity_px = read_disparity(pair.path_disparity, pixels_a)
+    greys = (grey_uint8(pixels, settings.frame.long_side) for pixels in (pixels_a, pixels_b))
+    loaded = LoadedImages(*greys, names=pair.names)
     figures = []
     for method in methods:
-        a, b = (
-            _at_full_size(method, grey, name, pixels, settings.k)
-            for grey, name, pixels in zip(small, pair.names, pixels_ab, strict=True)
-        )
+        a, b = (one.top(settings.k) for one in method.features_of_pair(loaded, settings.k))
+        a, b = _in_px_of(a, size_hw_of(pixels_a)), _in_px_of(b, size_hw_of(pixels_b))
         figures.append(measure(a, b, disparity_px, pair.sign))
     return figures
+
+
+def _in_px_of(features: Features, size_hw: SizeHW) -> Features:
+    xy = resize_xy(features.xy, features.size_hw, size_hw)
+    return Features(xy, features.scores, features.descriptors, size_hw)
 
 
 def read_disparity(path: Path, image_a: NDArray[Any]) -> NDArray[np.float32]:
@@ -120,18 +116,9 @@ def read_disparity(path: Path, image_a: NDArray[Any]) -> NDArray[np.float32]:
     if disparity is None or disparity.dtype != np.uint16:
         raise FormatError(f"{path}: expected a PNG of 16 bits")
     if disparity.shape != size_hw_of(image_a):
-        raise FormatError(
-            f"{path}: {disparity.shape[1]}x{disparity.shape[0]} px, image A has "
-            f"{image_a.shape[1]}x{image_a.shape[0]}"
-        )
+        size, a_size = (f"{one.shape[1]}x{one.shape[0]}" for one in (disparity, image_a))
+        raise FormatError(f"{path}: {size} px, image A has {a_size}")
     return np.asarray(disparity.astype(np.float32) / np.float32(DISPARITY_STEPS), np.float32)
-
-
-def _at_full_size(method: Method, grey: Grey, name: str, pixels: NDArray[Any], k: int) -> Features:
-    """The best k keypoints at evaluation size, in px of the whole image."""
-    best = method.features(grey, name, k).top(k)
-    xy = resize_xy(best.xy, size_hw_of(grey), size_hw_of(pixels))
-    return Features(xy, best.scores, best.descriptors, size_hw_of(pixels), best.meta)
 
 
 def _average(figures: Sequence[StereoFigures], settings: StereoSettings) -> StereoMeans:

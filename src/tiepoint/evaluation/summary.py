@@ -36,18 +36,13 @@ OVER_PAIRS = {
 
 @dataclass(frozen=True)
 class Row(Generic[MeansT]):
-    """One method on one group of pairs.
-
-    Attributes:
-        pairs: Number of pairs.
-        keypoints: Mean number of keypoints matched per image.
-        means: The task's means over these pairs.
-    """
+    """One method on one group of pairs: counts, and the task's means."""
 
     group: str
     method: str
     pairs: int
     keypoints: float
+    """Mean number matched per image."""
     means: MeansT
 
 
@@ -62,15 +57,12 @@ def rows(evaluation: Evaluation[Any, Any, MeansT]) -> list[Row[MeansT]]:
         groups = [ALL, *groups] if task.by_group else [ALL]
     found = []
     for group in groups if records else ():
+        of_group = [record for record in records if group in (ALL, record.group)]
         for method in evaluation.methods:
-            figures = [
-                record.figures
-                for record in records
-                if record.method == method.name and group in (ALL, record.group)
-            ]
-            keypoints = [(one.keypoints_a + one.keypoints_b) / 2 for one in figures]
+            figures = [record.figures for record in of_group if record.method == method.name]
+            keypoints = np.mean([(one.keypoints_a + one.keypoints_b) / 2 for one in figures])
             means = task.average(figures, evaluation.settings)
-            found.append(Row(group, method.name, len(figures), float(np.mean(keypoints)), means))
+            found.append(Row(group, method.name, len(figures), float(keypoints), means))
     return found
 
 
@@ -79,37 +71,26 @@ def table(evaluation: Evaluation[Any, Any, Any]) -> Table:
     task = evaluation.task
     lines, last_group = [], None
     for row in rows(evaluation):
-        names = [row.method]
-        if task.by_group:
-            names.insert(0, row.group if row.group != last_group else "")
+        is_new = row.group != last_group
+        names = [row.group if is_new else "", row.method] if task.by_group else [row.method]
         counts = {"pairs": str(row.pairs), "points": f"{row.keypoints:.0f}"}
-        new_section = last_group not in (None, row.group)
-        lines.append(Line(names, {**counts, **task.cells(row.means)}, new_section))
+        cells = {**counts, **task.cells(row.means)}
+        lines.append(Line(names, cells, new_section=is_new and last_group is not None))
         last_group = row.group
     headings = ["set", "method"] if task.by_group else ["method"]
     return table_of(task.title, task.caption(evaluation.settings), headings, lines)
 
 
 class Line(NamedTuple):
-    """A line of a table.
-
-    Attributes:
-        names: Texts of the columns on the left.
-        cells: Heading of a column of numbers -> text.
-        new_section: Whether a rule separates it from the line above.
-    """
+    """A line of a table: names on the left, then heading -> text of each column of numbers."""
 
     names: Sequence[str]
     cells: Mapping[str, str]
-    new_section: bool = False
+    new_section: bool = False  # whether a rule separates it from the line above
 
 
 def table_of(title: str, caption: str, headings: Sequence[str], lines: Sequence[Line]) -> Table:
-    """A table of names on the left and numbers on the right.
-
-    Args:
-        headings: Headings of the names; the last is the method's, which never wraps.
-    """
+    """A table of lines; the last of the names' headings is the method's, which never wraps."""
     shown = Table(title=title, caption=caption, box=box.SIMPLE_HEAD)
     for heading in headings:
         shown.add_column(heading, no_wrap=heading == headings[-1])
@@ -135,11 +116,7 @@ def number(value: float, digits: int) -> str:
 
 
 def as_json(evaluation: Evaluation[Any, Any, Any], **more: Any) -> str:
-    """Everything: settings, versions, methods, rows, pairs, failures.
-
-    Args:
-        more: Entries to add, such as the folders of the pairs.
-    """
+    """Everything: settings, versions, methods, rows, pairs, failures, and `more` entries."""
     task = evaluation.task
     settings = {**asdict(evaluation.settings), **task.constants(evaluation.settings)}
     row_values = []
@@ -149,16 +126,12 @@ def as_json(evaluation: Evaluation[Any, Any, Any], **more: Any) -> str:
         if not task.by_group:
             del values["group"]
         row_values.append({**values, **means})
-    pairs = [
-        {
-            "group": record.group,
-            "pair": record.pair,
-            "method": record.method,
-            **asdict(record.figures),
-            **{name: getattr(record.figures, name) for name in task.derived},
-        }
-        for record in evaluation.records
-    ]
+    pairs = []
+    for record in evaluation.records:
+        values = asdict(record)
+        figures = values.pop("figures")
+        derived = {name: getattr(record.figures, name) for name in task.derived}
+        pairs.append({**values, **figures, **derived})
     return document(settings, evaluation.methods, row_values, pairs, evaluation.failures, more)
 
 

@@ -34,13 +34,7 @@ class Figures:
 
 
 class ErrorAxis(NamedTuple):
-    """The axis of a plot of pairs over their error.
-
-    Attributes:
-        name: Property of the figures.
-        up_to: End of the axis.
-        unit: Unit of the error.
-    """
+    """The axis of a plot of pairs over their error: a property of the figures, up to a limit."""
 
     name: str
     up_to: float
@@ -68,12 +62,10 @@ class Task(Generic[PairT, SettingsT, FiguresT, MeansT]):
 
     Attributes:
         kind: Name of the task in reports.
-        line: The fields of a line of `pairs.txt` in words, for messages.
-        field_count: Number of these fields.
+        line: The `field_count` fields of a line of `pairs.txt` in words, for messages.
         parse_line: (folder, group, fields) -> a pair; raises `FormatError`.
-        read_other: (folder, group) -> pairs and failures of a folder without `pairs.txt`; None
-            if the task has no other layout.
-        other_layout: That layout in words, for messages.
+        read_other: (folder, group) -> pairs and failures of a folder in `other_layout`, without
+            `pairs.txt`; None if the task has no other layout.
         measure: (pair, methods, settings) -> figures of each method; called from several threads,
             raises `TiepointError` where the pair cannot be read.
         figures: Type of the figures, a dataclass of plain values.
@@ -116,12 +108,7 @@ class Record(Generic[FiguresT]):
 
 @dataclass(frozen=True)
 class Evaluation(Generic[SettingsT, FiguresT, MeansT]):
-    """Everything that a run has measured.
-
-    Attributes:
-        records: By pair, then by method, in the order given.
-        failures: What could not be read.
-    """
+    """Everything that a run has measured; records by pair, then by method, in the order given."""
 
     task: Task[Any, SettingsT, FiguresT, MeansT]
     settings: SettingsT

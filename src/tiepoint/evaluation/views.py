@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.geometry import SizeHW, apply_homography, inside
-
-Matrix = NDArray[np.float64]
+from tiepoint.registration.models import Matrix
 
 
 def rotation_z(angle: float) -> Matrix:
@@ -57,9 +56,9 @@ def overlap(to_a: Matrix, to_b: Matrix, size_hw: SizeHW, steps: int) -> float:
         steps: Points sampled along each side.
     """
     grid, shares = grid_xy(size_hw, steps), []
-    for here, there in ((to_a, to_b), (to_b, to_a)):
-        on_plane = onto_plane(here, grid)
-        shares.append(float(inside(apply_homography(there, on_plane), size_hw).mean()))
+    for view, other in ((to_a, to_b), (to_b, to_a)):
+        in_other = apply_homography(other, onto_plane(view, grid))
+        shares.append(float(inside(in_other, size_hw).mean()))
     return max(shares)
 
 
