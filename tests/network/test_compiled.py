@@ -172,7 +172,9 @@ def test_photographs_of_mixed_sizes_give_what_they_gave(
         )
     except ConfigError as error:
         pytest.skip(str(error))
-    expected, found = (one(pixels, placements, descriptors) for one in (plain, fitted))
+    expected, found = (
+        one.run(pixels, placements, descriptors=descriptors) for one in (plain, fitted)
+    )
     near = {"f32": 1e-4, "bf16": 1e-3, "f16": 5e-2, "int8": 5e-2}[precision]
     np.testing.assert_allclose(found.heatmap, expected.heatmap, atol=near)
     assert (found.descriptors is None) == (not descriptors)
