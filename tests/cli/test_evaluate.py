@@ -54,7 +54,7 @@ def test_pairs_that_are_all_read_give_a_table_and_exit_0(wall: Path, tmp_path: P
     assert all(row["within"]["3"]["mean"] == 1 for row in content["rows"])
     assert len(content["pairs"]) == 6
     assert content["settings"]["k"] == 200
-    assert len(content["methods"][names[0]]["sha256"]) == 64
+    assert len(content["methods"][names[0]]["weights_sha256"]) == 64
 
 
 def test_one_unreadable_pair_is_reported_skipped_and_exits_1(wall: Path) -> None:
