@@ -82,7 +82,7 @@ class State:
 
 
 def save_state(folder: Path, state: State) -> None:
-    """Write a state, or raise FormatError; the previous one stays valid until it is complete."""
+    """Write a state, or raise OutputError; the previous one stays valid until it is complete."""
     optimiser = OPTIMISER_FILES.format(step=state.progress.step)
     run = state.run
     values = {
