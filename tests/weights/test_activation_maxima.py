@@ -11,7 +11,7 @@ import pytest
 
 from support.checkpoints import random_checkpoint
 from tiepoint.architecture import NetworkConfig
-from tiepoint.errors import ConfigError, FormatError
+from tiepoint.errors import ConfigError, OutputError
 from tiepoint.weights.activation_maxima import (
     LEAST_CHANNELS,
     load_activation_maxima,
@@ -81,7 +81,7 @@ def test_a_damaged_file_is_ignored_with_a_warning(
 
 
 def test_a_missing_folder_cannot_be_written_to(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         save_activation_maxima(tmp_path / "gone", {"a": 1.0}, "abc")
 
 

@@ -11,7 +11,7 @@ import pytest
 from support.checkpoints import random_checkpoint
 from tiepoint.architecture import NetworkConfig
 from tiepoint.config import DetectionConfig
-from tiepoint.errors import CheckpointError, FormatError
+from tiepoint.errors import CheckpointError, FormatError, OutputError
 from tiepoint.weights.checkpoint import BUNDLED, bundled_checkpoints
 from tiepoint.weights.folder import (
     CONFIG_FILE,
@@ -82,9 +82,9 @@ def test_new_weights_remove_the_manifest_of_the_old_ones(tmp_path: Path) -> None
 def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(FormatError, match="cannot be written"):
+        with pytest.raises(OutputError, match="cannot be written"):
             write_files(folder, {CONFIG_FILE: {}})
-    with pytest.raises(FormatError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_file(tmp_path / "missing", CONFIG_FILE, {})
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from support.rotations import D, eighth
-from tiepoint.errors import CheckpointError, FormatError
+from tiepoint.errors import CheckpointError, OutputError
 from tiepoint.weights.checkpoint import bundled_checkpoints, load_checkpoint
 from tiepoint.weights.folder import ROTATION_FILE
 from tiepoint.weights.rotation import load_rotation, save_rotation
@@ -57,7 +57,7 @@ def test_a_matrix_with_nan_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_cannot_be_written_to(tmp_path: Path) -> None:
-    with pytest.raises(FormatError):
+    with pytest.raises(OutputError):
         save_rotation(tmp_path / "gone", eighth(), "abc")
 
 

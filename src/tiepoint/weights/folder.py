@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from tiepoint.architecture import NetworkConfig
 from tiepoint.config import DetectionConfig
-from tiepoint.errors import CheckpointError, ConfigError, FormatError
+from tiepoint.errors import CheckpointError, ConfigError, FormatError, OutputError
 from tiepoint.files import write_bytes
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -106,7 +106,7 @@ def write_files(
         if is_new:
             target.rename(folder)
     except OSError as error:
-        raise FormatError(
+        raise OutputError(
             f"{folder}: cannot be written ({error.strerror}); choose another place"
         ) from error
     finally:
