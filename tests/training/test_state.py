@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tiepoint.errors import ConfigError, FormatError, TrainingError
+from tiepoint.errors import ConfigError, TrainingError
 from tiepoint.training.presets import PRESETS
 from tiepoint.training.state import Progress, RunConfig, State, load_state, save_state
 
@@ -62,7 +62,7 @@ def test_a_run_killed_between_the_two_files_resumes_from_the_state_before(tmp_pa
 
 
 def test_saving_into_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FormatError):
+    with pytest.raises(OutputError):
         save_state(tmp_path / "gone", state(7))
 
 
