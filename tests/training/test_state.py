@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tiepoint.errors import ConfigError, TrainingError
+from tiepoint.errors import ConfigError, OutputError, TrainingError
 from tiepoint.training.presets import PRESETS
 from tiepoint.training.state import Progress, RunConfig, State, load_state, save_state
 

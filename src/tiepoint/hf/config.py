@@ -155,7 +155,7 @@ class SuperPointConfig:
         return {k: v for k, v in values.items() if k not in _LEFT_OUT or v != _LEFT_OUT[k]}
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write config.json into a new or existing folder; may raise FormatError."""
+        """Write config.json into a new or existing folder; may raise OutputError."""
         write_files(folder, {CONFIG_FILE: self.to_dict()}, sort_keys=True)
 
     def __eq__(self, other: object) -> bool:

@@ -237,7 +237,7 @@ class SuperPointImageProcessor(Publishable):
         return {**values, "image_processor_type": PROCESSOR_CLASS}
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write preprocessor_config.json into a new or existing folder; may raise FormatError."""
+        """Write preprocessor_config.json into a new or existing folder; may raise OutputError."""
         write_files(folder, {PREPROCESSOR_FILE: self.to_dict()}, sort_keys=True)
 
     def __repr__(self) -> str:
