@@ -298,7 +298,7 @@ def test_narrow_torch_keeps_pixels_and_logits_in_float32(precision: str, photogr
     from tiepoint.network.torch_engine import NARROW
 
     with torch.inference_mode(), torch.autocast("cpu", NARROW[precision]):
-        logits, _ = network(torch.from_numpy(pixels), None, True)
+        logits, _ = network(torch.from_numpy(pixels), None, descriptors=True)
     assert logits.dtype == torch.float32
     assert ((logits.numpy().view(np.uint32) & 0xFFFF) != 0).mean() > 0.9
 

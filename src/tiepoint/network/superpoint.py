@@ -32,15 +32,16 @@ class SuperPoint(nn.Module):
             _add_by_path(self, layer.name, _convolution(layer))
 
     def forward(
-        self, pixels: Tensor, inside: Tensor | None = None, descriptors: bool = True
+        self, pixels: Tensor, inside: Tensor | None = None, *, descriptors: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         """Run the network; see `dense`."""
-        return self.dense(pixels, inside, descriptors)
+        return self.dense(pixels, inside, descriptors=descriptors)
 
     def dense(
         self,
         pixels: Tensor,
         inside: Tensor | None = None,
+        *,
         descriptors: bool = True,
         hidden_states: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:

@@ -89,7 +89,9 @@ class TorchEngine:
             torch.inference_mode(),
             torch.autocast(self._device.type, dtype=narrow, enabled=narrow is not None),
         ):
-            logits, dense = self._network(batch, inside, descriptors)  # B 65 h w, B D h w
+            logits, dense = self._network(
+                batch, inside, descriptors=descriptors
+            )  # B 65 h w, B D h w
             heatmap = cells_to_heatmap(logits)  # B H W
         dense = None if dense is None else dense.float()
         if self._device.type == "cpu":  # OpenCV's maximum filter is far faster there than torch's
