@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint types tests clean
+.PHONY: demo test lint types tests tests-library tests-training clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py --output demo-out
@@ -18,8 +18,15 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
+# Two processes side by side: training has one of its own, whose torch shares nothing with the rest.
 tests: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(MAKE) --jobs=2 --output-sync=target tests-library tests-training
+
+tests-library: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest --ignore=tests/training --ignore=tests/evaluation
+
+tests-training: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest tests/training tests/evaluation
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("tiepoint needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.12 ..." % v[:2])'
