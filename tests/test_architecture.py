@@ -184,6 +184,18 @@ def test_importing_tiepoint_loads_no_engine() -> None:
     assert run(f"import sys, tiepoint; print({heavy} & set(sys.modules))").strip() == "set()"
 
 
+def test_the_help_of_the_commands_loads_no_numpy() -> None:
+    code = """
+import sys
+from tiepoint.cli import app
+try:
+    app(["--help"])
+except SystemExit:
+    print({"numpy", "cv2", "openvino", "torch", "PIL"} & set(sys.modules))
+"""
+    assert run(code).splitlines()[-1] == "set()"
+
+
 def test_detecting_on_a_cpu_loads_no_torch(tmp_path: Path) -> None:
     image = tmp_path / "noise.png"
     code = f"""

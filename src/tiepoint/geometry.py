@@ -17,6 +17,8 @@ from tiepoint.architecture import CELL_PX
 from tiepoint.errors import ConfigError
 
 Float = NDArray[np.floating[Any]]
+Matrix = NDArray[np.float64]
+"""3x3."""
 SizeHW = tuple[int, int]
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from tiepoint.errors import MissingExtraError, is_installed
 from tiepoint.evaluation.settings import Estimator
-from tiepoint.geometry import Float
+from tiepoint.geometry import Float, Matrix
 from tiepoint.registration import epipolar, planar
-from tiepoint.registration.models import MODELS, Matrix
+from tiepoint.registration.models import MODELS
 
 INLIER_FACTOR = 2.0
 """Inlier distance of the robust least squares in MAGSAC thresholds, as in `register`.

@@ -23,10 +23,9 @@ from tiepoint.evaluation import views
 from tiepoint.evaluation.homography_pairs import LoadedHomography, at_evaluation_size
 from tiepoint.evaluation.settings import GENERATED_COUNT, GENERATED_SEED, FrameSize
 from tiepoint.evaluation.sizes import Grey, size_hw_of, to_uint8
-from tiepoint.geometry import SizeHW, apply_homography, corners_xy, resize_matrix
+from tiepoint.geometry import Matrix, SizeHW, apply_homography, corners_xy, resize_matrix
 from tiepoint.images import read
 from tiepoint.network.inputs import to_grey
-from tiepoint.registration.models import Matrix
 
 
 @dataclass(frozen=True)

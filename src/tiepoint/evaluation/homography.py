@@ -19,9 +19,8 @@ from tiepoint.evaluation.settings import HomographySettings
 from tiepoint.evaluation.summary import Line, mean_cell, number
 from tiepoint.evaluation.task import ErrorAxis, Evaluation, Figures, Task
 from tiepoint.features import Features, covariances_of
-from tiepoint.geometry import Float
+from tiepoint.geometry import Float, Matrix
 from tiepoint.matching.match import match
-from tiepoint.registration.models import Matrix
 
 ESTIMATOR_NAMES = {
     "refined": "MAGSAC and robust least squares",

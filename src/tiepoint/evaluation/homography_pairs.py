@@ -16,8 +16,7 @@ from tiepoint.evaluation.pair_lists import PairFiles, files_of_line
 from tiepoint.evaluation.settings import LARGE_SEQUENCES, FrameSize
 from tiepoint.evaluation.sizes import LoadedImages, in_frame, size_hw_of
 from tiepoint.evaluation.task import Failure, Pair, PairT
-from tiepoint.geometry import SizeHW, apply_homography, corners_xy
-from tiepoint.registration.models import Matrix
+from tiepoint.geometry import Matrix, SizeHW, apply_homography, corners_xy
 
 HPATCHES_GROUPS = {"i": "illumination", "v": "viewpoint"}
 

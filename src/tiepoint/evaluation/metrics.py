@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tiepoint.geometry import Float, SizeHW, apply_homography, corners_xy, inside
-from tiepoint.registration.models import Matrix
+from tiepoint.geometry import Float, Matrix, SizeHW, apply_homography, corners_xy, inside
 
 BOOTSTRAP_RESAMPLES = 2000
 BOOTSTRAP_SEED = 0

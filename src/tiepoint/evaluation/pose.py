@@ -20,9 +20,9 @@ from tiepoint.evaluation.sizes import LoadedImages, in_frame
 from tiepoint.evaluation.summary import mean_cell
 from tiepoint.evaluation.task import ErrorAxis, Evaluation, Figures, Task
 from tiepoint.features import Features
+from tiepoint.geometry import Matrix
 from tiepoint.matching.match import match
 from tiepoint.registration import epipolar
-from tiepoint.registration.models import Matrix
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.geometry import SizeHW, apply_homography, inside
-from tiepoint.registration.models import Matrix
+from tiepoint.geometry import Matrix, SizeHW, apply_homography, inside
 
 
 def rotation_z(angle: float) -> Matrix:

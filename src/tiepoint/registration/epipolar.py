@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from tiepoint.config import Model
 from tiepoint.errors import ConfigError, MissingExtraError, is_installed
-from tiepoint.geometry import Float
-from tiepoint.registration.models import MODELS, Matrix
+from tiepoint.geometry import Float, Matrix
+from tiepoint.registration.models import MODELS
 from tiepoint.registration.planar import CONFIDENCE, ITERATIONS, homogeneous
 
 FUNDAMENTAL_MATCHES = 8

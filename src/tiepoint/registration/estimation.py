@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from tiepoint.config import Model, PoseSearch
 from tiepoint.features import Features
-from tiepoint.geometry import Float
+from tiepoint.geometry import Float, Matrix
 from tiepoint.registration import epipolar, planar
 from tiepoint.registration.epipolar import Cameras
-from tiepoint.registration.models import PLANE_MODELS, Matrix
+from tiepoint.registration.models import PLANE_MODELS
 
 
 @dataclass(frozen=True, eq=False)

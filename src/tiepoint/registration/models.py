@@ -5,13 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tiepoint.config import Model, RegistrationConfig
-
-Matrix = NDArray[np.float64]
-"""3x3."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.config import Model
-from tiepoint.geometry import Float, apply_homography
-from tiepoint.registration.models import MODELS, Matrix
+from tiepoint.geometry import Float, Matrix, apply_homography
+from tiepoint.registration.models import MODELS
 
 ITERATIONS = 10_000
 CONFIDENCE = 0.9999

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from tiepoint.config import Model
 from tiepoint.errors import RegistrationError
 from tiepoint.features import Features, Matches
-from tiepoint.geometry import apply_homography
-from tiepoint.registration.models import PLANE_MODELS, Matrix
+from tiepoint.geometry import Matrix, apply_homography
+from tiepoint.registration.models import PLANE_MODELS
 
 OK = "ok"
 

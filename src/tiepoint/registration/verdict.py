@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from tiepoint.architecture import CELL_PX
 from tiepoint.config import Model, RegistrationConfig
 from tiepoint.features import Features, Matches
-from tiepoint.geometry import apply_homography, corners_xy
+from tiepoint.geometry import Matrix, apply_homography, corners_xy
 from tiepoint.registration import epipolar, planar, verification
 from tiepoint.registration.estimation import Estimate, estimate_model, matched_xy, shuffled
-from tiepoint.registration.models import MODELS, PLANE_MODELS, Matrix, ModelFacts
+from tiepoint.registration.models import MODELS, PLANE_MODELS, ModelFacts
 from tiepoint.registration.result import NO_RESIDUALS, OK, Registration, Residuals
 
 SIMPLER_SHARE = 0.75

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.geometry import Float, SizeHW, apply_homography, inside
-from tiepoint.registration.models import Matrix
+from tiepoint.geometry import Float, Matrix, SizeHW, apply_homography, inside
 
 GRID = 10
 """Cells along each side of an image, for `coverage` and the common view."""

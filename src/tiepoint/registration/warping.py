@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.files import write_bytes
-from tiepoint.geometry import SizeHW, apply_homography, resize_matrix
+from tiepoint.geometry import Matrix, SizeHW, apply_homography, resize_matrix
 from tiepoint.images.arrays import to_rgb8
 from tiepoint.images.reading import DEFAULT_MAX_PIXELS, read
-from tiepoint.registration.models import Matrix
 from tiepoint.registration.result import Registration
 
 CanvasName = Literal["b", "both"]
