@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiepoint.errors import FormatError
+from tiepoint.errors import OutputError
 from tiepoint.evaluation.resume import ResumeFile, fingerprint, from_json
 
 
@@ -104,7 +104,7 @@ def test_finishing_removes_the_file_and_may_be_repeated(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_an_error_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FormatError, match="file"):
+    with pytest.raises(OutputError, match="file"):
         ResumeFile(tmp_path / "file" / "run.partial", {})
 
 

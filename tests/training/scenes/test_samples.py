@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from support.fake_pairs import SHIFT_XY, squares
-from tiepoint.errors import FormatError
+from tiepoint.errors import FormatError, OutputError
 from tiepoint.training.scenes import samples
 from tiepoint.training.scenes.pairs import TrainingPair, TrainingView
 from tiepoint.training.scenes.samples import ENLARGED, contact_sheet, write_samples
@@ -133,7 +133,7 @@ def test_samples_replace_those_of_an_earlier_run(tmp_path) -> None:
 def test_samples_cannot_be_written_over_a_file(tmp_path) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(FormatError):
+    with pytest.raises(OutputError):
         write_samples(file, DataConfig(size_hw=(64, 64)), 0, 1)
 
 
