@@ -240,6 +240,13 @@ def test_an_unknown_option_names_the_known_ones(detector: Detector) -> None:
         detector.stream("photograph.jpg")
 
 
+def test_nonsense_in_a_stream_is_refused_before_any_image(detector: Detector) -> None:
+    with pytest.raises(ConfigError, match="channel_order is 'gbr', expected one of rgb, bgr"):
+        detector.stream([], channel_order="gbr")
+    with pytest.raises(ConfigError, match="an object with run, batch_size and in_flight"):
+        Detector(engine=5)
+
+
 def test_several_threads_share_one_detector(detector: Detector, photographs) -> None:
     expected = [detector(image) for image in photographs]
     with ThreadPoolExecutor(4) as pool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Any, Unpack, get_args, overload
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tiepoint import keypoints as steps
 from tiepoint._version import __version__
+from tiepoint.checks import check_choice
 from tiepoint.config import (
     DescriptorSampling,
     DetectionConfig,
@@ -117,6 +118,8 @@ class Detector:
     ) -> None:
         given = isinstance(checkpoint, Checkpoint)
         self.checkpoint: Checkpoint = checkpoint if given else load_checkpoint(checkpoint)  # type: ignore[assignment, arg-type]
+        # Now, because a relative folder is another one after a change of the working folder.
+        self._checkpoint_name = absolute_name(self.checkpoint)
         self._rotation_crc32 = rotation_crc32(self.checkpoint)
         self._engines = EnginePool(
             self.checkpoint, engine, device, precision, compiled=compiled, threads=threads
@@ -215,6 +218,7 @@ class Detector:
         masks: MaskSource = None,
         channel_order: ChannelOrder = "rgb",
     ) -> Request:
+        check_choice("channel_order", channel_order, get_args(ChannelOrder))
         processor, detection = resolve_detection(
             self.checkpoint.detection, {**self._options, **options}
         )
@@ -225,7 +229,7 @@ class Detector:
     def _provenance(self, processor: ProcessorConfig, detection: DetectionConfig) -> Provenance:
         scales = list(detection.scales)  # as files hold them
         return Provenance(
-            checkpoint=absolute_name(self.checkpoint),
+            checkpoint=self._checkpoint_name,
             weights_sha256=self.checkpoint.sha256,
             rules=self.checkpoint.rules,
             settings={**vars(processor), **vars(detection), "scales": scales},

@@ -144,6 +144,7 @@ def test_matches_are_the_same_in_another_working_folder(
     for features, name in zip(pair, ("a.npz", "b.h5"), strict=True):
         tiepoint.save(features, tmp_path / name)
     monkeypatch.chdir(elsewhere)
+    assert detector.provenance() == pair[0].provenance
     from_files = [tiepoint.load(tmp_path / name) for name in ("a.npz", "b.h5")]
     for features_a, features_b in (pair, from_files):
         again = match(features_a, features_b)

@@ -100,16 +100,21 @@ class EnginePool:
         if isinstance(engine, str):
             self.choice = resolve_engine(engine, device, precision)
             check_threads(self.choice.engine, threads)
+        elif not all(hasattr(engine, name) for name in ("run", "batch_size", "in_flight")):
+            raise ConfigError(
+                f"engine is {engine!r}, expected {', '.join(get_args(EngineName))}, or an object "
+                "with run, batch_size and in_flight"
+            )
         else:
             self.choice = EngineChoice(type(engine).__name__, "own", "own")
         self._set_up()
 
     def get(self, workload: Workload) -> Engine:
         """The engine for a workload."""
-        if self._given is not None:
-            return self._given
         if self._pid != os.getpid():
             self._set_up()
+        if self._given is not None:
+            return self._given
         if self.choice.engine == "torch":  # which takes batches instead of streams
             workload = "single"
         with self._lock:
