@@ -5,51 +5,28 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
-from support.batch_folders import places, put
+from support.batch_folders import go, places, put
 from support.fake_detector import FakeDetector
-from support.features_files import assert_equal
 from tiepoint.batch import (
     FolderStore,
     ImageRecord,
     Input,
     SingleFileStore,
-    Task,
     Unreadable,
     expand,
-    plan_input,
     run,
-    store_result,
 )
 from tiepoint.batch.run import GROUP
-from tiepoint.errors import ImageError, OutputError
+from tiepoint.errors import OutputError
 from tiepoint.features import Features
 from tiepoint.formats import FORMATS, load
-from tiepoint.images.masks import MaskFolder
-from tiepoint.streaming import Detection
-
-
-def go(
-    arguments: Iterable[str | Path],
-    out: Path,
-    detector: FakeDetector | None = None,
-    ending: str = ".npz",
-    *,
-    plot: bool = False,
-    overwrite: bool = False,
-    masks: Path | None = None,
-) -> list[ImageRecord]:
-    inputs = expand([str(argument) for argument in arguments])
-    fake: Any = detector or FakeDetector()
-    folder = None if masks is None else MaskFolder(masks)
-    store = FolderStore(out, ending, plot)
-    return list(run(inputs, fake, store, overwrite=overwrite, masks=folder))
 
 
 def files_below(folder: Path) -> list[str]:
@@ -373,80 +350,7 @@ def test_an_overlay_that_cannot_be_drawn_keeps_the_features(here: Path) -> None:
 # Masks
 
 
-@pytest.fixture
-def masked(here: Path) -> Path:
-    """Images a.png, b.png and sub/a.png, of which the first and the last have a mask."""
-    for name in ("a.png", "b.png", "sub/a.png"):
-        put(here / "photos" / name)
-    for name in ("a.png.png", "sub/a.png.png"):
-        put(here / "masks" / name)
-    return here
-
-
-def test_each_image_has_the_mask_of_its_name_or_none(masked: Path) -> None:
-    detector = FakeDetector()
-    records = go(["photos"], masked / "out", detector, masks=Path("masks"))
-    assert [record.status for record in records] == ["done"] * 3
-    expected = [Path("masks", "a.png.png"), None, Path("masks", "sub", "a.png.png")]
-    assert detector.masks == expected
-    again = FakeDetector()
-    records = go(["photos"], masked / "out", again, masks=Path("masks"))
-    assert [record.status for record in records] == ["skipped"] * 3 and again.streams == 0
-
-
-def test_features_with_and_without_a_mask_are_not_the_same(masked: Path) -> None:
-    go(["photos"], masked / "with", masks=Path("masks"))
-    without = go(["photos"], masked / "with")
-    assert [record.status for record in without] == ["refused", "skipped", "refused"]
-    assert "mask" in str(without[0].error)
-    go(["photos"], masked / "without")
-    with_masks = go(["photos"], masked / "without", masks=Path("masks"))
-    assert [record.status for record in with_masks] == ["refused", "skipped", "refused"]
-
-
-def test_the_same_mask_by_another_path_is_the_same(masked: Path) -> None:
-    go(["photos"], masked / "out", masks=Path("masks"))
-    records = go(["photos"], masked / "out", masks=masked / "masks")
-    assert [record.status for record in records] == ["skipped"] * 3
-
-
-def test_masks_of_another_folder_are_refused(masked: Path) -> None:
-    go(["photos"], masked / "out", masks=Path("masks"))
-    shutil.copytree(masked / "masks", masked / "other")
-    records = go(["photos"], masked / "out", masks=Path("other"))
-    assert [record.status for record in records] == ["refused", "skipped", "refused"]
-    assert str(Path("other", "a.png.png")) in str(records[0].error)
-
-
 # One step, as other loops than `run` take it
-
-
-def test_a_plan_and_a_step_do_what_a_run_does(here: Path) -> None:
-    put(here / "photos" / "a.png")
-    put(here / "photos" / "b.png", width=50)
-    detector: Any = FakeDetector()
-    steps, whole = FolderStore(here / "steps", ".npz"), here / "whole"
-    wanted = detector.provenance()
-    for item in expand(["photos"]):
-        task = plan_input(item, steps, wanted, None, overwrite=False)
-        assert isinstance(task, Task)
-        (detection,) = detector.stream([task.source])
-        assert store_result(task, steps, detection).status == "done"
-        again = plan_input(item, steps, wanted, None, overwrite=False)
-        assert isinstance(again, ImageRecord) and again.status == "skipped"
-    go(["photos"], whole)
-    for name in ("a.png.npz", "b.png.npz"):
-        assert_equal(load(here / "steps" / name), load(whole / name))
-
-
-def test_a_step_records_an_error_without_a_file(here: Path) -> None:
-    store = FolderStore(here / "out", ".npz")
-    task = Task("x.png", PurePosixPath("x.png"), store.path(PurePosixPath("x.png")), None)
-    record = store_result(
-        task, store, Detection("x.png", None, ImageError("x.png: not an image")), 3.0
-    )
-    assert record == ImageRecord("x.png", "failed", error="x.png: not an image")
-    assert not (here / "out").exists()
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from tiepoint.batch import Input, expand
+from support.fake_detector import FakeDetector
+from tiepoint.batch import FolderStore, ImageRecord, Input, expand, run
+from tiepoint.images.masks import MaskFolder
 
 
 def put(path: Path, width: int = 20) -> str:
@@ -21,3 +24,20 @@ def places(arguments: Iterable[str | Path], listing: Iterable[str] = ()) -> list
     found = list(expand([str(argument) for argument in arguments], listing))
     assert all(isinstance(item, Input) for item in found)
     return [str(item.name) for item in found if isinstance(item, Input)]
+
+
+def go(
+    arguments: Iterable[str | Path],
+    out: Path,
+    detector: FakeDetector | None = None,
+    ending: str = ".npz",
+    *,
+    plot: bool = False,
+    overwrite: bool = False,
+    masks: Path | None = None,
+) -> list[ImageRecord]:
+    inputs = expand([str(argument) for argument in arguments])
+    fake: Any = detector or FakeDetector()
+    folder = None if masks is None else MaskFolder(masks)
+    store = FolderStore(out, ending, plot)
+    return list(run(inputs, fake, store, overwrite=overwrite, masks=folder))

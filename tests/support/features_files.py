@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,16 @@ def half_written_h5(path: Path, *names: str) -> None:
 
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def write_json(path: Path, **changes: object) -> None:
+    held = {
+        "convention": "center0",
+        "size_hw": [4, 6],
+        "meta": {},
+        "scores": [0.5],
+        "xy": [[1.0, 2.0]],
+        "descriptors": None,
+    }
+    held.update(changes)
+    path.write_text(json.dumps({k: v for k, v in held.items() if v != "absent"}))

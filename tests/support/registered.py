@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+import tiepoint
 from tiepoint.config import RegistrationConfig
 from tiepoint.features import Features, Matches
-from tiepoint.geometry import apply_homography
+from tiepoint.geometry import apply_homography, corners_xy
 from tiepoint.registration.estimation import Estimate
 from tiepoint.registration.verdict import Fit
 
@@ -99,3 +100,9 @@ def two_views(
     b = seen[:, :2] / seen[:, 2:] + rng.normal(0, noise_px or 1e-12, (count, 2))
     b[:wrong] = scattered(wrong, seed + 4)
     return a, b
+
+
+def corners_off_px(result: tiepoint.Registration, truth: np.ndarray) -> float:
+    corners = corners_xy(result.features_a.size_hw)
+    apart = result.transform(corners) - apply_homography(truth, corners)
+    return float(np.hypot(*apart.T).max())
