@@ -4,6 +4,9 @@
     >>> detector = tiepoint.Detector()
     >>> features = detector("bee.jpg")
 
+The way of the data: images -> network -> keypoints -> matching -> registration. The packages
+follow it; docs/architecture.md describes them.
+
 Names load on first use, so that `import tiepoint` is quick and imports no engine.
 """
 

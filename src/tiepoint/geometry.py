@@ -89,21 +89,6 @@ def inside(xy: Float, size_hw: SizeHW) -> NDArray[np.bool_]:
     return on_image
 
 
-def cell_centre_xy(rows: ArrayLike, columns: ArrayLike) -> NDArray[np.float64]:
-    """Pixel coordinates of cell centres: (8 j + 3.5, 8 i + 3.5).
-
-    Args:
-        rows, columns: N cell indices.
-
-    Returns:
-        N 2 float64, px.
-    """
-    offset = (CELL_PX - 1) / 2
-    x = np.asarray(columns, dtype=np.float64) * CELL_PX + offset
-    y = np.asarray(rows, dtype=np.float64) * CELL_PX + offset
-    return np.stack([x, y], axis=-1)  # N 2
-
-
 def fit_inside(size_hw: SizeHW, max_side: int | None) -> SizeHW:
     """The size after the longer side is reduced to `max_side`; never larger, no side below 1.
 
@@ -168,7 +153,3 @@ class Placement:
     def covariance_to_image(self, covariance: Float) -> Float:
         """N 2 2 in px^2 of the input -> N 2 2 in px^2 of the original image."""
         return resize_covariance(covariance, self.resized_hw, self.image_hw)
-
-    def to_input(self, xy: Float) -> Float:
-        """N 2 in px of the original image -> N 2 in px of the input."""
-        return resize_xy(xy, self.image_hw, self.resized_hw)

@@ -21,6 +21,7 @@ from tiepoint.evaluation.pair_lists import read_folder
 from tiepoint.evaluation.pose import POSE
 from tiepoint.evaluation.run import evaluate
 from tiepoint.evaluation.settings import PoseSettings
+from tiepoint.evaluation.task import Evaluation
 from tiepoint.features import Features
 from tiepoint.registration import epipolar
 
@@ -132,7 +133,9 @@ def test_the_error_is_the_larger_of_two_angles(degrees: float) -> None:
 
 def evaluated(
     tmp_path: Path, noise_px: float, long_side: int = 640
-) -> tuple[poses.PoseEvaluation, summary.Row[poses.PoseMeans]]:
+) -> tuple[
+    Evaluation[poses.PoseSettings, poses.PoseFigures, poses.PoseMeans], summary.Row[poses.PoseMeans]
+]:
     truth = pose()
     pairs, _ = read_folder(POSE, folder_with(tmp_path, line("1.png", "2.png", truth)), "known")
     chosen = sees_the_scene(truth, noise_px, long_side / 640)

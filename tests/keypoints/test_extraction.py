@@ -16,7 +16,7 @@ from support.heatmaps import ALL, as_heatmap, empty_map, heatmaps
 from support.selection import extract_batch, select
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import ConfigError
-from tiepoint.geometry import Placement, cell_centre_xy
+from tiepoint.geometry import Placement
 from tiepoint.keypoints import candidates, covariance, describe, heat_mass, top_k
 from tiepoint.keypoints.descriptors import cell_coordinates
 from tiepoint.keypoints.selection import Pixels
@@ -111,7 +111,7 @@ def test_a_ramp_of_coordinates_sampled_at_a_point_returns_the_point(
     """Sampling is exact: descriptors (x, y, 1) of the cell centres give back x and y."""
     h, w = size_hw[0] // 8, size_hw[1] // 8
     rows, columns = np.mgrid[:h, :w]
-    centres = cell_centre_xy(rows.ravel(), columns.ravel()).reshape(h, w, 2)
+    centres = np.stack([8 * columns + 3.5, 8 * rows + 3.5], axis=-1)  # h w 2
     # A scale at which unit length changes no direction by more than float32 resolves.
     ramp = np.stack([1e-3 * centres[..., 0], 1e-3 * centres[..., 1], np.ones((h, w))]) * 1.0
     xy = np.random.default_rng(0).uniform([3.5, 3.5], [8 * w - 4.5, 8 * h - 4.5], (50, 2))

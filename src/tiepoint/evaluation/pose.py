@@ -18,7 +18,7 @@ from tiepoint.evaluation.pair_lists import PairFiles, files_of_line
 from tiepoint.evaluation.settings import FrameSize, PoseSettings
 from tiepoint.evaluation.sizes import LoadedImages, in_frame
 from tiepoint.evaluation.summary import mean_cell
-from tiepoint.evaluation.task import ErrorAxis, Evaluation, Figures, Task
+from tiepoint.evaluation.task import ErrorAxis, Figures, Task
 from tiepoint.features import Features
 from tiepoint.geometry import Matrix
 from tiepoint.matching.match import match
@@ -80,9 +80,6 @@ class PoseMeans:
     matches: Mean
     correct: Mean
     precision: Mean
-
-
-PoseEvaluation = Evaluation[PoseSettings, PoseFigures, PoseMeans]
 
 
 def parse_line(folder: Path, group: str, fields: Sequence[str]) -> PosePair:
