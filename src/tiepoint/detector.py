@@ -360,8 +360,8 @@ def extract(
 
 
 def _require(detection: Detection, index: int, count: int) -> Features:
-    if detection.error is not None:
-        error = detection.error
+    error = detection.error
+    if error is not None:
         raise type(error)(f"item {index} of {count}: {error}") from error
     return detection.require()
 

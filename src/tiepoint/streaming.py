@@ -58,8 +58,9 @@ class Detection(NamedTuple):
 
     def require(self) -> Features:
         """The features; raises the error if there is one."""
-        if self.features is None:
-            raise self.error or EngineError("no features")
+        if self.error is not None:
+            raise self.error
+        assert self.features is not None
         return self.features
 
 
