@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Literal, get_args
@@ -54,6 +53,8 @@ def part_of(file_name: str) -> Part:
     A fifth of all names, chosen by SHA-1, and scikit-image's samples (`skimage_cc0_*`) are the
     development part. Training never uses it; checkpoints and settings are chosen on it.
     """
+    import hashlib  # here, because the command line reads this module for its options
+
     digest = hashlib.sha1(file_name.encode(), usedforsecurity=False).hexdigest()
     held_out = int(digest, 16) % 5 == 0 or file_name.startswith("skimage_cc0_")
     return "development" if held_out else "training"
