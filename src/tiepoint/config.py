@@ -276,7 +276,7 @@ class RegistrationConfig:
         "random.",
     )
     max_overlap_sd_px: float = setting(
-        1.5, "Maximum standard deviation of the model over the common view, px.", metavar="PX"
+        3.0, "Maximum standard deviation of the model over the common view, px.", metavar="PX"
     )
     guided: bool = setting(
         True,

@@ -205,6 +205,15 @@ class Matches:
         """The matches at `index` (an index array, a boolean mask or a slice), meta kept."""
         return replace(self, pairs=self.pairs[index], scores=self.scores[index])
 
+    def reversed(self) -> Matches:
+        """The same matches from B to A."""
+        meta = dict(self.meta)
+        for key in ("keypoints", "sources"):  # one entry per image
+            if isinstance(meta.get(key), list):
+                meta[key] = meta[key][::-1]
+        turned_deg = 180 - (180 + self.turned_deg) % 360  # in -180 < t <= 180, like `match`
+        return replace(self, pairs=self.pairs[:, ::-1], meta=meta, turned_deg=turned_deg)
+
     def top(self, count: int) -> Matches:
         """The best `count` matches."""
         return self.take(slice(0, max(0, count)))

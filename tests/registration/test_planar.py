@@ -25,6 +25,19 @@ def least_squares(model: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return planar.refine(model, start, a, b, 1e9)[0]
 
 
+def deviation(
+    model: str,
+    matrix: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    places: np.ndarray,
+    within_px: float = 1e9,
+) -> np.ndarray:
+    """P: root of the variances in x and y."""
+    covariance = planar.point_covariance(model, matrix, a, b, places, within_px)
+    return np.sqrt(np.trace(covariance, axis1=1, axis2=2))
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_exact_points_give_the_model_exactly(model: str) -> None:
     a, b = carried(MATRICES[model], count=40)
@@ -165,7 +178,7 @@ def test_points_on_a_line_leave_the_model_unknown(model: str) -> None:
     x = np.linspace(10, 600, 40)
     a = np.stack([x, 0.5 * x + 20], axis=1)
     b = apply_homography(MATRICES["affine"], a)
-    known = planar.point_deviation_px(model, MATRICES["affine"], a, b, corners_xy(SIZE_HW))
+    known = deviation(model, MATRICES["affine"], a, b, corners_xy(SIZE_HW))
     assert np.isinf(known).all()
 
 
@@ -180,14 +193,31 @@ def test_the_deviation_equals_that_of_repeated_measurements(model: str) -> None:
         found = least_squares(model, clean_a, b)
         assert found is not None
         seen.append(apply_homography(found, places))
-        foretold.append(planar.point_deviation_px(model, found, clean_a, b, places))
+        foretold.append(deviation(model, found, clean_a, b, places))
     scatter = np.sqrt(np.var(seen, axis=0).sum(axis=1))
     np.testing.assert_allclose(np.mean(foretold, axis=0), scatter, rtol=0.12)
 
 
+def test_the_deviation_counts_what_wrong_matches_near_the_model_do_to_it() -> None:
+    """Half of the matches are anywhere within 6 px, which plain least squares ignores."""
+    truth, places = MATRICES["homography"], corners_xy(SIZE_HW)
+    rng = np.random.default_rng(4)
+    seen, foretold, plain = [], [], []
+    for seed in range(200):
+        a, b = carried(truth, count=90, noise_px=0.8, seed=seed)
+        b[:45] += rng.uniform(-6, 6, (45, 2))
+        found, inliers = planar.refine("homography", truth, a, b, 3.0)
+        seen.append(apply_homography(found, places))
+        foretold.append(deviation("homography", found, a, b, places, 3.0))
+        plain.append(deviation("homography", found, a[inliers], b[inliers], places))
+    scatter = np.sqrt(np.var(seen, axis=0).sum(axis=1))
+    np.testing.assert_allclose(np.median(foretold, axis=0), scatter, rtol=0.25)
+    assert np.mean(np.median(plain, axis=0) / scatter) < 0.9
+
+
 def test_the_deviation_is_infinite_where_nothing_is_left_over_to_judge_by() -> None:
     a, b = carried(MATRICES["homography"], count=4)
-    found = planar.point_deviation_px("homography", MATRICES["homography"], a, b, a)
+    found = deviation("homography", MATRICES["homography"], a, b, a)
     assert np.isinf(found).all()
 
 
@@ -280,7 +310,7 @@ def test_the_deviation_falls_with_the_root_of_the_number_of_points() -> None:
     sds = []
     for count in (50, 800):
         a, b = carried(MATRICES["affine"], count=count, noise_px=1.0)
-        sds.append(planar.point_deviation_px("affine", MATRICES["affine"], a, b, places)[0])
+        sds.append(deviation("affine", MATRICES["affine"], a, b, places)[0])
     assert sds[0] / sds[1] == pytest.approx(4, rel=0.25)
 
 
@@ -289,13 +319,13 @@ def test_the_deviation_grows_away_from_the_points() -> None:
     a = 200 + a * 0.2
     b = a + np.random.default_rng(0).normal(0, 0.5, a.shape)
     places = np.array([[250.0, 250.0], [500, 250], [1000, 250], [2000, 250]])
-    sds = planar.point_deviation_px("homography", np.eye(3), a, b, places)
+    sds = deviation("homography", np.eye(3), a, b, places)
     assert (np.diff(sds) > 0).all()
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_exact_points_have_no_deviation(model: str) -> None:
     a, b = carried(MATRICES[model], count=40)
-    sds = planar.point_deviation_px(model, MATRICES[model], a, b, corners_xy(SIZE_HW))
+    sds = deviation(model, MATRICES[model], a, b, corners_xy(SIZE_HW))
     assert sds.max() < 1e-6
-    assert planar.point_deviation_px(model, MATRICES[model], a, b, np.empty((0, 2))).shape == (0,)
+    assert deviation(model, MATRICES[model], a, b, np.empty((0, 2))).shape == (0,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import pickle
 
 import numpy as np
@@ -26,6 +27,7 @@ from tiepoint.config import RegistrationConfig
 from tiepoint.errors import ConfigError, ImageError, RegistrationError
 from tiepoint.features import Features, Matches
 from tiepoint.geometry import apply_homography, corners_xy
+from tiepoint.registration.fit import LEAST_SD, SHARED_ERRORS
 from tiepoint.registration.models import PLANE_MODELS
 from tiepoint.registration.register import register
 
@@ -47,7 +49,7 @@ def test_every_plane_model_is_found_to_a_fraction_of_a_pixel(model: str) -> None
     assert result.reprojection_px.rms == pytest.approx(0.71, abs=0.1)
     assert result.reprojection_px.median == pytest.approx(0.59, abs=0.1)
     assert result.overlap_sd_px < 0.2
-    assert result.corner_sd_px < 0.3
+    assert result.corner_sd_px < 0.4
     assert result.matrix is not None and result.matrix[2, 2] == 1
 
 
@@ -265,7 +267,8 @@ def test_the_stated_deviations_are_those_of_repeated_registrations(model: str) -
         stated.append((result.corner_sd_px, result.overlap_sd_px))
     scatter = np.sqrt(np.var(there, axis=0).sum(axis=1))  # 4 corners and the middle
     corner_sd, overlap_sd = np.mean(stated, axis=0)
-    assert corner_sd == pytest.approx(float(np.sqrt((scatter[:4] ** 2).mean())), rel=0.2)
+    of_noise = float(np.sqrt((scatter[:4] ** 2).mean()))
+    assert corner_sd == pytest.approx(math.hypot(SHARED_ERRORS * of_noise, LEAST_SD), rel=0.2)
     assert overlap_sd <= corner_sd * 1.001
     assert overlap_sd > 0.5 * scatter[4]
 
@@ -275,7 +278,8 @@ def test_a_failed_registration_has_the_features_and_matches_it_was_given() -> No
     result = register(features_a, features_b, matches=matches)
     assert not result.success and result.matrix is None
     assert result.features_a is features_a and result.features_b is features_b
-    assert result.matches is matches and len(result.inliers) == 300
+    np.testing.assert_array_equal(result.matches.pairs, matches.pairs)
+    assert len(result.inliers) == 300
 
 
 def test_matches_without_consensus_are_refused_with_their_number() -> None:

@@ -10,7 +10,7 @@ from tiepoint.config import RegistrationConfig
 from tiepoint.features import Features, Matches
 from tiepoint.geometry import apply_homography, corners_xy
 from tiepoint.registration.estimation import Estimate
-from tiepoint.registration.verdict import Fit
+from tiepoint.registration.fit import Fit
 
 Points = NDArray[np.float64]
 
@@ -54,13 +54,19 @@ def fit_of(
     b: Points,
     estimate: Estimate,
     *,
-    within_px: float = 3.0,
     cameras: tuple[Points, Points] | None = None,
     **settings: object,
 ) -> Fit:
     """A fit of point i of A with point i of B, as the verdict takes it."""
-    config = RegistrationConfig(**settings)  # type: ignore[arg-type]
-    return Fit(*matched(a, b), config, cameras, 1.0, within_px, estimate)
+    features_a, features_b, matches = matched(a, b)
+    return Fit(
+        features_a=features_a,
+        features_b=features_b,
+        matches=matches,
+        settings=RegistrationConfig(**settings),  # type: ignore[arg-type]
+        cameras=cameras,
+        estimate=estimate,
+    )
 
 
 def all_inliers(matrix: Points, count: int) -> Estimate:

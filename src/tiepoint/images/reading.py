@@ -96,6 +96,8 @@ def read(
         ConfigError: An unknown channel order, or a limit that is no whole number.
     """
     check_choice("channel_order", channel_order, get_args(ChannelOrder))
+    if isinstance(source, SourceImage):
+        return source
     limit = _pixel_limit(max_pixels)
     if isinstance(source, str | os.PathLike):
         return _read_named(os.fsdecode(source), limit)

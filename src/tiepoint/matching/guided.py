@@ -39,10 +39,8 @@ def match_guided(
     Returns:
         Matches, best score first; ties by the index in A.
     """
-    a, b = descriptors_of(features_a, "A"), descriptors_of(features_b, "B")
+    a, b = aligned_descriptors(features_a, features_b, turned_deg)
     rotation_matrix = rotation_matrix_of(features_a)
-    if turned_deg and rotation_matrix is not None:
-        a = rotate_descriptors(a, rotation_matrix, turned_deg * ROTATION_STEPS // 360)
     mapped = apply_homography(matrix, features_a.xy)  # N_A 2
 
     def near(rows: slice, columns: slice) -> NDArray[np.bool_]:
@@ -64,3 +62,14 @@ def match_guided(
         "guided_px": within_px,
     }
     return Matches(pairs[order], scores[order], meta, turned_deg)
+
+
+def aligned_descriptors(
+    features_a: Features, features_b: Features, turned_deg: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """N_A D and N_B D, with those of A rotated as `Matches.turned_deg` states."""
+    a, b = descriptors_of(features_a, "A"), descriptors_of(features_b, "B")
+    rotation_matrix = rotation_matrix_of(features_a)
+    if turned_deg and rotation_matrix is not None:
+        a = rotate_descriptors(a, rotation_matrix, turned_deg * ROTATION_STEPS // 360)
+    return a, b

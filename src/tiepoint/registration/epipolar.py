@@ -61,6 +61,10 @@ class Pose:
         essential: Matrix = cross(self.translation) @ self.rotation
         return essential
 
+    def reversed(self) -> Pose:
+        """Pose of camera A relative to camera B."""
+        return Pose(self.rotation.T, -self.rotation.T @ self.translation)
+
 
 def read_cameras(intrinsics: Any, model: Model) -> Cameras | None:
     """K_A and K_B from a caller's intrinsics, K or a pair; None for models that need none."""

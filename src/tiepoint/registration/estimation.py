@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,14 @@ class Estimate:
     matrix: Matrix
     inliers: NDArray[np.bool_]
     pose: epipolar.Pose | None = None
+    kind: Literal["plane", "two-view"] = "plane"
+
+    def reversed(self) -> Estimate:
+        """The same model from B to A."""
+        if self.kind == "plane":
+            return replace(self, matrix=np.asarray(np.linalg.inv(self.matrix), np.float64))
+        pose = None if self.pose is None else self.pose.reversed()
+        return replace(self, matrix=self.matrix.T, pose=pose)
 
 
 def estimate_model(
@@ -48,7 +57,7 @@ def estimate_model(
 
     Args:
         xy_a, xy_b: M 2, px, finite; their order acts as the seed of OpenCV's estimators.
-        within_px: Inlier threshold, px.
+        within_px: Inlier threshold, px; of B for plane models.
         cameras: (K_A, K_B), for "essential".
         covariances: M 2 2 of A and of B, px^2, by which plane models weigh matches; None weighs
             all the same.
@@ -70,7 +79,8 @@ def estimate_model(
         start = epipolar.fundamental_consensus(xy_a, xy_b, within_px / 2)
         if start is None:
             return None
-        return Estimate(*epipolar.refine_fundamental(start, xy_a, xy_b, within_px))
+        refined = epipolar.refine_fundamental(start, xy_a, xy_b, within_px)
+        return Estimate(*refined, kind="two-view")
     assert cameras is not None
     if pose_search == "poselib":
         pose = epipolar.poselib_pose(xy_a, xy_b, cameras, 2 * within_px, seed)
@@ -83,7 +93,7 @@ def estimate_model(
         if pose is None:
             return None
         pose, inliers = epipolar.refine_pose(pose, xy_a, xy_b, cameras, within_px)
-    return Estimate(pose.essential, inliers, pose)
+    return Estimate(pose.essential, inliers, pose, "two-view")
 
 
 def matched_xy(

@@ -25,6 +25,7 @@ MIN_GAIN = 1e-6
 ROBUST_SHARE = 2 / 3
 """Distance at which a match weighs a quarter, as a fraction of the inlier threshold."""
 
+_OUTLYING = 10.0  # inlier thresholds from which a match has no influence
 _CHUNK = 256  # translation hypotheses at a time
 
 Array = NDArray[np.float64]
@@ -80,11 +81,7 @@ def refine(
             can belong to another matrix.
     """
     a, b = np.asarray(xy_a, np.float64), np.asarray(xy_b, np.float64)  # M 2
-    scale = np.full(len(a), ROBUST_SHARE * within_px)  # M
-    if deviation_px is not None and len(a):
-        known = np.isfinite(deviation_px) & (deviation_px > 0)  # M
-        typical = np.median(deviation_px[known]) if known.any() else 1.0
-        scale *= np.where(known, deviation_px / typical, 1.0)
+    scale = _scale(within_px, deviation_px, len(a))  # M
     distances = distances_px(matrix, a, b)  # M
     if (distances <= within_px).sum() < MODELS[model].sample_size:
         return matrix, distances <= within_px
@@ -146,37 +143,69 @@ def facing(matrix: Matrix, xy: Float) -> Matrix:
     return -matrix if (w < 0).sum() > (w > 0).sum() else matrix
 
 
-def point_deviation_px(
-    model: Model, matrix: Matrix, xy_a: Float, xy_b: Float, places_xy: Float
+def point_covariance(
+    model: Model,
+    matrix: Matrix,
+    xy_a: Float,
+    xy_b: Float,
+    places_xy: Float,
+    within_px: float,
+    deviation_px: Array | None = None,
 ) -> Array:
-    """P: standard deviation of transformed places, px of B: root of the variances in x and y.
+    """P 2 2: covariance of transformed places, px^2 of B, for a model that `refine` returned.
 
-    First-order propagation through least squares (Hartley and Zisserman, Multiple View Geometry,
-    section 5.2.2): the result of resampling the inliers, without the resampling. Infinite when the
-    inliers do not overdetermine the model, or for places at infinity.
+    The sandwich estimator of robust regression (Huber, Robust Statistics, section 6.3): unlike
+    plain least squares it accounts for the weights, and for wrong matches that happen to be near
+    the model. Infinite when the matches do not overdetermine the model, or for places at infinity.
 
     Args:
-        xy_a, xy_b: M 2, px, inliers of `matrix`.
+        xy_a, xy_b: M 2, px, all matches that the model was fitted to.
         places_xy: P 2, px of A.
+        within_px, deviation_px: As for `refine`.
     """
-    unknown = np.full(len(places_xy), np.inf)
-    matrix = facing(matrix, xy_a)
-    _, tangent, slopes = _linearised(model, matrix, xy_a, np.concatenate([xy_a, places_xy]))
-    redundancy = 2 * len(xy_a) - tangent.shape[1]
+    unknown = np.full((len(places_xy), 2, 2), np.inf)
+    a, b = np.asarray(xy_a, np.float64), np.asarray(xy_b, np.float64)  # M 2
+    distances = distances_px(matrix, a, b)  # M
+    inliers = distances <= within_px
+    count, parameters = int(inliers.sum()), MODELS[model].degrees_of_freedom
+    redundancy = 2 * count - parameters
     if redundancy <= 0:
         return unknown
-    rows = slopes[: len(xy_a)].reshape(-1, tangent.shape[1])  # 2M K
-    scale = np.linalg.norm(rows, axis=0)  # K
+    near = distances <= _OUTLYING * within_px  # farther ones have no weight
+    a, b, distances = a[near], b[near], distances[near]
+    matrix = facing(matrix, a)
+    places = np.nan_to_num(np.asarray(places_xy, np.float64))  # P 2
+    _, _, slopes = _linearised(model, matrix, a, np.concatenate([a, places]))
+    rows, at_places = slopes[: len(a)], slopes[len(a) :]
+    scale = np.linalg.norm(rows.reshape(-1, parameters), axis=0)  # K
     if not np.isfinite(rows).all() or (scale == 0).any():
         return unknown
-    values, vectors = np.linalg.eigh((rows / scale).T @ (rows / scale))
+    rows, at_places = rows / scale, at_places / scale
+    spread = _scale(within_px, deviation_px if deviation_px is None else deviation_px[near], len(a))
+    ratio = (distances / spread) ** 2  # M
+    weight = ((1 + ratio) * spread) ** -2  # M
+    curvature = weight * (1 - ratio) / (1 + ratio)  # M
+    information = np.einsum("m,mik,mil->kl", curvature, rows, rows)
+    scatter = np.einsum("m,mik,mil->kl", (weight * distances) ** 2 / 2, rows, rows)
+    values = np.linalg.eigvalsh(information)
     if values[0] <= 1e-11 * values[-1]:
         return unknown
-    variance = float((distances_px(matrix, xy_a, xy_b) ** 2).sum()) / redundancy
-    at_places = slopes[len(xy_a) :] / scale  # P 2 K
-    spread = (at_places @ vectors) ** 2 / values  # P 2 K
-    deviation = np.sqrt(variance * spread.sum(axis=(1, 2)))  # P
-    result: Array = np.where(np.isfinite(deviation), deviation, np.inf)
+    half = np.linalg.solve(information, scatter)
+    of_model = np.linalg.solve(information, half.T) * (2 * count / redundancy)  # K K
+    with np.errstate(invalid="ignore"):
+        covariance = at_places @ of_model @ at_places.transpose(0, 2, 1)  # P 2 2
+    finite = np.isfinite(covariance).all(axis=(1, 2)) & np.isfinite(places_xy).all(axis=1)
+    return np.where(finite[:, None, None], covariance, np.inf)
+
+
+def _scale(within_px: float, deviation_px: Array | None, count: int) -> Array:
+    """M: distances at which matches weigh a quarter."""
+    scale = np.full(count, ROBUST_SHARE * within_px)
+    if deviation_px is None or count == 0:
+        return scale
+    known = np.isfinite(deviation_px) & (deviation_px > 0)  # M
+    typical = np.median(deviation_px[known]) if known.any() else 1.0
+    result: Array = scale * np.where(known, deviation_px / typical, 1.0)
     return result
 
 

@@ -10,21 +10,31 @@ import logging
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tiepoint.config import RegistrationConfig, RegistrationOptions, resolve
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features, Matches, covariances_of
+from tiepoint.geometry import Matrix, SizeHW
+from tiepoint.images.reading import read
 from tiepoint.matching.guided import match_guided
 from tiepoint.matching.match import match
-from tiepoint.registration import epipolar
+from tiepoint.registration import epipolar, repeats
+from tiepoint.registration.appearance import Picture, picture_of
 from tiepoint.registration.estimation import estimate_model, matched_xy, shuffled
-from tiepoint.registration.models import inlier_px
+from tiepoint.registration.fit import FORWARD, Fit, Pair
 from tiepoint.registration.result import Registration
-from tiepoint.registration.verdict import Fit, judge
+from tiepoint.registration.verdict import (
+    CHECKS,
+    WHOLE_VIEW_CHECKS,
+    failure,
+    objection_to,
+    report,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -69,18 +79,24 @@ def register(
     guided = settings.guided and matches is None
     if matches is None:
         best = settings.max_keypoints
-        features_a, features_b = (_features(x, detector, checkpoint, best) for x in (a, b))
-        matches = match(features_a, features_b)
+        first, second = (_view(source, detector, checkpoint, best) for source in (a, b))
     else:
-        features_a, features_b = _matched(a, b, matches)
-    fit = _fit(features_a, features_b, matches, settings, cameras)
+        first, second = (View(features) for features in _matched(a, b, matches))
+    pair = _pair(first, second, matches, settings, cameras)
+    fit = _fit(pair)
     if isinstance(fit, str):
-        none = np.zeros(len(matches), bool)
-        return Registration(False, fit, settings.model, None, features_a, features_b, matches, none)
-    registration = judge(fit)
-    if guided and fit.facts.kind == "plane" and registration.success:
-        return _guided(fit, registration)
-    return registration
+        return failure(pair if pair.names == FORWARD else pair.reversed(), fit)
+    fit, objection = _decided(fit)
+    if guided and objection is None and fit.facts.kind == "plane":
+        fit = _guided(fit)
+    return report(fit, objection)
+
+
+class View(NamedTuple):
+    """One of the two images: its features, and its picture if it is known."""
+
+    features: Features
+    picture: Picture | None = None
 
 
 def registration_detector(checkpoint: str | Path = "default", **options: Any) -> Detector:
@@ -88,68 +104,136 @@ def registration_detector(checkpoint: str | Path = "default", **options: Any) ->
     return Detector(checkpoint, threshold=0.0, **options)
 
 
-def _fit(
-    features_a: Features,
-    features_b: Features,
-    matches: Matches,
+def _pair(
+    first: View,
+    second: View,
+    matches: Matches | None,
     settings: RegistrationConfig,
     cameras: epipolar.Cameras | None,
-) -> Fit | str:
-    """Consensus and least squares; or the reason why there is no model."""
-    xy_a, xy_b = matched_xy(features_a, features_b, matches.pairs)  # M 2
-    order = shuffled(xy_a, xy_b, settings.seed)  # of the finite matches
-    if len(order) < settings.min_inliers:
-        empty = [name for name, f in (("A", features_a), ("B", features_b)) if len(f) == 0]
+) -> Pair:
+    """The matched images, in one order whatever the caller's.
+
+    So A and B exchanged give the same verdict and the inverse matrix.
+    """
+    names = FORWARD
+    if _key(second.features) < _key(first.features):
+        first, second, names = second, first, names[::-1]
+        cameras = None if cameras is None else cameras[::-1]
+        matches = None if matches is None else matches.reversed()
+    pictures = None
+    if first.picture is not None and second.picture is not None:
+        pictures = first.picture, second.picture
+    return Pair(
+        features_a=first.features,
+        features_b=second.features,
+        matches=match(first.features, second.features) if matches is None else matches,
+        settings=settings,
+        cameras=cameras,
+        pictures=pictures,
+        names=names,
+    )
+
+
+def _fit(pair: Pair) -> Fit | str:
+    """Consensus and least squares; or the reason why there is no model.
+
+    Plane models are estimated in both directions. Matches scatter by the coarser pixels of the two
+    images, so the direction towards the image that shows less detail has more inliers.
+    """
+    order = shuffled(*pair.xy, pair.settings.seed)  # of the finite matches
+    least = pair.settings.min_inliers
+    if len(order) < least:
+        named = zip(pair.names, (pair.features_a, pair.features_b), strict=True)
+        empty = sorted(name for name, features in named if len(features) == 0)
         why = f"no keypoints in image {' and '.join(empty)}" if empty else f"{len(order)} matches"
-        return f"{why}, {settings.min_inliers} matches are asked for"
-    input_px = features_b.px_per_input_px
-    if cameras is not None:
-        input_px = max(input_px, features_a.px_per_input_px)
-    within_px = inlier_px(settings) * input_px
+        return f"{why}, {least} matches are asked for"
+    fits = [_fit_one_way(pair, order)]
+    if pair.facts.kind == "plane":
+        fits.append(_fit_one_way(pair.reversed(), order))
+    found = [fit for fit in fits if fit is not None]
+    if not found:
+        return f"the {len(pair.matches)} matches agree on no model"
+    return max(found, key=lambda fit: fit.inliers)
+
+
+def _fit_one_way(pair: Pair, order: NDArray[np.int64]) -> Fit | None:
+    """The model from A to B; `order` selects and orders the matches."""
+    xy_a, xy_b = pair.xy
+    a, b, settings = pair.features_a, pair.features_b, pair.settings
     estimate = estimate_model(
         xy_a[order],
         xy_b[order],
         model=settings.model,
-        within_px=within_px,
-        cameras=cameras,
-        covariances=covariances_of(features_a, features_b, matches.pairs[order]),
+        within_px=pair.within_px,
+        cameras=pair.cameras,
+        covariances=covariances_of(a, b, pair.matches.pairs[order]),
         pose_search=settings.pose_search,
         seed=settings.seed,
     )
     if estimate is None:
-        return f"the {len(matches)} matches agree on no model"
-    inliers = np.zeros(len(matches), bool)
+        return None
+    inliers = np.zeros(len(pair.matches), bool)
     inliers[order[estimate.inliers]] = True
-    estimate = replace(estimate, inliers=inliers)
-    return Fit(features_a, features_b, matches, settings, cameras, input_px, within_px, estimate)
+    return pair.fitted(replace(estimate, inliers=inliers))
 
 
-def _guided(fit: Fit, registration: Registration) -> Registration:
+def _decided(fit: Fit) -> tuple[Fit, str | None]:
+    """The fit, or the rival model that the pictures prefer, and the first objection."""
+    objection = objection_to(fit, CHECKS[fit.settings.model])
+    if objection is not None or fit.facts.kind == "two-view":
+        return fit, objection
+    rival, ambiguity = repeats.decide(fit)
+    if ambiguity is not None:
+        return fit, objection_to(fit, WHOLE_VIEW_CHECKS) or ambiguity
+    if rival is not None:
+        refitted = _rematched(fit, rival.matrix)
+        objection = objection_to(refitted, CHECKS[fit.settings.model])
+        if objection is not None:
+            return fit, repeats.ambiguous(fit, rival)
+        logger.debug("a rival model of repeated structure is preferred: %s", refitted)
+        fit = refitted
+    return fit, objection_to(fit, WHOLE_VIEW_CHECKS)
+
+
+def _guided(fit: Fit) -> Fit:
     """Refit an accepted plane model to matches found near it.
 
     The verdict comes first, because matches chosen by a model are no evidence for it.
     """
-    a, b, best = fit.features_a, fit.features_b, registration
+    best = fit
     for _ in range(GUIDED_ROUNDS):
-        assert best.matrix is not None
-        reach_px = GUIDED_REACH * fit.within_px
-        matches = match_guided(a, b, best.matrix, reach_px, turned_deg=fit.matches.turned_deg)
-        estimate = estimate_model(
-            *matched_xy(a, b, matches.pairs),
-            model=registration.model,
-            within_px=fit.within_px,
-            covariances=covariances_of(a, b, matches.pairs),
-            start=best.matrix,
-        )
-        assert estimate is not None
-        if estimate.inliers.sum() < registration.inliers.sum():
+        better = _rematched(best, best.estimate.matrix)
+        if better.inliers < fit.inliers:
             logger.debug("guided matching lost inliers; the first fit is kept")
-            return registration
-        best = judge(replace(fit, matches=matches, estimate=estimate))
-        if not best.success:
-            logger.debug("guided matching was refused (%s); the first fit is kept", best.reason)
-            return registration
+            return fit
+        objection = objection_to(better, CHECKS[fit.settings.model])
+        if objection is not None:
+            logger.debug("guided matching was refused (%s); the first fit is kept", objection)
+            return fit
+        best = better
     return best
+
+
+def _rematched(fit: Fit, matrix: Matrix) -> Fit:
+    """The fit to matches near the places that a plane model predicts."""
+    a, b = fit.features_a, fit.features_b
+    reach_px = GUIDED_REACH * fit.within_px
+    matches = match_guided(a, b, matrix, reach_px, turned_deg=fit.matches.turned_deg)
+    estimate = estimate_model(
+        *matched_xy(a, b, matches.pairs),
+        model=fit.settings.model,
+        within_px=fit.within_px,
+        covariances=covariances_of(a, b, matches.pairs),
+        start=matrix,
+    )
+    assert estimate is not None
+    return replace(fit, matches=matches, estimate=estimate)
+
+
+def _key(features: Features) -> tuple[SizeHW, int, bytes]:
+    """A sort key that depends on the keypoints, in whatever order they are."""
+    xy = features.xy[np.lexsort(features.xy.T)]  # N 2
+    return features.size_hw, len(xy), xy.tobytes()
 
 
 @lru_cache(maxsize=1)
@@ -157,16 +241,17 @@ def _kept_detector(checkpoint: str) -> Detector:
     return registration_detector(checkpoint)
 
 
-def _features(
+def _view(
     source: Any, detector: Detector | None, checkpoint: str | Path, max_keypoints: int
-) -> Features:
+) -> View:
     if isinstance(source, Features):
-        return source.top(max_keypoints)
+        return View(source.top(max_keypoints))
     if isinstance(source, list | tuple):
         raise ConfigError(f"register takes one image at a time, got a {type(source).__name__}")
+    image = read(source)
     detect = detector or _kept_detector(str(checkpoint))
-    features: Features = detect(source, max_keypoints=max_keypoints)
-    return features
+    features: Features = detect(image, max_keypoints=max_keypoints)
+    return View(features, picture_of(image.pixels))
 
 
 def _matched(a: Any, b: Any, matches: Matches) -> tuple[Features, Features]:

@@ -1,0 +1,207 @@
+"""Appearance: whether two pictures look alike where a plane model superposes them.
+
+Matched keypoints are evidence of a model only where they are. The pictures show whether the rest of
+the common view agrees, and which of several models fits better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint.architecture import CELL_PX
+from tiepoint.geometry import Float, Matrix, apply_homography, fit_inside, resize_matrix
+from tiepoint.network.inputs import resize_to, to_grey
+
+Grey = NDArray[np.float32]
+
+SIDE_PX = 480
+"""Longer side of the pictures that are compared."""
+
+WINDOW_PX = 25
+"""Side of the window around a keypoint; smaller ones separate no better (measured)."""
+
+ALIKE = 0.5
+"""Normalised correlation from which two windows look alike."""
+
+_BLUR_PX = 2.0  # tolerates models that are a few px off
+_NOISE_VARIANCE = 1.0  # grey levels squared: what flat windows contain
+_LEAST_WINDOW = 0.3  # of a window, inside the common view
+_BLOCKS_SIDE = 1024  # px of the image in which blocks are looked for
+_QUIET = 0.5  # grey levels: added to the gradients, so that flat images have no blocks
+_LEAST_COMMON = 0.03  # of the picture, in which two models can be compared
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image, reduced for comparison.
+
+    Attributes:
+        grey: H W, 0..255.
+        to_picture: 3x3, px of the image -> px of the picture.
+        block_share: Excess of the gradients at the edges of JPEG's 8x8 blocks, as a share of all
+            gradients, 0..1. Above .05 for qualities below 20, below .03 in most photographs.
+    """
+
+    grey: Grey
+    to_picture: Matrix
+    block_share: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """The picture that shows less detail, and how the other one is warped onto it."""
+
+    fixed: Grey
+    moving: Grey
+    fixed_to: Matrix
+    moving_to: Matrix
+    swapped: bool  # whether A is the fixed one
+
+    def matrix(self, matrix: Matrix) -> Matrix:
+        """3x3, px of the moving picture -> px of the fixed one."""
+        there = np.linalg.inv(matrix) if self.swapped else matrix
+        result: Matrix = self.fixed_to @ there @ np.linalg.inv(self.moving_to)
+        return result
+
+    def warped(self, matrix: Matrix) -> tuple[Grey, NDArray[np.bool_]]:
+        """The moving picture on the fixed one, H W each, and where it is inside."""
+        size_wh = self.fixed.shape[::-1]
+        onto = self.matrix(matrix)
+        warped = cv2.warpPerspective(self.moving, onto, size_wh, flags=cv2.INTER_LINEAR)
+        everywhere = np.full(self.moving.shape, 255, np.uint8)
+        inside = cv2.warpPerspective(everywhere, onto, size_wh, flags=cv2.INTER_NEAREST)
+        return np.asarray(warped, np.float32), np.asarray(inside > 0)
+
+
+def picture_of(pixels: NDArray[Any]) -> Picture:
+    """Reduce an image, H W or H W 3 of any type of `images.read`."""
+    size_hw = fit_inside(pixels.shape[:2], SIDE_PX)
+    grey = to_grey(resize_to(pixels, size_hw)) * np.float32(255)
+    part = to_grey(np.ascontiguousarray(pixels[:_BLOCKS_SIDE, :_BLOCKS_SIDE])) * np.float32(255)
+    return Picture(grey, resize_matrix(pixels.shape[:2], size_hw), block_share(part))
+
+
+def block_share(grey: Grey) -> float:
+    """Excess of the gradients at every eighth row and column over all gradients, 0..1.
+
+    Args:
+        grey: H W, 0..255, not resized since it was compressed.
+    """
+    shares = []
+    for axis in (0, 1):
+        steps = np.abs(np.diff(grey, axis=axis)).mean(axis=1 - axis)  # H - 1 or W - 1
+        whole = len(steps) // CELL_PX * CELL_PX
+        if whole == 0:
+            return 0.0
+        phases = steps[:whole].reshape(-1, CELL_PX).mean(axis=0)  # 8
+        edge = int(phases.argmax())
+        excess = phases[edge] - np.median(np.delete(phases, edge))
+        shares.append(float(excess / (phases.sum() + _QUIET)))
+    return min(shares)
+
+
+def share_alike(a: Picture, b: Picture, matrix: Matrix, xy_a: Float, xy_b: Float) -> float:
+    """Share of keypoints in the common view whose surroundings look alike in both pictures, 0..1.
+
+    The mean over both images. 1 without any keypoint in the common view.
+
+    Args:
+        matrix: 3x3, x_B ~ H x_A.
+        xy_a, xy_b: N_A 2 and N_B 2, all keypoints, px of the images.
+    """
+    frame = _frame(a, b, matrix)
+    correlation = _correlation(frame.fixed, *frame.warped(matrix))  # H W
+    fixed_xy, moving_xy = (xy_a, xy_b) if frame.swapped else (xy_b, xy_a)
+    places = (
+        apply_homography(frame.fixed_to, fixed_xy),
+        apply_homography(frame.matrix(matrix) @ frame.moving_to, moving_xy),
+    )
+    shares = []
+    for xy in places:
+        x, y = np.rint(np.nan_to_num(xy, nan=-1.0)).astype(int).T
+        height, width = correlation.shape
+        on = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        values = correlation[y[on], x[on]]
+        values = values[np.isfinite(values)]
+        if len(values):
+            shares.append(float((values > ALIKE).mean()))
+    return float(np.mean(shares)) if shares else 1.0
+
+
+def residual_energies(
+    a: Picture, b: Picture, matrices: Sequence[Matrix]
+) -> NDArray[np.float64] | None:
+    """What each model leaves unexplained of one picture by the other, as a share of its contrast.
+
+    Brightness and contrast are fitted in each window, so that light may differ. All models are
+    compared where all have a common view; None if that is too small.
+
+    Args:
+        matrices: 3x3 each, x_B ~ H x_A, of about one scale.
+
+    Returns:
+        One number per model, 0..1.
+    """
+    frame = _frame(a, b, matrices[0])
+    warped = [frame.warped(matrix) for matrix in matrices]
+    common = np.logical_and.reduce([inside for _, inside in warped])  # H W
+    if common.mean() < _LEAST_COMMON:
+        return None
+    energies = []
+    for picture, _ in warped:
+        covariance, variance, fixed_variance = _moments(frame.fixed, picture, common)
+        explained = covariance**2 / (variance + _NOISE_VARIANCE)  # H W
+        contrast = fixed_variance[common].sum() + _NOISE_VARIANCE * common.sum()
+        energies.append(1 - explained[common].sum() / contrast)
+    return np.array(energies)
+
+
+def _frame(a: Picture, b: Picture, matrix: Matrix) -> _Frame:
+    """Warp towards the picture of less detail, after the blur that makes both equally sharp."""
+    onto = b.to_picture @ matrix @ np.linalg.inv(a.to_picture)
+    height, width = a.grey.shape
+    w = float(onto[2] @ (width / 2, height / 2, 1))
+    zoom = float(np.sqrt(abs(np.linalg.det(onto)) / max(abs(w), 1e-12) ** 3))
+    swapped = zoom > 1
+    fixed, moving = (a, b) if swapped else (b, a)
+    detail = min(max(zoom, 1 / max(zoom, 1e-3)), 16.0)
+    return _Frame(
+        np.asarray(cv2.GaussianBlur(fixed.grey, (0, 0), _BLUR_PX)),
+        np.asarray(cv2.GaussianBlur(moving.grey, (0, 0), _BLUR_PX * detail)),
+        fixed.to_picture,
+        moving.to_picture,
+        swapped,
+    )
+
+
+def _correlation(fixed: Grey, warped: Grey, inside: NDArray[np.bool_]) -> Grey:
+    """H W: normalised correlation of the windows around each pixel, -1..1; NaN at the edge."""
+    covariance, variance, fixed_variance = _moments(fixed, warped, inside)
+    scale = np.sqrt((variance + _NOISE_VARIANCE) * (fixed_variance + _NOISE_VARIANCE))
+    known = _box(inside.astype(np.float32)) >= _LEAST_WINDOW
+    return np.where(known, covariance / scale, np.float32(np.nan))
+
+
+def _moments(fixed: Grey, warped: Grey, inside: NDArray[np.bool_]) -> tuple[Any, Any, Any]:
+    """H W each: covariance, variance of `warped`, variance of `fixed` in windows, inside only."""
+    weight = inside.astype(np.float32)
+    count = np.maximum(_box(weight), 1e-6)
+    if inside.any():  # around one level: float32 squares of bright pictures lose the contrast
+        fixed, warped = fixed - fixed[inside].mean(), warped - warped[inside].mean()
+    mean_f, mean_w = _box(fixed * weight) / count, _box(warped * weight) / count
+    covariance = _box(fixed * warped * weight) / count - mean_f * mean_w
+    variance_f = _box(fixed**2 * weight) / count - mean_f**2
+    variance_w = _box(warped**2 * weight) / count - mean_w**2
+    return covariance, np.maximum(variance_w, 0), np.maximum(variance_f, 0)
+
+
+def _box(values: Grey) -> Grey:
+    """The mean of the window around each pixel; 0 beyond the picture."""
+    side = (WINDOW_PX, WINDOW_PX)
+    return np.asarray(cv2.boxFilter(values, -1, side, borderType=cv2.BORDER_CONSTANT))
