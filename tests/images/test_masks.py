@@ -20,6 +20,7 @@ from tiepoint.errors import ConfigError, ImageError
 from tiepoint.features import Features
 from tiepoint.geometry import Placement
 from tiepoint.images.masks import MaskFolder, in_input
+from tiepoint.images.reading import SourceImage
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,8 @@ def test_a_mask_is_as_fine_as_the_image_when_that_is_brought_down(
     assert features.xy[:, 0].max() < 160 + 2 * 320 / 120  # one px of the input and its refinement
     mask = np.zeros((100, 100), bool)
     mask[40:60, 20:80] = True
-    small = in_input(mask, Placement((100, 100), (50, 50)))
+    image = SourceImage(np.zeros((100, 100), np.uint8), "array", mask=mask)
+    small = in_input(image, Placement((100, 100), (50, 50)))
     assert small is not None
     rows, columns = np.nonzero(small)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 29, 10, 39)

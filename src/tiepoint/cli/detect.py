@@ -78,7 +78,14 @@ Masks = Annotated[
 Detection = Annotated[
     DetectionOptions,
     options.detection(
-        "max_side", "scales", "max_keypoints", "threshold", "nms_radius", "spread", "descriptors"
+        "max_side",
+        "scales",
+        "max_keypoints",
+        "threshold",
+        "nms_radius",
+        "spread",
+        "descriptors",
+        "contrast",
     ),
 ]
 

@@ -68,7 +68,7 @@ Settings = Annotated[
         only=("model", "max_keypoints", "threshold_px", "min_inliers", "guided", "seed"),
     ),
 ]
-Detection = Annotated[DetectionOptions, options.detection("max_side", "scales")]
+Detection = Annotated[DetectionOptions, options.detection("max_side", "scales", "contrast")]
 
 
 @app.command()
