@@ -80,11 +80,11 @@ def as_grey(
     reduced = resize(pixels, config.max_side)
     known = None if valid is None else valid_in(valid, size_of(reduced))
     eight_bit = pixels.dtype == np.uint8
-    stretch = None
+    luma, stretch = _luma(reduced), None
     if config.contrast == "stretch" or (config.contrast == "auto" and not eight_bit):
-        step, values = step_of(pixels), _luma(reduced)
-        stretch = range_of(values, known, contrast=config.contrast, eight_bit=eight_bit, step=step)
-    grey = to_grey(reduced, stretch)
+        step = step_of(pixels)
+        stretch = range_of(luma, known, contrast=config.contrast, eight_bit=eight_bit, step=step)
+    grey = _levels(luma, stretch, clip=pixels.dtype.kind == "f")
     grey = grey if known is None else filled(grey, known)
     return GreyImage(pixels, valid, grey, stretch)
 
@@ -163,13 +163,16 @@ def resize_to(image: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[Any]:
 
 def to_grey(image: NDArray[Any], stretch: Range | None = None) -> NDArray[np.float32]:
     """`H W` or `H W 3` -> `H W` float32 in 0..1; see `GreyImage.stretch`."""
-    grey = _luma(image)
+    return _levels(_luma(image), stretch, clip=image.dtype.kind == "f")
+
+
+def _levels(
+    luma: NDArray[np.floating], stretch: Range | None, *, clip: bool
+) -> NDArray[np.float32]:
     if stretch is None:
-        if image.ndim == 3:
-            np.minimum(grey, np.float32(1), out=grey)  # rounding may pass 1
-        return grey if image.dtype.kind != "f" else np.clip(grey, 0, 1).astype(np.float32)
+        return np.asarray(np.clip(luma, 0, 1) if clip else luma, np.float32)
     black, white = stretch
-    levels = np.clip((grey - black) * (1 / (white - black)), 0, 1)
+    levels = np.clip((luma - black) * (1 / (white - black)), 0, 1)
     return np.asarray(levels, np.float32)
 
 
@@ -182,6 +185,8 @@ def _luma(image: NDArray[Any]) -> NDArray[np.floating]:
         for top in range(0, len(grey), STRIP_ROWS):
             strip = slice(top, top + STRIP_ROWS)
             cv2.transform(image[strip].astype(kind), LUMA * scale, dst=grey[strip])
+        if image.dtype.kind != "f":
+            np.minimum(grey, np.float32(1), out=grey)  # rounding may pass 1
         return grey
     return np.asarray(np.multiply(image, scale, dtype=kind))
 
