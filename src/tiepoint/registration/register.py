@@ -40,6 +40,8 @@ def register(
     matches: Matches | None = None,
     detector: Detector | None = None,
     checkpoint: str | Path = "default",
+    mask_a: Any = None,
+    mask_b: Any = None,
     intrinsics: Any = None,
     config: RegistrationConfig | None = None,
     **overrides: Unpack[RegistrationOptions],
@@ -52,6 +54,8 @@ def register(
             rotated images too (see `tiepoint.match`).
         detector: Detector for images; None takes `registration_detector(checkpoint)`, kept for
             the next call.
+        mask_a, mask_b: Where keypoints are allowed in each image, an array or a file; as `mask` of
+            a `Detector`'s call.
         intrinsics: For "essential": the camera matrix K, 3x3, of both images, or a pair (K_A,
             K_B); in px with (0, 0) at the centre of the top-left pixel.
         config, overrides: Settings; single ones, such as `model`, replace those of `config`.
@@ -60,16 +64,17 @@ def register(
         Registration. Check `success`; `reason` explains a failure.
 
     Raises:
-        ImageError: An image cannot be read.
+        ImageError: An image or a mask cannot be read.
         ConfigError: A setting out of range or unknown; intrinsics missing or malformed; features
-            that cannot be matched.
+            that cannot be matched; a mask for features.
     """
     settings = resolve(config or RegistrationConfig(), overrides)
     cameras = epipolar.read_cameras(intrinsics, settings.model)
     guided = settings.guided and matches is None
     if matches is None:
         best = settings.max_keypoints
-        features_a, features_b = (_features(x, detector, checkpoint, best) for x in (a, b))
+        features_a = _features(a, mask_a, detector, checkpoint, best)
+        features_b = _features(b, mask_b, detector, checkpoint, best)
         matches = match(features_a, features_b)
     else:
         features_a, features_b = _matched(a, b, matches)
@@ -158,14 +163,18 @@ def _kept_detector(checkpoint: str) -> Detector:
 
 
 def _features(
-    source: Any, detector: Detector | None, checkpoint: str | Path, max_keypoints: int
+    source: Any, mask: Any, detector: Detector | None, checkpoint: str | Path, max_keypoints: int
 ) -> Features:
     if isinstance(source, Features):
+        if mask is not None:
+            raise ConfigError(
+                "a mask is given with Features, expected an image: mask its keypoints"
+            )
         return source.top(max_keypoints)
     if isinstance(source, list | tuple):
         raise ConfigError(f"register takes one image at a time, got a {type(source).__name__}")
     detect = detector or _kept_detector(str(checkpoint))
-    features: Features = detect(source, max_keypoints=max_keypoints)
+    features: Features = detect(source, mask=mask, max_keypoints=max_keypoints)
     return features
 
 
