@@ -106,8 +106,10 @@ def _robust(values: NDArray[np.floating], lowest: float, highest: float) -> Rang
     flat = values.ravel()
     sample = flat[:: max(1, flat.size // SAMPLE_PX)]
     low, high = (float(value) for value in np.percentile(sample, PERCENTILES))
+    if low == high:
+        return lowest, highest
     margin = MARGIN * (high - low)
-    return (max(lowest, low - margin), min(highest, high + margin)) if margin else (lowest, highest)
+    return max(lowest, low - margin), min(highest, high + margin)
 
 
 def step_of(pixels: Pixels) -> float | None:
