@@ -23,6 +23,17 @@ def features_at(points: list[tuple[float, float]], size_hw: tuple[int, int]) -> 
     return Features(xy=xy, scores=scores, descriptors=None, size_hw=size_hw)
 
 
+def test_deep_and_float_images_are_drawn_as_in_eight_bits() -> None:
+    levels = np.tile(np.linspace(0, 255, 500).astype(np.uint8), (500, 1))
+    nothing = features_at([], levels.shape)
+    expected = plot(nothing, levels).astype(int)
+    kinds = [levels.astype(np.uint16) * 16, 30_000 + levels.astype(np.uint16), levels / 5 - 12]
+    for image in [*kinds, levels.astype(np.uint16) * 257, levels / 255]:
+        np.testing.assert_allclose(plot(nothing, image), expected, atol=1)
+    gaps = np.where(levels < 40, np.nan, levels * 9.0)
+    assert (plot(nothing, gaps)[levels < 40] == 255).all()
+
+
 @pytest.mark.parametrize("size_hw", [(600, 500), (120, 100)])  # drawn as it is, and enlarged
 @pytest.mark.parametrize("point", [(50.0, 60.0), (50.5, 60.25)])
 def test_a_ring_is_around_its_keypoint(

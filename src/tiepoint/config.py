@@ -29,6 +29,7 @@ DeviceName = Literal["auto", "cpu", "cuda", "cuda:0", "cuda:1", "cuda:2", "cuda:
 DescriptorSampling = Literal["exact", "superpoint"]
 """Rule for sampling descriptors from the dense map; stored with the weights."""
 
+Contrast = Literal["auto", "none", "stretch"]
 RotationMode = Literal["auto", "none"]
 MatchScore = Literal["cosine", "dual-softmax"]
 PoseSearch = Literal["opencv", "poselib"]
@@ -90,8 +91,16 @@ class ProcessorConfig:
         "None keeps the native size.",
         metavar="PX",
     )
+    contrast: Contrast = setting(
+        "auto",
+        "Range of values that becomes black to white. 'auto': 8 bits as stored, and deeper or "
+        "float images stretched to the range that they use, unless that is at least half of their "
+        "type's; 'stretch': the range that any image uses; 'none': the range of the type, 0..1 for "
+        "floats.",
+    )
 
     def __post_init__(self) -> None:
+        check_choice("contrast", self.contrast, get_args(Contrast))
         if self.max_side is not None:
             check_whole("max_side", self.max_side, minimum=1, unit="px, or None for native size")
 
@@ -307,6 +316,7 @@ class DetectionOptions(TypedDict, total=False):
     """
 
     max_side: int | None
+    contrast: Contrast
     threshold: float
     max_keypoints: int | None
     nms_radius: int
@@ -330,10 +340,11 @@ def resolve_detection(
     """
     check_known(options, DetectionOptions.__annotations__)
     settings: dict[str, Any] = dict(options)
-    sides = {"max_side": settings.pop("max_side")} if "max_side" in settings else {}
+    names = [f.name for f in fields(ProcessorConfig)]
+    processor = {name: settings.pop(name) for name in names if name in settings}
     if settings.get("spread"):
         settings.setdefault("scales", (1.0,))
-    return resolve(ProcessorConfig(), sides), resolve(detection, settings)
+    return resolve(ProcessorConfig(), processor), resolve(detection, settings)
 
 
 class MatchingOptions(TypedDict, total=False):

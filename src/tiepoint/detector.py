@@ -37,7 +37,7 @@ from tiepoint.images.reading import SourceImage
 from tiepoint.keypoints.result import Keypoints, in_image, merge_scales, tighten_threshold
 from tiepoint.network.engine import Engine, Workload
 from tiepoint.network.engines import MAX_STREAMS, EnginePool
-from tiepoint.network.inputs import pyramid
+from tiepoint.network.inputs import GreyImage, as_grey, pyramid
 from tiepoint.streaming import (
     Detection,
     Reader,
@@ -177,7 +177,9 @@ class Detector:
             return [_require(one, index, len(source)) for index, one in enumerate(stream)]
         request = self._request(options, mask, channel_order)
         check_masks(mask, 1)
-        image = read_masked(source, mask_of(mask, source, 0), channel_order)
+        nominal = request.processor.contrast == "none"
+        own_mask = mask_of(mask, source, 0)
+        image = read_masked(source, own_mask, channel_order, nominal=nominal)
         return self._detect([image], request, "single")[0]
 
     def stream(
@@ -245,7 +247,8 @@ class Detector:
         few = isinstance(sources, Sized) and len(sources) <= MAX_STREAMS
         workload: Workload = "single" if few else "stream"
         engine = self._engines.get(workload)
-        read = Reader(request.masks, request.channel_order)
+        nominal = request.processor.contrast == "none"
+        read = Reader(request.masks, request.channel_order, nominal=nominal)
         if engine.in_flight == 1:
 
             def detect(images: Sequence[SourceImage]) -> list[Features]:
@@ -277,15 +280,15 @@ class Detector:
         """Images -> inputs at each scale -> keypoints -> features."""
         detection, scales = request.detection, []
         try:
-            arrays = [image.pixels for image in images]
-            for inputs, placements in pyramid(arrays, request.processor, detection.scales):
+            greys = [as_grey(i.pixels, request.processor, i.valid) for i in images]
+            for inputs, placements in pyramid(greys, detection.scales):
                 scales.append(self._level(images, inputs, placements, detection, workload))
                 detection = tighten_threshold(detection, scales[-1])
         except (MemoryError, RuntimeError, cv2.error) as error:  # engines raise RuntimeError
             message = failure_message(images, request.processor.max_side, error)
             raise EngineError(message) from error
         merged = [merge_scales(one, detection.max_keypoints) for one in zip(*scales, strict=True)]
-        return [_features(*one, request) for one in zip(images, merged, strict=True)]
+        return [_features(*one, request) for one in zip(images, greys, merged, strict=True)]
 
     def _level(
         self,
@@ -298,7 +301,7 @@ class Detector:
         """Inputs -> dense maps -> keypoints of each image at one scale, in px of the image."""
         engine = self._engines.get(workload)
         maps = engine.run(inputs, placements, descriptors=detection.descriptors)
-        masks = [in_input(i.mask, p) for i, p in zip(images, placements, strict=True)]
+        masks = [in_input(i, p) for i, p in zip(images, placements, strict=True)]
         sampling = self.checkpoint.sampling
         if not isinstance(maps.heatmap, np.ndarray):  # on a GPU: the same steps on the whole batch
             from tiepoint.keypoints import on_torch
@@ -366,10 +369,14 @@ def _require(detection: Detection, index: int, count: int) -> Features:
     return detection.require()
 
 
-def _features(image: SourceImage, keypoints: Keypoints[Float32], request: Request) -> Features:
+def _features(
+    image: SourceImage, grey: GreyImage, keypoints: Keypoints[Float32], request: Request
+) -> Features:
     meta: dict[str, Any] = {"source": image.name, "exif_orientation": image.exif_orientation}
     if image.mask_name is not None:
         meta["mask"] = image.mask_name
+    if grey.value_range is not None:
+        meta["value_range"] = list(grey.value_range)
     input_side = max(fit_inside(image.size_hw, request.processor.max_side))
     return Features(
         xy=keypoints.xy,

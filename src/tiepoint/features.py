@@ -92,7 +92,8 @@ class Features:
         scores: N float32, probabilities in 0..1.
         descriptors: N D float32 of unit length, or None if they were not requested.
         size_hw: (height, width) of the original upright image, px.
-        meta: Record of the image: source, EXIF orientation, mask. Any JSON values may be added.
+        meta: Record of the image: source, EXIF orientation, mask, and value_range, the values that
+            became black and white if the image was stretched. Any JSON values may be added.
         covariance: N 2 2 float32 (x, y) of the positions, px^2 of the original image: the spread
             of the heat map, scaled to the scatter of positions (`tiepoint calibrate`). None for
             checkpoints without that scale.

@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.config import ProcessorConfig
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features, Matches
 from tiepoint.files import write_bytes
 from tiepoint.geometry import Float, fit_inside, resize_xy
-from tiepoint.images.arrays import to_rgb8
-from tiepoint.images.reading import read
+from tiepoint.images.ranges import nominal_white
+from tiepoint.images.reading import SourceImage, read
+from tiepoint.network.inputs import as_grey
 
 SUBPIXEL_BITS = 4
 """Fractional bits of OpenCV's coordinates: markers are drawn at 1/16 px."""
@@ -65,7 +67,7 @@ def plot(features: Features, image: Any, path: str | PathLike[str] | None = None
     _check_ending(path)
     side = max(features.size_hw)
     zoom = max(1, min(MAX_PLOT_ZOOM, PLOT_SIDE_PX // side))
-    canvas = _enlarged(to_rgb8(_pixels_of(image, features, "the image")), zoom)
+    canvas = _enlarged(to_rgb8(_image_of(image, features, "the image")), zoom)
     radius = max(3.0, 0.004 * zoom * side)
     colours = _colours(np.linspace(0, 1, max(1, len(features)))[::-1])[: len(features)]  # N 3
     _rings(canvas, (features.xy + 0.5) * zoom - 0.5, radius, colours, max(1, round(radius / 3)))
@@ -109,8 +111,8 @@ def plot_matches(
     """
     _check_ending(path)
     _check_matches(matches, features_a, features_b)
-    left, xy_a = _fitted(_pixels_of(image_a, features_a, "image A"), features_a.xy, max_side)
-    right, xy_b = _fitted(_pixels_of(image_b, features_b, "image B"), features_b.xy, max_side)
+    left, xy_a = _fitted(_image_of(image_a, features_a, "image A"), features_a.xy, max_side)
+    right, xy_b = _fitted(_image_of(image_b, features_b, "image B"), features_b.xy, max_side)
     start = left.shape[1] + GAP_PX
     height = max(len(left), len(right))
     canvas = np.full((height, start + right.shape[1], 3), 255, np.uint8)
@@ -125,6 +127,25 @@ def plot_matches(
         _rings(canvas, ends, max(3.0, height / 250), colours, 1)
     _write(canvas, path)
     return canvas
+
+
+def to_rgb8(image: SourceImage) -> Picture:
+    """An image as a copy in 8-bit RGB, for display.
+
+    Deep images and floats are stretched as `contrast="auto"` does. In them, pixels without data
+    are white.
+    """
+    pixels = image.pixels
+    if pixels.dtype == np.uint8:
+        levels = pixels.copy()
+    else:
+        grey = as_grey(pixels, ProcessorConfig(), image.valid)
+        black, white = grey.value_range or (0.0, nominal_white(pixels))
+        scaled = (grey.pixels - black) * (255.0 / (white - black))
+        levels = np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+        if image.valid is not None:
+            levels[~image.valid] = 255
+    return levels if levels.ndim == 3 else np.stack([levels] * 3, axis=2)
 
 
 def curves_panel(
@@ -188,9 +209,9 @@ def _rings(canvas: Picture, xy: Float, radius: float, colours: Picture, thicknes
         cv2.circle(canvas, centre, fixed_radius, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def _fitted(pixels: NDArray[Any], xy: NDArray[np.float32], max_side: int) -> tuple[Picture, Array]:
+def _fitted(source: SourceImage, xy: NDArray[np.float32], max_side: int) -> tuple[Picture, Array]:
     """An image resized for display, and its keypoints in it."""
-    image = to_rgb8(pixels)
+    image = to_rgb8(source)
     from_hw = image.shape[0], image.shape[1]
     zoom = max(1, max_side // max(from_hw))
     to_hw = fit_inside((from_hw[0] * zoom, from_hw[1] * zoom), max_side)
@@ -231,15 +252,15 @@ def _check_ending(path: str | PathLike[str] | None) -> None:
         raise FormatError(f"{path}: overlays are written as PNG; let the name end in .png")
 
 
-def _pixels_of(image: Any, features: Features, name: str) -> NDArray[Any]:
-    pixels = read(image).pixels
-    if pixels.shape[:2] != features.size_hw:
+def _image_of(source: Any, features: Features, name: str) -> SourceImage:
+    image = read(source)
+    if image.size_hw != features.size_hw:
         raise ConfigError(
-            f"{name} is {pixels.shape[1]}x{pixels.shape[0]} px, expected the "
+            f"{name} is {image.size_hw[1]}x{image.size_hw[0]} px, expected the "
             f"{features.size_hw[1]}x{features.size_hw[0]} px of the features: pass the image they "
             "were found in"
         )
-    return pixels
+    return image
 
 
 def _check_matches(matches: Matches, features_a: Features, features_b: Features) -> None:

@@ -70,10 +70,13 @@ class Reader:
     Args:
         masks: See `masks.mask_of`.
         channel_order: Order of the channels of arrays.
+        nominal: Refuse values outside the nominal range; see `ranges.check_nominal`.
     """
 
-    def __init__(self, masks: MaskSource, channel_order: ChannelOrder) -> None:
-        self._masks, self._channel_order = masks, channel_order
+    def __init__(
+        self, masks: MaskSource, channel_order: ChannelOrder, *, nominal: bool = False
+    ) -> None:
+        self._masks, self._channel_order, self._nominal = masks, channel_order, nominal
         self._lock = threading.Lock()
 
     def __call__(self, item: tuple[int, Any]) -> SourceImage | TiepointError:
@@ -86,7 +89,7 @@ class Reader:
             with nullcontext() if is_plain and not by_function else self._lock:
                 if by_function:
                     mask = mask_of(self._masks, source, index)
-                return read_masked(source, mask, self._channel_order)
+                return read_masked(source, mask, self._channel_order, nominal=self._nominal)
         except ImageError as error:
             return error
 

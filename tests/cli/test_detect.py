@@ -113,7 +113,7 @@ def test_without_options_the_settings_are_the_checkpoints(here: Path) -> None:
     assert provenance is not None
     stored = load_checkpoint().detection
     assert provenance.settings == {
-        **json.loads(json.dumps(asdict(stored))), "max_side": ProcessorConfig().max_side
+        **json.loads(json.dumps(asdict(stored))), **asdict(ProcessorConfig())
     }  # fmt: skip
 
 

@@ -28,17 +28,17 @@ from tiepoint.errors import ConfigError
 DETECTION = {"max_side", "scales", "max_keypoints", "threshold", "nms_radius", "spread"}
 OFFERED = {
     "detect": {
-        ProcessorConfig: {"max_side"},
+        ProcessorConfig: {"max_side", "contrast"},
         DetectionConfig: DETECTION - {"max_side"} | {"descriptors"},
     },
     "match": {
-        ProcessorConfig: {"max_side"},
+        ProcessorConfig: {"max_side", "contrast"},
         DetectionConfig: DETECTION - {"max_side"},
         MatchingConfig: {field.name for field in fields(MatchingConfig)},
         PairConfig: {field.name for field in fields(PairConfig)},
     },
     "register": {
-        ProcessorConfig: {"max_side"},
+        ProcessorConfig: {"max_side", "contrast"},
         DetectionConfig: {"scales"},
         RegistrationConfig: {
             "model", "max_keypoints", "threshold_px", "min_inliers", "guided", "seed"

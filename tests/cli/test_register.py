@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from tiepoint import Detector, register
 from tiepoint.cli import app
+from tiepoint.errors import ConfigError
 from tiepoint.images.reading import read
 from tiepoint.registration.warping import overlay as draw_overlay
 
@@ -137,6 +138,40 @@ def test_the_result_is_that_of_the_library(folder: Path) -> None:
     content = json.loads(report.read_text())
     assert content == {"a": str(a), "b": str(b), **json.loads(json.dumps(expected.summary()))}
     np.testing.assert_array_equal(read(folder / "overlay.png").pixels, draw_overlay(a, b, expected))
+
+
+def test_masks_exclude_parts_of_either_image(folder: Path) -> None:
+    a, b = folder / "a.png", folder / "b.png"
+    height, width = read(a).size_hw
+    mask = np.zeros((height, width), np.uint8)
+    mask[:, : width // 2] = 255
+    cv2.imwrite(str(folder / "left.png"), mask)
+    result = register(a, b, mask_a=folder / "left.png", detector=Detector(threshold=0.0))
+    assert result.success
+    assert result.features_a.xy[:, 0].max() < width / 2 + 2 < result.features_b.xy[:, 0].max()
+    assert result.features_a.meta["mask"] == str(folder / "left.png")
+    code, printed, _ = run(a, b, "--mask-b", folder / "left.png", "--json", "-")
+    assert code == 0
+    np.testing.assert_allclose(json.loads(printed)["matrix"], TRUTH, rtol=0.05, atol=1.0)
+    cv2.imwrite(str(folder / "small.png"), mask[:9])
+    code, _, errors = run(a, b, "--mask-a", folder / "small.png")
+    assert code == 3 and "its mask" in errors
+    with pytest.raises(ConfigError, match="mask is given with Features"):
+        register(result.features_a, b, mask_a=mask)
+
+
+def test_a_deep_image_is_stretched_in_the_pictures_and_kept_in_the_output(folder: Path) -> None:
+    for name in ("a", "b"):
+        grey = np.asarray(Image.open(folder / f"{name}.png").convert("L"))
+        Image.fromarray(30_000 + grey.astype(np.uint16) * 4).save(folder / f"{name}16.png")
+    out, overlay = folder / "out.png", folder / "overlay.png"
+    code, _, _ = run(folder / "a16.png", folder / "b16.png", "-o", out, "--overlay", overlay)
+    assert code == 0
+    assert read(out).pixels.dtype == np.uint16 and read(out).pixels.max() > 30_000
+    levels = read(overlay).pixels[..., 1]
+    assert levels.min() < 10 and levels.max() > 245
+    for contrast, expected in (("stretch", 0), ("high", 2)):
+        assert run(folder / "a16.png", folder / "b16.png", "--contrast", contrast)[0] == expected
 
 
 def test_json_alone_is_on_stdout(folder: Path) -> None:

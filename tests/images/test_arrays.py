@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -42,6 +44,22 @@ def test_other_floats_become_float32(dtype: type) -> None:
     pixels = read(array).pixels
     assert pixels.dtype == np.float32
     np.testing.assert_array_equal(pixels, array.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.int8, np.int16, np.int32, np.uint32, np.int64, np.uint64, ">i4"]
+)
+def test_other_whole_numbers_become_floats_of_the_same_value(dtype: Any) -> None:
+    array = np.array([[0, 1, 100], [7, np.iinfo(dtype).max >> 3, np.iinfo(dtype).min >> 3]], dtype)
+    pixels = read(array).pixels
+    assert pixels.dtype == (np.float32 if np.iinfo(dtype).max >> 3 <= 2**24 else np.float64)
+    np.testing.assert_array_equal(pixels, array.astype(np.float64))
+
+
+@pytest.mark.parametrize("low_high", [(-1.0, 1.0), (0.0, 255.0), (-12.0, 38.0), (0.0, 4000.0)])
+def test_floats_of_any_range_keep_their_values(low_high: tuple[float, float]) -> None:
+    array = np.linspace(*low_high, 12, dtype=np.float32).reshape(3, 4)
+    np.testing.assert_array_equal(read(array).pixels, array)
 
 
 def test_bool_is_black_and_white() -> None:
@@ -116,11 +134,7 @@ def test_upright_follows_the_table(orientation: int, shape: tuple[int, ...], dty
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (np.zeros((3, 2), np.int64), ["array", "int64", "uint8", "astype"]),
-        (np.full((3, 2), 300, np.int32), ["int32", "0..", "uint16"]),
-        (np.full((3, 2), -4, np.int16), ["int16", "-4", "scale"]),
-        (np.zeros((3, 2), np.uint32), ["uint32"]),
-        (np.zeros((3, 2), np.complex64), ["complex64", "expected"]),
+        (np.zeros((3, 2), np.complex64), ["complex64", "expected", "float32"]),
         (np.zeros((3, 2), object), ["object", "expected"]),
         (np.array([["a", "b"]]), ["expected"]),
         (np.zeros((3, 2, 2), np.uint8), ["(3, 2, 2)", "channels"]),
@@ -130,11 +144,6 @@ def test_upright_follows_the_table(orientation: int, shape: tuple[int, ...], dty
         (np.uint8(3), ["()", "H W"]),
         (np.zeros((0, 5), np.uint8), ["(0, 5)", "no pixels"]),
         (np.zeros((5, 0, 3), np.uint8), ["(5, 0, 3)", "no pixels"]),
-        (np.array([[0.5, np.nan]]), ["1 of 2", "NaN", "nan_to_num"]),
-        (np.array([[0.5, np.inf]], np.float32), ["infinite"]),
-        (np.array([[0.0, 255.0]], np.float32), ["255", "0..1", "divide by 255"]),
-        (np.array([[0.0, 4000.0]]), ["4000", "divide by 65535"]),
-        (np.array([[-1.0, 1.0]]), ["-1", "(x + 1) / 2"]),
     ],
 )
 def test_wrong_arrays_are_refused_with_the_way_out(array: Array, words: list[str]) -> None:
@@ -194,11 +203,10 @@ def test_tensors_are_read_colours_first() -> None:
     [
         ("torch.zeros(6, 5, 3)", ["(6, 5, 3)", ".permute(2, 0, 1)"]),
         ("torch.zeros(1, 3, 6, 5)", ["batch"]),
-        ("torch.zeros(3, 6, 5, dtype=torch.int64)", ["int64", "uint8"]),
+        ("torch.zeros(3, 6, 5, dtype=torch.complex64)", ["complex64", "uint8"]),
         ("torch.zeros(3, 0, 5)", ["no pixels"]),
         ("torch.zeros(6, 5).to_sparse()", ["tensor", "dense"]),
         ("torch.zeros(6, 5, device='meta')", ["tensor"]),
-        ("torch.full((6, 5), float('nan'))", ["NaN"]),
     ],
 )
 def test_wrong_tensors_are_refused_with_the_way_out(expression: str, words: list[str]) -> None:

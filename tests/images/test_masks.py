@@ -13,13 +13,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tiepoint
+from support.image_files import encode
 from support.selection import select
 from tiepoint.cli import app
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.features import Features
 from tiepoint.geometry import Placement
-from tiepoint.images.masks import MaskFolder, in_input
+from tiepoint.images.masks import MaskFolder, allowed_by, in_input
+from tiepoint.images.reading import SourceImage
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,53 @@ def test_no_keypoint_lies_where_a_mask_is_black(
     assert "mask" not in detector(photograph).meta
 
 
+def drawn(colour_left: int, alpha_left: int, colour_right: int, alpha_right: int) -> Image.Image:
+    """RGBA of two halves."""
+    left = left_half()
+    colour = np.where(left, colour_left, colour_right).astype(np.uint8)
+    alpha = np.where(left, alpha_left, alpha_right).astype(np.uint8)
+    return Image.fromarray(np.dstack([colour, colour, colour, alpha]))
+
+
+def palette(colours: list[int], transparent: int | None = None) -> Image.Image:
+    image = Image.fromarray(np.where(left_half(), 0, 1).astype(np.uint8))
+    image.putpalette([level for level in colours for _ in range(3)])
+    if transparent is not None:
+        image.info["transparency"] = transparent
+    return image
+
+
+DRAWN = {
+    "white on nothing": drawn(255, 255, 0, 0),
+    "white, opaque or not": drawn(255, 255, 255, 0),
+    "black on nothing": drawn(0, 255, 0, 0),
+    "black on translucent white": drawn(255, 90, 0, 255),
+    "translucent black on white": drawn(255, 255, 0, 128),
+    "palette, black last": palette([200, 0]),
+    "palette, index 0 is white": palette([255, 0]),
+    "palette, transparent": palette([90, 200], transparent=1),
+}
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+@pytest.mark.parametrize("form", ["file", "pil", "array"])
+def test_no_keypoint_is_where_a_mask_is_transparent_or_black(kind: str, form: str) -> None:
+    image = DRAWN[kind]
+    source: Any = image
+    if form == "file":
+        source = encode(image, "PNG", **{k: image.info[k] for k in image.info})
+    elif form == "array":
+        source = np.asarray(image.convert("RGBA"))
+    np.testing.assert_array_equal(allowed_by(source), left_half())
+
+
+def test_a_black_mask_allows_nothing_and_a_white_one_everything() -> None:
+    for image in (Image.new("L", (9, 7)), Image.new("RGBA", (9, 7), (0, 0, 0, 255))):
+        assert not allowed_by(image).any()
+    assert not allowed_by(Image.new("RGBA", (9, 7))).any()
+    assert allowed_by(Image.new("RGBA", (9, 7), (255, 255, 255, 255))).all()
+
+
 def test_the_best_keypoints_inside_are_found_though_better_ones_lie_outside(
     detector: tiepoint.Detector, photograph: NDArray[np.uint8]
 ) -> None:
@@ -84,7 +133,8 @@ def test_a_mask_is_as_fine_as_the_image_when_that_is_brought_down(
     assert features.xy[:, 0].max() < 160 + 2 * 320 / 120  # one px of the input and its refinement
     mask = np.zeros((100, 100), bool)
     mask[40:60, 20:80] = True
-    small = in_input(mask, Placement((100, 100), (50, 50)))
+    image = SourceImage(np.zeros((100, 100), np.uint8), "array", mask=mask)
+    small = in_input(image, Placement((100, 100), (50, 50)))
     assert small is not None
     rows, columns = np.nonzero(small)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 29, 10, 39)

@@ -49,6 +49,7 @@ def tiff(
     extra: int | None = None,
     orientation: int | None = None,
     planar: int = 1,
+    no_data: str | None = None,
     more_tags: dict[int, list[int]] | None = None,
 ) -> bytes:
     """H W C of any NumPy type -> an uncompressed TIFF of one strip (one per plane)."""
@@ -76,18 +77,21 @@ def tiff(
         tags[338] = [extra]
     if orientation is not None:
         tags[274] = [orientation]
+    if no_data is not None:  # GDAL's, as text
+        tags[42113] = [*no_data.encode(), 0]
     data += b"\0" * (len(data) % 2)
     values_at = 8 + len(data) + 2 + 12 * len(tags) + 4
     entries, values = b"", b""
     for tag, numbers in sorted(tags.items()):
         code, letter = (4, "I") if tag in (273, 279, 34665) else (3, "H")
+        code, letter = (2, "B") if tag == 42113 else (code, letter)
         packed = struct.pack(order + letter * len(numbers), *numbers)
         entries += struct.pack(order + "HHI", tag, code, len(numbers))
         if len(packed) <= 4:
             entries += packed.ljust(4, b"\0")
         else:
             entries += struct.pack(order + "I", values_at + len(values))
-            values += packed
+            values += packed + b"\0" * (len(packed) % 2)
     magic = b"II*\0" if order == "<" else b"MM\0*"
     directory = struct.pack(order + "H", len(tags)) + entries + b"\0\0\0\0"
     return magic + struct.pack(order + "I", 8 + len(data)) + data + directory + values

@@ -71,14 +71,21 @@ Masks = Annotated[
     typer.Option(
         "--masks",
         metavar="DIR",
-        help="Folder of masks; black pixels get no keypoints. The mask of a/b.jpg is a/b.jpg.png, "
-        "as in COLMAP. Images without a mask are used whole.",
+        help="Folder of masks; black and transparent pixels get no keypoints. The mask of a/b.jpg "
+        "is a/b.jpg.png, as in COLMAP. Images without a mask are used whole.",
     ),
 ]
 Detection = Annotated[
     DetectionOptions,
     options.detection(
-        "max_side", "scales", "max_keypoints", "threshold", "nms_radius", "spread", "descriptors"
+        "max_side",
+        "scales",
+        "max_keypoints",
+        "threshold",
+        "nms_radius",
+        "spread",
+        "descriptors",
+        "contrast",
     ),
 ]
 

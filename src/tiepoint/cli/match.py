@@ -60,7 +60,9 @@ Pairing = Annotated[dict[str, Any], options.Settings(PairConfig)]
 Matching = Annotated[MatchingOptions, options.Settings(MatchingConfig)]
 Detection = Annotated[
     DetectionOptions,
-    options.detection("max_side", "scales", "max_keypoints", "threshold", "nms_radius", "spread"),
+    options.detection(
+        "max_side", "scales", "max_keypoints", "threshold", "nms_radius", "spread", "contrast"
+    ),
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,7 @@ from tiepoint.errors import ConfigError, ImageError
 from tiepoint.registration.models import MODELS, TWO_VIEW_MODELS
 
 if TYPE_CHECKING:
+    from tiepoint.images.reading import SourceImage
     from tiepoint.registration.result import Registration
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -61,6 +62,13 @@ Intrinsics = Annotated[
         help="Camera of both images for --model essential, px; 8 numbers for A and then B.",
     ),
 ]
+MaskA = Annotated[
+    Path | None,
+    typer.Option(
+        "--mask-a", metavar="FILE", help="Mask of A; black and transparent pixels are excluded."
+    ),
+]
+MaskB = Annotated[Path | None, typer.Option("--mask-b", metavar="FILE", help="Mask of B.")]
 Settings = Annotated[
     RegistrationOptions,
     options.Settings(
@@ -68,7 +76,7 @@ Settings = Annotated[
         only=("model", "max_keypoints", "threshold_px", "min_inliers", "guided", "seed"),
     ),
 ]
-Detection = Annotated[DetectionOptions, options.detection("max_side", "scales")]
+Detection = Annotated[DetectionOptions, options.detection("max_side", "scales", "contrast")]
 
 
 @app.command()
@@ -85,6 +93,8 @@ def register(
     overwrite: options.Overwrite = False,
     registration: Settings,
     intrinsics: Intrinsics = None,
+    mask_a: MaskA = None,
+    mask_b: MaskB = None,
     checkpoint: options.CheckpointAlone = options.CHECKPOINT,
     detection: Detection,
     engine: options.Engine = options.AUTO,
@@ -113,18 +123,19 @@ def register(
     detection["threshold"] = 0.0  # max_keypoints alone limits the keypoints
     detector = Detector(checkpoint, engine=engine, device=device, precision=precision, **detection)
     try:
-        pixels_a, pixels_b = read(a).pixels, read(b).pixels
+        image_a, image_b = read(a), read(b)
+        result = pipeline.register(
+            image_a, image_b, detector=detector, mask_a=mask_a, mask_b=mask_b, intrinsics=cameras,
+            config=config,
+        )  # fmt: skip
     except ImageError as error:
         stop(str(error), exit_codes.NOTHING_READABLE)
-    result = pipeline.register(
-        pixels_a, pixels_b, detector=detector, intrinsics=cameras, config=config
-    )
     if as_json is not None:
         _write_json(as_json, result, a, b)
     if not result.success:
         unwritten = f"; nothing was written to {names}" if wanted else ""
         stop(f"not registered: {result.reason}{unwritten}", exit_codes.NOT_REGISTERED)
-    _draw(wanted, pixels_a, pixels_b, result, canvas=canvas)
+    _draw(wanted, image_a, image_b, result, canvas=canvas)
     typer.echo(_sentence(result), err=as_json == STDOUT)
 
 
@@ -160,8 +171,8 @@ def _cameras(text: str | None) -> list[list[list[float]]] | None:
 
 def _draw(
     paths: Mapping[str, Path],
-    pixels_a: Any,
-    pixels_b: Any,
+    image_a: SourceImage,
+    image_b: SourceImage,
     result: Registration,
     *,
     canvas: bool,
@@ -170,13 +181,13 @@ def _draw(
 
     for option, path in paths.items():
         if option == "--overlay":
-            picture = warping.overlay(pixels_a, pixels_b, result)
+            picture = warping.overlay(image_a, image_b, result)
         elif option == "--checkerboard":
-            picture = warping.checkerboard(pixels_a, pixels_b, result)
+            picture = warping.checkerboard(image_a, image_b, result)
         elif canvas:
-            picture = warping.blend(*warping.alike(pixels_a, pixels_b), result)
+            picture = warping.blend(*warping.alike(image_a.pixels, image_b.pixels), result)
         else:
-            picture = warping.warp(pixels_a, result)
+            picture = warping.warp(image_a.pixels, result)
         warping.write_picture(path, picture)
 
 

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.config import ProcessorConfig
 from tiepoint.errors import ConfigError
 from tiepoint.evaluation import views
 from tiepoint.evaluation.homography_pairs import LoadedHomography, at_evaluation_size
@@ -25,7 +26,7 @@ from tiepoint.evaluation.settings import GENERATED_COUNT, GENERATED_SEED, FrameS
 from tiepoint.evaluation.sizes import Grey, size_hw_of, to_uint8
 from tiepoint.geometry import Matrix, SizeHW, apply_homography, corners_xy, resize_matrix
 from tiepoint.images import read
-from tiepoint.network.inputs import to_grey
+from tiepoint.network.inputs import as_grey
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class GeneratedPair:
 
     def load(self, frame: FrameSize | int) -> LoadedHomography:
         """See `HomographyPair.load`."""
-        photo, background = (to_grey(read(path).pixels) for path in (self.photo, self.background))
+        paths, native = (self.photo, self.background), ProcessorConfig(max_side=None)
+        photo, background = (as_grey(read(path).pixels, native).grey for path in paths)
         rng = np.random.default_rng([self.seed, self.index])
         drawn = draw(photo, background, self.level, rng)
         return at_evaluation_size(drawn.image_a, drawn.image_b, drawn.homography, frame)

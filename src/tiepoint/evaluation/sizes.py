@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.config import ProcessorConfig
 from tiepoint.evaluation.settings import FrameSize
 from tiepoint.geometry import SizeHW, resize_matrix
-from tiepoint.network.inputs import resize, to_grey
+from tiepoint.network.inputs import as_grey
 
 Grey = NDArray[np.uint8]
 """`H W`."""
@@ -31,7 +32,7 @@ def in_frame(pixels: NDArray[Any], frame: FrameSize) -> tuple[Grey, NDArray[np.f
     """An image at the size of a frame, grey and resampled once.
 
     Args:
-        pixels: `H W` or `H W 3` RGB; uint8, uint16, or float32 in 0..1.
+        pixels: `H W` or `H W 3` RGB, as from `images.read`.
 
     Returns:
         `H W` uint8, and the 3x3 matrix from px of `pixels` to px of it.
@@ -49,8 +50,9 @@ def in_frame(pixels: NDArray[Any], frame: FrameSize) -> tuple[Grey, NDArray[np.f
         scale = max(crop_hw[0] / from_hw[0], crop_hw[1] / from_hw[1])
         height, width = (round(side * scale) for side in from_hw)
         to_hw = max(height, crop_hw[0]), max(width, crop_hw[1])
+    grey = as_grey(pixels, ProcessorConfig(max_side=None)).grey
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    resized = cv2.resize(to_grey(pixels), to_hw[::-1], interpolation=interpolation)
+    resized = cv2.resize(grey, to_hw[::-1], interpolation=interpolation)
     top, left = (to_hw[0] - crop_hw[0]) // 2, (to_hw[1] - crop_hw[1]) // 2
     crop = resized[top : top + crop_hw[0], left : left + crop_hw[1]]
     shift = np.array([[1.0, 0, -left], [0, 1, -top], [0, 0, 1]])
@@ -59,7 +61,8 @@ def in_frame(pixels: NDArray[Any], frame: FrameSize) -> tuple[Grey, NDArray[np.f
 
 def grey_uint8(pixels: NDArray[Any], long_side: int | None) -> Grey:
     """`H W` uint8; a longer side above `long_side` px is downscaled to it."""
-    return np.rint(to_grey(resize(pixels, long_side)) * 255).astype(np.uint8)  # H W
+    grey = as_grey(pixels, ProcessorConfig(max_side=long_side)).grey
+    return np.rint(grey * 255).astype(np.uint8)  # H W
 
 
 def to_uint8(values: NDArray[Any]) -> Grey:

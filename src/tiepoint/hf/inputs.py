@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from tiepoint.config import ProcessorConfig
 from tiepoint.errors import ConfigError, ImageError, TiepointError
 from tiepoint.geometry import SizeHW
+from tiepoint.images.ranges import check_nominal
 from tiepoint.images.reading import read
 from tiepoint.network import inputs as network_inputs
+
+NOMINAL = ProcessorConfig(max_side=None, contrast="none")
 
 Size = Mapping[str, int] | Sequence[int] | int
 
@@ -30,7 +33,7 @@ def read_all(images: Any) -> list[NDArray[Any]]:
     """
     if not isinstance(images, list | tuple):
         if getattr(images, "ndim", None) != 4:
-            return [read(_usual_layout(images)).pixels]
+            return [_read(images)]
         images = list(images)  # B C H W or B H W C
     if any(isinstance(item, list | tuple) for item in images):
         groups = [item if isinstance(item, list | tuple) else [item] for item in images]
@@ -40,10 +43,17 @@ def read_all(images: Any) -> list[NDArray[Any]]:
     pixels = []
     for index, image in enumerate(images):
         try:
-            pixels.append(read(_usual_layout(image)).pixels)
+            pixels.append(_read(image))
         except TiepointError as error:
             raise type(error)(f"item {index} of {len(images)}: {error}") from error
     return pixels
+
+
+def _read(image: Any) -> NDArray[Any]:
+    """Pixels in the nominal range of their type, as transformers' processor expects them."""
+    source = read(_usual_layout(image))
+    check_nominal(source, complete=True)
+    return source.pixels
 
 
 def _usual_layout(image: Any) -> Any:
@@ -72,7 +82,7 @@ def prepare(
         height, width = image.shape[:2]
         longest = None if box_hw is None else longest_side((height, width), box_hw)
         downscaled.append(network_inputs.resize(image, longest))
-    pixels, placements = network_inputs.prepare(downscaled, ProcessorConfig(max_side=None))
+    pixels, placements = network_inputs.prepare(downscaled, NOMINAL)
     largest = [max(sides) for sides in zip(*(one.resized_hw for one in placements), strict=True)]
     pixels = pixels[:, :, : largest[0], : largest[1]]  # B 1 H W
     mask = np.zeros((len(pixels), *pixels.shape[2:]), dtype=np.int64)  # B H W

@@ -1,8 +1,9 @@
-"""Arrays -> pixels of an image: check type and range, blend alpha with white, rotate upright."""
+"""Arrays -> pixels of an image: types, channels, alpha, gaps without data, upright."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import cv2
@@ -13,7 +14,7 @@ from tiepoint.errors import ImageError
 
 Array = NDArray[Any]
 Pixels = NDArray[Any]
-"""H W or H W 3; uint8, uint16, or float32 in 0..1."""
+"""H W or H W 3; uint8, uint16, float32, or float64 for large whole numbers."""
 
 ChannelOrder = Literal["rgb", "bgr"]
 Layout = Literal["hwc", "chw"]
@@ -21,18 +22,66 @@ Layout = Literal["hwc", "chw"]
 RANGE_SLACK = 1e-3
 """Floats up to this far outside 0..1 are clipped, because resampling and float16 overshoot."""
 
+MAX_VALUE = 1e37
+"""Floats beyond this are no data, such as the lowest float32, and would overflow in sums."""
+
+MAX_EXACT = 2**24
+"""Larger whole numbers are not exact in float32."""
+
 _CHANNELS = (1, 3, 4)
-_FULL_SCALE = {1: 255, 2: 65535, 4: 1}  # bytes of uint8, uint16, float32 -> white
+_FULL_SCALE = {1: 255, 2: 65535, 4: 1, 8: 1}  # bytes of uint8, uint16, float32, float64 -> white
 _BAND_PX = 1 << 18
 """Pixels per band when blending alpha, so that the wide integers fit into the cache."""
 
 
-def from_array(array: Array, name: str, channel_order: ChannelOrder, *, layout: Layout) -> Pixels:
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Pixels with what a file or an array states about them.
+
+    Attributes:
+        pixels: H W or H W 3, blended with white.
+        alpha: H W of the type of the pixels; None without alpha, or if all pixels are opaque.
+        valid: H W bool, False without data, alpha aside; None if all pixels have data.
+        exif_orientation: The orientation that is applied, 1 to 8.
+    """
+
+    pixels: Pixels
+    alpha: Array | None = None
+    valid: NDArray[np.bool_] | None = None
+    exif_orientation: int = 1
+
+    def upright(self, exif_orientation: int, *, applied: bool = False) -> Decoded:
+        """The image turned by an EXIF orientation, unless that is applied already."""
+        if applied or exif_orientation == 1:
+            return replace(self, exif_orientation=exif_orientation)
+        pixels = upright(self.pixels, exif_orientation)
+        alpha = None if self.alpha is None else upright(self.alpha, exif_orientation)
+        valid = None
+        if self.valid is not None:  # OpenCV turns no bool
+            valid = upright(self.valid.view(np.uint8), exif_orientation).view(np.bool_)
+        return Decoded(pixels, alpha, valid, exif_orientation)
+
+    def without(self, gaps: NDArray[np.bool_] | None) -> Decoded:
+        """The image with more pixels without data, H W."""
+        if gaps is None or not gaps.any():
+            return self
+        return replace(self, valid=~gaps if self.valid is None else self.valid & ~gaps)
+
+    @property
+    def seen(self) -> NDArray[np.bool_] | None:
+        """H W bool: pixels with data that are not fully transparent; None if all are."""
+        if self.alpha is None or self.alpha.all():
+            return self.valid
+        visible: NDArray[np.bool_] = self.alpha != 0
+        return visible if self.valid is None else visible & self.valid
+
+
+def from_array(array: Array, name: str, channel_order: ChannelOrder, *, layout: Layout) -> Decoded:
     """Check an array and convert it to pixels.
 
     Args:
         array: `H W`, or colours last (`layout` "hwc") or first ("chw") with 1, 3 or 4 channels;
-            bool, uint8, uint16 or float in 0..1.
+            bool, whole numbers or floats. A masked array has no data where a channel is masked.
         name: Name in error messages.
         channel_order: Order of the colours, "rgb" or "bgr"; alpha is last in both.
 
@@ -40,17 +89,36 @@ def from_array(array: Array, name: str, channel_order: ChannelOrder, *, layout: 
         `H W` or `H W 3` RGB, C-contiguous; the array itself if it needs no conversion.
 
     Raises:
-        ImageError: Another shape or type, no pixels, values out of range, NaN or infinite.
+        ImageError: Another shape or type, or no pixels.
     """
+    masked = None
+    if isinstance(array, np.ma.MaskedArray):
+        if array.mask is not np.ma.nomask:
+            masked = _any_channel(_channels_last(np.ma.getmaskarray(array), name, layout))
+        array = np.asarray(array.data)
     pixels = _supported_values(_channels_last(array, name, layout), name)  # H W or H W C
     pixels = np.ascontiguousarray(pixels)
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     if channels == 1:
-        return pixels.reshape(pixels.shape[:2])  # H W
-    if channel_order == "bgr":
-        code = cv2.COLOR_BGR2RGB if channels == 3 else cv2.COLOR_BGRA2RGBA
-        pixels = cv2.cvtColor(pixels, code)
-    return on_white(pixels) if channels == 4 else pixels  # H W 3
+        pixels = pixels.reshape(pixels.shape[:2])  # H W
+    elif channel_order == "bgr":
+        pixels = _rgb(pixels)
+    image = with_alpha(pixels) if channels == 4 else Decoded(pixels)
+    return image.without(masked).without(not_finite(pixels))
+
+
+def _rgb(bgr: Pixels) -> Pixels:
+    """H W 3 or H W 4 in OpenCV's order -> RGB or RGBA."""
+    channels = bgr.shape[2]
+    if bgr.dtype == np.float64:  # OpenCV swaps no float64
+        return np.ascontiguousarray(bgr[..., [2, 1, 0, 3][:channels]])
+    code = cv2.COLOR_BGR2RGB if channels == 3 else cv2.COLOR_BGRA2RGBA
+    return np.asarray(cv2.cvtColor(bgr, code))
+
+
+def _any_channel(values: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """H W or H W C -> H W."""
+    return np.asarray(values.any(axis=2)) if values.ndim == 3 else values
 
 
 def _channels_last(array: Array, name: str, layout: Layout) -> Array:
@@ -79,51 +147,75 @@ def _supported_values(array: Array, name: str) -> Pixels:
     if kind == "u" and size in (1, 2):  # other byte order -> this machine's
         return array.astype(f"u{size}", copy=False)
     if kind == "f" and size in (2, 4, 8):
-        return unit_floats(array, name)
-    advice = "convert it to uint8, uint16 or float in 0..1"
+        return as_float32(array)
     if kind in "iu":
-        low, high = int(array.min()), int(array.max())
-        advice = f"its values run from {low} to {high}: scale them to 0..65535, then use uint16"
-        if low >= 0 and high <= 65535:
-            fits = "uint8" if high <= 255 else "uint16"
-            advice = f"its values {low}..{high} fit .astype(np.{fits})"
-    raise ImageError(f"{name}: type {array.dtype}, expected uint8, uint16, float or bool; {advice}")
+        return whole_as_floats(array)
+    raise ImageError(
+        f"{name}: type {array.dtype}, expected whole numbers, floats or bool; convert it to "
+        "uint8, uint16 or float32"
+    )
 
 
-def unit_floats(array: Array, name: str) -> NDArray[np.float32]:
-    """Convert floats to float32 and check that they are finite and in 0..1.
+def as_float32(array: Array) -> NDArray[np.float32]:
+    """Floats as float32; those up to `RANGE_SLACK` outside 0..1 are clipped to it."""
+    with np.errstate(over="ignore"):  # beyond float32 they are infinite, so no data
+        floats: NDArray[np.float32] = array.astype(np.float32, copy=False)
+    low, high = float(floats.min()), float(floats.max())  # NaN if any value is
+    outside = low < 0 or high > 1
+    return np.clip(floats, 0, 1) if outside and in_unit_range(low, high) else floats
 
-    Raises:
-        ImageError: NaN, infinite, or more than `RANGE_SLACK` outside 0..1.
-    """
-    low, high = float(array.min()), float(array.max())  # NaN if any value is
-    if not (np.isfinite(low) and np.isfinite(high)):
-        count = int(np.count_nonzero(~np.isfinite(array)))
-        raise ImageError(
-            f"{name}: {count} of {array.size} values are NaN or infinite, expected 0..1; "
-            "replace them, for example with np.nan_to_num"
-        )
-    if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
-        full_scale = 255 if high <= 255 else 65535 if high <= 65535 else "their full scale"
-        remedy = f"divide by {full_scale}"
-        if low < 0:
-            remedy = "map them to it, for example (x + 1) / 2 for -1..1"
-        raise ImageError(
-            f"{name}: float values run from {low:.6g} to {high:.6g}, expected 0..1; {remedy}"
-        )
-    floats = array.astype(np.float32, copy=False)
-    return np.clip(floats, 0, 1) if low < 0 or high > 1 else floats
+
+def in_unit_range(low: float, high: float) -> bool:
+    """Whether values from `low` to `high` are in 0..1, up to `RANGE_SLACK`; False for NaN."""
+    return low >= -RANGE_SLACK and high <= 1 + RANGE_SLACK
+
+
+def whole_as_floats(array: Array) -> Pixels:
+    """Whole numbers as float32 if that is exact, else as float64."""
+    largest = max(-int(array.min()), int(array.max()))
+    return array.astype(np.float32 if largest <= MAX_EXACT else np.float64)
+
+
+def not_finite(pixels: Pixels) -> NDArray[np.bool_] | None:
+    """H W bool: pixels with NaN, infinity or a value beyond `MAX_VALUE`; None if there are none."""
+    if pixels.dtype.kind != "f":
+        return None
+    low, high = float(pixels.min()), float(pixels.max())  # NaN if any value is
+    if low >= -MAX_VALUE and high <= MAX_VALUE:
+        return None
+    return _any_channel(~(np.abs(pixels) <= MAX_VALUE))
+
+
+def with_alpha(pixels: Pixels, *, premultiplied: bool = False) -> Decoded:
+    """H W C, alpha last -> the image on white with its alpha; see `on_white`."""
+    full = _FULL_SCALE[pixels.dtype.itemsize]
+    opaque = bool((pixels[..., -1] == full).all())
+    alpha = None if opaque else np.ascontiguousarray(pixels[..., -1])  # H W
+    return Decoded(on_white(pixels, premultiplied=premultiplied), alpha)
+
+
+def is_black(image: Decoded) -> NDArray[np.bool_]:
+    """H W bool: pixels whose colour is black before it is blended with white."""
+    black: Array = np.zeros(1, image.pixels.dtype)
+    if image.alpha is not None:
+        black = _FULL_SCALE[image.pixels.dtype.itemsize] - image.alpha
+        black = black[..., None] if image.pixels.ndim == 3 else black
+    is_equal = image.pixels == black  # H W or H W 3
+    return np.asarray(is_equal.all(axis=2) if is_equal.ndim == 3 else is_equal)
 
 
 def on_white(pixels: Pixels, *, premultiplied: bool = False) -> Pixels:
     """Blend with white, rounding to nearest: H W C, alpha last -> H W or H W 3 of the same type.
 
-    `premultiplied` states that the colours are already multiplied by alpha.
+    `premultiplied` states that the colours are already multiplied by alpha. Floats outside 0..1
+    have no white, so they stay as they are.
     """
     colour, alpha = pixels[..., :-1], pixels[..., -1:]  # H W C-1, H W 1
     full = _FULL_SCALE[pixels.dtype.itemsize]
     result: Pixels = np.empty(colour.shape, pixels.dtype)
-    if bool((alpha == full).all()):
+    if bool((alpha == full).all()) or (
+        full == 1 and not in_unit_range(float(pixels.min()), float(pixels.max()))
+    ):
         result[:] = colour
     else:
         rows = max(1, _BAND_PX // pixels.shape[1])
@@ -135,7 +227,7 @@ def on_white(pixels: Pixels, *, premultiplied: bool = False) -> Pixels:
 
 def _blend_with_white(colour: Array, alpha: Array, full: int, premultiplied: bool) -> Array:
     # full^2 + full/2 still fits the integer type of twice the width.
-    wide = {1: np.uint16, 2: np.uint32, 4: np.float32}[colour.dtype.itemsize]
+    wide = {1: np.uint16, 2: np.uint32, 4: np.float32, 8: np.float64}[colour.dtype.itemsize]
     colour, alpha = colour.astype(wide), alpha.astype(wide)
     if premultiplied:
         return np.asarray(np.minimum(colour + (full - alpha), full))
@@ -158,13 +250,3 @@ def upright(pixels: Pixels, exif_orientation: int) -> Pixels:
     """Apply an EXIF orientation to H W or H W 3; 1 changes nothing."""
     turn = _TURNS.get(exif_orientation)
     return pixels if turn is None else turn(pixels)
-
-
-def to_rgb8(pixels: Pixels) -> NDArray[np.uint8]:
-    """An image as a copy in 8-bit RGB, for display."""
-    if pixels.dtype == np.uint8:
-        scaled = pixels
-    else:
-        white = 65535.0 if pixels.dtype == np.uint16 else 1.0
-        scaled = np.round(pixels * (255.0 / white)).astype(np.uint8)
-    return scaled.copy() if scaled.ndim == 3 else np.stack([scaled] * 3, axis=2)

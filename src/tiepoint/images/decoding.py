@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
@@ -19,10 +19,19 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 
 from tiepoint.errors import ImageError
-from tiepoint.images.arrays import Pixels, on_white, unit_floats, upright
+from tiepoint.images.arrays import (
+    Decoded,
+    Pixels,
+    as_float32,
+    not_finite,
+    whole_as_floats,
+    with_alpha,
+)
+from tiepoint.images.gaps import NO_DATA, equal_to
 from tiepoint.images.sixteen_bit import (
     deep_colour,
     float_tiff_size,
@@ -51,6 +60,7 @@ FORMATS = {
 """Supported formats and their modules in Pillow. Not supported are formats without a signature,
 which accept any bytes (TGA), and formats that start other programs (EPS)."""
 
+_SAMPLE_FORMAT, _UNSIGNED, _SIGNED = 339, (1,), (2,)  # TIFF 6.0, section 19
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 _GREY_MODES = ("1", "L", "LA", "La")
 _JPEG_COLOURS = {"L": "GRAY", "RGB": "RGB"}
@@ -75,7 +85,7 @@ if hasattr(os, "register_at_fork"):  # a child must not inherit a held lock
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def decode(stream: BinaryIO, name: str, max_pixels: int) -> tuple[Pixels, int]:
+def decode(stream: BinaryIO, name: str, max_pixels: int) -> Decoded:
     """Decode the first image of a file.
 
     Args:
@@ -86,11 +96,10 @@ def decode(stream: BinaryIO, name: str, max_pixels: int) -> tuple[Pixels, int]:
             modules apply it.
 
     Returns:
-        Upright pixels (H W or H W 3; uint8, uint16 or float32 in 0..1), and the applied EXIF
-        orientation, 1 to 8.
+        The upright image.
 
     Raises:
-        ImageError: Empty, not an image, truncated, damaged, too large, values out of range.
+        ImageError: Empty, not an image, truncated, damaged, too large.
     """
     stream.seek(0)
     prefix = stream.read(16)
@@ -108,17 +117,17 @@ def decode(stream: BinaryIO, name: str, max_pixels: int) -> tuple[Pixels, int]:
     sound = _sound_jpeg(image, stream)
     if sound is not None:
         orientation = _orientation(image)
-        return upright(sound, orientation), orientation
+        return Decoded(sound).upright(orientation)
     deep = deep_colour(image, name)
     if deep is None:
         return _loaded(image, name, own=True)
     orientation, _ = _load(image, name, own=True)
     stream.seek(0)
-    pixels = read_deep_colour(stream.read(), deep, name)
-    return (pixels if deep.upright else upright(pixels, orientation)), orientation
+    decoded = read_deep_colour(stream.read(), deep, name)
+    return decoded.upright(orientation, applied=deep.upright)
 
 
-def from_pil(image: Image.Image, name: str, max_pixels: int) -> tuple[Pixels, int]:
+def from_pil(image: Image.Image, name: str, max_pixels: int) -> Decoded:
     """Read a PIL image of any mode; returns and raises like `decode`.
 
     A file that PIL has opened but not loaded is read like the file itself, 16-bit colours
@@ -136,10 +145,9 @@ def from_pil(image: Image.Image, name: str, max_pixels: int) -> tuple[Pixels, in
     return _loaded(image, name, own=False)
 
 
-def _loaded(image: Image.Image, name: str, *, own: bool) -> tuple[Pixels, int]:
+def _loaded(image: Image.Image, name: str, *, own: bool) -> Decoded:
     orientation, is_upright = _load(image, name, own=own)
-    pixels = _pixels(image, name)
-    return (pixels if is_upright else upright(pixels, orientation)), orientation
+    return _decoded(image, name).upright(orientation, applied=is_upright)
 
 
 @contextmanager
@@ -189,7 +197,7 @@ def _open(stream: BinaryIO, prefix: bytes, name: str) -> ImageFile.ImageFile:
     ) from cause
 
 
-def _float_tiff(stream: BinaryIO, name: str, max_pixels: int) -> tuple[Pixels, int] | None:
+def _float_tiff(stream: BinaryIO, name: str, max_pixels: int) -> Decoded | None:
     stream.seek(0)
     data = stream.read()
     with _pillow_warnings_silenced():
@@ -198,7 +206,7 @@ def _float_tiff(stream: BinaryIO, name: str, max_pixels: int) -> tuple[Pixels, i
     if size is None:
         return None
     _check_size(size, name, max_pixels)
-    return read_float_tiff(data, tags, name)
+    return read_float_tiff(data, tags)
 
 
 def _check_size(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:
@@ -285,18 +293,24 @@ def _unread_file(image: ImageFile.ImageFile) -> bytes | None:
     return data
 
 
-def _pixels(image: Image.Image, name: str) -> Pixels:
-    """A loaded PIL image -> H W or H W 3, as stored."""
+def _decoded(image: Image.Image, name: str) -> Decoded:
+    """A loaded PIL image, as stored."""
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     try:
         if image.mode.startswith("I;16"):
-            return _sixteen_bit_grey(image)
-        if image.mode == "I":
-            return _whole_numbers(np.asarray(image), name)
-        if image.mode == "F":
-            return unit_floats(np.asarray(image), name)
-        return _eight_bit(image)
-    except ImageError:
-        raise
+            decoded = _sixteen_bit_grey(image, tags)
+        elif image.mode == "F":
+            pixels = as_float32(np.asarray(image))
+            decoded = Decoded(pixels).without(not_finite(pixels))
+        elif image.mode == "I" or (image.mode == "L" and tags.get(_SAMPLE_FORMAT) == _SIGNED):
+            decoded = Decoded(_whole_numbers(_stored(image, tags)))
+        else:
+            decoded = _eight_bit(image)
+        if NO_DATA in tags:
+            bands, colours = _stored(image, tags), len(set(image.getbands()) - {"A", "a"})
+            bands = bands[..., :colours] if bands.ndim == 3 else bands
+            decoded = decoded.without(equal_to(bands, tags[NO_DATA]))
+        return decoded
     except Exception as error:
         raise ImageError(
             f"{name}: a PIL image of mode {image.mode} cannot be read ({_reason(error)}); "
@@ -304,12 +318,22 @@ def _pixels(image: Image.Image, name: str) -> Pixels:
         ) from error
 
 
-def _eight_bit(image: Image.Image) -> Pixels:
+def _stored(image: Image.Image, tags: Mapping[int, Any]) -> NDArray[Any]:
+    """The bands of a PIL image in the file's type, H W or H W C."""
+    bands = np.asarray(image)
+    if image.mode == "L" and tags.get(_SAMPLE_FORMAT) == _SIGNED:
+        return bands.view(np.int8)
+    is_unsigned = tags.get(ExifTags.Base.BitsPerSample) == (32,) and _SAMPLE_FORMAT not in tags
+    is_unsigned |= tags.get(_SAMPLE_FORMAT) == _UNSIGNED
+    return bands.view(np.uint32) if image.mode == "I" and is_unsigned else bands
+
+
+def _eight_bit(image: Image.Image) -> Decoded:
     is_grey = image.mode in _GREY_MODES
     if image.mode in ("La", "RGBa") or image.has_transparency_data:
-        return on_white(_in_strips(image.convert("LA" if is_grey else "RGBA")))
+        return with_alpha(_in_strips(image.convert("LA" if is_grey else "RGBA")))
     target = "L" if is_grey else "RGB"
-    return _in_strips(image if image.mode == target else image.convert(target))
+    return Decoded(_in_strips(image if image.mode == target else image.convert(target)))
 
 
 def _in_strips(image: Image.Image) -> Pixels:
@@ -328,28 +352,23 @@ def _in_strips(image: Image.Image) -> Pixels:
     return pixels
 
 
-def _sixteen_bit_grey(image: Image.Image) -> Pixels:
+def _sixteen_bit_grey(image: Image.Image, tags: Mapping[int, Any]) -> Decoded:
     pixels = np.array(image, dtype=np.uint16)  # H W, this machine's byte order
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        pixels = white_where(pixels[..., None], (transparent,))[..., 0]
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        if image.tag_v2.get(ExifTags.Base.BitsPerSample) == (12,):
-            pixels = (pixels.astype(np.uint32) * 65535 // 4095).astype(np.uint16)
-        if image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0:
-            pixels = 65535 - pixels  # 0 is white; Pillow inverts only 8 bits
-    return pixels
+        return white_where(pixels, (transparent,))
+    if tags.get(ExifTags.Base.BitsPerSample) == (12,):
+        pixels = (pixels.astype(np.uint32) * 65535 // 4095).astype(np.uint16)
+    if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:
+        pixels = 65535 - pixels  # 0 is white; Pillow inverts only 8 bits
+    return Decoded(pixels)
 
 
-def _whole_numbers(pixels: np.ndarray[Any, Any], name: str) -> Pixels:
-    """Pixels of mode I, which has 32 bits but mostly holds images of 16 bits."""
-    low, high = int(pixels.min()), int(pixels.max())
-    if low < 0 or high > 65535:
-        raise ImageError(
-            f"{name}: whole numbers from {low} to {high}, expected 16 bits (0..65535); "
-            "scale them and pass a uint16 array"
-        )
-    return pixels.astype(np.uint16)
+def _whole_numbers(pixels: NDArray[Any]) -> Pixels:
+    """Mode I has 32 bits but mostly holds images of 16 bits."""
+    if pixels.dtype.itemsize == 4 and pixels.min() >= 0 and pixels.max() <= 65535:
+        return pixels.astype(np.uint16)
+    return whole_as_floats(pixels)
 
 
 def _reason(error: Exception | None) -> str:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.geometry import Placement
-from tiepoint.images.arrays import ChannelOrder
-from tiepoint.images.reading import SourceImage, read
+from tiepoint.images.arrays import ChannelOrder, is_black
+from tiepoint.images.gaps import away_from_gaps
+from tiepoint.images.ranges import check_nominal
+from tiepoint.images.reading import SourceImage, decoded_of, read
 
 Mask = NDArray[np.bool_]
 
@@ -42,35 +44,55 @@ class MaskFolder:
         return path if path.is_file() else None
 
 
-def read_masked(source: Any, mask: Any, channel_order: ChannelOrder) -> SourceImage:
+def read_masked(
+    source: Any, mask: Any, channel_order: ChannelOrder, *, nominal: bool = False
+) -> SourceImage:
     """Read an image and its mask.
 
     Args:
         source: Any source of `images.read`.
-        mask: Mask of the size of the upright image: an array `H W` of any type (0: no keypoints),
-            or another source of `images.read` (black: no keypoints). None allows all keypoints.
+        mask: Mask of the size of the upright image: an array of any type or another source of
+            `images.read`; `allowed_by` has its rule. None allows all keypoints.
+        nominal: Require values in the nominal range of the type; see `ranges.check_nominal`.
 
     Raises:
         ImageError: The image or the mask cannot be read, or they differ in size.
     """
     image = read(source, channel_order=channel_order)
+    if nominal:
+        check_nominal(image)
     if mask is None:
         return image
     name = os.fsdecode(mask) if isinstance(mask, str | os.PathLike) else "array"
     try:
-        # Arrays may have any type, because only zero matters; other sources are read as images.
-        pixels = np.asarray(mask) if isinstance(mask, np.ndarray) else read(mask).pixels
+        allowed = allowed_by(mask)
     except ImageError as error:
         raise ImageError(f"{image.name}: its mask cannot be read ({error})") from error
-    allowed = pixels != 0
-    if allowed.ndim == 3:
-        allowed = allowed[:, :, :3].any(axis=2)  # alpha does not count
     if allowed.shape != image.size_hw:
         raise ImageError(
             f"{image.name}: its mask {name} has shape {allowed.shape}, expected (height, width) "
             f"{image.size_hw} of the upright image"
         )
     return replace(image, mask=np.ascontiguousarray(allowed), mask_name=name)
+
+
+def allowed_by(mask: Any) -> Mask:
+    """`H W`, where a mask allows keypoints: nowhere that it is black or fully transparent.
+
+    If all visible pixels are black, as in a shape drawn on nothing, transparency alone decides.
+    Palettes count by their colours. In arrays of any type black is 0.
+    """
+    if isinstance(mask, np.ndarray):  # any type, because only zero matters
+        array = np.ma.filled(mask, 0)
+        four = array.ndim == 3 and array.shape[2] == 4
+        visible = array[:, :, 3] != 0 if four else np.ones(array.shape[:2], bool)
+        black = ~array[:, :, :3].any(axis=2) if array.ndim == 3 else array == 0
+    else:
+        image = decoded_of(mask)[0]
+        seen, black = image.seen, is_black(image)
+        visible = np.ones(black.shape, bool) if seen is None else seen
+    allowed = visible & ~black
+    return allowed if allowed.any() or visible.all() else visible
 
 
 def check_masks(masks: MaskSource, count: int | None) -> None:
@@ -92,9 +114,17 @@ def mask_of(masks: MaskSource, source: Any, index: int) -> Any:
     return masks(source) if callable(masks) else masks
 
 
-def in_input(mask: Mask | None, placement: Placement) -> Mask | None:
-    """Resize a mask to the network's input, with the nearest value at each pixel's centre."""
-    if mask is None or mask.shape == placement.resized_hw:
+def in_input(image: SourceImage, placement: Placement) -> Mask | None:
+    """Where keypoints are allowed in the network's input; None allows them everywhere.
+
+    The mask has the nearest value at each pixel's centre, and reaches to its edge. Pixels without
+    data also exclude their neighbours up to `GAP_REACH_PX`.
+    """
+    mask, size_hw = image.mask, placement.resized_hw
+    if mask is not None and mask.shape != size_hw:
+        size_wh, nearest = size_hw[::-1], cv2.INTER_NEAREST_EXACT
+        mask = cv2.resize(mask.astype(np.uint8), size_wh, interpolation=nearest) > 0
+    if image.valid is None:
         return mask
-    size_wh, nearest = placement.resized_hw[::-1], cv2.INTER_NEAREST_EXACT
-    return np.asarray(cv2.resize(mask.astype(np.uint8), size_wh, interpolation=nearest) > 0)
+    with_data = away_from_gaps(image.valid, size_hw)
+    return with_data if mask is None else mask & with_data

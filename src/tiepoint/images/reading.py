@@ -16,7 +16,7 @@ from PIL import Image
 
 from tiepoint.checks import check_choice, check_whole
 from tiepoint.errors import ImageError
-from tiepoint.images.arrays import ChannelOrder, Pixels, from_array
+from tiepoint.images.arrays import ChannelOrder, Decoded, Pixels, from_array
 from tiepoint.images.decoding import decode, from_pil
 from tiepoint.images.download import fetch
 
@@ -43,14 +43,16 @@ class SourceImage:
     """An upright image with its name and its mask.
 
     Attributes:
-        pixels: H W (grey) or H W 3 (RGB), C-contiguous and read-only; uint8, uint16 or float32
-            in 0..1. An array that needs no conversion shares its memory with the caller's.
+        pixels: H W (grey) or H W 3 (RGB), C-contiguous and read-only, in the image's own values:
+            uint8, uint16 or float32; float64 for whole numbers that float32 does not represent.
+            An array that needs no conversion shares its memory with the caller's.
         name: The path or URL as given, the file's own name, or the kind of the source:
             "bytes", "file object", "PIL image", "array", "tensor".
         exif_orientation: EXIF orientation of the file, 1 to 8; 1 if it has none. It is already
             applied to the pixels.
         mask: H W bool, True where keypoints are allowed; None allows them everywhere.
         mask_name: The mask's path as given, or "array" for a mask in memory; None without mask.
+        valid: H W bool, False for pixels without data; None if all pixels have data.
     """
 
     pixels: Pixels
@@ -58,6 +60,7 @@ class SourceImage:
     exif_orientation: int = 1
     mask: NDArray[np.bool_] | None = None
     mask_name: str | None = None
+    valid: NDArray[np.bool_] | None = None
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -71,16 +74,19 @@ def read(
 ) -> SourceImage:
     """Read one image from any source; all sources of one file give the same pixels.
 
-    Files keep their depth: 8 bits give uint8, 16 bits uint16, floats float32. Images with alpha
-    are blended with white, and the EXIF orientation is applied. Of several frames or pages the
-    first is read.
+    Files keep their depth: 8 bits give uint8, 16 bits uint16, floats and other whole numbers
+    float32. Images with alpha are blended with white, and the EXIF orientation is applied. Of
+    several frames or pages the first is read.
+
+    No data have: fully transparent pixels, masked elements of a NumPy masked array, NaN, infinity,
+    floats beyond 1e37, and pixels whose bands all have the no-data value of a GeoTIFF file.
 
     Args:
         source: A path (str or PathLike); an http(s) URL; the bytes of an image file; a file
             opened in binary mode, read from its start, its position restored; a PIL image of any
-            mode; an array `H W`, `H W 1`, `H W 3` or `H W 4` (uint8, uint16, float in 0..1, bool)
-            or an object that NumPy converts to one; a torch tensor `H W` or `C H W` of the same
-            types. No source is changed.
+            mode; an array `H W`, `H W 1`, `H W 3` or `H W 4` (whole numbers, floats, bool) or an
+            object that NumPy converts to one; a torch tensor `H W` or `C H W` of the same types;
+            or a SourceImage, which is returned. No source is changed.
         channel_order: Order of the colours in arrays and tensors: "rgb", or "bgr" as in OpenCV.
             Other sources define their own order.
         max_pixels: px; a larger file is refused before it is decoded. None is the environment
@@ -91,36 +97,40 @@ def read(
         The upright pixels with the source's name and EXIF orientation.
 
     Raises:
-        ImageError: Missing, a folder, not an image, truncated, empty, too large, NaN or
-            infinite values, an unsupported type or shape.
+        ImageError: Missing, a folder, not an image, truncated, empty, too large, an unsupported
+            type or shape.
         ConfigError: An unknown channel order, or a limit that is no whole number.
     """
     check_choice("channel_order", channel_order, get_args(ChannelOrder))
     if isinstance(source, SourceImage):
         return source
+    decoded, name = decoded_of(source, channel_order, max_pixels)
+    pixels = decoded.pixels.view()  # the caller's own array remains writeable
+    pixels.flags.writeable = False
+    return SourceImage(pixels, name, decoded.exif_orientation, valid=decoded.seen)
+
+
+def decoded_of(
+    source: Source, channel_order: ChannelOrder = "rgb", max_pixels: int | None = None
+) -> tuple[Decoded, str]:
+    """The image of a source with its alpha, and its name; arguments and errors as for `read`."""
     limit = _pixel_limit(max_pixels)
     if isinstance(source, str | os.PathLike):
         return _read_named(os.fsdecode(source), limit)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _image(*decode(io.BytesIO(source), "bytes", limit), name="bytes")
+        return decode(io.BytesIO(source), "bytes", limit), "bytes"
     if isinstance(source, Image.Image):
         name = _text(getattr(source, "filename", "")) or "PIL image"
-        return _image(*from_pil(source, name, limit), name=name)
+        return from_pil(source, name, limit), name
     if _is_tensor(source):
         array = _tensor_to_array(source)
-        return _image(from_array(array, "tensor", channel_order, layout="chw"), name="tensor")
+        return from_array(array, "tensor", channel_order, layout="chw"), "tensor"
     if hasattr(source, "__array__") or hasattr(source, "__array_interface__"):
         array = _as_array(source)
-        return _image(from_array(array, "array", channel_order, layout="hwc"), name="array")
+        return from_array(array, "array", channel_order, layout="hwc"), "array"
     if callable(getattr(source, "read", None)):
         return _read_file(source, limit)
     raise ImageError(f"an object of type {type(source).__name__} is not an image: {_EXPECTED}")
-
-
-def _image(pixels: Pixels, exif_orientation: int = 1, *, name: str) -> SourceImage:
-    pixels = pixels.view()  # the caller's own array remains writeable
-    pixels.flags.writeable = False
-    return SourceImage(pixels, name, exif_orientation)
 
 
 def _pixel_limit(max_pixels: int | None) -> int:
@@ -133,11 +143,11 @@ def _pixel_limit(max_pixels: int | None) -> int:
     return int(value)
 
 
-def _read_named(name: str, limit: int) -> SourceImage:
+def _read_named(name: str, limit: int) -> tuple[Decoded, str]:
     if not name:
         raise ImageError(f"an empty path is not an image: {_EXPECTED}")
     if _URL.match(name):
-        return _image(*decode(io.BytesIO(fetch(name)), name, limit), name=name)
+        return decode(io.BytesIO(fetch(name)), name, limit), name
     if scheme := _OTHER_SCHEME.match(name):
         raise ImageError(
             f"{_shortened(name)}: only http:// and https:// are supported, not {scheme[0]}; "
@@ -146,13 +156,13 @@ def _read_named(name: str, limit: int) -> SourceImage:
     return _read_path(name, limit)
 
 
-def _read_path(name: str, limit: int) -> SourceImage:
+def _read_path(name: str, limit: int) -> tuple[Decoded, str]:
     with _open(name) as stream:
         mode = os.fstat(stream.fileno()).st_mode
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
             raise ImageError(f"{name}: a device, expected an image file")
         seekable: BinaryIO = stream if stat.S_ISREG(mode) else io.BytesIO(stream.read())
-        return _image(*decode(seekable, name, limit), name=name)
+        return decode(seekable, name, limit), name
 
 
 def _open(name: str) -> BinaryIO:
@@ -177,7 +187,7 @@ def _shortened(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
 
 
-def _read_file(file: Any, limit: int) -> SourceImage:
+def _read_file(file: Any, limit: int) -> tuple[Decoded, str]:
     name = _text(getattr(file, "name", "")) or "file object"
     try:
         try:
@@ -194,7 +204,7 @@ def _read_file(file: Any, limit: int) -> SourceImage:
         raise ImageError(f'{name}: opened as text, expected bytes; open it with mode "rb"')
     if not isinstance(data, bytes | bytearray | memoryview):
         raise ImageError(f"{name}: read() returned {type(data).__name__}, expected bytes")
-    return _image(*decode(io.BytesIO(data), name, limit), name=name)
+    return decode(io.BytesIO(data), name, limit), name
 
 
 def _text(value: object) -> str:
@@ -219,13 +229,15 @@ def _tensor_to_array(tensor: Any) -> np.ndarray[Any, Any]:
     except Exception as error:
         raise ImageError(
             f"tensor: cannot be read as an array ({error}); "
-            "pass a dense tensor of uint8, uint16 or float in 0..1"
+            "pass a dense tensor of whole numbers or floats"
         ) from error
 
 
 def _as_array(source: Any) -> np.ndarray[Any, Any]:
     try:
-        return np.asarray(source)
+        return (
+            np.ma.asarray(source) if isinstance(source, np.ma.MaskedArray) else np.asarray(source)
+        )
     except Exception as error:
         kind = type(source).__name__
         raise ImageError(f"array: NumPy cannot read this {kind} ({error}): {_EXPECTED}") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -17,7 +17,8 @@ from PIL import Image, ImageFile, TiffImagePlugin
 from PIL.ExifTags import Base as Tag
 
 from tiepoint.errors import ImageError
-from tiepoint.images.arrays import Array, Pixels, on_white, unit_floats
+from tiepoint.images.arrays import Array, Decoded, Pixels, as_float32, not_finite, with_alpha
+from tiepoint.images.gaps import NO_DATA, equal_to
 
 _FULL = 65535
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -37,6 +38,7 @@ class DeepColour:
         premultiplied: Whether the colours are already multiplied by alpha.
         transparent: The transparent colour, if there is one.
         upright: Whether OpenCV applies the orientation, as it does for TIFF's own tag.
+        no_data: Text of GDAL's tag for pixels without data, if there is one.
     """
 
     maximum: int = _FULL
@@ -45,6 +47,7 @@ class DeepColour:
     premultiplied: bool = False
     transparent: tuple[int, ...] | None = None
     upright: bool = False
+    no_data: str | None = None
 
 
 def deep_colour(image: ImageFile.ImageFile, name: str) -> DeepColour | None:
@@ -82,10 +85,15 @@ def _deep_tiff(image: TiffImagePlugin.TiffImageFile, raw_mode: str, name: str) -
             "save it with planar configuration 1, or pass the array"
         )
     premultiplied, is_upright = raw_mode.startswith("RGBa"), Tag.Orientation in tags
-    return DeepColour(alpha=image.mode == "RGBA", premultiplied=premultiplied, upright=is_upright)
+    return DeepColour(
+        alpha=image.mode == "RGBA",
+        premultiplied=premultiplied,
+        upright=is_upright,
+        no_data=tags.get(NO_DATA),
+    )
 
 
-def read_deep_colour(data: bytes, deep: DeepColour, name: str) -> Pixels:
+def read_deep_colour(data: bytes, deep: DeepColour, name: str) -> Decoded:
     """Read a file that Pillow has decoded without an error; see `DeepColour.upright`.
 
     Returns:
@@ -96,13 +104,16 @@ def read_deep_colour(data: bytes, deep: DeepColour, name: str) -> Pixels:
         raise ImageError(
             f"{name}: 16-bit colours that OpenCV cannot read; save it as PNG, or pass the array"
         )
-    pixels = _rgb_from_bgr(array, alpha=deep.alpha, premultiplied=deep.premultiplied)  # H W 3
+    gaps = equal_to(array[..., :3], deep.no_data)
+    image = _rgb_from_bgr(array, alpha=deep.alpha, premultiplied=deep.premultiplied)  # H W 3
     if deep.transparent is not None:
-        pixels = white_where(pixels, deep.transparent)
+        image = white_where(image.pixels, deep.transparent)
+    pixels = image.pixels
     if deep.maximum != _FULL:
         wide = pixels.astype(np.uint32) * _FULL + deep.maximum // 2
         pixels = np.minimum(wide // deep.maximum, _FULL).astype(np.uint16)
-    return np.ascontiguousarray(pixels[..., 0]) if deep.grey else pixels
+    pixels = np.ascontiguousarray(pixels[..., 0]) if deep.grey else pixels
+    return replace(image, pixels=pixels).without(gaps)
 
 
 def _pixels_of_png(data: bytes) -> bytes:
@@ -123,10 +134,14 @@ def _pixels_of_png(data: bytes) -> bytes:
     return b"".join([*parts, b"\0\0\0\0IEND\xaeB`\x82"])
 
 
-def white_where(pixels: Pixels, colour: tuple[int, ...]) -> Pixels:
-    """H W C with one colour replaced by white, as PNG's tRNS requires for 16 bits."""
-    is_colour = (pixels == np.array(colour)).all(axis=-1, keepdims=True)  # H W 1
-    return np.where(is_colour, np.uint16(_FULL), pixels)
+def white_where(pixels: Pixels, colour: tuple[int, ...]) -> Decoded:
+    """H W or H W C with one colour white and without data, as PNG's tRNS requires for 16 bits."""
+    is_colour = pixels == np.array(colour)  # H W or H W C
+    if pixels.ndim == 3:
+        is_colour = is_colour.all(axis=-1)  # H W
+    white = pixels.copy()
+    white[is_colour] = _FULL
+    return Decoded(white).without(is_colour)
 
 
 def tiff_tags(data: bytes) -> dict[int, Any]:
@@ -162,28 +177,32 @@ def float_tiff_size(tags: dict[int, Any], file_bytes: int) -> tuple[int, int] | 
     return (width, height) if readable else None
 
 
-def read_float_tiff(data: bytes, tags: dict[int, Any], name: str) -> tuple[Pixels, int] | None:
+def read_float_tiff(data: bytes, tags: dict[int, Any]) -> Decoded | None:
     """Read a TIFF for which `float_tiff_size` returned a size.
 
     Returns:
-        Upright pixels (OpenCV rotates them) and the EXIF orientation; None if OpenCV fails.
+        The upright image (OpenCV rotates it); None if OpenCV fails.
     """
     array = _imdecode(data)
     if array is None or array.dtype not in (np.uint16, np.float32, np.float64):
         return None
     orientation = tags.get(Tag.Orientation, 1)
     orientation = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
-    return _finish_tiff(array, tags, name), orientation
+    return _finish_tiff(array, tags).upright(orientation, applied=True)
 
 
-def _finish_tiff(array: Array, tags: dict[int, Any], name: str) -> Pixels:
-    pixels: Pixels = array if array.dtype == np.uint16 else unit_floats(array, name)
+def _finish_tiff(array: Array, tags: dict[int, Any]) -> Decoded:
+    gaps = equal_to(array[..., :3] if array.ndim == 3 else array, tags.get(NO_DATA))
+    pixels: Pixels = array if array.dtype == np.uint16 else as_float32(array)
     if pixels.ndim == 2:
-        white_is_zero = tags.get(Tag.PhotometricInterpretation) == 0
-        full = _FULL if pixels.dtype == np.uint16 else 1
-        return (full - pixels).astype(pixels.dtype) if white_is_zero else pixels
-    extra = _tuple(tags.get(_EXTRA_SAMPLES, 2))
-    return _rgb_from_bgr(pixels, alpha=0 not in extra, premultiplied=1 in extra)
+        if tags.get(Tag.PhotometricInterpretation) == 0:  # white is zero
+            full = _FULL if pixels.dtype == np.uint16 else 1
+            pixels = (full - pixels).astype(pixels.dtype)
+        image = Decoded(pixels)
+    else:
+        extra = _tuple(tags.get(_EXTRA_SAMPLES, 2))
+        image = _rgb_from_bgr(pixels, alpha=0 not in extra, premultiplied=1 in extra)
+    return image.without(gaps).without(not_finite(image.pixels))
 
 
 def _imdecode(data: bytes) -> Array | None:
@@ -193,13 +212,13 @@ def _imdecode(data: bytes) -> Array | None:
     return None
 
 
-def _rgb_from_bgr(array: Array, *, alpha: bool, premultiplied: bool) -> Pixels:
+def _rgb_from_bgr(array: Array, *, alpha: bool, premultiplied: bool) -> Decoded:
     """H W 3 or H W 4 in OpenCV's order -> H W 3 RGB, blended with white if alpha counts."""
     if array.shape[2] == 4 and alpha:
         rgba = cv2.cvtColor(array, cv2.COLOR_BGRA2RGBA)
-        return on_white(rgba, premultiplied=premultiplied)
+        return with_alpha(rgba, premultiplied=premultiplied)
     code = cv2.COLOR_BGR2RGB if array.shape[2] == 3 else cv2.COLOR_BGRA2RGB
-    return np.asarray(cv2.cvtColor(array, code))
+    return Decoded(np.asarray(cv2.cvtColor(array, code)))
 
 
 def _tuple(value: Any) -> tuple[Any, ...]:

@@ -1,8 +1,9 @@
-"""Images -> pixels: grey, scaled to 0..1, fitted inside the longest side, padded to cells."""
+"""Images -> pixels: grey, stretched to 0..1, fitted inside the longest side, padded to cells."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -10,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.config import ProcessorConfig
-from tiepoint.geometry import Placement, fit_inside, with_longer_side
+from tiepoint.geometry import Placement, SizeHW, fit_inside, with_longer_side
+from tiepoint.images.arrays import not_finite
+from tiepoint.images.gaps import blanked, filled, valid_in
+from tiepoint.images.ranges import Range, nominal_white, range_of, step_of
 
 LUMA = np.array([[0.299, 0.587, 0.114]], dtype=np.float32)
 """Weights of R, G, B in grey (ITU-R BT.601), as Pillow and OpenCV use them."""
@@ -18,7 +22,71 @@ LUMA = np.array([[0.299, 0.587, 0.114]], dtype=np.float32)
 STRIP_ROWS = 32
 """Rows that become grey at once: their colours as floats stay in the processor's cache."""
 
-_RANGE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
+
+@dataclass(frozen=True, eq=False)
+class GreyImage:
+    """An image as the network sees it at scale 1, and what other scales are made from.
+
+    Attributes:
+        pixels: H W or H W 3, as stored except where it has no data.
+        valid: H W, where it has data; None = everywhere.
+        grey: H' W' float32 in 0..1, of the size that `max_side` leaves.
+        stretch: Range of values that became 0..1, with the nominal white of the type as 1; None
+            for the nominal one.
+    """
+
+    pixels: NDArray[Any]
+    valid: NDArray[np.bool_] | None
+    grey: NDArray[np.float32]
+    stretch: Range | None
+
+    @property
+    def value_range(self) -> Range | None:
+        """`stretch` in the image's own values."""
+        if self.stretch is None:
+            return None
+        white = nominal_white(self.pixels)
+        black, white = (float(f"{end * white:.7g}") for end in self.stretch)  # as float32 has them
+        return black, white
+
+    def at(self, scale: float) -> NDArray[np.float32]:
+        """`H W` grey at a scale; smaller ones are made from `grey`, larger ones from `pixels`."""
+        if scale == 1:
+            return self.grey
+        height, width = self.pixels.shape[:2]
+        size_hw = with_longer_side((height, width), max(1, round(max(self.grey.shape) * scale)))
+        if scale < 1:
+            return resize_to(self.grey, size_hw)
+        larger = resize_to(self.pixels, size_hw)
+        if self.stretch is None and larger.dtype.kind == "f":
+            larger = np.clip(larger, 0, 1)  # cubics overshoot beside edges
+        grey = to_grey(larger, self.stretch)
+        return grey if self.valid is None else filled(grey, valid_in(self.valid, size_hw))
+
+
+def as_grey(
+    pixels: NDArray[Any], config: ProcessorConfig, valid: NDArray[np.bool_] | None = None
+) -> GreyImage:
+    """Convert an image to the network's grey levels.
+
+    Args:
+        pixels: `H W` or `H W 3` RGB, as from `images.read`.
+        valid: `H W`, where it has data; None = wherever it is finite.
+    """
+    gaps = not_finite(pixels) if valid is None else None
+    valid = ~gaps if gaps is not None else valid
+    if valid is not None:
+        pixels = blanked(pixels, valid)
+    reduced = resize(pixels, config.max_side)
+    known = None if valid is None else valid_in(valid, size_of(reduced))
+    eight_bit = pixels.dtype == np.uint8
+    luma, stretch = _luma(reduced), None
+    if config.contrast == "stretch" or (config.contrast == "auto" and not eight_bit):
+        step = step_of(pixels)
+        stretch = range_of(luma, known, contrast=config.contrast, eight_bit=eight_bit, step=step)
+    grey = _levels(luma, stretch, clip=pixels.dtype.kind == "f")
+    grey = grey if known is None else filled(grey, known)
+    return GreyImage(pixels, valid, grey, stretch)
 
 
 def prepare(
@@ -27,40 +95,37 @@ def prepare(
     """Put images of any size into one batch.
 
     Args:
-        images: At least one, each `H W` or `H W 3` RGB; uint8, uint16, or float32 in 0..1.
+        images: At least one, each `H W` or `H W 3` RGB, as from `images.read`.
         scale: Part of the size that `config.max_side` leaves, at which they are seen.
 
     Returns:
         pixels: B 1 H W float32 in 0..1, H and W the multiples of 8 that hold the largest image.
         placements: Each image's area in the batch, and the mapping back.
     """
-    return next(pyramid(images, config, (scale,)))
+    return next(pyramid([as_grey(image, config) for image in images], (scale,)))
 
 
 def pyramid(
-    images: Sequence[NDArray[Any]], config: ProcessorConfig, scales: Sequence[float]
+    images: Sequence[GreyImage], scales: Sequence[float]
 ) -> Iterator[tuple[NDArray[np.float32], list[Placement]]]:
-    """The same images at several scales, one after the other; arguments and results as `prepare`'s.
+    """The same images at several scales, one after the other; results as those of `prepare`.
 
-    Sizes below `config.max_side` are made from what that leaves, in grey: a photograph of many
-    megapixels is averaged down once.
+    Sizes below `max_side` are made from what that leaves, in grey: a photograph of many megapixels
+    is averaged down once.
     """
-    whole = [to_grey(resize(image, config.max_side)) for image in images]  # each H' W'
     for scale in scales:
-        fields, placements = [], []
-        for image, grey in zip(images, whole, strict=True):
-            height, width = image.shape[:2]
-            field = grey
-            if scale != 1:
-                longer_px = max(1, round(max(grey.shape) * scale))
-                size_hw = with_longer_side((height, width), longer_px)
-                larger = scale > 1
-                field = to_grey(resize_to(image, size_hw)) if larger else resize_to(grey, size_hw)
-            rows, columns = field.shape
-            placement = Placement(image_hw=(height, width), resized_hw=(rows, columns))
-            placements.append(placement)
-            fields.append(pad_to(field, placement.padded_hw))  # whole cells
-        yield _batch(fields), placements
+        fields = [image.at(scale) for image in images]
+        placements = [
+            Placement(image_hw=size_of(image.pixels), resized_hw=size_of(field))
+            for image, field in zip(images, fields, strict=True)
+        ]
+        cells = (placement.padded_hw for placement in placements)
+        yield _batch([pad_to(*each) for each in zip(fields, cells, strict=True)]), placements
+
+
+def size_of(image: NDArray[Any]) -> SizeHW:
+    """(height, width), px."""
+    return image.shape[0], image.shape[1]
 
 
 def _batch(fields: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -93,21 +158,37 @@ def resize_to(image: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[Any]:
         smaller: NDArray[Any] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         return smaller
     larger: NDArray[Any] = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
-    # Cubics overshoot beside edges; whole-number types are held to their range by OpenCV.
-    return np.clip(larger, 0, 1) if larger.dtype == np.float32 else larger
+    return larger
 
 
-def to_grey(image: NDArray[Any]) -> NDArray[np.float32]:
-    """`H W` or `H W 3` of any of the three types -> `H W` float32 in 0..1."""
-    scale = np.float32(1 / _RANGE[image.dtype])
+def to_grey(image: NDArray[Any], stretch: Range | None = None) -> NDArray[np.float32]:
+    """`H W` or `H W 3` -> `H W` float32 in 0..1; see `GreyImage.stretch`."""
+    return _levels(_luma(image), stretch, clip=image.dtype.kind == "f")
+
+
+def _levels(
+    luma: NDArray[np.floating], stretch: Range | None, *, clip: bool
+) -> NDArray[np.float32]:
+    if stretch is None:
+        return np.asarray(np.clip(luma, 0, 1) if clip else luma, np.float32)
+    black, white = stretch
+    levels = np.clip((luma - black) * (1 / (white - black)), 0, 1)
+    return np.asarray(levels, np.float32)
+
+
+def _luma(image: NDArray[Any]) -> NDArray[np.floating]:
+    """`H W` or `H W 3` -> `H W` with the nominal white as 1; float64 of float64, else float32."""
+    kind = np.float64 if image.dtype == np.float64 else np.float32
+    scale = np.float32(1 / nominal_white(image))
     if image.ndim == 3:
-        grey: NDArray[np.float32] = np.empty(image.shape[:2], np.float32)
+        grey = np.empty(image.shape[:2], kind)
         for top in range(0, len(grey), STRIP_ROWS):
             strip = slice(top, top + STRIP_ROWS)
-            cv2.transform(image[strip].astype(np.float32), LUMA * scale, dst=grey[strip])
-        return np.minimum(grey, np.float32(1), out=grey)  # rounding may pass 1
-    scaled: NDArray[np.float32] = np.multiply(image, scale, dtype=np.float32)
-    return scaled
+            cv2.transform(image[strip].astype(kind), LUMA * scale, dst=grey[strip])
+        if image.dtype.kind != "f":
+            np.minimum(grey, np.float32(1), out=grey)  # rounding may pass 1
+        return grey
+    return np.asarray(np.multiply(image, scale, dtype=kind))
 
 
 def pad_to(field: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.architecture import CELL_PX
-from tiepoint.geometry import Float, Matrix, apply_homography, fit_inside, resize_matrix
-from tiepoint.network.inputs import resize_to, to_grey
+from tiepoint.config import ProcessorConfig
+from tiepoint.geometry import Float, Matrix, apply_homography, resize_matrix
+from tiepoint.images.reading import SourceImage
+from tiepoint.network.inputs import as_grey, size_of, to_grey
 
 Grey = NDArray[np.float32]
 
@@ -79,12 +81,15 @@ class _Frame:
         return np.asarray(warped, np.float32), np.asarray(inside > 0)
 
 
-def picture_of(pixels: NDArray[Any]) -> Picture:
-    """Reduce an image, H W or H W 3 of any type of `images.read`."""
-    size_hw = fit_inside(pixels.shape[:2], SIDE_PX)
-    grey = to_grey(resize_to(pixels, size_hw)) * np.float32(255)
-    part = to_grey(np.ascontiguousarray(pixels[:_BLOCKS_SIDE, :_BLOCKS_SIDE])) * np.float32(255)
-    return Picture(grey, resize_matrix(pixels.shape[:2], size_hw), block_share(part))
+def picture_of(image: SourceImage) -> Picture:
+    """Reduce an image for comparison."""
+    reduced = as_grey(image.pixels, ProcessorConfig(max_side=SIDE_PX), image.valid).grey
+    blocks = 0.0
+    if image.pixels.dtype == np.uint8:  # as JPEG files are
+        part = np.ascontiguousarray(image.pixels[:_BLOCKS_SIDE, :_BLOCKS_SIDE])
+        blocks = block_share(to_grey(part) * np.float32(255))
+    matrix = resize_matrix(image.size_hw, size_of(reduced))
+    return Picture(reduced * np.float32(255), matrix, blocks)
 
 
 def block_share(grey: Grey) -> float:

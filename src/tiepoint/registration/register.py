@@ -20,7 +20,7 @@ from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features, Matches, covariances_of
 from tiepoint.geometry import Matrix, SizeHW
-from tiepoint.images.reading import read
+from tiepoint.images.masks import read_masked
 from tiepoint.matching.guided import match_guided
 from tiepoint.matching.match import match
 from tiepoint.registration import epipolar, repeats
@@ -50,6 +50,8 @@ def register(
     matches: Matches | None = None,
     detector: Detector | None = None,
     checkpoint: str | Path = "default",
+    mask_a: Any = None,
+    mask_b: Any = None,
     intrinsics: Any = None,
     config: RegistrationConfig | None = None,
     **overrides: Unpack[RegistrationOptions],
@@ -62,6 +64,8 @@ def register(
             rotated images too (see `tiepoint.match`).
         detector: Detector for images; None takes `registration_detector(checkpoint)`, kept for
             the next call.
+        mask_a, mask_b: Where keypoints are allowed in each image, an array or a file; as `mask` of
+            a `Detector`'s call.
         intrinsics: For "essential": the camera matrix K, 3x3, of both images, or a pair (K_A,
             K_B); in px with (0, 0) at the centre of the top-left pixel.
         config, overrides: Settings; single ones, such as `model`, replace those of `config`.
@@ -70,16 +74,17 @@ def register(
         Registration. Check `success`; `reason` explains a failure.
 
     Raises:
-        ImageError: An image cannot be read.
+        ImageError: An image or a mask cannot be read.
         ConfigError: A setting out of range or unknown; intrinsics missing or malformed; features
-            that cannot be matched.
+            that cannot be matched; a mask for features.
     """
     settings = resolve(config or RegistrationConfig(), overrides)
     cameras = epipolar.read_cameras(intrinsics, settings.model)
     guided = settings.guided and matches is None
     if matches is None:
         best = settings.max_keypoints
-        first, second = (_view(source, detector, checkpoint, best) for source in (a, b))
+        first = _view(a, mask_a, detector, checkpoint, best)
+        second = _view(b, mask_b, detector, checkpoint, best)
     else:
         first, second = (View(features) for features in _matched(a, b, matches))
     pair = _pair(first, second, matches, settings, cameras)
@@ -242,16 +247,20 @@ def _kept_detector(checkpoint: str) -> Detector:
 
 
 def _view(
-    source: Any, detector: Detector | None, checkpoint: str | Path, max_keypoints: int
+    source: Any, mask: Any, detector: Detector | None, checkpoint: str | Path, max_keypoints: int
 ) -> View:
     if isinstance(source, Features):
+        if mask is not None:
+            raise ConfigError(
+                "a mask is given with Features, expected an image: mask its keypoints"
+            )
         return View(source.top(max_keypoints))
     if isinstance(source, list | tuple):
         raise ConfigError(f"register takes one image at a time, got a {type(source).__name__}")
-    image = read(source)
+    image = read_masked(source, mask, "rgb")
     detect = detector or _kept_detector(str(checkpoint))
     features: Features = detect(image, max_keypoints=max_keypoints)
-    return View(features, picture_of(image.pixels))
+    return View(features, picture_of(image))
 
 
 def _matched(a: Any, b: Any, matches: Matches) -> tuple[Features, Features]:

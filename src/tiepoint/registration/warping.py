@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.files import write_bytes
 from tiepoint.geometry import Matrix, SizeHW, apply_homography, resize_matrix
-from tiepoint.images.arrays import to_rgb8
+from tiepoint.images.arrays import in_unit_range
 from tiepoint.images.reading import DEFAULT_MAX_PIXELS, read
+from tiepoint.plotting import to_rgb8
 from tiepoint.registration.result import Registration
 
 CanvasName = Literal["b", "both"]
@@ -188,7 +189,12 @@ def overlay(image_a: Any, image_b: Any, registration: Registration) -> NDArray[n
 
 
 def alike(image_a: Image, image_b: Image) -> tuple[Image, Image]:
-    """Convert two images from `images.read` to the deeper type and larger number of channels."""
+    """Convert two images from `images.read` to the deeper type and larger number of channels.
+
+    Floats outside 0..1 have no white in common with other types: both become 8-bit RGB.
+    """
+    if image_a.dtype != image_b.dtype and not (_has_white(image_a) and _has_white(image_b)):
+        return to_rgb8(read(image_a)), to_rgb8(read(image_b))
     depth = max((image_a.dtype, image_b.dtype), key=lambda dtype: dtype.itemsize)
     colour = max(image_a.ndim, image_b.ndim) == 3
     a, b = (_in_type(pixels, depth) for pixels in (image_a, image_b))
@@ -220,14 +226,16 @@ def _superposed(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
     """A and B in the area of B, 8-bit RGB, and the mask of A."""
     area = canvas_of(registration)
-    a = to_rgb8(_pixels(image_a, registration.features_a.size_hw, "A", as_image=True))
-    b = to_rgb8(_pixels(image_b, registration.features_b.size_hw, "B", as_image=True))
-    return _warped(a, registration, area), b, covered(registration, area)
+    a, b = read(image_a), read(image_b)
+    _check_size(a.pixels, registration.features_a.size_hw, "A")
+    _check_size(b.pixels, registration.features_b.size_hw, "B")
+    rgb_a, rgb_b = to_rgb8(a), to_rgb8(b)
+    return _warped(rgb_a, registration, area), rgb_b, covered(registration, area)
 
 
-def _pixels(source: Any, size_hw: SizeHW, name: str, *, as_image: bool = False) -> Image:
-    """The image as an array; an array keeps its type and channels unless read `as_image`."""
-    if isinstance(source, np.ndarray) and not as_image:
+def _pixels(source: Any, size_hw: SizeHW, name: str) -> Image:
+    """The image as an array; an array keeps its type and channels."""
+    if isinstance(source, np.ndarray):
         pixels: Image = source
         if pixels.ndim not in (2, 3) or pixels.dtype.kind not in "biuf":
             raise ConfigError(
@@ -236,12 +244,16 @@ def _pixels(source: Any, size_hw: SizeHW, name: str, *, as_image: bool = False) 
             )
     else:
         pixels = read(source).pixels
+    _check_size(pixels, size_hw, name)
+    return pixels
+
+
+def _check_size(pixels: Image, size_hw: SizeHW, name: str) -> None:
     if pixels.shape[:2] != size_hw:
         raise ConfigError(
             f"image {name} is {pixels.shape[1]}x{pixels.shape[0]} px, expected the "
             f"{size_hw[1]}x{size_hw[0]} px of the registration: pass the image that was registered"
         )
-    return pixels
 
 
 def _warped(pixels: Image, registration: Registration, canvas: Canvas) -> Image:
@@ -312,6 +324,10 @@ def _as_type(values: Image, dtype: np.dtype[Any]) -> Image:
         return values >= 0.5
     limits = np.iinfo(dtype)
     return np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
+
+
+def _has_white(pixels: Image) -> bool:
+    return pixels.dtype.kind != "f" or in_unit_range(float(pixels.min()), float(pixels.max()))
 
 
 def _in_type(pixels: Image, dtype: np.dtype[Any]) -> Image:

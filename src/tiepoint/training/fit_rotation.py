@@ -79,7 +79,9 @@ def _rotated_descriptors(checkpoint: Checkpoint, engine: Engine, image: Grey) ->
         matrix = cv2.getRotationMatrix2D((float(middle), float(middle)), degrees, 1.0)
         how, edge = cv2.INTER_CUBIC, cv2.BORDER_REFLECT
         view = cv2.warpAffine(square, matrix, (side, side), flags=how, borderMode=edge)
-        inputs, placements = prepare([np.asarray(view)], ProcessorConfig(max_side=None))
+        inputs, placements = prepare(
+            [np.asarray(view)], ProcessorConfig(max_side=None, contrast="none")
+        )
         maps = engine.run(inputs, placements, descriptors=True)
         assert maps.descriptors is not None
         if step == 0:

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 
 from tiepoint import images
+from tiepoint.config import ProcessorConfig
 from tiepoint.geometry import SizeHW
 from tiepoint.images.photographs import Part, list_photos
-from tiepoint.network.inputs import to_grey
+from tiepoint.network.inputs import as_grey
 from tiepoint.training.scenes import draws
 from tiepoint.training.scenes.basics import Grey, Rng
 from tiepoint.training.scenes.canvas import Sheet, sheet_without_corners
@@ -55,5 +56,5 @@ def photo_files(folders: tuple[str, ...], part: Part) -> tuple[Path, ...]:
 @lru_cache(maxsize=64)
 def read_grey(path: Path) -> Grey:
     """`H W` uint8; some are cached, because a scene takes small crops of many photographs."""
-    values = to_grey(images.read(path).pixels)
-    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    values = as_grey(images.read(path).pixels, ProcessorConfig(max_side=None)).grey
+    return np.rint(values * 255).astype(np.uint8)

@@ -1,0 +1,124 @@
+"""Range of values of an image: the nominal one of its type, and the robust one that it uses."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint.config import Contrast
+from tiepoint.errors import ImageError
+from tiepoint.images.arrays import Pixels, in_unit_range
+from tiepoint.images.reading import SourceImage
+
+Range = tuple[float, float]
+"""Values of black and of white."""
+
+PERCENTILES = (0.1, 99.9)
+"""Hot and dead pixels are beyond these."""
+
+MARGIN = 0.05
+"""Part of the distance between the percentiles that is added at each end, up to the extremes."""
+
+MIN_STEPS = 32
+"""Smallest range, in steps of the stored numbers: noise of one step stays below 8 of 255 levels."""
+
+MIN_USE = 0.5
+"""Part of the nominal range that an image uses if "auto" keeps its values."""
+
+SAMPLE_PX = 1 << 20
+"""Approximate number of pixels for percentiles."""
+
+
+def nominal_white(pixels: Pixels) -> float:
+    """White of the type: 255, 65535, or 1 for floats; black is 0."""
+    return {1: 255.0, 2: 65535.0}.get(pixels.dtype.itemsize, 1.0)
+
+
+def check_nominal(image: SourceImage, *, complete: bool = False) -> None:
+    """Require floats in 0..1, up to `RANGE_SLACK`; other types are in their range by themselves.
+
+    Args:
+        complete: Also refuse NaN and infinity, which otherwise are no data.
+
+    Raises:
+        ImageError: Values out of range, or without data.
+    """
+    pixels = image.pixels
+    if pixels.dtype.kind != "f":
+        return
+    finite = np.isfinite(pixels)
+    if complete and not finite.all():
+        raise ImageError(
+            f"{image.name}: {np.count_nonzero(~finite)} of {pixels.size} values are NaN or "
+            "infinite, expected 0..1; replace them, for example with np.nan_to_num"
+        )
+    values = pixels if image.valid is None else pixels[image.valid]
+    if values.size == 0:
+        return
+    low, high = float(values.min()), float(values.max())
+    if in_unit_range(low, high):
+        return
+    full_scale = 255 if high <= 255 else 65535 if high <= 65535 else "their full scale"
+    remedy = "map them to it, for example (x + 1) / 2 for -1..1"
+    remedy = remedy if low < 0 else f"divide by {full_scale}"
+    advice = "" if complete else ', or leave that to contrast="auto" or "stretch"'
+    raise ImageError(
+        f"{image.name}: values run from {low:.6g} to {high:.6g}, expected 0..1; {remedy}{advice}"
+    )
+
+
+def range_of(
+    grey: NDArray[np.floating],
+    valid: NDArray[np.bool_] | None,
+    *,
+    contrast: Contrast,
+    eight_bit: bool,
+    step: float | None,
+) -> Range | None:
+    """The range to stretch to 0..1; None keeps the nominal one.
+
+    Args:
+        grey: H W, the nominal white of whose type is 1.
+        valid: H W, where it has data; None = everywhere.
+        contrast: See `ProcessorConfig`.
+        eight_bit: Whether the image has 8 bits, which "auto" keeps.
+        step: Difference between neighbouring values in `grey`; None is that of float32.
+    """
+    if contrast == "none" or (contrast == "auto" and eight_bit):
+        return None
+    values = grey if valid is None else grey[valid]
+    if values.size == 0:
+        return None
+    lowest, highest = float(values.min()), float(values.max())
+    low, high = _robust(values, lowest, highest)
+    if contrast == "auto" and in_unit_range(lowest, highest) and high - low >= MIN_USE:
+        return None
+    largest = max(abs(low), abs(high))
+    least = MIN_STEPS * (step or float(np.finfo(np.float32).eps) * largest)
+    if high - low < least or high == low:
+        middle, half = (low + high) / 2, (least or 1.0) / 2
+        low, high = middle - half, middle + half
+    return low, high
+
+
+def _robust(values: NDArray[np.floating], lowest: float, highest: float) -> Range:
+    """The percentiles with a margin; the extremes if the percentiles are equal."""
+    flat = values.ravel()
+    sample = flat[:: max(1, flat.size // SAMPLE_PX)]
+    low, high = (float(value) for value in np.percentile(sample, PERCENTILES))
+    if low == high:
+        return lowest, highest
+    margin = MARGIN * (high - low)
+    return max(lowest, low - margin), min(highest, high + margin)
+
+
+def step_of(pixels: Pixels) -> float | None:
+    """Difference between neighbouring values, with the nominal white as 1; None for fractions.
+
+    Args:
+        pixels: H W or H W 3, finite.
+    """
+    if pixels.dtype.kind != "f":
+        return 1 / nominal_white(pixels)
+    are_whole = all(np.array_equal(row, np.rint(row)) for row in pixels)
+    return 1.0 if are_whole else None
