@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from tiepoint.config import RegistrationConfig
 from tiepoint.features import Features, Matches, covariances_of
-from tiepoint.geometry import Matrix
+from tiepoint.geometry import Matrix, apply_homography, inside
+from tiepoint.matching.guided import aligned_descriptors
 from tiepoint.registration import appearance, epipolar, planar, verification
 from tiepoint.registration.appearance import Picture
 from tiepoint.registration.estimation import Estimate, matched_xy
@@ -21,6 +22,9 @@ from tiepoint.registration.models import MODELS, ModelFacts, inlier_px
 SHARED_ERRORS = 1.4
 """Factor of all deviations for errors that neighbouring keypoints share. With it 95 % of generated
 pairs are within two standard deviations (benchmarks/registration.py)."""
+
+ANSWER_PX, ANSWER_SIMILARITY = 4.0, 0.75
+"""Distance, px of the network's input, and cosine of a keypoint that answers another one."""
 
 LEAST_SD = 0.05
 """Least standard deviation, px of the network's input."""
@@ -141,6 +145,27 @@ class Fit(Pair):
             return 0.0
         share = min(picture.block_share for picture in self.pictures)
         return BLOCKS_PX * min(1.0, (share / BLOCKS_ONLY) ** 2)
+
+    @cached_property
+    def similarities(self) -> NDArray[np.float32] | None:
+        """N_A N_B: cosines of all keypoints; None without descriptors."""
+        if self.features_a.descriptors is None or self.features_b.descriptors is None:
+            return None
+        turned_deg = self.matches.turned_deg
+        a, b = aligned_descriptors(self.features_a, self.features_b, turned_deg)
+        return np.asarray(a @ b.T)
+
+    @cached_property
+    def answered_cells(self) -> NDArray[np.float64] | None:
+        """See `verification.answered_cells`; None without descriptors."""
+        if self.similarities is None:
+            return None
+        a, b = self.features_a, self.features_b
+        mapped = apply_homography(self.estimate.matrix, a.xy)  # N_A 2
+        apart = np.linalg.norm(mapped[:, None] - b.xy[None], axis=2)  # N_A N_B
+        near = (apart <= ANSWER_PX * self.input_px) & (self.similarities >= ANSWER_SIMILARITY)
+        shown = inside(mapped, b.size_hw)
+        return verification.answered_cells(a.xy, a.size_hw, shown, near.any(axis=1))
 
     def deviations_px(
         self, places_xy: NDArray[np.float64], *, in_a: bool = False

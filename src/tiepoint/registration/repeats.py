@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from tiepoint.config import Model
 from tiepoint.geometry import Float, Matrix, apply_homography
-from tiepoint.matching.guided import aligned_descriptors
 from tiepoint.registration import appearance, planar
 from tiepoint.registration.fit import Fit
 
@@ -65,12 +64,11 @@ def decide(fit: Fit) -> tuple[Rival | None, str | None]:
         The rival that fits the pictures better than the model and all others, or None; and the
         objection if no model is clearly the best.
     """
-    if fit.features_a.descriptors is None or fit.features_b.descriptors is None:
+    if fit.similarities is None:
         return None, None
-    a, b = aligned_descriptors(fit.features_a, fit.features_b, fit.matches.turned_deg)
     xy_a, xy_b = (f.xy.astype(np.float64) for f in (fit.features_a, fit.features_b))
     model, matrix = fit.settings.model, fit.estimate.matrix
-    rivals = find_rivals(model, matrix, xy_a, xy_b, a @ b.T, fit.input_px)
+    rivals = find_rivals(model, matrix, xy_a, xy_b, fit.similarities, fit.input_px)
     rivals = [rival for rival in rivals if _differ(fit, rival.matrix, matrix)]
     if fit.pictures is None:
         strong = [rival for rival in rivals if rival.strength >= LEAST_RIVAL_UNSEEN]

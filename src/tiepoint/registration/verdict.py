@@ -36,6 +36,11 @@ MIN_AGREEMENT = 0.8
 """Least sum of the share of keypoints that look alike and the coverage by inliers. Unrelated
 pictures under one overlay reach .71, true pairs of which a third has changed .77 (measured)."""
 
+ANSWERED, COPY, FEW_CELLS = 0.1, 0.6, 1 / 3
+"""Without pictures: share of answered keypoints from which a cell agrees, share in the best cell
+that only copies reach, and the least share of cells that agree if there is such a cell (measured).
+"""
+
 DIFFERENT = "the images show different things, or too little that is alike"
 
 
@@ -220,12 +225,33 @@ def whole_view_agrees(fit: Fit) -> str | None:
     Time stamps, frames and other fixed parts of a picture match perfectly without any common scene.
     """
     share = fit.share_alike
-    if share is None or share + fit.common.coverage >= MIN_AGREEMENT:
+    if share is None:
+        return _cells_agree(fit)
+    if share + fit.common.coverage >= MIN_AGREEMENT:
         return None
     return (
         f"{fit}, but only {share:.0%} of the keypoints in the common view look alike there, and "
         f"the inliers cover {fit.common.coverage:.0%} of it: something fixed in both pictures, "
         "such as text or a frame, may have matched in place of the scene"
+    )
+
+
+def _cells_agree(fit: Fit) -> str | None:
+    """The check of the whole view without pictures: by the descriptors of its keypoints.
+
+    Hard pairs agree a little everywhere; an overlay agrees like a copy in few cells, and nowhere
+    else.
+    """
+    cells = fit.answered_cells
+    if cells is None or len(cells) == 0:
+        return None
+    agreeing = float((cells > ANSWERED).mean())
+    if cells.max() < COPY or agreeing >= FEW_CELLS:
+        return None
+    return (
+        f"{fit}, but only in {agreeing:.0%} of the common view do further keypoints agree with it: "
+        "something fixed in both pictures, such as text or a frame, may have matched in place of "
+        "the scene"
     )
 
 

@@ -13,6 +13,11 @@ from tiepoint.geometry import Float, Matrix, SizeHW, apply_homography, inside
 GRID = 10
 """Cells along each side of an image, for `coverage` and the common view."""
 
+ANSWER_GRID = 6
+"""Cells along each side of A, for `answered_cells`."""
+
+_LEAST_KEYPOINTS = 3  # of a cell that counts
+
 
 @dataclass(frozen=True, eq=False)
 class CommonView:
@@ -46,6 +51,30 @@ def common_view(matrix: Matrix, xy_a: Float, xy_b: Float, a_hw: SizeHW, b_hw: Si
 def coverage_of(xy: Float, size_hw: SizeHW) -> float:
     """Share of the cells of a whole image that contain points, 0..1."""
     return float(_occupied(xy, size_hw).mean())
+
+
+def answered_cells(
+    xy_a: Float, a_hw: SizeHW, shown: NDArray[np.bool_], answered: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Share of the keypoints in each cell of A that B answers where the model maps them.
+
+    Args:
+        xy_a: N 2, px.
+        shown: N, keypoints in the common view.
+        answered: N, keypoints with a similar keypoint of B near their mapped position.
+
+    Returns:
+        One share, 0..1, per cell with at least three keypoints in the common view.
+    """
+    height, width = a_hw
+    cells = np.floor((np.asarray(xy_a, np.float64) + 0.5) * ANSWER_GRID / (width, height))  # N 2
+    x, y = np.clip(cells, 0, ANSWER_GRID - 1).astype(int).T
+    flat, size = y * ANSWER_GRID + x, ANSWER_GRID**2
+    counts = np.bincount(flat[shown], minlength=size)
+    answers = np.bincount(flat[shown & answered], minlength=size)
+    counted = counts >= _LEAST_KEYPOINTS
+    shares: NDArray[np.float64] = answers[counted] / counts[counted]
+    return shares
 
 
 def log10_nfa(
