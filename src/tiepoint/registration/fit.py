@@ -181,12 +181,13 @@ class Fit(Pair):
         )  # P 2 2
         common_px = math.hypot(LEAST_SD * self.input_px, self.blocks_px)
         covariance = covariance + np.eye(2) * common_px**2 / 2
+        known = np.isfinite(covariance).all(axis=(1, 2))  # P
+        covariance[~known] = 0
         if in_a:
-            with np.errstate(invalid="ignore"):
-                slopes = np.linalg.pinv(np.nan_to_num(planar.local_jacobian(matrix, places_xy)))
-                covariance = slopes @ covariance @ slopes.transpose(0, 2, 1)
-        deviations = np.sqrt(np.trace(covariance, axis1=1, axis2=2))
-        return np.asarray(np.nan_to_num(deviations, nan=np.inf))
+            slopes = np.linalg.pinv(planar.local_jacobian(matrix, places_xy[known]))
+            covariance[known] = slopes @ covariance[known] @ slopes.transpose(0, 2, 1)
+        deviations = np.sqrt(np.trace(covariance, axis1=1, axis2=2))  # P
+        return np.where(known, deviations, np.inf)
 
     @cached_property
     def overlap_sd_px(self) -> float:

@@ -36,6 +36,8 @@ DECISIVE_RATIO, DECISIVE_GAP = 0.7, 0.15
 """A model beats another if it leaves less than this share of the other's residual energy, or less
 by this much of the contrast."""
 
+_LEAST_ENERGY = 0.01  # of the contrast: what noise and a few tenths of a pixel leave
+
 _BIN_PX = 4.0
 _REACH_BINS = 512  # displacements that are counted: up to 1024 px of the network's input
 _NEAR_PX = 16.0  # of the model itself: not a rival
@@ -103,7 +105,7 @@ def _beats(fit: Fit, matrix: Matrix, other: Matrix) -> bool | None:
     energies = appearance.residual_energies(*fit.pictures, [matrix, other])
     if energies is None:
         return None
-    mine, others = energies
+    mine, others = energies + _LEAST_ENERGY
     return bool(mine < DECISIVE_RATIO * others or others - mine > DECISIVE_GAP)
 
 
@@ -146,6 +148,8 @@ def find_rivals(
         strength = count / own
         if strength < LEAST_RIVAL or len(rivals) == MAX_RIVALS:
             break
+        if any(np.hypot(*(rival.shift_xy / input_px - peak)) < _NEAR_PX for rival in rivals):
+            continue
         near = np.hypot(*(shifts - peak).T) <= _SEARCH_PX  # C
         shift = np.median(shifts[near], axis=0) * input_px  # 2
         moved = np.array([[1, 0, shift[0]], [0, 1, shift[1]], [0, 0, 1]]) @ matrix

@@ -1,0 +1,149 @@
+"""What two pictures show: alike around keypoints, residual energies of rivals, JPEG's blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from support.situations import blank, jpeg, shift, view
+from tiepoint.images.reading import SourceImage, read
+from tiepoint.registration import appearance
+from tiepoint.registration.appearance import (
+    WINDOW_PX,
+    Picture,
+    block_share,
+    picture_of,
+    residual_energies,
+    share_alike,
+)
+
+Photos = list[NDArray[np.uint8]]
+
+
+def picture(image: NDArray[np.generic]) -> Picture:
+    return picture_of(SourceImage(np.ascontiguousarray(image), "array"))
+
+
+def everywhere(size_hw: tuple[int, int]) -> NDArray[np.float64]:
+    """N 2: a grid of places, px."""
+    x, y = np.meshgrid(range(0, size_hw[1], 15), range(0, size_hw[0], 15))
+    return np.stack([x.ravel(), y.ravel()], axis=1).astype(float)
+
+
+def test_a_picture_keeps_small_images_and_reduces_large_ones(photographs: Photos) -> None:
+    small = picture(view(photographs[0]))
+    np.testing.assert_allclose(small.grey, view(photographs[0]), atol=1e-4)
+    np.testing.assert_array_equal(small.to_picture, np.eye(3))
+    large = picture(photographs[2])
+    assert max(large.grey.shape) == appearance.SIDE_PX
+    scale = appearance.SIDE_PX / max(photographs[2].shape)
+    assert large.to_picture[0, 0] == pytest.approx(scale, rel=0.01)
+
+
+def test_views_that_are_superposed_right_are_alike_and_wrong_ones_are_not(
+    photographs: Photos,
+) -> None:
+    for photo in photographs:
+        a, b = picture(view(photo)), picture(view(photo, 30, 18))
+        xy = everywhere(view(photo).shape)
+        assert share_alike(a, b, shift(-30, -18), xy, xy) > 0.8
+        assert share_alike(a, b, shift(-80, 40), xy, xy) < 0.5
+
+
+def test_unrelated_photographs_are_not_alike(photographs: Photos) -> None:
+    a, b = (picture(view(photographs[i])) for i in (0, 2))
+    xy = everywhere(view(photographs[0]).shape)
+    assert share_alike(a, b, np.eye(3), xy, xy) < 0.25
+
+
+def test_noise_is_not_alike() -> None:
+    a, b = (picture(blank(100, 5, seed)) for seed in (1, 2))
+    xy = everywhere(a.grey.shape)
+    assert share_alike(a, b, np.eye(3), xy, xy) < 0.05
+
+
+def test_light_and_contrast_do_not_matter(photographs: Photos) -> None:
+    image = view(photographs[2])
+    a, b = picture(image), picture((image * 0.4 + 100).astype(np.uint8))
+    xy = everywhere(image.shape)
+    assert share_alike(a, b, np.eye(3), xy, xy) > 0.9
+    assert residual_energies(a, b, [np.eye(3)])[0] < 0.05
+
+
+def test_keypoints_outside_the_common_view_do_not_count(photographs: Photos) -> None:
+    a = picture(view(photographs[2]))
+    far = np.array([[-500.0, 20], [9000, 20], [np.nan, 3]])
+    assert share_alike(a, a, np.eye(3), far, far) == 1.0
+
+
+def test_the_correlation_equals_the_slow_twin() -> None:
+    rng = np.random.default_rng(0)
+    fixed = rng.uniform(0, 255, (40, 50)).astype(np.float32)
+    warped = (0.5 * fixed + rng.normal(0, 30, fixed.shape)).astype(np.float32)
+    inside = np.ones(fixed.shape, bool)
+    inside[:, 35:] = False
+    found = appearance._correlation(fixed, warped, inside)
+    half = WINDOW_PX // 2
+    for y, x in ((20, 20), (3, 4), (39, 30), (15, 40), (20, 49)):
+        rows, columns = (slice(max(0, c - half), c + half + 1) for c in (y, x))
+        known = inside[rows, columns]
+        if known.sum() < 0.3 * WINDOW_PX**2:
+            assert np.isnan(found[y, x])
+            continue
+        f, w = (np.float64(image[rows, columns][known]) for image in (fixed, warped))
+        expected = np.cov(f, w, bias=True)
+        scale = np.sqrt((expected[0, 0] + 1) * (expected[1, 1] + 1))
+        assert found[y, x] == pytest.approx(expected[0, 1] / scale, abs=1e-3)
+
+
+def test_the_true_model_leaves_least_energy(photographs: Photos) -> None:
+    for photo in photographs:
+        a, b = picture(view(photo)), picture(view(photo, 30, 18))
+        energies = residual_energies(a, b, [shift(-30, -18), shift(-22, -18), shift(-30, 14)])
+        assert energies is not None
+        assert energies[0] < 0.02 and (energies[1:] > 5 * energies[0]).all()
+
+
+def test_models_without_a_common_view_are_not_compared(photographs: Photos) -> None:
+    a = picture(view(photographs[2]))
+    assert residual_energies(a, a, [np.eye(3), shift(5000, 0)]) is None
+
+
+@pytest.mark.parametrize("zoom", [0.3, 3.3])
+def test_pictures_of_different_scale_are_compared_at_the_coarser_one(
+    zoom: float, photographs: Photos
+) -> None:
+    import cv2
+
+    image = view(photographs[2])
+    small = cv2.resize(image, None, fx=0.3, fy=0.3, interpolation=cv2.INTER_AREA)
+    scale = small.shape[1] / image.shape[1]
+    matrix = np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2], [0, 0, 1.0]])
+    a, b = picture(image), picture(small)
+    if zoom > 1:
+        a, b, matrix = b, a, np.linalg.inv(matrix)
+    xy_a, xy_b = (everywhere(p.grey.shape) for p in (a, b))
+    assert share_alike(a, b, matrix, xy_a, xy_b) > 0.95
+
+
+def test_the_blocks_of_heavy_compression_are_seen(photographs: Photos) -> None:
+    for photo in photographs:
+        image = view(photo)
+        shares = [block_share(x.astype(np.float32)) for x in (jpeg(image, 4), jpeg(image, 80))]
+        assert shares[0] > 0.1 > 0.03 > shares[1]
+
+
+def test_flat_and_tiny_images_have_no_blocks() -> None:
+    assert block_share(np.full((100, 100), 7.0, np.float32)) == 0
+    assert block_share(np.zeros((5, 3), np.float32)) == 0
+    assert block_share(np.zeros((1, 1), np.float32)) == 0
+
+
+def test_deep_images_are_compared_at_their_own_range(photographs: Photos) -> None:
+    image = view(photographs[2])
+    counts = (7000 + image.astype(np.uint16) * 3).astype(np.uint16)
+    a, b = picture(image), picture_of(read(counts))
+    assert b.grey.max() > 200 and b.block_share == 0
+    xy = everywhere(image.shape)
+    assert share_alike(a, b, np.eye(3), xy, xy) > 0.95
