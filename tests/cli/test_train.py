@@ -24,6 +24,8 @@ from tiepoint.training.presets import ADAPT, PRESETS, PYRAMID
 from tiepoint.training.state import load_state, save_state
 from tiepoint.weights.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("small_frames")
+
 FEW = ("--workers", "0", "--threads", "1")
 
 
@@ -33,7 +35,7 @@ def run(*arguments: str | Path) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, small_frames: None) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "smoke"
     code, output = run("train", "--preset", "smoke", "--steps", "12", "-o", folder, *FEW)
     assert code == 0, output
