@@ -65,5 +65,5 @@ def calibrate(checkpoint: Folder, photos: Photos, count: Count = 90, write: Writ
     )
     typer.echo(f"noise floor {floor:g}")
     if write:
-        measured = {COVARIANCE_KEY: fit.scale, NOISE_FLOOR_KEY: floor}
-        typer.echo(f"wrote {calibration.store(checkpoint, measured)}")
+        values = {COVARIANCE_KEY: fit.scale, NOISE_FLOOR_KEY: floor}
+        typer.echo(f"wrote {calibration.store(checkpoint, values)}")
