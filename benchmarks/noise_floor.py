@@ -70,7 +70,8 @@ def ranks(detector: Detector, noise: float) -> NDArray[np.float64]:
     random = np.random.default_rng(SEED)
     frames = (rounded(random.normal(mean, noise, SIZES_HW[-1])) for mean in MEANS)
     scores = [np.resize(detector(frame).scores, 100) for frame in frames]
-    return np.array([one[[0, 14, 99]] for one in scores], np.float64).max(axis=0)
+    highest: NDArray[np.float64] = np.amax([one[[0, 14, 99]] for one in scores], axis=0)
+    return highest
 
 
 def rounded(grey: NDArray[np.float64]) -> Grey:
