@@ -16,23 +16,30 @@ import pytest
 from support.checkpoints import random_checkpoint
 from tiepoint import Detector, register
 from tiepoint.evaluation import noise_floor
-from tiepoint.evaluation.noise_floor import FRAMES, MARGIN, SIZES_HW, frames, measure_noise_floor
+from tiepoint.evaluation.noise_floor import (
+    FRAMES,
+    MARGIN,
+    RANK,
+    SIZES_HW,
+    frames,
+    measure_noise_floor,
+)
 from tiepoint.features import Features
 from tiepoint.weights.checkpoint import BUNDLED, bundled_checkpoints, load_checkpoint
 
 
 class Scorer:
-    """A detector that scores each frame by a function of its index."""
+    """A detector whose lowest keypoint of a frame has a score by the frame's index."""
 
-    def __init__(self, score: Any) -> None:
-        self.checkpoint, self.score = random_checkpoint(), score
+    def __init__(self, score: Any, sparse: Any = ()) -> None:
+        self.checkpoint, self.score, self.sparse = random_checkpoint(), score, sparse
 
     def __call__(self, *_: object, **__: object) -> Scorer:
         return self
 
     def stream(self, images: Any) -> Any:
         for index, image in enumerate(images):
-            scores = np.float32([self.score(index)]) if self.score(index) else np.zeros(0)
+            scores = np.linspace(1, self.score(index), RANK - (index in self.sparse))
             yield Detected(Features(np.zeros((len(scores), 2)), scores, None, image.shape))
 
 
@@ -66,7 +73,7 @@ def test_frames_are_the_same_in_every_run_and_show_hardly_anything(few: None) ->
     assert {one.dtype for one in first} == {np.dtype(np.uint8), np.dtype(np.uint16)}
 
 
-def test_the_floor_is_above_the_best_score_of_all_frames(
+def test_the_floor_leaves_every_frame_fewer_keypoints_than_a_registration_needs(
     few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(noise_floor, "Detector", Scorer(lambda index: index * 1e-5))
@@ -76,9 +83,13 @@ def test_the_floor_is_above_the_best_score_of_all_frames(
     assert floor == pytest.approx(MARGIN * 1e-5 * (len(done) - 1), rel=0.05)
 
 
-def test_frames_without_any_score_give_no_floor(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noise_floor, "Detector", Scorer(lambda index: 0))
+def test_frames_with_too_few_keypoints_give_no_floor(
+    few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noise_floor, "Detector", Scorer(lambda index: 0.5, range(FRAMES)))
     assert measure_noise_floor("any") == 0
+    monkeypatch.setattr(noise_floor, "Detector", Scorer(lambda index: 1e-3, range(1, FRAMES)))
+    assert measure_noise_floor("any") == pytest.approx(MARGIN * 1e-3, rel=0.05)
 
 
 def test_the_floor_is_never_above_the_threshold(
@@ -110,7 +121,7 @@ def test_two_dark_frames_give_no_keypoints_even_without_threshold(name: str, eng
     detector = Detector(name, engine=engine, device="cpu", precision="f32", threshold=0.0)
     a, b = detector(dark)
     assert len(a) == len(b) == 0
-    assert detector(dark[0], scales=(1.0, 0.5, 2.0)).scores.tolist() == []
+    assert len(detector(dark[0], scales=(1.0, 0.5, 2.0))) < RANK  # enlarged noise is stronger
     assert len(detector(dark[0], noise_floor=0.0)) > 100
     registration = register(a, b)
     assert not registration.success

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.config import RegistrationConfig
 from tiepoint.detector import Detector
 from tiepoint.geometry import SizeHW
 
@@ -39,8 +40,12 @@ JPEG_QUALITY = (75, 95)
 """Lowest and highest quality. At low quality the corners of blocks are real corners."""
 
 MARGIN = 1.5
-"""The floor relative to the highest score of all frames: other frames score higher by chance. A
-margin of 3 costs true pairs of photographs at a tenth of their contrast."""
+"""The floor relative to the highest score of rank `RANK` in all frames, because other frames score
+higher by chance. A floor three times as high costs a tenth of the true pairs of photographs at a
+tenth of their contrast (benchmarks/noise_floor.py)."""
+
+RANK = RegistrationConfig.min_inliers
+"""Fewer keypoints of noise than this cannot register. The best score of all is mostly chance."""
 
 Frame = NDArray[Any]
 
@@ -53,7 +58,7 @@ def measure_noise_floor(
     *,
     on_frame: Callable[[], None] = lambda: None,
 ) -> float:
-    """`DetectionConfig.noise_floor` for a checkpoint: `MARGIN` times the highest score of noise.
+    """`DetectionConfig.noise_floor` for a checkpoint: fewer than `RANK` keypoints of a frame pass.
 
     Args:
         threshold: Upper limit of the floor, so that it changes no result at the checkpoint's
@@ -65,13 +70,14 @@ def measure_noise_floor(
     """
     detector = Detector(
         checkpoint, device="cpu", precision="f32", max_side=None, threshold=0.0, noise_floor=0.0,
-        max_keypoints=1, subpixel=False, descriptors=False,
+        max_keypoints=RANK, subpixel=False, descriptors=False,
     )  # fmt: skip
     limit = detector.checkpoint.detection.threshold if threshold is None else threshold
     highest = 0.0
     for detection in detector.stream(frames()):
-        scores = detection.require().scores  # 1, or 0 where all scores are 0
-        highest = max(highest, float(scores.max(initial=0.0)))
+        scores = detection.require().scores  # best first, `RANK` at most
+        if len(scores) == RANK:
+            highest = max(highest, float(scores[-1]))
         on_frame()
     floor = float(f"{MARGIN * highest:.2g}")
     if floor > limit:
