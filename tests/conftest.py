@@ -40,6 +40,16 @@ def photographs() -> list[NDArray[np.uint8]]:
     return [data.camera(), data.astronaut()[:301, :407], data.coffee(), data.cat()]
 
 
+@pytest.fixture(scope="module")
+def small_frames() -> Iterator[None]:
+    """Only the smallest frames of noise: runs of a few steps shall not wait for the others."""
+    from tiepoint.evaluation import noise_floor
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(noise_floor, "SIZES_HW", noise_floor.SIZES_HW[:1])
+        yield
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, which is the working folder too."""

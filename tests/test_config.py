@@ -118,6 +118,8 @@ def test_the_smallest_side_and_native_size_are_accepted() -> None:
         ({"threshold": 1.01}, "threshold is 1.01"),
         ({"threshold": math.nan}, "threshold is nan"),
         ({"threshold": "0.5"}, "threshold is '0.5'"),
+        ({"noise_floor": -0.01}, "noise_floor is -0.01, expected a probability in 0..1"),
+        ({"noise_floor": None}, "noise_floor is None"),
         ({"max_keypoints": 0}, r"max_keypoints is 0, .* \(keypoints, or None for all\)"),
         ({"max_keypoints": -1}, "max_keypoints is -1"),
         ({"max_keypoints": 10.0}, "max_keypoints is 10.0"),
@@ -149,10 +151,16 @@ def test_detection_refuses(settings: dict[str, Any], message: str) -> None:
 def test_detection_accepts_the_ends_of_each_range() -> None:
     config = DetectionConfig(
         threshold=1, max_keypoints=1, nms_radius=0, border=0, covariance_scale=1e-9, spread=True,
-        scales=(MAX_SCALE,),
+        scales=(MAX_SCALE,), noise_floor=1,
     )  # fmt: skip
     assert DetectionConfig(threshold=0).threshold == 0
     assert config.scales == (2.0,)
+
+
+def test_the_higher_one_of_threshold_and_noise_floor_limits_the_scores() -> None:
+    assert DetectionConfig(threshold=0.3).min_score == 0.3
+    assert DetectionConfig(threshold=0, noise_floor=0.2).min_score == 0.2
+    assert DetectionConfig(threshold=0.3, noise_floor=0.2).min_score == 0.3
 
 
 @pytest.mark.parametrize("scales", [[1, 0.5], (1, 0.5), np.array([1, 0.5]), iter([1, 0.5])])

@@ -41,8 +41,11 @@ MIN_TEMPERATURE = 1e-3
 """Cosines are exact to 6e-8; at lower temperatures only the best of a row counts."""
 
 IN_CHECKPOINT = frozenset(
-    {"threshold", "max_keypoints", "nms_radius", "border", "covariance_scale", "scales"}
-)
+    {
+        "threshold", "max_keypoints", "nms_radius", "border", "covariance_scale", "scales",
+        "noise_floor",
+    }
+)  # fmt: skip
 """Settings of `DetectionConfig` that a checkpoint stores; a detector takes them as defaults."""
 
 MAX_SCALE = 2
@@ -140,10 +143,17 @@ class DetectionConfig:
         f"{MAX_SCALE}. Several form an image pyramid, for images that differ in zoom.",
         metavar="S,S,...",
     )
+    noise_floor: float = setting(
+        0.0,
+        "Score that images of noise alone reach, a probability in 0..1, as `tiepoint calibrate` "
+        "measures it. A keypoint must exceed it whatever the threshold; 0 switches it off.",
+        metavar="P",
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", _scales(self.scales))
         check_within("threshold", self.threshold, 0, 1, "a probability")
+        check_within("noise_floor", self.noise_floor, 0, 1, "a probability")
         if self.max_keypoints is not None:
             unit = "keypoints, or None for all"
             check_whole("max_keypoints", self.max_keypoints, minimum=1, unit=unit)
@@ -155,6 +165,11 @@ class DetectionConfig:
             raise ConfigError("spread needs max_keypoints, the number of keypoints to spread")
         if self.spread and len(self.scales) > 1:
             raise ConfigError(f"spread goes with one scale, got scales {self.scales}")
+
+    @property
+    def min_score(self) -> float:
+        """Score that a keypoint must exceed: the threshold or the noise floor, the higher one."""
+        return max(self.threshold, self.noise_floor)
 
 
 def _scales(scales: object) -> tuple[float, ...]:
@@ -326,6 +341,7 @@ class DetectionOptions(TypedDict, total=False):
     covariance_scale: float | None
     spread: bool
     scales: Sequence[float]
+    noise_floor: float
 
 
 def resolve_detection(

@@ -59,6 +59,7 @@ def test_info_describes_each_bundled_checkpoint_as_it_is_loaded() -> None:
         assert entry["multiply_adds"] == checkpoint.network.multiply_adds((480, 640))
         assert entry["scales"] == list(checkpoint.detection.scales)
         assert entry["nms_radius"] == checkpoint.detection.nms_radius
+        assert entry["noise_floor"] == checkpoint.detection.noise_floor > 0
         assert entry["parameters"] == sum(t.size for t in checkpoint.tensors.values())
     assert [name for name, entry in said.items() if entry["default"]] == [DEFAULT]
 
@@ -67,6 +68,8 @@ def test_the_text_says_what_each_checkpoint_is() -> None:
     for name in bundled_checkpoints():
         note = load_checkpoint(name).note
         assert note and note in run("info").stdout
+        floor = load_checkpoint(name).detection.noise_floor
+        assert f"noise floor {floor:g}" in run("info").stdout
 
 
 def test_the_text_holds_the_same_facts() -> None:

@@ -83,6 +83,16 @@ def test_unrelated_images_exit_4_with_the_reason_and_no_picture(folder: Path) ->
     assert "nothing was written to" in errors
 
 
+def test_two_dark_frames_exit_4_because_noise_is_no_keypoint(folder: Path) -> None:
+    random = np.random.default_rng(4)
+    for name in ("dark_1.png", "dark_2.png"):
+        dark = np.clip(np.rint(random.normal(6, 1, (240, 320))), 0, 255).astype(np.uint8)
+        Image.fromarray(dark).save(folder / name)
+    code, printed, errors = run(folder / "dark_1.png", folder / "dark_2.png")
+    assert (code, printed) == (4, "")
+    assert "not registered: no keypoints in image A and B" in errors
+
+
 def test_a_picture_that_is_there_is_not_replaced_unasked(folder: Path) -> None:
     out = folder / "out.png"
     out.write_bytes(b"mine")

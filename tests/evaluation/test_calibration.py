@@ -15,11 +15,14 @@ from typer.testing import CliRunner
 from tiepoint import Detector
 from tiepoint.cli import app
 from tiepoint.errors import ConfigError
-from tiepoint.evaluation.calibration import LEAST_MATCHES, calibrate, differences, store_scale
+from tiepoint.evaluation.calibration import LEAST_MATCHES, calibrate, differences, store
 from tiepoint.evaluation.generated import generated_pairs
 from tiepoint.evaluation.homography_pairs import LoadedHomography
 from tiepoint.features import Features
 from tiepoint.weights.checkpoint import locate
+
+MEASURED = ("covariance_scale", "noise_floor")
+"""What the command measures, as config.json names it."""
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +36,8 @@ def folder(photographs: list[NDArray[np.uint8]], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    """The bundled checkpoint, to be written to."""
-    return Path(shutil.copytree(locate("default"), tmp_path / "checkpoint"))
+    """The quicker one of the bundled checkpoints, to be written to."""
+    return Path(shutil.copytree(locate("small"), tmp_path / "checkpoint"))
 
 
 def test_differences_and_what_they_are_measured_by_are_those_of_the_true_places() -> None:
@@ -78,6 +81,9 @@ def test_too_few_matches_are_no_calibration(tmp_path: Path) -> None:
 
 def test_the_command_writes_what_the_detector_then_uses(copied: Path, folder: Path) -> None:
     before = json.loads((copied / "config.json").read_text())
+    for name in MEASURED:
+        before["tiepoint"].pop(name, None)
+    (copied / "config.json").write_text(json.dumps(before))
     arguments = ["calibrate", str(copied), "--photos", str(folder), "--count", "6"]
     result = CliRunner().invoke(app, [*arguments, "--no-write"])
     assert result.exit_code == 0, result.output
@@ -85,11 +91,12 @@ def test_the_command_writes_what_the_detector_then_uses(copied: Path, folder: Pa
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     after = json.loads((copied / "config.json").read_text())
-    scale = after["tiepoint"].pop("covariance_scale")
-    before["tiepoint"].pop("covariance_scale", None)
+    scale, floor = (after["tiepoint"].pop(name) for name in MEASURED)
     assert after == before
     assert f"scale {scale:g} from" in result.output
-    assert Detector(copied).checkpoint.detection.covariance_scale == scale
+    assert f"noise floor {floor:g}" in result.output
+    detection = Detector(copied).checkpoint.detection
+    assert (detection.covariance_scale, detection.noise_floor) == (scale, floor)
 
 
 def test_a_checkpoint_of_transformers_is_not_marked(copied: Path) -> None:
@@ -97,7 +104,7 @@ def test_a_checkpoint_of_transformers_is_not_marked(copied: Path) -> None:
     config.pop("tiepoint")
     (copied / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="transformers' rules"):
-        store_scale(copied, 0.3)
+        store(copied, {"covariance_scale": 0.3})
 
 
 @pytest.mark.parametrize("wrong", [0, -1.0, "wide", float("nan"), True])

@@ -8,11 +8,18 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the guide's classes need the extra torch")
 
-from support.guide_models import BOTH, EXACT_RULES, make_model  # noqa: E402
+from support.guide_models import (  # noqa: E402
+    BOTH,
+    EXACT_RULES,
+    detect,
+    make_model,
+    make_processor,
+)
 from tiepoint import (  # noqa: E402
     AutoImageProcessor,
     Detector,
@@ -22,6 +29,7 @@ from tiepoint import (  # noqa: E402
 )
 from tiepoint.errors import CheckpointError, ConfigError  # noqa: E402
 from tiepoint.network.superpoint import SuperPoint  # noqa: E402
+from tiepoint.weights.folder import EXACT  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +182,22 @@ def test_settings_replace_those_of_the_checkpoint() -> None:
     assert config.encoder_hidden_sizes == stored.encoder_hidden_sizes
     processor = AutoImageProcessor.from_pretrained(do_resize=False, size=(100, 200))
     assert (processor.do_resize, processor.size) == (False, {"height": 100, "width": 200})
+
+
+def test_the_noise_floor_is_kept_in_the_file_and_changes_no_result(
+    tmp_path: Path, photographs: list[np.ndarray]
+) -> None:
+    """The guide's only limit of scores is `keypoint_threshold`."""
+    plain, marked = (make_model(EXACT_RULES, keypoint_threshold=0.0) for _ in range(2))
+    marked.config.tiepoint = {**EXACT, "noise_floor": 0.5}
+    marked.save_pretrained(tmp_path)
+    loaded = SuperPointForKeypointDetection.from_pretrained(tmp_path)
+    assert loaded.config.tiepoint["noise_floor"] == 0.5
+    assert Detector(tmp_path).checkpoint.detection.noise_floor == 0.5
+    image, processor = photographs[0][:64, :80], make_processor(EXACT_RULES)
+    expected, found = (detect(model, processor, image).scores for model in (plain, loaded))
+    assert expected.shape[1] > 20 and expected.min() < 0.5
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_revision_of_a_folder_is_refused(tmp_path: Path) -> None:

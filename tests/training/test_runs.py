@@ -21,6 +21,8 @@ from tiepoint.training.setup import Execution
 from tiepoint.training.state import load_state
 from tiepoint.weights.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("small_frames")
+
 QUICK = replace(
     PRESETS["smoke"], steps=2, bf16=False, stages=(Stage("only", 1.0, (64, 64), 1),), points=16
 )
@@ -33,7 +35,7 @@ def train(folder: Path, preset: Preset = QUICK, **options: Any) -> runs.Result:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, small_frames: None) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "first"
     result = train(folder)
     assert result == runs.Result(finished=True, signal=None, checkpoint=folder / "checkpoint")
@@ -60,9 +62,35 @@ def same_weights(one: Path, other: Path) -> bool:
 
 def test_a_finished_run_leaves_a_checkpoint_with_two_scales(finished: Path) -> None:
     checkpoint = load_checkpoint(finished / "checkpoint")
-    assert checkpoint.detection == DetectionConfig(scales=PYRAMID)
+    detection = checkpoint.detection
+    assert replace(detection, noise_floor=0.0) == DetectionConfig(scales=PYRAMID)
     assert checkpoint.network == QUICK.network
     assert checkpoint.rules == "exact"
+
+
+def test_a_finished_run_measures_the_noise_floor_of_its_weights(finished: Path) -> None:
+    detection = load_checkpoint(finished / "checkpoint").detection
+    assert 0 < detection.noise_floor <= detection.threshold
+
+
+def test_adapting_measures_the_noise_floor_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "measure_noise_floor", lambda folder, threshold: 0.00125)
+    origin = finished / "checkpoint"
+    result = runs.adapt(SHAPES, tmp_path / "run", checkpoint=str(origin), steps=1, execution=QUIET)
+    assert load_checkpoint(result.checkpoint).detection.noise_floor == 0.00125
+
+
+def test_a_stopped_adaptation_keeps_the_noise_floor_of_its_origin(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_at(monkeypatch, 1)
+    origin = finished / "checkpoint"
+    result = runs.adapt(SHAPES, tmp_path / "run", checkpoint=str(origin), steps=2, execution=QUIET)
+    assert not result.finished
+    adapted, before = (load_checkpoint(one).detection for one in (result.checkpoint, origin))
+    assert adapted.noise_floor == before.noise_floor > 0
 
 
 def test_the_echo_gets_a_line_per_record(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
         DetectionConfig(),
         DetectionConfig(0.1, 500, 3, border=2, covariance_scale=1.5, scales=(1.0, 0.5)),
         DetectionConfig(0.0, None, 0, border=0),
+        DetectionConfig(noise_floor=0.001),
     ],
 )
 def test_settings_come_back_from_config_json(tmp_path: Path, detection: DetectionConfig) -> None:
@@ -103,6 +104,20 @@ def test_settings_come_back_from_config_json(tmp_path: Path, detection: Detectio
     assert network_config(config, path) == NETWORK
     assert detection_config(config, path) == detection
     assert rules_of(config, path) == "exact"
+
+
+def test_a_config_without_a_noise_floor_has_none() -> None:
+    assert detection_config({}, PATH).noise_floor == 0
+    unmeasured = config_values(NETWORK, DetectionConfig(), rules="exact")
+    assert "noise_floor" not in unmeasured["tiepoint"]
+    assert detection_config(unmeasured, PATH).noise_floor == 0
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 2, "low", None])
+def test_a_noise_floor_that_is_no_probability_is_refused(wrong: object) -> None:
+    config = {"tiepoint": {"version": 1, "rules": "exact", "noise_floor": wrong}}
+    with pytest.raises(CheckpointError, match=r"config\.json: noise_floor is"):
+        detection_config(config, PATH)
 
 
 def test_transformers_rules_leave_no_key_of_tiepoint() -> None:

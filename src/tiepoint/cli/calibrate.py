@@ -1,4 +1,4 @@
-"""`tiepoint calibrate`: how certain a checkpoint's positions are, in px."""
+"""`tiepoint calibrate`: how certain a checkpoint's positions are, and what noise scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEED = 11
 Folder = Annotated[
     Path,
     typer.Argument(
-        metavar="CHECKPOINT", help="Folder of the checkpoint; its config.json gets the scale."
+        metavar="CHECKPOINT", help="Folder of the checkpoint; its config.json gets both values."
     ),
 ]
 Photos = Annotated[
@@ -25,21 +25,25 @@ Photos = Annotated[
 ]
 Count = Annotated[int, typer.Option(help="Number of pairs drawn from the photographs.", min=1)]
 Write = Annotated[
-    bool, typer.Option("--write/--no-write", help="Store the scale, or only print the table.")
+    bool, typer.Option("--write/--no-write", help="Store both values, or only print them.")
 ]
 
 
 @app.command()
 def calibrate(checkpoint: Folder, photos: Photos, count: Count = 90, write: Write = True) -> None:
-    """Fit the scale of Features.covariance and write it into the checkpoint's config.json.
+    """Measure covariance_scale and noise_floor, and write them into the checkpoint's config.json.
+
+    The scale turns second moments of the heat map into Features.covariance. The noise floor is
+    what generated images of noise score; keypoints must exceed it.
 
     Prints eight rows, from the most to the least certain matches: the standard deviation per axis
     of the difference of two positions, as the scaled covariances state it and as measured. Takes a
     few minutes.
     """
-    from tiepoint.evaluation import calibration
+    from tiepoint.evaluation import calibration, noise_floor
     from tiepoint.evaluation.generated import generated_pairs
     from tiepoint.images.photographs import list_photos
+    from tiepoint.weights.folder import COVARIANCE_KEY, NOISE_FLOOR_KEY
 
     if not checkpoint.is_dir():
         raise ConfigError(f"{checkpoint}: no such folder; expected one with a checkpoint")
@@ -54,5 +58,12 @@ def calibrate(checkpoint: Folder, photos: Photos, count: Count = 90, write: Writ
     for stated, measured in zip(fit.stated_px, fit.measured_px, strict=True):
         typer.echo(f"{stated:9.2f}  {measured:11.2f}")
     typer.echo(f"scale {fit.scale:g} from {fit.matches} matches")
+    floor = with_progress(
+        "frames",
+        noise_floor.FRAMES,
+        lambda done: noise_floor.measure_noise_floor(checkpoint, on_frame=done),
+    )
+    typer.echo(f"noise floor {floor:g}")
     if write:
-        typer.echo(f"wrote {calibration.store_scale(checkpoint, fit.scale)}")
+        values = {COVARIANCE_KEY: fit.scale, NOISE_FLOOR_KEY: floor}
+        typer.echo(f"wrote {calibration.store(checkpoint, values)}")

@@ -72,6 +72,7 @@ def _checkpoint(name: str) -> dict[str, Any]:
         "multiply_adds": network.multiply_adds(SIZE_HW),
         "scales": list(checkpoint.detection.scales),
         "threshold": checkpoint.detection.threshold,
+        "noise_floor": checkpoint.detection.noise_floor,
         "nms_radius": checkpoint.detection.nms_radius,
         "rules": checkpoint.rules,
         "sha256": checkpoint.sha256,
@@ -107,6 +108,6 @@ def _checkpoint_lines(facts: dict[str, Any]) -> list[str]:
         f"  parameters {facts['parameters']:,}; {facts['multiply_adds'] / 1e9:.1f} G multiply-adds "
         f"for {SIZE_HW[1]}x{SIZE_HW[0]} px",
         f"  scales     {scales} of the image's size; threshold {facts['threshold']:g}, "
-        f"NMS {facts['nms_radius']} px",
+        f"noise floor {facts['noise_floor']:g}, NMS {facts['nms_radius']} px",
         f"  SHA-256    {facts['sha256']}",
     ]

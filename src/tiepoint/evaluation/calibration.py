@@ -7,7 +7,7 @@ The covariances of both, one of them mapped by the homography, predict this diff
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tiepoint.features import Features
 from tiepoint.geometry import apply_homography
 from tiepoint.matching.match import match
 from tiepoint.registration import planar
-from tiepoint.weights.folder import CONFIG_FILE, COVARIANCE_KEY, read_json, rules_of, write_file
+from tiepoint.weights.folder import CONFIG_FILE, read_json, rules_of, write_file
 
 SAME_PX = 4.0
 """Largest difference in px of two positions of the same corner."""
@@ -126,25 +126,28 @@ def differences(
     return offset, mapped + b.covariance[j]
 
 
-def store_scale(folder: Path, scale: float) -> Path:
-    """Write the scale into a checkpoint's `config.json`; the weights stay as they are.
+def store(folder: Path, measured: Mapping[str, float]) -> Path:
+    """Write measured settings into a checkpoint's `config.json`; the weights stay as they are.
+
+    Args:
+        measured: Values for `COVARIANCE_KEY` and `NOISE_FLOOR_KEY` of `weights.folder`.
 
     Raises:
         CheckpointError: The folder has no readable config, or one of another version.
         ConfigError: The checkpoint follows transformers' rules, so its file is not ours to mark.
     """
     config = check_ours(folder)
-    config["tiepoint"] = {**config["tiepoint"], COVARIANCE_KEY: scale}
+    config["tiepoint"] = {**config["tiepoint"], **measured}
     return write_file(folder, CONFIG_FILE, config)
 
 
 def check_ours(folder: Path) -> dict[str, Any]:
-    """The config of a checkpoint that can store a scale; raises as `store_scale` does."""
+    """The config of a checkpoint that can store measured settings; raises as `store` does."""
     path = folder / CONFIG_FILE
     config = read_json(path)
     if rules_of(config, path) != "exact":
         raise ConfigError(
             f"{path}: follows transformers' rules; only checkpoints with tiepoint's own rules "
-            "can store a scale"
+            "can store measured settings"
         )
     return config

@@ -92,7 +92,7 @@ def checkpoint_methods(
 ) -> list[Method]:
     """A method for each tiepoint checkpoint, a name or a folder.
 
-    The threshold is 0, so that every image with k local maxima gives k keypoints.
+    Threshold and noise floor are 0, so that every image with k local maxima gives k keypoints.
 
     Args:
         nms_radius, scales: Settings of `Detector`; None means each checkpoint's own.
@@ -101,7 +101,7 @@ def checkpoint_methods(
         CheckpointError: No such checkpoint, or a damaged one.
     """
     methods = []
-    given: DetectionOptions = {"max_side": None, "threshold": 0.0}
+    given: DetectionOptions = {"max_side": None, "threshold": 0.0, "noise_floor": 0.0}
     if nms_radius is not None:
         given["nms_radius"] = nms_radius
     if scales is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
@@ -107,8 +107,11 @@ class SuperPointConfig:
         return self._parsed(network_config)
 
     def detection(self) -> DetectionConfig:
-        """The detection settings under the exact rules; ConfigError if one is out of range."""
-        return self._parsed(detection_config)
+        """The detection settings under the exact rules; ConfigError if one is out of range.
+
+        The noise floor is 0, because the guide's only limit of scores is `keypoint_threshold`.
+        """
+        return replace(self._parsed(detection_config), noise_floor=0.0)
 
     def _parsed(self, parse: Callable[[Mapping[str, Any], Path], Parsed]) -> Parsed:
         try:

@@ -153,7 +153,7 @@ def candidates(
         allowed_area: B H W bool.
     """
     with torch.no_grad():
-        allowed = allowed_area & (heatmap > config.threshold)
+        allowed = allowed_area & (heatmap > config.min_score)
         kept = _suppress_each(heatmap, allowed, sizes_hw, config) & allowed
         return FlatPixels(*torch.nonzero(kept, as_tuple=True))
 

@@ -34,7 +34,8 @@ class Pixels(NamedTuple):
 def candidates(
     heatmap: Float32, config: DetectionConfig, mask: NDArray[np.bool_] | None = None
 ) -> Pixels:
-    """Pixels that may become keypoints: local maxima above the threshold, inside border and mask.
+    """Pixels that may become keypoints: local maxima above threshold and noise floor, inside border
+    and mask.
 
     Args:
         heatmap: H W contiguous, probabilities; only the image itself, without padding.
@@ -45,11 +46,11 @@ def candidates(
         Pixels in reading order. With `config.max_keypoints`, pixels that cannot be among the
         top k may be missing.
     """
-    allowed = heatmap > config.threshold
+    allowed = heatmap > config.min_score
     zero_outside(allowed, config.border, mask)
 
     def survivors(radius: int) -> NDArray[np.intp]:
-        return suppress(heatmap, radius, config.threshold, allowed, config.max_keypoints)
+        return suppress(heatmap, radius, config.min_score, allowed, config.max_keypoints)
 
     height, width = heatmap.shape
     radius = widest_radius(lambda r: len(survivors(r)), (height, width), config)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import TrainingError
+from tiepoint.evaluation.noise_floor import measure_noise_floor
 from tiepoint.network.superpoint import SuperPoint
 from tiepoint.training import lineage
 from tiepoint.training.detector.benchmark import Benchmark
@@ -24,7 +25,7 @@ from tiepoint.training.state import STATE_FILE, RunConfig, State, load_state
 from tiepoint.training.trainer import Hooks, Trainer
 from tiepoint.weights.checkpoint import Checkpoint, load_checkpoint
 
-KEPT_SETTINGS = ("threshold", "nms_radius", "border", "covariance_scale", "scales")
+KEPT_SETTINGS = ("threshold", "nms_radius", "border", "covariance_scale", "scales", "noise_floor")
 """Detection settings of a checkpoint that an adapted one inherits."""
 
 HERE = Execution()
@@ -271,14 +272,21 @@ def _run(
         finished = trainer.run(stop)
         if finished:
             benchmark(trainer)
-            _export(
-                trainer, checkpoint, threshold=held_out_pairs.threshold(checkpoint),
-                covariance_scale=held_out_pairs.covariance_scale(checkpoint),
-            )  # fmt: skip
+            _export_measured(trainer, checkpoint, held_out_pairs)
         else:
             _export(trainer, checkpoint)
     log.draw()
     return Result(finished, stop.number, checkpoint)
+
+
+def _export_measured(run: Trainer, folder: Path, held_out_pairs: Benchmark) -> None:
+    """Export the finished network with settings measured on its checkpoint in the folder."""
+    threshold = held_out_pairs.threshold(folder)
+    _export(
+        run, folder, threshold=threshold,
+        covariance_scale=held_out_pairs.covariance_scale(folder),
+        noise_floor=measure_noise_floor(folder, threshold),
+    )  # fmt: skip
 
 
 def _export(run: Trainer, folder: Path, **measured: float | None) -> None:

@@ -31,7 +31,7 @@ Rules = Literal["exact", "transformers"]
 RULES_VERSION = 1
 EXACT: Mapping[str, Any] = MappingProxyType({"version": RULES_VERSION, "rules": "exact"})
 """Value of the key "tiepoint" in the config files of a checkpoint that follows the exact rules."""
-COVARIANCE_KEY, SCALES_KEY = "covariance_scale", "scales"
+COVARIANCE_KEY, SCALES_KEY, NOISE_FLOOR_KEY = "covariance_scale", "scales", "noise_floor"
 """Further settings under the key "tiepoint" of config.json."""
 
 MODEL_CLASS, PROCESSOR_CLASS = "SuperPointForKeypointDetection", "SuperPointImageProcessor"
@@ -119,11 +119,14 @@ def config_values(
 ) -> dict[str, Any]:
     """The contents of config.json in transformers' names; see `network_config` for the reverse.
 
-    The exact rules add the key "tiepoint" with the covariance scale and the scales.
+    The exact rules add the key "tiepoint" with the scales, the covariance scale and the noise
+    floor; the latter two only if they were measured.
     """
-    scale = detection.covariance_scale
-    covariance = {} if scale is None else {COVARIANCE_KEY: scale}
-    own = {"tiepoint": {**EXACT, SCALES_KEY: list(detection.scales), **covariance}}
+    own: dict[str, Any] = {**EXACT, SCALES_KEY: list(detection.scales)}
+    if detection.covariance_scale is not None:
+        own[COVARIANCE_KEY] = detection.covariance_scale
+    if detection.noise_floor:
+        own[NOISE_FLOOR_KEY] = detection.noise_floor
     return {
         "architectures": [MODEL_CLASS],
         "model_type": "superpoint",
@@ -134,7 +137,7 @@ def config_values(
         "nms_radius": detection.nms_radius,
         "border_removal_distance": detection.border,
         "initializer_range": INITIALIZER_RANGE,
-        **(own if rules == "exact" else {}),
+        **({"tiepoint": own} if rules == "exact" else {}),
     }
 
 
@@ -181,6 +184,7 @@ def detection_config(config: Mapping[str, Any], path: Path) -> DetectionConfig:
             border=config.get("border_removal_distance", DetectionConfig.border),
             covariance_scale=own.get(COVARIANCE_KEY),
             scales=own.get(SCALES_KEY, DetectionConfig.scales),
+            noise_floor=own.get(NOISE_FLOOR_KEY, DetectionConfig.noise_floor),
         )
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
