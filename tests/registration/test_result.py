@@ -107,7 +107,7 @@ def test_the_summary_is_json_and_keeps_every_figure() -> None:
         "success": True, "reason": "ok", "model": "affine",
         "matrix": MATRICES["affine"].tolist(), "rotation": None, "translation": None,
         "keypoints": [10, 10], "matches": 10, "inliers": 10, "inlier_ratio": 1.0,
-        "coverage": 0.25, "reprojection_px": {"median": 0.5, "rms": 0.75},
+        "coverage": 0.25, "agreement": None, "reprojection_px": {"median": 0.5, "rms": 0.75},
         "overlap_sd_px": 0.125, "corner_sd_px": 2.0, "size_hw": [[480, 640], [480, 640]],
     }  # fmt: skip
 

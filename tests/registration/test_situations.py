@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from support.registered import corners_off_px
+from support.registered import CAMERA, corners_off_px, matched, two_views
 from support.situations import (
     OVERLAYS,
     blank,
@@ -56,7 +56,7 @@ def test_a_faint_photograph_is_registered(photographs: Photos, detector: Detecto
     )
     result = register(a, b, detector=detector)
     assert result.success, result.reason
-    assert corners_off_px(result, shift(-30, -20)) < 1.5
+    assert corners_off_px(result, shift(-30, -20)) < 4 * result.corner_sd_px
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -103,7 +103,14 @@ def test_unrelated_scenes_under_one_overlay_are_not_registered(
     result = register(a, b, detector=detector)
     assert not result.success
     assert "something fixed in both pictures" in result.reason
-    assert not register(described(detector, a), described(detector, b)).success
+
+
+@pytest.mark.parametrize("overlay", ["stamp", "window"])
+def test_overlays_are_seen_without_pictures_too(
+    overlay: str, photographs: Photos, detector: Detector
+) -> None:
+    a, b = (described(detector, OVERLAYS[overlay](view(photographs[i]))) for i in (0, 2))
+    assert not register(a, b).success
 
 
 def test_a_scene_that_moved_under_an_overlay_wins(photographs: Photos, detector: Detector) -> None:
@@ -149,9 +156,9 @@ def test_both_orders_give_one_verdict_and_inverse_matrices(
         assert there.success == back.success
         assert there.inliers.sum() == back.inliers.sum()
         if there.success:
-            corners = corners_xy(VIEW_HW := grey.shape)
+            corners = corners_xy(grey.shape)
             returned = back.transform(there.transform(corners))
-            np.testing.assert_allclose(returned, corners, atol=1e-6, err_msg=str(VIEW_HW))
+            np.testing.assert_allclose(returned, corners, atol=1e-6)
             assert back.overlap_sd_px == pytest.approx(zoom * there.overlap_sd_px, rel=0.2)
         else:
             assert there.reason.replace("A", "*").replace("B", "A").replace("*", "B") == back.reason
@@ -163,14 +170,8 @@ def test_two_refused_orders_give_one_sentence(photographs: Photos, detector: Det
     assert not there.success and there.reason == back.reason
 
 
-def test_both_orders_of_two_views_give_inverse_poses(
-    photographs: Photos, detector: Detector
-) -> None:
-    from support.registered import CAMERA, two_views
-
+def test_both_orders_of_two_views_give_inverse_poses() -> None:
     a, b = two_views(200, noise_px=0.2, wrong=40)
-    from support.registered import matched
-
     features_a, features_b, matches = matched(a, b)
     there = register(features_a, features_b, matches=matches, model="essential", intrinsics=CAMERA)
     back = register(

@@ -19,13 +19,15 @@ from support.registered import (
     scattered,
     two_views,
 )
+from support.situations import shift
 from tiepoint.geometry import apply_homography
 from tiepoint.registration import epipolar, planar, verdict
+from tiepoint.registration.appearance import Picture
 from tiepoint.registration.estimation import Estimate, estimate_model
 from tiepoint.registration.fit import LEAST_SD, Fit
 from tiepoint.registration.models import MODELS, PLANE_MODELS
 from tiepoint.registration.result import Registration
-from tiepoint.registration.verdict import CHECKS, objection_to, report
+from tiepoint.registration.verdict import CHECKS, WHOLE_VIEW_CHECKS, objection_to, report
 
 CAMERAS = (CAMERA, CAMERA)
 TRUE_POSE = epipolar.Pose(ROTATION, DIRECTION)
@@ -98,9 +100,27 @@ def rotation_as_movement() -> Fit:
     return fit_of(a, b, estimate, cameras=CAMERAS, model="essential")
 
 
+def noise_as_two_views() -> Fit:
+    """Matches between the same rows of two images, anywhere along them."""
+    a, b = scattered(300, 1), scattered(300, 2)
+    a[:, 1] = b[:, 1] = np.linspace(5, 475, 300)
+    lines = np.array([[0.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+    return fit_of(a, b, Estimate(lines, np.ones(300, bool), kind="two-view"), model="fundamental")
+
+
+def by_whole_blocks() -> Fit:
+    """Corners of 8x8 blocks, in two images that have little else."""
+    a = np.floor(scattered(80) / 8) * 8 - 0.5
+    fit = fit_of(a, a + np.array([8, 0]), all_inliers(shift(8, 0), 80))
+    blocky = Picture(np.zeros((480, 640), np.float32), np.eye(3), 0.3)
+    return dataclasses.replace(fit, pictures=(blocky, blocky))
+
+
 CASES = {
     "enough_inliers": few,
     "unlikely_by_chance": by_chance,
+    "not_bound_to_blocks": by_whole_blocks,
+    "neighbours_move_alike": noise_as_two_views,
     "well_determined": in_one_corner,
     "not_mirrored": lambda: exact([[-1, 0, 600], [0, 1, 0], [0, 0, 1]]),
     "no_horizon": beyond_the_horizon,
@@ -261,6 +281,46 @@ def test_neighbours_in_one_cell_are_one_witness_of_a_two_view_model() -> None:
     assert reason is not None and "120 of 120 matches fit a fundamental matrix" in reason
     as_plane = fit_of(in_clusters, b, all_inliers(np.eye(3), 120))
     assert verdict.unlikely_by_chance(as_plane) is None  # discs are small
+
+
+def test_what_is_fixed_in_both_pictures_is_no_scene() -> None:
+    """The inliers cover little, and the rest of two pictures of noise does not agree."""
+    rng = np.random.default_rng(0)
+    a = scattered(60) * (1, 0.1)
+    fit = fit_of(a, a, all_inliers(np.eye(3), 60))
+    noise = [Picture(rng.uniform(0, 255, (480, 640)).astype(np.float32), np.eye(3)) for _ in "ab"]
+    seen = dataclasses.replace(fit, pictures=(noise[0], noise[1]))
+    reason = objection_to(seen, WHOLE_VIEW_CHECKS)
+    assert reason is not None and "something fixed in both pictures" in reason
+    alike = dataclasses.replace(fit, pictures=(noise[0], noise[0]))
+    assert objection_to(alike, WHOLE_VIEW_CHECKS) is None
+    assert report(alike, None).agreement == 1
+
+
+def test_without_pictures_and_descriptors_the_whole_view_is_unknown() -> None:
+    fit = exact(MATRICES["homography"])
+    assert objection_to(fit, WHOLE_VIEW_CHECKS) is None
+    assert math.isnan(report(fit, None).agreement)
+
+
+@pytest.mark.parametrize(
+    ("cells", "refused"),
+    [((1, 0, 0, 0), True), ((0.4, 0, 0, 0), False), ((1, 0.2, 0, 0), False), ((), False)],
+)
+def test_a_copy_in_few_cells_is_refused_without_pictures(
+    cells: tuple[float, ...], refused: bool
+) -> None:
+    fit = exact(MATRICES["homography"])
+    fit.__dict__["answered_cells"] = np.array(cells)
+    assert (verdict.whole_view_agrees(fit) is not None) == refused
+
+
+def test_a_refused_fit_of_exchanged_images_names_them_as_the_caller_does() -> None:
+    fit = dataclasses.replace(exact([[0.02, 0, 300], [0, 0.02, 200], [0, 0, 1]]), names=("B", "A"))
+    assert judge(fit).reason.startswith("image B would be scaled by 0.02")
+    result = report(fit, None)
+    assert result.features_a is fit.features_b
+    np.testing.assert_allclose(np.linalg.inv(result.matrix)[:2, :2], 0.02 * np.eye(2), atol=1e-12)
 
 
 def test_objections_name_the_model_the_figures_and_the_limit() -> None:

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from support.registered import MATRICES, SIZE_HW, carried, scattered
+from support.registered import MATRICES, SIZE_HW, carried, scattered, two_views
 from tiepoint.geometry import apply_homography, inside
 from tiepoint.registration import verification
 
@@ -156,3 +156,40 @@ def test_full_coverage_needs_a_point_in_every_cell_of_the_common_view() -> None:
     assert verification.common_view(matrix, xy, xy, SIZE_HW, SIZE_HW).coverage == 1
     fewer = verification.common_view(matrix, xy[1:], xy[1:], SIZE_HW, SIZE_HW)
     assert fewer.coverage == pytest.approx(0.99)
+
+
+def test_answered_cells_equal_the_slow_twin() -> None:
+    rng = np.random.default_rng(3)
+    xy = rng.uniform(0, (SIZE_HW[1] - 1, SIZE_HW[0] - 1), (400, 2))
+    shown, answered = rng.random(400) < 0.7, rng.random(400) < 0.4
+    expected = []
+    for row in range(6):
+        for column in range(6):
+            inside = [
+                answered[i]
+                for i, (x, y) in enumerate(xy)
+                if int((x + 0.5) * 6 / SIZE_HW[1]) == column
+                and int((y + 0.5) * 6 / SIZE_HW[0]) == row
+                and shown[i]
+            ]
+            if len(inside) >= 3:
+                expected.append(sum(inside) / len(inside))
+    found = verification.answered_cells(xy, SIZE_HW, shown, answered)
+    np.testing.assert_allclose(found, expected)
+
+
+def test_no_keypoints_answer_in_no_cell() -> None:
+    none = np.empty((0, 2))
+    assert len(verification.answered_cells(none, SIZE_HW, none[:, 0] > 0, none[:, 0] > 0)) == 0
+
+
+def test_neighbours_move_alike_in_a_scene_and_not_by_chance() -> None:
+    a, b = two_views(300, noise_px=0.3)
+    smooth = np.column_stack([a[:, 0] + 0.05 * a[:, 0] + 0.03 * a[:, 1] + 20, a[:, 1]])
+    assert verification.neighbour_ratio(a, smooth) < 0.05
+    rng = np.random.default_rng(0)
+    along = np.column_stack([rng.uniform(0, 640, 300), a[:, 1]])
+    assert verification.neighbour_ratio(a, along) > 0.4
+    assert verification.neighbour_ratio(a, b) < 0.15  # depth at random, within its range
+    assert verification.neighbour_ratio(a, a + 5) == 0
+    assert verification.neighbour_ratio(a[:4], b[:4]) == 0

@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.architecture import CELL_PX
 from tiepoint.config import RegistrationConfig
 from tiepoint.features import Features, Matches, covariances_of
 from tiepoint.geometry import Matrix, apply_homography, inside
@@ -32,6 +33,9 @@ LEAST_SD = 0.05
 BLOCKS_PX, BLOCKS_ONLY = 1.4, 0.2
 """Standard deviation by JPEG's 8x8 blocks, px of the image, and the share of all gradients at their
 edges from which it is reached. Then keypoints follow the blocks, up to 4 px off (measured)."""
+
+WHOLE_BLOCK_PX = 0.75
+"""Largest distance of a movement from a multiple of 8 px."""
 
 Names = tuple[str, str]
 FORWARD: Names = ("A", "B")
@@ -139,12 +143,22 @@ class Fit(Pair):
         return appearance.share_alike(*self.pictures, self.estimate.matrix, xy_a, xy_b)
 
     @property
+    def block_share(self) -> float:
+        """See `Picture.block_share`; the lower of both images, 0 without pictures."""
+        return min((picture.block_share for picture in self.pictures or ()), default=0.0)
+
+    @property
     def blocks_px(self) -> float:
         """Standard deviation by the blocks of heavy JPEG compression, which bind all keypoints."""
-        if self.pictures is None:
-            return 0.0
-        share = min(picture.block_share for picture in self.pictures)
-        return BLOCKS_PX * min(1.0, (share / BLOCKS_ONLY) ** 2)
+        return BLOCKS_PX * min(1.0, (self.block_share / BLOCKS_ONLY) ** 2)
+
+    @property
+    def by_whole_blocks(self) -> float:
+        """Share of the inliers that move by a multiple of JPEG's blocks in x and in y, 0..1."""
+        xy_a, xy_b = self.inliers_xy
+        blocks = (xy_b - xy_a) / CELL_PX  # I 2
+        near = np.abs(blocks - np.rint(blocks)) <= WHOLE_BLOCK_PX / CELL_PX
+        return float(near.all(axis=1).mean()) if len(near) else 0.0
 
     @cached_property
     def similarities(self) -> NDArray[np.float32] | None:

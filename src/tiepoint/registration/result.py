@@ -48,8 +48,10 @@ class Registration:
             common view is unknown, and all cells of A count.
         reprojection_px: Median and rms distance of the inliers in B; the Sampson distance from
             the epipolar geometry for two-view models. NaN without inliers.
+        agreement: Share of all keypoints in the common view whose surroundings look alike in both
+            images, 0..1. NaN for two-view models, and where only features are known.
         overlap_sd_px: Standard deviation of a transformed point, rms over the common view, px of
-            B, propagated from the scatter of the inliers. NaN for two-view models.
+            B, propagated from the scatter of the matches. NaN for two-view models.
         corner_sd_px: The same at A's four corners, which may be far outside the common view.
         rotation, translation: Pose of "essential": X_B = R X_A + t, 3x3 and 3 of length 1; None
             for other models.
@@ -64,6 +66,7 @@ class Registration:
     matches: Matches
     inliers: NDArray[np.bool_]
     coverage: float = 0.0
+    agreement: float = math.nan
     reprojection_px: Residuals = NO_RESIDUALS
     overlap_sd_px: float = math.nan
     corner_sd_px: float = math.nan
@@ -118,6 +121,7 @@ class Registration:
             "inliers": int(self.inliers.sum()),
             "inlier_ratio": self.inlier_ratio,
             "coverage": self.coverage,
+            "agreement": _plain(self.agreement),
             "reprojection_px": {k: _plain(v) for k, v in self.reprojection_px._asdict().items()},
             "overlap_sd_px": _plain(self.overlap_sd_px),
             "corner_sd_px": _plain(self.corner_sd_px),

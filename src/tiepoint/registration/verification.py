@@ -16,6 +16,9 @@ GRID = 10
 ANSWER_GRID = 6
 """Cells along each side of A, for `answered_cells`."""
 
+NEIGHBOURS = 6
+"""Neighbours that `neighbour_ratio` compares; one point may match at two scales."""
+
 _LEAST_KEYPOINTS = 3  # of a cell that counts
 
 
@@ -95,6 +98,28 @@ def log10_nfa(
     samples = _log_binomial(matches, inliers) + _log_binomial(inliers, sample_size)
     probability = (inliers - sample_size) * math.log(min(1.0, inlier_rate))
     return (math.log(tests) + samples + probability) / math.log(10)
+
+
+def neighbour_ratio(xy_a: Float, xy_b: Float) -> float:
+    """How differently neighbours move: far below 1 where a scene has surfaces, about 1 by chance.
+
+    The median difference between the displacements of a match and of its `NEIGHBOURS` nearest ones
+    in A, over that between random pairings of the same points. 0 for too few matches.
+
+    Args:
+        xy_a, xy_b: M 2, px.
+    """
+    if len(xy_a) <= NEIGHBOURS:
+        return 0.0
+    moves = np.asarray(xy_b, np.float64) - xy_a  # M 2
+    apart = np.linalg.norm(xy_a[:, None] - xy_a[None], axis=2)  # M M
+    nearest = np.argsort(apart, axis=1, kind="stable")[:, 1 : NEIGHBOURS + 1]  # M NEIGHBOURS
+    near = np.linalg.norm(moves[:, None] - moves[nearest], axis=2)  # M NEIGHBOURS
+    rng = np.random.default_rng(0)
+    random = np.asarray(xy_b, np.float64)[rng.permutation(len(moves))] - xy_a  # M 2
+    far = np.linalg.norm(random - random[rng.permutation(len(moves))], axis=1)  # M
+    typical = float(np.median(far))
+    return float(np.median(np.median(near, axis=1))) / typical if typical > 0 else 0.0
 
 
 def occupied_cells(xy: Float, cell_px: float) -> int:
