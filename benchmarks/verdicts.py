@@ -52,9 +52,10 @@ def main() -> None:
     photos = list_photos(options.photos)
     detector = registration_detector(options.checkpoint, precision=options.precision)
     print(f"{detector}, model {options.model}\n")
-    rows: dict[str, list[tuple[Situation, Registration]]] = defaultdict(list)
+    print(f"{'':34s} pairs  registered  wrong  off by more than 2 / 3 sd  median px  sd px")
     asymmetric = 0
     for name in options.kinds:
+        rows: dict[str, list[tuple[Situation, Registration]]] = defaultdict(list)
         for pair in drawn(name, photos, max(1, round(options.share * COUNTS[name]))):
             both = pair.image_a, pair.image_b
             cameras = [camera(image) for image in both] if options.model == "essential" else None
@@ -63,10 +64,8 @@ def main() -> None:
             if name == "zoom":
                 back = register(*both[::-1], detector=detector, model=options.model)
                 asymmetric += not inverse(result, back)
-    header = f"{'':34s} pairs  registered  wrong  off by more than 2 / 3 sd  median px  sd px"
-    print(header)
-    for kind, results in rows.items():
-        print(row(kind, results))
+        for kind, results in rows.items():
+            print(row(kind, results), flush=True)
     if "zoom" in options.kinds:
         print(f"\nzoomed pairs whose two orders disagree: {asymmetric}")
 

@@ -30,11 +30,17 @@ reach .08, repeated windows .27 and more (measured)."""
 LEAST_RIVAL_UNSEEN = 0.3
 """The same where the pictures are unknown and cannot decide: then the model is refused."""
 
+LEAST_MATCHES = 8
+"""Least number of next-best matches of a rival."""
+
 MAX_RIVALS = 16
 
 DECISIVE_RATIO, DECISIVE_GAP = 0.7, 0.15
 """A model beats another if it leaves less than this share of the other's residual energy, or less
 by this much of the contrast."""
+
+FAINT_GAP = 0.05
+"""The same for a model that explains at least twice as much as the other."""
 
 _LEAST_ENERGY = 0.01  # of the contrast: what noise and a few tenths of a pixel leave
 
@@ -106,7 +112,10 @@ def _beats(fit: Fit, matrix: Matrix, other: Matrix) -> bool | None:
     if energies is None:
         return None
     mine, others = energies + _LEAST_ENERGY
-    return bool(mine < DECISIVE_RATIO * others or others - mine > DECISIVE_GAP)
+    if mine < DECISIVE_RATIO * others or others - mine > DECISIVE_GAP:
+        return True
+    half = 1 - others < 0.5 * (1 - mine)  # in faint pictures noise is most of the energy
+    return bool(half and others - mine > FAINT_GAP)
 
 
 def _differ(fit: Fit, matrix: Matrix, other: Matrix) -> bool:
@@ -168,7 +177,7 @@ def _peaks(shifts: NDArray[np.float64]) -> list[tuple[NDArray[np.float64], float
     np.add.at(counts, (bins[:, 1], bins[:, 0]), 1)
     counts = cv2.boxFilter(counts, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
     highest = cv2.dilate(counts, np.ones((5, 5), np.uint8))
-    y, x = np.nonzero((counts >= highest) & (counts >= 3))
+    y, x = np.nonzero((counts >= highest) & (counts >= LEAST_MATCHES))
     places = (np.stack([x, y], axis=1) - half) * _BIN_PX  # P 2
     strengths = counts[y, x]
     order = np.argsort(-strengths, kind="stable")
