@@ -47,7 +47,7 @@ def test_views_that_are_superposed_right_are_alike_and_wrong_ones_are_not(
     for photo in photographs:
         a, b = picture(view(photo)), picture(view(photo, 30, 18))
         xy = everywhere(view(photo).shape)
-        assert share_alike(a, b, shift(-30, -18), xy, xy) > 0.8
+        assert share_alike(a, b, shift(-30, -18), xy, xy) > 0.7
         assert share_alike(a, b, shift(-80, 40), xy, xy) < 0.5
 
 

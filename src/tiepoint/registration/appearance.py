@@ -32,6 +32,7 @@ ALIKE = 0.5
 """Normalised correlation from which two windows look alike."""
 
 _BLUR_PX = 2.0  # tolerates models that are a few px off
+_SHADING_PX = 12.0  # standard deviation of the blur that leaves shading only
 _NOISE_VARIANCE = 1.0  # grey levels squared: what flat windows contain
 _LEAST_WINDOW = 0.3  # of a window, inside the common view
 _BLOCKS_SIDE = 1024  # px of the image in which blocks are looked for
@@ -120,7 +121,7 @@ def share_alike(a: Picture, b: Picture, matrix: Matrix, xy_a: Float, xy_b: Float
         matrix: 3x3, x_B ~ H x_A.
         xy_a, xy_b: N_A 2 and N_B 2, all keypoints, px of the images.
     """
-    frame = _frame(a, b, matrix)
+    frame = _frame(a, b, matrix, shading=False)
     correlation = _correlation(frame.fixed, *frame.warped(matrix))  # H W
     fixed_xy, moving_xy = (xy_a, xy_b) if frame.swapped else (xy_b, xy_a)
     places = (
@@ -167,8 +168,11 @@ def residual_energies(
     return np.array(energies)
 
 
-def _frame(a: Picture, b: Picture, matrix: Matrix) -> _Frame:
-    """Warp towards the picture of less detail, after the blur that makes both equally sharp."""
+def _frame(a: Picture, b: Picture, matrix: Matrix, *, shading: bool = True) -> _Frame:
+    """Warp towards the picture of less detail, after the blur that makes both equally sharp.
+
+    Without `shading`, slow changes of brightness are removed, which two blank frames share too.
+    """
     onto = b.to_picture @ matrix @ np.linalg.inv(a.to_picture)
     height, width = a.grey.shape
     w = float(onto[2] @ (width / 2, height / 2, 1))
@@ -176,13 +180,16 @@ def _frame(a: Picture, b: Picture, matrix: Matrix) -> _Frame:
     swapped = zoom > 1
     fixed, moving = (a, b) if swapped else (b, a)
     detail = min(max(zoom, 1 / max(zoom, 1e-3)), 16.0)
-    return _Frame(
-        np.asarray(cv2.GaussianBlur(fixed.grey, (0, 0), _BLUR_PX)),
-        np.asarray(cv2.GaussianBlur(moving.grey, (0, 0), _BLUR_PX * detail)),
-        fixed.to_picture,
-        moving.to_picture,
-        swapped,
-    )
+    pictures = [
+        np.asarray(cv2.GaussianBlur(picture.grey, (0, 0), _BLUR_PX * factor))
+        for picture, factor in ((fixed, 1.0), (moving, detail))
+    ]
+    if not shading:
+        pictures = [
+            picture - np.asarray(cv2.GaussianBlur(picture, (0, 0), _SHADING_PX * factor))
+            for picture, factor in zip(pictures, (1.0, detail), strict=True)
+        ]
+    return _Frame(pictures[0], pictures[1], fixed.to_picture, moving.to_picture, swapped)
 
 
 def _correlation(fixed: Grey, warped: Grey, inside: NDArray[np.bool_]) -> Grey:
