@@ -71,6 +71,7 @@ def measure_noise_floor(
     detector = Detector(
         checkpoint, device="cpu", precision="f32", max_side=None, threshold=0.0, noise_floor=0.0,
         max_keypoints=RANK, subpixel=False, descriptors=False,
+        contrast="none",  # 16 bits too: a stretch would make strong noise of weak noise
     )  # fmt: skip
     limit = detector.checkpoint.detection.threshold if threshold is None else threshold
     highest = 0.0
