@@ -158,6 +158,26 @@ def test_noise_of_one_count_stays_noise(detector: tiepoint.Detector) -> None:
     assert len(detector(np.rint(noise).astype(np.int32), threshold=0.005)) == 0
 
 
+@pytest.mark.parametrize("noise", [4, 60, 900])
+def test_noise_of_many_counts_stays_noise_too(noise: float) -> None:
+    """A covered lens in 16 bits: stretched to the whole range, its noise would be corners."""
+    rng = np.random.default_rng(noise)
+    falling = 20_000 * np.linspace(1, 0.7, 200)[:, None] * np.ones((200, 300))
+    detector = tiepoint.Detector(precision="f32", threshold=0.0)
+    for frame in (falling, np.full((200, 300), 9000.0)):
+        counts = np.rint(frame + rng.normal(0, noise, frame.shape)).astype(np.uint16)
+        assert len(detector(counts)) < 15
+        grey = as_grey(counts, ProcessorConfig()).grey
+        assert (grey[:, 1:] - grey[:, :-1]).std() < 0.015
+
+
+def test_a_noisy_photograph_is_stretched_all_the_same(photograph: NDArray[np.uint8]) -> None:
+    rng = np.random.default_rng(0)
+    counts = 7000 + 3.0 * photograph + rng.normal(0, 30, photograph.shape)
+    low, high = as_grey(np.rint(counts).astype(np.uint16), ProcessorConfig()).value_range
+    assert high - low < 1000
+
+
 def test_the_range_is_that_of_the_reduced_image_at_every_scale() -> None:
     image = np.random.default_rng(0).integers(1000, 3000, (400, 600), dtype=np.uint16)
     image[100, 100] = 65535
