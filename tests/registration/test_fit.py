@@ -46,7 +46,7 @@ def test_the_reverse_exchanges_everything() -> None:
 def test_the_reverse_of_a_pose_is_the_other_cameras() -> None:
     pose = epipolar.Pose(ROTATION, DIRECTION)
     a, b = two_views(100)
-    estimate = Estimate(pose.essential, np.ones(100, bool), pose, "two-view")
+    estimate = Estimate(pose.essential, np.ones(100, bool), pose)
     other = np.diag([0.5, 0.5, 1.0]) @ CAMERA
     fit = fit_of(a, b, estimate, cameras=(CAMERA, other), model="essential")
     back = fit.reversed()

@@ -90,13 +90,13 @@ def plane_as_two_views() -> Fit:
     moved = (depth * rays) @ ROTATION.T + DIRECTION
     seen = moved @ CAMERA.T
     lines = epipolar.pixel_matrix(TRUE_POSE.essential, CAMERAS)
-    estimate = Estimate(lines, np.ones(100, bool), kind="two-view")
+    estimate = Estimate(lines, np.ones(100, bool))
     return fit_of(a, seen[:, :2] / seen[:, 2:], estimate, model="fundamental")
 
 
 def rotation_as_movement() -> Fit:
     a, b = two_views(100, noise_px=0.2, direction=np.zeros(3))
-    estimate = Estimate(TRUE_POSE.essential, np.ones(100, bool), TRUE_POSE, "two-view")
+    estimate = Estimate(TRUE_POSE.essential, np.ones(100, bool), TRUE_POSE)
     return fit_of(a, b, estimate, cameras=CAMERAS, model="essential")
 
 
@@ -105,7 +105,7 @@ def noise_as_two_views() -> Fit:
     a, b = scattered(300, 1), scattered(300, 2)
     a[:, 1] = b[:, 1] = np.linspace(5, 475, 300)
     lines = np.array([[0.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-    return fit_of(a, b, Estimate(lines, np.ones(300, bool), kind="two-view"), model="fundamental")
+    return fit_of(a, b, Estimate(lines, np.ones(300, bool)), model="fundamental")
 
 
 def by_whole_blocks() -> Fit:

@@ -129,9 +129,9 @@ def share_alike(a: Picture, b: Picture, matrix: Matrix, xy_a: Float, xy_b: Float
         apply_homography(frame.matrix(matrix) @ frame.moving_to, moving_xy),
     )
     shares = []
+    height, width = correlation.shape
     for xy in places:
-        x, y = np.rint(np.nan_to_num(xy, nan=-1.0)).astype(int).T
-        height, width = correlation.shape
+        x, y = np.rint(np.clip(np.nan_to_num(xy, nan=-1), -1, max(height, width))).astype(int).T
         on = (x >= 0) & (x < width) & (y >= 0) & (y < height)
         values = correlation[y[on], x[on]]
         values = values[np.isfinite(values)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +28,10 @@ class Estimate:
     matrix: Matrix
     inliers: NDArray[np.bool_]
     pose: epipolar.Pose | None = None
-    kind: Literal["plane", "two-view"] = "plane"
 
-    def reversed(self) -> Estimate:
+    def reversed(self, model: Model) -> Estimate:
         """The same model from B to A."""
-        if self.kind == "plane":
+        if model in PLANE_MODELS:
             return replace(self, matrix=np.asarray(np.linalg.inv(self.matrix), np.float64))
         pose = None if self.pose is None else self.pose.reversed()
         return replace(self, matrix=self.matrix.T, pose=pose)
@@ -79,8 +77,7 @@ def estimate_model(
         start = epipolar.fundamental_consensus(xy_a, xy_b, within_px / 2)
         if start is None:
             return None
-        refined = epipolar.refine_fundamental(start, xy_a, xy_b, within_px)
-        return Estimate(*refined, kind="two-view")
+        return Estimate(*epipolar.refine_fundamental(start, xy_a, xy_b, within_px))
     assert cameras is not None
     if pose_search == "poselib":
         pose = epipolar.poselib_pose(xy_a, xy_b, cameras, 2 * within_px, seed)
@@ -93,7 +90,7 @@ def estimate_model(
         if pose is None:
             return None
         pose, inliers = epipolar.refine_pose(pose, xy_a, xy_b, cameras, within_px)
-    return Estimate(pose.essential, inliers, pose, "two-view")
+    return Estimate(pose.essential, inliers, pose)
 
 
 def matched_xy(

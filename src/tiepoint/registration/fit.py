@@ -21,8 +21,8 @@ from tiepoint.registration.estimation import Estimate, matched_xy
 from tiepoint.registration.models import MODELS, ModelFacts, inlier_px
 
 SHARED_ERRORS = 1.4
-"""Factor of all deviations for errors that neighbouring keypoints share. With it 95 % of generated
-pairs are within two standard deviations (benchmarks/registration.py)."""
+"""Factor of all deviations for errors that neighbouring keypoints share. benchmarks/registration.py
+prints the share of pairs whose true error is within two standard deviations."""
 
 ANSWER_PX, ANSWER_SIMILARITY = 4.0, 0.75
 """Distance, px of the network's input, and cosine of a keypoint that answers another one."""
@@ -109,7 +109,7 @@ class Fit(Pair):
 
     def reversed(self) -> Self:
         """The same model from B to A."""
-        return replace(super().reversed(), estimate=self.estimate.reversed())
+        return replace(super().reversed(), estimate=self.estimate.reversed(self.settings.model))
 
     @cached_property
     def inliers_xy(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
