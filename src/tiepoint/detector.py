@@ -157,8 +157,9 @@ class Detector:
         """Detect keypoints in one image or in a list of images.
 
         Args:
-            source: A path, URL, bytes, file object, PIL image, NumPy array (`H W`, `H W 1/3/4`)
-                or torch tensor (`C H W`); or a list or tuple of these, sizes may differ.
+            source: A path, URL, bytes, file object, PIL image, NumPy array (`H W`, `H W 1/3/4`),
+                torch tensor (`C H W`) or image from `images.read`; or a list or tuple of these,
+                sizes may differ.
             mask: Where keypoints are allowed (0 or black: not there): an array or file for all
                 images, a list with one for each, or a function of the source.
             channel_order: "rgb", or "bgr" for arrays from OpenCV.
