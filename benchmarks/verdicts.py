@@ -54,6 +54,7 @@ def main() -> None:
     print(f"{detector}, model {options.model}\n")
     print(f"{'':34s} pairs  registered  wrong  off by more than 2 / 3 sd  median px  sd px")
     asymmetric = 0
+    fixed: list[float] = []  # agreement and coverage of unrelated pairs refused by their sum
     for name in options.kinds:
         rows: dict[str, list[tuple[Situation, Registration]]] = defaultdict(list)
         for pair in drawn(name, photos, max(1, round(options.share * COUNTS[name]))):
@@ -61,6 +62,8 @@ def main() -> None:
             cameras = [camera(image) for image in both] if options.model == "essential" else None
             result = register(*both, detector=detector, model=options.model, intrinsics=cameras)
             rows[pair.kind].append((pair, result))
+            if pair.truth is None and "something fixed" in result.reason:
+                fixed.append(result.agreement + result.coverage)
             if name == "zoom":
                 back = register(*both[::-1], detector=detector, model=options.model)
                 asymmetric += not inverse(result, back)
@@ -68,6 +71,8 @@ def main() -> None:
             print(row(kind, results), flush=True)
     if "zoom" in options.kinds:
         print(f"\nzoomed pairs whose two orders disagree: {asymmetric}")
+    if fixed:
+        print(f"agreement and coverage of unrelated pairs add up to {max(fixed):.2f} at most")
 
 
 def drawn(name: str, photos: list[Path], count: int) -> Iterator[Situation]:

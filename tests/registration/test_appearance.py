@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from support.situations import blank, jpeg, shift, view
+from tiepoint.geometry import apply_homography, inside
 from tiepoint.images.reading import SourceImage, read
 from tiepoint.registration import appearance
 from tiepoint.registration.appearance import (
@@ -16,6 +17,7 @@ from tiepoint.registration.appearance import (
     picture_of,
     residual_energies,
     share_alike,
+    share_of_matches_alike,
 )
 
 Photos = list[NDArray[np.uint8]]
@@ -125,6 +127,58 @@ def test_pictures_of_different_scale_are_compared_at_the_coarser_one(
         a, b, matrix = b, a, np.linalg.inv(matrix)
     xy_a, xy_b = (everywhere(p.grey.shape) for p in (a, b))
     assert share_alike(a, b, matrix, xy_a, xy_b) > 0.95
+
+
+@pytest.mark.parametrize("zoom", [0.4, 1, 2.5])
+@pytest.mark.parametrize("turn_deg", [0, 90, 200])
+def test_matches_of_a_turned_and_zoomed_view_are_alike_and_wrong_ones_are_not(
+    turn_deg: float, zoom: float, photographs: Photos
+) -> None:
+    import cv2
+
+    image = view(photographs[2])
+    height, width = image.shape[:2]
+    about = cv2.getRotationMatrix2D((width / 2, height / 2), turn_deg, zoom)
+    matrix = np.vstack([about, [0, 0, 1]])
+    matrix[:2, 2] += (0.7 * width, 0.7 * width)
+    side = (3 * width, 3 * width)
+    turned = cv2.warpPerspective(image, matrix, side, flags=cv2.INTER_AREA)
+    a, b = picture(image), picture(turned)
+    xy = everywhere((height, width))
+    xy = xy[inside(xy - 40, (height - 80, width - 80))]
+    there = apply_homography(matrix, xy)
+    assert share_of_matches_alike(a, b, matrix, xy, there) > 0.9
+    assert share_of_matches_alike(b, a, np.linalg.inv(matrix), there, xy) > 0.9
+    others = np.random.default_rng(0).permutation(there)
+    assert share_of_matches_alike(a, b, matrix, xy, others) < 0.2
+
+
+def test_matches_of_noise_are_not_alike() -> None:
+    a, b = (picture(blank(100, 20, seed)) for seed in (1, 2))
+    xy = everywhere(a.grey.shape)
+    assert share_of_matches_alike(a, b, np.eye(3), xy, xy) < 0.1
+
+
+def test_the_share_of_matches_equals_the_slow_twin(photographs: Photos) -> None:
+    a, b = (picture(view(photographs[2], *moved)) for moved in ((0, 0), (30, 18)))
+    rng = np.random.default_rng(0)
+    xy_a = rng.integers(20, 200, (60, 2)).astype(float)
+    xy_b = xy_a - (30, 18) + rng.integers(-6, 7, (60, 2))
+    frame = appearance._frame(a, b, np.eye(3), shading=False)
+    half, alike = WINDOW_PX // 2, 0
+    for one, other in zip(xy_a, xy_b, strict=True):
+        windows = [
+            np.pad(picture, half + 50, mode="edge")[
+                int(y) + 50 : int(y) + 51 + 2 * half, int(x) + 50 : int(x) + 51 + 2 * half
+            ].astype(np.float64)
+            for picture, (x, y) in ((frame.moving, one), (frame.fixed, other))
+        ]
+        expected = np.cov(windows[0].ravel(), windows[1].ravel(), bias=True)
+        scale = np.sqrt((expected[0, 0] + 1) * (expected[1, 1] + 1))
+        alike += expected[0, 1] / scale > appearance.ALIKE
+    assert 10 < alike < 50
+    found = share_of_matches_alike(a, b, np.eye(3), xy_a, xy_b)
+    assert found == pytest.approx(alike / 60)
 
 
 def test_the_blocks_of_heavy_compression_are_seen(photographs: Photos) -> None:

@@ -48,6 +48,11 @@ def test_frames_of_nothing_are_not_registered_by_other_models(
     assert not register(*frames, model=model, detector=detector).success
 
 
+def test_strong_noise_does_not_match_by_its_distance_from_the_border(detector: Detector) -> None:
+    frames = [blank(140, 16, seed, (136, 171)) for seed in (2, 3)]
+    assert not register(*frames, model="fundamental", detector=detector).success
+
+
 def test_a_faint_photograph_is_registered(photographs: Photos, detector: Detector) -> None:
     rng = np.random.default_rng(0)
     a, b = (

@@ -108,6 +108,17 @@ def noise_as_two_views() -> Fit:
     return fit_of(a, b, Estimate(lines, np.ones(300, bool)), model="fundamental")
 
 
+def two_views_of_noise() -> Fit:
+    """Matches that move as a scene with depth, in pictures that have nothing in common."""
+    a, b = two_views(200, noise_px=0.2)
+    lines = epipolar.pixel_matrix(TRUE_POSE.essential, CAMERAS)
+    fit = fit_of(a, b, Estimate(lines, np.ones(200, bool)), model="fundamental")
+    rng = np.random.default_rng(0)
+    pictures = [rng.normal(128, 20, (480, 640)).astype(np.float32) for _ in range(2)]
+    first, second = (Picture(grey, np.eye(3)) for grey in pictures)
+    return dataclasses.replace(fit, pictures=(first, second))
+
+
 def by_whole_blocks() -> Fit:
     """Corners of 8x8 blocks, in two images that have little else."""
     a = np.floor(scattered(80) / 8) * 8 - 0.5
@@ -121,6 +132,7 @@ CASES = {
     "unlikely_by_chance": by_chance,
     "not_bound_to_blocks": by_whole_blocks,
     "neighbours_move_alike": noise_as_two_views,
+    "inliers_look_alike": two_views_of_noise,
     "well_determined": in_one_corner,
     "not_mirrored": lambda: exact([[-1, 0, 600], [0, 1, 0], [0, 0, 1]]),
     "no_horizon": beyond_the_horizon,

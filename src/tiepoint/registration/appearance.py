@@ -38,6 +38,7 @@ _LEAST_WINDOW = 0.3  # of a window, inside the common view
 _BLOCKS_SIDE = 1024  # px of the image in which blocks are looked for
 _QUIET = 0.5  # grey levels: added to the gradients, so that flat images have no blocks
 _LEAST_COMMON = 0.03  # of the picture, in which two models can be compared
+_MOST_MATCHES = 500  # that are compared: enough for a share
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +139,40 @@ def share_alike(a: Picture, b: Picture, matrix: Matrix, xy_a: Float, xy_b: Float
         if len(values):
             shares.append(float((values > ALIKE).mean()))
     return float(np.mean(shares)) if shares else 1.0
+
+
+def share_of_matches_alike(
+    a: Picture, b: Picture, similarity: Matrix, xy_a: Float, xy_b: Float
+) -> float:
+    """Share of matches whose surroundings look alike in both pictures, wherever they are, 0..1.
+
+    Args:
+        similarity: 3x3: how the surroundings of A are turned and scaled in B.
+        xy_a, xy_b: M 2, M >= 1, px of the images; row i of one matches row i of the other.
+    """
+    frame = _frame(a, b, similarity, shading=False)
+    chosen = np.linspace(0, len(xy_a) - 1, min(len(xy_a), _MOST_MATCHES)).astype(int)
+    fixed_xy, moving_xy = (xy_a, xy_b) if frame.swapped else (xy_b, xy_a)
+    steps = np.arange(WINDOW_PX) - (WINDOW_PX - 1) / 2
+    window = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)  # WINDOW_PX^2 2
+    turned = window @ np.linalg.inv(frame.matrix(similarity)[:2, :2]).T
+    fixed, moving = (
+        _levels(picture, apply_homography(to_picture, xy[chosen])[:, None] + offsets)
+        for picture, to_picture, xy, offsets in (
+            (frame.fixed, frame.fixed_to, fixed_xy, window),
+            (frame.moving, frame.moving_to, moving_xy, turned),
+        )
+    )  # M WINDOW_PX^2 each, of mean 0
+    variances = [(levels**2).mean(axis=1) + _NOISE_VARIANCE for levels in (fixed, moving)]
+    correlation = (fixed * moving).mean(axis=1) / np.sqrt(variances[0] * variances[1])  # M
+    return float((correlation > ALIKE).mean())
+
+
+def _levels(picture: Grey, xy: Float) -> Grey:
+    """M P: the picture at M sets of P places, M P 2 px, less the mean of each set."""
+    x, y = np.moveaxis(xy.astype(np.float32), -1, 0)
+    levels = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(levels - levels.mean(axis=1, keepdims=True))
 
 
 def residual_energies(

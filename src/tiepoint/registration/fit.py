@@ -142,6 +142,16 @@ class Fit(Pair):
         xy_a, xy_b = self.features_a.xy, self.features_b.xy
         return appearance.share_alike(*self.pictures, self.estimate.matrix, xy_a, xy_b)
 
+    @cached_property
+    def share_of_inliers_alike(self) -> float | None:
+        """See `appearance.share_of_matches_alike`; None without pictures."""
+        if self.pictures is None:
+            return None
+        similarity = planar.overall_similarity(*self.inliers_xy)
+        if similarity is None:
+            return 0.0
+        return appearance.share_of_matches_alike(*self.pictures, similarity, *self.inliers_xy)
+
     @property
     def block_share(self) -> float:
         """See `Picture.block_share`; the lower of both images, 0 without pictures."""
