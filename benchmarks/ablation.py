@@ -62,7 +62,7 @@ def figures(checkpoint: Path, photos: Path, count: int) -> str:
     into = checkpoint.parent / "generated.json"
     how = ["--photos", str(photos), "--limit", str(count), "--methods", "tiepoint"]
     command = [*TIEPOINT, "evaluate", "generated", *how, "--checkpoint", str(checkpoint)]
-    subprocess.run([*command, "--json", str(into)], check=True)
+    subprocess.run([*command, "-o", str(into)], check=True)
     row = json.loads(into.read_text(encoding="utf-8"))["rows"][0]
     within = " / ".join(f"{row['within'][px]['mean']:.3f}" for px in ("1", "3", "5"))
     return f"{within} | {row['repeatability']['mean']:.3f} | {row['precision']['mean']:.3f}"

@@ -89,8 +89,11 @@ def run_shell(line: str) -> None:
 
     from tiepoint.cli import app
 
+    line, _, redirected = line.partition(" > ")
     result = CliRunner().invoke(app, shlex.split(line)[1:])
     assert result.exit_code == 0, f"{line}\n{result.output}"
+    if redirected:
+        Path(redirected).write_bytes(result.stdout_bytes)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -127,6 +127,7 @@ class Detector:
         self.engine, self.device, self.precision = self._engines.choice
         self._options = options
         self._request({})  # refuses nonsense at birth
+        logger.info("%r", self)
 
     @overload
     def __call__(

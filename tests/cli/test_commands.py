@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from support.commands import commands
+from tiepoint._version import __version__
 from tiepoint.cli import COMMANDS, app, exit_codes
 from tiepoint.errors import ConfigError
 
@@ -24,11 +28,50 @@ def test_no_option_has_two_meanings(name: str) -> None:
         assert not twice, title
 
 
-@pytest.mark.parametrize("name", ["detect", "match", "evaluate", "adapt"])
-def test_model_names_the_checkpoint_as_checkpoint_does(name: str) -> None:
+OPTIONS_OF_ALL = {"--quiet", "-q", "--verbose", "-v"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_option_has_one_meaning_in_all_commands(name: str) -> None:
+    """`--model` is the geometric model, `-c` the checkpoint, `--json` prints and takes no file."""
     for title, command in commands(name).items():
-        (option,) = (one for one in command.params if one.name == "checkpoint")
-        assert {"--checkpoint", "--model", "-c"} <= set(option.opts), title
+        options = {flag: option for option in command.params for flag in option.opts}
+        assert set(options) >= OPTIONS_OF_ALL, title
+        assert "--model" not in options or name == "register", title
+        assert "--json" not in options or options["--json"].is_flag, title
+        if (checkpoint := options.get("--checkpoint")) is not None:
+            assert "-c" in checkpoint.opts, title
+
+
+RUNS_NO_NETWORK = {"scenes", "convert", "info"}
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - RUNS_NO_NETWORK))
+def test_the_number_of_threads_can_be_limited(name: str) -> None:
+    for title, command in commands(name).items():
+        assert "--threads" in {flag for option in command.params for flag in option.opts}, title
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_ends_with_examples_that_can_be_typed(name: str) -> None:
+    for title, command in commands(name).items():
+        _, _, text = (command.epilog or "").partition("Examples:\n")
+        examples = [part.strip() for part in re.split(r"[|\n]", text) if "tiepoint " in part]
+        assert any(example.startswith(f"tiepoint {title}") for example in examples), title
+        for example in examples:
+            parse(shlex.split(example.partition(" > ")[0]))
+
+
+def parse(words: list[str]) -> None:
+    """Raise for an unknown command or option, without running anything."""
+    command, context = typer.main.get_command(app), None
+    while True:
+        name, *words = words
+        context = command.make_context(name, list(words), parent=context)
+        if not isinstance(command, typer.core.TyperGroup):
+            return
+        name, command, words = command.resolve_command(context, words)
+        words = [name, *words]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -58,7 +101,23 @@ def test_without_a_command_the_commands_are_listed() -> None:
 def test_an_unknown_command_is_wrong_usage() -> None:
     result = CliRunner().invoke(app, ["detec", "x.png"])
     assert result.exit_code == exit_codes.USAGE
-    assert "No such command 'detec'" in result.stderr
+    assert "No such command 'detec'. Did you mean 'detect'?" in result.stderr
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_the_version_is_printed(flag: str) -> None:
+    result = CliRunner().invoke(app, [flag])
+    assert (result.exit_code, result.stdout) == (0, f"tiepoint {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"), [("regi", "register"), ("register --over", "--overlay")]
+)
+def test_completion_offers_commands_and_options(typed: str, expected: str) -> None:
+    words = {"COMP_WORDS": f"tiepoint {typed}", "COMP_CWORD": str(len(typed.split()))}
+    asked = {"_TIEPOINT_COMPLETE": "complete_bash", **words}
+    result = CliRunner().invoke(app, [], prog_name="tiepoint", env=asked)
+    assert expected in result.stdout.split()
 
 
 @pytest.mark.parametrize(

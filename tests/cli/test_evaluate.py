@@ -45,7 +45,7 @@ def run(*arguments: object) -> tuple[int, str, str]:
 
 def test_pairs_that_are_all_read_give_a_table_and_exit_0(wall: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.json"
-    code, table, errors = run("homography", wall, "--k", 200, "--json", out)
+    code, table, errors = run("homography", wall, "--k", 200, "-o", out)
     assert (code, errors) == (0, "")
     content = json.loads(out.read_text())
     names = [row["method"] for row in content["rows"]]
@@ -55,6 +55,14 @@ def test_pairs_that_are_all_read_give_a_table_and_exit_0(wall: Path, tmp_path: P
     assert len(content["pairs"]) == 6
     assert content["settings"]["k"] == 200
     assert len(content["methods"][names[0]]["weights_sha256"]) == 64
+
+
+def test_json_prints_what_the_file_holds_and_no_table(wall: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    arguments = ("homography", wall, "--methods", "orb", "--k", 100, "--limit", 1, "-o", out)
+    code, printed, errors = run(*arguments, "--json")
+    assert (code, errors) == (0, "")
+    assert json.loads(printed) == json.loads(out.read_text())
 
 
 def test_one_unreadable_pair_is_reported_skipped_and_exits_1(wall: Path) -> None:
@@ -96,7 +104,7 @@ def test_wrong_usage_exits_2_and_says_why(wall: Path, options: list[str], messag
 def test_generated_pairs_are_scored_by_level(wall: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     arguments = ["generated", "--photos", wall, "--part", "all", "--methods", "orb", "--limit", 6]
-    assert run(*arguments, "--k", 100, "--json", out)[0] == 0
+    assert run(*arguments, "--k", 100, "-o", out)[0] == 0
     content = json.loads(out.read_text())
     assert [row["group"] for row in content["rows"]] == ["all", "easy", "medium", "hard"]
     assert content["seed"] == GENERATED_SEED
@@ -106,7 +114,7 @@ def test_generated_pairs_are_scored_by_level(wall: Path, tmp_path: Path) -> None
 
 def test_checkpoints_look_at_the_scales_that_are_given(wall: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.json"
-    arguments = ["homography", wall, "--methods", "tiepoint", "--k", 50, "--json", out]
+    arguments = ["homography", wall, "--methods", "tiepoint", "--k", 50, "-o", out]
     assert run(*arguments, "--scales", "0.5")[0] == 0
     [method] = json.loads(out.read_text())["methods"].values()
     assert method["settings"]["scales"] == [0.5]
@@ -117,7 +125,7 @@ def test_limit_takes_the_first_pairs_and_a_checkpoint_may_be_left_out(
     wall: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "report.json"
-    run("homography", wall, "--methods", "sift-opencv", "--limit", 1, "--json", out)
+    run("homography", wall, "--methods", "sift-opencv", "--limit", 1, "-o", out)
     content = json.loads(out.read_text())
     assert [(pair["pair"], pair["method"]) for pair in content["pairs"]] == [
         ("1.png 2.png", "sift-opencv")
@@ -130,7 +138,7 @@ def test_defaults_are_those_of_the_profile_and_what_is_given_goes_before_it(
     out = tmp_path / "report.json"
     for profile, settings in PROFILES.items():
         code, table, _ = run(
-            "homography", wall, "--methods", "orb", "--profile", profile, "--json", out
+            "homography", wall, "--methods", "orb", "--profile", profile, "-o", out
         )
         content = json.loads(out.read_text())
         assert code == 0
@@ -139,7 +147,7 @@ def test_defaults_are_those_of_the_profile_and_what_is_given_goes_before_it(
         assert (profile == "tiepoint") == ("AUC" not in table)  # HPatches is reported by areas
         run(
             "homography", wall, "--methods", "orb", "--profile", profile, "--k", 70,
-            "--long-side", 150, "--seeds", 2, "--json", out,
+            "--long-side", 150, "--seeds", 2, "-o", out,
         )  # fmt: skip
         given = json.loads(out.read_text())["settings"]
         assert (given["k"], given["seeds"]) == (70, 2)
@@ -154,7 +162,7 @@ def test_an_interrupted_evaluation_resumes_after_the_pairs_that_are_done(
     """The second image is gone at the resume: its pair is not measured a second time."""
     out, partial = tmp_path / "report.json", tmp_path / "report.json.partial"
     arguments = ["homography", wall, "--methods", "orb,sift", "--k", 100]
-    assert run(*arguments, "--json", out)[0] == 0
+    assert run(*arguments, "-o", out)[0] == 0
     whole = json.loads(out.read_text())
     assert not partial.exists()
 
@@ -164,10 +172,10 @@ def test_an_interrupted_evaluation_resumes_after_the_pairs_that_are_done(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tiepoint.evaluation.summary.as_json", interrupted)
         out.unlink()
-        assert runner.invoke(app, ["evaluate", *map(str, arguments), "--json", str(out)]).exit_code
+        assert runner.invoke(app, ["evaluate", *map(str, arguments), "-o", str(out)]).exit_code
     first_pair = partial.read_text().splitlines()[:2]
     partial.write_text("\n".join(first_pair) + '\n["wall", "2.png 1.p')  # cut off by a crash
-    code, _, errors = run(*arguments, "--json", out)
+    code, _, errors = run(*arguments, "-o", out)
     assert code == 0
     assert "1 pairs taken from" in errors
     assert json.loads(out.read_text())["pairs"] == whole["pairs"]
@@ -177,7 +185,7 @@ def test_an_interrupted_evaluation_resumes_after_the_pairs_that_are_done(
 def test_what_other_settings_have_measured_is_not_taken_over(wall: Path, tmp_path: Path) -> None:
     out, partial = tmp_path / "report.json", tmp_path / "report.json.partial"
     partial.write_text('{"k": 1}\n["wall", "1.png 2.png", [{"keypoints_a": 9}]]\n')
-    code, _, errors = run("homography", wall, "--methods", "orb", "--k", 100, "--json", out)
+    code, _, errors = run("homography", wall, "--methods", "orb", "--k", 100, "-o", out)
     assert code == 0
     assert "taken from" not in errors
     assert "report.json.partial.old: measured under other settings" in errors
@@ -208,7 +216,7 @@ def test_a_pair_that_is_listed_twice_is_measured_twice_also_after_an_interruptio
     with (wall / "pairs.txt").open("a") as file:
         file.write("1.png 2.png 1 0 40 0 1 -20 0 0 1\n")
     out, partial = tmp_path / "report.json", tmp_path / "report.json.partial"
-    arguments = ["homography", wall, "--methods", "sift", "--k", 200, "--json", out]
+    arguments = ["homography", wall, "--methods", "sift", "--k", 200, "-o", out]
     assert run(*arguments)[0] == 0
     whole = json.loads(out.read_text())["pairs"]
     assert [pair["pair"] for pair in whole] == ["1.png 2.png", "2.png 1.png", "1.png 2.png #2"]
@@ -267,7 +275,7 @@ def test_a_folder_without_readable_pairs_exits_3_for_every_task(
     if content is not None:
         (tmp_path / "pairs.txt").write_text(content)
     out = tmp_path / "out" / "report.json"
-    code, table, errors = run(command, tmp_path, "--methods", "orb", "--json", out)
+    code, table, errors = run(command, tmp_path, "--methods", "orb", "-o", out)
     assert (code, table) == (3, "")
     assert str(tmp_path) in errors
     assert not out.exists()
@@ -288,7 +296,7 @@ def test_a_report_that_cannot_be_written_is_an_error_with_its_path(
     (tmp_path / "file").write_text("")
     result = runner.invoke(
         app,
-        ["evaluate", "homography", str(wall), "--methods", "orb", "--json",
+        ["evaluate", "homography", str(wall), "--methods", "orb", "-o",
          str(tmp_path / "file" / "report.json")],
     )  # fmt: skip
     assert result.exit_code != 0
@@ -307,7 +315,7 @@ def test_features_of_a_file_are_a_method_of_every_task_with_files(
             writer.add(name, method("sift").detect(read(wall / name).pixels, 300))
     code, _, _ = run(
         "homography", wall, "--methods", "sift", "--k", 300, "--features", f"mine={stored}",
-        "--json", out,
+        "-o", out,
     )  # fmt: skip
     assert code == 0
     sift, mine = json.loads(out.read_text())["rows"]

@@ -132,8 +132,7 @@ GIVEN: list[dict[str, Any]] = []
 def typer_app() -> typer.Typer:
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-    @app.command()
-    @options.with_settings
+    @options.command(app)
     def sample(
         name: str = "x",
         *,
@@ -229,8 +228,7 @@ def test_a_wrong_value_is_named_with_the_option_and_the_expectation(
 def test_an_error_names_settings_as_options(message: str, printed: str) -> None:
     app = typer.Typer(add_completion=False)
 
-    @app.command()
-    @options.with_settings
+    @options.command(app)
     def fail(settings: Annotated[dict[str, Any], options.Settings(Sample)]) -> None:
         """Fails."""
         raise ConfigError(message)

@@ -43,13 +43,12 @@ def run(*arguments: object) -> tuple[int, str, str]:
 def test_two_views_are_registered_and_every_picture_written(folder: Path) -> None:
     a, b = folder / "a.png", folder / "b.png"
     out, overlay, board = folder / "out.png", folder / "overlay.png", folder / "board.png"
-    report = folder / "report.json"
     code, printed, errors = run(
-        a, b, "-o", out, "--overlay", overlay, "--checkerboard", board, "--json", report
+        a, b, "-o", out, "--overlay", overlay, "--checkerboard", board, "--json"
     )
-    assert (code, errors) == (0, "")
-    assert printed.startswith("registered: ")
-    content = json.loads(report.read_text())
+    assert code == 0
+    assert errors.startswith("registered: ")
+    content = json.loads(printed)
     assert content["success"] and content["reason"] == "ok"
     np.testing.assert_allclose(content["matrix"], TRUTH, rtol=0.05, atol=1.0)
     moved, there = read(out).pixels, read(b).pixels
@@ -73,7 +72,7 @@ def test_unrelated_images_exit_4_with_the_reason_and_no_picture(folder: Path) ->
     before = sorted(folder.iterdir())
     code, printed, errors = run(
         folder / "a.png", folder / "c.png", "-o", folder / "out.png", "--overlay",
-        folder / "overlay.png", "--json", "-",
+        folder / "overlay.png", "--json",
     )  # fmt: skip
     assert code == 4
     assert sorted(folder.iterdir()) == before
@@ -90,7 +89,7 @@ def test_two_dark_frames_exit_4_because_noise_is_no_keypoint(folder: Path) -> No
         Image.fromarray(dark).save(folder / name)
     code, printed, errors = run(folder / "dark_1.png", folder / "dark_2.png")
     assert (code, printed) == (4, "")
-    assert "not registered: no keypoints in image A and B" in errors
+    assert "not registered: no keypoints in images A and B" in errors
 
 
 def test_a_picture_that_is_there_is_not_replaced_unasked(folder: Path) -> None:
@@ -137,15 +136,15 @@ def test_wrong_usage_exits_2_and_says_why(
 
 
 def test_the_result_is_that_of_the_library(folder: Path) -> None:
-    a, b, report = folder / "a.png", folder / "b.png", folder / "report.json"
+    a, b = folder / "a.png", folder / "b.png"
     options = ("--max-keypoints", 300, "--no-guided", "--min-inliers", 20, "--seed", 3)
-    code, _, _ = run(a, b, *options, "--json", report, "--overlay", folder / "overlay.png")
+    code, printed, _ = run(a, b, *options, "--json", "--overlay", folder / "overlay.png")
     assert code == 0
     expected = register(
         a, b, detector=Detector(threshold=0.0), max_keypoints=300, guided=False, min_inliers=20,
         seed=3,
     )  # fmt: skip
-    content = json.loads(report.read_text())
+    content = json.loads(printed)
     assert content == {"a": str(a), "b": str(b), **json.loads(json.dumps(expected.summary()))}
     np.testing.assert_array_equal(read(folder / "overlay.png").pixels, draw_overlay(a, b, expected))
 
@@ -160,7 +159,7 @@ def test_masks_exclude_parts_of_either_image(folder: Path) -> None:
     assert result.success
     assert result.features_a.xy[:, 0].max() < width / 2 + 2 < result.features_b.xy[:, 0].max()
     assert result.features_a.meta["mask"] == str(folder / "left.png")
-    code, printed, _ = run(a, b, "--mask-b", folder / "left.png", "--json", "-")
+    code, printed, _ = run(a, b, "--mask-b", folder / "left.png", "--json")
     assert code == 0
     np.testing.assert_allclose(json.loads(printed)["matrix"], TRUTH, rtol=0.05, atol=1.0)
     cv2.imwrite(str(folder / "small.png"), mask[:9])
@@ -185,10 +184,27 @@ def test_a_deep_image_is_stretched_in_the_pictures_and_kept_in_the_output(folder
 
 
 def test_json_alone_is_on_stdout(folder: Path) -> None:
-    code, printed, errors = run(folder / "a.png", folder / "b.png", "--json", "-")
+    code, printed, errors = run(folder / "a.png", folder / "b.png", "--json")
     assert code == 0
     assert json.loads(printed)["success"] is True
     assert errors.startswith("registered: ") and "coverage" in errors
+
+
+def test_a_picture_goes_to_stdout_and_words_to_stderr(folder: Path) -> None:
+    arguments = ["register", str(folder / "a.png"), str(folder / "b.png"), "-o", "-"]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 0 and result.stderr.startswith("registered: ")
+    assert read(result.stdout_bytes).size_hw == read(folder / "b.png").size_hw
+    result = runner.invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 2 and "both write to stdout" in result.stderr
+
+
+def test_quiet_says_nothing_and_verbose_more(folder: Path) -> None:
+    a, b = folder / "a.png", folder / "b.png"
+    assert run(a, b, "--quiet") == (0, "", "")
+    assert run(a, b, "-v")[2].startswith("tiepoint: ")
+    code, printed, errors = run(a, folder / "c.png", "-q")
+    assert (code, printed) == (4, "") and errors.startswith("tiepoint: not registered")
 
 
 def test_a_limit_that_is_not_met_is_the_reason(folder: Path) -> None:
@@ -201,11 +217,11 @@ def test_a_limit_that_is_not_met_is_the_reason(folder: Path) -> None:
 def test_a_two_view_model_is_reported_without_an_overlap(folder: Path) -> None:
     code, printed, errors = run(
         folder / "a.png", folder / "b.png", "--model", "essential", "--intrinsics",
-        "600,600,300,200", "--json", folder / "report.json",
+        "600,600,300,200", "--json",
     )  # fmt: skip
-    assert (code, errors) == (0, "")
-    assert "matches fit an essential matrix, median error" in printed and "overlap" not in printed
-    assert json.loads((folder / "report.json").read_text())["model"] == "essential"
+    assert code == 0
+    assert "matches fit an essential matrix, median error" in errors and "overlap" not in errors
+    assert json.loads(printed)["model"] == "essential"
 
 
 def test_a_plane_is_no_scene_for_a_fundamental_matrix(folder: Path) -> None:
@@ -217,13 +233,18 @@ def test_one_folder_for_two_files_is_checked_for_each(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    (folder / "results").mkdir()
+    (folder / "results.png").mkdir()
     for option, path, message in [
-        ("--json", "results", "--json results is a folder; name a file"),
-        ("--json", "gone/report.json", "--json gone/report.json: no such folder; create it first"),
+        ("-o", "results.png", "-o results.png is a folder; name a file"),
+        ("--overlay", "gone/a.png", "--overlay gone/a.png: no such folder; create it first"),
         ("--checkerboard", "a.jpg", "--checkerboard a.jpg: the ending picks the format"),
         ("--checkerboard", "a.png", "--checkerboard a.png exists; name another file"),
     ]:
         code, _, errors = run("a.png", "b.png", option, path)
         assert code == 2 and message in errors
-    assert sorted(path.name for path in folder.iterdir()) == ["a.png", "b.png", "c.png", "results"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "a.png",
+        "b.png",
+        "c.png",
+        "results.png",
+    ]

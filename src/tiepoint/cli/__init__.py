@@ -31,6 +31,11 @@ RETRY_S = 0.02
 class Commands(TyperGroup):
     """The commands, imported on first use. A `TiepointError` is printed in one line."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        names: dict[str, Any] = dict.fromkeys(COMMANDS)  # for "Did you mean"; never called
+        self.commands = names
+
     def list_commands(self, ctx: Any) -> list[str]:
         """The names in the order of `--help`."""
         return list(COMMANDS)
@@ -58,7 +63,6 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # plain help needs no rich, which takes as long as all the rest
     pretty_exceptions_enable=False,
 )
@@ -75,7 +79,7 @@ def _root(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Print the version.", callback=_print_version, is_eager=True
+            "--version", "-V", help="Print the version.", callback=_print_version, is_eager=True
         ),
     ] = False,
 ) -> None:

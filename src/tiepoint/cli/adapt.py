@@ -28,7 +28,11 @@ AllPhotos = Annotated[
 ]
 
 
-@app.command()
+@options.command(
+    app,
+    "tiepoint adapt images -o my_run --minutes 60",
+    "tiepoint detect images -o features.h5 -c my_run/checkpoint",
+)
 def adapt(
     photos: Photos,
     out: Out,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tiepoint.cli import options
+from tiepoint.cli.output import show
 from tiepoint.cli.progress import with_progress
 from tiepoint.errors import ConfigError
 
@@ -29,8 +32,14 @@ Write = Annotated[
 ]
 
 
-@app.command()
-def calibrate(checkpoint: Folder, photos: Photos, count: Count = 90, write: Write = True) -> None:
+@options.command(app, "tiepoint calibrate my_checkpoint --photos photos")
+def calibrate(
+    checkpoint: Folder,
+    photos: Photos,
+    count: Count = 90,
+    write: Write = True,
+    threads: options.Threads = None,
+) -> None:
     """Measure covariance_scale and noise_floor, and write them into the checkpoint's config.json.
 
     The scale turns second moments of the heat map into Features.covariance. The noise floor is
@@ -51,19 +60,15 @@ def calibrate(checkpoint: Folder, photos: Photos, count: Count = 90, write: Writ
         calibration.check_ours(checkpoint)
     checkpoint = checkpoint.resolve()  # a folder, even where a bundled checkpoint has its name
     pairs = generated_pairs(list_photos(photos, "all"), count, SEED)
-    fit = with_progress(
-        "pairs", len(pairs), lambda done: calibration.calibrate(checkpoint, pairs, on_pair=done)
-    )
-    typer.echo("stated px  measured px")
+    measure = partial(calibration.calibrate, checkpoint, pairs, threads=threads)
+    fit = with_progress("pairs", len(pairs), lambda done: measure(on_pair=done))
+    show("stated px  measured px")
     for stated, measured in zip(fit.stated_px, fit.measured_px, strict=True):
-        typer.echo(f"{stated:9.2f}  {measured:11.2f}")
-    typer.echo(f"scale {fit.scale:g} from {fit.matches} matches")
-    floor = with_progress(
-        "frames",
-        noise_floor.FRAMES,
-        lambda done: noise_floor.measure_noise_floor(checkpoint, on_frame=done),
-    )
-    typer.echo(f"noise floor {floor:g}")
+        show(f"{stated:9.2f}  {measured:11.2f}")
+    show(f"scale {fit.scale:g} from {fit.matches} matches")
+    score = partial(noise_floor.measure_noise_floor, checkpoint, threads=threads)
+    floor = with_progress("frames", noise_floor.FRAMES, lambda done: score(on_frame=done))
+    show(f"noise floor {floor:g}")
     if write:
         values = {COVARIANCE_KEY: fit.scale, NOISE_FLOOR_KEY: floor}
-        typer.echo(f"wrote {calibration.store(checkpoint, values)}")
+        show(f"wrote {calibration.store(checkpoint, values)}")

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from tiepoint.cli import options
+from tiepoint.cli.output import show
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 Source = Annotated[
@@ -17,7 +20,7 @@ Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Checkpoint folder t
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing checkpoint.")]
 
 
-@app.command()
+@options.command(app, "tiepoint convert superpoint_v1.pth my_checkpoint")
 def convert(source: Source, folder: Folder, overwrite: Overwrite = False) -> None:
     """Convert weights of other projects to a checkpoint for tiepoint and transformers.
 
@@ -29,7 +32,7 @@ def convert(source: Source, folder: Folder, overwrite: Overwrite = False) -> Non
     write(source, folder, overwrite=overwrite)
     network = load_checkpoint(folder).network  # verifies the written files
     encoder = ", ".join(map(str, network.encoder_hidden_sizes))
-    typer.echo(
+    show(
         f"{folder}: encoder {encoder}; heads {network.decoder_hidden_size}; "
         f"descriptors {network.descriptor_decoder_dim}"
     )

@@ -90,8 +90,13 @@ Detection = Annotated[
 ]
 
 
-@app.command()
-@options.with_settings
+@options.command(
+    app,
+    "tiepoint detect photo.jpg -o photo.npz",
+    "tiepoint detect photos -o features.h5",
+    "find photos -name '*.jpg' | tiepoint detect - -o features.h5 --max-keypoints 4000",
+    "tiepoint detect photos --masks masks --plot -o results",
+)
 def detect(
     inputs: Inputs,
     *,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,8 @@ import typer
 from tiepoint._version import __version__
 from tiepoint.cli import evaluate_options as options
 from tiepoint.cli import exit_codes
-from tiepoint.cli.options import parse_scales
+from tiepoint.cli.options import Threads, command, parse_scales
+from tiepoint.cli.output import is_quiet
 from tiepoint.cli.progress import with_progress
 from tiepoint.errors import ConfigError, FormatError, MissingExtraError, is_installed
 from tiepoint.evaluation.settings import (
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 POSE_DEFAULTS, STEREO_DEFAULTS = PoseSettings(), StereoSettings()
 METHOD_NAMES = ",".join(METHODS)
-WORKERS = min(os.cpu_count() or 1, 4)
+PAIRS_AT_ONCE = 4  # at most: each takes memory
 TABLE_WIDTH = 132  # columns; a narrower terminal wraps the lines rather than lose figures
 
 app = typer.Typer(
@@ -51,7 +51,11 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@command(
+    app,
+    "tiepoint evaluate homography hpatches --profile classic",
+    "tiepoint evaluate homography mine -c base -c small -o results.json --plots plots",
+)
 def homography(
     folders: options.Folders,
     checkpoint: options.Checkpoints = ["default"],  # noqa: B006 - typer copies it
@@ -63,9 +67,10 @@ def homography(
     long_side: options.OwnLongSide = None,
     seeds: options.OwnSeeds = None,
     limit: options.Limit = None,
-    workers: options.Workers = WORKERS,
+    threads: Threads = None,
     details: options.Details = False,
-    json: options.Json = None,
+    out: options.Out = None,
+    as_json: options.Json = False,
     plots: options.Plots = None,
 ) -> None:
     """Score real pairs with known homographies."""
@@ -77,17 +82,17 @@ def homography(
     frames = [settings.frame, settings.repeat_frame]
     if features and any(frame is not None and frame.crop_hw is not None for frame in frames):
         raise ConfigError(f"--profile {profile} crops images, --features are of whole ones")
-    chosen = _methods(methods, checkpoint, scales, features, settings.nms_radius)
+    chosen = _methods(methods, checkpoint, scales, features, settings.nms_radius, threads=threads)
     pairs, failures = read_folders(HOMOGRAPHY, folders)
     pairs = without_large(pairs) if settings.without_large else pairs
     run_info = {"kind": "homography", "folders": list(map(str, folders)), "profile": profile}
     _score(
-        HOMOGRAPHY, pairs[:limit], chosen, settings, run_info, failures=failures, workers=workers,
-        json=json, plots=plots, details=details or profile != "tiepoint",
+        HOMOGRAPHY, pairs[:limit], chosen, settings, run_info, failures=failures, threads=threads,
+        out=out, as_json=as_json, plots=plots, details=details or profile != "tiepoint",
     )  # fmt: skip
 
 
-@app.command()
+@command(app, "tiepoint evaluate generated --photos photos --limit 100")
 def generated(
     photos: options.Photos,
     part: Annotated[
@@ -104,9 +109,10 @@ def generated(
     long_side: options.OwnLongSide = None,
     seeds: options.OwnSeeds = None,
     limit: options.Limit = None,
-    workers: options.Workers = WORKERS,
+    threads: Threads = None,
     details: options.Details = False,
-    json: options.Json = None,
+    out: options.Out = None,
+    as_json: options.Json = False,
     plots: options.Plots = None,
 ) -> None:
     """Score 1,000 graded homographies with photometric change, drawn from photographs."""
@@ -114,19 +120,19 @@ def generated(
     from tiepoint.evaluation.homography import HOMOGRAPHY
 
     settings = _profile(profile, k, long_side, seeds)
-    chosen = _methods(methods, checkpoint, scales, nms_radius=settings.nms_radius)
+    chosen = _methods(methods, checkpoint, scales, nms_radius=settings.nms_radius, threads=threads)
     files = _photos(photos, part)
     pairs = generated_pairs(files, limit or GENERATED_COUNT, seed)
     names = [path.relative_to(photos).as_posix() for path in files]
     run_info = {"kind": "generated", "photos": names, "part": part, "seed": seed}
     run_info["profile"] = profile
     _score(
-        HOMOGRAPHY, pairs, chosen, settings, run_info, workers=workers, json=json, plots=plots,
-        details=details or profile != "tiepoint",
+        HOMOGRAPHY, pairs, chosen, settings, run_info, threads=threads, out=out, as_json=as_json,
+        plots=plots, details=details or profile != "tiepoint",
     )  # fmt: skip
 
 
-@app.command()
+@command(app, "tiepoint evaluate pose scannet --methods tiepoint,sift")
 def pose(
     folders: options.PoseFolders,
     checkpoint: options.Checkpoints = ["default"],  # noqa: B006 - typer copies it
@@ -137,8 +143,9 @@ def pose(
     long_side: options.LongSide = POSE_DEFAULTS.long_side,
     seeds: options.Seeds = POSE_DEFAULTS.seeds,
     limit: options.Limit = None,
-    workers: options.Workers = WORKERS,
-    json: options.Json = None,
+    threads: Threads = None,
+    out: options.Out = None,
+    as_json: options.Json = False,
     plots: options.Plots = None,
 ) -> None:
     """Score real pairs with known cameras by the relative pose estimated from matches."""
@@ -146,16 +153,16 @@ def pose(
     from tiepoint.evaluation.pose import POSE
 
     settings = PoseSettings(k=k, long_side=long_side, seeds=seeds)
-    chosen = _methods(methods, checkpoint, scales, features)
+    chosen = _methods(methods, checkpoint, scales, features, threads=threads)
     pairs, failures = read_folders(POSE, folders)
     run_info = {"kind": "pose", "folders": list(map(str, folders))}
     _score(
-        POSE, pairs[:limit], chosen, settings, run_info, failures=failures, workers=workers,
-        json=json, plots=plots,
+        POSE, pairs[:limit], chosen, settings, run_info, failures=failures, threads=threads,
+        out=out, as_json=as_json, plots=plots,
     )  # fmt: skip
 
 
-@app.command()
+@command(app, "tiepoint evaluate stereo middlebury")
 def stereo(
     folders: options.StereoFolders,
     checkpoint: options.Checkpoints = ["default"],  # noqa: B006 - typer copies it
@@ -163,23 +170,24 @@ def stereo(
     methods: options.MethodNames = METHOD_NAMES,
     features: options.Stored = [],  # noqa: B006 - typer copies it
     k: options.K = STEREO_DEFAULTS.k,
-    workers: options.Workers = WORKERS,
-    json: options.Json = None,
+    threads: Threads = None,
+    out: options.Out = None,
+    as_json: options.Json = False,
 ) -> None:
     """Score matches of real pairs with known depth, where no plane explains them."""
     from tiepoint.evaluation.pair_lists import read_folders
     from tiepoint.evaluation.stereo import STEREO
 
-    chosen = _methods(methods, checkpoint, scales, features)
+    chosen = _methods(methods, checkpoint, scales, features, threads=threads)
     pairs, failures = read_folders(STEREO, folders)
     run_info = {"kind": "stereo", "folders": list(map(str, folders))}
     _score(
-        STEREO, pairs, chosen, StereoSettings(k=k), run_info, failures=failures, workers=workers,
-        json=json,
+        STEREO, pairs, chosen, StereoSettings(k=k), run_info, failures=failures, threads=threads,
+        out=out, as_json=as_json,
     )  # fmt: skip
 
 
-@app.command()
+@command(app, "tiepoint evaluate speed --photos photos -c base -c small")
 def speed(
     photos: options.Photos,
     checkpoint: options.Checkpoints = ["default"],  # noqa: B006 - typer copies it
@@ -189,23 +197,25 @@ def speed(
     long_side: options.LongSide = STEREO_DEFAULTS.frame.long_side or 640,
     limit: Annotated[int, typer.Option(help="Number of photographs.", min=1)] = 10,
     repeats: Annotated[int, typer.Option(help="Rounds over the photographs.", min=1)] = 3,
-    json: options.WholeJson = None,
+    threads: Threads = None,
+    out: options.WholeOut = None,
+    as_json: options.Json = False,
 ) -> None:
     """Time the methods in turn on the same photographs; for an idle machine."""
     from tiepoint.evaluation import speed as timing
     from tiepoint.evaluation.summary import document
 
-    chosen = _methods(methods, checkpoint, scales)
+    chosen = _methods(methods, checkpoint, scales, threads=threads)
     images, failures = timing.load_images(_photos(photos, "all")[:limit], long_side)
     if not images:
         _show([], failures)
     measure = partial(timing.measure_speed, images, chosen, k, repeats)
     rows = with_progress("images", repeats * len(images), lambda done: measure(on_image=done))
-    _show([timing.speed_table(rows, k, long_side)], failures)
-    if json is not None:
-        settings = {"k": k, "long_side": long_side, "repeats": repeats}
-        values = list(map(asdict, rows))
-        _write(json, document(settings, chosen, values, [], failures, {"kind": "speed"}))
+    _show([timing.speed_table(rows, k, long_side)], failures, as_json=as_json)
+    settings = {"k": k, "long_side": long_side, "repeats": repeats}
+    values = list(map(asdict, rows))
+    text = document(settings, chosen, values, [], failures, {"kind": "speed"})
+    _write(out, text, as_json=as_json)
     _stop_if(failures)
 
 
@@ -227,13 +237,15 @@ def _methods(
     scales: str | None,
     stored: Sequence[str] = (),
     nms_radius: int | None = None,
+    *,
+    threads: int | None,
 ) -> list[Method]:
     from tiepoint.evaluation.methods import checkpoint_methods, method, stored_method
 
     chosen: list[Method] = []
     for name in filter(None, map(str.strip, names.split(","))):
         if name == "tiepoint":
-            chosen += checkpoint_methods(checkpoints, nms_radius, parse_scales(scales))
+            chosen += checkpoint_methods(checkpoints, nms_radius, parse_scales(scales), threads)
         else:
             chosen.append(method(name))
     return [*chosen, *map(stored_method, stored)]
@@ -254,20 +266,29 @@ def _score(
     run_info: dict[str, Any],
     *,
     failures: Sequence[Failure] = (),
-    workers: int,
-    json: Path | None,
+    threads: int | None,
+    out: Path | None,
+    as_json: bool,
     plots: Path | None = None,
     details: bool = False,
 ) -> None:
     """Run a task, then print its tables, write its report and draw its pictures."""
     from tiepoint.evaluation import summary
     from tiepoint.evaluation.run import evaluate
+    from tiepoint.network.engines import usable_cores
 
     resume = None
-    if json is not None:
-        resume = _resume_file(json, pairs, methods, {**run_info, "settings": asdict(settings)})
+    if out is not None:
+        resume = _resume_file(out, pairs, methods, {**run_info, "settings": asdict(settings)})
     measure = partial(
-        evaluate, task, pairs, methods, settings, failures=failures, workers=workers, resume=resume
+        evaluate,
+        task,
+        pairs,
+        methods,
+        settings,
+        failures=failures,
+        workers=min(usable_cores(threads), PAIRS_AT_ONCE),
+        resume=resume,
     )
     evaluation = with_progress("pairs", len(pairs), lambda done: measure(on_pair=done))
     tables = [summary.table(evaluation)] if evaluation.records else []
@@ -275,9 +296,9 @@ def _score(
         from tiepoint.evaluation.homography import detail_table
 
         tables.append(detail_table(evaluation))
-    _show(tables, evaluation.failures)
-    if json is not None and resume is not None:
-        _write(json, summary.as_json(evaluation, **run_info))
+    _show(tables, evaluation.failures, as_json=as_json)
+    _write(out, summary.as_json(evaluation, **run_info), as_json=as_json)
+    if resume is not None:
         resume.finish()
     if plots is not None:
         from tiepoint.evaluation.pictures import draw_pictures
@@ -287,13 +308,13 @@ def _score(
 
 
 def _resume_file(
-    json: Path, pairs: Sequence[Pair], methods: Sequence[Method], run_info: dict[str, Any]
+    out: Path, pairs: Sequence[Pair], methods: Sequence[Method], run_info: dict[str, Any]
 ) -> ResumeFile:
     from tiepoint.evaluation.resume import ENDING, ResumeFile, fingerprint
 
     decisive = {**run_info, "version": __version__, "pairs": fingerprint(pairs)}
     decisive["methods"] = {method.name: dict(method.settings) for method in methods}
-    resume = ResumeFile(json.with_name(json.name + ENDING), decisive)
+    resume = ResumeFile(out.with_name(out.name + ENDING), decisive)
     if resume.done:
         typer.echo(f"{len(resume.done)} pairs taken from {resume.path}", err=True)
     if resume.moved_to is not None:
@@ -301,14 +322,17 @@ def _resume_file(
     return resume
 
 
-def _write(path: Path, text: str) -> None:
+def _write(out: Path | None, text: str, *, as_json: bool) -> None:
     from tiepoint.files import make_folder, write_bytes
 
-    make_folder(path.parent)
-    write_bytes(path, text.encode())
+    if as_json:
+        typer.echo(text)
+    if out is not None:
+        make_folder(out.parent)
+        write_bytes(out, text.encode())
 
 
-def _show(tables: Sequence[Table], failures: Sequence[Failure]) -> None:
+def _show(tables: Sequence[Table], failures: Sequence[Failure], *, as_json: bool = False) -> None:
     """List the failures and print the tables; stop where there are none."""
     from rich.console import Console
 
@@ -316,7 +340,7 @@ def _show(tables: Sequence[Table], failures: Sequence[Failure]) -> None:
         typer.echo(f"skipped {one.group} {one.name}: {one.message}", err=True)
     if not tables:
         _stop("nothing could be read", exit_codes.NOTHING_READABLE)
-    for table in tables:
+    for table in () if as_json or is_quiet() else tables:
         Console(width=max(Console().width, TABLE_WIDTH)).print(table)
 
 

@@ -21,9 +21,7 @@ StereoFolders = Annotated[
 Photos = Annotated[Path, typer.Option(help="Folder with photographs, searched recursively.")]
 Checkpoints = Annotated[
     list[str],
-    typer.Option(
-        "--checkpoint", "--model", "-c", help="Checkpoint name or folder; repeat for further rows."
-    ),
+    typer.Option("--checkpoint", "-c", help="Checkpoint name or folder; repeat for further rows."),
 ]
 Scales = Annotated[
     str | None,
@@ -76,15 +74,23 @@ Plots = Annotated[
     typer.Option(help="Folder for pictures: share of pairs over the error, and worst pairs."),
 ]
 Limit = Annotated[int | None, typer.Option(help="Evaluate only the first N pairs.", min=1)]
-Workers = Annotated[int, typer.Option(help="Threads; the result is the same.", min=1)]
 Details = Annotated[bool, typer.Option("--details", help="Print a second table of metrics.")]
-Json = Annotated[
+Out = Annotated[
     Path | None,
     typer.Option(
-        help="Write everything, pair by pair, to this file. Pairs done are kept in FILE.partial "
-        "until then; after an interruption the same command resumes.",
+        "--out",
+        "-o",
+        metavar="FILE",
+        help="Write everything as JSON, pair by pair, to this file. Pairs done are kept in "
+        "FILE.partial until then; after an interruption the same command resumes.",
     ),
 ]
-WholeJson = Annotated[
-    Path | None, typer.Option(help="Write everything, image by image, to this file.")
+WholeOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", "-o", metavar="FILE", help="Write everything as JSON, image by image, to a file."
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print everything on stdout as JSON instead of tables.")
 ]

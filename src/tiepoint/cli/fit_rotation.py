@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import typer
 
+from tiepoint.cli import options
+from tiepoint.cli.output import show
 from tiepoint.cli.sample_options import Count, Folder, Photos, Seed, load_folder, load_images
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command()
+@options.command(app, "tiepoint fit-rotation my_checkpoint --photos photos")
 def fit_rotation(
-    checkpoint: Folder, photos: Photos = None, count: Count = 60, seed: Seed = 0
+    checkpoint: Folder,
+    photos: Photos = None,
+    count: Count = 60,
+    seed: Seed = 0,
+    threads: options.Threads = None,
 ) -> None:
     """Fit how a checkpoint's descriptors change when an image is rotated.
 
@@ -23,5 +29,5 @@ def fit_rotation(
     from tiepoint.weights.rotation import save_rotation
 
     loaded = load_folder(checkpoint)
-    matrix = fit(loaded, load_images(photos, count, seed))
-    typer.echo(f"wrote {save_rotation(checkpoint, matrix, loaded.sha256)}")
+    matrix = fit(loaded, load_images(photos, count, seed), threads=threads)
+    show(f"wrote {save_rotation(checkpoint, matrix, loaded.sha256)}")

@@ -6,11 +6,12 @@ import json
 import os
 import platform
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from tiepoint._version import __version__
+from tiepoint.cli import options
 from tiepoint.errors import CheckpointError
 
 SIZE_HW = (480, 640)
@@ -19,10 +20,8 @@ SIZE_HW = (480, 640)
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command()
-def info(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
+@options.command(app, "tiepoint info --json")
+def info(as_json: options.Json = False) -> None:
     """Show the version, engines, devices and bundled checkpoints."""
     facts = _facts()
     typer.echo(json.dumps(facts, indent=2) if as_json else _as_text(facts))

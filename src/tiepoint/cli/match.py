@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tiepoint.cli import exit_codes, options
+from tiepoint.cli.output import show
 from tiepoint.cli.report import complain, pair_report, stop
 from tiepoint.config import (
     DetectionOptions,
@@ -66,8 +67,12 @@ Detection = Annotated[
 ]
 
 
-@app.command()
-@options.with_settings
+@options.command(
+    app,
+    "tiepoint match a.jpg b.jpg --plot matches.png",
+    "tiepoint match --features features.h5 -o matches.h5",
+    "tiepoint match --features features.h5 --pairs sequential --window 5 -o matches.h5",
+)
 def match(
     images: Images = None,
     *,
@@ -84,6 +89,7 @@ def match(
     engine: options.Engine = options.AUTO,
     device: options.Device = options.AUTO,
     precision: options.Precision = options.AUTO,
+    threads: options.Threads = None,
 ) -> None:
     """Match the keypoints of two images, or of many pairs of images in a features .h5 file.
 
@@ -102,7 +108,10 @@ def match(
     def make_detector() -> Detector:
         from tiepoint.detector import Detector
 
-        return Detector(checkpoint, engine=engine, device=device, precision=precision, **detection)
+        return Detector(
+            checkpoint, engine=engine, device=device, precision=precision, threads=threads,
+            **detection,
+        )  # fmt: skip
 
     from tiepoint.batch.sources import load_or_detect
 
@@ -141,11 +150,11 @@ def _match_two(
         typer.echo(json.dumps({**facts, "matches": len(matches), **files}))
         return
     for name, features in zip(names, (a, b), strict=True):
-        typer.echo(f"{name}: {len(features)} keypoints")
-    typer.echo(f"{len(matches)} matches")
+        show(f"{name}: {len(features)} keypoints")
+    show(f"{len(matches)} matches")
     for path in (out, plot):
         if path is not None:
-            typer.echo(f"wrote {path}")
+            show(f"wrote {path}")
 
 
 def _image_of(name: str, features: Features) -> str:

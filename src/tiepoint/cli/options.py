@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
+from tiepoint.cli.output import verbosity
 from tiepoint.config import IN_CHECKPOINT, DetectionConfig, DeviceName, EngineName, ProcessorConfig
 from tiepoint.config import Precision as PrecisionName
 from tiepoint.errors import ConfigError
@@ -26,11 +27,7 @@ CHECKPOINT = "default"
 AUTO: Literal["auto"] = "auto"
 _WHICH = "Name of a bundled checkpoint, folder of a checkpoint, or Hub id org/name."
 
-Checkpoint = Annotated[
-    str, typer.Option("--checkpoint", "--model", "-c", metavar="NAME", help=_WHICH)
-]
-CheckpointAlone = Annotated[str, typer.Option("--checkpoint", "-c", metavar="NAME", help=_WHICH)]
-"""For a command whose `--model` is another one."""
+Checkpoint = Annotated[str, typer.Option("--checkpoint", "-c", metavar="NAME", help=_WHICH)]
 Engine = Annotated[EngineName, typer.Option(help="Engine that runs the network.")]
 Device = Annotated[
     DeviceName,  # a parser, because GPUs are numbered without limit
@@ -59,8 +56,18 @@ Compile = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object per result instead of a table.")
+    bool, typer.Option("--json", help="Print results on stdout as JSON, one object per line.")
 ]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print errors only, and what --json or -o - prints.")
+]
+Verbose = Annotated[
+    int,
+    typer.Option(
+        "--verbose", "-v", count=True, show_default=False,
+        help="Print what is decided on the way; -vv prints more.",
+    ),
+]  # fmt: skip
 
 
 class Settings:
@@ -96,11 +103,24 @@ def detection(*names: str) -> Settings:
     return Settings(ProcessorConfig, DetectionConfig, only=names)
 
 
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace each parameter annotated with `Settings` by the options of the group.
+def command(app: typer.Typer, *examples: str) -> Callable[[Callable[..., None]], Any]:
+    """Register a function as a command, with the options that all commands have.
 
-    A `ConfigError` of the command names the options as they are typed.
+    Each parameter annotated with `Settings` is replaced by the options of the group. A
+    `ConfigError` of the command names the options as they are typed.
+
+    Args:
+        examples: Lines at the end of `--help`.
     """
+    epilog = "\n".join(["\b", "Examples:", *(f"  {line}" for line in examples)])
+
+    def register(function: Callable[..., None]) -> Any:
+        return app.command(epilog=epilog)(_with_options(function))
+
+    return register
+
+
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     groups: dict[str, Settings] = {}
     parameters: list[inspect.Parameter] = []
@@ -114,13 +134,15 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             parameters += group.parameters
 
     names = [name for group in groups.values() for name in group.names]
+    parameters = [*parameters, *_EVERYWHERE]
 
     @wraps(command)
-    def run(**values: Any) -> None:
+    def run(*, quiet: bool, verbose: int, **values: Any) -> None:
         settings = {name: group.given(values) for name, group in groups.items()}
         other = {name: value for name, value in values.items() if name in signature.parameters}
         try:
-            command(**other, **settings)
+            with verbosity(quiet=quiet, verbose=verbose):
+                command(**other, **settings)
         except ConfigError as error:
             raise ConfigError(_as_typed(str(error), names)) from error
 
@@ -128,6 +150,14 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     generated.__signature__ = signature.replace(parameters=parameters)
     generated.__annotations__ = {each.name: each.annotation for each in parameters}
     return run
+
+
+def _everywhere(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=default, annotation=annotation)
+
+
+_EVERYWHERE = (_everywhere("quiet", Quiet, False), _everywhere("verbose", Verbose, 0))
 
 
 def _parameter(config: type, field: Field[Any], kind: Any) -> inspect.Parameter:

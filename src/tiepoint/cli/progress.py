@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from tiepoint.cli.output import is_quiet
+
 Result = TypeVar("Result")
 
 
@@ -14,6 +16,7 @@ def with_progress(unit: str, count: int, work: Callable[[Callable[[], None]], Re
     from rich.progress import Progress
 
     errors = Console(stderr=True)
-    with Progress(console=errors, disable=not errors.is_terminal, transient=True) as progress:
+    hidden = is_quiet() or not errors.is_terminal
+    with Progress(console=errors, disable=hidden, transient=True) as progress:
         task = progress.add_task(unit, total=count)
         return work(lambda: progress.advance(task))

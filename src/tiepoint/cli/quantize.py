@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import typer
 
+from tiepoint.cli import options
+from tiepoint.cli.output import show
 from tiepoint.cli.sample_options import Count, Folder, Photos, Seed, load_folder, load_images
 from tiepoint.errors import ConfigError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command()
-def quantize(checkpoint: Folder, photos: Photos = None, count: Count = 60, seed: Seed = 0) -> None:
+@options.command(app, "tiepoint quantize my_checkpoint --photos photos")
+def quantize(
+    checkpoint: Folder,
+    photos: Photos = None,
+    count: Count = 60,
+    seed: Seed = 0,
+    threads: options.Threads = None,
+) -> None:
     """Measure the activation maxima of a checkpoint's layers, for --precision int8.
 
     Adds quantization.json to the folder; the weights do not change. It takes under a minute.
@@ -30,7 +38,7 @@ def quantize(checkpoint: Folder, photos: Photos = None, count: Count = 60, seed:
         )
     images = load_images(photos, count, seed)
     pixels = (inputs.prepare([image], ProcessorConfig())[0][0, 0] for image in images)
-    measured = measure_activation_maxima(loaded, pixels)
+    measured = measure_activation_maxima(loaded, pixels, threads=threads)
     maxima = activation_maxima.mean_activation_maxima(measured, layers)
     path = activation_maxima.save_activation_maxima(checkpoint, maxima, loaded.sha256)
-    typer.echo(f"wrote {path}")
+    show(f"wrote {path}")

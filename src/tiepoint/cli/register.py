@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tiepoint.cli import exit_codes, options
+from tiepoint.cli.output import STDOUT, show, write_stdout
 from tiepoint.cli.report import stop
 from tiepoint.config import DetectionOptions, RegistrationConfig, RegistrationOptions
 from tiepoint.errors import ConfigError, ImageError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-STDOUT = Path("-")
 ENDINGS = {
     "-o": (".png", ".tif", ".tiff"),
     "--overlay": (".png",),
@@ -34,7 +34,10 @@ ImageB = Annotated[str, typer.Argument(metavar="B", help="Reference image; a pat
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--out", "-o", metavar="FILE", help="Write A warped to B: .png, or .tif for float images."
+        "--out",
+        "-o",
+        metavar="FILE",
+        help="Write A warped to B: .png, or .tif for float images; - writes it to stdout.",
     ),
 ]
 Canvas = Annotated[
@@ -50,10 +53,7 @@ Checkerboard = Annotated[
     Path | None, typer.Option(metavar="FILE.png", help="Write alternating squares of A and B.")
 ]
 Json = Annotated[
-    Path | None,
-    typer.Option(
-        "--json", metavar="FILE", help="Write matrix, figures and reason as JSON; - prints them."
-    ),
+    bool, typer.Option("--json", help="Print matrix, figures and reason on stdout as JSON.")
 ]
 Intrinsics = Annotated[
     str | None,
@@ -79,8 +79,13 @@ Settings = Annotated[
 Detection = Annotated[DetectionOptions, options.detection("max_side", "scales", "contrast")]
 
 
-@app.command()
-@options.with_settings
+@options.command(
+    app,
+    "tiepoint register a.jpg b.jpg -o a_on_b.png --overlay check.png",
+    "tiepoint register a.jpg b.jpg --json > registration.json",
+    "tiepoint register scan1.tif scan2.tif --model similarity --max-side none -o aligned.tif",
+    "tiepoint register left.jpg right.jpg --model essential --intrinsics 1200,1200,960,540",
+)
 def register(
     a: ImageA,
     b: ImageB,
@@ -89,27 +94,28 @@ def register(
     canvas: Canvas = False,
     overlay: Overlay = None,
     checkerboard: Checkerboard = None,
-    as_json: Json = None,
+    as_json: Json = False,
     overwrite: options.Overwrite = False,
     registration: Settings,
     intrinsics: Intrinsics = None,
     mask_a: MaskA = None,
     mask_b: MaskB = None,
-    checkpoint: options.CheckpointAlone = options.CHECKPOINT,
+    checkpoint: options.Checkpoint = options.CHECKPOINT,
     detection: Detection,
     engine: options.Engine = options.AUTO,
     device: options.Device = options.AUTO,
     precision: options.Precision = options.AUTO,
+    threads: options.Threads = None,
 ) -> None:
     """Align image A with image B and report the accuracy, or the reason why they do not align.
 
     Exit status: 0 registered, 2 wrong usage, 3 an image cannot be read, 4 not registered: no
-    image is written, and --json holds the reason.
+    image is written, and --json prints the reason.
     """
     config = RegistrationConfig(**registration)
     images = {"-o": out, "--overlay": overlay, "--checkerboard": checkerboard}
-    _check_files(images, as_json, overwrite=overwrite)
     wanted = {option: path for option, path in images.items() if path is not None}
+    _check_files(wanted, as_json=as_json, overwrite=overwrite)
     names = ", ".join(map(str, wanted.values()))
     if wanted and config.model in TWO_VIEW_MODELS:
         raise ConfigError(f"--model {config.model} warps no image: leave out {names}")
@@ -121,7 +127,9 @@ def register(
     from tiepoint.registration import register as pipeline
 
     detection["threshold"] = 0.0  # max_keypoints alone limits the keypoints
-    detector = Detector(checkpoint, engine=engine, device=device, precision=precision, **detection)
+    detector = Detector(
+        checkpoint, engine=engine, device=device, precision=precision, threads=threads, **detection
+    )
     try:
         image_a, image_b = read(a), read(b)
         result = pipeline.register(
@@ -130,21 +138,20 @@ def register(
         )  # fmt: skip
     except ImageError as error:
         stop(str(error), exit_codes.NOTHING_READABLE)
-    if as_json is not None:
-        _write_json(as_json, result, a, b)
+    if as_json:
+        typer.echo(json.dumps({"a": a, "b": b, **result.summary()}, ensure_ascii=False))
     if not result.success:
         unwritten = f"; nothing was written to {names}" if wanted else ""
         stop(f"not registered: {result.reason}{unwritten}", exit_codes.NOT_REGISTERED)
     _draw(wanted, image_a, image_b, result, canvas=canvas)
-    typer.echo(_sentence(result), err=as_json == STDOUT)
+    show(_sentence(result), on_stderr=as_json or out == STDOUT)
 
 
-def _check_files(
-    images: Mapping[str, Path | None], as_json: Path | None, *, overwrite: bool
-) -> None:
+def _check_files(images: Mapping[str, Path], *, as_json: bool, overwrite: bool) -> None:
     """Raise for a file that cannot be written, before any work."""
-    paths = {**images, "--json": None if as_json == STDOUT else as_json}
-    given = {option: path for option, path in paths.items() if path is not None}
+    if as_json and images.get("-o") == STDOUT:
+        raise ConfigError("--json and -o - both write to stdout: give -o a file")
+    given = {option: path for option, path in images.items() if (option, path) != ("-o", STDOUT)}
     for option, path in given.items():
         options.check_file(option, path, ENDINGS.get(option), overwrite=overwrite)
         if list(given.values()).count(path) > 1:
@@ -188,17 +195,10 @@ def _draw(
             picture = warping.blend(*warping.alike(image_a.pixels, image_b.pixels), result)
         else:
             picture = warping.warp(image_a.pixels, result)
-        warping.write_picture(path, picture)
-
-
-def _write_json(path: Path, result: Registration, a: str, b: str) -> None:
-    from tiepoint.files import write_bytes
-
-    text = json.dumps({"a": a, "b": b, **result.summary()}, ensure_ascii=False)
-    if path == STDOUT:
-        typer.echo(text)
-    else:
-        write_bytes(path, f"{text}\n".encode())
+        if path == STDOUT:
+            write_stdout(warping.encoded_picture(picture))
+        else:
+            warping.write_picture(path, picture)
 
 
 def _sentence(result: Registration) -> str:

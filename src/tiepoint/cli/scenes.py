@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tiepoint.cli import options
+from tiepoint.cli.output import show
 from tiepoint.errors import ConfigError
 from tiepoint.training.scenes.settings import DataConfig
 
@@ -26,7 +28,7 @@ _COLUMNS = {
 }
 
 
-@app.command()
+@options.command(app, "tiepoint scenes -o sheets --photos photos")
 def scenes(
     output: Annotated[
         Path,
@@ -55,8 +57,8 @@ def scenes(
 
     config = DataConfig(size_hw=_size_hw(size), photos=tuple(map(str, photos or ())))
     report = write_samples(output, config, seed, count)
-    typer.echo(_table(report))
-    typer.echo(f"contact sheets and report.json are in {output}")
+    show(_table(report))
+    show(f"contact sheets and report.json are in {output}")
 
 
 def _size_hw(text: str) -> tuple[int, int]:

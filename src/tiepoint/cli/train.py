@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 import typer
 
 from tiepoint.cli import exit_codes, options
+from tiepoint.cli.output import show
 from tiepoint.errors import ConfigError
 from tiepoint.training import presets, setup
 from tiepoint.training.scenes.settings import DataConfig
@@ -95,7 +96,11 @@ Compile = Annotated[
 ]
 
 
-@app.command()
+@options.command(
+    app,
+    "tiepoint train -o my_run --photos photos --minutes 240",
+    "tiepoint train --resume my_run",
+)
 def train(
     out: Out = None,
     photos: Photos = [],  # noqa: B006 - typer copies it
@@ -198,7 +203,7 @@ def prepare_execution(workers: int | None, device: str, threads: int | None) -> 
     """Set up torch and the options that concern this machine, not the recipe."""
     setup.set_up_torch(threads)
     workers = setup.default_workers() if workers is None else workers
-    return setup.Execution(workers=workers, device=device, echo=typer.echo)
+    return setup.Execution(workers=workers, device=device, echo=show)
 
 
 def finish(run: Callable[[], Result], *, resumed_by: str | None = None) -> NoReturn:
@@ -210,10 +215,10 @@ def finish(run: Callable[[], Result], *, resumed_by: str | None = None) -> NoRet
     except HopelessError as error:
         typer.echo(f"tiepoint: {error}", err=True)
         raise typer.Exit(exit_codes.FAILED) from error
-    typer.echo(f"checkpoint: {result.checkpoint}")
+    show(f"checkpoint: {result.checkpoint}")
     if result.signal is None:
         raise typer.Exit
     arguments = resumed_by or f"--resume {result.checkpoint.parent}"
-    typer.echo(f"stopped; continue with: tiepoint train {arguments}")
+    show(f"stopped; continue with: tiepoint train {arguments}")
     interrupted = result.signal == signal.SIGINT
     raise typer.Exit(exit_codes.INTERRUPTED if interrupted else exit_codes.TERMINATED)

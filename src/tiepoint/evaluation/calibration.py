@@ -61,12 +61,14 @@ def calibrate(
     pairs: Sequence[HomographyPair],
     *,
     on_pair: Callable[[], None] = lambda: None,
+    threads: int | None = None,
 ) -> Calibration:
     """Fit the scale that turns second moments into covariances.
 
     Args:
         pairs: Pairs with known homographies, of images like those that will be matched.
         on_pair: Called after each pair.
+        threads: As for `Detector`.
 
     Raises:
         ConfigError: Fewer than `LEAST_MATCHES` matches are within `SAME_PX` of the truth.
@@ -74,7 +76,7 @@ def calibrate(
     # At one scale: with several, one factor would have to fit pixels of several sizes.
     detector = Detector(
         checkpoint, device="cpu", precision="f32", max_side=None, scales=(1.0,),
-        covariance_scale=1.0,
+        covariance_scale=1.0, threads=threads,
     )  # fmt: skip
     settings = HomographySettings()
     parts = [(np.zeros((0, 2)), np.zeros((0, 2, 2)))]

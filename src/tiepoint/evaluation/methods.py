@@ -88,7 +88,10 @@ def method(name: str) -> Method:
 
 
 def checkpoint_methods(
-    checkpoints: Sequence[str], nms_radius: int | None = None, scales: Sequence[float] | None = None
+    checkpoints: Sequence[str],
+    nms_radius: int | None = None,
+    scales: Sequence[float] | None = None,
+    threads: int | None = None,
 ) -> list[Method]:
     """A method for each tiepoint checkpoint, a name or a folder.
 
@@ -96,6 +99,7 @@ def checkpoint_methods(
 
     Args:
         nms_radius, scales: Settings of `Detector`; None means each checkpoint's own.
+        threads: As for `Detector`.
 
     Raises:
         CheckpointError: No such checkpoint, or a damaged one.
@@ -107,7 +111,7 @@ def checkpoint_methods(
     if scales is not None:
         given["scales"] = scales
     for checkpoint in checkpoints:
-        detector = Detector(checkpoint, precision="f32", **given)
+        detector = Detector(checkpoint, precision="f32", threads=threads, **given)
         name = detector.checkpoint.name if checkpoint == "default" else checkpoint
         oversampled, exact = (partial(_tiepoint, detector, factor) for factor in (OVERSAMPLING, 1))
         settings = detector.provenance().to_json()

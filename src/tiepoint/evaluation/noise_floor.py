@@ -57,6 +57,7 @@ def measure_noise_floor(
     threshold: float | None = None,
     *,
     on_frame: Callable[[], None] = lambda: None,
+    threads: int | None = None,
 ) -> float:
     """`DetectionConfig.noise_floor` for a checkpoint: fewer than `RANK` keypoints of a frame pass.
 
@@ -64,13 +65,14 @@ def measure_noise_floor(
         threshold: Upper limit of the floor, so that it changes no result at the checkpoint's
             threshold; None takes that of the checkpoint.
         on_frame: Called after each of `FRAMES`.
+        threads: As for `Detector`.
 
     Returns:
         A score in 0..1, to two significant digits.
     """
     detector = Detector(
         checkpoint, device="cpu", precision="f32", max_side=None, threshold=0.0, noise_floor=0.0,
-        max_keypoints=RANK, subpixel=False, descriptors=False,
+        max_keypoints=RANK, subpixel=False, descriptors=False, threads=threads,
         contrast="none",  # 16 bits too: a stretch would make strong noise of weak noise
     )  # fmt: skip
     limit = detector.checkpoint.detection.threshold if threshold is None else threshold

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -216,12 +217,13 @@ def byte_weights(weight: Float32) -> Float32:
 
 
 def measure_activation_maxima(
-    checkpoint: Checkpoint, images: Iterable[Float32]
+    checkpoint: Checkpoint, images: Iterable[Float32], *, threads: int | None = None
 ) -> Iterator[dict[str, float]]:
     """Measure the largest input of each layer on each image; yields layer name -> maximum.
 
     Args:
         images: `H W` in 0..1, sides multiples of 8.
+        threads: Maximum number of cores; None takes all.
     """
     config, inputs = checkpoint.network, list[ov.Output]()
     pixels = ops.parameter([-1, 1, -1, -1], np.float32, name="pixels")
@@ -237,9 +239,10 @@ def measure_activation_maxima(
             deeper = graph.chain(deeper, [layer])
     axes = ops.constant(np.array([0, 1, 2, 3]))
     highest = [ops.reduce_max(one, axes, False).output(0) for one in inputs]
-    model = ov.Core().compile_model(
-        ov.Model(highest, [pixels], "highest inputs"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    model = ov.Core().compile_model(ov.Model(highest, [pixels], "highest inputs"), "CPU", options)
     names = [layer.name for layer in config.layers()]
     for image in images:
         maxima = model({0: image[None, None]})

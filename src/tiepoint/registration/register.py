@@ -88,6 +88,8 @@ def register(
     else:
         first, second = (View(features) for features in _matched(a, b, matches))
     pair = _pair(first, second, matches, settings, cameras)
+    counts = len(first.features), len(second.features), len(pair.matches)
+    logger.info("%d and %d keypoints, %d matches", *counts)
     fit = _fit(pair)
     if isinstance(fit, str):
         return failure(pair if pair.names == FORWARD else pair.reversed(), fit)
@@ -150,7 +152,8 @@ def _fit(pair: Pair) -> Fit | str:
     if len(order) < least:
         named = zip(pair.names, (pair.features_a, pair.features_b), strict=True)
         empty = sorted(name for name, features in named if len(features) == 0)
-        why = f"no keypoints in image {' and '.join(empty)}" if empty else f"{len(order)} matches"
+        where = "images A and B" if len(empty) == 2 else f"image {''.join(empty)}"
+        why = f"no keypoints in {where}" if empty else f"{len(order)} matches"
         return f"{why}, {least} matches are asked for"
     fits = [_fit_one_way(pair, order)]
     if pair.facts.kind == "plane":

@@ -214,11 +214,17 @@ def write_picture(path: str | PathLike[str], picture: Image) -> None:
         raise FormatError(f"{path}: the ending picks the format, one of .png, .tif, .tiff")
     if ending == ".png" and picture.dtype.kind == "f":
         raise FormatError(f"{path}: PNG holds no floats, and the image is one; write a .tif")
+    write_bytes(path, encoded_picture(picture, ending))
+
+
+def encoded_picture(picture: Image, ending: str | None = None) -> bytes:
+    """The file of `H W` or `H W 3` RGB; without `ending` PNG, or TIFF for floats."""
+    ending = ending or (".tif" if picture.dtype.kind == "f" else ".png")
     bgr = picture if picture.ndim == 2 else np.ascontiguousarray(picture[:, :, ::-1])
     done, encoded = cv2.imencode(ending, bgr)
     if not done:
-        raise FormatError(f"{path}: OpenCV could not encode {picture.shape} {picture.dtype}")
-    write_bytes(path, encoded.tobytes())
+        raise FormatError(f"OpenCV could not encode {picture.shape} {picture.dtype} as {ending}")
+    return bytes(encoded.tobytes())
 
 
 def _superposed(

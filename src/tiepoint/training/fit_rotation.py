@@ -32,11 +32,14 @@ MIN_KEYPOINTS = 100
 """Minimum number of keypoints over all images; a few thousand are better."""
 
 
-def fit_rotation(checkpoint: Checkpoint, images: Iterable[Grey]) -> Float32:
+def fit_rotation(
+    checkpoint: Checkpoint, images: Iterable[Grey], *, threads: int | None = None
+) -> Float32:
     """Fit the matrix that rotates a checkpoint's descriptors by 45 degrees.
 
     Args:
         images: `H W` uint8, a few dozen of at least 160 px. Only the central square is used.
+        threads: As for `Detector`.
 
     Returns:
         D D float32, orthogonal: descriptor d becomes `R @ d` when the image is rotated
@@ -48,7 +51,7 @@ def fit_rotation(checkpoint: Checkpoint, images: Iterable[Grey]) -> Float32:
     Source:
         The orthogonal Procrustes problem: Schönemann, Psychometrika 1966.
     """
-    engine = build_engine(checkpoint, EngineChoice("openvino", "cpu", "f32"))
+    engine = build_engine(checkpoint, EngineChoice("openvino", "cpu", "f32"), threads=threads)
     length, count = checkpoint.network.descriptor_decoder_dim, 0
     product = np.zeros((length, length))  # D D
     for image in images:
