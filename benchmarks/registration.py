@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint import images
 from tiepoint.config import DetectionOptions, RegistrationConfig
 from tiepoint.detector import Detector
 from tiepoint.evaluation import metrics
@@ -35,6 +34,7 @@ from tiepoint.evaluation.sizes import Grey
 from tiepoint.features import Features
 from tiepoint.geometry import Float, apply_homography, inside
 from tiepoint.images.photographs import list_photos
+from tiepoint.images.reading import read
 from tiepoint.network.inputs import resize, to_grey
 from tiepoint.registration import planar
 from tiepoint.registration.models import PLANE_MODELS, TWO_VIEW_MODELS, inlier_px
@@ -234,9 +234,9 @@ def poses(folder: Path, detect: Method) -> None:
     for line in (folder / "pairs.txt").read_text(encoding="utf-8").splitlines():
         name_a, name_b, *numbers = line.split()
         values = np.array([float(number) for number in numbers])
-        images = [images.read(folder / name).pixels for name in (name_a, name_b)]
         features = [
-            found(detect, np.rint(to_grey(pixels) * 255).astype(np.uint8)) for pixels in images
+            found(detect, np.rint(to_grey(read(folder / name).pixels) * 255).astype(np.uint8))
+            for name in (name_a, name_b)
         ]
         cameras = [
             np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
@@ -273,7 +273,7 @@ def camera(features: Features) -> NDArray[np.float64]:
 
 
 def grey(path: Path) -> Grey:
-    return np.rint(to_grey(resize(images.read(path).pixels, LONG_SIDE)) * 255).astype(np.uint8)
+    return np.rint(to_grey(resize(read(path).pixels, LONG_SIDE)) * 255).astype(np.uint8)
 
 
 if __name__ == "__main__":

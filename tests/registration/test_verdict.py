@@ -127,6 +127,15 @@ def by_whole_blocks() -> Fit:
     return dataclasses.replace(fit, pictures=(blocky, blocky))
 
 
+def test_depth_in_steps_of_blocks_is_no_scene() -> None:
+    """Bands of compression at the same place across, some blocks apart along one direction."""
+    a = np.floor(scattered(300) / 8) * 8 - 0.5
+    b = a + np.column_stack([np.zeros(300), 8 * np.floor(a[:, 1] / 60) ** 2])
+    lines = np.array([[0.0, 0, 1], [0, 0, 0], [-1, 0, 0]])  # x_B = x_A
+    fit = fit_of(a, b, Estimate(lines, np.ones(300, bool)), model="fundamental")
+    assert objectors(fit) == ["not_bound_to_blocks"]
+
+
 CASES = {
     "enough_inliers": few,
     "unlikely_by_chance": by_chance,

@@ -147,10 +147,16 @@ class Fit(Pair):
         """See `appearance.share_of_matches_alike`; None without pictures."""
         if self.pictures is None:
             return None
-        similarity = planar.overall_similarity(*self.inliers_xy)
-        if similarity is None:
+        xy_a, xy_b = self.inliers_xy
+        there = planar.overall_similarity(xy_a, xy_b)
+        back = planar.overall_similarity(xy_b, xy_a)
+        if there is None or back is None:
             return 0.0
-        return appearance.share_of_matches_alike(*self.pictures, similarity, *self.inliers_xy)
+        # Among many wrong inliers, one direction shrinks the image onto a dense group of them.
+        return max(
+            appearance.share_of_matches_alike(*self.pictures, similarity, xy_a, xy_b)
+            for similarity in (there, np.asarray(np.linalg.inv(back)))
+        )
 
     @property
     def block_share(self) -> float:
