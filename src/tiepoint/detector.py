@@ -81,7 +81,10 @@ class Request:
 
 
 class Detector:
-    """Finds keypoints in images. Thread-safe, picklable, and usable after a fork.
+    """Finds keypoints in images. Thread-safe and picklable.
+
+    A child process may be forked before the first image, or spawned at any time. After a fork of a
+    process in which OpenVINO has run, calls raise an `EngineError` with this advice.
 
     Args:
         checkpoint: "default", a bundled name, a folder with a checkpoint, a Hub id `org/name`, or
@@ -173,12 +176,14 @@ class Detector:
             ImageError: An image cannot be read; of a list, its index is named. `stream` goes past
                 bad images.
             ConfigError: A setting that is unknown or out of range.
+            EngineError: The engine failed on an image, or does not survive a fork.
         """
         if isinstance(source, list | tuple):
             stream = self.stream(source, mask=mask, channel_order=channel_order, **options)
             return [_require(one, index, len(source)) for index, one in enumerate(stream)]
         request = self._request(options, mask, channel_order)
         check_masks(mask, 1)
+        self._engines.get("single")  # after a fork it may refuse, before other threads are needed
         nominal = request.processor.contrast == "none"
         own_mask = mask_of(mask, source, 0)
         image = read_masked(source, own_mask, channel_order, nominal=nominal)

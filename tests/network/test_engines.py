@@ -135,7 +135,7 @@ def test_auto_settles_on_openvino_where_there_is_no_gpu_and_on_what_the_processo
     monkeypatch, capabilities: list[str], precision: str
 ) -> None:
     monkeypatch.setattr(engines, "_find_gpu", lambda: None)
-    monkeypatch.setattr("tiepoint.network.openvino_engine._capabilities", lambda: capabilities)
+    monkeypatch.setattr("tiepoint.network.openvino_engine.capabilities", lambda: capabilities)
     assert engines.resolve_engine("auto", "auto", "auto") == ("openvino", "cpu", precision)
     assert engines.resolve_engine("auto", "auto", "f32") == ("openvino", "cpu", "f32")
 

@@ -135,7 +135,7 @@ def test_what_is_not_rounded_to_8_bits_takes_bf16_where_the_processor_has_it(
 ) -> None:
     """Then pixels come in two bytes, as for bf16 alone; either way the keypoints are f32's."""
     here = ["FP32", "INT8", *(["BF16"] if has_bf16 else [])]
-    monkeypatch.setattr("tiepoint.network.openvino_engine._capabilities", lambda: here)
+    monkeypatch.setattr("tiepoint.network.openvino_engine.capabilities", lambda: here)
     seen: list[ov.Model] = []
     build = openvino_engine.build_model
     monkeypatch.setattr(

@@ -10,11 +10,9 @@ import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from platform import machine
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from tiepoint.architecture import CELL_PX
@@ -22,6 +20,7 @@ from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
 from tiepoint.network.dense_maps import DenseMaps
 from tiepoint.network.openvino_graph import build_model, heatmap_model, pixel_bytes
+from tiepoint.network.runtime import capabilities, new_core, ov, refuse_after_fork
 from tiepoint.weights.checkpoint import Checkpoint
 
 Float32 = NDArray[np.float32]
@@ -65,6 +64,7 @@ class OpenVinoEngine:
 
     Raises:
         ConfigError: A precision that this processor or this checkpoint does not support.
+        EngineError: A process forked from one that had an engine; see `runtime.refuse_after_fork`.
     """
 
     batch_size = 1  # several images per call gain nothing on a CPU
@@ -93,7 +93,7 @@ class OpenVinoEngine:
         }
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
-        self._core, self._options, self._checkpoint = ov.Core(), options, checkpoint
+        self._core, self._options, self._checkpoint = new_core(), options, checkpoint
         self._separate_heatmap: ov.CompiledModel | None = None
         if precision == "f16":  # which OpenVINO keeps to the very end, unlike bf16
             wide = {**options, "INFERENCE_PRECISION_HINT": "f32"}
@@ -110,6 +110,7 @@ class OpenVinoEngine:
         self, inputs: Float32, placements: Sequence[Placement], *, descriptors: bool
     ) -> DenseMaps[Float32]:
         """See `Engine.run`. Images of different sizes run one by one, so no padding leaks in."""
+        refuse_after_fork()
         areas = [placement.padded_hw for placement in placements]
         if all(area == inputs.shape[2:] for area in areas):
             return DenseMaps(*self._infer(inputs, descriptors=descriptors))
@@ -179,7 +180,7 @@ class OpenVinoEngine:
 
 def _check_precision(checkpoint: Checkpoint, precision: str) -> None:
     needed = NEEDED.get(precision)
-    if needed and needed not in _capabilities():
+    if needed and needed not in capabilities():
         raise ConfigError(
             f"precision {precision!r}: this processor does not compute in it; use 'f32'"
         )
@@ -197,12 +198,7 @@ def _check_precision(checkpoint: Checkpoint, precision: str) -> None:
 
 def has_bf16() -> bool:
     """Whether this processor computes in bfloat16."""
-    return NEEDED["bf16"] in _capabilities()
-
-
-@cache
-def _capabilities() -> list[str]:
-    return list(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return NEEDED["bf16"] in capabilities()
 
 
 def _keep_freed_memory() -> None:

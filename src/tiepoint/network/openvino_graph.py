@@ -8,12 +8,11 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13 as ops
 
 from tiepoint.architecture import CELL_PX, Layer
 from tiepoint.network import winograd
+from tiepoint.network.runtime import ops, ov
 from tiepoint.weights.activation_maxima import ActivationMaxima, weight_maxima
 from tiepoint.weights.checkpoint import Checkpoint, Tensors
 

@@ -9,9 +9,9 @@ plain convolution's, and 2.25 times with columns too.
 from __future__ import annotations
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13 as ops
+
+from tiepoint.network.runtime import ops, ov
 
 Float32 = NDArray[np.float32]
 
