@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import pickle
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -258,38 +254,6 @@ def test_several_threads_share_one_detector(detector: Detector, photographs) -> 
 def test_a_detector_travels_through_pickle(detector: Detector, photographs) -> None:
     again = pickle.loads(pickle.dumps(detector))
     assert same(again(photographs[0]), detector(photographs[0]))
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_detector_works_in_a_forked_child(detector: Detector, photographs) -> None:
-    expected = detector(photographs[0])
-    context = multiprocessing.get_context("fork")
-    with context.Pool(1) as pool:
-        child = pool.apply_async(detector, (photographs[0],)).get(timeout=60)
-    assert same(child, expected)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.parametrize("engine", ["openvino", "torch"])
-@pytest.mark.parametrize("use", [True, False])
-def test_a_child_may_use_or_drop_what_it_inherits_and_end_as_usual(engine: str, use: bool) -> None:
-    # In a process of its own: neither the fork nor a deadlock may touch this one.
-    script = f"""
-import os, signal, sys
-import numpy as np, tiepoint
-image = np.random.default_rng(0).random((400, 400)).astype(np.float32)
-detector = tiepoint.Detector(engine={engine!r}, device="cpu", scales=(1.0,))
-expected = detector(image)
-child = os.fork()
-if child == 0:
-    signal.alarm(30)
-    agrees = not {use} or np.array_equal(detector(image).xy, expected.xy)
-    del detector
-    sys.exit(0 if agrees else 1)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_numpy_numbers_serve_as_options(detector: Detector, photographs) -> None:

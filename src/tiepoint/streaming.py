@@ -189,18 +189,32 @@ def read_ahead(
         items: May be endless.
         work: An exception is raised at its item.
         workers: Threads, and so the number of items processed at once.
+
+    Raises:
+        EngineError: The process was forked after the first item; its threads are the parent's.
     """
+    process = os.getpid()
     waiting: deque[tuple[Item, Future[Done]]] = deque()
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="tiepoint-ahead") as pool:
-        try:
-            for item in items:
-                waiting.append((item, pool.submit(work, item)))
-                if len(waiting) >= READ_AHEAD + workers:
-                    first, done = waiting.popleft()
-                    yield first, done.result()
-            while waiting:
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="tiepoint-ahead")
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(work, item)))
+            if len(waiting) >= READ_AHEAD + workers:
                 first, done = waiting.popleft()
                 yield first, done.result()
-        finally:
-            for _, pending in waiting:
-                pending.cancel()
+                _require_process(process)
+        while waiting:
+            first, done = waiting.popleft()
+            yield first, done.result()
+            _require_process(process)
+    finally:
+        if os.getpid() == process:  # after a fork even ending them would wait
+            pool.shutdown(cancel_futures=True)
+
+
+def _require_process(process: int) -> None:
+    if os.getpid() != process:
+        raise EngineError(
+            "the stream was started before this process was forked, and a fork does not copy its "
+            "threads: start the stream in the child"
+        )

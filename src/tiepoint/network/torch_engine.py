@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tiepoint.errors import ConfigError
+from tiepoint.errors import ConfigError, EngineError
 from tiepoint.geometry import Placement
 from tiepoint.network.dense_maps import DenseMaps
 from tiepoint.network.superpoint import SuperPoint, cell_mask, cells_to_heatmap
@@ -21,16 +23,39 @@ Float32 = NDArray[np.float32]
 NARROW = {"bf16": torch.bfloat16, "f16": torch.float16}
 
 
+_at_work: set[int] = set()
+"""Threads inside torch, by their identifiers."""
+
 _is_forked = False
+
+_was_at_work = False
+"""Whether other threads were inside torch at a fork: this process inherited their locks."""
 
 
 def _note_fork() -> None:
-    global _is_forked  # noqa: PLW0603
+    global _is_forked, _was_at_work  # noqa: PLW0603
     _is_forked = True
+    _was_at_work = _was_at_work or bool(_at_work)
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
+
+
+@contextmanager
+def _noted() -> Iterator[None]:
+    """Note that this thread is inside torch, and refuse it where it would wait forever."""
+    if _was_at_work:
+        raise EngineError(
+            "this process was forked while torch ran on another thread, whose locks it inherited: "
+            "start processes by multiprocessing.get_context('spawn')"
+        )
+    thread = threading.get_ident()
+    _at_work.add(thread)
+    try:
+        yield
+    finally:
+        _at_work.discard(thread)
 
 
 class TorchEngine:
@@ -42,6 +67,7 @@ class TorchEngine:
 
     Raises:
         ConfigError: A device that this torch cannot use.
+        EngineError: This process was forked while torch ran on another thread.
     """
 
     in_flight = 1  # it takes batches instead
@@ -52,13 +78,20 @@ class TorchEngine:
         self.device = device
         self.precision = precision
         self.batch_size = 1 if device == "cpu" else 8
-        self._device = _usable(device)
-        if _is_forked and device == "cpu":
+        with _noted():
+            self._device = _usable(device)
+            network = self._loaded(checkpoint)
+        self._network: torch.nn.Module = network
+        if compiled:
+            self._network = torch.compile(network, dynamic=True)  # type: ignore[assignment]
+
+    def _loaded(self, checkpoint: Checkpoint) -> SuperPoint:
+        if _is_forked and self.device == "cpu":
             # OpenMP would wait forever for the parent's threads, which a fork does not copy.
             torch.set_num_threads(1)
         network = SuperPoint(checkpoint.network).load(checkpoint.tensors).eval()
         network.requires_grad_(False)
-        if precision in NARROW:
+        if self.precision in NARROW:
             # Inputs are finer than bf16's 8 bits, and logits of 8 bits often tie.
             shape = checkpoint.network
             for layer in (shape.encoder_layers()[0], shape.keypoint_layers()[-1]):
@@ -67,9 +100,7 @@ class TorchEngine:
                 network.get_submodule(parent).add_module(name, wide)
         network = network.to(self._device)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._network: torch.nn.Module = network
-        if compiled:
-            self._network = torch.compile(network, dynamic=True)  # type: ignore[assignment]
+        return network
 
     def run(
         self, inputs: Float32, placements: Sequence[Placement], *, descriptors: bool
@@ -86,6 +117,7 @@ class TorchEngine:
             inside = inside.to(self._device)  # B 1 h w
         narrow = NARROW.get(self.precision)
         with (
+            _noted(),
             torch.inference_mode(),
             torch.autocast(self._device.type, dtype=narrow, enabled=narrow is not None),
         ):
