@@ -140,7 +140,8 @@ def test_a_child_may_drop_what_it_inherits_and_end_as_usual(engine: str) -> None
     if engine == "torch":
         pytest.importorskip("torch")
     code = f"""
-detector = tiepoint.Detector("small", engine={engine!r}, device="cpu", compiled={engine == "openvino"})
+compiled = {engine == "openvino"}
+detector = tiepoint.Detector("small", engine={engine!r}, device="cpu", compiled=compiled)
 for image in images:
     detector(image)
 def drop():

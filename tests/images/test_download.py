@@ -120,7 +120,7 @@ def test_a_silent_server_is_given_up(server: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_trickle_is_given_up(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "TOTAL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(download, "TOTAL_TIMEOUT_S", 0.3)
     with pytest.raises(ImageError, match="still not complete"):
         read(f"{server}/endless.png")
 
