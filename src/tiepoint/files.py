@@ -1,15 +1,32 @@
-"""Making folders, and writing files so that no reader ever sees half of one."""
+"""Making folders, locks, and writing files so that no reader ever sees half of one."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
+import re
 import secrets
+import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from os import PathLike
 from pathlib import Path
 
 from tiepoint.errors import OutputError
+
+STALE_AFTER_S = 86_400
+"""Age of a temporary file whose process cannot be checked, since its last change, s."""
+
+_TEMPORARY = re.compile(r"\.tiepoint-([0-9a-f]{8})-(\d+)-[0-9a-f]{12}\.partial")
+_KINDS = (
+    (stat.S_ISFIFO, "a named pipe (FIFO)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def make_folder(folder: str | PathLike[str], *, advice: str = "choose another folder") -> Path:
@@ -50,7 +67,8 @@ def replacing(path: Path) -> Iterator[Path]:
         OutputError: It cannot be written. The file at `path` stays, and the new one is removed.
     """
     # The name is short, because that of `path` may already be as long as the file system allows.
-    partial = path.with_name(f".{os.getpid()}-{secrets.token_hex(6)}.partial")
+    name = f".tiepoint-{_machine()}-{os.getpid()}-{secrets.token_hex(6)}.partial"
+    partial = path.with_name(name)
     try:
         yield partial
         partial.replace(path)
@@ -58,6 +76,62 @@ def replacing(path: Path) -> Iterator[Path]:
         raise unwritable(path, error) from error
     finally:  # also when interrupted
         partial.unlink(missing_ok=True)
+
+
+def remove_stale(folder: Path) -> int:
+    """Remove the temporary files in a folder that killed processes left; returns their number.
+
+    A file of a running process stays, and so does a recent one of another machine or container.
+    """
+    count = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            match = _TEMPORARY.fullmatch(entry.name)
+            if match is None:
+                continue
+            with suppress(OSError):  # another process was faster, or has it open on Windows
+                age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
+                is_dead = match[1] == _machine() and not _is_running(int(match[2]))
+                if is_dead or age_s > STALE_AFTER_S:
+                    os.unlink(entry.path)  # noqa: PTH108 - an entry is no Path
+                    count += 1
+    return count
+
+
+@cache
+def _machine() -> str:
+    """Name of the set of processes in which a process id is unique: machine and container."""
+    try:
+        space = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116
+    except OSError:
+        space = 0
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process may be running; always on Windows, where asking would end it."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
+def special_kind(path: str | PathLike[str]) -> str | None:
+    """What a path is that may never end when it is read, such as "a named pipe (FIFO)".
+
+    Returns:
+        None for files, folders, and paths that cannot be examined.
+    """
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - a million times
+    except (OSError, ValueError):
+        return None
+    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), None)
 
 
 def unwritable(path: Path, error: Exception) -> OutputError:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import multiprocessing
+import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ TITLE = b"test journal 1\n"
 
 def written(path: Path, *results: tuple[str, bytes]) -> list[int]:
     """Write a journal; returns where each record ends, in bytes."""
-    journal, ends = Journal(path, TITLE), []
+    journal, ends = Journal(path.with_suffix(""), TITLE), []
     for name, payload in results:
         journal.add(name, payload)
         ends.append(path.stat().st_size)
@@ -32,7 +35,7 @@ def written(path: Path, *results: tuple[str, bytes]) -> list[int]:
 
 def contents(path: Path) -> dict[str, bytes]:
     """Everything that the next run reads, in order."""
-    journal = Journal(path, TITLE)
+    journal = Journal(path.with_suffix(""), TITLE)
     results = {name: journal.read(name) for name in journal}
     journal.release()
     return results
@@ -42,7 +45,7 @@ THREE = (("a.jpg", b"first"), ("sub/나.jpg", b""), ("c.jpg", b"third result"))
 
 
 def test_a_journal_without_results_leaves_no_file(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "x.partial", TITLE)
+    journal = Journal(tmp_path / "x", TITLE)
     assert len(journal) == 0 and list(journal) == [] and "a" not in journal
     journal.release()
     journal.remove()
@@ -51,7 +54,7 @@ def test_a_journal_without_results_leaves_no_file(tmp_path: Path) -> None:
 
 def test_one_result_comes_back_in_this_run_and_the_next(tmp_path: Path) -> None:
     path = tmp_path / "x.partial"
-    journal = Journal(path, TITLE)
+    journal = Journal(path.with_suffix(""), TITLE)
     journal.add("a.jpg", b"payload")
     assert journal.read("a.jpg") == b"payload" and "a.jpg" in journal
     journal.release()
@@ -88,7 +91,7 @@ def test_a_result_given_again_replaces_the_earlier_and_moves_to_the_end(tmp_path
 
 
 def test_an_unknown_name_is_a_key_error(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "x.partial", TITLE)
+    journal = Journal(tmp_path / "x", TITLE)
     with pytest.raises(KeyError):
         journal.read("a")
     journal.add("a", b"")
@@ -135,50 +138,108 @@ def test_a_foreign_file_is_refused_and_stays(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "x.partial"
     path.write_bytes(content)
     with pytest.raises(FormatError, match=r"x\.partial: not a journal that tiepoint wrote"):
-        Journal(path, TITLE)
+        Journal(path.with_suffix(""), TITLE)
     assert path.read_bytes() == content
 
 
 def test_release_keeps_results_and_remove_deletes_them(tmp_path: Path) -> None:
     path = tmp_path / "x.partial"
-    journal = Journal(path, TITLE)
+    journal = Journal(path.with_suffix(""), TITLE)
     journal.add("a", b"1")
     journal.release()
     journal.release()
     assert names_in(tmp_path) == ["x.partial"]
-    journal = Journal(path, TITLE)
+    journal = Journal(path.with_suffix(""), TITLE)
     journal.remove()
-    assert "a" not in journal and names_in(tmp_path) == []
+    assert "a" not in journal and names_in(tmp_path) == [".x.lock"]
     journal.add("b", b"2")  # it may be used again
     journal.release()
     assert contents(path) == {"b": b"2"}
 
 
 def test_a_second_journal_of_the_same_file_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip("fcntl")
     path = tmp_path / "x.partial"
-    journal = Journal(path, TITLE)
+    journal = Journal(path.with_suffix(""), TITLE)
+    with pytest.raises(OutputError, match="another run is writing it; wait"):
+        Journal(path.with_suffix(""), TITLE)  # before there is any result
     journal.add("a", b"1")
-    with pytest.raises(OutputError, match="another process is writing it; wait"):
-        Journal(path, TITLE)
+    with pytest.raises(OutputError, match="another run is writing it; wait"):
+        Journal(path.with_suffix(""), TITLE)
     journal.add("b", b"2")
     journal.release()
     assert contents(path) == {"a": b"1", "b": b"2"}
+    assert names_in(tmp_path) == ["x.partial"]  # the lock goes too
 
 
-def test_without_locks_the_journal_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_foreign_file_does_not_keep_the_lock(tmp_path: Path) -> None:
+    (tmp_path / "x.partial").write_bytes(b"something of the user's own")
+    with pytest.raises(FormatError):
+        Journal(tmp_path / "x", TITLE)
+    assert names_in(tmp_path) == ["x.partial"]
+
+
+def test_a_journal_used_after_its_release_keeps_what_another_wrote_meanwhile(
+    tmp_path: Path,
+) -> None:
+    first = Journal(tmp_path / "x", TITLE)
+    first.add("a", b"1")
+    first.release()
+    written(tmp_path / "x.partial", ("b", b"2"))
+    first.add("c", b"3")
+    first.release()
+    assert contents(tmp_path / "x.partial") == {"a": b"1", "b": b"2", "c": b"3"}
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS])
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_where_the_file_system_has_no_locks_a_second_journal_is_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     fcntl = pytest.importorskip("fcntl")
 
     def no_locks(*_: Any) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with caplog.at_level(logging.DEBUG, "tiepoint"):
-        written(tmp_path / "x.partial", ("a", b"1"))
-    assert "no locks" in caplog.text
+    journal = Journal(tmp_path / "x", TITLE)
+    with pytest.raises(OutputError, match="another run is writing it"):
+        Journal(tmp_path / "x", TITLE)
+    journal.add("a", b"1")
+    journal.release()
+    assert names_in(tmp_path) == ["x.partial"]
     assert contents(tmp_path / "x.partial") == {"a": b"1"}
+
+
+def append_alone(target: Path, name: str) -> str | None:
+    """Add one result in a process of its own; returns why it could not."""
+    try:
+        journal = Journal(target, TITLE)
+    except OutputError as error:
+        return str(error)
+    try:
+        assert name not in journal
+        journal.add(name, name.encode() * 1000)
+        return None
+    finally:
+        journal.release()
+
+
+def test_processes_started_together_lose_no_result_and_write_none_twice(tmp_path: Path) -> None:
+    names = [f"{number}" for number in range(60)]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(3, mp_context=spawn) as pool:
+        refusals = list(pool.map(append_alone, [tmp_path / "x"] * len(names), names))
+    done = [name for name, refusal in zip(names, refusals, strict=True) if refusal is None]
+    assert done and all("another run is writing it" in text for text in refusals if text)
+    assert contents(tmp_path / "x.partial") == {name: name.encode() * 1000 for name in done}
+    assert names_in(tmp_path) == ["x.partial"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_place_of_the_journal_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.partial")
+    with pytest.raises(FormatError, match=r"a named pipe \(FIFO\), not a journal"):
+        Journal(tmp_path / "x", TITLE)
 
 
 @contextmanager
@@ -195,7 +256,7 @@ def limited_file_size(count: int) -> Iterator[None]:
 
 def test_a_full_disk_is_named_and_costs_only_the_last_result(tmp_path: Path) -> None:
     path = tmp_path / "x.partial"
-    journal = Journal(path, TITLE)
+    journal = Journal(path.with_suffix(""), TITLE)
     journal.add("a", b"1")
     whole_bytes = path.stat().st_size
     with limited_file_size(whole_bytes + 25):
@@ -209,22 +270,20 @@ def test_a_full_disk_is_named_and_costs_only_the_last_result(tmp_path: Path) -> 
     assert contents(path) == {"a": b"1", "c": b"3"}
 
 
-def test_a_missing_folder_is_named_at_the_first_result(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "no" / "x.partial", TITLE)
+def test_a_missing_folder_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="check that the folder exists"):
-        journal.add("a", b"1")
-    journal.release()
+        Journal(tmp_path / "no" / "x", TITLE)
 
 
 def test_a_folder_in_the_place_of_the_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.partial").mkdir()
     with pytest.raises(OutputError, match="cannot be written"):
-        Journal(tmp_path / "x.partial", TITLE)
+        Journal(tmp_path / "x", TITLE)
 
 
 def test_a_record_that_another_program_changed_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.partial"
-    journal = Journal(path, TITLE)
+    journal = Journal(path.with_suffix(""), TITLE)
     journal.add("a", b"payload")
     data = bytearray(path.read_bytes())
     data[-1] ^= 1

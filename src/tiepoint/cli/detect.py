@@ -206,7 +206,10 @@ def _store(out: Path, ending: str, *, plot: bool, half: bool) -> Iterator[Store]
     if ending in FORMATS:
         yield SingleFileStore(out, plot) if single else FolderStore(out, ending, plot)
         return
-    writer = H5Writer(out, half=half)
+    try:
+        writer = H5Writer(out, half=half)
+    except OutputError as error:  # most often another run
+        stop(str(error), exit_codes.FAILED)
     try:
         yield H5Store(writer)
     finally:

@@ -19,7 +19,7 @@ from tiepoint.config import (
     MatchingOptions,
     PairConfig,
 )
-from tiepoint.errors import ConfigError, FormatError, ImageError
+from tiepoint.errors import ConfigError, FormatError, ImageError, OutputError
 
 if TYPE_CHECKING:
     from tiepoint.detector import Detector
@@ -231,7 +231,10 @@ def _match_collection(
     if not pairs:
         stop(f"{path}: no pair to match in {len(features)} images", exit_codes.NOTHING_READABLE)
     make_folder(out.parent, advice="choose another folder with -o")
-    writer = H5MatchesWriter(out)
+    try:
+        writer = H5MatchesWriter(out)
+    except OutputError as error:  # most often another run
+        stop(str(error), exit_codes.FAILED)
     try:
         with pair_report(as_json=as_json, count=lambda: len(pairs)) as report:
             report.follow(

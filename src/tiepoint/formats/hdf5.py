@@ -16,7 +16,7 @@ from tiepoint.errors import FormatError, MissingExtraError
 from tiepoint.files import replacing, unwritable
 from tiepoint.formats import fields
 from tiepoint.formats.fields import Content
-from tiepoint.formats.journal import PARTIAL, Journal
+from tiepoint.formats.journal import Journal
 
 ENDING = ".h5"
 
@@ -76,6 +76,8 @@ class GroupMapping(Mapping[Key, Value]):
 class GroupWriter(ABC, Generic[Key]):
     """Collects entries for one file in a journal next to it; closing writes the file.
 
+    No other run can write the same file until this one closes or suspends.
+
     Attributes:
         path: The file.
         partial: Its journal, which exists from the first entry until the file is closed.
@@ -86,8 +88,8 @@ class GroupWriter(ABC, Generic[Key]):
     def __init__(self, path: str | PathLike[str]) -> None:
         h5py = load_h5py()
         self.path = Path(path)
-        self.partial = self.path.with_name(self.path.name + PARTIAL)
-        self._journal = Journal(self.partial, self._title)
+        self._journal = Journal(self.path, self._title)
+        self.partial = self._journal.path
         self._stored: Mapping[Key, str] = {}  # key -> group in the file
         self._file: Any = None  # stays open, because opening it for each entry is slow
         try:

@@ -27,7 +27,7 @@ class H5Writer(hdf5.GroupWriter[str]):
 
     Raises:
         FormatError: The file or its journal is damaged or foreign.
-        OutputError: The journal cannot be written, or another process is writing it.
+        OutputError: The journal cannot be written, or another run is writing the file.
         MissingExtraError: The extra `hdf5` is not installed.
     """
 

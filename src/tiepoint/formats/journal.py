@@ -2,7 +2,8 @@
 
 HDF5 is not safe against kills: one that comes while its tables are written can cost the whole
 file. A journal, `<name>.partial`, can lose only its last record. Closing a writer moves the results
-into the HDF5 file, which appears under its name when it is complete.
+into the HDF5 file, which appears under its name when it is complete. One process at a time has the
+journal: it takes the lock before it looks at any file.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from logging import getLogger
 from pathlib import Path
 from typing import Literal
 
-from tiepoint.errors import FormatError, OutputError
-from tiepoint.files import unwritable
+from tiepoint.errors import FormatError
+from tiepoint.files import special_kind, unwritable
+from tiepoint.formats.lock import WriteLock
 
 PARTIAL = ".partial"
 
@@ -30,27 +32,30 @@ class Journal:
     """Named results, appended one by one; a later one of the same name replaces the earlier.
 
     Args:
-        path: The journal. An existing one is resumed; the first `add` starts a new one.
+        target: The file that the results are for. The journal is next to it, as `<name>.partial`.
+            An existing one is resumed; the first `add` starts a new one.
         title: First line of the file, which identifies its contents.
 
     Raises:
         FormatError: A foreign file.
-        OutputError: It cannot be written, or another process is writing it.
+        OutputError: It cannot be written, or another run is writing it.
     """
 
-    def __init__(self, path: Path, title: bytes) -> None:
-        self.path = path
+    def __init__(self, target: Path, title: bytes) -> None:
+        self.path = target.with_name(target.name + PARTIAL)
+        self._target = target
         self._title = title
+        self._lock: WriteLock | None = WriteLock(target)
         self._file: FileIO | None = None
         self._end = 0
         self._starts: dict[str, int] = {}
-        if path.exists():
-            try:
+        try:
+            if self.path.exists():
                 self._open()
-            except BaseException:
-                self.release()
-                raise
-            _log.info("%s: resumes with %d results", path, len(self))
+                _log.info("%s: resumes with %d results", self.path, len(self))
+        except BaseException:
+            self.release()
+            raise
 
     def __contains__(self, name: object) -> bool:
         return name in self._starts
@@ -100,15 +105,18 @@ class Journal:
         return record[1]
 
     def release(self) -> None:
-        """Close the file; a file without results is deleted."""
+        """Close the file and let others write; a file without results is deleted."""
         if self._file is not None:
             self._file.close()
             self._file = None
             if not self._starts and self._end == len(self._title):
                 self.path.unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def remove(self) -> None:
-        """Forget the results and delete the file."""
+        """Forget the results and delete the file; the lock stays until the release."""
         self._starts.clear()
         if self._file is not None:
             self._file.close()
@@ -117,10 +125,14 @@ class Journal:
 
     def _open(self) -> None:
         """Open or start the file, alone; drop a torn record at its end."""
+        if self._lock is None:  # after a release, others may have written
+            self._lock = WriteLock(self._target)
+            self._starts.clear()
+        if kind := special_kind(self.path):  # reading it might never end
+            raise FormatError(f"{self.path}: {kind}, not a journal; move it away")
         try:
             mode: Literal["r+b", "x+b"] = "r+b" if self.path.exists() else "x+b"
             file = self._file = self.path.open(mode, buffering=0)
-            _lock(file, self.path)
             start = file.read(len(self._title))
             if not self._title.startswith(start):
                 raise FormatError(f"{self.path}: not a journal that tiepoint wrote; move it away")
@@ -164,19 +176,3 @@ def _write_all(journal: FileIO, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[journal.write(left) :]
-
-
-def _lock(file: FileIO, path: Path) -> None:
-    """Keep a second process from the same journal, where the system has such locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise OutputError(
-            f"{path}: another process is writing it; wait for that, or name another file"
-        ) from error
-    except OSError as error:
-        _log.debug("%s: the file system has no locks (%s)", path, error)
