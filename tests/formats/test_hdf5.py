@@ -14,7 +14,7 @@ import pytest
 from support import features_files, matches_files
 from support.features_files import names_in
 from tiepoint.errors import FormatError, MissingExtraError, OutputError
-from tiepoint.formats import H5MatchesWriter, H5Writer, hdf5, read_h5, read_matches_h5
+from tiepoint.formats import H5MatchesWriter, H5Writer, hdf5, hdf5_reading, read_h5, read_matches_h5
 
 h5py = pytest.importorskip("h5py")
 
@@ -124,10 +124,10 @@ def test_text_of_variable_length_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.attrs["fixed"], file.attrs["variable"] = np.bytes_("한글".encode()), "text"
         file.attrs["number"] = 3
-        assert hdf5.text_attribute(file, "fixed") == "한글"
+        assert hdf5_reading.text_attribute(file, "fixed") == "한글"
         for name in ("variable", "number"):
             with pytest.raises(ValueError, match="expected text of fixed length"):
-                hdf5.text_attribute(file, name)
+                hdf5_reading.text_attribute(file, name)
 
 
 # Writing

@@ -139,12 +139,15 @@ def test_meta_that_json_cannot_hold_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nan_does_not_fit_json_and_does_fit_npz(tmp_path: Path) -> None:
-    features = Features(np.array([[np.nan, 1]], "f4"), np.array([1], "f4"), None, (4, 4))
-    with pytest.raises(FormatError, match=r"save as \.npz"):
-        save(features, tmp_path / "x.json")
-    save(features, tmp_path / "x.npz")
-    assert_equal(load(tmp_path / "x.npz"), features)
+@pytest.mark.parametrize("name", ["x.json", "x.npz", "x.csv", "x.h5"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_positions_that_are_not_finite_fit_no_file(
+    tmp_path: Path, name: str, value: float
+) -> None:
+    features = Features(np.array([[value, 1]], "f4"), np.array([1], "f4"), None, (4, 4))
+    with pytest.raises(FormatError, match="xy hold NaN or infinity"):
+        save(features, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["features.foo", "features", "features.hdf", ".npz"])

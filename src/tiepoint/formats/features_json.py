@@ -15,16 +15,21 @@ from numpy.typing import NDArray
 
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
+from tiepoint.files import check_json, open_regular, parse_json, read_json
 from tiepoint.formats import fields
 from tiepoint.formats.fields import Summary
 
 EMPTY_LENGTH = "descriptor_length"
 """Key in files without keypoints, because `descriptors: []` does not state the length D."""
+MAX_BYTES = 1_000_000_000
+"""Most bytes of a file: 300,000 keypoints with descriptors of length 256."""
 MAX_LENGTH = 65_536
 """No network has longer descriptors; a damaged file must not ask for all memory."""
 
 _HEAD = ("convention", "size_hw", "meta", "scores")
 _END = b"\n}\n"
+_MAX_HEAD_BYTES = 16_000_000
+"""The head of a larger file is read with the rest of it."""
 
 
 def encode(features: Features) -> bytes:
@@ -51,7 +56,7 @@ def read(path: Path) -> Features:
     """Features from a file."""
     name = str(path)
     with fields.as_damaged(name, (ValueError,)):  # not JSON, or not UTF-8
-        held = json.loads(path.read_bytes())
+        held = read_json(path, most_bytes=MAX_BYTES, finite=False)
     summary = _summary(held, name)
     fields.require(["xy", "descriptors"], held, name)
     descriptors = held["descriptors"]
@@ -80,11 +85,13 @@ def summarise(path: Path) -> Summary:
 def _head(path: Path) -> Any:
     """The first lines of a file as JSON, or None if it has another layout or is cut off."""
     try:
-        with path.open("rb") as file:
-            lines = [file.readline() for _ in range(len(_HEAD) + 1)]
+        with open_regular(path) as file:
+            lines = [file.readline(_MAX_HEAD_BYTES) for _ in range(len(_HEAD) + 1)]
             file.seek(-min(len(_END), file.seek(0, os.SEEK_END)), os.SEEK_END)
             is_whole = file.read() == _END
-        return json.loads(b"".join(lines).rstrip(b",\n") + b"}") if is_whole else None
+        if not is_whole or sum(map(len, lines)) > _MAX_HEAD_BYTES:
+            return None
+        return parse_json((b"".join(lines).rstrip(b",\n") + b"}").decode(), finite=False)
     except ValueError:
         return None
     except OSError as error:
@@ -98,6 +105,8 @@ def _summary(held: Any, name: str) -> Summary:
     fields.require(["size_hw", "meta", "scores"], held, name)
     if not isinstance(held["scores"], list) or not isinstance(held["meta"], dict):
         raise fields.damaged(name, "scores must be a list and meta an object")
+    with fields.as_damaged(name, (ValueError,)):
+        check_json(held["meta"])
     size_hw = fields.check_size(held["size_hw"], name)
     return Summary(len(held["scores"]), size_hw, held["meta"])
 
@@ -105,13 +114,13 @@ def _summary(held: Any, name: str) -> Summary:
 def _empty_length(held: dict[str, Any], name: str) -> int:
     length = held.get(EMPTY_LENGTH, 0)
     if not isinstance(length, int) or not 0 <= length <= MAX_LENGTH:
-        raise fields.damaged(name, f"{EMPTY_LENGTH} is {length!r}, expected 0..{MAX_LENGTH}")
+        raise fields.damaged(name, f"{EMPTY_LENGTH} is {fields.shown(length)}, expected 0..{MAX_LENGTH}")
     return length
 
 
 def _vector(values: NDArray[np.float32], name: str) -> str:
     if not np.isfinite(values).all():
-        raise FormatError(f"{name} hold NaN or infinity, which JSON cannot; save as .npz")
+        raise FormatError(f"{name} hold NaN or infinity, which no file keeps; drop these rows")
     # NumPy prints a float32 with the fewest digits that identify it.
     return f"[{', '.join(values.astype(np.float32).astype('U32').tolist())}]"
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,14 +9,12 @@ import numpy as np
 
 from tiepoint.features import Features
 from tiepoint.formats import fields
-from tiepoint.formats.fields import Content, Summary
-
-_BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, NotImplementedError)
-"""What NumPy and zipfile raise for damaged and foreign files."""
-
+from tiepoint.formats.fields import Summary
+from tiepoint.formats.npz import opened, packed
 
 def encode(features: Features) -> bytes:
     """The file's bytes."""
+    fields.check_finite(features)
     arrays: dict[str, Any] = {
         "convention": np.array(fields.CONVENTION),
         "size_hw": np.array(features.size_hw, dtype=np.int64),
@@ -71,25 +64,3 @@ def _summary(arrays: Any, name: str) -> Summary:
         size_hw=fields.check_size(arrays["size_hw"].tolist(), name),
         stored=fields.parse_meta(str(arrays["meta"]), name),
     )
-
-
-@contextmanager
-def opened(source: Path | BinaryIO, name: str, holds: Content = "features") -> Iterator[Any]:
-    """The arrays of a file by name, without pickles.
-
-    Raises:
-        FormatError: No such file, or a damaged or foreign one; also from the body of the `with`.
-    """
-    with fields.as_damaged(name, _BROKEN, holds):
-        arrays = np.load(source, allow_pickle=False)
-        if not isinstance(arrays, np.lib.npyio.NpzFile):
-            raise ValueError("one bare array")
-        with arrays:
-            yield arrays
-
-
-def packed(**arrays: Any) -> bytes:
-    """The bytes of a file. Not compressed: descriptors hardly shrink, and packing is slow."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features, Matches, Provenance
+from tiepoint.files import JSON_DEPTH, check_json, parse_json
 
 CONVENTION = "center0"
 """Pixel centres are whole numbers and (0, 0) is the first: tiepoint.geometry."""
@@ -22,7 +24,16 @@ CONVENTION = "center0"
 PROVENANCE, PX_PER_INPUT_PX, TURNED = "provenance", "px_per_input_px", "turned_deg"
 """Entries of a file's `meta` that are fields of `Features` and `Matches`."""
 
+MAX_KEYPOINTS = 2**24
+"""Most keypoints of an image in a file, and one more than the largest index of a match."""
+MAX_SIDE_PX = 2**31 - 1
+
+FREE_BYTES, MAX_EXPANSION = 64_000_000, 10
+"""The arrays of a file may need this much memory, or this many times the file's own size. Features
+hardly shrink when compressed; an archive of zeros shrinks a thousand times."""
+
 Content = Literal["features", "matches"]
+_TOO_MUCH = (MemoryError, RecursionError, OverflowError)
 _REMEDY: dict[Content, str] = {"features": "detect again", "matches": "match again"}
 
 
@@ -102,8 +113,25 @@ def stored_meta(result: Features | Matches) -> dict[str, Any]:
 
 
 def meta_text(result: Features | Matches) -> str:
-    """`stored_meta` as one line of JSON."""
-    return json.dumps(as_json(stored_meta(result)))
+    """`stored_meta` as one line of JSON.
+
+    Raises:
+        FormatError: JSON has no form for it, or it is nested too deep to be read again.
+    """
+    try:
+        values = as_json(stored_meta(result))
+        check_json(values)
+    except (RecursionError, ValueError) as error:
+        raise FormatError(f"meta: {error}; files keep {JSON_DEPTH} levels at most") from error
+    return json.dumps(values)
+
+
+def check_finite(features: Features) -> None:
+    """Raise FormatError for positions, scores, descriptors or covariances that are not finite."""
+    for name in ("xy", "scores", "descriptors", "covariance"):
+        values = getattr(features, name)
+        if values is not None and not np.isfinite(values).all():
+            raise FormatError(f"{name} hold NaN or infinity, which no file keeps; drop these rows")
 
 
 def summary_of(features: Features) -> Summary:
@@ -114,7 +142,7 @@ def summary_of(features: Features) -> Summary:
 def parse_meta(text: str, name: str) -> dict[str, Any]:
     """The reverse of `meta_text`; `name` is the file's, for errors."""
     try:
-        meta = json.loads(text)
+        meta = parse_json(text)
     except ValueError as error:
         raise damaged(name, f"meta is not JSON: {error}") from error
     if not isinstance(meta, dict):
@@ -140,10 +168,12 @@ def check_size(value: Any, name: str) -> tuple[int, int]:
     """(height, width) in px from a value of a file."""
     try:
         height, width = (int(side) for side in value)
-    except (TypeError, ValueError) as error:
-        raise damaged(name, f"size_hw is {value!r}, expected (height, width)") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise damaged(name, f"size_hw is {shown(value)}, expected (height, width)") from error
     if min(height, width) < 1:
         raise damaged(name, f"size_hw is ({height}, {width}), expected at least 1 px")
+    if max(height, width) > MAX_SIDE_PX:
+        raise damaged(name, f"size_hw is ({height}, {width}), expected at most {MAX_SIDE_PX} px")
     return height, width
 
 
@@ -162,16 +192,16 @@ def features_from(
     provenance, px_per_input_px = meta.pop(PROVENANCE, None), meta.pop(PX_PER_INPUT_PX, 1.0)
     try:
         return Features(
-            xy=_float32(xy),
-            scores=_float32(scores),
-            descriptors=None if descriptors is None else _float32(descriptors),
+            xy=_positions(xy),
+            scores=_float32(scores, "scores"),
+            descriptors=None if descriptors is None else _float32(descriptors, "descriptors"),
             size_hw=check_size(size_hw, name),
             meta=meta,
-            covariance=None if covariance is None else _float32(covariance),
+            covariance=None if covariance is None else _float32(covariance, "covariance"),
             provenance=None if provenance is None else Provenance.from_json(provenance),
-            px_per_input_px=float(px_per_input_px),
+            px_per_input_px=_ratio(px_per_input_px),
         )
-    except (ConfigError, FloatingPointError, TypeError, ValueError) as error:
+    except (ConfigError, ArithmeticError, TypeError, ValueError) as error:
         raise damaged(name, str(error)) from error
 
 
@@ -191,8 +221,8 @@ def as_damaged(
         yield
     except FormatError:
         raise
-    except errors as error:
-        raise damaged(name, str(error), holds) from error
+    except (*errors, *_TOO_MUCH) as error:
+        raise damaged(name, str(error) or type(error).__name__, holds) from error
     except OSError as error:
         unreadable(name, error)
 
@@ -208,9 +238,41 @@ def unreadable(name: str, error: OSError) -> NoReturn:
     raise FormatError(f"{name}: cannot be read ({reason}); check the path") from error
 
 
-def _float32(value: ArrayLike) -> NDArray[np.float32]:
+def check_expansion(memory_bytes: int, file_bytes: int) -> None:
+    """Raise ValueError for arrays that are far larger than the file that declares them."""
+    limit = max(FREE_BYTES, MAX_EXPANSION * file_bytes)
+    if memory_bytes > limit:
+        raise ValueError(
+            f"declares arrays of {memory_bytes} bytes in a file of {file_bytes} bytes, the limit "
+            f"is {limit}"
+        )
+
+
+def shown(value: object) -> str:
+    """A value of a file for an error, cut to a readable length."""
+    return reprlib.repr(value)
+
+
+def _positions(xy: ArrayLike) -> NDArray[np.float32]:
+    array = _float32(xy, "xy")
+    if len(array) > MAX_KEYPOINTS:
+        raise ValueError(f"{len(array)} keypoints, the limit is {MAX_KEYPOINTS}")
+    return array
+
+
+def _ratio(px_per_input_px: Any) -> float:
+    ratio = float(px_per_input_px)
+    if not ratio <= MAX_SIDE_PX:
+        raise ValueError(f"px_per_input_px is {ratio}, expected at most {MAX_SIDE_PX}")
+    return ratio
+
+
+def _float32(value: ArrayLike, name: str) -> NDArray[np.float32]:
     array = np.asarray(value)
     if array.size and array.dtype.kind not in "fiu":
-        raise ValueError(f"an array of {array.dtype}, expected numbers")
+        raise ValueError(f"{name} are an array of {array.dtype}, expected numbers")
     with np.errstate(over="raise"):
-        return array.astype(np.float32, copy=False)
+        numbers = array.astype(np.float32, copy=False)
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{name} hold NaN or infinity")
+    return numbers

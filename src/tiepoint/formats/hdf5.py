@@ -5,16 +5,16 @@ from __future__ import annotations
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
-from tiepoint.errors import FormatError, MissingExtraError
+from tiepoint.errors import FormatError
 from tiepoint.files import replacing, unwritable
-from tiepoint.formats import fields
+from tiepoint.formats import fields, hdf5_reading
 from tiepoint.formats.fields import Content
 from tiepoint.formats.journal import Journal
 
@@ -52,7 +52,7 @@ class GroupMapping(Mapping[Key, Value]):
     def __getitem__(self, key: Key) -> Value:
         name = self.groups[key]
         with opened(self.path, self._holds) as file:
-            return self._read_group(file[name], f"{self.path}: {name}")
+            return self._read_group(hdf5_reading.group_at(file, name), f"{self.path}: {name}")
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self.groups)
@@ -86,16 +86,17 @@ class GroupWriter(ABC, Generic[Key]):
     _title: ClassVar[bytes]
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        h5py = load_h5py()
+        hdf5_reading.load_h5py()
         self.path = Path(path)
         self._journal = Journal(self.path, self._title)
         self.partial = self._journal.path
         self._stored: Mapping[Key, str] = {}  # key -> group in the file
         self._file: Any = None  # stays open, because opening it for each entry is slow
+        self._closing = ExitStack()
         try:
             if self.path.exists():
                 self._stored = self._groups_of(self.path)
-                self._file = h5py.File(self.path, "r")
+                self._file = self._closing.enter_context(hdf5_reading.open_file(self.path))
         except BaseException:
             self.suspend()
             raise
@@ -131,9 +132,8 @@ class GroupWriter(ABC, Generic[Key]):
         self._close_file()
 
     def _close_file(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._closing.close()
+        self._file = None
 
     @abstractmethod
     def _groups_of(self, path: Path) -> Mapping[Key, str]: ...
@@ -149,39 +149,8 @@ def opened(path: Path, holds: Content = "features") -> Iterator[Any]:
     Raises:
         FormatError: No such file, no permission, or not HDF5.
     """
-    h5py = load_h5py()
-    try:
-        path.open("rb").close()
-    except OSError as error:  # h5py's own messages are for its developers
-        fields.unreadable(str(path), error)
-    with fields.as_damaged(str(path), BROKEN, holds), h5py.File(path, "r") as file:
+    with fields.as_damaged(str(path), BROKEN, holds), hdf5_reading.open_file(path) as file:
         yield file
-
-
-def load_h5py() -> Any:
-    """h5py.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingExtraError("reading and writing .h5 files", "hdf5") from error
-    return h5py
-
-
-def is_group(item: Any) -> bool:
-    """Whether a member of a file is a group; links that lead nowhere are None."""
-    return isinstance(item, load_h5py().Group)
-
-
-def text_attribute(group: Any, key: str) -> str:
-    """An attribute of fixed length: libhdf5 crashes on damaged ones of variable length."""
-    kind = group.attrs.get_id(key).dtype
-    if kind.kind != "S":
-        raise ValueError(f"attribute {key} is {kind}, expected text of fixed length")
-    return bytes(group.attrs[key]).decode()
 
 
 def check_name(name: str) -> None:
@@ -218,7 +187,7 @@ def _rewritten(path: Path) -> Iterator[Any]:
         try:
             if path.exists():
                 shutil.copyfile(path, copy)
-            with load_h5py().File(copy, "a") as file:
+            with hdf5_reading.load_h5py().File(copy, "a") as file:
                 yield file
         except (RuntimeError, ValueError, TypeError) as error:
             raise unwritable(path, error) from error

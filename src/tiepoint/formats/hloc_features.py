@@ -27,7 +27,7 @@ import numpy as np
 
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
-from tiepoint.formats import fields, hdf5
+from tiepoint.formats import fields, hdf5, hdf5_reading
 from tiepoint.formats.fields import Summary
 
 DATASETS = ("keypoints", "scores", "descriptors", "image_size", "covariance")
@@ -35,7 +35,6 @@ DATASETS = ("keypoints", "scores", "descriptors", "image_size", "covariance")
 _UNNAMED = "image"
 """Name of a single image that came from no file."""
 _NAMED_IN_ERRORS = 5
-_DEEPEST = 100
 
 
 class H5Features(hdf5.GroupMapping[str, Features]):
@@ -70,7 +69,7 @@ def encode(features: Features) -> bytes:
     except FormatError:
         name = _UNNAMED
     buffer = io.BytesIO()
-    with hdf5.load_h5py().File(buffer, "w") as file:
+    with hdf5_reading.load_h5py().File(buffer, "w") as file:
         write_group(file, name, features)
     return buffer.getvalue()
 
@@ -98,8 +97,10 @@ def write_group(file: Any, name: str, features: Features, *, half: bool = False)
             positions to whole pixels from 1024 px on.
 
     Raises:
-        FormatError: JSON has no form for `meta`, or it is too long for an attribute.
+        FormatError: Values that are not finite, or JSON has no form for `meta`, or it is too long
+            for an attribute.
     """
+    fields.check_finite(features)
     meta = hdf5.json_attribute(name, fields.meta_text(features))
     group = file.require_group(name)
     for key in DATASETS:  # not the whole group: it may contain that of another image
@@ -121,20 +122,21 @@ def write_group(file: Any, name: str, features: Features, *, half: bool = False)
 def read_group(group: Any, where: str) -> Features:
     """The features of one image's group; `where` names it in errors."""
     with fields.as_damaged(where, hdf5.BROKEN):
-        summary = summarise_group(group, where)
-        fields.require(["scores"], group, where)
+        summary, held = summarise_group(group, where), hdf5_reading.members(group)
+        fields.require(["scores"], held, where)
         is_ours = "convention" in group.attrs
-        descriptors = group["descriptors"][()].T if "descriptors" in group else None  # N D
         # A covariance of another program may mean something else.
-        covariance = group["covariance"][()] if is_ours and "covariance" in group else None
+        names = ["keypoints", "scores", "descriptors", *(["covariance"] if is_ours else [])]
+        arrays = hdf5_reading.arrays(group, [name for name in names if name in held])
+        descriptors = arrays["descriptors"].T if "descriptors" in arrays else None  # N D
         features = fields.features_from(
             where,
-            xy=group["keypoints"][()],
-            scores=group["scores"][()],
+            xy=arrays["keypoints"],
+            scores=arrays["scores"],
             descriptors=None if descriptors is None else np.ascontiguousarray(descriptors),
             size_hw=summary.size_hw,
             meta=summary.stored,
-            covariance=covariance,
+            covariance=arrays.get("covariance"),
         )
         if is_ours:
             return features
@@ -144,27 +146,19 @@ def read_group(group: Any, where: str) -> Features:
 def summarise_group(group: Any, where: str) -> Summary:
     """Count, size and `meta` of one image's group."""
     with fields.as_damaged(where, hdf5.BROKEN):
-        fields.require(["keypoints", "image_size"], group, where)
+        fields.require(["keypoints", "image_size"], hdf5_reading.members(group), where)
         if "convention" in group.attrs:
-            fields.check_convention(hdf5.text_attribute(group, "convention"), where)
-        size_wh = group["image_size"][()].tolist()
+            fields.check_convention(hdf5_reading.text_attribute(group, "convention"), where)
+        size_wh = hdf5_reading.arrays(group, ["image_size"])["image_size"].reshape(-1)[:3].tolist()
         size_hw = fields.check_size(size_wh[::-1], where)
-        text = hdf5.text_attribute(group, "meta") if "meta" in group.attrs else "{}"
-        return Summary(int(group["keypoints"].shape[0]), size_hw, fields.parse_meta(text, where))
+        text = hdf5_reading.text_attribute(group, "meta") if "meta" in group.attrs else "{}"
+        count = hdf5_reading.length(group, "keypoints")
+        return Summary(count, size_hw, fields.parse_meta(text, where))
 
 
 def image_names(file: Any) -> Iterator[str]:
     """Names of the groups that hold keypoints, sorted within each folder."""
-    waiting = [("", file)]
-    while waiting:
-        name, group = waiting.pop()
-        if name.count("/") > _DEEPEST:
-            raise ValueError(f"groups are nested {_DEEPEST} deep, perhaps in a circle")
-        members = {key: group.get(key) for key in group}  # None for a link that leads nowhere
-        if name and isinstance(members.get("keypoints"), hdf5.load_h5py().Dataset):
-            yield name
-        folders = sorted(key for key, item in members.items() if hdf5.is_group(item))
-        waiting += [(f"{name}/{key}" if name else key, members[key]) for key in reversed(folders)]
+    return hdf5_reading.groups_with(file, "keypoints")
 
 
 @contextmanager
@@ -182,4 +176,4 @@ def _only_group(path: Path) -> Iterator[tuple[Any, str]]:
                 f"{f' and {others} more' if others > 0 else ''}; "
                 f"take one with tiepoint.formats.read_h5({path.name!r})[name]"
             )
-        yield file[names[0]], f"{path}: {names[0]}"
+        yield hdf5_reading.group_at(file, names[0]), f"{path}: {names[0]}"

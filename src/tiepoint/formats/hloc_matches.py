@@ -23,7 +23,8 @@ import numpy as np
 
 from tiepoint.errors import FormatError
 from tiepoint.features import Matches
-from tiepoint.formats import fields, hdf5, matches_npz
+from tiepoint.files import parse_json
+from tiepoint.formats import fields, hdf5, hdf5_reading, matches_npz
 
 Names = tuple[str, str]
 
@@ -37,7 +38,7 @@ class H5Matches(hdf5.GroupMapping[Names, Matches]):
         """How the matches of a pair were made, without reading them; empty in hloc's files."""
         key = self.groups[names]
         with hdf5.opened(self.path, "matches") as file:
-            return _public_meta(file[key], f"{self.path}: {key}")
+            return _public_meta(hdf5_reading.group_at(file, key), f"{self.path}: {key}")
 
     def _list_groups(self, file: Any) -> Iterator[tuple[Names, str]]:
         return _pairs(file)
@@ -87,7 +88,7 @@ class H5MatchesWriter(hdf5.GroupWriter[Names]):
         if _journal_key(names) in self._journal:
             return dict(self.read(names).meta)
         key = self._stored[names]
-        return _public_meta(self._file[key], f"{self.path}: {key}")
+        return _public_meta(hdf5_reading.group_at(self._file, key), f"{self.path}: {key}")
 
     def read(self, names: Names) -> Matches:
         """Matches of a finished pair; raises as `meta`."""
@@ -95,7 +96,7 @@ class H5MatchesWriter(hdf5.GroupWriter[Names]):
             payload = self._journal.read(_journal_key(names))
             return matches_npz.decode(BytesIO(payload), f"{self.partial}: {', '.join(names)}")
         key = self._stored[names]
-        return _read_group(self._file[key], f"{self.path}: {key}")
+        return _read_group(hdf5_reading.group_at(self._file, key), f"{self.path}: {key}")
 
     def add(self, name_a: str, name_b: str, matches: Matches) -> None:
         """Store the matches of one pair; they replace earlier ones of the same names.
@@ -122,6 +123,11 @@ class H5MatchesWriter(hdf5.GroupWriter[Names]):
             raise FormatError(
                 f"{name_a} and {name_b}: a keypoint of {name_a} has two matches; .h5 files hold "
                 "one for each"
+            )
+        if len(matches) and matches.pairs.max() >= fields.MAX_KEYPOINTS:
+            raise FormatError(
+                f"{name_a} and {name_b}: index {matches.pairs.max()}, files keep up to "
+                f"{fields.MAX_KEYPOINTS - 1}"
             )
         _attributes(names, matches)  # refused now, not at the end
         self._journal.add(_journal_key(names), matches_npz.encode(matches))
@@ -162,7 +168,9 @@ def _write_group(file: Any, names: Names, matches: Matches) -> None:
     index_a, index_b = matches.pairs.T  # M each
     counts = matches.meta.get("keypoints")
     least = int(index_a.max()) + 1 if len(matches) else 0
-    count = max(least, counts[0]) if isinstance(counts, list | tuple) and counts else least
+    stated = counts[0] if isinstance(counts, list | tuple) and counts else 0
+    is_count = isinstance(stated, int) and least <= stated <= fields.MAX_KEYPOINTS
+    count = stated if is_count else least
     partners, scores = np.full(count, -1, np.int32), np.zeros(count, np.float32)  # N_A each
     partners[index_a], scores[index_a] = index_b, matches.scores
     group["matches0"], group["matching_scores0"] = partners, scores
@@ -171,7 +179,8 @@ def _write_group(file: Any, names: Names, matches: Matches) -> None:
 
 def _read_group(group: Any, where: str) -> Matches:
     with fields.as_damaged(where, hdf5.BROKEN, "matches"):
-        partners, scores = group["matches0"][()], group["matching_scores0"][()]  # N_A each
+        held = hdf5_reading.arrays(group, ["matches0", "matching_scores0"])
+        partners, scores = held["matches0"], held["matching_scores0"]  # N_A each
         if partners.ndim != 1 or scores.shape != partners.shape or partners.dtype.kind != "i":
             raise ValueError(
                 f"matches0 is {partners.dtype} of shape {partners.shape} and matching_scores0 of "
@@ -186,7 +195,7 @@ def _read_group(group: Any, where: str) -> Matches:
 
 def _meta(group: Any, where: str) -> dict[str, Any]:
     with fields.as_damaged(where, hdf5.BROKEN, "matches"):
-        text = hdf5.text_attribute(group, "meta") if "meta" in group.attrs else "{}"
+        text = hdf5_reading.text_attribute(group, "meta") if "meta" in group.attrs else "{}"
         return fields.parse_meta(text, where)
 
 
@@ -196,13 +205,13 @@ def _public_meta(group: Any, where: str) -> dict[str, Any]:
 
 def _pairs(file: Any) -> Iterator[tuple[Names, str]]:
     """The images' names and the group of each pair, sorted by group."""
-    for first in sorted(file):
-        seconds = file[first]
-        for second in sorted(seconds) if hdf5.is_group(seconds) else ():
-            group = seconds.get(second)
-            if hdf5.is_group(group) and "matches0" in group:
+    for first, is_group in sorted(hdf5_reading.members(file).items()):
+        seconds = hdf5_reading.group_at(file, first) if is_group else {}
+        for second, holds_data in sorted(hdf5_reading.members(seconds).items()) if is_group else ():
+            group = hdf5_reading.group_at(seconds, second) if holds_data else None
+            if group is not None and hdf5_reading.members(group).get("matches0") is False:
                 names = [first, second]
                 if "names" in group.attrs:
-                    names = json.loads(hdf5.text_attribute(group, "names"))
+                    names = parse_json(hdf5_reading.text_attribute(group, "names"))
                 name_a, name_b = map(str, names)
                 yield (name_a, name_b), f"{first}/{second}"

@@ -13,10 +13,12 @@ from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Matches
 from tiepoint.files import write_bytes
 from tiepoint.formats import fields
-from tiepoint.formats.features_npz import opened, packed
+from tiepoint.formats.npz import opened, packed
 
 ENDING = ".npz"
 KIND = "tiepoint matches"
+
+_LARGEST = np.iinfo(np.int64).max
 
 
 def save_matches(matches: Matches, path: str | PathLike[str]) -> None:
@@ -70,13 +72,16 @@ def matches_from(name: str, pairs: ArrayLike, scores: ArrayLike, meta: dict[str,
     index, values = np.asarray(pairs), np.asarray(scores)
     if index.dtype.kind not in "iu" or values.dtype.kind not in "fiu":
         raise fields.damaged(name, f"pairs are {index.dtype} and scores {values.dtype}", "matches")
-    if index.size and index.min() < 0:
-        raise fields.damaged(name, f"pairs hold the index {index.min()}", "matches")
+    for extreme in (index.min(), index.max()) if index.size else ():
+        if not 0 <= extreme <= _LARGEST:
+            raise fields.damaged(name, f"pairs hold the index {extreme}", "matches")
+    if not np.isfinite(values).all():
+        raise fields.damaged(name, "scores hold NaN or infinity", "matches")
     try:
         turned_deg = int(meta.get(fields.TURNED, 0))
         meta = {name: value for name, value in meta.items() if name != fields.TURNED}
         return Matches(index.astype(np.int64), values.astype(np.float32), meta, turned_deg)
-    except (ConfigError, TypeError) as error:
+    except (ConfigError, TypeError, ValueError, OverflowError) as error:
         raise fields.damaged(name, str(error), "matches") from error
 
 
