@@ -51,6 +51,7 @@ TORCH_USERS = (
     "keypoints.positions_torch",
     "matching.neighbours_torch",
     "weights.convert",
+    "weights.torch_files",
     "hf",
     "training",
     "cli.train",

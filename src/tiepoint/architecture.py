@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from tiepoint.errors import ConfigError
 
+MAX_WEIGHTS = 25_000_000
+"""Weights of the largest network, 19 times that of the paper."""
+
 CELL_PX = 8
 """Side of a cell in pixels: three 2x2 poolings (SuperPoint, section 3.1)."""
 
@@ -55,6 +58,11 @@ class NetworkConfig:
         widths = (*self.encoder_hidden_sizes, self.decoder_hidden_size, self.descriptor_decoder_dim)
         if any(isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths):
             raise ConfigError(f"network widths must be whole numbers of at least 1, got {widths}")
+        if self.weight_count() > MAX_WEIGHTS:
+            raise ConfigError(
+                f"network widths are {widths}, {self.weight_count():.2g} weights; expected at most "
+                f"{MAX_WEIGHTS:,}"
+            )
 
     def encoder_layers(self) -> tuple[Layer, ...]:
         """The eight 3x3 layers of the encoder, a 2x2 pooling after the 2nd, 4th and 6th."""
@@ -79,6 +87,10 @@ class NetworkConfig:
     def layers(self) -> tuple[Layer, ...]:
         """All twelve layers: encoder, keypoint head, descriptor head."""
         return (*self.encoder_layers(), *self.keypoint_layers(), *self.descriptor_layers())
+
+    def weight_count(self) -> int:
+        """Number of weights of the convolutions, biases not counted."""
+        return sum(one.in_channels * one.out_channels * one.kernel_px**2 for one in self.layers())
 
     def multiply_adds(self, size_hw: tuple[int, int]) -> int:
         """Multiply-accumulates for one image of `size_hw` (multiples of 8).

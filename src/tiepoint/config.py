@@ -18,6 +18,7 @@ from tiepoint.checks import (
     check_whole,
     check_within,
     is_number,
+    shown,
 )
 from tiepoint.errors import ConfigError
 
@@ -50,6 +51,9 @@ IN_CHECKPOINT = frozenset(
 
 MAX_SCALE = 2
 """Further enlargement adds no information."""
+MAX_SCALES = 32
+"""Each scale runs the network once."""
+MAX_RADIUS_PX, MAX_BORDER_PX = 1000, 1_000_000
 
 Value = TypeVar("Value")
 Config = TypeVar(
@@ -159,8 +163,9 @@ class DetectionConfig:
             check_whole("max_keypoints", self.max_keypoints, minimum=1, unit=unit)
         if self.covariance_scale is not None:
             check_positive("covariance_scale", self.covariance_scale, finite=True)
-        check_whole("nms_radius", self.nms_radius, minimum=0, unit="px")
-        check_whole("border", self.border, minimum=0, unit="px")
+            check_within("covariance_scale", self.covariance_scale, 0, 1e9, "a factor")
+        check_whole("nms_radius", self.nms_radius, minimum=0, maximum=MAX_RADIUS_PX, unit="px")
+        check_whole("border", self.border, minimum=0, maximum=MAX_BORDER_PX, unit="px")
         if self.spread and self.max_keypoints is None:
             raise ConfigError("spread needs max_keypoints, the number of keypoints to spread")
         if self.spread and len(self.scales) > 1:
@@ -174,12 +179,14 @@ class DetectionConfig:
 
 def _scales(scales: object) -> tuple[float, ...]:
     if isinstance(scales, str) or not isinstance(scales, Iterable):
-        raise ConfigError(f"scales is {scales!r}, expected a list of numbers such as (1, 0.5)")
+        raise ConfigError(f"scales is {shown(scales)}, expected a list of numbers such as (1, 0.5)")
     given: tuple[Any, ...] = tuple(scales)
+    if len(given) > MAX_SCALES:
+        raise ConfigError(f"scales has {len(given)} numbers, expected at most {MAX_SCALES}")
     for scale in given:
         if not is_number(scale) or not 0 < scale <= MAX_SCALE:
             raise ConfigError(
-                f"scales holds {scale!r}, expected numbers above 0, up to {MAX_SCALE}"
+                f"scales holds {shown(scale)}, expected numbers above 0, up to {MAX_SCALE}"
             )
     if not given or len(set(given)) < len(given):
         raise ConfigError(f"scales is {given}, expected at least one and none twice")

@@ -167,11 +167,11 @@ def open_regular(path: str | PathLike[str]) -> BinaryIO:
         OSError: No such file, no permission, a folder, or no regular file.
     """
     try:
-        mode = os.stat(path).st_mode  # before it is opened, because that can act on a device
+        mode = Path(path).stat().st_mode  # before it is opened, because that can act on a device
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
         # Without O_NONBLOCK a FIFO put there in between would wait for its writer.
-        file = open(path, "rb", opener=_open_at_once)  # noqa: PTH123, SIM115 - Path has no opener
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - Path has no opener
     except ValueError as error:
         raise OSError(errno.EINVAL, f"{error} in the path", os.fspath(path)) from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -189,9 +189,7 @@ def read_bounded(path: str | PathLike[str], most_bytes: int) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most_bytes:
-            raise OSError(
-                errno.EFBIG, f"{size} bytes, the limit is {most_bytes}", os.fspath(path)
-            )
+            raise OSError(errno.EFBIG, f"{size} bytes, the limit is {most_bytes}", os.fspath(path))
         return file.read(most_bytes)
 
 

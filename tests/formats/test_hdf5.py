@@ -14,7 +14,7 @@ import pytest
 from support import features_files, matches_files
 from support.features_files import names_in
 from tiepoint.errors import FormatError, MissingExtraError, OutputError
-from tiepoint.formats import H5MatchesWriter, H5Writer, hdf5, hdf5_reading, read_h5, read_matches_h5
+from tiepoint.formats import H5MatchesWriter, H5Writer, hdf5_reading, read_h5, read_matches_h5
 
 h5py = pytest.importorskip("h5py")
 

@@ -141,9 +141,7 @@ def test_meta_that_json_cannot_hold_is_refused(
 
 @pytest.mark.parametrize("name", ["x.json", "x.npz", "x.csv", "x.h5"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_positions_that_are_not_finite_fit_no_file(
-    tmp_path: Path, name: str, value: float
-) -> None:
+def test_positions_that_are_not_finite_fit_no_file(tmp_path: Path, name: str, value: float) -> None:
     features = Features(np.array([[value, 1]], "f4"), np.array([1], "f4"), None, (4, 4))
     with pytest.raises(FormatError, match="xy hold NaN or infinity"):
         save(features, tmp_path / name)

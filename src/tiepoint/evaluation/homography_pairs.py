@@ -16,8 +16,10 @@ from tiepoint.evaluation.pair_lists import PairFiles, files_of_line
 from tiepoint.evaluation.settings import LARGE_SEQUENCES, FrameSize
 from tiepoint.evaluation.sizes import LoadedImages, in_frame, size_hw_of
 from tiepoint.evaluation.task import Failure, Pair, PairT
+from tiepoint.files import read_bounded
 from tiepoint.geometry import Matrix, SizeHW, apply_homography, corners_xy
 
+_MAX_MATRIX_BYTES = 10_000
 HPATCHES_GROUPS = {"i": "illumination", "v": "viewpoint"}
 
 
@@ -89,7 +91,7 @@ def read_hpatches(folder: Path, group: str) -> tuple[list[HomographyPair], list[
             paths = sequence / "1.ppm", sequence / f"{number}.ppm"
             names = f"{sequence.name}/1.ppm", f"{sequence.name}/{number}.ppm"
             try:
-                homography = parse_matrix(path.read_text(encoding="utf-8").split())
+                homography = parse_matrix(read_bounded(path, _MAX_MATRIX_BYTES).decode().split())
                 pairs.append(HomographyFiles(subgroup, name, *paths, names, homography))
             except (FormatError, OSError, UnicodeDecodeError) as error:
                 failures.append(Failure(subgroup, name, f"{path}: {error}"))

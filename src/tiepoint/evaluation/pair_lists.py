@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 
 from tiepoint.errors import FormatError, TiepointError
 from tiepoint.evaluation.task import Failure, PairT, Task
+from tiepoint.files import text_lines
 from tiepoint.images import read
 
 PAIRS_FILE = "pairs.txt"
+MAX_FAILURES = 1000
+"""A file with more lines that cannot be read is no list of pairs."""
+_LONGEST_NAME = 600
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,23 +94,25 @@ def read_folder(
 def _read_list(
     task: Task[PairT, Any, Any, Any], path: Path, group: str
 ) -> tuple[list[PairT], list[Failure]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     pairs: list[PairT] = []
     failures: list[Failure] = []
-    for number, line in enumerate(lines, start=1):
-        fields = line.split()
-        if not fields or fields[0].startswith("#"):
-            continue
-        try:
-            if len(fields) != task.field_count:
-                raise FormatError(f"{len(fields)} fields, expected {task.field_count}: {task.line}")
-            pairs.append(task.parse_line(path.parent, group, fields))
-        except FormatError as error:
-            message = f"{path}, line {number}: {error}"
-            failures.append(Failure(group, " ".join(fields[:2]), message))
+    try:
+        for number, line in enumerate(text_lines(path), start=1):
+            fields = line.split()
+            if not fields or fields[0].startswith("#"):
+                continue
+            try:
+                if len(fields) != task.field_count:
+                    count = task.field_count
+                    raise FormatError(f"{len(fields)} fields, expected {count}: {task.line}")
+                pairs.append(task.parse_line(path.parent, group, fields))
+            except FormatError as error:
+                message = f"{path}, line {number}: {error}"
+                failures.append(Failure(group, " ".join(fields[:2])[:_LONGEST_NAME], message))
+            if len(failures) > MAX_FAILURES:
+                raise ValueError(f"more than {MAX_FAILURES} lines are no pairs ({task.line})")
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     return pairs, failures
 
 

@@ -14,7 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tiepoint.files import make_folder, write_bytes
+from tiepoint.errors import FormatError
+from tiepoint.files import MAX_LIST_BYTES, make_folder, parse_json, read_bounded, write_bytes
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -56,7 +57,7 @@ class ResumeFile:
     def _read(self, head: str) -> list[str]:
         """The complete lines of a file that was made with the same settings."""
         try:
-            first, *lines = self.path.read_text(encoding="utf-8").splitlines()
+            first, *lines = read_bounded(self.path, MAX_LIST_BYTES).decode().splitlines()
         except (OSError, ValueError):  # no file, an empty one, or not text
             return []
         if first != head:
@@ -65,9 +66,9 @@ class ResumeFile:
             return []
         complete = []
         for line in lines:
-            with suppress(ValueError):
-                group, name, figures = json.loads(line)
-                self.done[group, name] = figures
+            with suppress(ValueError, TypeError):
+                group, name, figures = parse_json(line, finite=False)
+                self.done[str(group), str(name)] = [dict(one) for one in figures]
                 complete.append(line)
         return complete
 
@@ -82,5 +83,18 @@ def fingerprint(pairs: Sequence[object]) -> str:
 
 
 def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
-    """A dataclass of plain values and tuples as it was before it was written as JSON."""
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    """A dataclass of plain values and tuples as it was before it was written as JSON.
+
+    Raises:
+        FormatError: Other names, or values that are no numbers.
+    """
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    numbers = [one for v in plain.values() for one in (v if isinstance(v, tuple) else (v,))]
+    try:
+        if not all(one is None or isinstance(one, int | float) for one in numbers):
+            raise TypeError("values that are no numbers")
+        return kind(**plain)
+    except TypeError as error:
+        raise FormatError(
+            f"the resume file holds other figures ({error}); delete it and measure again"
+        ) from error

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import FormatError
+from tiepoint.errors import FormatError, ImageError
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.metrics import Mean, mean_of
 from tiepoint.evaluation.pair_lists import PairFiles, files_of_line
@@ -25,6 +24,7 @@ from tiepoint.evaluation.summary import mean_cell
 from tiepoint.evaluation.task import Figures, Task
 from tiepoint.features import Features
 from tiepoint.geometry import SizeHW, resize_xy
+from tiepoint.images import read
 from tiepoint.matching.match import match
 
 DISPARITY_STEPS = 256.0
@@ -112,8 +112,11 @@ def read_disparity(path: Path, image_a: NDArray[Any]) -> NDArray[np.float32]:
     Raises:
         FormatError: Not a PNG of 16 bits of the size of A.
     """
-    disparity = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if disparity is None or disparity.dtype != np.uint16:
+    try:
+        disparity = read(path).pixels
+    except ImageError as error:
+        raise FormatError(f"{error}; expected a PNG of 16 bits") from error
+    if disparity.dtype != np.uint16:
         raise FormatError(f"{path}: expected a PNG of 16 bits")
     if disparity.shape != size_hw_of(image_a):
         size, a_size = (f"{one.shape[1]}x{one.shape[0]}" for one in (disparity, image_a))

@@ -11,6 +11,7 @@ from typing import TextIO
 
 import numpy as np
 
+from tiepoint.checks import shown
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
 from tiepoint.files import open_regular
@@ -48,7 +49,9 @@ def read(path: Path) -> Features:
         first = file.readline(_LONGEST_LINE)
         rows = np.zeros((0, 3))
         if first.strip():  # NumPy warns of a file without rows
-            rows = np.loadtxt(chain([first], file), delimiter=",", comments=None, ndmin=2)
+            most = summary.keypoints + 1  # one too many is enough to refuse the file
+            lines = chain([first], file)
+            rows = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2, max_rows=most)
     if len(rows) != summary.keypoints:
         raise fields.damaged(name, f"{len(rows)} rows, its head states {summary.keypoints}")
     if rows.shape[1] != 3:
@@ -110,6 +113,6 @@ def _summary(head: dict[str, str], name: str) -> Summary:
     fields.require(["size_hw", "keypoints", "meta"], head, name)
     count = head["keypoints"]
     if not count.isdecimal() or len(count) > len(str(fields.MAX_KEYPOINTS)):
-        raise fields.damaged(name, f"keypoints is {fields.shown(count)}, expected a count")
+        raise fields.damaged(name, f"keypoints is {shown(count)}, expected a count")
     size_hw = fields.check_size(head["size_hw"].split(","), name)
     return Summary(int(count), size_hw, fields.parse_meta(head["meta"], name))

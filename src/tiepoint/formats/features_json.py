@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.checks import shown
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
 from tiepoint.files import check_json, open_regular, parse_json, read_json
@@ -114,7 +115,7 @@ def _summary(held: Any, name: str) -> Summary:
 def _empty_length(held: dict[str, Any], name: str) -> int:
     length = held.get(EMPTY_LENGTH, 0)
     if not isinstance(length, int) or not 0 <= length <= MAX_LENGTH:
-        raise fields.damaged(name, f"{EMPTY_LENGTH} is {fields.shown(length)}, expected 0..{MAX_LENGTH}")
+        raise fields.damaged(name, f"{EMPTY_LENGTH} is {shown(length)}, expected 0..{MAX_LENGTH}")
     return length
 
 

@@ -12,6 +12,7 @@ from tiepoint.formats import fields
 from tiepoint.formats.fields import Summary
 from tiepoint.formats.npz import opened, packed
 
+
 def encode(features: Features) -> bytes:
     """The file's bytes."""
     fields.check_finite(features)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tiepoint.checks import shown
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features, Matches, Provenance
 from tiepoint.files import JSON_DEPTH, check_json, parse_json
@@ -33,7 +33,6 @@ FREE_BYTES, MAX_EXPANSION = 64_000_000, 10
 hardly shrink when compressed; an archive of zeros shrinks a thousand times."""
 
 Content = Literal["features", "matches"]
-_TOO_MUCH = (MemoryError, RecursionError, OverflowError)
 _REMEDY: dict[Content, str] = {"features": "detect again", "matches": "match again"}
 
 
@@ -221,7 +220,9 @@ def as_damaged(
         yield
     except FormatError:
         raise
-    except (*errors, *_TOO_MUCH) as error:
+    except errors as error:
+        raise damaged(name, str(error), holds) from error
+    except (MemoryError, RecursionError, OverflowError) as error:
         raise damaged(name, str(error) or type(error).__name__, holds) from error
     except OSError as error:
         unreadable(name, error)
@@ -246,11 +247,6 @@ def check_expansion(memory_bytes: int, file_bytes: int) -> None:
             f"declares arrays of {memory_bytes} bytes in a file of {file_bytes} bytes, the limit "
             f"is {limit}"
         )
-
-
-def shown(value: object) -> str:
-    """A value of a file for an error, cut to a readable length."""
-    return reprlib.repr(value)
 
 
 def _positions(xy: ArrayLike) -> NDArray[np.float32]:

@@ -191,4 +191,4 @@ def _check_chunks(dataset: Any, name: str, file_bytes: int) -> None:
             packed = dataset.id.read_direct_chunk(offset)[1]
             # fletcher32 adds 4 bytes if it comes first.
             if len(unpacking.decompress(packed, chunk_bytes + 5)) > chunk_bytes + 4:
-                raise ValueError(f"{name} has a chunk that unpacks to more than {chunk_bytes} bytes")
+                raise ValueError(f"{name} has a chunk that expands beyond {chunk_bytes} bytes")

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 from tiepoint.architecture import NetworkConfig
+from tiepoint.checks import check_within
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import CheckpointError, ConfigError
-from tiepoint.hf.pretrained import locate_checkpoint
+from tiepoint.hf.pretrained import build, locate_checkpoint
 from tiepoint.weights.folder import (
     CONFIG_FILE,
     EXACT,
@@ -94,6 +95,7 @@ class SuperPointConfig:
         self.encoder_hidden_sizes = list(self.encoder_hidden_sizes)
         self.tiepoint = None if self.tiepoint is None else dict(self.tiepoint)
         self.network()
+        check_within("initializer_range", self.initializer_range, 0, 1000, "a deviation")
         if self.rules == "exact":
             self.detection()
 
@@ -148,9 +150,7 @@ class SuperPointConfig:
         if former_name is not None:
             values.setdefault("dtype", former_name)
         known = {name: values.pop(name) for name in SETTINGS & set(values)}
-        config = cls(**{"tiepoint": None, **known})
-        vars(config).update(values)
-        return config
+        return build(cls, {"tiepoint": None, **known}, values)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as in config.json, without defaults that such files leave out."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.checks import shown
 from tiepoint.config import ProcessorConfig
 from tiepoint.errors import ConfigError, ImageError, TiepointError
 from tiepoint.geometry import SizeHW
@@ -16,6 +17,9 @@ from tiepoint.images.reading import read
 from tiepoint.network import inputs as network_inputs
 
 NOMINAL = ProcessorConfig(max_side=None, contrast="none")
+
+MAX_SIDE_PX = 1_000_000
+"""Largest side in a processor's settings, px."""
 
 Size = Mapping[str, int] | Sequence[int] | int
 
@@ -102,12 +106,20 @@ def longest_side(image_hw: SizeHW, box_hw: SizeHW) -> int:
 def size_dict(size: Size) -> dict[str, int]:
     """Convert `size` from any of transformers' forms to a dict; a sequence must have two items."""
     if isinstance(size, Mapping):
-        return dict(size)
-    if isinstance(size, int):
-        return {"shortest_edge": size}
-    if len(size) != 2:
-        raise ConfigError(f"size is {size!r}, expected (height, width) or {_SIZE_FORMS}")
-    return {"height": size[0], "width": size[1]}
+        sides = dict(size)
+    elif isinstance(size, int):
+        sides = {"shortest_edge": size}
+    elif not isinstance(size, Sequence) or len(size) != 2:
+        raise ConfigError(f"size is {shown(size)}, expected (height, width) or {_SIZE_FORMS}")
+    else:
+        sides = {"height": size[0], "width": size[1]}
+    for side in sides.values():
+        is_whole = isinstance(side, int) and not isinstance(side, bool)
+        if side is not None and not (is_whole and 1 <= side <= MAX_SIDE_PX):
+            raise ConfigError(
+                f"size is {shown(sides)}, expected whole numbers in 1..{MAX_SIDE_PX} px"
+            )
+    return sides
 
 
 def box_hw(size: Mapping[str, int]) -> SizeHW:

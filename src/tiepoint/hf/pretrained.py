@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, Unpack, cast
+from typing import Any, ClassVar, TypeVar, Unpack, cast
 
 from tiepoint.errors import ConfigError
 from tiepoint.weights.checkpoint import locate
 from tiepoint.weights.hub import HubOptions, PushOptions, push
+
+Built = TypeVar("Built")
 
 
 def locate_checkpoint(
@@ -39,6 +41,27 @@ def locate_checkpoint(
     hub = {name: value for name, value in options.items() if name in of_hub}
     checkpoint = "default" if name_or_path is None else name_or_path
     return locate(checkpoint, **cast("HubOptions", hub)), given
+
+
+def build(
+    kind: Callable[..., Built], known: Mapping[str, Any], unknown: Mapping[str, Any]
+) -> Built:
+    """A config or processor of the settings in a file; unknown ones become attributes.
+
+    Raises:
+        ConfigError: A setting of the wrong type, or one with the name of a method.
+    """
+    methods = sorted(name for name in unknown if hasattr(kind, name))
+    if methods:
+        raise ConfigError(f"unknown setting {', '.join(methods)}, a name that the class needs")
+    try:
+        built = kind(**known)
+    except (TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"a setting of the wrong type ({error})") from error
+    vars(built).update(unknown)
+    return built
 
 
 class Publishable:

@@ -15,10 +15,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from tiepoint.checks import check_whole, check_within
 from tiepoint.errors import CheckpointError, ConfigError
 from tiepoint.hf import inputs, transformers_rules
 from tiepoint.hf.outputs import BatchFeature, SuperPointKeypointDescriptionOutput, stack
-from tiepoint.hf.pretrained import Publishable, locate_checkpoint
+from tiepoint.hf.pretrained import Publishable, build, locate_checkpoint
 from tiepoint.weights.folder import (
     EXACT,
     PREPROCESSOR_FILE,
@@ -91,6 +92,8 @@ class SuperPointImageProcessor(Publishable):
     def __post_init__(self) -> None:
         self.tiepoint = None if self.tiepoint is None else dict(self.tiepoint)
         self.size = inputs.size_dict(self.size)
+        check_whole("resample", self.resample, minimum=0, maximum=5, unit="Pillow's filter")
+        check_within("rescale_factor", self.rescale_factor, -1e6, 1e6, "a factor")
         is_exact = self.rules == "exact"
         self.do_grayscale = is_exact if self.do_grayscale is None else self.do_grayscale
         if is_exact:
@@ -227,9 +230,7 @@ class SuperPointImageProcessor(Publishable):
         values = {name: value for name, value in settings.items() if value is not None}
         values.pop("image_processor_type", None)
         known = {name: values.pop(name) for name in _SETTINGS & set(values)}
-        processor = cls(**{"tiepoint": None, **known})
-        vars(processor).update(values)
-        return processor
+        return build(cls, {"tiepoint": None, **known}, values)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as in preprocessor_config.json."""

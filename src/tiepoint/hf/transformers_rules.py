@@ -34,6 +34,9 @@ Array = NDArray[Any]
 GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)
 """Weights of R, G, B; they differ slightly from ITU-R BT.601, which Pillow and OpenCV use."""
 
+MAX_RESIZED_PX = 25_000_000
+"""Pixels to which an image may be enlarged."""
+
 LATER_ROUNDS = 2
 """NMS rounds after the first; each adds the maxima among pixels that are not suppressed yet."""
 
@@ -154,6 +157,11 @@ def _preprocess(pixels: Array, settings: Preparation) -> Array:
     """C H W -> C H' W'."""
     if settings.do_resize:
         new_hw = target_size((pixels.shape[1], pixels.shape[2]), settings.size)
+        if new_hw[0] * new_hw[1] > max(MAX_RESIZED_PX, pixels.shape[1] * pixels.shape[2]):
+            raise ConfigError(
+                f"size is {dict(settings.size)}, which enlarges an image to "
+                f"{new_hw[1]}x{new_hw[0]} px; expected at most {MAX_RESIZED_PX:,} px"
+            )
         pixels = _resize(pixels, new_hw, settings.resample)
     if settings.do_rescale:
         pixels = (pixels.astype(np.float64) * settings.rescale_factor).astype(np.float32)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.checks import check_whole
+from tiepoint.checks import check_whole, shown
 from tiepoint.config import PairConfig
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features
+from tiepoint.files import text_lines
 
 Pairs = NDArray[np.int64]
 
@@ -148,19 +148,20 @@ def listed_pairs(path: str | PathLike[str], names: Sequence[str]) -> Pairs:
     Raises:
         FormatError: No such file, not text, or a line that does not name two of the images.
     """
+    index = {name: number for number, name in enumerate(names)}
+    listed: dict[frozenset[int], tuple[int, int]] = {}
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        for number, line in enumerate(text_lines(path), start=1):
+            if line.strip() and not line.lstrip().startswith("#"):
+                pair = _pair_of_line(line, index, f"{path}, line {number}")
+                listed.setdefault(frozenset(pair), pair)
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise FormatError(f"{path}: cannot be read ({reason}); check the path") from error
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: not UTF-8 text, expected two image names per line") from error
-    index = {name: number for number, name in enumerate(names)}
-    listed: dict[frozenset[int], tuple[int, int]] = {}
-    for number, line in enumerate(lines, start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            pair = _pair_of_line(line, index, f"{path}, line {number}")
-            listed.setdefault(frozenset(pair), pair)
+    except ValueError as error:
+        raise FormatError(f"{path}: {error}, expected two image names per line") from error
     return _as_pairs(listed.values())
 
 
@@ -169,13 +170,13 @@ def _pair_of_line(line: str, index: dict[str, int], where: str) -> tuple[int, in
     parts = [part.strip() for part in line.strip().split(separator)]
     if len(parts) != 2:
         raise FormatError(
-            f"{where}: {line.strip()!r} has {len(parts)} parts, expected two image names; put a "
-            "tab between names that hold blanks"
+            f"{where}: {shown(line.strip())} has {len(parts)} parts, expected two image names; put "
+            "a tab between names that hold blanks"
         )
     for name in parts:
         if name not in index:
             raise FormatError(
-                f"{where}: no image {name!r} among the {len(index)} there are"
+                f"{where}: no image {shown(name)} among the {len(index)} there are"
                 + (f", such as {next(iter(index))!r}" if index else "")
             )
     i, j = index[parts[0]], index[parts[1]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import takewhile
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from tiepoint.errors import ConfigError, TrainingError
+from tiepoint.files import read_json
 from tiepoint.training.detector.network import TrainableSuperPoint, widen
 from tiepoint.training.export import commit, machine
 from tiepoint.training.presets import Preset, with_tuples
@@ -47,7 +47,7 @@ def recipes_from_manifest(manifest: Path) -> list[Recipe]:
     path = manifest / MANIFEST_FILE if manifest.is_dir() else manifest
     recipes = []
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         while values is not None:
             preset, data = Preset.from_json(values["preset"]), data_from_json(values["data"])
             steps = tuple(values["stage_steps"][stage.name] for stage in preset.stages)
@@ -60,7 +60,7 @@ def recipes_from_manifest(manifest: Path) -> list[Recipe]:
                     "only finished runs that began with random weights can be repeated"
                 )
             values = before
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise TrainingError(
             f"{path}: not the manifest of a run by tiepoint train ({type(error).__name__}: {error})"
         ) from error
@@ -68,10 +68,21 @@ def recipes_from_manifest(manifest: Path) -> list[Recipe]:
 
 
 def data_from_json(values: Mapping[str, Any]) -> DataConfig:
-    """Rebuild a `DataConfig` from `dataclasses.asdict`, also after it was stored as JSON."""
-    values = with_tuples(values)
-    geometry, photometry = Geometry(**values["geometry"]), Photometry(**values["photometry"])
-    return DataConfig(**{**values, "geometry": geometry, "photometry": photometry})
+    """Rebuild a `DataConfig` from `dataclasses.asdict`, also after it was stored as JSON.
+
+    Raises:
+        ConfigError: A value out of range.
+        TrainingError: Other values.
+    """
+    try:
+        values = with_tuples(values)
+        geometry, photometry = Geometry(**values["geometry"]), Photometry(**values["photometry"])
+        return DataConfig(**{**values, "geometry": geometry, "photometry": photometry})
+    except (LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise TrainingError(
+            f"the run's data settings are damaged ({type(error).__name__}: {error}); copy the run "
+            "again or start over"
+        ) from error
 
 
 def run_info(data: DataConfig, origin: str) -> dict[str, Any]:
@@ -110,8 +121,8 @@ def continued_run_info(data: DataConfig, start: Path, state: State) -> dict[str,
     """`RunConfig.info` of a run that starts from the run in folder `start`, with its manifest."""
     try:
         path = start / CHECKPOINT_FOLDER / MANIFEST_FILE
-        ran_on = json.loads(path.read_text(encoding="utf-8")).get("machine")
-    except (OSError, ValueError):
+        ran_on = read_json(path)["machine"]
+    except (OSError, ValueError, LookupError, TypeError):
         ran_on = None
     before = {**manifest_of(start, state.run, state.progress), "machine": ran_on}
     return {**run_info(data, f"run {before['name']}"), "before": before}

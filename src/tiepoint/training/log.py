@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.files import write_bytes
+from tiepoint.checks import is_number
+from tiepoint.errors import TrainingError
+from tiepoint.files import parse_json, text_lines, write_bytes
 from tiepoint.plotting import curves_panel
 
 LOG_FILE = "log.jsonl"
@@ -115,10 +117,25 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with suppress(ValueError):
-            records.append(json.loads(line))
-    return [record for record in records if isinstance(record, dict) and "step" in record]
+    try:
+        for line in text_lines(path):
+            with suppress(ValueError):
+                records.append(parse_json(line, finite=False))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path}: not the log of a run ({error}); move it away") from error
+    return [record for record in records if _is_record(record)]
+
+
+def _is_record(record: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a line is an object with a step, and numbers for the curves."""
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        return False
+    drawn = ["step", *(name for _, names in CURVES for name in names)]
+    return all(
+        is_number(record[name]) and (isinstance(record[name], float) or abs(record[name]) < 2**62)
+        for name in drawn
+        if name in record
+    )
 
 
 def curves(records: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:

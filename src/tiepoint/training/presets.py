@@ -13,6 +13,9 @@ from tiepoint.checks import check_choice, check_positive, check_whole, check_wit
 from tiepoint.errors import ConfigError
 from tiepoint.training.scenes.settings import DataConfig
 
+MAX_SIDE_PX, MAX_COUNT = 8192, 1_000_000
+"""Limits of a recipe, which may come from another's manifest."""
+
 PresetName = Literal["full", "small", "cpu", "smoke"]
 
 PYRAMID = (1.0, 0.6)
@@ -52,8 +55,12 @@ class Stage:
             raise ConfigError(f"share is {self.share!r}, expected a fraction of the budget in 0..1")
         if len(self.size_hw) != 2 or any(s < CELL_PX or s % CELL_PX for s in self.size_hw):
             raise ConfigError(f"size_hw is {self.size_hw}, expected two multiples of {CELL_PX} px")
-        check_whole("pairs", self.pairs, minimum=1, unit="pairs per step")
-        check_positive("temperature", self.temperature)
+        for side in self.size_hw:
+            check_whole("size_hw", side, minimum=CELL_PX, maximum=MAX_SIDE_PX, unit="px")
+        check_whole("pairs", self.pairs, minimum=1, maximum=MAX_COUNT, unit="pairs per step")
+        check_positive("temperature", self.temperature, finite=True)
+        for name in ("descriptor_weight", "repeat_weight", "point_cost", "teacher_weight"):
+            check_within(name, getattr(self, name), 0, 1e6, "a weight")
 
 
 @dataclass(frozen=True)
@@ -114,9 +121,21 @@ class Preset:
                 f"stage_steps has {len(self.stage_steps)} numbers, expected one for each of "
                 f"{len(self.stages)} stages"
             )
-        check_within("frozen_blocks", self.frozen_blocks, 0, 4, "a number of encoder blocks")
+        self._check_numbers()
         for budget in self.stage_steps or (self.minutes or self.steps or 0,):
             check_positive("the budget in minutes or steps", budget, finite=True)
+
+    def _check_numbers(self) -> None:
+        for name in ("learning_rate", "clip"):
+            check_positive(name, getattr(self, name), finite=True)
+        for name in ("final_rate", "average", "weight_decay"):
+            check_within(name, getattr(self, name), 0, 1, "a share")
+        for name, minimum in (
+            ("warm_up_steps", 0), ("points", 1), ("benchmark_every", 1), ("benchmark_pairs", 0),
+        ):  # fmt: skip
+            number = getattr(self, name)
+            check_whole(name, number, minimum=minimum, maximum=MAX_COUNT, unit="a count")
+        check_within("frozen_blocks", self.frozen_blocks, 0, 4, "a number of encoder blocks")
 
     def done(self, step: int, seconds: float) -> float:
         """Fraction of the budget spent after `step` steps and `seconds` of training, 0..1."""

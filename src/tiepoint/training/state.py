@@ -8,6 +8,7 @@ resumes from the previous state.
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tiepoint.errors import TrainingError
+from tiepoint.checks import check_whole, check_within, is_number, shown
+from tiepoint.errors import TiepointError, TrainingError
 from tiepoint.files import write_bytes
 from tiepoint.training.presets import Preset
+from tiepoint.weights import torch_files
 
 STATE_FILE = "state.pt"
 OPTIMISER_FILES = "optimiser-{step}.pt"
 STATE_VERSION = 1
+
+_OPTIMISER_NAME = re.compile(OPTIMISER_FILES.format(step=r"\d{1,20}").replace(".", r"\."))
 
 
 @dataclass(frozen=True)
@@ -119,17 +124,45 @@ def load_state(folder: Path, *, optimiser: bool = True) -> State:
             f"{STATE_VERSION}; resume with the tiepoint that wrote it"
         )
     try:
-        run = values["run"]
-        return State(
+        run, optimiser_file = values["run"], values["optimiser_file"]
+        if not _OPTIMISER_NAME.fullmatch(optimiser_file):
+            raise ValueError(f"optimiser_file is {shown(optimiser_file)}")
+        state = State(
             RunConfig(Preset.from_json(run["preset"]), run["seed"], run["about"]),
             Progress(**values["progress"]), values["network"], values["average"],
-            _unpack(folder / values["optimiser_file"]) if optimiser else {}, values["recent"],
+            _unpack(folder / optimiser_file) if optimiser else {}, values["recent"],
         )  # fmt: skip
-    except (KeyError, TypeError, AttributeError) as error:
+        _check(state)
+        return state
+    except TiepointError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise TrainingError(
             f"{path}: not a training state ({type(error).__name__}: {error}); expected state.pt of "
             "tiepoint train"
         ) from error
+
+
+def _check(state: State) -> None:
+    """Raise for progress and other values of the wrong type or out of range."""
+    progress = state.progress
+    for name in ("step", "stage", "stage_step", "images", "skipped", "streak"):
+        check_whole(name, getattr(progress, name), minimum=0, maximum=2**62, unit="a count")
+    for name in ("seconds", "waited"):
+        check_within(name, getattr(progress, name), 0, 1e12, "seconds")
+    check_whole("seed", state.run.seed, minimum=0, maximum=2**63 - 1, unit="a seed")
+    stages = [stage.name for stage in state.run.preset.stages]
+    if progress.stage >= len(stages) or not set(progress.stage_steps) <= set(stages):
+        raise ValueError(f"progress in stage {progress.stage} of {len(stages)}")
+    for steps in progress.stage_steps.values():
+        check_whole("stage_steps", steps, minimum=0, maximum=2**62, unit="steps")
+    if not isinstance(state.run.info, dict):
+        raise TypeError(f"about is a {type(state.run.info).__name__}")
+    if not all(map(is_number, state.recent.values())):
+        raise TypeError("recent holds other values than numbers")
+    for tensors in (state.network, state.average):
+        if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+            raise TypeError("a network holds other values than tensors")
 
 
 def _pack(values: object) -> bytes:
@@ -140,7 +173,7 @@ def _pack(values: object) -> bytes:
 
 def _unpack(path: Path) -> dict[str, Any]:
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        values = torch_files.load(path)
     except FileNotFoundError as error:
         raise TrainingError(f"{path}: missing; expected the folder of a saved run") from error
     except Exception as error:  # torch raises a dozen types for as many kinds of damage

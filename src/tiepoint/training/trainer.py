@@ -112,7 +112,7 @@ class Trainer:
             self.network.load_state_dict(state.network)
             self.average.load_state_dict(state.average)
             self.optimiser.load_state_dict(state.optimiser)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise TrainingError(
                 f"{self.folder}: its state does not fit its preset ({error})"
             ) from error

@@ -7,7 +7,6 @@ so each layer needs its maximum only.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from tiepoint.architecture import NetworkConfig
 from tiepoint.errors import ConfigError
+from tiepoint.files import read_json
 from tiepoint.weights.folder import QUANTIZATION_FILE, write_file
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,8 @@ ActivationMaxima = Mapping[str, float]
 """Name of a layer -> its largest input that int8 represents; larger inputs are clipped to it."""
 
 VERSION = 1
+MAX_MAXIMUM = 1e30
+"""float32 must hold the maximum and its multiples."""
 MIN_MAXIMUM = 1e-6
 """Maximum of a layer whose inputs were all 0; a quantisation range must not be empty."""
 
@@ -83,14 +85,14 @@ def load_activation_maxima(
     if not path.exists():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         if values["version"] != VERSION or values["weights_sha256"] != weights_sha256:
             return None
         maxima = {name: float(values["highest_inputs"][name]) for name in layers}
-        if all(np.isfinite(maximum) and maximum > 0 for maximum in maxima.values()):
+        if all(0 < maximum <= MAX_MAXIMUM for maximum in maxima.values()):
             return maxima
-        reason = "a maximum that is not above 0"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"a maximum outside 0..{MAX_MAXIMUM:g}"
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         reason = f"{type(error).__name__}: {error}"
     logger.warning("%s ignored (%s); run tiepoint quantize again", path, reason)
     return None

@@ -44,6 +44,8 @@ DEFAULT = "base"
 
 Tensors = Mapping[str, NDArray[np.float32]]
 
+MAX_HEADER_BYTES = 1_000_000
+"""Most bytes of the list of tensors in a safetensors file; that of a checkpoint has 3,000."""
 _STORED_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
@@ -155,6 +157,12 @@ def decode_tensors(data: bytes, path: Path) -> dict[str, NDArray[np.float32]]:
     """
     from safetensors import SafetensorError, deserialize
 
+    header_bytes = int.from_bytes(data[:8], "little")
+    if header_bytes > MAX_HEADER_BYTES:  # parsed, it would take many times its own size
+        raise CheckpointError(
+            f"{path}: not a whole safetensors file (a header of {header_bytes} bytes, the limit is "
+            f"{MAX_HEADER_BYTES}); fetch or copy it again"
+        )
     try:
         entries: list[tuple[str, dict[str, Any]]] = deserialize(data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
@@ -191,7 +199,7 @@ def _to_float32(name: str, entry: Mapping[str, Any], path: Path) -> NDArray[np.f
     if dtype not in _STORED_TYPES:
         known = ", ".join(_STORED_TYPES)
         raise CheckpointError(f"{path}: {name} is {dtype}, expected one of {known}")
-    stored = np.frombuffer(data, _STORED_TYPES[dtype])
+    stored = np.frombuffer(data, _STORED_TYPES[dtype]) if len(data) else np.zeros(0, np.float32)
     if dtype == "BF16":  # the upper half of a float32
         return (stored.astype(np.uint32) << 16).view(np.float32).reshape(shape)
     return stored.astype(np.float32).reshape(shape)

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from tiepoint.architecture import NetworkConfig
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import CheckpointError, MissingExtraError
+from tiepoint.files import open_regular
+from tiepoint.weights import torch_files
 from tiepoint.weights.checkpoint import check_tensors, decode_tensors
 from tiepoint.weights.folder import (
     CONFIG_FILE,
@@ -27,6 +29,7 @@ from tiepoint.weights.folder import (
     detection_config,
     network_config,
     preprocessor_values,
+    read_bytes,
     read_json,
     rules_of,
     write_files,
@@ -45,6 +48,7 @@ MAGIC_LEAP: Mapping[str, str] = MappingProxyType(
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")
 _PREFIXES = ("module.", "model.", "_orig_mod.", "superpoint.", "net.")
+_MOST_WRAPPERS = 16
 _LISTED = 8
 
 Tensors = dict[str, NDArray[np.float32]]
@@ -100,12 +104,15 @@ def read_tensors(path: Path) -> Tensors:
         MissingExtraError: One of torch's files, and torch is not installed.
     """
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            start = file.read(9)
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise CheckpointError(f"{path}: cannot be read ({reason}); check the path") from error
-    is_safetensors = path.suffix == ".safetensors" or data[8:9] == b"{"
-    return _without_prefix(decode_tensors(data, path) if is_safetensors else _read_torch(path))
+    is_safetensors = path.suffix == ".safetensors" or start[8:9] == b"{"
+    return _without_prefix(
+        decode_tensors(read_bytes(path), path) if is_safetensors else _read_torch(path)
+    )
 
 
 def rename(tensors: Tensors, path: Path) -> tuple[Tensors, bool]:
@@ -143,11 +150,11 @@ def _read_torch(path: Path) -> Tensors:
     except ImportError as error:
         raise MissingExtraError(f"reading {path.name}, a file of torch's,", "torch") from error
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch_files.load(path)
     except Exception as error:  # its text is left out: torch's advice is to run the file's code
         raise CheckpointError(
             f"{path}: torch reads no tensors from it without running code from the file "
-            f"({type(error).__name__}). It is damaged, or a pickle of a whole model: save its "
+            f"({_reason_of(error)}). It is damaged, or a pickle of a whole model: save its "
             "state_dict() where you trust it, or get the weights as safetensors"
         ) from error
     mapping = _unwrap(content)
@@ -167,9 +174,16 @@ def _read_torch(path: Path) -> Tensors:
     return tensors
 
 
+def _reason_of(error: Exception) -> str:
+    """The text of our own errors; of torch's only the type, because its advice is unsafe."""
+    return str(error) if isinstance(error, torch_files.UnsafeFileError) else type(error).__name__
+
+
 def _unwrap(content: Any) -> Mapping[str, Any] | None:
     """The innermost mapping of names to tensors in a training checkpoint."""
-    while isinstance(content, Mapping):
+    for _ in range(_MOST_WRAPPERS):  # a mapping may hold itself
+        if not isinstance(content, Mapping):
+            return None
         if any(hasattr(value, "shape") for value in content.values()):
             return {str(name): value for name, value in content.items()}
         content = next((content[name] for name in _WRAPPERS if name in content), None)

@@ -14,7 +14,11 @@ from typing import Any, Literal
 from tiepoint.architecture import NetworkConfig
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import CheckpointError, ConfigError, FormatError, OutputError
-from tiepoint.files import write_bytes
+from tiepoint.files import read_bounded, write_bytes
+from tiepoint.files import read_json as read_any_json
+
+MAX_WEIGHTS_BYTES = 100_000_000
+"""Most bytes of a file of weights: 25 million numbers, 19 times the network of the paper."""
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 PREPROCESSOR_FILE = "preprocessor_config.json"
@@ -47,19 +51,25 @@ PROCESSOR_SIZE: Mapping[str, int] = MappingProxyType({"height": 480, "width": 64
 def read_bytes(path: Path) -> bytes:
     """Read a file of a checkpoint; CheckpointError if it is missing or unreadable."""
     try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path}: missing; a checkpoint folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
-        ) from error
+        return read_bounded(path, MAX_WEIGHTS_BYTES)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    if isinstance(error, FileNotFoundError):
+        return CheckpointError(
+            f"{path}: missing; a checkpoint folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
+        )
+    return CheckpointError(f"{path}: cannot be read ({error.strerror})")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file of a checkpoint; CheckpointError if it holds none."""
     try:
-        value = json.loads(read_bytes(path))
+        value = read_any_json(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except ValueError as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(value, dict):

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.errors import CheckpointError
-from tiepoint.weights.checkpoint import Checkpoint, locate
-from tiepoint.weights.folder import ROTATION_FILE, write_file
+from tiepoint.files import parse_json
+from tiepoint.weights.checkpoint import Checkpoint, decode_tensors, locate
+from tiepoint.weights.folder import ROTATION_FILE, read_bytes, write_file
 
 Float32 = NDArray[np.float32]
 
@@ -69,17 +70,17 @@ def crc32(matrix: Float32) -> str:
 @lru_cache(maxsize=16)
 def _read_rotation(path: Path, changed_ns: int, weights_sha256: str, length: int) -> Float32 | None:
     """`load_rotation` from its file; a changed file is a cache miss."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="numpy") as file:
-            if (file.metadata() or {}).get(_WEIGHTS) != weights_sha256:
-                return None
-            matrix: Float32 = file.get_tensor(_TENSOR).astype(np.float32)
-    except (SafetensorError, OSError) as error:
+        data = read_bytes(path)
+        matrix = decode_tensors(data, path)[_TENSOR]
+        # The header is sound, because the tensors could be read.
+        header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")].decode())
+    except (CheckpointError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path}: not readable ({error}); run tiepoint fit-rotation again"
         ) from error
+    if header.get("__metadata__", {}).get(_WEIGHTS) != weights_sha256:
+        return None
     if matrix.shape != (length, length) or not np.isfinite(matrix).all():
         raise CheckpointError(
             f"{path}: holds a matrix of shape {matrix.shape}, expected ({length}, {length}) and "

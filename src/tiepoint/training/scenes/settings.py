@@ -146,10 +146,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if len(self.size_hw) != 2 or any(
-            not isinstance(side, int) or side < 64 or side % CELL_PX for side in self.size_hw
+            not isinstance(side, int) or not 64 <= side <= 8192 or side % CELL_PX
+            for side in self.size_hw
         ):
             raise ConfigError(
-                f"size_hw is {self.size_hw}, expected (height, width) of at least 64 px each, "
+                f"size_hw is {self.size_hw}, expected (height, width) of 64 to 8192 px each, "
                 f"multiples of {CELL_PX}"
             )
         self._check_mix()
@@ -157,8 +158,8 @@ class DataConfig:
         check_within("photo_share", self.photo_share, 0, 1, "a share")
         check_within("min_contrast", self.min_contrast, 0, 1, "a grey range")
         check_within("cover_px", self.cover_px, 0, 4, "px")
-        check_whole("bank", self.bank, minimum=1, unit="scenes")
-        check_whole("reuse", self.reuse, minimum=1, unit="pairs")
+        check_whole("bank", self.bank, minimum=1, maximum=1_000_000, unit="scenes")
+        check_whole("reuse", self.reuse, minimum=1, maximum=1_000_000, unit="pairs")
 
     def _check_mix(self) -> None:
         drawn = [kind for kind in KINDS if kind != "photo"]  # photographs come from `photos`

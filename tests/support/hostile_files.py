@@ -1,0 +1,531 @@
+"""Files that attack their readers: small on disk, and large, deep or endless when read."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from support.features_files import make, write_json
+from tiepoint.formats import features_npz
+from tiepoint.weights.checkpoint import BUNDLED, DEFAULT
+
+ZEROS = 250_000_000
+ROWS = 10**9
+
+Write = Callable[[Path], None]
+
+
+def bare_group(file: Any, name: str = "a.jpg") -> Any:
+    """A group with everything but keypoints and scores."""
+    group = file.create_group(name)
+    group["image_size"] = [64, 48]
+    return group
+
+
+# HDF5
+
+
+def declared_rows(path: Path, **options: Any) -> None:
+    with h5py.File(path, "w") as file:
+        group = bare_group(file)
+        group.create_dataset("keypoints", (ROWS, 2), "f4", **options)
+        group.create_dataset("scores", (ROWS,), "f4", **options)
+
+
+def chunked_rows(path: Path) -> None:
+    declared_rows(path, chunks=True)
+
+
+def image_size_of_rows(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        group = file.create_group("a.jpg")
+        group["keypoints"], group["scores"] = np.zeros((1, 2)), np.zeros(1)
+        group.create_dataset("image_size", (ROWS,), "i8")
+
+
+def packed_chunks(path: Path) -> None:
+    """Zeros that gzip packs a thousand times."""
+    with h5py.File(path, "w") as file:
+        group = bare_group(file)
+        group["scores"] = np.zeros(1)
+        shape = (60_000_000, 2)
+        data = group.create_dataset(
+            "keypoints", shape, "f4", chunks=(1_000_000, 2), compression="gzip"
+        )
+        import zlib
+
+        chunk = zlib.compress(bytes(8_000_000))
+        for start in range(0, shape[0], 1_000_000):
+            data.id.write_direct_chunk((start, 0), chunk)
+
+
+def swollen_chunk(path: Path) -> None:
+    """A chunk of 80 bytes that unpacks to 250 MB."""
+    import zlib
+
+    with h5py.File(path, "w") as file:
+        group = bare_group(file)
+        group["scores"] = np.zeros(10)
+        data = group.create_dataset("keypoints", (10, 2), "f4", chunks=(10, 2), compression="gzip")
+        packer = zlib.compressobj(1)
+        block = bytes(10_000_000)
+        packed = b"".join([*(packer.compress(block) for _ in range(25)), packer.flush()])
+        data.id.write_direct_chunk((0, 0), packed)
+
+
+def double_links(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        level = file
+        for _ in range(60):
+            inner = level.create_group("a")
+            level["b"] = inner
+            level = inner
+        bare_group(level)["keypoints"] = np.zeros((1, 2))
+
+
+def external_links(path: Path) -> None:
+    os.mkfifo(path.parent / "waits.h5")
+    with h5py.File(path, "w") as file:
+        file["a.jpg"] = h5py.ExternalLink("waits.h5", "/a.jpg")
+        file["folder/b.jpg"] = h5py.ExternalLink(str(path.parent / "waits.h5"), "/a.jpg")
+        group = bare_group(file, "c.jpg")
+        group["keypoints"] = h5py.ExternalLink("waits.h5", "/k")
+
+
+def external_storage(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        group = bare_group(file)
+        group["scores"] = np.zeros(3)
+        storage = [("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
+        group.create_dataset("keypoints", (3, 2), "f4", external=storage)
+
+
+def virtual_of_fifo(path: Path) -> None:
+    """A virtual data set without an end: HDF5 opens its source when it is looked at."""
+    fifo = path.parent / "waits.h5"
+    os.mkfifo(fifo)
+    endless = h5py.h5s.UNLIMITED
+    space = h5py.h5s.create_simple((10, 2), (endless, 2))
+    selected = h5py.h5s.create_simple((10, 2), (endless, 2))
+    selected.select_hyperslab((0, 0), (endless, 1), (1, 1), (1, 2))
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_virtual(selected, str(fifo).encode(), b"k", selected)
+    with h5py.File(path, "w") as file:
+        group = bare_group(file)
+        group["scores"] = np.zeros(10)
+        h5py.h5d.create(group.id, b"keypoints", h5py.h5t.IEEE_F32LE, space, plist)
+
+
+def h5_with(**datasets: Any) -> Write:
+    def write(path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            group = bare_group(file)
+            for name, value in {"scores": np.ones(2), **datasets}.items():
+                if name in group:
+                    del group[name]
+                group[name] = value
+
+    return write
+
+
+def matches_h5_with(**datasets: Any) -> Write:
+    def write(path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            group = file.create_group("a.jpg/b.jpg")
+            for name, value in datasets.items():
+                group[name] = value
+
+    return write
+
+
+def matches_rows(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        group = file.create_group("a.jpg/b.jpg")
+        for name, kind in (("matches0", "i4"), ("matching_scores0", "f4")):
+            group.create_dataset(name, (ROWS,), kind)
+
+
+HDF5: dict[str, Write] = {
+    "h5 of 10^9 rows": declared_rows,
+    "h5 of 10^9 chunked rows": chunked_rows,
+    "h5 of 10^9 sizes": image_size_of_rows,
+    "h5 of packed zeros": packed_chunks,
+    "h5 with a swollen chunk": swollen_chunk,
+    "h5 of 60 double links": double_links,
+    "h5 of external links to a FIFO": external_links,
+    "h5 of external storage": external_storage,
+    "h5 virtual, of a FIFO": virtual_of_fifo,
+    "h5 of NaN positions": h5_with(keypoints=np.array([[np.nan, 1], [1, 1]])),
+    "h5 of inf positions": h5_with(keypoints=np.array([[np.inf, 1], [1, 1]])),
+    "h5 of texts": h5_with(keypoints=np.array([b"a", b"b"])),
+    "h5 of an infinite size": h5_with(keypoints=np.ones((2, 2)), image_size=[np.inf, 1.0]),
+    "h5 is a FIFO": os.mkfifo,
+}
+MATCHES_H5: dict[str, Write] = {
+    "h5 matches of 10^9 rows": matches_rows,
+    "h5 matches of NaN scores": matches_h5_with(
+        matches0=np.array([1, -1], "i4"), matching_scores0=np.array([np.nan, 0], "f4")
+    ),
+    "h5 matches of uint64": matches_h5_with(
+        matches0=np.array([2**64 - 1, 0], "u8"), matching_scores0=np.ones(2, "f4")
+    ),
+    "h5 matches of 60 double links": double_links,
+}
+
+
+# npz
+
+
+def npz_of(**arrays: bytes) -> Write:
+    """A file of our features with some entries replaced by these bytes."""
+
+    def write(path: Path) -> None:
+        with (
+            zipfile.ZipFile(io.BytesIO(features_npz.encode(make()))) as ours,
+            zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file,
+        ):
+            for name in ours.namelist():
+                file.writestr(name, arrays.get(name.removesuffix(".npy"), ours.read(name)))
+
+    return write
+
+
+def npy_header(shape: tuple[int, ...], kind: str = "<f4") -> bytes:
+    buffer = io.BytesIO()
+    header = {"descr": kind, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue()
+
+
+def npz_bomb(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        with file.open("xy.npy", "w", force_zip64=True) as entry:
+            entry.write(npy_header((ZEROS // 8, 2)))
+            for _ in range(ZEROS // 10_000_000):
+                entry.write(bytes(10_000_000))
+        with zipfile.ZipFile(io.BytesIO(features_npz.encode(make()))) as ours:
+            for name in ours.namelist():
+                if name != "xy.npy":
+                    file.writestr(name, ours.read(name))
+
+
+def bare_npy(path: Path) -> None:
+    path.write_bytes(npy_header((ROWS * 8,)))
+
+
+def many_entries(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        for number in range(30_000):
+            file.writestr(str(number), b"")
+
+
+def npy(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, value)
+    return buffer.getvalue()
+
+
+def linked_to_fifo(path: Path) -> None:
+    os.mkfifo(path.parent / "waits")
+    path.symlink_to(path.parent / "waits")
+
+
+def matches_npz(pairs: Any, scores: Any = (0.5,)) -> Write:
+    def write(path: Path) -> None:
+        np.savez(
+            path, kind="tiepoint matches", meta="{}", pairs=pairs, scores=np.array(scores, "f4")
+        )
+
+    return write
+
+
+NPZ: dict[str, Write] = {
+    "npz of 250 KB with 250 MB": npz_bomb,
+    "npz that declares 10^9 rows": npz_of(xy=npy_header((ROWS, 2))),
+    "npz of a header of 10^9 texts": npz_of(meta=npy_header((), "<U1000000000")),
+    "npz of a pickle": npz_of(xy=npy(np.array([1], object))),
+    "npz of NaN positions": npz_of(xy=npy(np.full((3, 2), np.nan, "f4"))),
+    "npz of inf positions": npz_of(xy=npy(np.full((3, 2), np.inf))),
+    "npz of an infinite size": npz_of(size_hw=npy(np.array([np.inf, 1]))),
+    "npz of deep meta": npz_of(meta=npy("[" * 100_000)),
+    "npz that is one array of 10^10": bare_npy,
+    "npz of 30,000 entries": many_entries,
+    "npz is a link to a FIFO": linked_to_fifo,
+}
+MATCHES_NPZ: dict[str, Write] = {
+    "npz matches with the index 2^64-1": matches_npz(np.array([[2**64 - 1, 0]], "u8")),
+    "npz matches with the index -1": matches_npz(np.array([[-1, 0]])),
+    "npz matches of NaN scores": matches_npz(np.array([[0, 0]]), [np.nan]),
+    "npz matches of 250 MB": npz_bomb,
+    "npz matches is a FIFO": os.mkfifo,
+}
+
+
+# JSON and CSV
+
+
+def text(content: str | bytes) -> Write:
+    return lambda path: (
+        path.write_bytes(content if isinstance(content, bytes) else content.encode()) and None
+    )
+
+
+def changed_json(**changes: object) -> Write:
+    return lambda path: write_json(path, **changes)
+
+
+DIGITS = "9" * 5000
+FEATURES_JSON: dict[str, Write] = {
+    "json nested 10^5 deep": text("[" * 100_000),
+    "json whose meta is 900 deep": text(
+        '{"convention": "center0", "size_hw": [4, 6], "scores": [], "xy": [], "descriptors": null,'
+        f'"meta": {{"a": {"[" * 900}{"]" * 900}}}}}'
+    ),
+    "json of 5,000 digits": text('{"convention": "center0", "size_hw": [%s, 1]}' % DIGITS),
+    "json of 4,000 digits": changed_json(size_hw=[10**4000, 1]),
+    "json with 1e400": text(
+        '{"convention": "center0", "size_hw": [4, 6], "meta": {}, "scores": [1e400], '
+        '"xy": [[1, 1e400]], "descriptors": null}'
+    ),
+    "json with 1e400 in meta": text(
+        '{"convention": "center0", "size_hw": [4, 6], "meta": {"px_per_input_px": 1e400}, '
+        '"scores": [], "xy": [], "descriptors": null}'
+    ),
+    "json with NaN": changed_json(xy=[[float("nan"), 1]]),
+    "json of px_per_input_px 10^4000": changed_json(meta={"px_per_input_px": 10**4000}),
+    "json of 12 MB of empty objects": text("[" + "{}," * 4_000_000 + "{}]"),
+    "json not UTF-8": text(b'{"convention": "\xff\xfe"}'),
+    "json of a descriptor length 10^9": changed_json(
+        scores=[], xy=[], descriptors=[], descriptor_length=10**9
+    ),
+    "json is a FIFO": os.mkfifo,
+}
+
+
+def csv(**changes: str) -> Write:
+    head = {"convention": "center0", "size_hw": "4,6", "keypoints": "1", "meta": "{}"} | changes
+    rows = head.pop("rows", "1,2,0.5\n")
+    lines = ["# tiepoint features", *(f"# {name}: {value}" for name, value in head.items())]
+    return text("\n".join([*lines, "x,y,score", rows]))
+
+
+CSV: dict[str, Write] = {
+    "csv of 5,000 digits": csv(keypoints=DIGITS),
+    "csv of a size of 5,000 digits": csv(size_hw=f"{DIGITS},1"),
+    "csv of NaN": csv(rows="nan,2,0.5\n"),
+    "csv of 1e400": csv(rows="1e400,2,0.5\n"),
+    "csv of deep meta": csv(meta="[" * 100_000),
+    "csv without line ends": text("#" * 30_000_000),
+    "csv of 2,000,000 rows": csv(rows="1,1,1\n" * 2_000_000),
+    "csv is a FIFO": os.mkfifo,
+}
+
+
+# Checkpoints
+
+
+def checkpoint(**changes: Any) -> Write:
+    """A folder like the bundled checkpoint with changed files and settings.
+
+    Args:
+        changes: Name of a file with _ for . -> its text, or `config` -> changed settings.
+    """
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        for path in (BUNDLED / DEFAULT).iterdir():
+            if path.is_file() and path.name != "manifest.json":
+                (folder / path.name).write_bytes(path.read_bytes())
+        for name, change in changes.items():
+            path = folder / f"{name}.json"
+            if callable(change):
+                path = folder / name.replace("_safetensors", ".safetensors")
+                path.unlink(missing_ok=True)
+                change(path)
+            elif isinstance(change, dict):
+                values = json.loads(path.read_text()) if path.exists() else {}
+                path.write_text(json.dumps(values | change))
+            else:
+                path.write_bytes(change if isinstance(change, bytes) else change.encode())
+
+    return write
+
+
+def config(**values: Any) -> Write:
+    return checkpoint(config=values)
+
+
+def ours(**values: Any) -> Write:
+    return config(tiepoint={"version": 1, "rules": "exact", **values})
+
+
+def hostile_safetensors(header: bytes, declared: int | None = None, data: bytes = b"") -> Write:
+    size = len(header) if declared is None else declared
+    return lambda path: path.write_bytes(size.to_bytes(8, "little") + header + data) and None
+
+
+def sparse_file(path: Path) -> None:
+    with path.open("wb") as file:
+        file.write((300).to_bytes(8, "little") + b"{")
+        file.truncate(20_000_000_000)
+
+
+def huge_safetensors(path: Path) -> None:
+    save_file({"a": np.zeros((5000, 5000, 2), np.float16)}, path)
+
+
+_ROW = b'{"a":{"dtype":"F32","shape":[%d,%d],"data_offsets":[0,8]}}'
+CHECKPOINTS: dict[str, Write] = {
+    "config nested 10^5 deep": checkpoint(config="[" * 100_000),
+    "config with 1e400": checkpoint(config='{"keypoint_threshold": 1e400}'),
+    "config of 5,000 digits": checkpoint(config='{"nms_radius": %s}' % DIGITS),
+    "config not UTF-8": checkpoint(config=b'{"a": "\xff"}'),
+    "config of 10^5 scales": ours(scales=[1 + n / 10**6 for n in range(100_000)]),
+    "config of an NMS radius of 10^9": config(nms_radius=10**9),
+    "config of a border of 10^18": config(border_removal_distance=10**18),
+    "config of a covariance scale of 1e300": ours(covariance_scale=1e300),
+    "config of widths of 10^9": config(encoder_hidden_sizes=[10**9] * 4),
+    "config of text widths": config(encoder_hidden_sizes="abcd", nms_radius="x"),
+    "config that is a FIFO": checkpoint(**{"config.json": os.mkfifo}),
+    "weights are a FIFO": checkpoint(model_safetensors=os.mkfifo),
+    "weights of 20 GB, sparse": checkpoint(model_safetensors=sparse_file),
+    "weights of a header of 2^63": checkpoint(
+        model_safetensors=hostile_safetensors(b"{}", declared=2**63)
+    ),
+    "weights of a header of 50 MB": checkpoint(
+        model_safetensors=hostile_safetensors(b"[" * 50_000_000)
+    ),
+    "weights of a shape of 2^63": checkpoint(
+        model_safetensors=hostile_safetensors(_ROW % (2**63, 2), data=bytes(8))
+    ),
+    "weights of overlapping offsets": checkpoint(
+        model_safetensors=hostile_safetensors(_ROW % (10**9, 2), data=bytes(8))
+    ),
+    "weights of another shape": checkpoint(model_safetensors=huge_safetensors),
+}
+ROTATIONS: dict[str, Write] = {
+    "rotation is a FIFO": checkpoint(rotation_safetensors=os.mkfifo),
+    "rotation of a header of 50 MB": checkpoint(
+        rotation_safetensors=hostile_safetensors(b"[" * 50_000_000)
+    ),
+    "rotation of 20 GB, sparse": checkpoint(rotation_safetensors=sparse_file),
+}
+PROCESSORS: dict[str, Write] = {
+    "processor nested 10^5 deep": checkpoint(preprocessor_config="[" * 100_000),
+    "processor of a size of 5": checkpoint(preprocessor_config={"size": 5.5}),
+    "processor of a size of 10^9": checkpoint(
+        preprocessor_config={"size": {"height": 10**9, "width": 10**9}}
+    ),
+    "processor of a text as factor": checkpoint(preprocessor_config={"rescale_factor": "x"}),
+    "processor of a mark that is a number": checkpoint(preprocessor_config={"tiepoint": 5}),
+    "processor with a setting named as a method": checkpoint(
+        preprocessor_config={"to_dict": 1, "__class__": 2}
+    ),
+    "processor of filter 10^9": checkpoint(preprocessor_config={"resample": 10**9}),
+}
+GUIDE_CONFIGS: dict[str, Write] = {
+    "guide's config with a setting named as a method": config(detection=1),
+    "guide's config of a number as widths": config(encoder_hidden_sizes=5),
+    "guide's config of a number as mark": config(tiepoint=5),
+    "guide's config of a text as deviation": config(initializer_range="x"),
+}
+
+
+# torch's files
+
+
+def torch_file(content: Any, **options: Any) -> Write:
+    return lambda path: torch.save(content(), path, **options)
+
+
+def itself() -> dict[str, Any]:
+    state: dict[str, Any] = {}
+    state["model"] = state
+    return state
+
+
+def expanded() -> dict[str, Any]:
+    return {"conv1a.weight": torch.zeros(1).expand(10**9)}
+
+
+def packed_torch(path: Path) -> None:
+    """Repacked, so that the numbers of 200 MB take 200 KB."""
+    plain = path.with_suffix(".plain")
+    torch.save({"a": torch.zeros(50_000_000)}, plain)
+    with (
+        zipfile.ZipFile(plain) as old,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    plain.unlink()
+
+
+class _Resized:
+    """Rebuilds a tensor of 10^9 numbers over a storage of one."""
+
+    def __reduce__(self) -> Any:
+        return torch._utils._rebuild_tensor_v2, (
+            torch.zeros(1).storage(), 0, (10**9,), (1,), False, {},
+        )  # fmt: skip
+
+
+class _Bytes:
+    def __reduce__(self) -> Any:
+        return bytearray, (10**10,)
+
+
+def resized(path: Path) -> None:
+    """As `torch.save` would write a tensor whose declared size is larger than its storage."""
+    plain = path.with_suffix(".plain")
+    torch.save({"a": torch.zeros(1)}, plain)
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name.endswith("data.pkl"):  # the shape (1,) after the offset 0
+                data = data.replace(
+                    b"K\x00K\x01\x85", b"K\x00J" + (10**9).to_bytes(4, "little") + b"\x85"
+                )
+            new.writestr(name, data)
+    plain.unlink()
+
+
+def many_steps(path: Path) -> None:
+    plain = path.with_suffix(".plain")
+    torch.save({"a": torch.zeros(1)}, plain)
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            data = b"\x80\x02(" + b"]" * 20_000_000 + b"l."
+            new.writestr(name, data if name.endswith("data.pkl") else old.read(name))
+    plain.unlink()
+
+
+TORCH: dict[str, Write] = {
+    "pth of an expanded tensor": torch_file(expanded),
+    "pth of an expanded tensor, old": torch_file(expanded, _use_new_zipfile_serialization=False),
+    "pth of itself": torch_file(itself),
+    "pth of a sparse tensor": torch_file(
+        lambda: {"conv1a.weight": torch.sparse_coo_tensor([[0]], [1.0], (10**9,))}
+    ),
+    "pth of a meta tensor": torch_file(
+        lambda: {"conv1a.weight": torch.zeros(10**9, device="meta")}
+    ),
+    "pth of packed zeros": packed_torch,
+    "pth of a size above its storage": resized,
+    "pth of a bytearray of 10^10": torch_file(lambda: {"a": _Bytes()}),
+    "pth of 2*10^7 steps": many_steps,
+    "pth of code": lambda path: path.write_bytes(pickle.dumps(print)) and None,
+    "pth of 20 GB, sparse": sparse_file,
+    "pth is a FIFO": os.mkfifo,
+}
