@@ -92,6 +92,16 @@ def test_two_images_are_matched_drawn_and_saved(views: Path) -> None:
     assert picture.shape[1] > 2 * 320
 
 
+def test_matches_go_to_stdout_and_words_to_stderr(views: Path) -> None:
+    done = run("a.png", "b.png", "-o", "-")
+    assert done.exit_code == 0 and " matches" in done.stderr
+    (views / "piped.npz").write_bytes(done.stdout_bytes)
+    run("a.png", "b.png", "-o", "m.npz")
+    np.testing.assert_array_equal(load_matches("piped.npz").pairs, load_matches("m.npz").pairs)
+    refused = run("a.png", "b.png", "-o", "-", "--json")
+    assert refused.exit_code == 2 and "both write to stdout" in refused.stderr
+
+
 def test_features_files_give_what_the_images_give(views: Path) -> None:
     detector = Detector()
     save(detector("a.png"), "a.npz")

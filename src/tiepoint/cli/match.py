@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tiepoint.cli import exit_codes, options
-from tiepoint.cli.output import show
+from tiepoint.cli.output import STDOUT, show, write_stdout
 from tiepoint.cli.report import complain, pair_report, stop
 from tiepoint.config import (
     DetectionOptions,
@@ -44,7 +44,10 @@ FeaturesFile = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--out", "-o", metavar="FILE", help="Matches: .npz of two images, .h5 of many (as hloc)."
+        "--out",
+        "-o",
+        metavar="FILE",
+        help="Matches: .npz of two images, .h5 of many (as hloc); - writes the .npz to stdout.",
     ),
 ]
 Plot = Annotated[
@@ -103,6 +106,8 @@ def match(
             features, pairs, out, config, matching_device, overwrite=overwrite, as_json=as_json
         )
         raise typer.Exit(code)
+    if as_json and out == STDOUT:
+        raise ConfigError("--json and -o - both write to stdout: give -o a file")
     names = _check_two(images, out, plot, overwrite=overwrite)
 
     def make_detector() -> Detector:
@@ -133,12 +138,14 @@ def _match_two(
     *,
     as_json: bool,
 ) -> None:
-    from tiepoint.formats import save_matches
+    from tiepoint.formats import matches_npz, save_matches
     from tiepoint.matching.match import match as match_features
 
     images = None if plot is None else (_image_of(names[0], a), _image_of(names[1], b))
     matches = match_features(a, b, config=config, device=device)
-    if out is not None:
+    if out == STDOUT:
+        write_stdout(matches_npz.encode(matches))
+    elif out is not None:
         save_matches(matches, out)
     if images is not None:
         from tiepoint.plotting import plot_matches
@@ -150,11 +157,11 @@ def _match_two(
         typer.echo(json.dumps({**facts, "matches": len(matches), **files}))
         return
     for name, features in zip(names, (a, b), strict=True):
-        show(f"{name}: {len(features)} keypoints")
-    show(f"{len(matches)} matches")
+        show(f"{name}: {len(features)} keypoints", on_stderr=out == STDOUT)
+    show(f"{len(matches)} matches", on_stderr=out == STDOUT)
     for path in (out, plot):
-        if path is not None:
-            show(f"wrote {path}")
+        if path not in (None, STDOUT):
+            show(f"wrote {path}", on_stderr=out == STDOUT)
 
 
 def _image_of(name: str, features: Features) -> str:
@@ -179,7 +186,7 @@ def _check_two(
             "--features FILE.h5"
         )
     for option, path, ending in (("-o", out, MATCHES_ENDING), ("--plot", plot, ".png")):
-        if path is None:
+        if path is None or (option, path) == ("-o", STDOUT):
             continue
         if path.resolve() in [Path(image).resolve() for image in images]:
             raise ConfigError(f"{option} {path} is one of the two inputs; name another file")
