@@ -41,7 +41,7 @@ MAX_LINE = 100_000
 JSON_BYTES, JSON_GROWTH = 400_000_000, 6
 """JSON is parsed if it needs at most this much memory, or this many times its own size. Numbers in
 full precision need four times their text; empty objects need a hundred times."""
-JSON_DEPTH = 64
+JSON_DEPTH, MAX_DIGITS = 64, 4300
 _WHOLE = range(-(2**63), 2**64)
 """Whole numbers in settings; arithmetic with longer ones overflows."""
 
@@ -248,7 +248,9 @@ def parse_json(text: str, *, finite: bool = True) -> Any:
     if needed > max(JSON_BYTES, JSON_GROWTH * len(text)):
         raise ValueError(f"needs {needed / 1e6:.0f} MB of memory, the limit is 400 MB")
     try:
-        value = json.loads(text, parse_constant=_not_finite if finite else None)
+        value = json.loads(
+            text, parse_int=_whole_number, parse_constant=_not_finite if finite else None
+        )
     except RecursionError as error:
         raise ValueError(f"nested more than {JSON_DEPTH} deep") from error
     if finite:
@@ -278,6 +280,12 @@ def check_json(value: Any, whole: range | None = None) -> None:
             return
         level = inner
     raise ValueError(f"nested more than {JSON_DEPTH} deep")
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > MAX_DIGITS:  # Python's advice would be to raise its limit
+        raise ValueError(f"a number of {len(text)} digits, the limit is {MAX_DIGITS}")
+    return int(text)
 
 
 def _not_finite(name: str) -> NoReturn:

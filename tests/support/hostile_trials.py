@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from support import hostile_files as files
+from support import hostile_weights as weights
 from tiepoint.errors import TiepointError
 from tiepoint.formats import load, load_matches, read_h5, read_matches_h5, summarise
 
@@ -98,11 +99,11 @@ def trials() -> Iterator[Trial]:
     others: list[tuple[str, dict[str, files.Write], str, Callable[[Path], Any]]] = [
         ("load_matches", files.MATCHES_NPZ, ".npz", load_matches),
         ("read_matches_h5", files.MATCHES_H5, ".h5", each(read_matches_h5)),
-        ("Detector", files.CHECKPOINTS, "", from_checkpoint),
-        ("load_rotation", files.ROTATIONS, "", rotation),
-        ("processor", files.PROCESSORS, "", from_guides_processor),
-        ("guide's config", files.GUIDE_CONFIGS, "", from_guides_config),
-        ("convert", files.TORCH, ".pth", convert),
+        ("Detector", weights.CHECKPOINTS, "", from_checkpoint),
+        ("load_rotation", weights.ROTATIONS, "", rotation),
+        ("processor", weights.PROCESSORS, "", from_guides_processor),
+        ("guide's config", weights.GUIDE_CONFIGS, "", from_guides_config),
+        ("convert", weights.TORCH, ".pth", convert),
     ]
     for reader, kinds, ending, read in others:
         for name, write in kinds.items():
@@ -123,7 +124,7 @@ def outcome_of(call: Callable[[Path], Any], path: Path) -> dict[str, Any]:
         call(path)
     except TiepointError as error:
         raised, words = "ours", str(error)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - what is not ours is the result
         raised, words = type(error).__name__, str(error)[:200]
     return {
         "raised": raised, "words": words[:300], "letters": len(words),

@@ -170,9 +170,11 @@ def check_size(value: Any, name: str) -> tuple[int, int]:
     except (TypeError, ValueError, OverflowError) as error:
         raise damaged(name, f"size_hw is {shown(value)}, expected (height, width)") from error
     if min(height, width) < 1:
-        raise damaged(name, f"size_hw is ({height}, {width}), expected at least 1 px")
+        raise damaged(name, f"size_hw is {shown((height, width))}, expected at least 1 px")
     if max(height, width) > MAX_SIDE_PX:
-        raise damaged(name, f"size_hw is ({height}, {width}), expected at most {MAX_SIDE_PX} px")
+        raise damaged(
+            name, f"size_hw is {shown((height, width))}, expected at most {MAX_SIDE_PX} px"
+        )
     return height, width
 
 

@@ -133,7 +133,11 @@ class SuperPointConfig:
         folder, settings = locate_checkpoint(name_or_path, options, SETTINGS)
         if dtype is not None:
             settings["dtype"] = dtype
-        return cls.from_dict({**read_json(folder / CONFIG_FILE), **settings})
+        path = folder / CONFIG_FILE
+        try:
+            return cls.from_dict({**read_json(path), **settings})
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> SuperPointConfig:

@@ -214,7 +214,10 @@ class SuperPointImageProcessor(Publishable):
                 f"{path}: missing, so this checkpoint has no processor; "
                 "use SuperPointImageProcessor() for the exact rules' own"
             )
-        return cls.from_dict({**read_json(path), **settings})
+        try:
+            return cls.from_dict({**read_json(path), **settings})
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> SuperPointImageProcessor:
