@@ -179,10 +179,8 @@ def test_ground_truth_that_is_a_fifo_or_endless_is_a_failure_of_its_pair(tmp_pat
         file.truncate(20_000_000_000)
     pairs, failures = read_folder(HOMOGRAPHY, tmp_path, "g")
     assert pairs == [] and len(failures) == 2
-    os.mkfifo(tmp_path / "disparity.png")
-    if sys.platform == "linux":
-        with pytest.raises(FormatError, match="disparity"):
-            read_disparity(tmp_path / "v_a", np.zeros((4, 4), np.uint8))
+    with pytest.raises(FormatError, match="v_a"):
+        read_disparity(tmp_path / "v_a", np.zeros((4, 4), np.uint8))
 
 
 @pytest.mark.parametrize("line", ["5", "[[], 1, []]", '["g", "n", [5]]', "[" * 50_000])

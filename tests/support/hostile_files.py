@@ -107,7 +107,7 @@ def external_storage(path: Path) -> None:
 
 
 def virtual_of_fifo(path: Path) -> None:
-    """A virtual data set without an end: HDF5 opens its source when it is looked at."""
+    """A virtual data set without an end: HDF5 opens its source when it is opened."""
     fifo = path.parent / "waits.h5"
     os.mkfifo(fifo)
     endless = h5py.h5s.UNLIMITED

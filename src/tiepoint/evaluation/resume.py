@@ -68,7 +68,9 @@ class ResumeFile:
         for line in lines:
             with suppress(ValueError, TypeError):
                 group, name, figures = parse_json(line, finite=False)
-                self.done[str(group), str(name)] = [dict(one) for one in figures]
+                if not isinstance(group, str) or not isinstance(name, str):
+                    continue
+                self.done[group, name] = [dict(one) for one in figures]
                 complete.append(line)
         return complete
 
