@@ -17,6 +17,7 @@ ORDER = (
     "errors",
     "checks",
     "files",
+    "bounded",
     "architecture",
     "geometry",
     "config",

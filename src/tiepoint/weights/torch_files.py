@@ -16,7 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tiepoint.files import open_regular
+from tiepoint.bounded import open_regular
 
 MAX_BYTES = 256_000_000
 MAX_PICKLE_BYTES, MAX_PICKLE_STEPS = 4_000_000, 300_000
@@ -47,7 +47,7 @@ def load(path: Path) -> Any:
 
     Raises:
         UnsafeFileError: Other contents, or sizes beyond the file's own.
-        OSError: As `files.open_regular`.
+        OSError: As `bounded.open_regular`.
         Exception: torch's own errors, of a dozen types, for damaged files.
     """
     import torch
