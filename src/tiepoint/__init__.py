@@ -102,7 +102,14 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'tiepoint' has no attribute {name!r}")
     if _HOME[name] in _NEEDS_TORCH:
         _require_torch(name)
-    value = getattr(import_module(f"tiepoint.{_HOME[name]}"), name)
+    try:
+        value = getattr(import_module(f"tiepoint.{_HOME[name]}"), name)
+    except ImportError as error:
+        if error.name != "cv2":
+            raise
+        from tiepoint.errors import OpenCvError
+
+        raise OpenCvError(str(error)) from error
     globals()[name] = value
     return value
 

@@ -57,6 +57,20 @@ class MissingExtraError(TiepointError, ImportError):
         return type(self), (self.what, self.extra)
 
 
+class OpenCvError(TiepointError, ImportError):
+    """OpenCV is not installed, or does not load."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"OpenCV cannot be imported ({reason}): pip install opencv-python-headless, or for "
+            "windows opencv-python; a missing libGL is not needed by the first"
+        )
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[OpenCvError], tuple[str]]:
+        return type(self), (self.reason,)
+
+
 def is_installed(library: str) -> bool:
     """Whether `import library` would succeed."""
     # An imported module may have no spec, for which find_spec raises.

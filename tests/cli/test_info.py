@@ -47,6 +47,33 @@ def test_info_names_engines_devices_and_the_default() -> None:
     assert "cpu" in report["devices"]
 
 
+def test_info_names_the_opencv_package() -> None:
+    (name,) = facts()["opencv"]
+    assert name.startswith("opencv-") and f"OpenCV       {name} " in run("info").stdout
+
+
+def test_info_tells_how_to_repair_two_opencv_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = metadata.version
+    installed = {"opencv-python": "4.13.0", "opencv-python-headless": "5.0.0"}
+
+    def version(name: str) -> str:
+        if not name.startswith("opencv-"):
+            return real(name)
+        if name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert facts()["opencv"] == {"opencv-python-headless": "5.0.0", "opencv-python": "4.13.0"}
+    text = run("info").stdout
+    assert "pip uninstall -y opencv-python-headless opencv-python\n" in text
+    assert "pip install --no-deps opencv-python\n" in text
+    for name in ("opencv-python", "opencv-python-headless"):
+        del installed[name]
+    installed["opencv-contrib-python"] = "4.13.0"
+    assert "OpenCV       opencv-contrib-python 4.13.0\n" in run("info").stdout
+
+
 def test_info_describes_each_bundled_checkpoint_as_it_is_loaded() -> None:
     said = {entry["name"]: entry for entry in facts()["checkpoints"]}
     assert list(said) == bundled_checkpoints()

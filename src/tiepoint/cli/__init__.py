@@ -7,6 +7,7 @@ import io
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
@@ -15,7 +16,7 @@ from typer.core import TyperGroup
 
 from tiepoint._version import __version__
 from tiepoint.cli import exit_codes
-from tiepoint.errors import TiepointError
+from tiepoint.errors import OpenCvError, TiepointError
 
 COMMANDS = (
     "detect", "match", "register", "evaluate", "train", "adapt", "fit-rotation",
@@ -51,13 +52,22 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command; a `TiepointError` means wrong usage."""
         try:
-            return super().invoke(ctx)
+            return _with_opencv(lambda: super(Commands, self).invoke(ctx))
         except TiepointError as error:
             typer.echo(f"tiepoint: {error}", err=True)
             raise typer.Exit(exit_codes.USAGE) from error
         except KeyboardInterrupt as error:
             typer.echo("tiepoint: interrupted", err=True)
             raise typer.Exit(exit_codes.INTERRUPTED) from error
+
+
+def _with_opencv(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except ImportError as error:
+        if error.name != "cv2":
+            raise
+        raise OpenCvError(str(error)) from error
 
 
 app = typer.Typer(

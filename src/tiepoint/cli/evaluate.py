@@ -27,6 +27,7 @@ from tiepoint.evaluation.settings import (
     StereoSettings,
 )
 from tiepoint.images.photographs import PARTS, list_photos
+from tiepoint.network.cores import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from importlib import metadata
 from typing import Any
@@ -17,6 +16,14 @@ from tiepoint.errors import CheckpointError
 SIZE_HW = (480, 640)
 """Size of the image for which multiply-adds are printed."""
 
+OPENCV_PACKAGES = (
+    "opencv-python-headless",
+    "opencv-python",
+    "opencv-contrib-python-headless",
+    "opencv-contrib-python",
+)
+"""Any one of them will do. All install the folder `cv2`, and overwrite one another's files."""
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -29,15 +36,18 @@ def info(as_json: options.Json = False) -> None:
 
 def _facts() -> dict[str, Any]:
     from tiepoint.network import engines
+    from tiepoint.network.cores import usable_cores
     from tiepoint.weights import checkpoint as weights
 
     engine, device, precision = engines.resolve_engine("auto", "auto", "auto")
     return {
         "tiepoint": __version__,
         "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
+        # platform.platform() would start the program `uname`.
+        "platform": f"{platform.system()}-{platform.release()}-{platform.machine()}",
+        "processors": usable_cores(),
         "engines": {name: _version(name) for name in engines.ENGINES},
+        "opencv": {name: version for name in OPENCV_PACKAGES if (version := _version(name))},
         "devices": ["cpu"] if device == "cpu" else [device, "cpu"],
         "default": {"engine": engine, "device": device, "precision": precision},
         "checkpoints": [_checkpoint(name) for name in weights.bundled_checkpoints()],
@@ -85,12 +95,29 @@ def _as_text(facts: dict[str, Any]) -> str:
         f"tiepoint     {facts['tiepoint']}",
         f"Python       {facts['python']} on {facts['platform']}, {facts['processors']} processors",
         f"engines      {', '.join(engines)}",
+        f"OpenCV       {_opencv(list(facts['opencv'].items()))}",
         f"devices      {', '.join(facts['devices'])}",
         f"default      {default['engine']} on {default['device']}, {default['precision']}",
     ]
     for checkpoint in facts["checkpoints"]:
         lines += ["", *_checkpoint_lines(checkpoint)]
     return "\n".join(lines)
+
+
+def _opencv(packages: list[tuple[str, str]]) -> str:
+    if not packages:
+        return "no package of that name: pip install opencv-python-headless"
+    named = ", ".join(f"{name} {version}" for name, version in packages)
+    if len(packages) == 1:
+        return named
+    names = " ".join(name for name, _ in packages)
+    windows = [name for name, _ in packages if not name.endswith("headless")] or [packages[0][0]]
+    return (
+        f"{named}\n"
+        "             These overwrite one another's files, so windows may be lost. Keep one:\n"
+        f"             pip uninstall -y {names}\n"
+        f"             pip install --no-deps {windows[-1]}"
+    )
 
 
 def _checkpoint_lines(facts: dict[str, Any]) -> list[str]:

@@ -133,6 +133,17 @@ def decoded_of(
     raise ImageError(f"an object of type {type(source).__name__} is not an image: {_EXPECTED}")
 
 
+def is_source(source: object) -> bool:
+    """Whether `read` takes objects of this type."""
+    types = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, SourceImage)
+    return (
+        isinstance(source, types)
+        or _is_tensor(source)
+        or any(hasattr(source, name) for name in ("__array__", "__array_interface__"))
+        or callable(getattr(source, "read", None))
+    )
+
+
 def _pixel_limit(max_pixels: int | None) -> int:
     name = "max_pixels"
     value: Any = max_pixels

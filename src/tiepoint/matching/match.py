@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
-from typing import Any, Unpack
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +26,12 @@ from tiepoint.matching.rotation import (
     best_rotation,
     rotate_descriptors,
 )
+from tiepoint.matching.views import view_of
 from tiepoint.weights.checkpoint import bundled_checkpoints
 from tiepoint.weights.rotation import crc32, load_rotation
+
+if TYPE_CHECKING:
+    from tiepoint.detector import Detector
 
 Float32 = NDArray[np.float32]
 
@@ -36,11 +42,15 @@ logger = logging.getLogger(__name__)
 
 
 def match(
-    features_a: Features,
-    features_b: Features,
+    a: Any,
+    b: Any,
     *,
     device: DeviceName = "cpu",
     rotation_matrix: Float32 | None = None,
+    detector: Detector | None = None,
+    checkpoint: str | Path = "default",
+    mask_a: Any = None,
+    mask_b: Any = None,
     config: MatchingConfig | None = None,
     **overrides: Unpack[MatchingOptions],
 ) -> Matches:
@@ -54,10 +64,15 @@ def match(
     passes if the other image has only one keypoint.
 
     Args:
-        features_a, features_b: Features with descriptors (N_A D and N_B D) of the same weights.
-        device: "cpu", or "cuda", "cuda:N" with torch (extra `torch`).
+        a, b: Each the Features of an image, with descriptors (N_A D and N_B D) of the same weights;
+            or the image: a path, URL, bytes, PIL image, array or tensor.
+        device: "cpu", or "cuda", "cuda:N" with torch (extra `torch`); of the search for neighbours.
         rotation_matrix: D D, for `rotation="auto"`; None takes the one of the checkpoint that made
             the features.
+        detector: Detector for images; None takes `Detector(checkpoint)`, kept for the next call.
+            `pairs` index the features that it gives for each image.
+        mask_a, mask_b: Where keypoints are allowed in each image, an array or a file; as `mask` of
+            a `Detector`'s call.
         config: Settings; None takes the defaults.
         overrides: Single settings of `MatchingConfig`, which replace those of `config`.
 
@@ -65,15 +80,33 @@ def match(
         Matches, best score first; ties by the index in A. Empty if either image has no keypoints.
 
     Raises:
-        ConfigError: Features without descriptors, of different lengths D, of different weights
-            or rules, or with descriptors that are not finite; a setting out of range; or features
-            whose checkpoint had a rotation matrix that is not found.
+        ImageError: An image or a mask cannot be read.
+        ConfigError: Neither an image nor features; a mask for features; features without
+            descriptors, of different lengths D, of different weights or rules, or with descriptors
+            that are not finite; a setting out of range; or features whose checkpoint had a rotation
+            matrix that is not found.
         CheckpointError: The rotation matrix of the checkpoint is damaged.
         EngineError: torch does not find the device.
         MissingExtraError: A GPU was requested, and torch is not installed.
     """
     settings = resolve(config or MatchingConfig(), overrides)
     check_device(device)
+
+    def make_detector() -> Detector:
+        return detector or _kept_detector(str(checkpoint))
+
+    features_a = view_of(a, mask_a, make_detector, "match").features
+    features_b = view_of(b, mask_b, make_detector, "match").features
+    return _match(features_a, features_b, settings, rotation_matrix, device)
+
+
+def _match(
+    features_a: Features,
+    features_b: Features,
+    settings: MatchingConfig,
+    rotation_matrix: Float32 | None,
+    device: DeviceName,
+) -> Matches:
     a, b = descriptors_of(features_a, "A"), descriptors_of(features_b, "B")
     _check_same_weights(features_a, features_b)
     if settings.rotation == "auto" and rotation_matrix is None:
@@ -91,6 +124,13 @@ def match(
     pairs, scores = _filtered(settings, a, b, device)
     order = np.argsort(-scores, kind="stable")  # M
     return Matches(pairs[order], scores[order], meta, steps * 360 // ROTATION_STEPS)
+
+
+@lru_cache(maxsize=1)
+def _kept_detector(checkpoint: str) -> Detector:
+    from tiepoint.detector import Detector  # with an engine, which features do not need
+
+    return Detector(checkpoint)
 
 
 def rotation_matrix_of(features: Features) -> Float32 | None:

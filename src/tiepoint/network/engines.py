@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_args
 from tiepoint.checks import check_choice, check_whole
 from tiepoint.config import DeviceName, EngineName, Precision
 from tiepoint.errors import ConfigError, MissingExtraError, is_installed
+from tiepoint.network.cores import cpu_quota, usable_cores
 from tiepoint.network.engine import Engine, Workload
 from tiepoint.weights.checkpoint import Checkpoint
 
@@ -166,6 +167,8 @@ def build_engine(
         return TorchEngine(checkpoint, choice.device, choice.precision, compiled=compiled)
     from tiepoint.network.openvino_engine import OpenVinoEngine
 
+    if threads is None and cpu_quota() is not None:  # which OpenVINO does not know
+        threads = usable_cores()
     if workload == "single":
         return OpenVinoEngine(checkpoint, choice.precision, threads=threads, compiled=compiled)
     cores = usable_cores(threads)
@@ -193,17 +196,6 @@ def check_threads(engine: str, threads: int | None) -> None:
     check_whole("threads", threads, minimum=1, unit="threads, or None for all cores")
     if engine != "openvino":
         raise ConfigError("threads is for engine='openvino'; for torch call torch.set_num_threads")
-
-
-def usable_cores(threads: int | None = None) -> int:
-    """Cores that this process may use, at most `threads`."""
-    return min(threads or _cores(), _cores())
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _cpu_has_bf16() -> bool:

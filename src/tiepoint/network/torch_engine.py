@@ -99,8 +99,8 @@ class TorchEngine:
                 wide = _InFloat32(network.get_submodule(layer.name))
                 network.get_submodule(parent).add_module(name, wide)
         network = network.to(self._device)
-        packed: SuperPoint = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return packed
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
 
     def run(
         self, inputs: Float32, placements: Sequence[Placement], *, descriptors: bool

@@ -7,6 +7,7 @@ check it: a wrong answer is worse than none.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +21,9 @@ from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features, Matches, covariances_of
 from tiepoint.geometry import Matrix, SizeHW
-from tiepoint.images.masks import read_masked
 from tiepoint.matching.guided import match_guided
 from tiepoint.matching.match import match
+from tiepoint.matching.views import view_of
 from tiepoint.registration import epipolar, repeats
 from tiepoint.registration.appearance import Picture, picture_of
 from tiepoint.registration.estimation import estimate_model, matched_xy, shuffled
@@ -75,18 +76,22 @@ def register(
 
     Raises:
         ImageError: An image or a mask cannot be read.
-        ConfigError: A setting out of range or unknown; intrinsics missing or malformed; features
-            that cannot be matched; a mask for features.
+        ConfigError: Neither an image nor features; a setting out of range or unknown; intrinsics
+            missing or malformed; features that cannot be matched; a mask for features.
     """
     settings = resolve(config or RegistrationConfig(), overrides)
     cameras = epipolar.read_cameras(intrinsics, settings.model)
     guided = settings.guided and matches is None
     if matches is None:
         best = settings.max_keypoints
-        first = _view(a, mask_a, detector, checkpoint, best)
-        second = _view(b, mask_b, detector, checkpoint, best)
+
+        def make_detector() -> Detector:
+            return detector or _kept_detector(str(checkpoint))
+
+        first = _pictured(a, mask_a, make_detector, best)
+        second = _pictured(b, mask_b, make_detector, best)
     else:
-        first, second = (View(features) for features in _matched(a, b, matches))
+        first, second = (Pictured(features) for features in _matched(a, b, matches))
     pair = _pair(first, second, matches, settings, cameras)
     counts = len(first.features), len(second.features), len(pair.matches)
     logger.info("%d and %d keypoints, %d matches", *counts)
@@ -99,7 +104,7 @@ def register(
     return report(fit, objection)
 
 
-class View(NamedTuple):
+class Pictured(NamedTuple):
     """One of the two images: its features, and its picture if it is known."""
 
     features: Features
@@ -112,8 +117,8 @@ def registration_detector(checkpoint: str | Path = "default", **options: Any) ->
 
 
 def _pair(
-    first: View,
-    second: View,
+    first: Pictured,
+    second: Pictured,
     matches: Matches | None,
     settings: RegistrationConfig,
     cameras: epipolar.Cameras | None,
@@ -249,21 +254,13 @@ def _kept_detector(checkpoint: str) -> Detector:
     return registration_detector(checkpoint)
 
 
-def _view(
-    source: Any, mask: Any, detector: Detector | None, checkpoint: str | Path, max_keypoints: int
-) -> View:
-    if isinstance(source, Features):
-        if mask is not None:
-            raise ConfigError(
-                "a mask is given with Features, expected an image: mask its keypoints"
-            )
-        return View(source.top(max_keypoints))
-    if isinstance(source, list | tuple):
-        raise ConfigError(f"register takes one image at a time, got a {type(source).__name__}")
-    image = read_masked(source, mask, "rgb")
-    detect = detector or _kept_detector(str(checkpoint))
-    features: Features = detect(image, max_keypoints=max_keypoints)
-    return View(features, picture_of(image))
+def _pictured(
+    source: Any, mask: Any, make_detector: Callable[[], Detector], max_keypoints: int
+) -> Pictured:
+    features, image = view_of(source, mask, make_detector, "register", max_keypoints=max_keypoints)
+    if image is None:
+        return Pictured(features.top(max_keypoints))
+    return Pictured(features, picture_of(image))
 
 
 def _matched(a: Any, b: Any, matches: Matches) -> tuple[Features, Features]:

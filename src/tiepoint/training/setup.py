@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tiepoint.errors import ConfigError, MissingExtraError, is_installed
+from tiepoint.network.cores import usable_cores
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +57,7 @@ def set_up_torch(threads: int | None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
     import torch
 
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_num_threads(threads or usable_cores())
     torch.backends.cudnn.benchmark = True  # image sizes are constant within a stage
     keep_freed_memory()
 
@@ -93,7 +94,7 @@ def should_compile(requested: bool | None, *, minutes: float | None) -> bool:
 
 def default_workers() -> int:
     """All cores but one, which trains; at least 1."""
-    return max(1, (os.cpu_count() or 1) - 1)
+    return max(1, usable_cores() - 1)
 
 
 def find_device(name: str) -> torch.device:
