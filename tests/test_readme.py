@@ -13,6 +13,7 @@ import io
 import re
 import shlex
 import shutil
+import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -187,3 +188,14 @@ def test_all_options_of_matching_are_listed_with_their_defaults(name: str) -> No
 @pytest.mark.parametrize("name", ["registration.md", "registration.ko.md"])
 def test_all_options_of_registration_are_listed_with_their_defaults(name: str) -> None:
     assert option_tables(ROOT / "docs" / name) == [written(settings_of(RegistrationConfig()))]
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ko.md"])
+def test_the_dependencies_beside_opencv_are_listed_for_those_who_have_one(name: str) -> None:
+    """The list under Install, for `pip install --no-deps`."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    needed = {re.split(r"[<>=\[]", line)[0] for line in settings["project"]["dependencies"]}
+    text = (ROOT / name).read_text(encoding="utf-8")
+    listed = re.search(r"pip install --no-deps .*\npip install (.*)", text)
+    assert listed is not None
+    assert set(listed[1].split()) == needed - {"opencv-python-headless"}
