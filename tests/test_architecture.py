@@ -164,6 +164,12 @@ def test_heavy_and_optional_libraries_load_only_when_used(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
+def test_openvino_is_imported_only_where_its_telemetry_is_hidden(module: str) -> None:
+    uses = any(name.split(".")[0] == "openvino" for name in imports(MODULES[module]))
+    assert uses == (module == "network.runtime")
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_files_and_functions_stay_short(module: str) -> None:
     text = MODULES[module].read_text(encoding="utf-8")
     assert len(text.splitlines()) <= LONGEST_FILE_LINES

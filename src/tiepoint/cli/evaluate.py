@@ -276,7 +276,6 @@ def _score(
     """Run a task, then print its tables, write its report and draw its pictures."""
     from tiepoint.evaluation import summary
     from tiepoint.evaluation.run import evaluate
-    from tiepoint.network.engines import usable_cores
 
     resume = None
     if out is not None:
