@@ -315,24 +315,12 @@ def test_several_other_settings_are_all_named(here: Path) -> None:
     assert "--precision" not in str(record.error)  # that alone would not help
 
 
-def test_a_damaged_result_is_refused_and_replaced_on_request(here: Path) -> None:
-    put(here / "x.png")
-    go(["x.png"], here / "out")
-    path = here / "out" / "x.png.npz"
-    path.write_bytes(path.read_bytes()[:100])
-    (record,) = go(["x.png"], here / "out")
-    assert record.status == "refused" and "not a whole features file" in str(record.error)
-    assert record.output == path
-    (record,) = go(["x.png"], here / "out", overwrite=True)
-    assert record.status == "done" and len(load(path)) == 2
-
-
 def test_an_overlay_of_damaged_features_fails_alone(here: Path) -> None:
     for name in ("a.png", "b.png"):
         put(here / "photos" / name)
     go(["photos"], here / "out", ending=".csv")
     path = here / "out" / "a.png.csv"
-    path.write_bytes(path.read_bytes().replace(b"\n2.0,2.0,1.0", b"", 1))  # the head stays whole
+    path.write_bytes(path.read_bytes().replace(b"\n2.0,2.0,1.0", b"\nx,2.0,1.0", 1))
     first, second = go(["photos"], here / "out", ending=".csv", plot=True)
     assert (first.status, second.status) == ("failed", "skipped")
     assert first.output == path and first.overlay is None

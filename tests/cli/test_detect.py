@@ -12,9 +12,11 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from support.detect_runs import detect, files_below, photos, put
 from tiepoint import Detector, load
+from tiepoint.cli import app
 from tiepoint.cli.detect import FeaturesFormat
 from tiepoint.config import ProcessorConfig
 from tiepoint.formats import FORMATS
@@ -211,6 +213,49 @@ def test_a_list_on_stdin_names_the_images(here: Path) -> None:
     result = detect("-", stdin="\n".join(names))
     assert result.exit_code == 0
     assert files_below(here / "tiepoint-out") == sorted(f"{name}.npz" for name in names)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_before_a_list_is_no_part_of_a_name(here: Path, encoding: str) -> None:
+    names = ["가.png", "b.png"]
+    for name in names:
+        put(here / name)
+    data = "\r\n".join([*names, ""]).encode(encoding)
+    result = CliRunner().invoke(app, ["detect", "-"], input=data)
+    assert result.exit_code == 0, result.output
+    assert files_below(here / "tiepoint-out") == sorted(f"{name}.npz" for name in names)
+
+
+def test_what_a_folder_run_does_not_take_is_named_at_its_end(here: Path) -> None:
+    photos(here / "photos", 1)
+    for name in ("a.heic", "b.HEIC", "c.cr2", "notes.txt", "Thumbs.db"):
+        (here / "photos" / name).touch()
+    note = 'tiepoint: 3 ignored: .heic 2, .cr2 1; .heic: pip install "tiepoint[heif]"; raw'
+    result = detect("photos")
+    assert result.exit_code == 0 and result.stderr.splitlines()[0].startswith(note)
+    only = detect("photos/*.heic")
+    assert only.exit_code == 3 and "no image found in photos/*.heic; 1 ignored" in only.stderr
+
+
+def test_outputs_of_other_settings_share_a_line(here: Path) -> None:
+    photos(here / "photos", 40)
+    assert detect("photos").exit_code == 0
+    other = detect("photos", "--threshold", "0.25")
+    assert other.exit_code == 1
+    line, summary = other.stderr.splitlines()
+    first = Path("tiepoint-out", "000.png.npz")
+    assert line.startswith(f"tiepoint: 40 refused alike, the first: {first}: was made with other")
+    assert "40 refused" in summary
+
+
+def test_no_password_of_a_url_is_printed_or_stored(here: Path) -> None:
+    put(here / "x.png")
+    urls = ["http://me:secret@127.0.0.1:1/x.png", "http://me:secret@[::1/x.png"]
+    for more in ([], ["--json"]):
+        result = detect("x.png", *urls, *more)
+        assert result.exit_code == 1 and "2 failed" in result.stderr
+        assert "secret" not in result.output
+    assert files_below(here / "tiepoint-out") == ["x.png.npz"]
 
 
 def test_a_quoted_glob_is_opened_here(here: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from support.detect_runs import start
 from support.features_files import assert_equal, make, names_in
 from tiepoint.cli import app
 from tiepoint.formats import H5Writer, load, read_h5
@@ -95,6 +97,41 @@ def test_what_an_interrupted_run_left_is_refused_under_other_settings(photos: Pa
     other = detect("photos", "-o", "y.h5", "--threshold", "0.25")
     assert other.exit_code == 1 and "3 refused" in other.stderr
     assert "3 skipped" in detect("photos", "-o", "y.h5").stderr
+
+
+def test_runs_started_together_lose_no_image(photos: Path) -> None:
+    runs = [start("photos", "-o", "x.h5") for _ in range(3)]
+    errors = [run.communicate(timeout=120)[1] for run in runs]
+    codes = [run.returncode for run in runs]
+    assert 0 in codes and set(codes) <= {0, 1}, errors
+    for code, error in zip(codes, errors, strict=True):
+        assert code == 0 or "x.h5: another run is writing it; wait" in error
+    found = read_h5(photos / "x.h5")
+    assert set(found) == {"a.png", "b.png", "사진/c.png"}
+    assert all(len(features) > 0 for features in found.values())
+    assert names_in(photos) == ["photos", "x.h5"]
+
+
+def test_a_damaged_file_is_made_again(photos: Path) -> None:
+    assert detect("photos", "-o", "x.h5").exit_code == 0
+    data = (photos / "x.h5").read_bytes()
+    (photos / "x.h5").write_bytes(data[: len(data) // 2])
+    again = detect("photos", "-o", "x.h5")
+    assert again.exit_code == 0 and "3 done" in again.stderr and len(read_h5("x.h5")) == 3
+    assert (photos / "x.h5.damaged1").read_bytes() == data[: len(data) // 2]
+
+
+def test_a_replaced_image_and_a_damaged_group_are_done_again(photos: Path) -> None:
+    assert detect("photos", "-o", "x.h5").exit_code == 0
+    shutil.copy(photos / "photos" / "b.png", photos / "photos" / "a.png")
+    with h5py.File("x.h5", "a") as file:
+        file["사진/c.png"].attrs["meta"] = np.bytes_("{")
+    again = detect("photos", "-o", "x.h5")
+    assert again.exit_code == 0
+    assert "2 done (1 again because the image changed, 1 again because the output" in again.stderr
+    found = read_h5("x.h5")
+    np.testing.assert_array_equal(found["a.png"].xy, found["b.png"].xy)
+    assert "3 skipped" in detect("photos", "-o", "x.h5").stderr
 
 
 def test_a_bad_image_fails_alone(photos: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,7 @@ def test_json_is_an_object_per_record_with_the_fields_of_the_record(
     assert done == {
         "source": "a.png", "status": "done", "output": str(Path("out/a.npz")), "overlay": None,
         "keypoints": 12, "size_hw": [480, 640], "milliseconds": 3.5, "error": None,
+        "reason": None, "redone": None,
     }  # fmt: skip
     assert failed["error"] == "c.png: no such file"
     assert failed["milliseconds"] is None and list(failed) == list(done)
@@ -107,6 +110,51 @@ def test_the_exit_code_of_images(records: list[ImageRecord], code: int) -> None:
     assert images(*records) == code
 
 
+def refused(number: int, reason: str) -> ImageRecord:
+    output = Path(f"out/{number}.npz")
+    return ImageRecord("x", "refused", output, error=f"{output}: {reason}", reason=reason)
+
+
+def test_outputs_refused_for_one_reason_share_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    records = [refused(n, "other settings" if n % 100 else "other mask") for n in range(200)]
+    assert images(*records, DONE) == exit_codes.FAILED
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:-1] == [
+        f"tiepoint: 2 refused alike, the first: {Path('out/0.npz')}: other mask",
+        f"tiepoint: 198 refused alike, the first: {Path('out/1.npz')}: other settings",
+    ]
+    assert lines[-1].startswith("tiepoint: 1 done, 200 refused in ")
+    images(refused(7, "other settings"))
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == f"tiepoint: refused: {Path('out/7.npz')}: other settings"
+
+
+def test_json_names_every_refused_output(capsys: pytest.CaptureFixture[str]) -> None:
+    images(*(refused(n, "other settings") for n in range(3)), as_json=True)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["output"] for line in lines] == [str(Path(f"out/{n}.npz")) for n in range(3)]
+
+
+def test_the_summary_counts_what_was_done_again(capsys: pytest.CaptureFixture[str]) -> None:
+    again = replace(DONE, redone="the image changed")
+    images(DONE, again, again, replace(DONE, redone="the output was damaged"), SKIPPED)
+    assert capsys.readouterr().err.startswith(
+        "tiepoint: 4 done (2 again because the image changed, "
+        "1 again because the output was damaged), 1 skipped in "
+    )
+
+
+def test_the_report_ends_with_what_was_not_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    ignored: Counter[str] = Counter()
+    report = image_report(as_json=False, count=no_count, ignored=ignored)
+    with report:
+        report.follow(iter([DONE]))
+        ignored[".heic"] += 2
+    note, summary = capsys.readouterr().err.splitlines()
+    assert note == 'tiepoint: 2 ignored: .heic 2; .heic: pip install "tiepoint[heif]"'
+    assert summary.startswith("tiepoint: 1 done in ")
+
+
 PAIR_DONE = PairRecord("a.png", "b.png", "done", 31, 2.0)
 PAIR_FAILED = PairRecord("a.png", "c.png", "failed", error="no descriptors")
 
@@ -137,7 +185,7 @@ def test_pairs_have_two_names_and_a_count(capsys: pytest.CaptureFixture[str]) ->
     pairs(PAIR_DONE, as_json=True)
     assert json.loads(capsys.readouterr().out) == {
         "image_a": "a.png", "image_b": "b.png", "status": "done", "matches": 31,
-        "milliseconds": 2.0, "error": None,
+        "milliseconds": 2.0, "error": None, "reason": None, "redone": None,
     }  # fmt: skip
 
 

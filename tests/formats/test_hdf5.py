@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -93,10 +95,62 @@ def test_a_file_that_vanished_is_named_when_an_entry_is_read(tmp_path: Path, kin
 def test_what_is_no_hdf5_is_named_by_its_kind(tmp_path: Path, kind: Kind, content: bytes) -> None:
     path = tmp_path / "x.h5"
     path.write_bytes(content)
-    for read in (kind.read, kind.writer):
-        with pytest.raises(FormatError, match=rf"x\.h5: not a whole {kind.name} file"):
-            read(path)
+    with pytest.raises(FormatError, match=rf"x\.h5: not a whole {kind.name} file"):
+        kind.read(path)
     assert path.read_bytes() == content
+
+
+@BOTH
+def test_a_damaged_file_is_set_aside_and_made_again(
+    tmp_path: Path, kind: Kind, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "x.h5"
+    kind.write(path, 0, 1)
+    whole = path.read_bytes()
+    rests = [b"", b"\0" * 50, whole[:100], whole[: len(whole) // 2], whole[:-1]]
+    for number, rest in enumerate(rests, start=1):
+        path.write_bytes(rest)
+        kind.write(path, 0)
+        assert list(kind.read(path)) == [kind.key(0)]
+        assert (tmp_path / f"x.h5.damaged{number}").read_bytes() == rest
+        assert f"is now x.h5.damaged{number}" in caplog.text
+    assert len(names_in(tmp_path)) == 1 + len(rests)
+
+
+@BOTH
+def test_a_file_of_another_program_is_refused_and_stays(tmp_path: Path, kind: Kind) -> None:
+    path = tmp_path / "x.h5"
+    path.write_bytes(b"somebody's own")
+    with pytest.raises(FormatError, match=rf"x\.h5: not a whole {kind.name} file"):
+        kind.writer(path)
+    assert path.read_bytes() == b"somebody's own" and names_in(tmp_path) == ["x.h5"]
+
+
+@BOTH
+def test_a_whole_file_that_another_program_writes_is_not_set_aside(
+    tmp_path: Path, kind: Kind
+) -> None:
+    path = tmp_path / "x.h5"
+    kind.write(path, 0)
+    code = f"import h5py; f = h5py.File({str(path)!r}, 'r+'); print('open', flush=True); input()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "open\n"
+    try:
+        with pytest.raises(FormatError, match=r"x\.h5"):
+            kind.writer(path)
+    finally:
+        process.communicate("\n")
+    assert names_in(tmp_path) == ["x.h5"] and len(kind.read(path)) == 1
+
+
+@BOTH
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_place_of_the_file_is_refused_at_once(tmp_path: Path, kind: Kind) -> None:
+    os.mkfifo(tmp_path / "x.h5")
+    with pytest.raises(FormatError, match=r"x\.h5: a named pipe \(FIFO\), expected"):
+        kind.writer(tmp_path / "x.h5")
 
 
 @BOTH

@@ -15,6 +15,15 @@ from tiepoint.features import Features, Provenance
 from tiepoint.streaming import Detection
 
 
+def decoded(source: str) -> Any:
+    """The pixels of a file, or None."""
+    try:
+        data = Path(source).read_bytes()
+    except (OSError, ValueError):
+        return None
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+
+
 class FakeDetector:
     """Finds one keypoint per 10 px of width."""
 
@@ -41,7 +50,7 @@ class FakeDetector:
         for source, mask_path in zip(paths, masks, strict=True):
             self.sources.append(source)
             self.masks.append(mask_path)
-            pixels = cv2.imread(source)
+            pixels = decoded(source)
             if pixels is None:
                 yield Detection(source, None, ImageError(f"{source}: not an image"))
                 continue

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
 
+from tiepoint.batch.fingerprint import IMAGE
 from tiepoint.batch.records import PairRecord, stops_a_run
 from tiepoint.config import DeviceName, MatchingConfig, MatchingOptions, resolve
 from tiepoint.errors import ConfigError, TiepointError
 from tiepoint.features import Features
-from tiepoint.formats import H5MatchesWriter, as_json
+from tiepoint.formats import DamagedError, H5MatchesWriter, as_json
 from tiepoint.matching.match import match, record, rotation_matrix_of
 
 CACHE_BYTES = 256 * 2**20
@@ -24,8 +26,12 @@ CACHE_BYTES = 256 * 2**20
 _CHECKSUMS = "features_crc32"
 _COUNT = "matches"
 _TURNED = "turned_deg"
-_FREE = ("sources", _COUNT, _TURNED)
+_IMAGES = "images_crc32"
+_FREE = ("sources", _COUNT, _TURNED, _IMAGES)
 """Entries of `meta` that may differ: the path of an image changes no match, the others follow."""
+
+CHANGED, DAMAGED = "the image changed", "the output was damaged"
+"""Reasons for replacing earlier matches."""
 
 
 def match_pairs(
@@ -82,28 +88,44 @@ def _match_pair(
 ) -> PairRecord:
     (a, checksum_a), (b, checksum_b) = (cache.get(name) for name in names)
     matrix = rotation_matrix_of(a) if config.rotation == "auto" else None
-    wanted = {**record(config, a, b, matrix), _CHECKSUMS: [checksum_a, checksum_b]}
+    wanted = {
+        **record(config, a, b, matrix),
+        _CHECKSUMS: [checksum_a, checksum_b],
+        _IMAGES: [_image_checksum(a), _image_checksum(b)],
+    }
+    redone = None
     if names in writer and not overwrite:
-        return _stored_record(names, writer, wanted)
+        stored = _stored_record(names, writer, wanted)
+        if isinstance(stored, PairRecord):
+            return stored
+        redone = stored
     start = time.perf_counter()
     matches = match(a, b, rotation_matrix=matrix, config=config, device=device)
     milliseconds = 1000 * (time.perf_counter() - start)
     writer.add(*names, replace(matches, meta={**wanted, _COUNT: len(matches)}))
-    return PairRecord(*names, "done", len(matches), milliseconds)
+    return PairRecord(*names, "done", len(matches), milliseconds, redone=redone)
 
 
 def _stored_record(
     names: tuple[str, str], writer: H5MatchesWriter, wanted: Mapping[str, Any]
-) -> PairRecord:
-    stored = writer.meta(names)
+) -> PairRecord | str:
+    """The record of a pair with earlier matches, or the reason why they are replaced."""
+    try:
+        stored = writer.meta(names)
+    except DamagedError:
+        return DAMAGED
     differences = _differences(_bound(stored), _bound(as_json(wanted)))
     if not differences:
         return PairRecord(*names, "skipped", stored.get(_COUNT))
+    follows = {"keypoints", _CHECKSUMS}  # from other images
+    if follows.issuperset(differences) and _differ(stored.get(_IMAGES), wanted[_IMAGES]):
+        return CHANGED
+    reason = f"other matches are in their place ({', '.join(differences)} differ)"
     error = (
-        f"{writer.path}: {', '.join(names)}: other matches are in their place "
-        f"({', '.join(differences)} differ); replace them with --overwrite, or name another file"
+        f"{writer.path}: {', '.join(names)}: {reason}; replace them with --overwrite, or name "
+        "another file"
     )
-    return PairRecord(*names, "refused", error=error)
+    return PairRecord(*names, "refused", error=error, reason=reason)
 
 
 def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -152,6 +174,22 @@ def _checksum(features: Features) -> str:
     if features.descriptors is not None:
         total = zlib.crc32(np.ascontiguousarray(features.descriptors).tobytes(), total)
     return f"{total:08x}"
+
+
+def _image_checksum(features: Features) -> str | None:
+    """Checksum of the image file's fingerprint; None if the features have none."""
+    fingerprint = features.meta.get(IMAGE)
+    if fingerprint is None:
+        return None
+    return f"{zlib.crc32(json.dumps(fingerprint, sort_keys=True).encode()):08x}"
+
+
+def _differ(stored: object, wanted: Sequence[str | None]) -> bool:
+    """Whether one of two images is known to have changed."""
+    if not isinstance(stored, list | tuple) or len(stored) != len(wanted):
+        return False
+    pairs = zip(stored, wanted, strict=True)
+    return any(before != now for before, now in pairs if before is not None and now is not None)
 
 
 def _size_bytes(features: Features) -> int:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tiepoint.batch.fingerprint import IMAGE, MASK, fingerprint, has_changed
 from tiepoint.batch.inputs import Input, Unreadable
 from tiepoint.batch.records import ImageRecord, Status
-from tiepoint.batch.stores import Store
-from tiepoint.errors import ConfigError, FormatError, TiepointError
+from tiepoint.batch.stores import Store, is_whole_overlay
+from tiepoint.errors import ConfigError, FormatError, ImageError, TiepointError
 from tiepoint.features import Provenance
-from tiepoint.formats import Summary, as_json
+from tiepoint.formats import DamagedError, Summary, as_json
 from tiepoint.images.masks import MaskFolder
+from tiepoint.images.urls import without_credentials
+
+CHANGED = {IMAGE: "the image changed", MASK: "the mask changed"}
+DAMAGED = "the output was damaged"
+"""Reasons for replacing an earlier result."""
+
+_REPLACE = "--overwrite replaces it"
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,8 @@ class Task:
         overlay: Picture to draw, or None.
         mask: Mask file of the image, or None.
         stored: Head of the features of an earlier run, if only the overlay is missing.
+        files: Fingerprints of image and mask, to be stored in `meta`; see `fingerprint`.
+        redone: Why an earlier result is replaced, or None.
     """
 
     source: str
@@ -34,6 +45,8 @@ class Task:
     overlay: Path | None
     mask: Path | None = None
     stored: Summary | None = None
+    files: Mapping[str, Any] = field(default_factory=dict)
+    redone: str | None = None
 
     def record(
         self,
@@ -47,7 +60,7 @@ class Task:
         """The record of this input."""
         failed = status == "failed"
         return ImageRecord(
-            source=self.source,
+            source=without_credentials(self.source),
             status=status,
             output=self.output if is_saved else None,
             overlay=None if failed else self.overlay,
@@ -55,7 +68,21 @@ class Task:
             size_hw=None if summary is None else summary.size_hw,
             milliseconds=milliseconds,
             error=None if error is None else str(error),
+            reason=error.reason if isinstance(error, _RefusedError) else None,
+            redone=self.redone if status == "done" else None,
         )
+
+
+class _RefusedError(FormatError):
+    """Other results are in the place of these.
+
+    Attributes:
+        reason: The same for all that are refused alike: no name of a file.
+    """
+
+    def __init__(self, label: object, message: str, reason: str | None = None) -> None:
+        super().__init__(f"{label}: {message}; {_REPLACE}")
+        self.reason = reason or message
 
 
 def plan_input(
@@ -73,25 +100,50 @@ def plan_input(
     if isinstance(item, Unreadable):
         return ImageRecord(item.source, "failed", error=item.reason)
     name = item.name
-    mask = None if masks is None else masks.of(name)
-    task = Task(item.source, name, store.path(name), store.overlay(name), mask)
+    task = Task(item.source, name, store.path(name), store.overlay(name))
     try:
+        mask = None if masks is None else masks.of(name)
+        task = replace(task, mask=mask, files=_fingerprints(item.source, mask))
         if overwrite:
             return task
-        if not store.exists(name):
-            _refuse_foreign(task.overlay)
-            return task
-        stored = store.summarise(name)
-        _refuse_other_settings(store.label(name), stored, wanted)
-        _refuse_other_mask(store.label(name), stored.meta.get("mask"), mask)
-        _refuse_other_image(task.output, stored.meta.get("source"), item.source)
-        if task.overlay is not None and not task.overlay.exists():
-            return replace(task, stored=stored)
+        if store.exists(name):
+            return _compared(task, store, wanted)
+        _refuse_foreign(task.overlay)
+    except _RefusedError as error:
+        return task.record("refused", error=error)
     except FormatError as error:
-        return task.record("refused", error=FormatError(f"{error}; --overwrite replaces it"))
-    except OSError as error:  # a name too long, a folder that is a file
-        reason = f"{task.output}: cannot be read ({error.strerror}); check the path"
-        return task.record("failed", error=FormatError(reason), is_saved=False)
+        return task.record("refused", error=FormatError(f"{error}; {_REPLACE}"))
+    except ImageError as error:  # of the mask
+        return task.record("failed", error=error, is_saved=False)
+    except (OSError, ValueError) as error:  # a name too long, a folder that is a file
+        reason = getattr(error, "strerror", None) or error
+        text = f"{task.output}: cannot be read ({reason}); check the path"
+        return task.record("failed", error=FormatError(text), is_saved=False)
+    return task
+
+
+def _fingerprints(source: str, mask: Path | None) -> dict[str, Any]:
+    prints = {IMAGE: fingerprint(source), MASK: mask and fingerprint(mask)}
+    return {name: value for name, value in prints.items() if value is not None}
+
+
+def _compared(task: Task, store: Store, wanted: Provenance) -> Task | ImageRecord:
+    """The task or record of an input that has results already."""
+    try:
+        stored = store.summarise(task.name)
+    except DamagedError:
+        if not store.is_remnant(task.name):
+            raise
+        return replace(task, redone=DAMAGED)
+    label = store.label(task.name)
+    _refuse_other_settings(label, stored, wanted)
+    _refuse_other_mask(label, stored.meta.get("mask"), task.mask)
+    _refuse_other_image(task.output, stored.meta.get("source"), task.source)
+    for entry, reason in CHANGED.items():
+        if has_changed(stored.meta, entry, task.files.get(entry)):
+            return replace(task, redone=reason)
+    if task.overlay is not None and not is_whole_overlay(task.overlay):
+        return replace(task, stored=stored)
     return task.record("skipped", stored)
 
 
@@ -99,16 +151,18 @@ def _refuse_other_mask(label: str, stored: object, mask: Path | None) -> None:
     if mask is None and stored is None:
         return
     if mask is not None and isinstance(stored, str):
-        same_file = Path(stored).is_file() and mask.samefile(stored)
+        same_file = _is_file(stored) and mask.samefile(stored)
         if same_file or stored == str(mask):
             return
     wanted = None if mask is None else str(mask)
-    raise FormatError(f"{label}: was made with mask {stored!r} instead of {wanted!r}")
+    message = f"was made with mask {stored!r} instead of {wanted!r}"
+    raise _RefusedError(label, message, "was made with another mask")
 
 
 def _refuse_foreign(overlay: Path | None) -> None:
     if overlay is not None and overlay.exists():
-        raise FormatError(f"{overlay}: exists without features next to it, so it is no overlay")
+        reason = "exists without features next to it, so it is no overlay"
+        raise _RefusedError(overlay, reason)
 
 
 def _refuse_other_settings(label: str, stored: Summary, wanted: Provenance) -> None:
@@ -117,7 +171,7 @@ def _refuse_other_settings(label: str, stored: Summary, wanted: Provenance) -> N
     except ConfigError as error:
         raise FormatError(f"{label}: {error}") from error
     if made is None:
-        raise FormatError(f"{label}: does not state its weights and settings")
+        raise _RefusedError(label, "does not state its weights and settings")
     names = made.differences(Provenance(**as_json(wanted.to_json())))
     if names:
         differences = ", ".join(
@@ -126,17 +180,24 @@ def _refuse_other_settings(label: str, stored: Summary, wanted: Provenance) -> N
         hint = ""
         if names == ["precision"]:  # the default of another machine
             hint = f"; continue with --precision {made.precision}"
-        raise FormatError(f"{label}: was made with other settings: {differences}{hint}")
+        raise _RefusedError(label, f"was made with other settings: {differences}{hint}")
 
 
 def _refuse_other_image(path: Path, stored: object, source: str) -> None:
     """Two folders with equal names in them, written to one output folder."""
-    if not isinstance(stored, str) or stored == source:
+    if not isinstance(stored, str) or stored == without_credentials(source):
         return
     # A path that leads nowhere from here may be the same image seen from another folder.
-    other = Path(stored).is_file() and Path(source).is_file() and not Path(stored).samefile(source)
-    if other:
-        raise FormatError(f"{path}: holds the features of another image, {stored}")
+    if _is_file(stored) and _is_file(source) and not Path(stored).samefile(source):
+        message = "holds the features of another image"
+        raise _RefusedError(path, f"{message}, {stored}", message)
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _entry(provenance: Provenance, name: str) -> Any:

@@ -30,6 +30,9 @@ class ImageRecord:
         milliseconds: Time between requesting the features and having them, or None if nothing was
             detected. Images are read ahead, so reading and detecting take longer.
         error: What went wrong and what to do, or None.
+        reason: The error of a refused input without its name, the same for all that are refused
+            alike; or None.
+        redone: Why an earlier result was replaced, or None.
     """
 
     source: str
@@ -40,6 +43,8 @@ class ImageRecord:
     size_hw: tuple[int, int] | None = None
     milliseconds: float | None = None
     error: str | None = None
+    reason: str | None = None
+    redone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class PairRecord:
         matches: Number of matches, or None if unknown.
         milliseconds: Time of matching, or None if nothing was matched.
         error: What went wrong and what to do, or None.
+        reason, redone: As in `ImageRecord`.
     """
 
     image_a: str
@@ -61,6 +67,8 @@ class PairRecord:
     matches: int | None = None
     milliseconds: float | None = None
     error: str | None = None
+    reason: str | None = None
+    redone: str | None = None
 
 
 def stops_a_run(error: TiepointError) -> bool:

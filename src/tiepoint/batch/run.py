@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from tiepoint.batch.inputs import Input, Unreadable
@@ -13,7 +15,7 @@ from tiepoint.batch.records import ImageRecord, stops_a_run
 from tiepoint.batch.stores import Store
 from tiepoint.errors import TiepointError
 from tiepoint.features import Features
-from tiepoint.files import make_folder
+from tiepoint.files import make_folder, remove_stale
 from tiepoint.formats.fields import summary_of
 from tiepoint.images.masks import MaskFolder
 
@@ -39,7 +41,8 @@ def run(
     """Detect keypoints in many images and store the features of each.
 
     Results of an earlier run with the same settings are skipped, so a stopped run resumes where it
-    was. An interrupt leaves whole files only.
+    was. An interrupt leaves whole files only. Images that changed since, and damaged results, are
+    processed again. Temporary files that killed runs left next to the results are removed.
 
     Args:
         inputs: Inputs of `expand`, read as needed.
@@ -57,7 +60,7 @@ def run(
             written.
     """
     wanted = detector.provenance(**options)
-    remaining = iter(inputs)
+    remaining = _tidied(inputs, store)
     size = FIRST_GROUP
     while plans := [
         plan_input(item, store, wanted, masks, overwrite=overwrite)
@@ -66,6 +69,18 @@ def run(
         yield from _run_group(plans, detector, store, options)
         size = GROUP
     store.close()
+
+
+def _tidied(inputs: Iterable[Input | Unreadable], store: Store) -> Iterator[Input | Unreadable]:
+    """The inputs; before the first of each output folder, stale files are removed from it."""
+    folders: set[Path] = set()
+    for item in inputs:
+        if isinstance(item, Input):
+            folder = store.path(item.name).parent
+            if folder not in folders:
+                folders.add(folder)
+                remove_stale(folder)
+        yield item
 
 
 def _run_group(
@@ -97,13 +112,15 @@ def store_result(
     """
     if detection.features is None:
         return task.record("failed", error=detection.error, is_saved=False)
-    summary = summary_of(detection.features)
+    features = detection.features
+    features = replace(features, meta={**features.meta, **task.files})
+    summary = summary_of(features)
     is_saved = False
     try:
         make_folder(task.output.parent, advice="choose another output folder")
-        store.save(task.name, detection.features)
+        store.save(task.name, features)
         is_saved = True
-        _draw(task, detection.features)
+        _draw(task, features)
     except TiepointError as error:
         if stops_a_run(error):
             raise

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from tiepoint.errors import FormatError
 from tiepoint.features import Features
-from tiepoint.formats import FORMATS, H5Writer, Summary, load, save, summarise
+from tiepoint.files import special_kind
+from tiepoint.formats import FORMATS, H5Writer, Summary, is_remnant, load, save, summarise
 
 OVERLAY_ENDING = ".png"
 SINGLE_MARK = "_keypoints"
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
 
 
 class Store:
@@ -31,8 +35,21 @@ class Store:
         return str(self.path(name))
 
     def exists(self, name: PurePosixPath) -> bool:
-        """Whether features of the image, or another file, are in its place."""
-        return self.path(name).exists()
+        """Whether features of the image, or another file, are in its place.
+
+        Raises:
+            FormatError: Something that is no file, and may never end when it is read.
+        """
+        path = self.path(name)
+        if not path.exists():
+            return False
+        if kind := special_kind(path):
+            raise FormatError(f"{path}: {kind}, expected a features file; move it away")
+        return True
+
+    def is_remnant(self, name: PurePosixPath) -> bool:
+        """Whether damaged features are the rest of ours, and no other file."""
+        return is_remnant(self.path(name))
 
     def summarise(self, name: PurePosixPath) -> Summary:
         """Head of the stored features."""
@@ -115,6 +132,9 @@ class H5Store(Store):
     def exists(self, name: PurePosixPath) -> bool:
         return str(name) in self.writer
 
+    def is_remnant(self, name: PurePosixPath) -> bool:
+        return True  # a group of this image in the file of features
+
     def summarise(self, name: PurePosixPath) -> Summary:
         return self.writer.summarise(str(name))
 
@@ -128,6 +148,19 @@ class H5Store(Store):
         self.writer.close()
 
 
+def is_whole_overlay(path: Path) -> bool:
+    """Whether there is a picture, and no empty or truncated PNG."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_PNG_START))
+            file.seek(-min(len(_PNG_END), file.seek(0, os.SEEK_END)), os.SEEK_END)
+            end = file.read()
+    except OSError:
+        return special_kind(path) is not None
+    is_begun = not start.strip(b"\0") or _PNG_START.startswith(start)
+    return end == _PNG_END or not is_begun
+
+
 def is_overlay(path: Path) -> bool:
     """Whether a picture is an overlay, because its features are next to it.
 
@@ -139,4 +172,5 @@ def is_overlay(path: Path) -> bool:
     owners = [stem] if "." in stem else []  # x.jpg.png belongs to x.jpg.npz
     if stem.endswith(SINGLE_MARK):
         owners.append(stem.removesuffix(SINGLE_MARK))
-    return any(path.with_name(owner + ending).exists() for owner in owners for ending in FORMATS)
+    names = [path.with_name(owner + ending) for owner in owners for ending in FORMATS]
+    return any(map(os.path.exists, names))  # Path.exists raises for some names

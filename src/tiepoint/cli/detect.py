@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -123,7 +125,8 @@ def detect(
     """
     ending = _ending(out, features_format)
     _check_h5(ending, plot=plot, half=half)
-    sources = _sources(inputs, out)
+    ignored: Counter[str] = Counter()
+    sources = _sources(inputs, out, ignored)
     from tiepoint.batch import run
     from tiepoint.detector import Detector
     from tiepoint.images.masks import MaskFolder
@@ -137,7 +140,7 @@ def detect(
     )  # fmt: skip
     with (
         _store(out, ending, plot=plot, half=half) as store,
-        image_report(as_json=as_json, count=lambda: _count(inputs)) as report,
+        image_report(as_json=as_json, count=lambda: _count(inputs), ignored=ignored) as report,
     ):
         report.follow(run(sources, detector, store, overwrite=overwrite, masks=mask_folder))
     raise typer.Exit(report.exit_code)
@@ -177,15 +180,17 @@ def _check_h5(ending: str, *, plot: bool, half: bool) -> None:
         raise ConfigError(f"--half: {ending} files hold float32; give -o a .h5 file, or drop it")
 
 
-def _sources(inputs: list[str], out: Path) -> Iterator[Input | Unreadable]:
+def _sources(inputs: list[str], out: Path, ignored: Counter[str]) -> Iterator[Input | Unreadable]:
     """The inputs; exits if there is none, or more than one for a single file."""
     from tiepoint.batch import expand
+    from tiepoint.batch.ignored import sentence
     from tiepoint.formats import FORMATS
 
-    sources = expand(inputs, _lines_of_stdin())
+    sources = expand(inputs, _lines_of_stdin(), ignored)
     first = list(islice(sources, 2))
     if not first:
-        stop(f"no image found in {', '.join(inputs)}", exit_codes.NOTHING_READABLE)
+        notes = [f"no image found in {', '.join(inputs)}", sentence(ignored)]
+        stop("; ".join(filter(None, notes)), exit_codes.NOTHING_READABLE)
     if len(first) > 1 and out.suffix.lower() in FORMATS:
         raise ConfigError(f"-o {out} holds one image, but there are several: name a folder")
     return chain(first, sources)
@@ -217,7 +222,15 @@ def _store(out: Path, ending: str, *, plot: bool, half: bool) -> Iterator[Store]
 
 
 def _lines_of_stdin() -> Iterator[str]:
-    for line in sys.stdin.buffer:  # file names are bytes: they need not be valid text
+    """Lines of stdin without a byte order mark, which Windows' programs write before a list."""
+    stream = sys.stdin.buffer
+    first = stream.readline()
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = (first + stream.read()).decode("utf-16", "replace")
+        yield from text.splitlines(keepends=True)
+        return
+    yield os.fsdecode(first.removeprefix(codecs.BOM_UTF8))
+    for line in stream:  # file names are bytes: they need not be valid text
         yield os.fsdecode(line)
 
 

@@ -139,6 +139,7 @@ def _match_two(
     as_json: bool,
 ) -> None:
     from tiepoint.formats import matches_npz, save_matches
+    from tiepoint.images.urls import without_credentials
     from tiepoint.matching.match import match as match_features
 
     images = None if plot is None else (_image_of(names[0], a), _image_of(names[1], b))
@@ -151,12 +152,13 @@ def _match_two(
         from tiepoint.plotting import plot_matches
 
         plot_matches(*images, a, b, matches, plot)
+    shown = [without_credentials(name) for name in names]
     if as_json:
-        facts = {"image_a": names[0], "image_b": names[1], "keypoints": [len(a), len(b)]}
+        facts = {"image_a": shown[0], "image_b": shown[1], "keypoints": [len(a), len(b)]}
         files = {"output": out and str(out), "plot": plot and str(plot)}
         typer.echo(json.dumps({**facts, "matches": len(matches), **files}))
         return
-    for name, features in zip(names, (a, b), strict=True):
+    for name, features in zip(shown, (a, b), strict=True):
         show(f"{name}: {len(features)} keypoints", on_stderr=out == STDOUT)
     show(f"{len(matches)} matches", on_stderr=out == STDOUT)
     for path in (out, plot):

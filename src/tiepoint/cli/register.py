@@ -116,14 +116,15 @@ def register(
     images = {"-o": out, "--overlay": overlay, "--checkerboard": checkerboard}
     wanted = {option: path for option, path in images.items() if path is not None}
     _check_files(wanted, as_json=as_json, overwrite=overwrite)
-    names = ", ".join(map(str, wanted.values()))
+    written = ", ".join(map(str, wanted.values()))
     if wanted and config.model in TWO_VIEW_MODELS:
-        raise ConfigError(f"--model {config.model} warps no image: leave out {names}")
+        raise ConfigError(f"--model {config.model} warps no image: leave out {written}")
     if canvas and out is None:
         raise ConfigError("--canvas changes the image of -o, which is not given")
     cameras = _cameras(intrinsics)
     from tiepoint.detector import Detector
     from tiepoint.images.reading import read
+    from tiepoint.images.urls import without_credentials
     from tiepoint.registration import register as pipeline
 
     detection["threshold"] = 0.0  # max_keypoints alone limits the keypoints
@@ -139,9 +140,10 @@ def register(
     except ImageError as error:
         stop(str(error), exit_codes.NOTHING_READABLE)
     if as_json:
-        typer.echo(json.dumps({"a": a, "b": b, **result.summary()}, ensure_ascii=False))
+        names = {"a": without_credentials(a), "b": without_credentials(b)}
+        typer.echo(json.dumps({**names, **result.summary()}, ensure_ascii=False))
     if not result.success:
-        unwritten = f"; nothing was written to {names}" if wanted else ""
+        unwritten = f"; nothing was written to {written}" if wanted else ""
         stop(f"not registered: {result.reason}{unwritten}", exit_codes.NOT_REGISTERED)
     _draw(wanted, image_a, image_b, result, canvas=canvas)
     show(_sentence(result), on_stderr=as_json or out == STDOUT)

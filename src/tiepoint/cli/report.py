@@ -32,6 +32,8 @@ RecordT = TypeVar("RecordT", "ImageRecord", "PairRecord")
 class Report(Generic[RecordT]):
     """Prints a line per record, a progress bar on a terminal, and a summary at the end.
 
+    Records that are refused for one reason share a line at the end.
+
     Attributes:
         doing: Label of the progress bar.
         header: Names of the columns.
@@ -40,6 +42,7 @@ class Report(Generic[RecordT]):
         was_read: Whether the images of a record that was not refused were read.
         as_json: True prints JSON objects instead of a table.
         count: Returns the number of records, or None; called only for a progress bar.
+        note: Returns a message for the end, or None.
     """
 
     doing: str
@@ -49,9 +52,13 @@ class Report(Generic[RecordT]):
     was_read: Callable[[RecordT], bool]
     as_json: bool
     count: Callable[[], int | None]
+    note: Callable[[], str | None] = lambda: None
 
     def __post_init__(self) -> None:
         self._statuses: Counter[str] = Counter()
+        self._redone: Counter[str] = Counter()
+        self._refused: dict[str, str] = {}  # reason -> the first error
+        self._alike: Counter[str] = Counter()  # reason -> number of records
         self._readable = False
         self._stopped: int | None = None
         self._start = time.perf_counter()
@@ -73,6 +80,12 @@ class Report(Generic[RecordT]):
             self._progress.stop()
         if kind is None:
             seconds = time.perf_counter() - self._start
+            for reason, first in self._refused.items():
+                count = self._alike[reason]
+                number = "refused" if count == 1 else f"{count} refused alike, the first"
+                complain(f"{number}: {first}")
+            if note := self.note():
+                complain(note)
             complain(f"{self._summary()} in {seconds:.1f} s")
 
     def follow(self, records: Iterator[RecordT]) -> None:
@@ -102,7 +115,12 @@ class Report(Generic[RecordT]):
             _print(_line(self.layout, self.header))
         self._statuses[record.status] += 1
         self._readable |= record.status == "refused" or self.was_read(record)
-        if record.error is not None:
+        if record.redone is not None:
+            self._redone[record.redone] += 1
+        if record.error is not None and record.reason is not None:
+            self._refused.setdefault(record.reason, record.error)
+            self._alike[record.reason] += 1
+        elif record.error is not None:
             complain(f"{record.status}: {record.error}")
         if self.as_json:
             milliseconds = record.milliseconds and round(record.milliseconds, 1)
@@ -115,11 +133,18 @@ class Report(Generic[RecordT]):
     def _summary(self) -> str:
         statuses = ("done", "skipped", "failed", "refused")
         counts = [f"{self._statuses[name]} {name}" for name in statuses if self._statuses[name]]
+        if self._redone:
+            again = [f"{count} again because {why}" for why, count in self._redone.items()]
+            counts[0] += f" ({', '.join(again)})"  # that of "done"
         return ", ".join(counts) or "nothing done"
 
 
-def image_report(*, as_json: bool, count: Callable[[], int | None]) -> Report[ImageRecord]:
-    """Report on images."""
+def image_report(
+    *, as_json: bool, count: Callable[[], int | None], ignored: Counter[str] | None = None
+) -> Report[ImageRecord]:
+    """Report on images. `ignored` is what `expand` counts during the run."""
+
+    from tiepoint.batch.ignored import sentence
 
     def row(record: ImageRecord) -> tuple[str, ...]:
         height, width = record.size_hw or (0, 0)
@@ -129,8 +154,11 @@ def image_report(*, as_json: bool, count: Callable[[], int | None]) -> Report[Im
     def was_read(record: ImageRecord) -> bool:
         return record.size_hw is not None
 
+    def note() -> str | None:
+        return None if ignored is None else sentence(ignored)
+
     header, layout = ("image", "size", "keypoints", "ms", "output"), "{:>11} {:>9} {:>7}  {}"
-    return Report("detecting", header, layout, row, was_read, as_json, count)
+    return Report("detecting", header, layout, row, was_read, as_json, count, note)
 
 
 def pair_report(*, as_json: bool, count: Callable[[], int | None]) -> Report[PairRecord]:

@@ -10,6 +10,7 @@ from tiepoint.errors import FormatError
 from tiepoint.features import Features
 from tiepoint.files import write_bytes
 from tiepoint.formats import features_csv, features_json, features_npz, hdf5, hloc_features
+from tiepoint.formats.fields import DamagedError as DamagedError
 from tiepoint.formats.fields import Summary as Summary
 from tiepoint.formats.fields import as_json as as_json
 from tiepoint.formats.hloc_features import H5Features as H5Features
@@ -30,12 +31,19 @@ class Format(Protocol):
     def summarise(self, path: Path, /) -> Summary: ...
 
 
-FORMATS: dict[str, Format] = {
+class FileOfOne(Format, Protocol):
+    """A format that is recognised by the start of its files."""
+
+    def is_begun(self, start: bytes, /) -> bool: ...
+
+
+FORMATS: dict[str, FileOfOne] = {
     ".npz": features_npz,
     ".json": features_json,
     ".csv": features_csv,
 }
 """Formats of one file per image, by ending."""
+_START_BYTES = 64
 ALL_FORMATS: dict[str, Format] = {**FORMATS, hdf5.ENDING: hloc_features}
 """`FORMATS` and .h5, whose files hold one image or many: `H5Writer` and `read_h5`."""
 
@@ -77,6 +85,17 @@ def summarise(path: str | PathLike[str]) -> Summary:
         FormatError: As for `load`.
     """
     return format_of(path).summarise(Path(path))
+
+
+def is_remnant(path: str | PathLike[str]) -> bool:
+    """Whether a damaged file is the rest of one that `save` wrote, as a full disk leaves it.
+
+    That is an empty file, one of zeros, and one that starts like a file of its format.
+    """
+    with Path(path).open("rb") as file:
+        start = file.read(_START_BYTES)
+    form = FORMATS.get(Path(path).suffix.lower())
+    return not start.strip(b"\0") or (form is not None and form.is_begun(start))
 
 
 def format_of(path: str | PathLike[str]) -> Format:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import TextIOWrapper
+from io import SEEK_END, TextIOWrapper
 from itertools import chain
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 
@@ -67,9 +67,18 @@ def read(path: Path) -> Features:
 
 
 def summarise(path: Path) -> Summary:
-    """The head of a file; only `read` sees that rows are missing."""
+    """The head of a file; of its rows only the number is checked."""
     with _opened(path) as file:
-        return _summary(_head(file, str(path)), str(path))
+        summary = _summary(_head(file, str(path)), str(path))
+        rows = sum(1 for _ in iter(lambda: _line(file), ""))
+    if rows != summary.keypoints:
+        raise fields.damaged(str(path), f"{rows} rows, its head states {summary.keypoints}")
+    return summary
+
+
+def is_begun(start: bytes) -> bool:
+    """Whether a file that starts like this, cut off or not, is one of these."""
+    return start.startswith(_TITLE.encode()) or _TITLE.encode().startswith(start)
 
 
 @contextmanager
@@ -80,13 +89,27 @@ def _opened(path: Path) -> Iterator[TextIO]:
         open_regular(path) as file,
         TextIOWrapper(file, encoding="utf-8-sig") as text,
     ):
+        if not _ends_with_a_line(file):
+            raise fields.damaged(str(path), "cut off in its last line")
         yield text
+
+
+def _ends_with_a_line(file: BinaryIO) -> bool:
+    """Whether the last byte ends a line; the file is then at its start."""
+    size = file.seek(0, SEEK_END)
+    file.seek(max(0, size - 1))
+    last = file.read(1)
+    file.seek(0)
+    return last in (b"", b"\n")
 
 
 def _head(file: TextIO, name: str) -> dict[str, str]:
     """The comment lines as key -> value; the file is then at its first row."""
     head: dict[str, str] = {}
-    if _line(file) != _TITLE:
+    title = _line(file)
+    if title != _TITLE and (is_begun(title.encode()) or title.startswith("\0")):
+        raise fields.damaged(name, "its first line is cut off or zeros")
+    if title != _TITLE:
         raise FormatError(
             f"{name}: not a features file that tiepoint wrote (first line is not "
             f"{_TITLE!r}); read other tables with NumPy or pandas"

@@ -28,6 +28,7 @@ MAX_LENGTH = 65_536
 """No network has longer descriptors; a damaged file must not ask for all memory."""
 
 _HEAD = ("convention", "size_hw", "meta", "scores")
+_START = f'{{\n"convention": "{fields.CONVENTION}"'.encode()
 _END = b"\n}\n"
 _MAX_HEAD_BYTES = 16_000_000
 """The head of a larger file is read with the rest of it."""
@@ -81,6 +82,11 @@ def summarise(path: Path) -> Summary:
         return _summary(head, str(path))
     features = read(path)
     return fields.summary_of(features)
+
+
+def is_begun(start: bytes) -> bool:
+    """Whether a file that starts like this, cut off or not, is one of these."""
+    return start.startswith(_START) or _START.startswith(start)
 
 
 def _head(path: Path) -> Any:

@@ -12,6 +12,9 @@ from tiepoint.formats import fields
 from tiepoint.formats.fields import Summary
 from tiepoint.formats.npz import opened, packed
 
+_ZIP, _FIRST, _NAME_AT = b"PK\3\4", b"convention.npy", 30
+"""Start of a zip file, and the name of the first member of ours with its place."""
+
 
 def encode(features: Features) -> bytes:
     """The file's bytes."""
@@ -55,6 +58,12 @@ def summarise(path: Path) -> Summary:
     """The head of a file, without its coordinates and descriptors."""
     with opened(path, str(path)) as arrays:
         return _summary(arrays, str(path))
+
+
+def is_begun(start: bytes) -> bool:
+    """Whether a file that starts like this, cut off or not, is one of these."""
+    signature, name = start[: len(_ZIP)], start[_NAME_AT : _NAME_AT + len(_FIRST)]
+    return signature == _ZIP[: len(signature)] and name == _FIRST[: len(name)]
 
 
 def _summary(arrays: Any, name: str) -> Summary:

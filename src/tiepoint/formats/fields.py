@@ -32,6 +32,11 @@ FREE_BYTES, MAX_EXPANSION = 64_000_000, 10
 """The arrays of a file may need this much memory, or this many times the file's own size. Features
 hardly shrink when compressed; an archive of zeros shrinks a thousand times."""
 
+
+class DamagedError(FormatError):
+    """A file that is cut off, damaged, or not ours."""
+
+
 Content = Literal["features", "matches"]
 _REMEDY: dict[Content, str] = {"features": "detect again", "matches": "match again"}
 
@@ -230,9 +235,9 @@ def as_damaged(
         unreadable(name, error)
 
 
-def damaged(name: str, reason: str, holds: Content = "features") -> FormatError:
+def damaged(name: str, reason: str, holds: Content = "features") -> DamagedError:
     """The error of a file that is cut off, damaged, or not ours."""
-    return FormatError(f"{name}: not a whole {holds} file ({reason}); {_REMEDY[holds]}")
+    return DamagedError(f"{name}: not a whole {holds} file ({reason}); {_REMEDY[holds]}")
 
 
 def unreadable(name: str, error: OSError) -> NoReturn:

@@ -6,6 +6,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from logging import getLogger
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 
 from tiepoint.errors import FormatError
-from tiepoint.files import replacing, unwritable
+from tiepoint.files import remove_stale, replacing, special_kind, unwritable
 from tiepoint.formats import fields, hdf5_reading
 from tiepoint.formats.fields import Content
 from tiepoint.formats.journal import Journal
@@ -23,8 +24,12 @@ ENDING = ".h5"
 MAX_META_BYTES = 60_000
 """HDF5's own limit for an attribute is 64 KiB with its description."""
 
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
 BROKEN = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 """What h5py raises for damaged and foreign files."""
+
+_log = getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -84,6 +89,7 @@ class GroupWriter(ABC, Generic[Key]):
     """
 
     _title: ClassVar[bytes]
+    _holds: ClassVar[Content]
 
     def __init__(self, path: str | PathLike[str]) -> None:
         hdf5_reading.load_h5py()
@@ -94,6 +100,8 @@ class GroupWriter(ABC, Generic[Key]):
         self._file: Any = None  # stays open, because opening it for each entry is slow
         self._closing = ExitStack()
         try:
+            remove_stale(self.path.parent)
+            _set_damaged_aside(self.path, self._holds)
             if self.path.exists():
                 self._stored = self._groups_of(self.path)
                 self._file = self._closing.enter_context(hdf5_reading.open_file(self.path))
@@ -178,6 +186,32 @@ def json_attribute(name: str, text: str) -> np.bytes_:
             "shorten it, or save as .npz"
         )
     return np.bytes_(data)
+
+
+def _set_damaged_aside(path: Path, holds: Content) -> None:
+    """Rename a file that a crash or a full disk left empty or cut off, so that all is made again.
+
+    Raises:
+        FormatError: Something that is no file, and may never end when it is read.
+    """
+    if kind := special_kind(path):
+        raise FormatError(f"{path}: {kind}, expected a {holds} file; move it away")
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        start = file.read(len(_SIGNATURE))
+    if start.strip(b"\0") and not start.startswith(_SIGNATURE):
+        return  # another program's: reading it raises
+    try:
+        hdf5_reading.load_h5py().File(path, "r").close()
+    except OSError as error:
+        if error.errno is not None:  # locked by another program, or not readable
+            return
+        count = 1
+        while (aside := path.with_name(f"{path.name}.damaged{count}")).exists():
+            count += 1
+        path.rename(aside)
+        _log.warning("%s: was damaged; is now %s, and all is made again", path, aside.name)
 
 
 @contextmanager

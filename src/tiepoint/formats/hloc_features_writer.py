@@ -31,7 +31,7 @@ class H5Writer(hdf5.GroupWriter[str]):
         MissingExtraError: The extra `hdf5` is not installed.
     """
 
-    _title = b"tiepoint journal 1\n"
+    _title, _holds = b"tiepoint journal 1\n", "features"
 
     def __init__(self, path: str | PathLike[str], *, half: bool = False) -> None:
         super().__init__(path)

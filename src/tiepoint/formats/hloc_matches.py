@@ -65,7 +65,7 @@ class H5MatchesWriter(hdf5.GroupWriter[Names]):
         path: The file to write; its journal is next to it until it is closed.
     """
 
-    _title = b"tiepoint matches journal 1\n"
+    _title, _holds = b"tiepoint matches journal 1\n", "matches"
 
     def __init__(self, path: str | PathLike[str]) -> None:
         super().__init__(path)

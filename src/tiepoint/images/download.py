@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import threading
 
 from tiepoint.errors import ImageError
+from tiepoint.images.urls import without_credentials
 
 TIMEOUT_S = 20.0
 """Timeout for a server that sends nothing."""
@@ -15,13 +15,6 @@ TOTAL_TIMEOUT_S = 300.0
 
 MAX_BYTES = 512 * 2**20
 """Largest accepted response; a 250 Mpx JPEG has about 100 MB."""
-
-_CREDENTIALS = re.compile(r"(?<=//)[^/?#]*@")
-
-
-def without_credentials(url: str) -> str:
-    """The URL without user name and password, as names and messages have it."""
-    return _CREDENTIALS.sub("", url)
 
 
 def fetch(url: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -39,9 +40,26 @@ class MaskFolder:
             raise ConfigError(f"{self.path}: no such folder; expected one with masks, a.jpg.png")
 
     def of(self, place: PurePosixPath | str) -> Path | None:
-        """The mask of the image with this path relative to the images' folder, if there is one."""
+        """The mask of the image with this path relative to the images' folder, if there is one.
+
+        Raises:
+            ImageError: Something else in its place, or a name that the system refuses.
+        """
         path = self.path / f"{place}.png"
-        return path if path.is_file() else None
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            if not path.is_symlink():
+                return None
+            raise ImageError(f"{path}: the link to the mask leads nowhere; mend it") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ImageError(
+                f"{path}: the mask cannot be looked up ({reason}); check path and rights"
+            ) from error
+        if not stat.S_ISREG(mode):
+            raise ImageError(f"{path}: not a regular file, expected a mask")
+        return path
 
 
 def read_masked(

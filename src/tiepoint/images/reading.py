@@ -18,7 +18,8 @@ from tiepoint.checks import check_choice, check_whole
 from tiepoint.errors import ImageError
 from tiepoint.images.arrays import ChannelOrder, Decoded, Pixels, from_array
 from tiepoint.images.decoding import decode, from_pil
-from tiepoint.images.download import fetch, without_credentials
+from tiepoint.images.download import fetch
+from tiepoint.images.urls import is_url, without_credentials
 
 __all__ = ["DEFAULT_MAX_PIXELS", "ChannelOrder", "Source", "SourceImage", "read"]
 
@@ -30,7 +31,6 @@ DEFAULT_MAX_PIXELS = 250_000_000
 
 MAX_PIXELS_VARIABLE = "TIEPOINT_MAX_PIXELS"
 _LONGEST_NAME = 300
-_URL = re.compile(r"https?://", re.IGNORECASE)
 _OTHER_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 _EXPECTED = (
     "expected a path, an http(s) URL, bytes, a binary file, a PIL image, "
@@ -46,8 +46,8 @@ class SourceImage:
         pixels: H W (grey) or H W 3 (RGB), C-contiguous and read-only, in the image's own values:
             uint8, uint16 or float32; float64 for whole numbers that float32 does not represent.
             An array that needs no conversion shares its memory with the caller's.
-        name: The path or URL as given, a URL without user and password; the file's own name; or
-            the kind of the source: "bytes", "file object", "PIL image", "array", "tensor".
+        name: The path as given, the URL without credentials, the file's own name, or the kind of
+            the source: "bytes", "file object", "PIL image", "array", "tensor".
         exif_orientation: EXIF orientation of the file, 1 to 8; 1 if it has none. It is already
             applied to the pixels.
         mask: H W bool, True where keypoints are allowed; None allows them everywhere.
@@ -157,7 +157,7 @@ def _pixel_limit(max_pixels: int | None) -> int:
 def _read_named(name: str, limit: int) -> tuple[Decoded, str]:
     if not name:
         raise ImageError(f"an empty path is not an image: {_EXPECTED}")
-    if _URL.match(name):
+    if is_url(name):
         shown = without_credentials(name)
         return decode(io.BytesIO(fetch(name)), shown, limit), shown
     if scheme := _OTHER_SCHEME.match(name):

@@ -1,0 +1,44 @@
+"""URLs: recognised, and shown without the credentials in them."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from urllib.parse import unquote
+
+HIDDEN = "***"
+"""In place of a secret."""
+
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_USER = re.compile(r"(?<=://)(?:[^/?#\s'\"]*|[^/?#\s:@\[\]]+:(?!\d*(?:[/?#]|$))[^\s'\"]*)@")
+"""User and password before the host; a password with an unquoted / ends at the last @."""
+_SECRET = re.compile(
+    r"(?<=[?&;])((?:[\w.-]*(?:token|secret|signature|credential|password|passwd|api-?_?key)[\w.-]*"
+    r"|key|sig|auth|pwd)=)[^&;#\s'\"]+",
+    re.IGNORECASE,
+)
+
+
+def is_url(text: str) -> bool:
+    """Whether this is an http or https URL, and no path."""
+    return _URL.match(text) is not None
+
+
+def without_credentials(text: str) -> str:
+    """A URL, or a message with URLs, without user names, passwords and keys.
+
+    `https://me:secret@a.org/x.png?token=1` becomes `https://a.org/x.png?token=***`.
+    """
+    if "://" not in text:
+        return text
+    return _SECRET.sub(rf"\g<1>{HIDDEN}", _USER.sub("", text))
+
+
+def split_credentials(url: str) -> tuple[str, str | None]:
+    """The URL without user and password, and the value of the header `Authorization` for them."""
+    match = _USER.search(url)
+    if match is None:
+        return url, None
+    user, _, password = unquote(match[0][:-1]).partition(":")
+    token = b64encode(f"{user}:{password}".encode()).decode("ascii")
+    return _USER.sub("", url, count=1), f"Basic {token}"
