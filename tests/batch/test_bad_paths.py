@@ -1,4 +1,4 @@
-"""One path that cannot be used is reported, and the rest of the batch goes on."""
+"""One path that cannot be used is reported, and the other images are done."""
 
 from __future__ import annotations
 
