@@ -157,6 +157,33 @@ def test_matches_of_other_features_are_refused(tmp_path: Path) -> None:
     assert "features_crc32 differ" in str(records[0].error)
 
 
+def test_pairs_of_an_image_that_changed_are_matched_again(tmp_path: Path) -> None:
+    path = tmp_path / "m.h5"
+    before = {
+        name: features_of(number, image_file={"bytes": number}) for number, name in enumerate(NAMES)
+    }
+    match_all(path, before)
+    changed = {**before, NAMES[0]: features_of(99, image_file={"bytes": 99})}
+    records = match_all(path, changed)
+    assert statuses(records) == ["done"] * 3 + ["skipped"] * 3
+    assert [record.redone for record in records] == ["the image changed"] * 3 + [None] * 3
+    assert statuses(match_all(path, changed)) == ["skipped"] * 6
+    same_image = {**changed, NAMES[0]: features_of(7, image_file={"bytes": 99})}
+    assert statuses(match_all(path, same_image)) == ["refused"] * 3 + ["skipped"] * 3
+
+
+def test_a_damaged_pair_is_matched_again(tmp_path: Path) -> None:
+    import h5py
+
+    path = tmp_path / "m.h5"
+    match_all(path)
+    with h5py.File(path, "a") as file:
+        file["left-0.jpg/left-1.jpg"].attrs["meta"] = np.bytes_("{")
+    records = match_all(path)
+    assert statuses(records) == ["done"] + ["skipped"] * 5
+    assert records[0].redone == "the output was damaged"
+
+
 def test_features_at_another_path_are_the_same_features(tmp_path: Path) -> None:
     first = {n: features_of(i, source=f"here/{n}") for i, n in enumerate(NAMES)}
     moved = {n: features_of(i, source=f"there/{n}") for i, n in enumerate(NAMES)}
