@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from support.image_files import Array, as_seen, on_white_slowly
 from tiepoint.errors import ConfigError, ImageError
-from tiepoint.images.arrays import on_white, upright
+from tiepoint.images.arrays import upright, with_alpha
 from tiepoint.images.reading import read
 
 RANDOM = np.random.default_rng(7)
@@ -97,7 +97,7 @@ def test_views_of_arrays_are_read_as_they_look(view: tuple[slice, ...]) -> None:
 def test_uint8_alpha_is_laid_on_white_exactly(array: Array) -> None:
     expected = on_white_slowly(array, 255)
     np.testing.assert_array_equal(
-        on_white(array),
+        with_alpha(array).pixels,
         expected[..., 0] if len(expected.shape) == 3 and expected.shape[2] == 1 else expected,
     )
 
@@ -105,7 +105,7 @@ def test_uint8_alpha_is_laid_on_white_exactly(array: Array) -> None:
 @given(hnp.arrays(np.uint16, (3, 2, 4)))
 @settings(max_examples=60, deadline=None)
 def test_uint16_alpha_is_laid_on_white_exactly(array: Array) -> None:
-    np.testing.assert_array_equal(on_white(array), on_white_slowly(array, 65535))
+    np.testing.assert_array_equal(with_alpha(array).pixels, on_white_slowly(array, 65535))
 
 
 def test_float_alpha_is_laid_on_white() -> None:

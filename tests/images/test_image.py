@@ -17,7 +17,7 @@ from PIL import Image
 
 from support.image_files import encode, exif_block, on_white_slowly, png16, png_chunk, tiff
 from tiepoint.errors import ConfigError, ImageError
-from tiepoint.images import decoding
+from tiepoint.images import openers
 from tiepoint.images.reading import read
 
 RANDOM = np.random.default_rng(11)
@@ -289,7 +289,7 @@ def test_many_threads_read_the_same_pixels(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_fork_during_a_read_leaves_the_child_able_to_read() -> None:
     data = encode(PICTURE, "PNG")
-    with decoding._pillow_warnings_silenced():  # as another thread would hold it
+    with openers.pillow_warnings_silenced():  # as another thread would hold it
         child = os.fork()
         if child == 0:
             signal.alarm(20)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import Any
 
 import cv2
 import numpy as np
@@ -154,20 +153,6 @@ def test_signed_and_long_whole_numbers_keep_their_values(order: str) -> None:
     for values in kinds:
         np.testing.assert_array_equal(read(tiff(values, order=order)).pixels, values[..., 0])
     assert read(tiff(pixels, order=order)).pixels.dtype == np.uint16
-
-
-@pytest.mark.parametrize(
-    ("options", "pixels"),
-    [
-        ({"planar": 2}, DEEP[..., :3]),
-        ({"planar": 2}, FLOATS[..., :3]),
-        ({"extra": 2}, DEEP[..., :2]),
-        ({}, DEEP[..., :1].astype(np.uint64)),
-    ],
-)
-def test_layouts_that_nobody_reads_right_are_refused(options: dict[str, Any], pixels: Any) -> None:
-    with pytest.raises(ImageError, match="TIFF"):
-        read(tiff(pixels, **options))
 
 
 def test_eight_bit_planes_are_read() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -183,15 +183,25 @@ def not_finite(pixels: Pixels) -> NDArray[np.bool_] | None:
     low, high = float(pixels.min()), float(pixels.max())  # NaN if any value is
     if low >= -MAX_VALUE and high <= MAX_VALUE:
         return None
-    return _any_channel(~(np.abs(pixels) <= MAX_VALUE))
+    gaps = np.empty(pixels.shape[:2], bool)
+    for band in bands(pixels.shape[:2]):
+        gaps[band] = _any_channel(~(np.abs(pixels[band]) <= MAX_VALUE))
+    return gaps
+
+
+def bands(size_hw: tuple[int, ...]) -> Iterator[slice]:
+    """Rows of an image in bands of about `_BAND_PX`."""
+    height, width = size_hw[:2]
+    rows = max(1, _BAND_PX // width)
+    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
 def with_alpha(pixels: Pixels, *, premultiplied: bool = False) -> Decoded:
-    """H W C, alpha last -> the image on white with its alpha; see `on_white`."""
-    full = _FULL_SCALE[pixels.dtype.itemsize]
-    opaque = bool((pixels[..., -1] == full).all())
-    alpha = None if opaque else np.ascontiguousarray(pixels[..., -1])  # H W
-    return Decoded(on_white(pixels, premultiplied=premultiplied), alpha)
+    """H W C, alpha last -> the image on white with its alpha; see `blend_on_white`."""
+    alpha = np.ascontiguousarray(pixels[..., -1])  # H W
+    colour = pixels[..., 0] if pixels.shape[-1] == 2 else pixels[..., :-1]
+    image = colour.copy()
+    return Decoded(image, blend_on_white(image, alpha, premultiplied=premultiplied))
 
 
 def is_black(image: Decoded) -> NDArray[np.bool_]:
@@ -204,25 +214,27 @@ def is_black(image: Decoded) -> NDArray[np.bool_]:
     return np.asarray(is_equal.all(axis=2) if is_equal.ndim == 3 else is_equal)
 
 
-def on_white(pixels: Pixels, *, premultiplied: bool = False) -> Pixels:
-    """Blend with white, rounding to nearest: H W C, alpha last -> H W or H W 3 of the same type.
+def blend_on_white(pixels: Pixels, alpha: Array, *, premultiplied: bool = False) -> Array | None:
+    """Blend an image with white in place, rounding to nearest.
 
-    `premultiplied` states that the colours are already multiplied by alpha. Floats outside 0..1
-    have no white, so they stay as they are.
+    Args:
+        pixels: H W or H W 3. Floats outside 0..1 have no white, so they stay as they are.
+        alpha: H W of the same type.
+        premultiplied: Whether the colours are already multiplied by alpha.
+
+    Returns:
+        The alpha; None if all pixels are opaque.
     """
-    colour, alpha = pixels[..., :-1], pixels[..., -1:]  # H W C-1, H W 1
     full = _FULL_SCALE[pixels.dtype.itemsize]
-    result: Pixels = np.empty(colour.shape, pixels.dtype)
-    if bool((alpha == full).all()) or (
-        full == 1 and not in_unit_range(float(pixels.min()), float(pixels.max()))
-    ):
-        result[:] = colour
-    else:
-        rows = max(1, _BAND_PX // pixels.shape[1])
-        for top in range(0, len(pixels), rows):
-            band = slice(top, top + rows)
-            result[band] = _blend_with_white(colour[band], alpha[band], full, premultiplied)
-    return result.reshape(result.shape[:2]) if result.shape[-1] == 1 else result
+    if all(bool((alpha[band] == full).all()) for band in bands(alpha.shape)):
+        return None
+    parts = (pixels, alpha)
+    low, high = min(float(part.min()) for part in parts), max(float(part.max()) for part in parts)
+    if full > 1 or in_unit_range(low, high):
+        for band in bands(alpha.shape):
+            share = alpha[band] if pixels.ndim == 2 else alpha[band][..., None]
+            pixels[band] = _blend_with_white(pixels[band], share, full, premultiplied)
+    return alpha
 
 
 def _blend_with_white(colour: Array, alpha: Array, full: int, premultiplied: bool) -> Array:
@@ -249,4 +261,27 @@ _TURNS: dict[int, Callable[[Array], Array]] = {
 def upright(pixels: Pixels, exif_orientation: int) -> Pixels:
     """Apply an EXIF orientation to H W or H W 3; 1 changes nothing."""
     turn = _TURNS.get(exif_orientation)
+    return pixels if turn is None else turn(pixels)
+
+
+def upright_size(stored_hw: tuple[int, int], exif_orientation: int) -> tuple[int, int]:
+    """Size of an image once its EXIF orientation is applied."""
+    return stored_hw[::-1] if exif_orientation >= 5 else stored_hw
+
+
+def stored_view(pixels: Array, exif_orientation: int) -> Array:
+    """A view of an upright image, H W or H W C, whose rows are those of the file.
+
+    Writing rows into it turns them without another copy of the image.
+    """
+    turned: dict[int, Callable[[Array], Array]] = {
+        2: lambda upright: upright[:, ::-1],
+        3: lambda upright: upright[::-1, ::-1],
+        4: lambda upright: upright[::-1],
+        5: lambda upright: upright.swapaxes(0, 1),
+        6: lambda upright: upright.swapaxes(0, 1)[::-1],
+        7: lambda upright: upright.swapaxes(0, 1)[::-1, ::-1],
+        8: lambda upright: upright.swapaxes(0, 1)[:, ::-1],
+    }
+    turn = turned.get(exif_orientation)
     return pixels if turn is None else turn(pixels)

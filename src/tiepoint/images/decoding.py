@@ -1,67 +1,48 @@
 """Image files and PIL images -> pixels, with Pillow.
 
-`sixteen_bit` reads the files that Pillow would truncate to 8 bits. Intact JPEGs, by far the most
-frequent files, are decoded by simplejpeg to the same pixels in less time.
+Other modules read what Pillow would truncate to 8 bits, refuse, or decode with Python code:
+`tiff_samples`, `sixteen_bit`, `netpbm`, `slow_formats` and `lean_formats`. Intact JPEGs, by far the
+most frequent files, are decoded by simplejpeg to the same pixels in less time.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-import os
-import threading
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import cache
-from importlib import import_module
-from typing import Any, BinaryIO
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, ImageFile, ImagePalette, JpegImagePlugin, TiffImagePlugin
 
 from tiepoint.errors import ImageError
 from tiepoint.images.arrays import (
     Decoded,
     Pixels,
     as_float32,
+    blend_on_white,
     not_finite,
+    stored_view,
+    upright_size,
     whole_as_floats,
-    with_alpha,
 )
 from tiepoint.images.gaps import NO_DATA, equal_to
+from tiepoint.images.lean_formats import read_lean
+from tiepoint.images.netpbm import is_slow, read_netpbm
+from tiepoint.images.openers import FORMATS, open_image, pillow_warnings_silenced, reason_of
+from tiepoint.images.quiet import libtiff_quiet
 from tiepoint.images.sixteen_bit import (
-    deep_colour,
-    float_tiff_size,
-    read_deep_colour,
-    read_float_tiff,
-    tiff_tags,
+    is_deep_png,
+    read_deep_png,
     white_where,
 )
-
-FORMATS = {
-    "JPEG": "JpegImagePlugin",
-    "PNG": "PngImagePlugin",
-    "TIFF": "TiffImagePlugin",
-    "WEBP": "WebPImagePlugin",
-    "BMP": "BmpImagePlugin",
-    "GIF": "GifImagePlugin",
-    "PPM": "PpmImagePlugin",
-    "JPEG2000": "Jpeg2KImagePlugin",
-    "AVIF": "AvifImagePlugin",
-    "ICO": "IcoImagePlugin",
-    "PSD": "PsdImagePlugin",
-    "QOI": "QoiImagePlugin",
-    "DDS": "DdsImagePlugin",
-    "SGI": "SgiImagePlugin",
-}
-"""Supported formats and their modules in Pillow. Not supported are formats without a signature,
-which accept any bytes (TGA), and formats that start other programs (EPS)."""
+from tiepoint.images.slow_formats import SLOW_CODECS, read_slow
 
 _SAMPLE_FORMAT, _UNSIGNED, _SIGNED = 339, (1,), (2,)  # TIFF 6.0, section 19
-_TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF
 _GREY_MODES = ("1", "L", "LA", "La")
 _JPEG_COLOURS = {"L": "GRAY", "RGB": "RGB"}
 _PIXEL_BYTES, _HEADER_BYTES = 3, 2**20
@@ -72,21 +53,14 @@ _ROWS = 16
 """Rows of an image to convert at a time; Pillow converts more at once more slowly, and keeps three
 copies of them."""
 
+_CONVERTED_PX = 1 << 18
+"""Pixels to convert at a time to another mode."""
+
 logger = logging.getLogger(__name__)
-_warnings_lock = threading.Lock()
-
-
-def _renew_lock() -> None:
-    global _warnings_lock  # noqa: PLW0603
-    _warnings_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # a child must not inherit a held lock
-    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def decode(stream: BinaryIO, name: str, max_pixels: int) -> Decoded:
-    """Decode the first image of a file.
+    """Decode the first image of a file; of a TIFF the first that is no thumbnail.
 
     Args:
         stream: The file, seekable; the caller closes it.
@@ -105,26 +79,15 @@ def decode(stream: BinaryIO, name: str, max_pixels: int) -> Decoded:
     prefix = stream.read(16)
     if not prefix:
         raise ImageError(f"{name}: empty (0 bytes), expected an image file")
-    try:
-        image = _open(stream, prefix, name)
-    except ImageError:
-        is_tiff = prefix.startswith(_TIFF_SIGNATURES)
-        floats = _float_tiff(stream, name, max_pixels) if is_tiff else None
-        if floats is None:
-            raise
-        return floats
+    if prefix.startswith(_TIFF_SIGNATURES):
+        return _tiff(stream, prefix, name, max_pixels)
+    image = open_image(stream, prefix, name)
     _check_size(image.size, name, max_pixels)
     sound = _sound_jpeg(image, stream)
     if sound is not None:
-        orientation = _orientation(image)
-        return Decoded(sound).upright(orientation)
-    deep = deep_colour(image, name)
-    if deep is None:
-        return _loaded(image, name, own=True)
-    orientation, _ = _load(image, name, own=True)
-    stream.seek(0)
-    decoded = read_deep_colour(stream.read(), deep, name)
-    return decoded.upright(orientation, applied=deep.upright)
+        return Decoded(sound).upright(_orientation(image))
+    special = _special(image, stream, prefix, name)
+    return _loaded(image, name, own=True) if special is None else special
 
 
 def from_pil(image: Image.Image, name: str, max_pixels: int) -> Decoded:
@@ -138,75 +101,85 @@ def from_pil(image: Image.Image, name: str, max_pixels: int) -> Decoded:
         raise ImageError(f"{name}: a PIL image of {image.size[0]}x{image.size[1]} px has no pixels")
     if isinstance(image, ImageFile.ImageFile) and image.tile:
         _check_size(image.size, name, max_pixels)
-        if deep_colour(image, name) is not None:
-            data = _unread_file(image)
-            if data is not None:
-                return decode(io.BytesIO(data), name, max_pixels)
+        if _is_special(image):
+            file = _unread_file(image)
+            if file is not None:
+                position = file.tell()
+                try:
+                    return decode(file, name, max_pixels)
+                finally:
+                    file.seek(position)
     return _loaded(image, name, own=False)
+
+
+def _tiff(stream: BinaryIO, prefix: bytes, name: str, max_pixels: int) -> Decoded:
+    from tiepoint.images import tiff_pages  # on first use: tifffile takes 50 ms
+
+    page, errors = tiff_pages.full_picture(stream, name)
+    tiff_pages.check_raw(page, name)
+    _check_size((page.imagewidth, page.imagelength), name, max_pixels)
+    layout = tiff_pages.segments_of(page, stream, name)
+    reason = tiff_pages.reason_against(page)
+    if reason is None and page.dtype != np.uint8:
+        return _tiff_samples(stream, page, layout, name)
+    if reason and tiff_pages.is_truncated_by_pillow(page):
+        raise tiff_pages.refused(name, reason, errors)
+    try:
+        image = open_image(tiff_pages.starting_at(stream, page), prefix, name)
+    except ImageError as error:
+        if reason is None:
+            return _tiff_samples(stream, page, layout, name)
+        raise tiff_pages.refused(name, reason, errors) from error
+    _check_size(image.size, name, max_pixels)
+    _mend_palette(image)
+    return _loaded(image, name, own=True)
+
+
+def _tiff_samples(stream: BinaryIO, page: Any, layout: Any, name: str) -> Decoded:
+    from tiepoint.images.tiff_samples import read_samples
+
+    return read_samples(stream, page, layout, name)
+
+
+def _mend_palette(image: ImageFile.ImageFile) -> None:
+    """Colours of 0..255 instead of 0..65535, as some programs write them."""
+    values = image.tag_v2.get(320) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
+    if image.mode in ("P", "PA") and values and max(values) <= 255:
+        image.palette = ImagePalette.raw("RGB;L", bytes(values))
+
+
+def _is_special(image: ImageFile.ImageFile) -> bool:
+    """Whether Pillow alone would not read an opened file as `decode` does."""
+    return (
+        isinstance(image, TiffImagePlugin.TiffImageFile)
+        or image.format in ("JPEG2000", "WEBP")
+        or image.tile[0][0] in SLOW_CODECS
+        or is_deep_png(image)
+        or is_slow(image)
+    )
+
+
+def _special(
+    image: ImageFile.ImageFile, stream: BinaryIO, prefix: bytes, name: str
+) -> Decoded | None:
+    """Decode a file without Pillow's decoder; None if that serves."""
+    if is_deep_png(image):
+        return read_deep_png(
+            lambda: open_image(stream, prefix, name), lambda png: _load(png, name, own=True)[0]
+        )
+    if is_slow(image):
+        return read_netpbm(stream, image, name)
+    lean = read_lean(stream, image, name)
+    if lean is not None:
+        return lean.upright(_orientation(image))
+    slow = read_slow(stream, image, name)
+    return None if slow is None else slow.upright(_orientation(image))
 
 
 def _loaded(image: Image.Image, name: str, *, own: bool) -> Decoded:
     orientation, is_upright = _load(image, name, own=own)
-    return _decoded(image, name).upright(orientation, applied=is_upright)
-
-
-@contextmanager
-def _pillow_warnings_silenced() -> Iterator[None]:
-    """Silence Pillow's warnings about unusual headers.
-
-    The lock is needed because `catch_warnings` is not thread-safe; only headers are read under it.
-    """
-    with _warnings_lock, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield
-
-
-@cache
-def _openers() -> dict[str, tuple[Any, Any]]:
-    """Format -> (reader, test of the first 16 bytes), as Pillow's modules register them."""
-    for module in FORMATS.values():
-        with suppress(ImportError):  # AVIF came with Pillow 11.3
-            import_module(f"PIL.{module}")
-    return {name: Image.OPEN[name] for name in FORMATS if name in Image.OPEN}
-
-
-def _open(stream: BinaryIO, prefix: bytes, name: str) -> ImageFile.ImageFile:
-    """`Image.open` without its size limit, which is global and also warns."""
-    cause: Exception | None = None
-    found = None
-    with _pillow_warnings_silenced():
-        for format_name, (factory, accept) in _openers().items():
-            try:
-                if accept is None or accept(prefix) is not True:
-                    continue
-                found = format_name
-                stream.seek(0)
-                image: ImageFile.ImageFile = factory(stream, "")
-                return image
-            except Exception as error:  # noqa: BLE001 - a damaged header may raise anything
-                cause = error
-    if found is None:
-        known = ", ".join(FORMATS)
-        raise ImageError(
-            f"{name}: not an image in a known format, expected one of {known}; "
-            "read others with another library and pass the array"
-        )
-    raise ImageError(
-        f"{name}: a damaged or unsupported {found} file ({_reason(cause)}), expected a whole one; "
-        "copy or save it again"
-    ) from cause
-
-
-def _float_tiff(stream: BinaryIO, name: str, max_pixels: int) -> Decoded | None:
-    stream.seek(0)
-    data = stream.read()
-    with _pillow_warnings_silenced():
-        tags = tiff_tags(data)
-    size = float_tiff_size(tags, len(data))
-    if size is None:
-        return None
-    _check_size(size, name, max_pixels)
-    return read_float_tiff(data, tags)
+    turn = 1 if is_upright else orientation
+    return _decoded(image, name, turn).upright(orientation, applied=True)
 
 
 def _check_size(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:
@@ -248,11 +221,14 @@ def _load(image: Image.Image, name: str, *, own: bool) -> tuple[int, bool]:
         orientation = _orientation(image)
         if own:
             _ease_tiff_load(image)
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    is_libtiff = bool(tiles) and tiles[0][0] == "libtiff"
     try:
-        image.load()
+        with libtiff_quiet() if is_libtiff else nullcontext():
+            image.load()
     except Exception as error:  # Pillow raises nearly anything for a damaged file
         raise ImageError(
-            f"{name}: a damaged or truncated {image.format or 'PIL'} image ({_reason(error)}), "
+            f"{name}: a damaged or truncated {image.format or 'PIL'} image ({reason_of(error)}), "
             "expected a whole one; copy or save it again"
         ) from error
     return (_orientation(image), False) if orientation is None else (orientation, True)
@@ -260,7 +236,7 @@ def _load(image: Image.Image, name: str, *, own: bool) -> tuple[int, bool]:
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF or XMP orientation, 1 to 8; 1 if it is missing or unreadable."""
-    with _pillow_warnings_silenced():
+    with pillow_warnings_silenced():
         try:
             value = image.getexif().get(ExifTags.Base.Orientation, 1)
         except Exception:  # noqa: BLE001 - a damaged EXIF block does not affect the pixels
@@ -270,7 +246,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _ease_tiff_load(image: TiffImagePlugin.TiffImageFile) -> None:
     """Disable the side effects of `load` that may raise: EXIF parsing and the pixel limit."""
-    with _pillow_warnings_silenced(), suppress(Exception):
+    with pillow_warnings_silenced(), suppress(Exception):
         for block in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop):
             image.getexif().pop(block, None)
         width, height = getattr(image, "_tile_size", image.size)
@@ -278,23 +254,20 @@ def _ease_tiff_load(image: TiffImagePlugin.TiffImageFile) -> None:
             image.im = Image.core.new(image.mode, (width, height))  # type: ignore[attr-defined]
 
 
-def _unread_file(image: ImageFile.ImageFile) -> bytes | None:
-    """The file of an image that PIL has opened but not loaded; its position is restored."""
+def _unread_file(image: ImageFile.ImageFile) -> BinaryIO | None:
+    """The file of an image that PIL has opened but not loaded, if it can be read from its start."""
     try:
-        file = image.fp
+        file: Any = image.fp
         if file is None or image.tell() != 0 or image.format not in FORMATS:
             return None
-        position = file.tell()
-        file.seek(0)
-        data = file.read()
-        file.seek(position)
+        file.seek(file.tell())
     except Exception:  # noqa: BLE001 - a closed file leaves PIL's own 8 bits
         return None
-    return data
+    return cast(BinaryIO, file) if isinstance(file, io.IOBase) else None
 
 
-def _decoded(image: Image.Image, name: str) -> Decoded:
-    """A loaded PIL image, as stored."""
+def _decoded(image: Image.Image, name: str, turn: int) -> Decoded:
+    """A loaded PIL image, turned by an EXIF orientation."""
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     try:
         if image.mode.startswith("I;16"):
@@ -305,15 +278,15 @@ def _decoded(image: Image.Image, name: str) -> Decoded:
         elif image.mode == "I" or (image.mode == "L" and tags.get(_SAMPLE_FORMAT) == _SIGNED):
             decoded = Decoded(_whole_numbers(_stored(image, tags)))
         else:
-            decoded = _eight_bit(image)
+            decoded, turn = _eight_bit(image, turn), 1
         if NO_DATA in tags:
             bands, colours = _stored(image, tags), len(set(image.getbands()) - {"A", "a"})
             bands = bands[..., :colours] if bands.ndim == 3 else bands
             decoded = decoded.without(equal_to(bands, tags[NO_DATA]))
-        return decoded
+        return decoded.upright(turn)
     except Exception as error:
         raise ImageError(
-            f"{name}: a PIL image of mode {image.mode} cannot be read ({_reason(error)}); "
+            f"{name}: a PIL image of mode {image.mode} cannot be read ({reason_of(error)}); "
             'convert it with .convert("RGB")'
         ) from error
 
@@ -328,28 +301,25 @@ def _stored(image: Image.Image, tags: Mapping[int, Any]) -> NDArray[Any]:
     return bands.view(np.uint32) if image.mode == "I" and is_unsigned else bands
 
 
-def _eight_bit(image: Image.Image) -> Decoded:
+def _eight_bit(image: Image.Image, turn: int) -> Decoded:
     is_grey = image.mode in _GREY_MODES
-    if image.mode in ("La", "RGBa") or image.has_transparency_data:
-        return with_alpha(_in_strips(image.convert("LA" if is_grey else "RGBA")))
-    target = "L" if is_grey else "RGB"
-    return Decoded(_in_strips(image if image.mode == target else image.convert(target)))
-
-
-def _in_strips(image: Image.Image) -> Pixels:
-    """`np.asarray`, a few rows at a time."""
+    has_alpha = image.mode in ("La", "RGBa") or image.has_transparency_data
+    target = ("LA" if is_grey else "RGBA") if has_alpha else ("L" if is_grey else "RGB")
+    size_hw = upright_size(image.size[::-1], turn)
+    pixels = np.empty(size_hw if is_grey else (*size_hw, 3), np.uint8)
+    alpha = np.empty(size_hw, np.uint8) if has_alpha else None
     width, height = image.size
-
-    def rows(top: int, bottom: int) -> Pixels:
+    at_once = _ROWS if image.mode == target else max(_ROWS, _CONVERTED_PX // width)
+    for top in range(0, height, at_once):
+        bottom = min(top + at_once, height)
         # Like `image.crop`, but without the size limit, which is global and also warns.
-        return np.asarray(image._new(image.im.crop((0, top, width, bottom))))
-
-    first = rows(0, 1)
-    pixels = np.empty((height, *first.shape[1:]), first.dtype)
-    for top in range(0, height, _ROWS):
-        bottom = min(top + _ROWS, height)
-        pixels[top:bottom] = rows(top, bottom)
-    return pixels
+        strip = image._new(image.im.crop((0, top, width, bottom)))
+        rows = np.asarray(strip if strip.mode == target else strip.convert(target))
+        if alpha is not None:
+            stored_view(alpha, turn)[top:bottom] = rows[..., -1]
+            rows = rows[..., 0] if is_grey else rows[..., :3]
+        stored_view(pixels, turn)[top:bottom] = rows
+    return Decoded(pixels, None if alpha is None else blend_on_white(pixels, alpha))
 
 
 def _sixteen_bit_grey(image: Image.Image, tags: Mapping[int, Any]) -> Decoded:
@@ -369,7 +339,3 @@ def _whole_numbers(pixels: NDArray[Any]) -> Pixels:
     if pixels.dtype.itemsize == 4 and pixels.min() >= 0 and pixels.max() <= 65535:
         return pixels.astype(np.uint16)
     return whole_as_floats(pixels)
-
-
-def _reason(error: Exception | None) -> str:
-    return str(error) or type(error).__name__

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,20 +14,73 @@ from tiepoint.errors import FormatError
 
 IMAGE_ENDINGS = frozenset(
     {
-        *(".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".tif", ".tiff", ".webp", ".avif"),
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".png", ".tif", ".tiff"),
+        *(".webp", ".avif", ".qoi"),
         *(".bmp", ".gif", ".pbm", ".pgm", ".pnm", ".ppm"),
     }
 )
-"""Endings of the files that folders and globs give; a file named itself may have any ending."""
+"""Endings of the files that folders and globs give in any case; see `image_endings`."""
+
+_HEIF = 'pip install "tiepoint[heif]"'
+
+EXTRAS = {".heic": _HEIF, ".heif": _HEIF, ".hif": _HEIF}
+"""Endings that need an optional package, and the command that installs it."""
+
+_RAW_ADVICE = "a raw photograph: develop it first, for example to 16-bit TIFF"
+_VIDEO_ADVICE = "a film: extract its frames first, for example with ffmpeg"
+
+ADVICE = {
+    **dict.fromkeys(
+        (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
+        _RAW_ADVICE,
+    ),
+    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), _VIDEO_ADVICE),
+    **dict.fromkeys((".exr", ".hdr", ".jxl", ".tga", ".pfm"), "convert it, for example to TIFF"),
+}
+"""Endings of pictures that folders do not give, and what to do about them."""
 
 Part = Literal["development", "training", "all"]
 PARTS: tuple[Part, ...] = get_args(Part)
 """Parts of the photographs; see `part_of`."""
 
 
+def image_endings() -> frozenset[str]:
+    """Endings of the files that folders and globs give; a file named itself may have any ending.
+
+    Endings of an optional package are among them if it is installed, and those that the user has
+    registered with Pillow.
+    """
+    pillow = sys.modules.get("PIL.Image")
+    return _endings(len(pillow.EXTENSION) if pillow else 0)
+
+
+@lru_cache(maxsize=1)
+def _endings(registered: int) -> frozenset[str]:
+    """`image_endings`, as long as nothing else is registered."""
+    endings = set(IMAGE_ENDINGS)
+    if find_spec("pillow_heif"):
+        endings |= set(EXTRAS)
+    pillow = sys.modules.get("PIL.Image")
+    if pillow and registered:
+        for ending, name in pillow.EXTENSION.items():
+            opener = pillow.OPEN.get(name)
+            if opener and not getattr(opener[0], "__module__", "").startswith("PIL."):
+                endings.add(ending)
+    return frozenset(endings)
+
+
 def is_image_name(name: str) -> bool:
-    """Whether a file's name has the ending of an image, in upper or lower case."""
-    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS  # noqa: PTH122 - a million times
+    """Whether a file's name has one of `image_endings`, in upper or lower case."""
+    return os.path.splitext(name)[1].lower() in image_endings()  # noqa: PTH122 - a million times
+
+
+def advice_for(ending: str) -> str | None:
+    """What a user can do about files of this ending that are not read; None without advice.
+
+    Args:
+        ending: With its point, in lower case, such as ".heic".
+    """
+    return EXTRAS.get(ending) or ADVICE.get(ending)
 
 
 def list_photos(folder: Path, part: Part = "development") -> list[Path]:

@@ -76,7 +76,8 @@ def read(
 
     Files keep their depth: 8 bits give uint8, 16 bits uint16, floats and other whole numbers
     float32. Images with alpha are blended with white, and the EXIF orientation is applied. Of
-    several frames or pages the first is read.
+    several frames or pages the first is read; of a TIFF file the first that is no thumbnail.
+    Decoding takes less than 12 bytes of memory a pixel, or 13 for RGB floats, plus 200 MB.
 
     No data have: fully transparent pixels, masked elements of a NumPy masked array, NaN, infinity,
     floats beyond 1e37, and pixels whose bands all have the no-data value of a GeoTIFF file.
