@@ -17,7 +17,6 @@ ORDER = (
     "errors",
     "checks",
     "files",
-    "bounded",
     "architecture",
     "geometry",
     "config",

@@ -9,7 +9,7 @@ import pytest
 
 from support.features_files import names_in
 from tiepoint.errors import FormatError, OutputError, TiepointError
-from tiepoint.files import make_folder, replacing, unwritable, write_bytes
+from tiepoint.files.writing import make_folder, replacing, unwritable, write_bytes
 
 
 def test_a_folder_and_its_parents_are_made_once(tmp_path: Path) -> None:

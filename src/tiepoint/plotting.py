@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tiepoint.config import ProcessorConfig
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features, Matches
-from tiepoint.files import write_bytes
+from tiepoint.files.writing import write_bytes
 from tiepoint.geometry import Float, fit_inside, resize_xy
 from tiepoint.images.ranges import nominal_white
 from tiepoint.images.reading import SourceImage, read

@@ -20,7 +20,7 @@ from support.fake_detector import FakeDetector
 from support.features_files import names_in
 from tiepoint.batch import ImageRecord
 from tiepoint.batch.fingerprint import HEAD_BYTES, fingerprint
-from tiepoint.files import STALE_AFTER_S, remove_stale, replacing
+from tiepoint.files.writing import STALE_AFTER_S, remove_stale, replacing
 from tiepoint.formats import FORMATS, load
 
 
@@ -199,7 +199,7 @@ def test_a_pipe_in_the_place_of_a_result_is_refused_at_once(here: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from tiepoint.files import replacing
+from tiepoint.files.writing import replacing
 with replacing(Path(sys.argv[1])) as partial:
     partial.write_bytes(b"half")
     print("written", flush=True)

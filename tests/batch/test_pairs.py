@@ -17,7 +17,7 @@ from tiepoint.batch import PairRecord, match_pairs
 from tiepoint.config import MatchingConfig
 from tiepoint.errors import ConfigError, OutputError
 from tiepoint.features import Features, Matches
-from tiepoint.files import unwritable
+from tiepoint.files.writing import unwritable
 from tiepoint.formats import H5MatchesWriter, H5Writer, read_h5, read_matches_h5
 
 pytest.importorskip("h5py")

@@ -314,7 +314,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_done(
 
     def full(self: H5MatchesWriter, *arguments: Any) -> None:
         if len(self) == 2:
-            from tiepoint.files import unwritable
+            from tiepoint.files.writing import unwritable
 
             raise unwritable(self.partial, OSError(28, "x")) from OSError(28, "No space left")
         add(self, *arguments)

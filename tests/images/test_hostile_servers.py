@@ -25,7 +25,7 @@ FILE = OK + b"Content-Length: %d\r\n\r\n" % len(PNG) + PNG
 
 TOTAL_S = 0.5
 LATEST_S = 10.0
-"""The machine may be busy; without the deadline each of these goes on for ever."""
+"""The machine may be busy; without the deadline none of these would end."""
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from tiepoint.batch.ignored import LINKED_FOLDERS, kind_of
 from tiepoint.batch.stores import is_overlay
-from tiepoint.files import special_kind
+from tiepoint.files.writing import special_kind
 from tiepoint.images.photographs import is_image_name
 from tiepoint.images.urls import is_url, without_credentials
 

@@ -15,7 +15,7 @@ from tiepoint.batch.records import ImageRecord, stops_a_run
 from tiepoint.batch.stores import Store
 from tiepoint.errors import TiepointError
 from tiepoint.features import Features
-from tiepoint.files import make_folder, remove_stale
+from tiepoint.files.writing import make_folder, remove_stale
 from tiepoint.formats.fields import summary_of
 from tiepoint.images.masks import MaskFolder
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
-from tiepoint.files import special_kind
+from tiepoint.files.writing import special_kind
 from tiepoint.formats import FORMATS, H5Writer, Summary, is_remnant, load, save, summarise
 
 OVERLAY_ENDING = ".png"

@@ -200,7 +200,7 @@ def _sources(inputs: list[str], out: Path, ignored: Counter[str]) -> Iterator[In
 def _store(out: Path, ending: str, *, plot: bool, half: bool) -> Iterator[Store]:
     """Where results go; creates that folder, so that errors appear before any work."""
     from tiepoint.batch import FolderStore, H5Store, SingleFileStore
-    from tiepoint.files import make_folder
+    from tiepoint.files.writing import make_folder
     from tiepoint.formats import FORMATS, H5Writer
 
     single = out.suffix.lower() == ending

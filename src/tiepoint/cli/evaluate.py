@@ -323,7 +323,7 @@ def _resume_file(
 
 
 def _write(out: Path | None, text: str, *, as_json: bool) -> None:
-    from tiepoint.files import make_folder, write_bytes
+    from tiepoint.files.writing import make_folder, write_bytes
 
     if as_json:
         typer.echo(text)

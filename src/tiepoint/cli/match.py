@@ -227,7 +227,7 @@ def _match_collection(
     """Match the images of a features file in pairs; returns the exit code."""
     from tiepoint.batch import match_pairs
     from tiepoint.batch.pair_choice import choose_pairs
-    from tiepoint.files import make_folder
+    from tiepoint.files.writing import make_folder
     from tiepoint.formats import H5MatchesWriter, read_h5
     from tiepoint.matching.match import check_device
 

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.bounded import read_bounded
 from tiepoint.errors import FormatError
 from tiepoint.evaluation.pair_lists import PairFiles, files_of_line
 from tiepoint.evaluation.settings import LARGE_SEQUENCES, FrameSize
 from tiepoint.evaluation.sizes import LoadedImages, in_frame, size_hw_of
 from tiepoint.evaluation.task import Failure, Pair, PairT
+from tiepoint.files.reading import read_bounded
 from tiepoint.geometry import Matrix, SizeHW, apply_homography, corners_xy
 
 _MAX_MATRIX_BYTES = 10_000

@@ -10,9 +10,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tiepoint.bounded import text_lines
 from tiepoint.errors import FormatError, TiepointError
 from tiepoint.evaluation.task import Failure, PairT, Task
+from tiepoint.files.reading import text_lines
 from tiepoint.images import read
 
 PAIRS_FILE = "pairs.txt"

@@ -17,7 +17,7 @@ from tiepoint.evaluation.homography_pairs import HomographyPair, LoadedHomograph
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.settings import HomographySettings
 from tiepoint.evaluation.task import Evaluation, Record
-from tiepoint.files import make_folder, write_bytes
+from tiepoint.files.writing import make_folder, write_bytes
 from tiepoint.geometry import apply_homography, corners_xy
 from tiepoint.plotting import MAX_LINES, SUBPIXEL_BITS, curves_panel
 

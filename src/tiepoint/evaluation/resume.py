@@ -14,9 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tiepoint.bounded import MAX_LIST_BYTES, parse_json, read_bounded
 from tiepoint.errors import FormatError
-from tiepoint.files import make_folder, write_bytes
+from tiepoint.files.reading import MAX_LIST_BYTES, parse_json, read_bounded
+from tiepoint.files.writing import make_folder, write_bytes
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

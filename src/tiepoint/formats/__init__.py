@@ -8,7 +8,7 @@ from typing import Protocol
 
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
-from tiepoint.files import write_bytes
+from tiepoint.files.writing import write_bytes
 from tiepoint.formats import features_csv, features_json, features_npz, hdf5, hloc_features
 from tiepoint.formats.fields import DamagedError as DamagedError
 from tiepoint.formats.fields import Summary as Summary

@@ -11,10 +11,10 @@ from typing import BinaryIO, TextIO
 
 import numpy as np
 
-from tiepoint.bounded import open_regular
 from tiepoint.checks import shown
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
+from tiepoint.files.reading import open_regular
 from tiepoint.formats import fields
 from tiepoint.formats.fields import Summary
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.bounded import check_json, open_regular, parse_json, read_json
 from tiepoint.checks import shown
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
+from tiepoint.files.reading import check_json, open_regular, parse_json, read_json
 from tiepoint.formats import fields
 from tiepoint.formats.fields import Summary
 

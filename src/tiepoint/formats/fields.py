@@ -13,10 +13,10 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tiepoint.bounded import JSON_DEPTH, check_json, parse_json
 from tiepoint.checks import shown
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features, Matches, Provenance
+from tiepoint.files.reading import JSON_DEPTH, check_json, parse_json
 
 CONVENTION = "center0"
 """Pixel centres are whole numbers and (0, 0) is the first: tiepoint.geometry."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 
 from tiepoint.errors import FormatError
-from tiepoint.files import remove_stale, replacing, special_kind, unwritable
+from tiepoint.files.writing import remove_stale, replacing, special_kind, unwritable
 from tiepoint.formats import fields, hdf5_reading
 from tiepoint.formats.fields import Content
 from tiepoint.formats.journal import Journal

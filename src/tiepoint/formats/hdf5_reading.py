@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.bounded import open_regular
 from tiepoint.errors import MissingExtraError
+from tiepoint.files.reading import open_regular
 from tiepoint.formats.fields import FREE_BYTES, check_expansion, unreadable
 
 MAX_ATTRIBUTE_BYTES = 65_536

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from tiepoint.bounded import parse_json
 from tiepoint.errors import FormatError
 from tiepoint.features import Matches
+from tiepoint.files.reading import parse_json
 from tiepoint.formats import fields, hdf5, hdf5_reading, matches_npz
 
 Names = tuple[str, str]

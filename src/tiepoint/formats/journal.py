@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from tiepoint.errors import FormatError
-from tiepoint.files import special_kind, unwritable
+from tiepoint.files.writing import special_kind, unwritable
 from tiepoint.formats.lock import WriteLock
 
 PARTIAL = ".partial"

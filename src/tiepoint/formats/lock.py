@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiepoint.errors import OutputError
-from tiepoint.files import unwritable
+from tiepoint.files.writing import unwritable
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

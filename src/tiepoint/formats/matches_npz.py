@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Matches
-from tiepoint.files import write_bytes
+from tiepoint.files.writing import write_bytes
 from tiepoint.formats import fields
 from tiepoint.formats.npz import opened, packed
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from tiepoint.bounded import open_regular
+from tiepoint.files.reading import open_regular
 from tiepoint.formats import fields
 from tiepoint.formats.fields import Content
 

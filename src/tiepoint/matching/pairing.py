@@ -8,11 +8,11 @@ from os import PathLike
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.bounded import text_lines
 from tiepoint.checks import check_whole, shown
 from tiepoint.config import PairConfig
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features
+from tiepoint.files.reading import text_lines
 
 Pairs = NDArray[np.int64]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.errors import ConfigError, FormatError
-from tiepoint.files import write_bytes
+from tiepoint.files.writing import write_bytes
 from tiepoint.geometry import Matrix, SizeHW, apply_homography, resize_matrix
 from tiepoint.images.arrays import in_unit_range
 from tiepoint.images.reading import DEFAULT_MAX_PIXELS, read

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tiepoint.bounded import read_json
 from tiepoint.errors import ConfigError, TrainingError
+from tiepoint.files.reading import read_json
 from tiepoint.training.detector.network import TrainableSuperPoint, widen
 from tiepoint.training.export import commit, machine
 from tiepoint.training.presets import Preset, with_tuples

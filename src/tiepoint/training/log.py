@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.bounded import parse_json, text_lines
 from tiepoint.checks import is_number
 from tiepoint.errors import TrainingError
-from tiepoint.files import write_bytes
+from tiepoint.files.reading import parse_json, text_lines
+from tiepoint.files.writing import write_bytes
 from tiepoint.plotting import curves_panel
 
 LOG_FILE = "log.jsonl"

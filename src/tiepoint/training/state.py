@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tiepoint.checks import check_whole, check_within, is_number, shown
 from tiepoint.errors import TiepointError, TrainingError
-from tiepoint.files import write_bytes
+from tiepoint.files.writing import write_bytes
 from tiepoint.training.presets import Preset
 from tiepoint.weights import torch_files
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.architecture import NetworkConfig
-from tiepoint.bounded import read_json
 from tiepoint.errors import ConfigError
+from tiepoint.files.reading import read_json
 from tiepoint.weights.folder import QUANTIZATION_FILE, write_file
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.architecture import NetworkConfig
-from tiepoint.bounded import open_regular
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import CheckpointError, MissingExtraError
+from tiepoint.files.reading import open_regular
 from tiepoint.weights import torch_files
 from tiepoint.weights.checkpoint import check_tensors, decode_tensors
 from tiepoint.weights.folder import (

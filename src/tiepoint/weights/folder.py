@@ -12,11 +12,11 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from tiepoint.architecture import NetworkConfig
-from tiepoint.bounded import read_bounded
-from tiepoint.bounded import read_json as read_any_json
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import CheckpointError, ConfigError, FormatError, OutputError
-from tiepoint.files import write_bytes
+from tiepoint.files.reading import read_bounded
+from tiepoint.files.reading import read_json as read_any_json
+from tiepoint.files.writing import write_bytes
 
 MAX_WEIGHTS_BYTES = 100_000_000
 """Most bytes of a file of weights: 25 million numbers, 19 times the network of the paper."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.bounded import parse_json
 from tiepoint.errors import CheckpointError
+from tiepoint.files.reading import parse_json
 from tiepoint.weights.checkpoint import Checkpoint, decode_tensors, locate
 from tiepoint.weights.folder import ROTATION_FILE, read_bytes, write_file
 

@@ -16,7 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tiepoint.bounded import open_regular
+from tiepoint.files.reading import open_regular
 
 MAX_BYTES = 256_000_000
 MAX_PICKLE_BYTES, MAX_PICKLE_STEPS = 4_000_000, 300_000

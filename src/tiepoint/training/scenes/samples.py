@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.files import make_folder, write_bytes
+from tiepoint.files.writing import make_folder, write_bytes
 from tiepoint.training.scenes.pairs import TrainingPair, TrainingView, training_pair
 from tiepoint.training.scenes.settings import DataConfig
 from tiepoint.training.scenes.statistics import pair_summary, photographs_at, summary
