@@ -133,7 +133,7 @@ def test_an_error_of_the_user_is_one_line(
     def fail() -> str:
         raise error
 
-    monkeypatch.setattr("platform.platform", fail)
+    monkeypatch.setattr("platform.release", fail)
     result = CliRunner().invoke(app, ["info"])
     assert (result.exit_code, result.stderr, result.stdout) == (code, message, "")
 
@@ -142,7 +142,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> str:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("platform.platform", fail)
+    monkeypatch.setattr("platform.release", fail)
     assert isinstance(CliRunner().invoke(app, ["info"]).exception, RuntimeError)
 
 

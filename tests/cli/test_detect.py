@@ -39,6 +39,29 @@ def test_one_image_gives_a_features_file_a_line_and_a_summary(here: Path) -> Non
     assert re.fullmatch(r"tiepoint: 1 done in \d+\.\d s\n", result.stderr)
 
 
+@pytest.mark.parametrize("name", ["npz", "json", "csv"])
+def test_the_features_of_one_image_go_to_stdout(here: Path, name: str) -> None:
+    put(here / "x.jpg")
+    result = detect("x.jpg", "--format", name, "-o", "-")
+    assert result.exit_code == 0 and "1 done" in result.stderr
+    (here / f"piped.{name}").write_bytes(result.stdout_bytes)
+    detect("x.jpg", "-o", f"x.{name}")
+    np.testing.assert_array_equal(load(f"piped.{name}").xy, load(f"x.{name}").xy)
+    put(here / "y.jpg")
+    for arguments in (["x.jpg", "y.jpg"], ["x.jpg", "--json"], ["x.jpg", "--plot"]):
+        refused = detect(*arguments, "-o", "-")
+        assert refused.exit_code == 2 and refused.stdout == ""
+
+
+def test_quiet_prints_errors_only(here: Path) -> None:
+    put(here / "x.jpg")
+    (here / "bad.png").write_bytes(b"")
+    result = detect("x.jpg", "bad.png", "--quiet")
+    assert result.exit_code == 1 and result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert "bad.png" in line
+
+
 def test_json_prints_one_object_per_image(here: Path) -> None:
     photos(here / "photos", 2)
     (here / "photos" / "bad.png").write_bytes(b"")

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tiepoint.cli import exit_codes, options
+from tiepoint.cli.output import STDOUT, write_stdout
 from tiepoint.cli.report import image_report, stop
 from tiepoint.config import DetectionOptions
 from tiepoint.errors import ConfigError, OutputError
@@ -51,7 +53,7 @@ Out = Annotated[
         "-o",
         metavar="PATH",
         help="Folder for one features file per image; a .npz, .json or .csv file for one image; "
-        "or a .h5 file for all images.",
+        "a .h5 file for all images; or - for the file of one image on stdout.",
     ),
 ]
 Format = Annotated[
@@ -125,6 +127,8 @@ def detect(
     """
     ending = _ending(out, features_format)
     _check_h5(ending, plot=plot, half=half)
+    if out == STDOUT and (as_json or plot):
+        raise ConfigError("-o - writes the features to stdout: drop --json and --plot")
     ignored: Counter[str] = Counter()
     sources = _sources(inputs, out, ignored)
     from tiepoint.batch import run
@@ -140,7 +144,9 @@ def detect(
     )  # fmt: skip
     with (
         _store(out, ending, plot=plot, half=half) as store,
-        image_report(as_json=as_json, count=lambda: _count(inputs), ignored=ignored) as report,
+        image_report(
+            as_json=as_json, has_table=out != STDOUT, count=lambda: _count(inputs), ignored=ignored
+        ) as report,
     ):
         report.follow(run(sources, detector, store, overwrite=overwrite, masks=mask_folder))
     raise typer.Exit(report.exit_code)
@@ -191,7 +197,7 @@ def _sources(inputs: list[str], out: Path, ignored: Counter[str]) -> Iterator[In
     if not first:
         notes = [f"no image found in {', '.join(inputs)}", sentence(ignored)]
         stop("; ".join(filter(None, notes)), exit_codes.NOTHING_READABLE)
-    if len(first) > 1 and out.suffix.lower() in FORMATS:
+    if len(first) > 1 and (out == STDOUT or out.suffix.lower() in FORMATS):
         raise ConfigError(f"-o {out} holds one image, but there are several: name a folder")
     return chain(first, sources)
 
@@ -203,6 +209,13 @@ def _store(out: Path, ending: str, *, plot: bool, half: bool) -> Iterator[Store]
     from tiepoint.files.writing import make_folder
     from tiepoint.formats import FORMATS, H5Writer
 
+    if out == STDOUT:
+        with TemporaryDirectory() as temporary:
+            one = SingleFileStore(Path(temporary, f"features{ending}"))
+            yield one
+            if one.file.exists():
+                write_stdout(one.file.read_bytes())
+        return
     single = out.suffix.lower() == ending
     folder = out.parent if single else out
     make_folder(folder, advice="choose another folder with -o")

@@ -124,7 +124,6 @@ def register(
     cameras = _cameras(intrinsics)
     from tiepoint.detector import Detector
     from tiepoint.images.reading import read
-    from tiepoint.images.urls import without_credentials
     from tiepoint.registration import register as pipeline
 
     detection["threshold"] = 0.0  # max_keypoints alone limits the keypoints
@@ -140,8 +139,7 @@ def register(
     except ImageError as error:
         stop(str(error), exit_codes.NOTHING_READABLE)
     if as_json:
-        names = {"a": without_credentials(a), "b": without_credentials(b)}
-        typer.echo(json.dumps({**names, **result.summary()}, ensure_ascii=False))
+        _print_json(a, b, result)
     if not result.success:
         unwritten = f"; nothing was written to {written}" if wanted else ""
         stop(f"not registered: {result.reason}{unwritten}", exit_codes.NOT_REGISTERED)
@@ -201,6 +199,13 @@ def _draw(
             write_stdout(warping.encoded_picture(picture))
         else:
             warping.write_picture(path, picture)
+
+
+def _print_json(a: str, b: str, result: Registration) -> None:
+    from tiepoint.images.urls import without_credentials
+
+    names = {"a": without_credentials(a), "b": without_credentials(b)}
+    typer.echo(json.dumps({**names, **result.summary()}, ensure_ascii=False))
 
 
 def _sentence(result: Registration) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
 import typer
 
 from tiepoint.cli import exit_codes
+from tiepoint.cli.output import is_quiet
 from tiepoint.errors import FormatError, OutputError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Report(Generic[RecordT]):
         as_json: True prints JSON objects instead of a table.
         count: Returns the number of records, or None; called only for a progress bar.
         note: Returns a message for the end, or None.
+        has_table: Whether there is a table if there are no JSON objects.
     """
 
     doing: str
@@ -53,8 +55,10 @@ class Report(Generic[RecordT]):
     as_json: bool
     count: Callable[[], int | None]
     note: Callable[[], str | None] = lambda: None
+    has_table: bool = True
 
     def __post_init__(self) -> None:
+        self._has_lines = self.has_table and not self.as_json and not is_quiet()
         self._statuses: Counter[str] = Counter()
         self._redone: Counter[str] = Counter()
         self._refused: dict[str, str] = {}  # reason -> the first error
@@ -65,7 +69,7 @@ class Report(Generic[RecordT]):
         self._progress: Progress | None = None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not is_quiet():
             self._progress = _progress(self.doing, self.count())
             self._progress.start()
         return self
@@ -84,6 +88,8 @@ class Report(Generic[RecordT]):
                 count = self._alike[reason]
                 number = "refused" if count == 1 else f"{count} refused alike, the first"
                 complain(f"{number}: {first}")
+            if is_quiet():
+                return
             if note := self.note():
                 complain(note)
             complain(f"{self._summary()} in {seconds:.1f} s")
@@ -111,7 +117,7 @@ class Report(Generic[RecordT]):
         return exit_codes.FAILED if wrong else exit_codes.DONE
 
     def _add(self, record: RecordT) -> None:
-        if not self.as_json and not self._statuses:
+        if self._has_lines and not self._statuses:
             _print(_line(self.layout, self.header))
         self._statuses[record.status] += 1
         self._readable |= record.status == "refused" or self.was_read(record)
@@ -125,7 +131,7 @@ class Report(Generic[RecordT]):
         if self.as_json:
             milliseconds = record.milliseconds and round(record.milliseconds, 1)
             _print(json.dumps({**vars(record), "milliseconds": milliseconds}, default=str))
-        elif record.error is None:
+        elif record.error is None and self._has_lines:
             _print(_line(self.layout, self.row(record)))
         if self._progress is not None:
             self._progress.advance(self._progress.task_ids[0])
@@ -140,10 +146,13 @@ class Report(Generic[RecordT]):
 
 
 def image_report(
-    *, as_json: bool, count: Callable[[], int | None], ignored: Counter[str] | None = None
+    *,
+    as_json: bool,
+    count: Callable[[], int | None],
+    has_table: bool = True,
+    ignored: Counter[str] | None = None,
 ) -> Report[ImageRecord]:
     """Report on images. `ignored` is what `expand` counts during the run."""
-
     from tiepoint.batch.ignored import sentence
 
     def row(record: ImageRecord) -> tuple[str, ...]:
@@ -158,7 +167,7 @@ def image_report(
         return None if ignored is None else sentence(ignored)
 
     header, layout = ("image", "size", "keypoints", "ms", "output"), "{:>11} {:>9} {:>7}  {}"
-    return Report("detecting", header, layout, row, was_read, as_json, count, note)
+    return Report("detecting", header, layout, row, was_read, as_json, count, note, has_table)
 
 
 def pair_report(*, as_json: bool, count: Callable[[], int | None]) -> Report[PairRecord]:

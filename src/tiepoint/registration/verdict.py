@@ -34,8 +34,8 @@ about 3 (measured)."""
 
 MIN_AGREEMENT = 0.8
 """Least sum of the share of keypoints that look alike and the coverage by inliers. Unrelated
-pictures under one overlay reach .62 (benchmarks/verdicts.py); true pairs of which a third has changed reach .69 (measured).
-"""
+pictures under one overlay reach .62 (benchmarks/verdicts.py), true pairs of which a third has
+changed .69 (measured)."""
 
 ANSWERED, COPY, FEW_CELLS = 0.1, 0.6, 1 / 3
 """Without pictures: share of answered keypoints from which a cell agrees, share in the best cell
