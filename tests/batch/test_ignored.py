@@ -11,6 +11,7 @@ import pytest
 from support.batch_folders import put
 from tiepoint.batch import expand
 from tiepoint.batch.ignored import kind_of, sentence
+from tiepoint.images import photographs
 
 
 def ignored_by(*arguments: str) -> Counter[str]:
@@ -20,7 +21,8 @@ def ignored_by(*arguments: str) -> Counter[str]:
 
 
 @pytest.fixture
-def drone(here: Path) -> Path:
+def drone(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(photographs, "image_endings", lambda: photographs.IMAGE_ENDINGS)
     put(here / "photos" / "DJI_1.JPG")
     for name in (
         "a.HEIC", "b.heic", "sub/c.CR2", "film.MP4", "IMG_0001",  # pictures, perhaps
@@ -45,7 +47,9 @@ def test_the_sentence_names_the_most_frequent_first_and_the_remedy(drone: Path) 
     assert text is not None
     assert text.startswith("5 ignored: .heic 2, .cr2 1, .mp4 1, without ending 1; ")
     assert '.heic: pip install "tiepoint[heif]"' in text
-    assert "raw photographs: convert them to TIFF or JPEG" in text
+    assert ".cr2: develop raw photographs first" in text
+    both = sentence(Counter({".nef": 1, ".dng": 1}))
+    assert both is not None and "; .dng, .nef: develop raw photographs first" in both
     assert sentence(Counter({".xyz": 1})) == "1 ignored: .xyz 1"
     assert sentence(Counter()) is None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import PurePath
 
+from tiepoint.images.photographs import advice_for
+
 LINKED_FOLDERS, NO_ENDING = "links to folders", "without ending"
 
 COMPANIONS = frozenset(
@@ -26,16 +28,6 @@ COMPANIONS = frozenset(
 """Endings of files that are no pictures. They are left out without a word."""
 
 SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
-
-HEIC = frozenset({".heic", ".heif", ".hif"})
-RAW = frozenset(
-    {
-        *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc"),
-        *(".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl"),
-        *(".sr2", ".srf", ".srw", ".x3f"),
-    }
-)
-VIDEO = frozenset({".mp4", ".mov", ".avi", ".mkv", ".m4v", ".mts", ".m2ts", ".mpg", ".webm"})
 
 NAMED = 8
 """Endings that are named, the most frequent first."""
@@ -65,13 +57,12 @@ def sentence(ignored: Counter[str]) -> str | None:
 
 
 def _advice(ignored: Counter[str]) -> list[str]:
-    advice = []
-    for endings, text in (
-        (HEIC, '.heic: pip install "tiepoint[heif]"'),
-        (RAW, "raw photographs: convert them to TIFF or JPEG"),
-        (VIDEO, "videos: extract their frames, such as with ffmpeg"),
-        ({LINKED_FOLDERS}, "name linked folders themselves"),
-    ):
-        if not endings.isdisjoint(ignored):
-            advice.append(text)
-    return advice
+    """One sentence for all endings that share an advice."""
+    endings: dict[str, list[str]] = {}
+    for ending in sorted(ignored):
+        if (advice := advice_for(ending)) is not None:
+            endings.setdefault(advice, []).append(ending)
+    sentences = [f"{', '.join(those)}: {advice}" for advice, those in endings.items()]
+    if LINKED_FOLDERS in ignored:
+        sentences.append("name linked folders themselves")
+    return sentences

@@ -26,18 +26,22 @@ _HEIF = 'pip install "tiepoint[heif]"'
 EXTRAS = {".heic": _HEIF, ".heif": _HEIF, ".hif": _HEIF}
 """Endings that need an optional package, and the command that installs it."""
 
-_RAW_ADVICE = "a raw photograph: develop it first, for example to 16-bit TIFF"
-_VIDEO_ADVICE = "a film: extract its frames first, for example with ffmpeg"
-
-ADVICE = {
-    **dict.fromkeys(
-        (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
-        _RAW_ADVICE,
+_ADVICE = (
+    (
+        "develop raw photographs first, for example to 16-bit TIFF",
+        (
+            *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq"),
+            *(".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw"),
+            *(".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+        ),
     ),
-    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), _VIDEO_ADVICE),
-    **dict.fromkeys((".exr", ".hdr", ".jxl", ".tga", ".pfm"), "convert it, for example to TIFF"),
-}
-"""Endings of pictures that folders do not give, and what to do about them."""
+    (
+        "extract the frames of films first, for example with ffmpeg",
+        (".mp4", ".mov", ".avi", ".mkv", ".m4v", ".mts", ".m2ts", ".mpg", ".webm"),
+    ),
+    ("convert them, for example to TIFF", (".exr", ".hdr", ".jxl", ".tga", ".pfm")),
+)
+"""What to do about pictures that folders do not give, and their endings."""
 
 Part = Literal["development", "training", "all"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -78,9 +82,11 @@ def advice_for(ending: str) -> str | None:
     """What a user can do about files of this ending that are not read; None without advice.
 
     Args:
-        ending: With its point, in lower case, such as ".heic".
+        ending: With its dot, in lower case, such as ".heic".
     """
-    return EXTRAS.get(ending) or ADVICE.get(ending)
+    if ending in EXTRAS:
+        return EXTRAS[ending]
+    return next((advice for advice, endings in _ADVICE if ending in endings), None)
 
 
 def list_photos(folder: Path, part: Part = "development") -> list[Path]:
