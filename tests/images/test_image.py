@@ -164,6 +164,13 @@ def test_a_pipe_is_read_to_its_end() -> None:
     np.testing.assert_array_equal(result.pixels, COLOUR)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match=r"pipe\.png: a named pipe \(FIFO\), expected an image"):
+        read(tmp_path / "pipe.png")
+
+
 @pytest.mark.parametrize(("size"), [(1, 1), (1, 3000), (3000, 1), (2, 3), (60000, 1)])
 @pytest.mark.parametrize("format_name", ["PNG", "JPEG", "TIFF"])
 def test_tiny_and_extreme_sizes_are_read(size: tuple[int, int], format_name: str) -> None:

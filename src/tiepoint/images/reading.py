@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
@@ -16,6 +15,8 @@ from PIL import Image
 
 from tiepoint.checks import check_choice, check_whole
 from tiepoint.errors import ImageError
+from tiepoint.files.reading import open_regular
+from tiepoint.files.writing import special_kind
 from tiepoint.images.arrays import ChannelOrder, Decoded, Pixels, from_array
 from tiepoint.images.decoding import decode, from_pil
 from tiepoint.images.download import fetch
@@ -171,16 +172,14 @@ def _read_named(name: str, limit: int) -> tuple[Decoded, str]:
 
 def _read_path(name: str, limit: int) -> tuple[Decoded, str]:
     with _open(name) as stream:
-        mode = os.fstat(stream.fileno()).st_mode
-        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-            raise ImageError(f"{name}: a device, expected an image file")
-        seekable: BinaryIO = stream if stat.S_ISREG(mode) else io.BytesIO(stream.read())
-        return decode(seekable, name, limit), name
+        return decode(stream, name, limit), name
 
 
 def _open(name: str) -> BinaryIO:
+    if kind := special_kind(name):
+        raise ImageError(f"{name}: {kind}, expected an image file; pass the bytes of the image")
     try:
-        return Path(name).open("rb")
+        return open_regular(name)
     except FileNotFoundError as error:
         name = _shortened(name)
         hint = "" if Path(name).is_absolute() else f" (looked for in {Path.cwd()})"
