@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tiepoint import Detector
 from tiepoint.cli import app
-from tiepoint.errors import ConfigError
+from tiepoint.errors import CheckpointError, ConfigError
 from tiepoint.evaluation.calibration import LEAST_MATCHES, calibrate, differences, store
 from tiepoint.evaluation.generated import generated_pairs
 from tiepoint.evaluation.homography_pairs import LoadedHomography
@@ -112,5 +112,5 @@ def test_a_scale_that_is_none_is_refused(copied: Path, wrong: object) -> None:
     config = json.loads((copied / "config.json").read_text())
     config["tiepoint"]["covariance_scale"] = wrong
     (copied / "config.json").write_text(json.dumps(config))
-    with pytest.raises(Exception, match="covariance_scale"):
+    with pytest.raises(CheckpointError, match=r"covariance_scale|a number that is nan"):
         Detector(copied)

@@ -125,7 +125,7 @@ def test_two_dark_frames_give_no_keypoints_even_without_threshold(name: str, eng
     assert len(detector(dark[0], noise_floor=0.0)) > 100
     registration = register(a, b)
     assert not registration.success
-    assert "no keypoints in image A and B" in registration.reason
+    assert "no keypoints in images A and B" in registration.reason
 
 
 @pytest.mark.weights

@@ -252,7 +252,7 @@ def test_the_command_scores_real_pairs(shared: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(
         app,
         ["evaluate", "pose", str(shared / "eval" / "strecha"), "--limit", "2", "--k", "500",
-         "--methods", "sift", "--json", str(report)],
+         "--methods", "sift", "-o", str(report)],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     (row,) = json.loads(report.read_text())["rows"]

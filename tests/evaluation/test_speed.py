@@ -104,7 +104,7 @@ def test_the_command_times_photographs_and_passes_over_broken_ones(
     result = CliRunner().invoke(
         app,
         ["evaluate", "speed", "--photos", str(photos), "--methods", "orb", "--repeats", "1",
-         "--json", str(report)],
+         "-o", str(report)],
     )  # fmt: skip
     assert result.exit_code == 1  # one of them was skipped
     (row,) = json.loads(report.read_text())["rows"]

@@ -152,7 +152,7 @@ def test_rows_are_over_all_sets(folder: Path) -> None:
 def test_the_command_scores_all_methods_on_a_known_scene(folder: Path) -> None:
     out = folder / "report.json"
     result = CliRunner().invoke(
-        app, ["evaluate", "stereo", str(folder), "--k", "300", "--json", str(out)]
+        app, ["evaluate", "stereo", str(folder), "--k", "300", "-o", str(out)]
     )
     assert result.exit_code == 0, result.output
     content = json.loads(out.read_text())
@@ -164,7 +164,7 @@ def test_the_command_scores_all_methods_on_a_known_scene(folder: Path) -> None:
 
 def test_an_interrupted_evaluation_resumes_after_the_pairs_that_are_done(folder: Path) -> None:
     out = folder / "report.json"
-    arguments = ["evaluate", "stereo", str(folder), "--methods", "orb", "--json", str(out)]
+    arguments = ["evaluate", "stereo", str(folder), "--methods", "orb", "-o", str(out)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tiepoint.evaluation.resume.ResumeFile.finish", lambda self: None)
         CliRunner().invoke(app, arguments)

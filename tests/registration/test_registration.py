@@ -100,7 +100,7 @@ def test_a_handful_of_matches_is_refused_with_their_number(model: str, count: in
     result = of_points(*carried(np.eye(3), count), model, intrinsics=intrinsics)
     assert not result.success and result.matrix is None
     assert "15 matches are asked for" in result.reason
-    assert ("no keypoints in image A and B" if count == 0 else f"{count} matches") in result.reason
+    assert ("no keypoints in images A and B" if count == 0 else f"{count} matches") in result.reason
 
 
 @pytest.mark.parametrize("model", [*PLANE_MODELS, "fundamental", "essential"])

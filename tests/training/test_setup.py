@@ -101,11 +101,11 @@ def test_the_users_choice_decides_about_compiling(requested: bool, minutes: floa
     assert should_compile(requested, minutes=minutes) is requested
 
 
-@pytest.mark.parametrize(("cores", "workers"), [(None, 1), (1, 1), (2, 1), (16, 15)])
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (16, 15)])
 def test_one_core_is_left_for_training(
-    monkeypatch: pytest.MonkeyPatch, cores: int | None, workers: int
+    monkeypatch: pytest.MonkeyPatch, cores: int, workers: int
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr("tiepoint.training.setup.usable_cores", lambda: cores)
     assert default_workers() == workers
 
 
