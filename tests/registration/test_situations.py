@@ -53,6 +53,14 @@ def test_strong_noise_does_not_match_by_its_distance_from_the_border(detector: D
     assert not register(*frames, model="fundamental", detector=detector).success
 
 
+def test_a_strip_that_the_reduction_leaves_too_thin_gets_advice(photographs: Photos) -> None:
+    strip = np.ascontiguousarray(np.tile(view(photographs[2])[:24], (1, 20)))
+    result = register(strip, strip, detector=registration_detector(precision="f32"))
+    width = 1024
+    height = round(24 * width / strip.shape[1])
+    assert f"saw image A at {width}x{height} px: raise max_side" in result.reason
+
+
 def test_a_faint_photograph_is_registered(photographs: Photos, detector: Detector) -> None:
     rng = np.random.default_rng(0)
     a, b = (

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.architecture import CELL_PX
 from tiepoint.config import RegistrationConfig, RegistrationOptions, resolve
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
@@ -38,6 +39,9 @@ from tiepoint.registration.verdict import (
 )
 
 logger = logging.getLogger(__name__)
+
+LEAST_SIDE_PX = 4 * CELL_PX
+"""Shorter side, px of the network's input, below which few keypoints are found."""
 
 GUIDED_ROUNDS, GUIDED_REACH = 2, 1.5
 """Rounds of guided matching, and its search radius in inlier thresholds. A radius of 1 would only
@@ -159,7 +163,7 @@ def _fit(pair: Pair) -> Fit | str:
         empty = sorted(name for name, features in named if len(features) == 0)
         where = "images A and B" if len(empty) == 2 else f"image {''.join(empty)}"
         why = f"no keypoints in {where}" if empty else f"{len(order)} matches"
-        return f"{why}, {least} matches are asked for"
+        return f"{why}, {least} matches are asked for{_too_thin(pair)}"
     fits = [_fit_one_way(pair, order)]
     if pair.facts.kind == "plane":
         fits.append(_fit_one_way(pair.reversed(), order))
@@ -167,6 +171,16 @@ def _fit(pair: Pair) -> Fit | str:
     if not found:
         return f"the {len(pair.matches)} matches agree on no model"
     return max(found, key=lambda fit: fit.inliers)
+
+
+def _too_thin(pair: Pair) -> str:
+    """Advice for long strips, of which a reduction to `max_side` leaves hardly anything."""
+    for name, one in zip(pair.names, (pair.features_a, pair.features_b), strict=True):
+        height, width = (max(1, round(side / one.px_per_input_px)) for side in one.size_hw)
+        if one.px_per_input_px > 1 and min(height, width) < LEAST_SIDE_PX:
+            seen = f"the network saw image {name} at {width}x{height} px"
+            return f"; {seen}: raise max_side (--max-side)"
+    return ""
 
 
 def _fit_one_way(pair: Pair, order: NDArray[np.int64]) -> Fit | None:
