@@ -87,7 +87,7 @@ def test_threads_that_start_together_compile_one_network(photographs, monkeypatc
     from tiepoint.network import openvino_engine
 
     built, real = [], openvino_engine.build_model
-    monkeypatch.setattr("tiepoint.network.engines._cores", lambda: 4)
+    monkeypatch.setattr("tiepoint.network.cores._affinity", lambda: 4)
     monkeypatch.setattr(
         openvino_engine,
         "build_model",
@@ -104,7 +104,7 @@ def test_one_mask_for_all_is_used_by_one_thread_at_a_time(
     kind: str, photographs, tmp_path: Path, monkeypatch
 ) -> None:
     """An open file and a lazily opened picture have a place; a function may have more."""
-    monkeypatch.setattr("tiepoint.network.engines._cores", lambda: 4)
+    monkeypatch.setattr("tiepoint.network.cores._affinity", lambda: 4)
     image = photographs[0][:96, :96]
     allowed = np.zeros((96, 96), np.uint8)
     allowed[:, 48:] = 255

@@ -273,7 +273,7 @@ def test_threads_are_openvinos() -> None:
 def test_a_helper_thread_shares_the_work_on_one_image_if_there_are_cores(
     monkeypatch, cores: int, threads: int | None, expected: bool
 ) -> None:
-    monkeypatch.setattr(engines, "_cores", lambda: cores)
+    monkeypatch.setattr("tiepoint.network.cores._affinity", lambda: cores)
     pool = EnginePool(
         random_checkpoint(), "openvino", "cpu", "f32", compiled=False, threads=threads
     )
@@ -310,7 +310,7 @@ def test_narrow_torch_keeps_pixels_and_logits_in_float32(precision: str, photogr
 def test_a_folder_has_as_many_images_in_work_as_the_cores_can_take(
     monkeypatch, cores: int, threads: int | None, expected: int
 ) -> None:
-    monkeypatch.setattr(engines, "_cores", lambda: cores)
+    monkeypatch.setattr("tiepoint.network.cores._affinity", lambda: cores)
     choice = EngineChoice("openvino", "cpu", "f32")
     made = build_engine(random_checkpoint(), choice, "stream", threads=threads)
     assert made.in_flight == expected

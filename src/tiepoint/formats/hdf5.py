@@ -206,7 +206,7 @@ def _set_damaged_aside(path: Path, holds: Content) -> None:
         hdf5_reading.load_h5py().File(path, "r").close()
     except OSError as error:
         if error.errno is not None:  # locked by another program, or not readable
-            return
+            raise fields.damaged(str(path), str(error), holds) from error
         count = 1
         while (aside := path.with_name(f"{path.name}.damaged{count}")).exists():
             count += 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
-from urllib.parse import unquote
 
 HIDDEN = "***"
 """In place of a secret."""
@@ -12,6 +10,8 @@ HIDDEN = "***"
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _USER = re.compile(r"(?<=://)(?:[^/?#\s'\"]*|[^/?#\s:@\[\]]+:(?!\d*(?:[/?#]|$))[^\s'\"]*)@")
 """User and password before the host; a password with an unquoted / ends at the last @."""
+_USER_OF_ALL = re.compile(r"\A(https?://)[^/?#]*@", re.IGNORECASE)
+"""The same at the very start of a text, where it may have blanks."""
 _SECRET = re.compile(
     r"(?<=[?&;])((?:[\w.-]*(?:token|secret|signature|credential|password|passwd|api-?_?key)[\w.-]*"
     r"|key|sig|auth|pwd)=)[^&;#\s'\"]+",
@@ -31,14 +31,5 @@ def without_credentials(text: str) -> str:
     """
     if "://" not in text:
         return text
+    text = _USER_OF_ALL.sub(r"\1", text)
     return _SECRET.sub(rf"\g<1>{HIDDEN}", _USER.sub("", text))
-
-
-def split_credentials(url: str) -> tuple[str, str | None]:
-    """The URL without user and password, and the value of the header `Authorization` for them."""
-    match = _USER.search(url)
-    if match is None:
-        return url, None
-    user, _, password = unquote(match[0][:-1]).partition(":")
-    token = b64encode(f"{user}:{password}".encode()).decode("ascii")
-    return _USER.sub("", url, count=1), f"Basic {token}"
