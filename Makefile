@@ -18,15 +18,17 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
-# Two processes side by side: training has one of its own, whose torch shares nothing with the rest.
+# Two processes side by side that take about as long. One has all tests of training, whose torch
+# shares nothing with the other.
+WITH_TRAINING := tests/training tests/evaluation tests/weights tests/hf tests/cli
 tests: $(VENV)/dev.stamp
 	$(MAKE) --jobs=2 --output-sync=target tests-library tests-training
 
 tests-library: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest --ignore=tests/training --ignore=tests/evaluation
+	$(BIN)/python -m pytest $(WITH_TRAINING:%=--ignore=%)
 
 tests-training: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest tests/training tests/evaluation
+	$(BIN)/python -m pytest $(WITH_TRAINING)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("tiepoint needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.12 ..." % v[:2])'
