@@ -119,6 +119,13 @@ def two_views_of_noise() -> Fit:
     return dataclasses.replace(fit, pictures=(first, second))
 
 
+def test_a_two_view_model_without_inliers_looks_alike_nowhere() -> None:
+    """With limits that let everything pass."""
+    fit = two_views_of_noise()
+    none = dataclasses.replace(fit.estimate, inliers=np.zeros(200, bool))
+    assert dataclasses.replace(fit, estimate=none).share_of_inliers_alike == 0
+
+
 def by_whole_blocks() -> Fit:
     """Corners of 8x8 blocks, in two images that have little else."""
     a = np.floor(scattered(80) / 8) * 8 - 0.5

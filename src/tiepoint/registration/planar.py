@@ -59,6 +59,8 @@ def consensus(model: Model, xy_a: Float, xy_b: Float, within_px: float) -> Matri
 
 def overall_similarity(xy_a: Float, xy_b: Float) -> Matrix | None:
     """The similarity with the least median distance, for matches of a scene with depth, M 2 px."""
+    if len(xy_a) < MODELS["similarity"].sample_size:
+        return None
     a, b = np.asarray(xy_a, np.float64), np.asarray(xy_b, np.float64)
     return as_matrix(cv2.estimateAffinePartial2D(a, b, method=cv2.LMEDS)[0])
 
