@@ -21,7 +21,7 @@ from PIL import Image
 
 from support.image_files import damaged, encode, exif_block, png_chunk, tiff
 from tiepoint.errors import ImageError
-from tiepoint.images import bounded, lean_formats, slow_formats
+from tiepoint.images import bounded, lean_formats, openers, slow_formats
 from tiepoint.images.quiet import libtiff_quiet
 from tiepoint.images.reading import read
 
@@ -250,6 +250,17 @@ def test_wrong_numbers_in_netpbm_files_are_refused() -> None:
     assert read(b"P1 2 2\n1 0\n01").pixels.tolist() == [[0, 255], [255, 0]]
     with pytest.raises(ImageError, match="not zeros and ones"):
         read(b"P1 2 2\n1 2 0 1")
+
+
+def test_avif_with_alpha_has_a_limit_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    if "AVIF" not in openers.openers():
+        pytest.skip("this Pillow reads no AVIF")
+    files = {mode: encode(Image.new(mode, (64, 48)), "AVIF") for mode in ("RGB", "RGBA")}
+    assert read(files["RGBA"]).size_hw == (48, 64)
+    monkeypatch.setattr(lean_formats, "SPARE_BYTES", 0)
+    assert read(files["RGB"]).size_hw == (48, 64)
+    with pytest.raises(ImageError, match="AVIF"):
+        read(files["RGBA"])
 
 
 def test_jpeg_2000_of_16_bits_keeps_its_values() -> None:

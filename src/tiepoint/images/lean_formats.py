@@ -1,4 +1,4 @@
-"""JPEG 2000 and WebP in bounded memory: the decoders of a whole image need many bytes a pixel.
+"""JPEG 2000, WebP and AVIF in bounded memory: some decoders need many bytes a pixel.
 
 Pillow decodes JPEG 2000 tile by tile, but truncates 16-bit colours to 8 bits. OpenCV needs fewer
 bytes a pixel for an image of one tile, and keeps 16 bits.
@@ -20,7 +20,7 @@ from tiepoint.images.quiet import opencv_quiet
 PIXEL_BYTES, SPARE_BYTES = 12, 120 * 10**6
 """Memory to decode an image: per pixel, and in addition."""
 
-_WEBP_BY_PILLOW = 17  # bytes a pixel, measured
+_WEBP_BY_PILLOW, _AVIF_WITH_ALPHA = 17, 14  # bytes a pixel, measured
 _SIZ = re.compile(rb"\xff\x4f\xff\x51.{4}(.{32})(..)", re.DOTALL)  # ISO 15444-1, A.5.1
 _HEADER_BYTES = 1 << 16
 _FULL = 65535
@@ -35,7 +35,7 @@ class Components(NamedTuple):
 
 
 def read_lean(stream: BinaryIO, image: ImageFile.ImageFile, name: str) -> Decoded | None:
-    """Decode a JPEG 2000 or WebP file that Pillow has opened, where Pillow does not serve.
+    """Decode a file that Pillow has opened, where Pillow needs too much memory or loses bits.
 
     Returns:
         The image as stored; None for all files that Pillow decodes.
@@ -45,6 +45,11 @@ def read_lean(stream: BinaryIO, image: ImageFile.ImageFile, name: str) -> Decode
     """
     if image.format == "WEBP":
         return _webp(stream, image, name)
+    if image.format == "AVIF" and image.mode == "RGBA":
+        needed = _AVIF_WITH_ALPHA * image.width * image.height
+        limit = PIXEL_BYTES * image.width * image.height + SPARE_BYTES
+        if needed > limit:
+            raise _too_much(name, "AVIF", needed, limit)
     if image.format != "JPEG2000":
         return None
     position = stream.tell()
