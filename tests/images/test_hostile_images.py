@@ -263,6 +263,22 @@ def test_avif_with_alpha_has_a_limit_of_pixels(monkeypatch: pytest.MonkeyPatch) 
         read(files["RGBA"])
 
 
+def test_heif_of_more_than_8_bits_has_a_limit_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    levels = np.zeros((48, 64, 3), np.uint16)
+    deep = pillow_heif.from_bytes(mode="RGB;16", size=(64, 48), data=levels.tobytes())
+    files = []
+    for image in (deep, pillow_heif.from_pillow(Image.new("RGB", (64, 48)))):
+        data = io.BytesIO()
+        image.save(data)
+        files.append(data.getvalue())
+    assert [read(file).size_hw for file in files] == [(48, 64), (48, 64)]
+    monkeypatch.setattr(lean_formats, "SPARE_BYTES", 0)
+    assert read(files[1]).size_hw == (48, 64)
+    with pytest.raises(ImageError, match="HEIF"):
+        read(files[0])
+
+
 def test_jpeg_2000_of_16_bits_keeps_its_values() -> None:
     deep = np.random.default_rng(6).integers(0, 1021, (40, 50, 4), dtype=np.uint16)
     for pixels in (deep[..., :3], np.dstack([deep[..., :3], deep[..., 3] * 0 + 65535])):

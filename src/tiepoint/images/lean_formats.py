@@ -20,7 +20,7 @@ from tiepoint.images.quiet import opencv_quiet
 PIXEL_BYTES, SPARE_BYTES = 12, 120 * 10**6
 """Memory to decode an image: per pixel, and in addition."""
 
-_WEBP_BY_PILLOW, _AVIF_WITH_ALPHA = 17, 14  # bytes a pixel, measured
+_WEBP_BY_PILLOW = 17  # bytes a pixel, measured
 _SIZ = re.compile(rb"\xff\x4f\xff\x51.{4}(.{32})(..)", re.DOTALL)  # ISO 15444-1, A.5.1
 _HEADER_BYTES = 1 << 16
 _FULL = 65535
@@ -45,11 +45,11 @@ def read_lean(stream: BinaryIO, image: ImageFile.ImageFile, name: str) -> Decode
     """
     if image.format == "WEBP":
         return _webp(stream, image, name)
-    if image.format == "AVIF" and image.mode == "RGBA":
-        needed = _AVIF_WITH_ALPHA * image.width * image.height
+    if image.format in ("AVIF", "HEIF"):
+        needed = int(_bytes_a_pixel(image) * image.width * image.height)
         limit = PIXEL_BYTES * image.width * image.height + SPARE_BYTES
         if needed > limit:
-            raise _too_much(name, "AVIF", needed, limit)
+            raise _too_much(name, image.format, needed, limit)
     if image.format != "JPEG2000":
         return None
     position = stream.tell()
@@ -103,6 +103,14 @@ def components_of(stream: BinaryIO) -> Components | None:
         int(area.prod()),
         tuple(-(value - 127) if value & 128 else value + 1 for value in bits),
     )
+
+
+def _bytes_a_pixel(image: ImageFile.ImageFile) -> float:
+    """Memory for an AVIF or HEIF file, measured; more than 8 bits are only known of HEIF."""
+    has_alpha = image.mode == "RGBA"
+    if image.format == "HEIF" and image.info.get("bit_depth", 8) > 8:
+        return (16 if image.info.get("chroma") == 444 else 13.8) + 4 * has_alpha
+    return 14 if image.format == "AVIF" and has_alpha else 10.5
 
 
 def _webp(stream: BinaryIO, image: ImageFile.ImageFile, name: str) -> Decoded | None:
