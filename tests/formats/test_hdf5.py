@@ -118,6 +118,29 @@ def test_a_damaged_file_is_set_aside_and_made_again(
 
 
 @BOTH
+def test_a_file_that_opens_but_is_damaged_inside_is_set_aside_too(
+    tmp_path: Path, kind: Kind
+) -> None:
+    path, aside = tmp_path / "x.h5", tmp_path / "x.h5.damaged1"
+    kind.write(path, 0, 1)
+    whole, random = path.read_bytes(), np.random.default_rng(3)
+    set_aside = 0
+    for _ in range(100):  # a block of the disk that was never written
+        start = int(random.integers(len(whole) // 256)) * 256
+        damaged = whole[:start] + bytes(256) + whole[start + 256 :]
+        path.write_bytes(damaged)
+        with kind.writer(path) as writer:
+            if aside.exists():
+                assert aside.read_bytes() == damaged
+                assert not path.exists()
+                set_aside += 1
+            kind.add(writer, 0)
+        assert kind.key(0) in kind.read(path)
+        aside.unlink(missing_ok=True)
+    assert 10 < set_aside < 100
+
+
+@BOTH
 def test_a_file_of_another_program_is_refused_and_stays(tmp_path: Path, kind: Kind) -> None:
     path = tmp_path / "x.h5"
     path.write_bytes(b"somebody's own")

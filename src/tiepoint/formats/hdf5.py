@@ -16,7 +16,7 @@ import numpy as np
 from tiepoint.errors import FormatError
 from tiepoint.files.writing import remove_stale, replacing, special_kind, unwritable
 from tiepoint.formats import fields, hdf5_reading
-from tiepoint.formats.fields import Content
+from tiepoint.formats.fields import Content, DamagedError
 from tiepoint.formats.journal import Journal
 
 ENDING = ".h5"
@@ -28,6 +28,9 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 BROKEN = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 """What h5py raises for damaged and foreign files."""
+
+_DAMAGE = (OSError, RuntimeError, KeyError)
+"""Those of HDF5 itself, when the groups of a file cannot be listed."""
 
 _log = getLogger(__name__)
 
@@ -101,10 +104,7 @@ class GroupWriter(ABC, Generic[Key]):
         self._closing = ExitStack()
         try:
             remove_stale(self.path.parent)
-            _set_damaged_aside(self.path, self._holds)
-            if self.path.exists():
-                self._stored = self._groups_of(self.path)
-                self._file = self._closing.enter_context(hdf5_reading.open_file(self.path))
+            self._open_file()
         except BaseException:
             self.suspend()
             raise
@@ -138,6 +138,21 @@ class GroupWriter(ABC, Generic[Key]):
         """Stop without touching the file; the journal keeps what was added."""
         self._journal.release()
         self._close_file()
+
+    def _open_file(self) -> None:
+        """List what the file has; a damaged one is set aside, so that all is made again."""
+        if _is_cut_off(self.path, self._holds):
+            _set_aside(self.path)
+        if not self.path.exists():
+            return
+        try:
+            self._stored = self._groups_of(self.path)
+            self._file = self._closing.enter_context(hdf5_reading.open_file(self.path))
+        except DamagedError as error:
+            is_hdf5 = hdf5_reading.load_h5py().is_hdf5(self.path)
+            if not is_hdf5 or not isinstance(error.__cause__, _DAMAGE):
+                raise  # another program's, or made to do harm
+            _set_aside(self.path)
 
     def _close_file(self) -> None:
         self._closing.close()
@@ -188,8 +203,8 @@ def json_attribute(name: str, text: str) -> np.bytes_:
     return np.bytes_(data)
 
 
-def _set_damaged_aside(path: Path, holds: Content) -> None:
-    """Rename a file that a crash or a full disk left empty or cut off, so that all is made again.
+def _is_cut_off(path: Path, holds: Content) -> bool:
+    """Whether a crash or a full disk left a file empty or cut off.
 
     Raises:
         FormatError: Something that is no file, and may never end when it is read.
@@ -197,21 +212,26 @@ def _set_damaged_aside(path: Path, holds: Content) -> None:
     if kind := special_kind(path):
         raise FormatError(f"{path}: {kind}, expected a {holds} file; move it away")
     if not path.is_file():
-        return
+        return False
     with path.open("rb") as file:
         start = file.read(len(_SIGNATURE))
     if start.strip(b"\0") and not start.startswith(_SIGNATURE):
-        return  # another program's: reading it raises
+        return False  # another program's: reading it raises
     try:
         hdf5_reading.load_h5py().File(path, "r").close()
     except OSError as error:
         if error.errno is not None:  # locked by another program, or not readable
             raise fields.damaged(str(path), str(error), holds) from error
-        count = 1
-        while (aside := path.with_name(f"{path.name}.damaged{count}")).exists():
-            count += 1
-        path.rename(aside)
-        _log.warning("%s: was damaged; is now %s, and all is made again", path, aside.name)
+        return True
+    return False
+
+
+def _set_aside(path: Path) -> None:
+    count = 1
+    while (aside := path.with_name(f"{path.name}.damaged{count}")).exists():
+        count += 1
+    path.rename(aside)
+    _log.warning("%s: was damaged; is now %s, and all is made again", path, aside.name)
 
 
 @contextmanager

@@ -64,7 +64,9 @@ def members(group: Any) -> dict[str, bool]:
     """Names of the members of a group that are in the file itself -> whether each is a group."""
     h5py = load_h5py()
     kinds = {}
-    for name in group:
+    for found in group:
+        # h5py gives bytes for a damaged name.
+        name = found.decode("utf-8", "surrogateescape") if isinstance(found, bytes) else found
         key = name.encode("utf-8", "surrogateescape")
         if group.id.links.get_info(key).type == h5py.h5l.TYPE_HARD:
             kind = h5py.h5o.get_info(group.id, key).type
