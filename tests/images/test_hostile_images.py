@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -252,15 +253,32 @@ def test_wrong_numbers_in_netpbm_files_are_refused() -> None:
         read(b"P1 2 2\n1 2 0 1")
 
 
-def test_avif_with_alpha_has_a_limit_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("mode", "chroma", "flags", "a_pixel"),
+    [
+        ("RGB", "4:2:0", 0x0C, 10.5),
+        ("RGB", "4:4:4", 0x00, 12),
+        ("RGBA", "4:4:4", 0x00, 15.4),
+        ("RGB", "4:2:0", 0x4C, 12),
+        ("RGB", "4:4:4", 0x40, 15),
+        ("RGBA", "4:4:4", 0x60, 19.4),
+    ],
+)
+def test_avif_is_limited_by_bits_chroma_and_alpha(
+    monkeypatch: pytest.MonkeyPatch, mode: str, chroma: str, flags: int, a_pixel: float
+) -> None:
     if "AVIF" not in openers.openers():
         pytest.skip("this Pillow reads no AVIF")
-    files = {mode: encode(Image.new(mode, (64, 48)), "AVIF") for mode in ("RGB", "RGBA")}
-    assert read(files["RGBA"]).size_hw == (48, 64)
-    monkeypatch.setattr(lean_formats, "SPARE_BYTES", 0)
-    assert read(files["RGB"]).size_hw == (48, 64)
+    data = encode(Image.new(mode, (64, 48)), "AVIF", subsampling=chroma)
+    if flags & 0x40:  # Pillow writes 8 bits; a box that decoders skip declares more
+        data += struct.pack(">I4s4sBBBx", 16, b"free", b"av1C", 0x81, 0, flags)
+    assert flags in {found[0] for found in re.findall(rb"av1C\x81.(.)", data, re.DOTALL)}
+    monkeypatch.setattr(lean_formats, "PIXEL_BYTES", 0)
+    monkeypatch.setattr(lean_formats, "SPARE_BYTES", int(a_pixel * 64 * 48))
+    assert read(data).size_hw == (48, 64)
+    monkeypatch.setattr(lean_formats, "SPARE_BYTES", int(a_pixel * 64 * 48) - 1)
     with pytest.raises(ImageError, match="AVIF"):
-        read(files["RGBA"])
+        read(data)
 
 
 def test_heif_of_more_than_8_bits_has_a_limit_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ PIXEL_BYTES, SPARE_BYTES = 12, 120 * 10**6
 
 _WEBP_BY_PILLOW = 17  # bytes a pixel, measured
 _SIZ = re.compile(rb"\xff\x4f\xff\x51.{4}(.{32})(..)", re.DOTALL)  # ISO 15444-1, A.5.1
+_AV1 = re.compile(rb"av1C\x81.(.)", re.DOTALL)  # AV1 in ISOBMFF, section 2.3.3
+_AV1_DEEP, _AV1_HALF_CHROMA = 0x40, 0x0C
 _HEADER_BYTES = 1 << 16
 _FULL = 65535
 
@@ -46,7 +48,8 @@ def read_lean(stream: BinaryIO, image: ImageFile.ImageFile, name: str) -> Decode
     if image.format == "WEBP":
         return _webp(stream, image, name)
     if image.format in ("AVIF", "HEIF"):
-        needed = int(_bytes_a_pixel(image) * image.width * image.height)
+        a_pixel = _heif_bytes(image) if image.format == "HEIF" else _avif_bytes(stream, image)
+        needed = int(a_pixel * image.width * image.height)
         limit = PIXEL_BYTES * image.width * image.height + SPARE_BYTES
         if needed > limit:
             raise _too_much(name, image.format, needed, limit)
@@ -105,12 +108,24 @@ def components_of(stream: BinaryIO) -> Components | None:
     )
 
 
-def _bytes_a_pixel(image: ImageFile.ImageFile) -> float:
-    """Memory for an AVIF or HEIF file, measured; more than 8 bits are only known of HEIF."""
-    has_alpha = image.mode == "RGBA"
-    if image.format == "HEIF" and image.info.get("bit_depth", 8) > 8:
-        return (16 if image.info.get("chroma") == 444 else 13.8) + 4 * has_alpha
-    return 14 if image.format == "AVIF" and has_alpha else 10.5
+def _heif_bytes(image: ImageFile.ImageFile) -> float:
+    """Memory for a pixel of a HEIF file, measured."""
+    if image.info.get("bit_depth", 8) <= 8:
+        return 10.5
+    return (16 if image.info.get("chroma") == 444 else 13.8) + 4 * (image.mode == "RGBA")
+
+
+def _avif_bytes(stream: BinaryIO, image: ImageFile.ImageFile) -> float:
+    """Memory for a pixel of an AVIF file, measured. Pillow gives neither its bits nor its chroma."""
+    position = stream.tell()
+    stream.seek(0)
+    # The third byte of an AV1 configuration has the flags; the largest of a file counts.
+    flags = [found[1][0] for found in _AV1.finditer(stream.read())] or [_AV1_DEEP]
+    stream.seek(position)
+    sample_bytes = 1 + any(flag & _AV1_DEEP for flag in flags)
+    samples = 1.5 if all(flag & _AV1_HALF_CHROMA == _AV1_HALF_CHROMA for flag in flags) else 3
+    alpha = 2.4 + sample_bytes if image.mode == "RGBA" else 0
+    return 9 + samples * sample_bytes + alpha
 
 
 def _webp(stream: BinaryIO, image: ImageFile.ImageFile, name: str) -> Decoded | None:
