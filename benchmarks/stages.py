@@ -65,10 +65,15 @@ class Stopwatch:
         self.total_ms = 0.0
 
     def run(
-        self, inputs: NDArray[np.float32], placements: Sequence[Placement], *, descriptors: bool
+        self,
+        inputs: NDArray[np.float32],
+        placements: Sequence[Placement],
+        *,
+        descriptors: bool,
+        phases: int = 1,
     ) -> DenseMaps[Any]:
         start = time.perf_counter()
-        maps = self._engine.run(inputs, placements, descriptors=descriptors)
+        maps = self._engine.run(inputs, placements, descriptors=descriptors, phases=phases)
         self.total_ms += 1000 * (time.perf_counter() - start)
         return maps
 
@@ -111,10 +116,12 @@ def main() -> None:
         return result
 
     inputs, (placement,) = stage("resize, grey, pad", lambda: prepare([image], processor))
-    maps = stage("network", lambda: watch.run(inputs, [placement], descriptors=True))
-    (height, width), (h, w) = placement.resized_hw, placement.cells_hw
+    maps = stage(
+        "network", lambda: watch.run(inputs, [placement], descriptors=True, phases=detection.phases)
+    )
+    height, width = placement.resized_hw
     heatmap, pixel_values = maps.heatmap[0, :height, :width], inputs[0, 0, :height, :width]
-    dense = maps.descriptors[0, :, :h, :w]
+    dense = [one[0] for one in maps.descriptors]
     stage(
         "all steps, on one thread",
         lambda: extract(heatmap, dense, pixel_values, detection, given.sampling),

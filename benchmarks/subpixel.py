@@ -140,11 +140,13 @@ class Dense:
         self, checkpoint: Checkpoint, engine: Engine, image: NDArray[np.uint8], k: int
     ) -> None:
         inputs, (self.placement,) = prepare([image], ProcessorConfig(max_side=None))
-        maps = engine.run(inputs, [self.placement], descriptors=True)
+        maps = engine.run(
+            inputs, [self.placement], descriptors=True, phases=checkpoint.detection.phases
+        )
         height, width = self.placement.resized_hw
         self.heatmap = np.ascontiguousarray(maps.heatmap[0, :height, :width])
         assert maps.descriptors is not None
-        self.descriptors = maps.descriptors[0]
+        self.descriptors = [one[0] for one in maps.descriptors]
         edge = checkpoint.detection.border
         inner = np.pad(np.ones((height - 2 * edge, width - 2 * edge), np.float32), edge)
         image_part = np.ascontiguousarray(inputs[0, 0, :height, :width])

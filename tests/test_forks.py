@@ -122,7 +122,7 @@ def test_a_stream_begun_in_the_parent_is_refused_in_the_child() -> None:
     code = """
 class Blank:
     batch_size, in_flight = 1, 2
-    def run(self, inputs, placements, *, descriptors):
+    def run(self, inputs, placements, *, descriptors, phases=1):
         from tiepoint.network.dense_maps import DenseMaps
         B, _, H, W = inputs.shape
         return DenseMaps(np.zeros((B, H, W), np.float32), None)

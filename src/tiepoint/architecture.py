@@ -5,7 +5,8 @@ Source: SuperPoint (DeTone et al. 2018), section 3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from tiepoint.errors import ConfigError
 
@@ -14,6 +15,18 @@ MAX_WEIGHTS = 25_000_000
 
 CELL_PX = 8
 """Side of a cell in pixels: three 2x2 poolings (SuperPoint, section 3.1)."""
+
+PHASES: Mapping[int, tuple[tuple[int, int], ...]] = {
+    1: ((0, 0),),
+    2: ((0, 0), (4, 4)),
+    4: ((0, 0), (4, 4), (0, 4), (4, 0)),
+}
+"""Number of phases -> (y, x) shift of each grid of cells to the top and left, px.
+
+A shifted grid has one more row (column) of cells, because those at both ends are half outside. The
+answers of several phases are averaged: with one, they depend on where in its cell a point is. Half
+a cell is a whole pixel before the last pooling, so all layers up to there are shared.
+"""
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,15 @@ class NetworkConfig:
             layers.append(Layer(f"{prefix}.conv_b", width, width, 3, relu=True, pool=pool))
             channels = width
         return tuple(layers)
+
+    def trunk_layers(self) -> tuple[Layer, ...]:
+        """The encoder's layers that all phases share; the last one is not pooled yet."""
+        *shared, last = self.encoder_layers()[:6]
+        return (*shared, replace(last, pool=False))
+
+    def cell_layers(self) -> tuple[Layer, ...]:
+        """The encoder's layers on cells, after the last pooling."""
+        return self.encoder_layers()[6:]
 
     def keypoint_layers(self) -> tuple[Layer, ...]:
         """Encoder output to the 65 logits of each cell."""

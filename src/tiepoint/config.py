@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypedDict, TypeVar, get_args
 
+from tiepoint.architecture import PHASES
 from tiepoint.checks import (
     check_choice,
     check_known,
@@ -34,25 +35,19 @@ Contrast = Literal["auto", "none", "stretch"]
 RotationMode = Literal["auto", "none"]
 MatchScore = Literal["cosine", "dual-softmax"]
 PoseSearch = Literal["opencv", "poselib"]
-Model = Literal[
-    "homography", "affine", "similarity", "translation", "fundamental", "essential"
-]  # fmt: skip
+Model = Literal["homography", "affine", "similarity", "translation", "fundamental", "essential"]
 
 MIN_TEMPERATURE = 1e-3
 """Cosines are exact to 6e-8; at lower temperatures only the best of a row counts."""
 
-IN_CHECKPOINT = frozenset(
-    {
-        "threshold", "max_keypoints", "nms_radius", "border", "covariance_scale", "scales",
-        "noise_floor",
-    }
-)  # fmt: skip
+IN_CHECKPOINT = frozenset({
+    "threshold", "max_keypoints", "nms_radius", "border", "covariance_scale", "scales",
+    "noise_floor", "phases",
+})  # fmt: skip
 """Settings of `DetectionConfig` that a checkpoint stores; a detector takes them as defaults."""
 
-MAX_SCALE = 2
-"""Further enlargement adds no information."""
-MAX_SCALES = 32
-"""Each scale runs the network once."""
+MAX_SCALE, MAX_SCALES = 2, 32
+"""Further enlargement adds no information, and each scale runs the network once."""
 MAX_RADIUS_PX, MAX_BORDER_PX = 1000, 1_000_000
 
 Value = TypeVar("Value")
@@ -147,6 +142,12 @@ class DetectionConfig:
         f"{MAX_SCALE}. Several form an image pyramid, for images that differ in zoom.",
         metavar="S,S,...",
     )
+    phases: int = setting(
+        1,
+        "Number of cell phases that are averaged, 1, 2 or 4: grids of cells of 8 px, shifted by "
+        "half a cell, so that results depend less on the grid.",
+        metavar="N",
+    )
     noise_floor: float = setting(
         0.0,
         "Score that images of noise alone reach, a probability in 0..1, as `tiepoint calibrate` "
@@ -157,6 +158,8 @@ class DetectionConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", _scales(self.scales))
         check_within("threshold", self.threshold, 0, 1, "a probability")
+        if type(self.phases) is not int or self.phases not in PHASES:
+            raise ConfigError(f"phases is {shown(self.phases)}, expected 1, 2 or 4")
         check_within("noise_floor", self.noise_floor, 0, 1, "a probability")
         if self.max_keypoints is not None:
             unit = "keypoints, or None for all"
@@ -349,6 +352,7 @@ class DetectionOptions(TypedDict, total=False):
     spread: bool
     scales: Sequence[float]
     noise_floor: float
+    phases: int
 
 
 def resolve_detection(

@@ -44,6 +44,7 @@ from tiepoint.streaming import (
     concurrently,
     failure_message,
     in_batches,
+    require_all,
     submit,
 )
 from tiepoint.weights.checkpoint import Checkpoint, absolute_name, load_checkpoint
@@ -55,8 +56,7 @@ LARGE_PX = 2**21
 """Inputs above this are processed one at a time on all cores; each takes half a gigabyte."""
 
 MIN_ASYNC_PX = 2**17
-"""Maps below this many pixels stay on the calling thread; handing them over costs more than it
-saves."""
+"""Smaller maps stay on the calling thread: handing them over costs more than it saves."""
 
 logger = logging.getLogger(__name__)
 
@@ -95,9 +95,8 @@ class Detector:
         precision: "auto" computes in bfloat16 if the processor does, else in float32; or "f32",
             "bf16", "f16"; or "int8" on a CPU, with weights that `tiepoint quantize` was run on.
             Coordinates and scores are float32 in every precision.
-        compiled: For many images of few sizes. OpenVINO compiles the network for each size (a few
-            tenths of a second) and then takes up to a sixth less time. torch uses torch.compile:
-            the first images take a minute, then a GPU waits less.
+        compiled: For many images of few sizes. OpenVINO compiles for each size (a few tenths of a
+            second), then takes up to a sixth less time. torch.compile takes a minute at first.
         threads: Maximum number of cores of the network, for engine "openvino"; None takes all.
         options: Settings of `ProcessorConfig` and `DetectionConfig`, such as `max_side`,
             `max_keypoints` and `scales`. A setting left out is the checkpoint's own.
@@ -180,7 +179,7 @@ class Detector:
         """
         if isinstance(source, list | tuple):
             stream = self.stream(source, mask=mask, channel_order=channel_order, **options)
-            return [_require(one, index, len(source)) for index, one in enumerate(stream)]
+            return require_all(stream, len(source))
         request = self._request(options, mask, channel_order)
         check_masks(mask, 1)
         self._engines.get("single")  # after a fork it may refuse, before other threads are needed
@@ -228,12 +227,10 @@ class Detector:
         channel_order: ChannelOrder = "rgb",
     ) -> Request:
         check_choice("channel_order", channel_order, get_args(ChannelOrder))
-        processor, detection = resolve_detection(
-            self.checkpoint.detection, {**self._options, **options}
-        )
-        return Request(
-            processor, detection, masks, channel_order, self._provenance(processor, detection)
-        )
+        given: DetectionOptions = {**self._options, **options}
+        processor, detection = resolve_detection(self.checkpoint.detection, given)
+        provenance = self._provenance(processor, detection)
+        return Request(processor, detection, masks, channel_order, provenance)
 
     def _provenance(self, processor: ProcessorConfig, detection: DetectionConfig) -> Provenance:
         scales = list(detection.scales)  # as files hold them
@@ -307,7 +304,9 @@ class Detector:
     ) -> list[Keypoints[Float32]]:
         """Inputs -> dense maps -> keypoints of each image at one scale, in px of the image."""
         engine = self._engines.get(workload)
-        maps = engine.run(inputs, placements, descriptors=detection.descriptors)
+        maps = engine.run(
+            inputs, placements, descriptors=detection.descriptors, phases=detection.phases
+        )
         masks = [in_input(i, p) for i, p in zip(images, placements, strict=True)]
         sampling = self.checkpoint.sampling
         if not isinstance(maps.heatmap, np.ndarray):  # on a GPU: the same steps on the whole batch
@@ -315,13 +314,11 @@ class Detector:
 
             batch = on_torch.extract(maps, inputs, placements, detection, sampling, masks)
             return [in_image(one, p) for one, p in zip(batch, placements, strict=True)]
-        keypoints = []
+        keypoints, executor = [], self._engines.helper if workload == "single" else None
         for index, placement in enumerate(placements):
-            (height, width), (h, w) = placement.resized_hw, placement.cells_hw
-            heatmap = maps.heatmap[index, :height, :width]
-            dense = None if maps.descriptors is None else maps.descriptors[index, :, :h, :w]
+            height, width = placement.resized_hw
+            heatmap, dense = maps.of_image(index, placement)
             image = inputs[index, 0, :height, :width]
-            executor = self._engines.helper if workload == "single" else None
             one = extract(heatmap, dense, image, detection, sampling, masks[index], executor)
             keypoints.append(in_image(one, placement))
         return keypoints
@@ -335,7 +332,7 @@ class Detector:
 
 def extract(
     heatmap: Float32,
-    dense: Float32 | None,
+    dense: Sequence[Float32] | None,
     image: Float32,
     detection: DetectionConfig,
     sampling: DescriptorSampling,
@@ -345,8 +342,7 @@ def extract(
     """Dense maps of one image -> its keypoints, step by step.
 
     Args:
-        heatmap: H W, without padding.
-        dense: D h w, or None.
+        heatmap, dense: See `DenseMaps.of_image`.
         image: H W in 0..1, the network's input without padding.
         mask: H W, where keypoints are allowed; None = everywhere.
         executor: Computes the Hessian response while pixels are selected; None: afterwards.
@@ -367,13 +363,6 @@ def extract(
     covariance = None if scale is None else steps.covariance(around, scale)  # N 2 2
     descriptors = None if dense is None else steps.describe(dense, xy, sampling)  # N D
     return Keypoints(xy, heatmap[pixels], descriptors, covariance)
-
-
-def _require(detection: Detection, index: int, count: int) -> Features:
-    error = detection.error
-    if error is not None:
-        raise type(error)(f"item {index} of {count}: {error}") from error
-    return detection.require()
 
 
 def _features(

@@ -114,6 +114,12 @@ def whole_cells(size_hw: SizeHW) -> SizeHW:
     return height, width
 
 
+def grid_hw(size_hw: SizeHW, shift: tuple[int, int] = (0, 0)) -> SizeHW:
+    """(h, w) of the grid of cells on an area of whole cells; see `architecture.PHASES`."""
+    h, w = (side // CELL_PX + (moved > 0) for side, moved in zip(size_hw, shift, strict=True))
+    return h, w
+
+
 @dataclass(frozen=True)
 class Placement:
     """The area of an image in the network's input, and the mapping back.
@@ -140,11 +146,9 @@ class Placement:
         """`resized_hw` rounded up to whole cells."""
         return whole_cells(self.resized_hw)
 
-    @property
-    def cells_hw(self) -> SizeHW:
-        """(h, w) of the image's own cells."""
-        height, width = self.padded_hw
-        return height // CELL_PX, width // CELL_PX
+    def cells_hw(self, shift: tuple[int, int] = (0, 0)) -> SizeHW:
+        """(h, w) of the image's own cells on a grid; see `architecture.PHASES`."""
+        return grid_hw(self.padded_hw, shift)
 
     def to_image(self, xy: Float) -> Float:
         """N 2 in px of the input -> N 2 in px of the original image."""

@@ -64,6 +64,17 @@ class Detection(NamedTuple):
         return self.features
 
 
+def require_all(detections: Iterable[Detection], count: int) -> list[Features]:
+    """The features of all `count` images; raises the first error, with the index of its image."""
+    features = []
+    for index, detection in enumerate(detections):
+        error = detection.error
+        if error is not None:
+            raise type(error)(f"item {index} of {count}: {error}") from error
+        features.append(detection.require())
+    return features
+
+
 class Reader:
     """Reads images and their masks, from any number of threads.
 

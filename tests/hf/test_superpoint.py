@@ -332,5 +332,5 @@ def test_descriptors_are_read_where_the_keypoints_are(
         out = model(pixels)
     detection = model.config.detection()
     flat = select(cells_to_heatmap(logits), [(64, 80)], detection, inputs=pixels[:, 0])
-    expected = describe(dense, flat.image, flat.xy, torch.tensor([[8, 10]]), "exact")
+    expected = describe([dense], flat.image, flat.xy, torch.tensor([[8, 10]]), "exact")
     torch.testing.assert_close(out.descriptors[0], expected)

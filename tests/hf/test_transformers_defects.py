@@ -121,7 +121,7 @@ def test_defect_4_descriptors_are_read_beside_the_keypoint() -> None:
         xy = outputs.keypoints[0] * torch.tensor([80, 64]) - shift
         image = torch.zeros(len(xy), dtype=torch.long)
         read = {
-            name: describe(dense, image, xy, torch.tensor([[8, 10]]), name)
+            name: describe([dense], image, xy, torch.tensor([[8, 10]]), name)
             for name in ("exact", "superpoint")
         }
         torch.testing.assert_close(outputs.descriptors[0], read[sampling], atol=1e-4, rtol=0)

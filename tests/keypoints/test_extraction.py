@@ -26,7 +26,7 @@ from tiepoint.network.dense_maps import DenseMaps
 def dense(seed: int, h: int, w: int, d: int = 8, batch: int = 1) -> DenseMaps[np.ndarray]:
     random = np.random.default_rng(seed)
     heatmap = as_heatmap(random.normal(0, 2, (batch, 65, h, w)))
-    return DenseMaps(heatmap, random.normal(0, 1, (batch, d, h, w)).astype(np.float32))
+    return DenseMaps(heatmap, (random.normal(0, 1, (batch, d, h, w)).astype(np.float32),))
 
 
 def values_side_by_side(maps: np.ndarray) -> np.ndarray:
@@ -115,7 +115,7 @@ def test_a_ramp_of_coordinates_sampled_at_a_point_returns_the_point(
     # A scale at which unit length changes no direction by more than float32 resolves.
     ramp = np.stack([1e-3 * centres[..., 0], 1e-3 * centres[..., 1], np.ones((h, w))]) * 1.0
     xy = np.random.default_rng(0).uniform([3.5, 3.5], [8 * w - 4.5, 8 * h - 4.5], (50, 2))
-    sampled = describe(ramp.astype(np.float32), xy.astype(np.float32))
+    sampled = describe([ramp.astype(np.float32)], xy.astype(np.float32))
     np.testing.assert_allclose(1e3 * sampled[:, :2] / sampled[:, 2:], xy, atol=0.02)
 
 
@@ -123,8 +123,8 @@ def test_a_ramp_of_coordinates_sampled_at_a_point_returns_the_point(
 def test_sampling_equals_the_slow_twin(laid_out: Callable[..., np.ndarray]) -> None:
     maps = dense(2, 4, 5)
     xy = np.random.default_rng(1).uniform(-0.5, [39.5, 31.5], (60, 2)).astype(np.float32)
-    expected = [twins.sample(maps.descriptors[0], x, y) for x, y in xy.astype(np.float64)]
-    sampled = describe(laid_out(maps.descriptors)[0], xy)
+    expected = [twins.sample(maps.descriptors[0][0], x, y) for x, y in xy.astype(np.float64)]
+    sampled = describe([laid_out(maps.descriptors[0])[0]], xy)
     np.testing.assert_allclose(sampled, expected, atol=1e-5)
 
 
@@ -139,9 +139,9 @@ def test_published_sampling_drifts_by_three_and_a_half_pixels_to_the_far_side() 
 
 def test_descriptors_have_unit_length_and_empty_input_keeps_their_width() -> None:
     maps = dense(2, 4, 5)
-    none = describe(maps.descriptors[0], np.zeros((0, 2), np.float32))
+    none = describe([maps.descriptors[0][0]], np.zeros((0, 2), np.float32))
     assert none.shape == (0, 8) and none.dtype == np.float32
-    some = describe(maps.descriptors[0], np.array([[9.0, 9.0]], np.float32))
+    some = describe([maps.descriptors[0][0]], np.array([[9.0, 9.0]], np.float32))
     np.testing.assert_allclose(np.linalg.norm(some, axis=1), 1, atol=1e-6)
 
 
@@ -152,11 +152,11 @@ def test_padding_in_a_batch_is_never_looked_at() -> None:
     config = DetectionConfig(0.01)
     inputs = np.random.default_rng(0).random((2, 1, 48, 64), dtype=np.float32)
     first = extract_batch(maps, inputs, [small, whole], config)[0]
-    heatmap, descriptors = maps.heatmap.copy(), maps.descriptors.copy()
+    heatmap, descriptors = maps.heatmap.copy(), maps.descriptors[0].copy()
     heatmap[0, 29:], heatmap[0, :, 41:] = np.nan, np.nan
     descriptors[0, :, 4:], descriptors[0, :, :, 6:] = np.nan, np.nan
     inputs[0, :, 29:], inputs[0, :, :, 41:] = np.nan, np.nan
-    again = extract_batch(DenseMaps(heatmap, descriptors), inputs, [small, whole], config)[0]
+    again = extract_batch(DenseMaps(heatmap, (descriptors,)), inputs, [small, whole], config)[0]
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, other)
     assert first.xy[:, 0].max() < 41 and first.xy[:, 1].max() < 29
@@ -197,7 +197,9 @@ class TestTorchTwin:
         )
         inputs = np.zeros((3, 1, 48, 64), np.float32)
         expected = extract_batch(maps, inputs, placements, config, sampling)
-        tensors = DenseMaps(*(self.torch.from_numpy(a) for a in (maps.heatmap, maps.descriptors)))
+        tensors = DenseMaps(
+            self.torch.from_numpy(maps.heatmap), tuple(map(self.torch.from_numpy, maps.descriptors))
+        )
         found = on_torch.extract(tensors, inputs, placements, config, sampling)
         assert sum(len(one.xy) for one in expected) > 10
         for ours, theirs in zip(expected, found, strict=True):
@@ -224,11 +226,11 @@ class TestTorchTwin:
 
         maps = dense(13, 5, 5)
         heatmap, descriptors = (
-            self.torch.from_numpy(a).requires_grad_() for a in (maps.heatmap, maps.descriptors)
+            self.torch.from_numpy(a).requires_grad_() for a in (maps.heatmap, maps.descriptors[0])
         )
         flat = on_torch.select(heatmap, [(40, 40)], DetectionConfig(0.02))
         cells_hw = self.torch.tensor([[5, 5]])
-        described = on_torch.describe(descriptors, flat.image, flat.xy, cells_hw)
+        described = on_torch.describe([descriptors], flat.image, flat.xy, cells_hw)
         (flat.xy.sum() + flat.scores.sum() + described.sum()).backward()
         for gradient in (heatmap.grad, descriptors.grad):
             assert self.torch.isfinite(gradient).all() and gradient.abs().max() > 0

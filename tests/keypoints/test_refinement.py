@@ -289,9 +289,10 @@ def test_both_ways_find_the_same_in_a_batch_with_masks(
     config = DetectionConfig(0.02, covariance_scale=0.3)
     placements = [Placement(image_hw=size, resized_hw=size) for size in sizes]
     expected = extract_batch(
-        DenseMaps(heatmap, dense), pixels, placements, config, masks=[None, mask]
+        DenseMaps(heatmap, (dense,)), pixels, placements, config, masks=[None, mask]
     )
-    maps = DenseMaps(*as_tensors(heatmap, dense))
+    heat, cells = as_tensors(heatmap, dense)
+    maps = DenseMaps(heat, (cells,))
     for narrow in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
             found = on_torch.extract(maps, pixels, placements, config, "exact", [None, mask])

@@ -34,7 +34,8 @@ def make(engine: str, checkpoint=None, precision: str = "f32") -> Engine:
 
 
 def as_arrays(maps) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(np.asarray(a) for a in (maps.heatmap, maps.descriptors))
+    [dense] = maps.descriptors
+    return np.asarray(maps.heatmap), np.asarray(dense)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -208,7 +209,7 @@ def test_the_compiled_model_takes_every_size() -> None:
         pixels = np.zeros((1, 1, height, width), dtype=np.float32)
         maps = network.run(pixels, [Placement((height, width), (height, width))], descriptors=True)
         assert maps.heatmap.shape == (1, height, width)
-        assert maps.descriptors.shape == (1, 16, height // 8, width // 8)
+        assert maps.descriptors[0].shape == (1, 16, height // 8, width // 8)
 
 
 class OnTensors:
@@ -219,11 +220,13 @@ class OnTensors:
     def __init__(self) -> None:
         self._engine = make("torch")
 
-    def run(self, inputs, placements, *, descriptors):
+    def run(self, inputs, placements, *, descriptors, phases=1):
         import torch
 
-        maps = self._engine.run(inputs, placements, descriptors=descriptors)
-        return DenseMaps(torch.from_numpy(maps.heatmap), torch.from_numpy(maps.descriptors))
+        maps = self._engine.run(inputs, placements, descriptors=descriptors, phases=phases)
+        return DenseMaps(
+            torch.from_numpy(maps.heatmap), tuple(map(torch.from_numpy, maps.descriptors))
+        )
 
 
 def test_keypoints_of_a_batch_of_tensors_are_those_of_each_image(photographs) -> None:
@@ -298,7 +301,7 @@ def test_narrow_torch_keeps_pixels_and_logits_in_float32(precision: str, photogr
     from tiepoint.network.torch_engine import NARROW
 
     with torch.inference_mode(), torch.autocast("cpu", NARROW[precision]):
-        logits, _ = network(torch.from_numpy(pixels), None, descriptors=True)
+        [(logits, _)] = network(torch.from_numpy(pixels), None, descriptors=True)
     assert logits.dtype == torch.float32
     assert ((logits.numpy().view(np.uint32) & 0xFFFF) != 0).mean() > 0.9
 

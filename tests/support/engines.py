@@ -29,13 +29,18 @@ class ChosenMaps:
         self.heatmap = heatmap
 
     def run(
-        self, inputs: np.ndarray, placements: Sequence[Placement], *, descriptors: bool
+        self,
+        inputs: np.ndarray,
+        placements: Sequence[Placement],
+        *,
+        descriptors: bool,
+        phases: int = 1,
     ) -> DenseMaps[np.ndarray]:
         B, _, H, W = inputs.shape
         heatmap = np.zeros((B, H, W), np.float32)
         height, width = self.heatmap.shape
         heatmap[:, :height, :width] = self.heatmap
-        dense = np.ones((B, 4, H // 8, W // 8), np.float32) if descriptors else None
+        dense = (np.ones((B, 4, H // 8, W // 8), np.float32),) if descriptors else None
         return DenseMaps(heatmap, dense)
 
 
@@ -57,7 +62,12 @@ class Watched:
         self.at_once: dict[tuple[int, ...], int] = {}
 
     def run(
-        self, inputs: np.ndarray, placements: Sequence[Placement], *, descriptors: bool
+        self,
+        inputs: np.ndarray,
+        placements: Sequence[Placement],
+        *,
+        descriptors: bool,
+        phases: int = 1,
     ) -> DenseMaps[Any]:
         with self._lock:
             earlier = self.shapes.count(inputs.shape)
@@ -67,7 +77,7 @@ class Watched:
         try:
             if self._fails is not None and self._fails(inputs, earlier):
                 raise RuntimeError("bad allocation\nat some line")
-            return self._engine.run(inputs, placements, descriptors=descriptors)
+            return self._engine.run(inputs, placements, descriptors=descriptors, phases=phases)
         finally:
             with self._lock:
                 self._inside -= 1

@@ -39,11 +39,11 @@ def extract_batch(
     """Keypoints of each image of a batch, in px of the input."""
     keypoints = []
     for index, placement in enumerate(placements):
-        (height, width), (h, w) = placement.resized_hw, placement.cells_hw
-        dense = None if maps.descriptors is None else maps.descriptors[index, :, :h, :w]
+        height, width = placement.resized_hw
+        heatmap, dense = maps.of_image(index, placement)
         keypoints.append(
             extract(
-                maps.heatmap[index, :height, :width],
+                heatmap,
                 dense,
                 inputs[index, 0, :height, :width],
                 config,

@@ -39,7 +39,7 @@ def test_a_detector_computes_what_the_trained_network_computes(tmp_path: Path) -
     image = np.random.default_rng(0).integers(0, 256, (64, 80), dtype=np.uint8)
     found = detector(image)
     with torch.no_grad():
-        logits, _ = network(torch.from_numpy(image)[None, None].float() / 255)
+        logits, _ = network.dense(torch.from_numpy(image)[None, None].float() / 255)
     heat = torch.softmax(logits, 1)[0, :-1].reshape(8, 8, 8, 10).permute(2, 0, 3, 1)
     heat = heat.reshape(64, 80).numpy()
     at = found.xy.astype(int)

@@ -6,9 +6,13 @@ import torch
 
 from support import slow_losses
 from support.fake_pairs import shifted_flow
+from support.rotations import unit
+from tiepoint.network.superpoint import cells_to_heatmap
 from tiepoint.training.detector.losses import (
+    descriptor_difference,
     descriptor_loss,
     detector_loss,
+    phase_difference,
     repeatability_loss,
     soft_labels,
     teacher_choice_loss,
@@ -218,9 +222,16 @@ def views(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return logits, other, shifted_flow((16, 16), np.array([2.3, -1.6], np.float32))[None]
 
 
+def repeatability_of(
+    logits: torch.Tensor, other: torch.Tensor, flow: torch.Tensor, point_cost: float
+) -> torch.Tensor:
+    heatmaps = cells_to_heatmap(logits), cells_to_heatmap(other)
+    return repeatability_loss(*heatmaps, flow, point_cost)
+
+
 def test_the_repeatability_loss_equals_the_slow_twin() -> None:
     logits, other, flow = views()
-    found = repeatability_loss(*torched(logits, other, flow), 0.3)
+    found = repeatability_of(*torched(logits, other, flow), 0.3)
     assert float(found) == pytest.approx(
         slow_losses.repeatability(logits, other, flow, 0.3), rel=1e-4
     )
@@ -230,7 +241,7 @@ def test_the_repeatability_loss_has_the_twins_gradient() -> None:
     logits, other, flow = views()
     rest = torched(other, flow)
     check_gradient(
-        lambda values: repeatability_loss(values, *rest, 0.3),
+        lambda values: repeatability_of(values, *rest, 0.3),
         lambda values: slow_losses.repeatability(values, other, flow, 0.3),
         logits,
         count=6,
@@ -247,7 +258,7 @@ def test_points_that_are_found_again_grow_and_others_shrink() -> None:
     other[0, 8 * 4 + 5, 0, 0] = 9  # a pixel to the right of the first one
     flow = torch.from_numpy(shifted_flow((16, 16), np.array([1.0, 0.0], np.float32))[None])
     logits.requires_grad_()
-    repeatability_loss(logits, other, flow, 0.3).backward()
+    repeatability_of(logits, other, flow, 0.3).backward()
     assert logits.grad is not None
     assert logits.grad[0, 8 * 4 + 4, 0, 0] < 0  # descent raises it
     assert logits.grad[0, 8 * 4 + 4, 1, 1] > 0
@@ -263,13 +274,13 @@ def test_a_point_found_again_nearer_to_its_place_earns_more() -> None:
         other = torch.zeros(1, 65, 2, 2)
         other[:, -1] = 6
         other[0, 8 * 4 + 4 + away_px, 0, 0] = 9
-        losses.append(float(repeatability_loss(logits, other, flow, 0.3)))
+        losses.append(float(repeatability_of(logits, other, flow, 0.3)))
     assert losses[0] < losses[1] < losses[2]
 
 
 def test_where_nothing_is_visible_nothing_is_learnt() -> None:
     logits = torch.randn(1, 65, 2, 2, requires_grad=True)
-    loss = repeatability_loss(
+    loss = repeatability_of(
         logits, torch.randn(1, 65, 2, 2), torch.full((1, 16, 16, 2), torch.nan), 0.3
     )
     loss.backward()
@@ -336,3 +347,33 @@ def test_without_points_a_teacher_teaches_nothing_and_the_loss_is_finite() -> No
     loss = teacher_choice_loss(none, none, torch.zeros(0, 9), torch.zeros(0, 9), 0.1)
     loss.backward()
     assert float(loss) == 0
+
+
+def test_the_difference_of_phases_equals_its_formula() -> None:
+    heatmaps = np.random.default_rng(11).random((3, 2, 16, 24)).astype(np.float32)
+    mean = heatmaps.mean(axis=0, dtype=np.float64)
+    expected = np.mean([((one - mean) ** 2 / (one + mean)).sum() for one in heatmaps]) / 12
+    found = phase_difference([torch.from_numpy(one) for one in heatmaps])
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+    same = [torch.from_numpy(heatmaps[0])] * 2
+    assert float(phase_difference(same)) == 0
+
+
+def test_the_difference_of_phases_counts_faint_keypoints_in_proportion() -> None:
+    """A keypoint that one phase alone sees costs in proportion to its score."""
+    costs = []
+    for score in (0.5, 0.05):
+        heatmap = torch.zeros(1, 16, 16)
+        heatmap[0, 5, 6] = score
+        costs.append(float(phase_difference([heatmap, torch.zeros(1, 16, 16)])))
+    assert costs[0] == pytest.approx(10 * costs[1], rel=1e-3)
+
+
+def test_the_difference_of_descriptors_is_that_of_their_cosines() -> None:
+    random = np.random.default_rng(12)
+    a, b, c = (unit(random.normal(0, 1, (9, 6))) for _ in range(3))
+    tensors = [torch.from_numpy(one.astype(np.float32)) for one in (a, b, c)]
+    expected = 1 - (np.mean((a * b).sum(1)) + np.mean((a * c).sum(1))) / 2
+    assert float(descriptor_difference(tensors)) == pytest.approx(expected, abs=1e-6)
+    assert float(descriptor_difference([tensors[0]] * 2)) == pytest.approx(0, abs=1e-6)
+    assert float(descriptor_difference([one[:0] for one in tensors])) == 0

@@ -30,7 +30,7 @@ def test_folding_keeps_the_outputs() -> None:
     plain.load_state_dict(fold(network.state_dict(), SMALL))
     pixels = torch.rand(2, 1, 48, 64)
     with torch.no_grad():
-        for ours, theirs in zip(network(pixels), plain.eval()(pixels), strict=True):
+        for ours, theirs in zip(network.dense(pixels), plain.eval().dense(pixels), strict=True):
             assert (ours - theirs).abs().max() < 1e-4
 
 
@@ -54,7 +54,7 @@ def test_without_norms_a_plain_checkpoint_loads_and_answers_the_same() -> None:
     network.load_state_dict(plain.state_dict())
     pixels = torch.rand(1, 1, 40, 40)
     with torch.no_grad():
-        for ours, theirs in zip(network(pixels), plain(pixels), strict=True):
+        for ours, theirs in zip(network.dense(pixels), plain.dense(pixels), strict=True):
             torch.testing.assert_close(ours, theirs)
 
 
@@ -71,7 +71,7 @@ def test_training_moves_the_running_statistics_and_evaluation_does_not() -> None
 def test_statistics_stay_float32_when_convolutions_are_bfloat16() -> None:
     network = TrainableSuperPoint(SMALL)
     with torch.autocast("cpu", torch.bfloat16):
-        logits, _ = network(torch.rand(2, 1, 16, 16))
+        logits, _ = network.dense(torch.rand(2, 1, 16, 16))
     assert logits.dtype == torch.bfloat16
     assert {b.dtype for b in network.buffers() if b.is_floating_point()} == {torch.float32}
 
@@ -79,7 +79,7 @@ def test_statistics_stay_float32_when_convolutions_are_bfloat16() -> None:
 def test_an_untrained_network_expects_a_keypoint_in_few_cells() -> None:
     torch.manual_seed(3)
     network = TrainableSuperPoint(SMALL).eval()
-    logits, _ = network(torch.rand(1, 1, 64, 64))
+    logits, _ = network.dense(torch.rand(1, 1, 64, 64))
     empty = torch.softmax(logits.detach(), dim=1)[0, -1]
     assert 0.85 < float(empty.mean()) < 0.99
 
@@ -98,9 +98,9 @@ def test_a_wider_network_answers_what_the_narrower_one_did() -> None:
     wide.load_state_dict(widen(narrow.state_dict(), SMALL, wide))
     pixels = torch.rand(2, 1, 48, 64)
     with torch.no_grad():
-        for before, after in zip(narrow(pixels), wide(pixels), strict=True):
+        for before, after in zip(narrow.dense(pixels), wide.dense(pixels), strict=True):
             assert (before - after).abs().max() < 1e-5
-    loss = sum(answer.square().mean() for answer in wide(pixels))
+    loss = sum(answer.square().mean() for answer in wide.dense(pixels))
     torch.autograd.backward(loss)
     new = wide.get_submodule("descriptor_decoder.conv_descriptor_b").weight.grad[:, 24:]
     assert new.abs().max() > 0, "new channels must be able to learn"
@@ -122,7 +122,7 @@ def test_frozen_blocks_keep_weights_and_statistics_while_the_others_learn() -> N
     before = {name: value.clone() for name, value in network.state_dict().items()}
     trained = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-2)
-    answers = network(torch.rand(2, 1, 48, 64))
+    answers = network.dense(torch.rand(2, 1, 48, 64))
     torch.autograd.backward(sum(answer.square().mean() for answer in answers))
     optimiser.step()
     moved = {name for name, value in network.state_dict().items() if (value != before[name]).any()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,15 +14,18 @@ from support.fake_pairs import squares
 from tiepoint.network.superpoint import cells_to_heatmap
 from tiepoint.training.detector.batch import Batch, collate
 from tiepoint.training.detector.losses import (
+    descriptor_difference,
     descriptor_loss,
     detector_loss,
+    phase_difference,
     repeatability_loss,
     soft_labels,
     teacher_divergence,
 )
+from tiepoint.training.detector.network import TrainableSuperPoint
 from tiepoint.training.detector.objective import Objective, objective
 from tiepoint.training.detector.sampling import sample_points
-from tiepoint.training.presets import Stage
+from tiepoint.training.presets import PRESETS, Stage
 
 D, POINTS = 8, 20
 STAGE = Stage("x", 1.0, (64, 64), 2, descriptor_weight=0.0)
@@ -38,9 +42,11 @@ class Fixed(nn.Module):
         self.dense = nn.Parameter(nn.functional.normalize(dense, dim=1))
         self.asked: list[bool] = []
 
-    def forward(self, pixels: Tensor, *, descriptors: bool = True) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, pixels: Tensor, *, descriptors: bool = True, phases: int = 1
+    ) -> list[tuple[Tensor, Tensor | None]]:
         self.asked.append(descriptors)
-        return self.logits, self.dense if descriptors else None
+        return [(self.logits, self.dense if descriptors else None)]
 
 
 @pytest.fixture
@@ -73,7 +79,7 @@ def test_without_descriptors_their_head_is_not_run(batch: Batch) -> None:
 
 def test_the_repeatability_loss_is_the_mean_of_both_directions(batch: Batch) -> None:
     stage = replace(STAGE, repeat_weight=3.0, point_cost=0.1)
-    a, b = Fixed(0).logits.chunk(2)
+    a, b = cells_to_heatmap(Fixed(0).logits).chunk(2)
     a_to_b, b_to_a = batch.flow.chunk(2)
     expected = (repeatability_loss(a, b, a_to_b, 0.1) + repeatability_loss(b, a, b_to_a, 0.1)) / 2
     result = loss_of(batch, stage)
@@ -85,7 +91,8 @@ def test_the_descriptor_loss_is_at_the_sampled_points(batch: Batch) -> None:
     network = Fixed(0)
     heatmap = cells_to_heatmap(network.logits).detach()
     points = sample_points(batch, heatmap, POINTS, torch.Generator().manual_seed(5))
-    a, b = points.descriptors(network.dense)
+    [both] = points.descriptors([network.dense])
+    a, b = both.chunk(2)
     expected = descriptor_loss(a, b, points.pair, points.xy_a, points.xy_b, 0.07)
     result = loss_of(batch, replace(STAGE, descriptor_weight=0.25))
     torch.testing.assert_close(result.loss, loss_of(batch, STAGE).loss + 0.25 * expected.loss)
@@ -128,3 +135,77 @@ def test_a_batch_whose_views_share_nothing_has_a_finite_loss(batch: Batch) -> No
     result = loss_of(alone, replace(STAGE, descriptor_weight=1.0, repeat_weight=1.0))
     assert torch.isfinite(result.loss)
     assert float(result.figures["repeat"]) == 0 and float(result.figures["descriptor"]) == 0
+
+
+class TwoPhases(nn.Module):
+    """A network with an answer for each cell phase."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(9)
+        for index, side in enumerate((8, 9)):
+            logits = torch.randn(4, 65, side, side, generator=generator)
+            dense = torch.randn(4, D, side, side, generator=generator)
+            setattr(self, f"logits_{index}", nn.Parameter(logits))
+            setattr(self, f"dense_{index}", nn.Parameter(nn.functional.normalize(dense, dim=1)))
+
+    def forward(
+        self, pixels: Tensor, *, descriptors: bool = True, phases: int = 1
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        both = [(self.logits_0, self.dense_0), (self.logits_1, self.dense_1)]
+        return [(logits, dense if descriptors else None) for logits, dense in both[:phases]]
+
+
+def test_both_phases_are_trained_on_the_same_corners_and_on_their_difference(batch: Batch) -> None:
+    network, stage = TwoPhases(), replace(STAGE, phase_weight=0.5)
+    generator, precision = torch.Generator(), contextlib.nullcontext()
+    result = objective(network, batch, stage, POINTS, generator, precision)
+    labels = soft_labels(batch.corner_image, batch.corner_xy, 4, (64, 64))
+    first = detector_loss(network.logits_0, labels, batch.ignore)
+    # The shifted grid begins half a cell outside the image, where nothing is known.
+    moved = soft_labels(batch.corner_image, batch.corner_xy + 4, 4, (72, 72))
+    ignore = nn.functional.pad(batch.ignore, (4, 4, 4, 4), value=True)
+    second = detector_loss(network.logits_1, moved, ignore)
+    heatmaps = cells_to_heatmap(network.logits_0), cells_to_heatmap(network.logits_1)[:, 4:-4, 4:-4]
+    apart = phase_difference(heatmaps)
+    assert apart > 0
+    torch.testing.assert_close(result.loss, (first.loss + second.loss) / 2 + 0.5 * apart)
+    torch.testing.assert_close(result.figures["phase_heatmap"], apart.detach())
+
+
+def test_descriptors_are_compared_as_the_mean_of_both_phases(batch: Batch) -> None:
+    network = TwoPhases()
+    stage = replace(STAGE, descriptor_weight=0.25, phase_weight=0.5)
+    precision = contextlib.nullcontext()
+    seeded = torch.Generator().manual_seed(5)
+    result = objective(network, batch, stage, POINTS, seeded, precision)
+    only_corners = replace(stage, descriptor_weight=0.0)
+    rest = objective(network, batch, only_corners, POINTS, seeded, precision)
+    heatmap = (
+        cells_to_heatmap(network.logits_0) + cells_to_heatmap(network.logits_1)[:, 4:-4, 4:-4]
+    ) / 2
+    points = sample_points(batch, heatmap.detach(), POINTS, torch.Generator().manual_seed(5))
+    each = points.descriptors([network.dense_0, network.dense_1])
+    a, b = nn.functional.normalize(each[0] + each[1], dim=1).chunk(2)
+    matched = descriptor_loss(a, b, points.pair, points.xy_a, points.xy_b, stage.temperature)
+    apart = descriptor_difference(each)
+    expected = matched.loss + 0.5 * apart / stage.temperature
+    torch.testing.assert_close(result.loss, rest.loss + 0.25 * expected)
+    torch.testing.assert_close(result.figures["phase_descriptor"], apart.detach())
+
+
+def test_training_brings_the_phases_together() -> None:
+    """Steps on one batch: both differences shrink beside the other losses."""
+    torch.manual_seed(1)
+    network = TrainableSuperPoint(PRESETS["smoke"].network)
+    batch = collate([squares(0, i, (64, 64)) for i in range(2)], torch.device("cpu"))
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    stage, seen = replace(PRESETS["smoke"].stages[1], phase_weight=1.0), []
+    for step in range(40):
+        generator = torch.Generator().manual_seed(step)
+        found = objective(network, batch, stage, 32, generator, contextlib.nullcontext())
+        optimiser.zero_grad()
+        found.loss.backward()
+        optimiser.step()
+        seen.append([float(found.figures[f"phase_{name}"]) for name in ("heatmap", "descriptor")])
+    assert np.mean(seen[-5:], axis=0)[1] < 0.7 * np.mean(seen[:5], axis=0)[1]

@@ -155,7 +155,8 @@ def test_each_point_reads_the_descriptors_of_its_own_views() -> None:
     batch = some_batch(3)
     points, _ = chosen(batch)
     dense = torch.eye(6)[:, :, None, None].expand(6, 6, 8, 10).contiguous()  # image i is axis i
-    a, b = points.descriptors(dense)
+    [both] = points.descriptors([dense])
+    a, b = both.chunk(2)
     assert a.shape == b.shape == (len(points.pair), 6)
     assert torch.equal(a.argmax(dim=1), points.pair)
     assert torch.equal(b.argmax(dim=1), points.pair + 3)
@@ -167,7 +168,8 @@ def test_a_point_between_cells_reads_a_mixture_of_unit_length() -> None:
     dense[:, 0, :, 0] = dense[:, 1, :, 1] = 1  # left cells and right cells
     one = torch.zeros(1, dtype=torch.int64)
     between, in_left = torch.tensor([[7.5, 7.5]]), torch.tensor([[3.5, 3.5]])
-    a, b = PointPairs(one, between, in_left).descriptors(dense)
+    [both] = PointPairs(one, between, in_left).descriptors([dense])
+    a, b = both.chunk(2)
     torch.testing.assert_close(a, torch.full((1, 2), 0.5**0.5))
     torch.testing.assert_close(b, torch.tensor([[1.0, 0.0]]))
 

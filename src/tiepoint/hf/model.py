@@ -144,7 +144,7 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
         flat = select(cells_to_heatmap(logits), sizes_hw, settings, inputs=grey[:, 0])
         cells_hw = torch.tensor([whole_cells(size) for size in sizes_hw], device=grey.device)
         cells_hw = cells_hw // CELL_PX  # B 2
-        descriptors = describe(dense, flat.image, flat.xy, cells_hw)  # M D
+        descriptors = describe([dense], flat.image, flat.xy, cells_hw)  # M D
         return _pad(flat, descriptors, torch.tensor(sizes_hw, device=grey.device))
 
     def _detect_as_transformers(

@@ -116,7 +116,7 @@ def _heif_bytes(image: ImageFile.ImageFile) -> float:
 
 
 def _avif_bytes(stream: BinaryIO, image: ImageFile.ImageFile) -> float:
-    """Memory for a pixel of an AVIF file, measured. Pillow gives neither its bits nor its chroma."""
+    """Memory for a pixel of an AVIF file, measured. Pillow hides its bits and chroma."""
     position = stream.tell()
     stream.seek(0)
     # The third byte of an AV1 configuration has the flags; the largest of a file counts.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tiepoint.architecture import CELL_PX
+from tiepoint.architecture import CELL_PX, PHASES
 from tiepoint.config import DescriptorSampling, DetectionConfig
 from tiepoint.geometry import Placement, SizeHW
 from tiepoint.keypoints.nms import NMS_ROUNDS
@@ -207,7 +207,7 @@ def suppress(heatmap: Tensor, radius: int) -> Tensor:
 
 
 def describe(
-    descriptors: Tensor,
+    descriptors: Sequence[Tensor],
     image: Tensor,
     xy: Tensor,
     cells_hw: Tensor,
@@ -216,7 +216,7 @@ def describe(
     """Sample the dense descriptors between cell centres; see `descriptors.describe`.
 
     Args:
-        descriptors: B D h w, of any length.
+        descriptors: B D h w of each phase, of any length.
         image: M, index of the image in the batch.
         xy: M 2, px of the network's input.
         cells_hw: B 2 int64, (h, w) of each image's own cells.
@@ -224,9 +224,41 @@ def describe(
     Returns:
         M D float32 of unit length.
     """
-    cells = descriptors.permute(0, 2, 3, 1)  # B h w D
+    each = describe_phases(descriptors, image, xy, cells_hw, sampling)
+    return each[0] if len(each) == 1 else _unit(torch.stack(each).sum(dim=0))
+
+
+def describe_phases(
+    descriptors: Sequence[Tensor],
+    image: Tensor,
+    xy: Tensor,
+    cells_hw: Tensor,
+    sampling: DescriptorSampling = "exact",
+) -> list[Tensor]:
+    """M D of unit length of each phase; see `describe`."""
     own_hw = cells_hw[image]  # M 2 (h, w)
-    position = cell_coordinates(xy.float(), own_hw, sampling)  # M 2 (column, row)
+    each = []
+    for dense, shift in zip(descriptors, PHASES[len(descriptors)], strict=True):
+        shift_yx = torch.tensor(shift, device=xy.device)  # 2
+        cells = dense.permute(0, 2, 3, 1)  # B h w D
+        hw = own_hw + (shift_yx > 0)
+        position = cell_coordinates(xy.float() + shift_yx.flip(0), hw, sampling)
+        each.append(_sample(cells, image, position, hw))
+    return each
+
+
+def _sample(cells: Tensor, image: Tensor, position: Tensor, own_hw: Tensor) -> Tensor:
+    """Bilinear means of unit descriptors, of unit length.
+
+    Args:
+        cells: B h w D.
+        image: M.
+        position: M 2 (column, row), cells.
+        own_hw: M 2, (h, w) of each point's image.
+
+    Returns:
+        M D.
+    """
     last = (own_hw.flip(1) - 2).clamp(min=0)  # M 2
     first = torch.minimum(position.detach().floor().long().clamp(min=0), last)  # M 2
     second = torch.minimum(first + 1, own_hw.flip(1) - 1)  # M 2

@@ -27,7 +27,12 @@ class Engine(Protocol):
     in_flight: int
 
     def run(
-        self, inputs: NDArray[np.float32], placements: Sequence[Placement], *, descriptors: bool
+        self,
+        inputs: NDArray[np.float32],
+        placements: Sequence[Placement],
+        *,
+        descriptors: bool,
+        phases: int = 1,
     ) -> DenseMaps[Any]:
         """Compute dense maps.
 
@@ -35,6 +40,7 @@ class Engine(Protocol):
             inputs: B 1 H W float32 in 0..1, H and W multiples of 8.
             placements: Each image's area in `inputs`. What is outside must not change its maps.
             descriptors: False leaves the descriptors out.
+            phases: Number of cell phases, see `architecture.PHASES`.
 
         Returns:
             NumPy arrays; or torch tensors on a GPU, where the keypoints are extracted then.

@@ -11,13 +11,14 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from platform import machine
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.architecture import CELL_PX
+from tiepoint.architecture import PHASES
 from tiepoint.errors import ConfigError
-from tiepoint.geometry import Placement
+from tiepoint.geometry import Placement, grid_hw
 from tiepoint.network.dense_maps import DenseMaps
 from tiepoint.network.openvino_graph import build_model, heatmap_model, pixel_bytes
 from tiepoint.network.runtime import capabilities, new_core, ov, refuse_after_fork
@@ -43,11 +44,20 @@ FREED_ONCE = 31 * 2**20
 """Bytes; glibc adapts to arrays below 32 MiB."""
 
 
+class _Key(NamedTuple):
+    """What a network is compiled for; see `build_model`."""
+
+    descriptors: bool
+    phases: int
+    size_bhw: SizeBhw | None
+
+
 @dataclass(frozen=True)
 class _Network:
-    """A compiled model and its idle requests."""
+    """A compiled model, one of its heat map if that is apart, and its idle requests."""
 
     model: ov.CompiledModel
+    heatmap: ov.CompiledModel | None
     idle: queue.SimpleQueue[ov.InferRequest] = field(default_factory=queue.SimpleQueue)
 
 
@@ -94,46 +104,53 @@ class OpenVinoEngine:
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         self._core, self._options, self._checkpoint = new_core(), options, checkpoint
-        self._separate_heatmap: ov.CompiledModel | None = None
-        if precision == "f16":  # which OpenVINO keeps to the very end, unlike bf16
-            wide = {**options, "INFERENCE_PRECISION_HINT": "f32"}
-            self._separate_heatmap = self._core.compile_model(heatmap_model(), "CPU", wide)
         self._lock = threading.Lock()
         self._per_size = compiled
         # On ARM OpenVINO's own convolutions save products.
         self._use_winograd = compiled and precision == "f32" and machine() in X86
-        self._networks: dict[tuple[bool, SizeBhw | None], _Network] = {}
+        self._networks: dict[_Key, _Network] = {}
         if not compiled:
-            self._network(descriptors=True, size_bhw=None)
+            self._network(_Key(descriptors=True, phases=checkpoint.detection.phases, size_bhw=None))
 
     def run(
-        self, inputs: Float32, placements: Sequence[Placement], *, descriptors: bool
+        self,
+        inputs: Float32,
+        placements: Sequence[Placement],
+        *,
+        descriptors: bool,
+        phases: int = 1,
     ) -> DenseMaps[Float32]:
         """See `Engine.run`. Images of different sizes run one by one, so no padding leaks in."""
         refuse_after_fork()
         areas = [placement.padded_hw for placement in placements]
         if all(area == inputs.shape[2:] for area in areas):
-            return DenseMaps(*self._infer(inputs, descriptors=descriptors))
+            heatmap, dense = self._infer(inputs, descriptors=descriptors, phases=phases)
+            return DenseMaps(heatmap, dense or None)
         singles = [
             self._infer(
                 np.ascontiguousarray(inputs[i : i + 1, :, :height, :width]),
                 descriptors=descriptors,
+                phases=phases,
             )
             for i, (height, width) in enumerate(areas)
         ]
         H, W = inputs.shape[2:]
-        dense = [one for _, one in singles if one is not None]
-        return DenseMaps(
-            _stack([heatmap for heatmap, _ in singles], (H, W)),  # B H W
-            _stack(dense, (H // CELL_PX, W // CELL_PX)) if dense else None,  # B D h w
+        cells = [grid_hw((H, W), shift) for shift in PHASES[phases]]
+        dense = tuple(
+            _stack(each, hw)  # B D h w
+            for each, hw in zip(zip(*(one for _, one in singles), strict=True), cells, strict=False)
         )
+        return DenseMaps(_stack([heatmap for heatmap, _ in singles], (H, W)), dense or None)
 
-    def _infer(self, inputs: Float32, *, descriptors: bool) -> tuple[Float32, Float32 | None]:
-        """B 1 H W -> B H W and, if requested, B D h w."""
+    def _infer(
+        self, inputs: Float32, *, descriptors: bool, phases: int
+    ) -> tuple[Float32, tuple[Float32, ...]]:
+        """B 1 H W -> B H W and, if requested, B D h w of each phase."""
         values = pixel_bytes(inputs) if self._in_bytes else inputs
         B, _, H, W = inputs.shape
         own_size = self._per_size and B * H * W <= COMPILED_PX
-        network = self._network(descriptors=descriptors, size_bhw=(B, H, W) if own_size else None)
+        size_bhw = (B, H, W) if own_size else None
+        network = self._network(_Key(descriptors, phases, size_bhw))
         try:
             request = network.idle.get_nowait()
         except queue.Empty:
@@ -141,37 +158,43 @@ class OpenVinoEngine:
         try:
             tensor = ov.Tensor(values, shared_memory=True)
             shared = request.infer({0: tensor}, share_outputs=True)  # without a second copy
-            outputs = [shared[index].copy() for index in range(1 + descriptors)]
+            outputs = [output.copy() for output in shared.values()]
         finally:
             network.idle.put(request)
-        if self._separate_heatmap is not None:
-            logits = ov.Tensor(outputs[0], shared_memory=True)
-            outputs[0] = self._separate_heatmap.create_infer_request().infer({0: logits})[0]
-        heatmap = outputs[0].reshape(B, H, W)
-        if not descriptors:
-            return heatmap, None
+        if network.heatmap is not None:
+            logits = {i: ov.Tensor(outputs[i], shared_memory=True) for i in range(phases)}
+            outputs[:phases] = [network.heatmap.create_infer_request().infer(logits)[0]]
         # Each cell's values are contiguous, as `describe` reads them.
-        cells = outputs[1].reshape(B, H // CELL_PX, W // CELL_PX, -1)
-        return heatmap, np.moveaxis(cells, -1, 1)  # B D h w
+        dense = tuple(
+            np.moveaxis(output.reshape(B, *grid_hw((H, W), shift), -1), -1, 1)  # B D h w
+            for output, shift in zip(outputs[1:], PHASES[phases], strict=False)
+        )
+        return outputs[0].reshape(B, H, W), dense
 
-    def _network(self, *, descriptors: bool, size_bhw: SizeBhw | None) -> _Network:
-        wanted = (descriptors, size_bhw)
+    def _network(self, wanted: _Key) -> _Network:
         with self._lock:  # threads that start together compile one network, not one each
-            network = self._networks.pop(wanted, None)
-            if network is None:
-                model = build_model(
-                    self._checkpoint, descriptors=descriptors, in_bytes=self._in_bytes,
-                    quantized=self.precision == "int8", logits=self._separate_heatmap is not None,
-                    size_bhw=size_bhw, use_winograd=self._use_winograd and size_bhw is not None,
-                )  # fmt: skip
-                network = _Network(self._core.compile_model(model, "CPU", self._options))
+            network = self._networks.pop(wanted, None) or self._compiled(wanted)
             self._networks[wanted] = network  # most recently used last
             self._forget_oldest()
             return network
 
+    def _compiled(self, wanted: _Key) -> _Network:
+        is_f16 = self.precision == "f16"  # which OpenVINO keeps to the very end, unlike bf16
+        model = build_model(
+            self._checkpoint, descriptors=wanted.descriptors, in_bytes=self._in_bytes,
+            quantized=self.precision == "int8", logits=is_f16, phases=wanted.phases,
+            size_bhw=wanted.size_bhw,
+            use_winograd=self._use_winograd and wanted.size_bhw is not None,
+        )  # fmt: skip
+        heatmap = None
+        if is_f16:
+            wide = {**self._options, "INFERENCE_PRECISION_HINT": "f32"}
+            heatmap = self._core.compile_model(heatmap_model(wanted.phases), "CPU", wide)
+        return _Network(self._core.compile_model(model, "CPU", self._options), heatmap)
+
     def _forget_oldest(self) -> None:
         """Drop the least recently used networks of one size beyond the limits; keep the last."""
-        sizes = {key: math.prod(key[1]) for key in self._networks if key[1] is not None}
+        sizes = {key: math.prod(key.size_bhw) for key in self._networks if key.size_bhw is not None}
         for key in list(sizes)[:-1]:
             if len(sizes) <= KEPT_NETWORKS and sum(sizes.values()) <= KEPT_PX:
                 return

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.architecture import CELL_PX, Layer
+from tiepoint.architecture import CELL_PX, PHASES, Layer
 from tiepoint.network import winograd
 from tiepoint.network.runtime import ops, ov
 from tiepoint.weights.activation_maxima import ActivationMaxima, weight_maxima
@@ -50,6 +50,7 @@ def build_model(
     quantized: bool = False,
     in_bytes: bool = False,
     logits: bool = False,
+    phases: int = 1,
     size_bhw: tuple[int, int, int] | None = None,
     use_winograd: bool = False,
 ) -> ov.Model:
@@ -59,14 +60,15 @@ def build_model(
         descriptors: False leaves the descriptor head out.
         quantized: Quantise weights and inputs of the layers in `checkpoint.activation_maxima`.
         in_bytes: Take pixels as `pixel_bytes` returns them.
-        logits: Return B 65 h w, the input of `heatmap_model`, in place of the heat map.
+        logits: Return B 65 h w of each phase, the inputs of `heatmap_model`, not the heat map.
+        phases: Number of cell phases.
         size_bhw: Size of all inputs; None takes any.
         use_winograd: Save multiplications in wide layers, with other round-off in float32. Only
             with a size, because dynamic shapes would cost more than it saves.
 
     Returns:
         A model from pixels B 1 H W (B H W 2 in bytes) to the heat map B 1 H W and, if requested,
-        descriptors B h*w D.
+        descriptors B h*w D of each phase.
     """
     config, tensors = checkpoint.network, checkpoint.tensors
     B, H, W = size_bhw or (-1, -1, -1)
@@ -80,19 +82,20 @@ def build_model(
         node = pixels.output(0)
     graph = _Graph(tensors, (quantized and checkpoint.activation_maxima) or {}, use_winograd)
     encoder = config.encoder_layers()
+    rounded = size_bhw is not None
     if size_bhw is not None:
         widest = B * H * W * encoder[0].out_channels * (2 if in_bytes else 4)  # bytes
         node = graph.strips(node, encoder[:2], encoder[2], min(widest // STRIP_BYTES, H // CELL_PX))
-        encoded = graph.chain(node, encoder[2:], rounded=True)  # B C h w
-    else:
-        encoded = graph.chain(node, encoder)
-    cell_logits = graph.chain(encoded, config.keypoint_layers())  # B 65 h w
-    outputs = [cell_logits if logits else _heatmap(cell_logits)]
+        encoder = encoder[2:]
+    encoded = graph.phases(node, encoder, phases, rounded=rounded)  # B C h w each
+    cell_logits = [graph.chain(one, config.keypoint_layers()) for one in encoded]  # B 65 h w
+    outputs = cell_logits if logits else [_mean_heatmap(cell_logits)]
     if descriptors:
-        dense = graph.chain(encoded, config.descriptor_layers())  # B D h w
-        # OpenVINO transposes three dimensions in half the time of four.
-        cells = ops.reshape(dense, np.array([0, config.descriptor_decoder_dim, -1]), True)
-        outputs.append(ops.transpose(cells, np.array([0, 2, 1])).output(0))  # B h*w D
+        for one in encoded:
+            dense = graph.chain(one, config.descriptor_layers())  # B D h w
+            # OpenVINO transposes three dimensions in half the time of four.
+            cells = ops.reshape(dense, np.array([0, config.descriptor_decoder_dim, -1]), True)
+            outputs.append(ops.transpose(cells, np.array([0, 2, 1])).output(0))  # B h*w D
     return ov.Model(outputs, [pixels], "superpoint")
 
 
@@ -111,19 +114,41 @@ class _Graph:
     use_winograd: bool = False
 
     def chain(
-        self, node: ov.Output, layers: Sequence[Layer], *, rounded: bool = False
+        self,
+        node: ov.Output,
+        layers: Sequence[Layer],
+        *,
+        rounded: bool = False,
+        following: Layer | None = None,
     ) -> ov.Output:
-        """A sequence of layers; `rounded`: the input is already quantised for the first one."""
+        """A sequence of layers.
+
+        Args:
+            rounded: The input is already quantised for the first one.
+            following: Layer for which the output is quantised; None leaves it.
+        """
         if not rounded:
             node = self._rounded(node, layers[0])
-        for layer, following in zip(layers, [*layers[1:], None], strict=True):
+        for layer, after in zip(layers, [*layers[1:], following], strict=True):
             weight = self.tensors[f"{layer.name}.weight"]
             if self.use_winograd and winograd.suits(weight):
                 bias = self.tensors[f"{layer.name}.bias"]
                 node = winograd.convolution(node, weight, bias, relu=layer.relu, pool=layer.pool)
             else:
-                node = self._layer(node, layer, following)
+                node = self._layer(node, layer, after)
         return node
+
+    def phases(
+        self, node: ov.Output, encoder: Sequence[Layer], count: int, *, rounded: bool
+    ) -> list[ov.Output]:
+        """The encoder's output on each grid of cells; what is before the last pool runs once."""
+        if count == 1:
+            return [self.chain(node, encoder, rounded=rounded)]
+        *shared, last = encoder[:-2]
+        unpooled = (*shared, replace(last, pool=False))
+        trunk = self.chain(node, unpooled, rounded=rounded, following=encoder[-2])  # B C H/4 W/4
+        cells = [_pooled(trunk, shift) for shift in PHASES[count]]
+        return [self.chain(one, encoder[-2:], rounded=True) for one in cells]
 
     def strips(
         self, node: ov.Output, layers: Sequence[Layer], following: Layer, count: int
@@ -181,10 +206,39 @@ class _Graph:
         return ops.fake_quantize(node, least, most, least, most, INPUT_LEVELS).output(0)
 
 
-def heatmap_model() -> ov.Model:
-    """The heat map alone: logits B 65 h w (channel 8 row + column, 64 "no keypoint") -> B 1 H W."""
-    logits = ops.parameter([-1, CELL_PX**2 + 1, -1, -1], np.float32, name="logits")
-    return ov.Model([_heatmap(logits.output(0))], [logits], "heat map")
+def heatmap_model(phases: int = 1) -> ov.Model:
+    """The heat map alone: logits B 65 h w (channel 8 row + column, 64 "no keypoint") -> B 1 H W.
+
+    It has an input for each of `phases`.
+    """
+    logits = [
+        ops.parameter([-1, CELL_PX**2 + 1, -1, -1], np.float32, name=f"logits {index}")
+        for index in range(phases)
+    ]
+    return ov.Model([_mean_heatmap([one.output(0) for one in logits])], logits, "heat map")
+
+
+def _pooled(node: ov.Output, shift: tuple[int, int]) -> ov.Output:
+    """The last pool, on a grid of cells that is shifted by half a cell or not at all."""
+    ends = [int(side > 0) for side in shift]
+    return ops.max_pool(node, [2, 2], [1, 1], ends, ends, [2, 2]).output(0)
+
+
+def _mean_heatmap(logits: Sequence[ov.Output]) -> ov.Output:
+    """B 1 H W, averaged over the logits of each phase; shifted grids are cropped to the image."""
+    heatmaps = []
+    for one, shift in zip(logits, PHASES[len(logits)], strict=True):
+        heatmap = _heatmap(one)
+        for axis, side in zip((2, 3), shift, strict=True):
+            if side:
+                heatmap = ops.slice(heatmap, [side], [-side], [1], [axis]).output(0)
+        heatmaps.append(heatmap)
+    if len(heatmaps) == 1:
+        return heatmaps[0]
+    total = heatmaps[0]
+    for heatmap in heatmaps[1:]:
+        total = ops.add(total, heatmap).output(0)
+    return ops.multiply(total, np.float32(1 / len(heatmaps))).output(0)
 
 
 def _heatmap(logits: ov.Output) -> ov.Output:

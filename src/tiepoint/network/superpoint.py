@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tiepoint.architecture import CELL_PX, Layer, NetworkConfig
+from tiepoint.architecture import CELL_PX, PHASES, Layer, NetworkConfig
 from tiepoint.geometry import SizeHW, whole_cells
 
 
@@ -32,10 +32,17 @@ class SuperPoint(nn.Module):
             _add_by_path(self, layer.name, _convolution(layer))
 
     def forward(
-        self, pixels: Tensor, inside: Tensor | None = None, *, descriptors: bool = True
-    ) -> tuple[Tensor, Tensor | None]:
-        """Run the network; see `dense`."""
-        return self.dense(pixels, inside, descriptors=descriptors)
+        self,
+        pixels: Tensor,
+        inside: Tensor | None = None,
+        *,
+        descriptors: bool = True,
+        phases: int = 1,
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """Run the network; the results of `dense` for each shift of `architecture.PHASES`."""
+        trunk = self.trunk(pixels, inside)
+        encoded = [self.cells(trunk, inside, shift) for shift in PHASES[phases]]
+        return [self._heads(one, descriptors=descriptors) for one in encoded]
 
     def dense(
         self,
@@ -58,12 +65,7 @@ class SuperPoint(nn.Module):
             logits: B 65 h w.
             descriptors: B D h w, not of unit length, or None.
         """
-        config = self.network_config
-        encoded = self.encode(pixels, inside, hidden_states)  # B C h w
-        logits = self.head(encoded, config.keypoint_layers())  # B 65 h w
-        if not descriptors:
-            return logits, None
-        return logits, self.head(encoded, config.descriptor_layers())  # B D h w
+        return self._heads(self.encode(pixels, inside, hidden_states), descriptors=descriptors)
 
     def encode(
         self,
@@ -72,16 +74,60 @@ class SuperPoint(nn.Module):
         hidden_states: list[Tensor] | None = None,
     ) -> Tensor:
         """B 1 H W -> B C h w; see `dense`."""
+        trunk = self.trunk(pixels, inside, hidden_states)
+        if hidden_states is not None:
+            hidden_states.append(functional.max_pool2d(trunk, 2))
+        encoded = self.cells(trunk, inside)
+        if hidden_states is not None:
+            hidden_states.append(encoded)
+        return encoded
+
+    def trunk(
+        self,
+        pixels: Tensor,
+        inside: Tensor | None = None,
+        hidden_states: list[Tensor] | None = None,
+    ) -> Tensor:
+        """What all phases share, before the last pooling: B 1 H W -> B C H/4 W/4; see `dense`."""
         features = pixels if inside is None else pixels * _at_size(inside, pixels)
-        for layer in self.network_config.encoder_layers():
+        for layer in self.network_config.trunk_layers():
             features = self._convolve(layer, features)
             if inside is not None:
                 features = features * _at_size(inside, features)
             if layer.pool:
                 features = functional.max_pool2d(features, 2)
-            if hidden_states is not None and layer.name.endswith("conv_b"):  # a block ends here
-                hidden_states.append(features)
+                if hidden_states is not None:  # a block ends here
+                    hidden_states.append(features)
         return features
+
+    def cells(
+        self, trunk: Tensor, inside: Tensor | None = None, shift: tuple[int, int] = (0, 0)
+    ) -> Tensor:
+        """The encoder's output on one grid of cells.
+
+        Args:
+            trunk: B C H/4 W/4.
+            inside: B 1 h w; see `dense`.
+            shift: One of `architecture.PHASES`.
+
+        Returns:
+            B C' h w, with one more row or column if the grid is shifted.
+        """
+        features = _pooled(trunk, shift)
+        if inside is not None:
+            inside = _pooled(_at_size(inside, trunk), shift)
+        for layer in self.network_config.cell_layers():
+            features = self._convolve(layer, features)
+            if inside is not None:
+                features = features * inside
+        return features
+
+    def _heads(self, encoded: Tensor, *, descriptors: bool) -> tuple[Tensor, Tensor | None]:
+        config = self.network_config
+        logits = self.head(encoded, config.keypoint_layers())  # B 65 h w
+        if not descriptors:
+            return logits, None
+        return logits, self.head(encoded, config.descriptor_layers())  # B D h w
 
     def head(self, encoded: Tensor, layers: Iterable[Layer]) -> Tensor:
         """Apply the layers of one head: B C h w -> B out h w."""
@@ -125,6 +171,12 @@ def _at_size(mask: Tensor, features: Tensor) -> Tensor:
     return functional.interpolate(mask, size=features.shape[-2:], mode="nearest")
 
 
+def _pooled(features: Tensor, shift: tuple[int, int]) -> Tensor:
+    """The last pooling, on a grid of cells that is shifted by half a cell or not at all."""
+    down, right = (int(side > 0) for side in shift)
+    return functional.max_pool2d(features, 2, padding=(down, right))
+
+
 def _convolution(layer: Layer) -> nn.Conv2d:
     return nn.Conv2d(
         layer.in_channels, layer.out_channels, layer.kernel_px, padding=layer.kernel_px // 2
@@ -139,6 +191,22 @@ def _add_by_path(root: nn.Module, path: str, leaf: nn.Module) -> None:
             module.add_module(parent, nn.Module())
         module = module.get_submodule(parent)
     module.add_module(name, leaf)
+
+
+def mean_heatmap(logits: Sequence[Tensor]) -> Tensor:
+    """The heat map B H W, averaged over the logits of each phase; see `heatmaps_of`."""
+    each = heatmaps_of(logits)
+    return each[0] if len(each) == 1 else torch.stack(each).mean(dim=0)
+
+
+def heatmaps_of(logits: Sequence[Tensor]) -> list[Tensor]:
+    """Heat maps B H W of each phase, from logits B 65 h w."""
+    heatmaps = []
+    for one, (down, right) in zip(logits, PHASES[len(logits)], strict=True):
+        heatmap = cells_to_heatmap(one)
+        height, width = heatmap.shape[1] - 2 * down, heatmap.shape[2] - 2 * right
+        heatmaps.append(heatmap[:, down : down + height, right : right + width])
+    return heatmaps
 
 
 def cells_to_heatmap(logits: Tensor) -> Tensor:

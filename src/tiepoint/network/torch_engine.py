@@ -16,7 +16,7 @@ from torch import Tensor
 from tiepoint.errors import ConfigError, EngineError
 from tiepoint.geometry import Placement
 from tiepoint.network.dense_maps import DenseMaps
-from tiepoint.network.superpoint import SuperPoint, cell_mask, cells_to_heatmap
+from tiepoint.network.superpoint import SuperPoint, cell_mask, mean_heatmap
 from tiepoint.weights.checkpoint import Checkpoint
 
 Float32 = NDArray[np.float32]
@@ -103,7 +103,12 @@ class TorchEngine:
         return network
 
     def run(
-        self, inputs: Float32, placements: Sequence[Placement], *, descriptors: bool
+        self,
+        inputs: Float32,
+        placements: Sequence[Placement],
+        *,
+        descriptors: bool,
+        phases: int = 1,
     ) -> DenseMaps[Any]:
         """See `Engine.run`. The padding of smaller images is masked after every layer."""
         height, width = inputs.shape[2:]
@@ -121,14 +126,13 @@ class TorchEngine:
             torch.inference_mode(),
             torch.autocast(self._device.type, dtype=narrow, enabled=narrow is not None),
         ):
-            logits, dense = self._network(
-                batch, inside, descriptors=descriptors
-            )  # B 65 h w, B D h w
-            heatmap = cells_to_heatmap(logits)  # B H W
-        dense = None if dense is None else dense.float()
+            maps = self._network(batch, inside, descriptors=descriptors, phases=phases)
+            heatmap = mean_heatmap([logits for logits, _ in maps])  # B H W
+        dense = tuple(one.float() for _, one in maps if one is not None)  # B D h w each
         if self._device.type == "cpu":  # OpenCV's maximum filter is far faster there than torch's
-            return DenseMaps(heatmap.numpy(), None if dense is None else dense.numpy())
-        return DenseMaps(heatmap, dense)
+            arrays = tuple(one.numpy() for one in dense)
+            return DenseMaps(heatmap.numpy(), arrays or None)
+        return DenseMaps(heatmap, dense or None)
 
 
 class _InFloat32(torch.nn.Module):

@@ -85,7 +85,7 @@ def _rotated_descriptors(checkpoint: Checkpoint, engine: Engine, image: Grey) ->
         inputs, placements = prepare(
             [np.asarray(view)], ProcessorConfig(max_side=None, contrast="none")
         )
-        maps = engine.run(inputs, placements, descriptors=True)
+        maps = engine.run(inputs, placements, descriptors=True, phases=checkpoint.detection.phases)
         assert maps.descriptors is not None
         if step == 0:
             keypoints = extract(
@@ -95,5 +95,5 @@ def _rotated_descriptors(checkpoint: Checkpoint, engine: Engine, image: Grey) ->
             inner = np.hypot(*offset.T) < side / 2 - RIM_PX
             offset = offset[inner][:MAX_KEYPOINTS]
         xy = offset @ matrix[:, :2].astype(np.float32).T + middle  # N 2
-        views.append(describe(maps.descriptors[0], xy, checkpoint.sampling))
+        views.append(describe([one[0] for one in maps.descriptors], xy, checkpoint.sampling))
     return np.stack(views)

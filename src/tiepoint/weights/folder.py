@@ -37,6 +37,7 @@ RULES_VERSION = 1
 EXACT: Mapping[str, Any] = MappingProxyType({"version": RULES_VERSION, "rules": "exact"})
 """Value of the key "tiepoint" in the config files of a checkpoint that follows the exact rules."""
 COVARIANCE_KEY, SCALES_KEY, NOISE_FLOOR_KEY = "covariance_scale", "scales", "noise_floor"
+PHASES_KEY = "phases"
 """Further settings under the key "tiepoint" of config.json."""
 
 MODEL_CLASS, PROCESSOR_CLASS = "SuperPointForKeypointDetection", "SuperPointImageProcessor"
@@ -138,6 +139,8 @@ def config_values(
         own[COVARIANCE_KEY] = detection.covariance_scale
     if detection.noise_floor:
         own[NOISE_FLOOR_KEY] = detection.noise_floor
+    if detection.phases != 1:
+        own[PHASES_KEY] = detection.phases
     return {
         "architectures": [MODEL_CLASS],
         "model_type": "superpoint",
@@ -196,6 +199,7 @@ def detection_config(config: Mapping[str, Any], path: Path) -> DetectionConfig:
             covariance_scale=own.get(COVARIANCE_KEY),
             scales=own.get(SCALES_KEY, DetectionConfig.scales),
             noise_floor=own.get(NOISE_FLOOR_KEY, DetectionConfig.noise_floor),
+            phases=own.get(PHASES_KEY, DetectionConfig.phases),
         )
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log
 from typing import NamedTuple
 
@@ -10,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from tiepoint.architecture import CELL_PX
-from tiepoint.network.superpoint import cells_to_heatmap
 
 NEAR_PX = 3.0
 """Points nearer than this are no negatives of each other, because descriptors interpolated between
@@ -24,6 +24,9 @@ gains more from presence and would learn positions late."""
 REPEAT_SIGMA_PX = 0.8
 """Sigma of the reward exp(-d^2 / (2 sigma^2)) for a point repeated at a distance of d px. A count
 within a fixed radius would not reward more precise positions than that radius."""
+
+TINY = 1e-8
+"""Keeps quotients of probabilities finite."""
 
 MASKED_LOGIT = -1e4
 """Logit of an excluded class; finite, because zero times its logarithm must be zero."""
@@ -153,7 +156,7 @@ def descriptor_loss(
 
 
 def repeatability_loss(
-    logits: Tensor, other_logits: Tensor, flow: Tensor, point_cost: float
+    heatmap: Tensor, other_heatmap: Tensor, flow: Tensor, point_cost: float
 ) -> Tensor:
     """Reward keypoints that the other view repeats.
 
@@ -163,7 +166,7 @@ def repeatability_loss(
     other view has no gradient, so call it once in each direction.
 
     Args:
-        logits, other_logits: B 65 h w, logits of this view and of the other.
+        heatmap, other_heatmap: B H W, probabilities of this view and of the other.
         flow: B H W 2, position of each pixel in the other view, px; NaN where it is not visible.
         point_cost: Cost of a keypoint, 0..1.
 
@@ -171,16 +174,41 @@ def repeatability_loss(
         Negative expected reward per cell; 0 when the views have nothing in common.
     """
     visible = torch.isfinite(flow).all(dim=-1)  # B H W
-    chance = cells_to_heatmap(logits)  # B H W
     with torch.no_grad():
-        repeated = _blur(cells_to_heatmap(other_logits)).clamp(max=1)  # B H W
+        repeated = _blur(other_heatmap).clamp(max=1)  # B H W
         size_wh = flow.new_tensor(flow.shape[2:0:-1])  # 2
         # Positions go from -1 to 1 from edge to edge; samples outside are 0.
         grid = (torch.where(visible[..., None], flow, 0.0) + 0.5) / size_wh * 2 - 1  # B H W 2
         sampled = functional.grid_sample(repeated[:, None], grid, align_corners=False)  # B 1 H W
         reward = sampled[:, 0] - point_cost  # B H W
         cells = visible.sum().clamp(min=1) / CELL_PX**2
-    return -(chance * reward * visible).sum() / cells
+    return -(heatmap * reward * visible).sum() / cells
+
+
+def phase_difference(heatmaps: Sequence[Tensor]) -> Tensor:
+    """How much the heat maps of cell phases differ, per cell: 0 if equal, 2 if they share nothing.
+
+    The triangular discrimination sum (p - q)^2 / (p + q), of each heat map and their mean: unlike
+    the KL divergence it is bounded, and unlike squares it counts faint keypoints in proportion.
+
+    Args:
+        heatmaps: B H W each, at least two.
+    """
+    mean = torch.stack(list(heatmaps)).mean(dim=0)  # B H W
+    apart = [((one - mean) ** 2 / (one + mean + TINY)).sum() for one in heatmaps]
+    return torch.stack(apart).mean() * CELL_PX**2 / mean.numel()
+
+
+def descriptor_difference(descriptors: Sequence[Tensor]) -> Tensor:
+    """1 less the mean cosine of the same points' descriptors in two cell phases, 0..2.
+
+    Args:
+        descriptors: M D each, of unit length; of more than two phases the first is compared.
+    """
+    first, *others = descriptors
+    if len(first) == 0:
+        return first.sum() * 0
+    return torch.stack([1 - (first * one).sum(dim=1).mean() for one in others]).mean()
 
 
 def teacher_divergence(logits: Tensor, taught: Tensor) -> Tensor:

@@ -55,16 +55,16 @@ class TrainableSuperPoint(SuperPoint):
             module.eval()
         return self
 
-    def encode(
+    def trunk(
         self,
         pixels: Tensor,
         inside: Tensor | None = None,
         hidden_states: list[Tensor] | None = None,
     ) -> Tensor:
-        """B 1 H W -> B C h w. A training batch has one image size, so there is no mask."""
+        """B 1 H W -> B C H/4 W/4. A training batch has one image size, so there is no mask."""
         assert inside is None and hidden_states is None
         features = pixels
-        for layer in self.network_config.encoder_layers():
+        for layer in self.network_config.trunk_layers():
             features = self._normalised(layer, features)
             if layer.pool:  # before the ReLU: same result, a quarter of the ReLU's work
                 features = functional.max_pool2d(features, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tiepoint.architecture import CELL_PX
-from tiepoint.keypoints.on_torch import describe
+from tiepoint.keypoints.on_torch import describe_phases
 from tiepoint.training.detector.batch import Batch
 
 DETECTOR_SHARE, TEXTURED_SHARE = 0.5, 0.25
@@ -35,14 +36,17 @@ class PointPairs(NamedTuple):
     xy_a: Tensor
     xy_b: Tensor
 
-    def descriptors(self, dense: Tensor) -> tuple[Tensor, Tensor]:
-        """Sample dense descriptors 2P D h w at the points: M D of unit length for each view."""
-        h, w = dense.shape[2:]
-        cells_hw = torch.tensor([[h, w]], device=dense.device).expand(len(dense), 2)  # 2P 2
-        image = torch.cat([self.pair, self.pair + len(dense) // 2])  # 2M
+    def descriptors(self, dense: Sequence[Tensor]) -> list[Tensor]:
+        """Sample dense descriptors, 2P D h w of each cell phase, at the points.
+
+        Returns:
+            2M D of unit length for each phase: view A, then view B.
+        """
+        image = torch.cat([self.pair, self.pair + len(dense[0]) // 2])  # 2M
         xy = torch.cat([self.xy_a, self.xy_b])  # 2M 2
-        a, b = describe(dense, image, xy, cells_hw).chunk(2)  # M D each
-        return a, b
+        h, w = dense[0].shape[2:]
+        cells_hw = torch.tensor([[h, w]], device=xy.device).expand(len(dense[0]), 2)  # 2P 2
+        return describe_phases(dense, image, xy, cells_hw)
 
 
 def sample_points(

@@ -1,0 +1,135 @@
+"""How much results depend on the network's grid of cells, for one, two and four phases.
+
+    python benchmarks/phases.py --photos ../shared/photos/ccby [-c base -c small] [--phases 1 2 4]
+
+Prints three things, in float32 and without registration's verdict:
+- the median cosine of the same keypoints in a photograph and in its crop, by the px that the crop
+  moves the content against the grid;
+- generated facades (benchmarks/situations.py) whose mutual nearest neighbours and MAGSAC agree on
+  a wrong window, RootSIFT on the same pairs beside it;
+- where in its cell the keypoints of blank frames and of photographs at JPEG quality 5 are: the
+  share of the fullest of the 64 places, relative to an even share.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+import situations
+from tiepoint import Detector, Features, match
+from tiepoint.architecture import CELL_PX
+from tiepoint.evaluation.estimators import estimate_homography
+from tiepoint.evaluation.methods import SiftMethod
+from tiepoint.geometry import apply_homography, corners_xy
+from tiepoint.images.photographs import list_photos
+from tiepoint.images.reading import read
+from tiepoint.network.inputs import resize
+
+SHIFTS_PX = range(1, CELL_PX)
+SIDE_PX, KEYPOINTS = 640, 1000
+NEAR_PX = 0.5
+WRONG_PX = 20.0
+"""Mean corner error of a facade registered at another window; windows are 64 px apart and more."""
+FLAT_FRAMES = 60
+PLACES = CELL_PX**2
+
+Grey = NDArray[np.uint8]
+Detect = Callable[[Grey], Features]
+
+
+def photographs(folder: Path, count: int) -> Iterator[Grey]:
+    """Evenly chosen photographs, grey, of at most `SIDE_PX`."""
+    files = list_photos(folder, "all")
+    for path in files[:: max(1, len(files) // count)][:count]:
+        pixels = resize(read(path).pixels, SIDE_PX)
+        yield pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+
+
+def cosines_by_shift(detect: Detect, photos: list[Grey]) -> dict[int, float]:
+    """Shift, px -> median cosine of keypoints that the photograph and its crop share."""
+    found: dict[int, list[NDArray[np.float32]]] = {shift: [] for shift in SHIFTS_PX}
+    for photo in photos:
+        whole = detect(photo)
+        for shift in SHIFTS_PX:
+            crop = detect(np.ascontiguousarray(photo[shift:, shift:]))
+            if not len(whole) or not len(crop):
+                continue
+            apart = np.linalg.norm(whole.xy[:, None] - (crop.xy + shift)[None], axis=2)
+            same = apart.min(axis=1) < NEAR_PX
+            partner = crop.descriptors[apart.argmin(axis=1)]
+            found[shift].append((whole.descriptors * partner).sum(axis=1)[same])
+    return {shift: float(np.median(np.concatenate(each))) for shift, each in found.items()}
+
+
+def wrong_facades(detect: Detect, count: int) -> tuple[int, int]:
+    """Facades whose matches agree on a wrong place, and on the right one."""
+    rng, wrong, right = np.random.default_rng(11), 0, 0
+    for _ in range(count):
+        pair = situations.facade(rng)
+        a, b = detect(pair.image_a), detect(pair.image_b)
+        matches = match(a, b, rotation="none")
+        xy_a, xy_b = a.xy[matches.indices[:, 0]], b.xy[matches.indices[:, 1]]
+        model = estimate_homography(xy_a, xy_b, 0)
+        if model is None:
+            continue
+        corners = corners_xy(pair.image_a.shape)
+        errors = apply_homography(model, corners) - apply_homography(pair.truth, corners)
+        error_px = np.linalg.norm(errors, axis=1).mean()
+        wrong += not error_px < WRONG_PX  # NaN too
+        right += bool(error_px < WRONG_PX)
+    return wrong, right
+
+
+def fullest_place(detect: Detect, frames: list[Grey]) -> tuple[float, int]:
+    """The share of the fullest place of a cell relative to an even one, and the keypoints."""
+    counts = np.zeros(PLACES, np.int64)
+    for frame in frames:
+        column, row = np.floor(detect(frame).xy + 0.5).astype(int).T % CELL_PX
+        counts += np.bincount(row * CELL_PX + column, minlength=PLACES)
+    return float(counts.max() * PLACES / max(1, counts.sum())), int(counts.sum())
+
+
+def blank_frames() -> list[Grey]:
+    rng = np.random.default_rng(5)
+    return [situations.blank(rng).image_a for _ in range(FLAT_FRAMES)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("-c", "--checkpoint", action="append", default=[])
+    parser.add_argument("--phases", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--facades", type=int, default=64)
+    parser.add_argument("--count", type=int, default=12, help="photographs")
+    options = parser.parse_args()
+    photos = list(photographs(options.photos, options.count))
+    compressed = [situations.compressed(photo, 5) for photo in photos]
+    blank = blank_frames()
+    sift = SiftMethod(KEYPOINTS)
+    print(f"facades, RootSIFT: {wrong_facades(sift.detect, options.facades)} (wrong, right)")
+    for name in options.checkpoint or ["base"]:
+        for phases in options.phases:
+            at_all = Detector(
+                name, precision="f32", phases=phases, max_keypoints=KEYPOINTS, threshold=0.0
+            )
+            at_one = Detector(
+                name, precision="f32", phases=phases, max_keypoints=KEYPOINTS, threshold=0.0,
+                scales=(1.0,),
+            )  # fmt: skip
+            cosines = cosines_by_shift(at_one, photos)
+            print(f"{name}, phases {phases}")
+            print("  cosine:", " ".join(f"{s} px {c:.4f}" for s, c in cosines.items()))
+            print(f"  facades: {wrong_facades(at_all, options.facades)} (wrong, right)")
+            for kind, frames in (("blank", blank), ("JPEG quality 5", compressed)):
+                share, count = fullest_place(at_one, frames)
+                print(f"  {kind}: fullest place {share:.2f} of an even share, {count} keypoints")
+
+
+if __name__ == "__main__":
+    main()
