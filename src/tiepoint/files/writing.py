@@ -50,7 +50,8 @@ def make_folder(folder: str | PathLike[str], *, advice: str = "choose another fo
 def write_bytes(path: str | PathLike[str], data: bytes) -> None:
     """Write a whole file or none: an earlier one stays until the new one is complete.
 
-    Two processes may write the same path; the file of the later one stays.
+    A symbolic link stays, and the file that it leads to is written. Two processes may write the
+    same path; the file of the later one stays.
 
     Raises:
         OutputError: The file cannot be written; its `__cause__` is the OSError.
@@ -59,19 +60,27 @@ def write_bytes(path: str | PathLike[str], data: bytes) -> None:
         file.write(data)
 
 
+def behind_links(path: str | PathLike[str]) -> Path:
+    """The file that a path names: where it leads if it is a symbolic link, else the path itself."""
+    return Path(os.path.realpath(path) if os.path.islink(path) else path)  # noqa: PTH114
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Path of a new file in the same folder, which replaces `path` at the end.
+
+    A symbolic link stays, and the file that it leads to is replaced.
 
     Raises:
         OutputError: It cannot be written. The file at `path` stays, and the new one is removed.
     """
     # The name is short, because that of `path` may already be as long as the file system allows.
     name = f".tiepoint-{_machine()}-{os.getpid()}-{secrets.token_hex(6)}.partial"
-    partial = path.with_name(name)
+    target = behind_links(path)
+    partial = target.with_name(name)
     try:
         yield partial
-        partial.replace(path)
+        partial.replace(target)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:  # also when interrupted

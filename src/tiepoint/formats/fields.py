@@ -228,6 +228,8 @@ def as_damaged(
     except FormatError:
         raise
     except errors as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            unreadable(name, error)  # of the disk: the file may be whole
         raise damaged(name, str(error), holds) from error
     except (MemoryError, RecursionError, OverflowError) as error:
         raise damaged(name, str(error) or type(error).__name__, holds) from error

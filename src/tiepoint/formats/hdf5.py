@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -13,10 +14,17 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
-from tiepoint.errors import FormatError
-from tiepoint.files.writing import remove_stale, replacing, special_kind, unwritable
+from tiepoint.errors import FormatError, OutputError
+from tiepoint.files.writing import (
+    behind_links,
+    remove_stale,
+    replacing,
+    special_kind,
+    unwritable,
+)
 from tiepoint.formats import fields, hdf5_reading
 from tiepoint.formats.fields import Content, DamagedError
+from tiepoint.formats.hdf5_rescue import copy_readable
 from tiepoint.formats.journal import Journal
 
 ENDING = ".h5"
@@ -29,8 +37,10 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 BROKEN = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 """What h5py raises for damaged and foreign files."""
 
-_DAMAGE = (OSError, RuntimeError, KeyError)
-"""Those of HDF5 itself, when the groups of a file cannot be listed."""
+_IN_USE = ("already open", "consistency flags", "SWMR")
+"""Parts of HDF5's messages for a file that another program writes, which have no errno."""
+
+_NAMED_LOST = 5
 
 _log = getLogger(__name__)
 
@@ -87,7 +97,7 @@ class GroupWriter(ABC, Generic[Key]):
     No other run can write the same file until this one closes or suspends.
 
     Attributes:
-        path: The file.
+        path: The file; where it leads if a symbolic link was given.
         partial: Its journal, which exists from the first entry until the file is closed.
     """
 
@@ -96,7 +106,7 @@ class GroupWriter(ABC, Generic[Key]):
 
     def __init__(self, path: str | PathLike[str]) -> None:
         hdf5_reading.load_h5py()
-        self.path = Path(path)
+        self.path = behind_links(path)
         self._journal = Journal(self.path, self._title)
         self.partial = self._journal.path
         self._stored: Mapping[Key, str] = {}  # key -> group in the file
@@ -127,9 +137,7 @@ class GroupWriter(ABC, Generic[Key]):
         try:
             if self._journal:
                 self._close_file()  # Windows replaces no open file
-                with _rewritten(self.path) as file:
-                    for name in self._journal:
-                        self._write_group(file, name)
+                self._write_file()
                 self._journal.remove()
         finally:
             self.suspend()
@@ -142,7 +150,7 @@ class GroupWriter(ABC, Generic[Key]):
     def _open_file(self) -> None:
         """List what the file has; a damaged one is set aside, so that all is made again."""
         if _is_cut_off(self.path, self._holds):
-            _set_aside(self.path)
+            _set_aside(self.path, "all is made again")
         if not self.path.exists():
             return
         try:
@@ -150,9 +158,38 @@ class GroupWriter(ABC, Generic[Key]):
             self._file = self._closing.enter_context(hdf5_reading.open_file(self.path))
         except DamagedError as error:
             is_hdf5 = hdf5_reading.load_h5py().is_hdf5(self.path)
-            if not is_hdf5 or not isinstance(error.__cause__, _DAMAGE):
+            if not is_hdf5 or not isinstance(error.__cause__, hdf5_reading.DAMAGE):
                 raise  # another program's, or made to do harm
-            _set_aside(self.path)
+            _set_aside(self.path, "all is made again")
+
+    def _stored_group(self, key: Key) -> Any:
+        """The group of an entry in the file.
+
+        Raises:
+            KeyError: There is no such entry.
+            FormatError: Its group is damaged.
+        """
+        name = self._stored[key]
+        with fields.as_damaged(f"{self.path}: {name}", BROKEN, self._holds):
+            return hdf5_reading.group_at(self._file, name)
+
+    def _write_file(self) -> None:
+        """Replace the file by a copy with what the journal has.
+
+        A part of the old file may be too damaged for that. The new one then has the other parts,
+        and the old one is set aside.
+        """
+        try:
+            with _rewritten(self.path) as file:
+                self._write_groups(file)
+        except OutputError as error:
+            if not _is_damage(error.__cause__) or not os.path.isfile(self.path):  # noqa: PTH113
+                raise
+            with _rewritten(self.path, is_damaged=True) as file:
+                self._write_groups(file)
+
+    def _write_groups(self, file: Any) -> None:
+        hdf5_reading.check_listed(file, [self._write_group(file, name) for name in self._journal])
 
     def _close_file(self) -> None:
         self._closing.close()
@@ -162,7 +199,8 @@ class GroupWriter(ABC, Generic[Key]):
     def _groups_of(self, path: Path) -> Mapping[Key, str]: ...
 
     @abstractmethod
-    def _write_group(self, file: Any, name: str) -> None: ...
+    def _write_group(self, file: Any, name: str) -> str:
+        """Write an entry of the journal; returns the path of its group."""
 
 
 @contextmanager
@@ -207,41 +245,81 @@ def _is_cut_off(path: Path, holds: Content) -> bool:
     """Whether a crash or a full disk left a file empty or cut off.
 
     Raises:
-        FormatError: Something that is no file, and may never end when it is read.
+        FormatError: The disk cannot be read, another program writes the file, or it is no file,
+            and may never end when it is read.
     """
     if kind := special_kind(path):
         raise FormatError(f"{path}: {kind}, expected a {holds} file; move it away")
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for some names
         return False
-    with path.open("rb") as file:
-        start = file.read(len(_SIGNATURE))
-    if start.strip(b"\0") and not start.startswith(_SIGNATURE):
-        return False  # another program's: reading it raises
     try:
+        with path.open("rb") as file:
+            start = file.read(len(_SIGNATURE))
+        if start.strip(b"\0") and not start.startswith(_SIGNATURE):
+            return False  # another program's: reading it raises
         hdf5_reading.load_h5py().File(path, "r").close()
     except OSError as error:
-        if error.errno is not None:  # locked by another program, or not readable
-            raise fields.damaged(str(path), str(error), holds) from error
+        if isinstance(error, BlockingIOError) or any(text in str(error) for text in _IN_USE):
+            raise FormatError(
+                f"{path}: another program has it open for writing; close that, or if it was "
+                f"killed, run h5clear -s {path.name}"
+            ) from error
+        if error.errno is not None:
+            fields.unreadable(str(path), error)
         return True
     return False
 
 
-def _set_aside(path: Path) -> None:
+def _is_damage(error: BaseException | None) -> bool:
+    """Whether an error of h5py is about what a file has, not about the disk."""
+    return isinstance(error, BROKEN) and getattr(error, "errno", None) is None
+
+
+def _set_aside(path: Path, outcome: str, *, linked: bool = False) -> None:
+    """Keep a damaged file as `<name>.damaged1`.
+
+    Args:
+        path: The file.
+        outcome: What becomes of its contents, for the message.
+        linked: Leave the file in its place too, where the file system can.
+    """
     count = 1
-    while (aside := path.with_name(f"{path.name}.damaged{count}")).exists():
+    while os.path.lexists(aside := path.with_name(f"{path.name}.damaged{count}")):
         count += 1
-    path.rename(aside)
-    _log.warning("%s: was damaged; is now %s, and all is made again", path, aside.name)
+    try:
+        if not linked:
+            raise OSError
+        os.link(path, aside)
+    except OSError:
+        path.rename(aside)
+    # An error, because --quiet must not hide it.
+    _log.error("%s: was damaged; is now %s, and %s", path, aside.name, outcome)
 
 
 @contextmanager
-def _rewritten(path: Path) -> Iterator[Any]:
-    """h5py's file: a copy of the one at `path`, or a new one, which replaces it at the end."""
+def _rewritten(path: Path, *, is_damaged: bool = False) -> Iterator[Any]:
+    """h5py's file: a copy of the one at `path`, or a new one, which replaces it at the end.
+
+    Args:
+        path: The file.
+        is_damaged: Copy only what HDF5 can read, and set the old file aside at the end.
+
+    Raises:
+        OutputError: It cannot be written; its `__cause__` is the error of h5py.
+    """
+    h5py, lost = hdf5_reading.load_h5py(), list[str]()
     with replacing(path) as copy:
         try:
-            if path.exists():
+            if not is_damaged and path.exists():
                 shutil.copyfile(path, copy)
-            with hdf5_reading.load_h5py().File(copy, "a") as file:
+            with h5py.File(copy, "a") as file:
+                if is_damaged:
+                    with hdf5_reading.open_file(path) as old:
+                        lost = copy_readable(old, file)
                 yield file
-        except (RuntimeError, ValueError, TypeError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise unwritable(path, error) from error
+        if is_damaged:
+            parts = ", ".join(lost[:_NAMED_LOST]) or "nothing"
+            others = f" and {len(lost) - _NAMED_LOST} more" if len(lost) > _NAMED_LOST else ""
+            _set_aside(path, f"its readable parts are kept, without {parts}{others}", linked=True)

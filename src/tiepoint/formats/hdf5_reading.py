@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,11 @@ from numpy.typing import NDArray
 from tiepoint.errors import MissingExtraError
 from tiepoint.files.reading import open_regular
 from tiepoint.formats.fields import FREE_BYTES, check_expansion, unreadable
+
+Value = TypeVar("Value")
+
+DAMAGE = (OSError, RuntimeError, KeyError)
+"""What HDF5 itself raises for damaged objects; an OSError with an errno is the disk's."""
 
 MAX_ATTRIBUTE_BYTES = 65_536
 _DEEPEST = 100
@@ -60,18 +65,37 @@ def load_h5py() -> Any:
     return h5py
 
 
-def members(group: Any) -> dict[str, bool]:
-    """Names of the members of a group that are in the file itself -> whether each is a group."""
+def unless_damaged(read: Callable[..., Value], *arguments: Any) -> Value | None:
+    """The result of `read(*arguments)`; None if HDF5 finds the object damaged.
+
+    Raises:
+        OSError: The disk could not be read; the object may be whole.
+    """
+    try:
+        return read(*arguments)
+    except DAMAGE as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+        return None
+
+
+def members(group: Any) -> dict[str, bool | None]:
+    """Names of the members of a group that are in the file itself -> whether each is a group.
+
+    A damaged member has None, so that it costs none of the others.
+    """
     h5py = load_h5py()
-    kinds = {}
+    kinds: dict[str, bool | None] = {}
     for found in group:
         # h5py gives bytes for a damaged name.
         name = found.decode("utf-8", "surrogateescape") if isinstance(found, bytes) else found
         key = name.encode("utf-8", "surrogateescape")
         if group.id.links.get_info(key).type == h5py.h5l.TYPE_HARD:
-            kind = h5py.h5o.get_info(group.id, key).type
-            if kind in (h5py.h5o.TYPE_GROUP, h5py.h5o.TYPE_DATASET):
-                kinds[name] = kind == h5py.h5o.TYPE_GROUP
+            info = unless_damaged(h5py.h5o.get_info, group.id, key)
+            if info is None:
+                kinds[name] = None
+            elif info.type in (h5py.h5o.TYPE_GROUP, h5py.h5o.TYPE_DATASET):
+                kinds[name] = info.type == h5py.h5o.TYPE_GROUP
     return kinds
 
 
@@ -96,7 +120,10 @@ def _is_hard(group: Any, name: str) -> bool:
 def groups_with(file: Any, dataset: str) -> Iterator[str]:
     """Paths of the groups that hold a data set of this name, sorted within each folder.
 
+    A damaged group is among them, because it may have held one; reading it raises.
+
     Raises:
+        OSError, RuntimeError, KeyError: The file itself cannot be listed.
         ValueError: Groups in a circle, or one folder in two places: 60 levels of two links each
             would be 2^60 paths.
     """
@@ -106,17 +133,52 @@ def groups_with(file: Any, dataset: str) -> Iterator[str]:
         path, group = waiting.pop()
         if path.count("/") > _DEEPEST:
             raise ValueError(f"groups are nested more than {_DEEPEST} deep")
-        kinds = members(group)
-        if path and kinds.get(dataset) is False:
+        kinds = _members_below(path, group)
+        is_ours = kinds is None or not kinds.get(dataset, True)
+        if path and is_ours:
             yield path
-        names = sorted((name for name, is_group in kinds.items() if is_group), reverse=True)
+        if kinds is None:
+            continue
+        # A damaged data set of an image is no image of its own.
+        wanted = (True,) if is_ours else (True, None)
+        names = sorted((name for name in kinds if kinds[name] in wanted), reverse=True)
         if names:
             first = folders.setdefault(address_of(group.id).addr, path)
             if first != path:
                 raise ValueError(
                     f"group {path!r} is {first or '/'!r} again, perhaps a circle; expected a tree"
                 )
-        waiting += [(f"{path}/{name}" if path else name, group[name]) for name in names]
+        waiting += [
+            (f"{path}/{name}" if path else name, _opened_member(group, name)) for name in names
+        ]
+
+
+def _members_below(path: str, group: Any) -> dict[str, bool | None] | None:
+    """The members of a group; None for a damaged one, unless it is the file itself."""
+    if not path:
+        return members(group)
+    return None if group is None else unless_damaged(members, group)
+
+
+def _opened_member(group: Any, name: str) -> Any:
+    """A group inside another, or None for a damaged one."""
+    return unless_damaged(lambda: group[name])
+
+
+def check_listed(file: Any, paths: Iterable[str]) -> None:
+    """Raise unless each path is found when its folders are listed.
+
+    A damaged folder may take a new group that no reader ever finds.
+    """
+    listed: dict[str, set[Any]] = {}
+    for path in paths:
+        folder = ""
+        for part in path.split("/"):
+            if folder not in listed:
+                listed[folder] = set(file[folder or "/"])
+            if part not in listed[folder]:
+                raise KeyError(f"{path} cannot be found again")
+            folder = f"{folder}/{part}" if folder else part
 
 
 def arrays(group: Any, names: Iterable[str]) -> dict[str, NDArray[Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
-from tiepoint.formats import features_npz, fields, hdf5, hdf5_reading, hloc_features
+from tiepoint.formats import features_npz, fields, hdf5, hloc_features
 from tiepoint.formats.fields import Summary
 from tiepoint.formats.hloc_features import DATASETS
 
@@ -55,13 +55,13 @@ class H5Writer(hdf5.GroupWriter[str]):
         """
         if name in self._journal:
             return fields.summary_of(self.read(name))
-        return hloc_features.summarise_group(self._group_of(name), f"{self.path}: {name}")
+        return hloc_features.summarise_group(self._stored_group(name), f"{self.path}: {name}")
 
     def read(self, name: str) -> Features:
         """Features of a finished image; raises as `summarise`."""
         if name in self._journal:
             return features_npz.decode(BytesIO(self._journal.read(name)), f"{self.partial}: {name}")
-        return hloc_features.read_group(self._group_of(name), f"{self.path}: {name}")
+        return hloc_features.read_group(self._stored_group(name), f"{self.path}: {name}")
 
     def add(self, name: str, features: Features) -> None:
         """Store the features of one image; they replace earlier ones of the same name.
@@ -83,11 +83,9 @@ class H5Writer(hdf5.GroupWriter[str]):
     def _groups_of(self, path: Path) -> Mapping[str, str]:
         return hloc_features.H5Features(path).groups
 
-    def _write_group(self, file: Any, name: str) -> None:
+    def _write_group(self, file: Any, name: str) -> str:
         hloc_features.write_group(file, name, self.read(name), half=self._half)
-
-    def _group_of(self, name: str) -> Any:
-        return hdf5_reading.group_at(self._file, self._stored[name])
+        return name
 
     def _check_name(self, name: str) -> None:
         hdf5.check_name(name)

@@ -25,6 +25,8 @@ from tiepoint.errors import FormatError
 from tiepoint.features import Matches
 from tiepoint.files.reading import parse_json
 from tiepoint.formats import fields, hdf5, hdf5_reading, matches_npz
+from tiepoint.formats.fields import DamagedError
+from tiepoint.formats.hdf5_reading import unless_damaged
 
 Names = tuple[str, str]
 
@@ -87,16 +89,16 @@ class H5MatchesWriter(hdf5.GroupWriter[Names]):
         """
         if _journal_key(names) in self._journal:
             return dict(self.read(names).meta)
-        key = self._stored[names]
-        return _public_meta(hdf5_reading.group_at(self._file, key), f"{self.path}: {key}")
+        group = self._stored_group(names)
+        return _public_meta(group, f"{self.path}: {self._stored[names]}")
 
     def read(self, names: Names) -> Matches:
         """Matches of a finished pair; raises as `meta`."""
         if _journal_key(names) in self._journal:
             payload = self._journal.read(_journal_key(names))
             return matches_npz.decode(BytesIO(payload), f"{self.partial}: {', '.join(names)}")
-        key = self._stored[names]
-        return _read_group(hdf5_reading.group_at(self._file, key), f"{self.path}: {key}")
+        group = self._stored_group(names)
+        return _read_group(group, f"{self.path}: {self._stored[names]}")
 
     def add(self, name_a: str, name_b: str, matches: Matches) -> None:
         """Store the matches of one pair; they replace earlier ones of the same names.
@@ -114,7 +116,9 @@ class H5MatchesWriter(hdf5.GroupWriter[Names]):
             hdf5.check_name(name)
         names, group = (name_a, name_b), _group(name_a, name_b)
         taken = self._groups.get(group, names)
-        if taken != names:
+        if taken != names and self._is_damaged(taken):  # its real names may be these
+            self._names.discard(taken)
+        elif taken != names:
             raise FormatError(
                 f"{name_a} and {name_b}: hloc's files write / as -, so their group {group!r} is "
                 f"that of {taken[0]} and {taken[1]} too; rename one of the images"
@@ -134,11 +138,19 @@ class H5MatchesWriter(hdf5.GroupWriter[Names]):
         self._groups[group] = names
         self._names.add(names)
 
+    def _is_damaged(self, names: Names) -> bool:
+        try:
+            self.meta(names)
+        except DamagedError:
+            return True
+        return False
+
     def _groups_of(self, path: Path) -> Mapping[Names, str]:
         return H5Matches(path).groups
 
-    def _write_group(self, file: Any, name: str) -> None:
+    def _write_group(self, file: Any, name: str) -> str:
         _write_group(file, _names(name), self.read(_names(name)))
+        return _group(*_names(name))
 
 
 def _journal_key(names: Names) -> str:
@@ -204,14 +216,40 @@ def _public_meta(group: Any, where: str) -> dict[str, Any]:
 
 
 def _pairs(file: Any) -> Iterator[tuple[Names, str]]:
-    """The images' names and the group of each pair, sorted by group."""
+    """The images' names and the group of each pair, sorted by group.
+
+    A damaged group is among them, so that reading it raises; it has the names of its group.
+    """
     for first, is_group in sorted(hdf5_reading.members(file).items()):
-        seconds = hdf5_reading.group_at(file, first) if is_group else {}
-        for second, holds_data in sorted(hdf5_reading.members(seconds).items()) if is_group else ():
-            group = hdf5_reading.group_at(seconds, second) if holds_data else None
-            if group is not None and hdf5_reading.members(group).get("matches0") is False:
-                names = [first, second]
-                if "names" in group.attrs:
-                    names = parse_json(hdf5_reading.text_attribute(group, "names"))
-                name_a, name_b = map(str, names)
-                yield (name_a, name_b), f"{first}/{second}"
+        if is_group is False:
+            continue
+        seconds, kinds = _opened(file, first)
+        if kinds is None:  # with all its pairs
+            yield (first, ""), first
+        for second in sorted(kinds or ()):
+            if kinds and kinds[second] is not False:
+                names = _stored_names(seconds, first, second)
+                if names is not None:
+                    yield names, f"{first}/{second}"
+
+
+def _stored_names(seconds: Any, first: str, second: str) -> Names | None:
+    """The images' names of one pair; None for a group that holds no matches."""
+    group, kinds = _opened(seconds, second)
+    if kinds is None:
+        return first, second
+    if kinds.get("matches0", True):  # a group of that name, or nothing
+        return None
+    text = unless_damaged(
+        lambda: hdf5_reading.text_attribute(group, "names") if "names" in group.attrs else None
+    )
+    if text is None:
+        return first, second
+    name_a, name_b = map(str, parse_json(text))
+    return name_a, name_b
+
+
+def _opened(parent: Any, name: str) -> tuple[Any, dict[str, bool | None] | None]:
+    """A group and its members; None for the members of a damaged one."""
+    group = unless_damaged(hdf5_reading.group_at, parent, name)
+    return group, None if group is None else unless_damaged(hdf5_reading.members, group)
