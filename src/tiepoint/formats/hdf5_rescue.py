@@ -29,7 +29,8 @@ def copy_readable(old: Any, new: Any) -> list[str]:
         names = unless_damaged(list, group)
         if names is None:
             lost.append(path or "/")
-        for found in names or ():
+            continue
+        for found in names:
             key = found if isinstance(found, bytes) else found.encode("utf-8", "surrogateescape")
             shown = key.decode("utf-8", "replace")
             member = f"{path}/{shown}" if path else shown
