@@ -87,6 +87,9 @@ def _expand_one(
 ) -> Iterator[Input | Unreadable]:
     shown = without_credentials(argument)
     shown = shown if len(shown) <= _NAMED_LENGTH else f"{shown[:_NAMED_LENGTH]}..."
+    if not argument:
+        yield Unreadable(shown, "'': an empty argument; expected a file, folder, glob or URL")
+        return
     if "\0" in argument:
         yield Unreadable(shown, f"{shown!r}: a null character, which no path or URL contains")
         return

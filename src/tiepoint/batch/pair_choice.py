@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from tiepoint.config import PairConfig
 from tiepoint.errors import ConfigError, TiepointError
 from tiepoint.features import Features
+from tiepoint.files.paths import is_file
 from tiepoint.matching import pairing
 
 ALL, SEQUENTIAL, SIMILAR = "all", "sequential", "similar"
@@ -44,7 +44,7 @@ def choose_pairs(
         pairs = pairing.sequential_pairs(len(names), config.window, quadratic=config.quadratic)
     elif config.pairs == SIMILAR:
         pairs = _similar_pairs(features, config.k, on_skip)
-    elif Path(config.pairs).is_file():
+    elif is_file(config.pairs):
         pairs = pairing.listed_pairs(config.pairs, names)
     else:
         raise ConfigError(

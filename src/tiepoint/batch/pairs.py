@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from tiepoint.batch.fingerprint import IMAGE
+from tiepoint.batch.fingerprint import IMAGE, MASK
 from tiepoint.batch.records import PairRecord, stops_a_run
 from tiepoint.config import DeviceName, MatchingConfig, MatchingOptions, resolve
 from tiepoint.errors import ConfigError, TiepointError
@@ -177,11 +177,12 @@ def _checksum(features: Features) -> str:
 
 
 def _image_checksum(features: Features) -> str | None:
-    """Checksum of the image file's fingerprint; None if the features have none."""
-    fingerprint = features.meta.get(IMAGE)
-    if fingerprint is None:
+    """Checksum of the fingerprints of the image and its mask; None if the features have none."""
+    prints = [features.meta[name] for name in (IMAGE, MASK) if features.meta.get(name) is not None]
+    if not prints:
         return None
-    return f"{zlib.crc32(json.dumps(fingerprint, sort_keys=True).encode()):08x}"
+    text = "".join(json.dumps(one, sort_keys=True) for one in prints)
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _differ(stored: object, wanted: Sequence[str | None]) -> bool:

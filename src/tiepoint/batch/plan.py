@@ -13,6 +13,7 @@ from tiepoint.batch.records import ImageRecord, Status
 from tiepoint.batch.stores import Store, is_whole_overlay
 from tiepoint.errors import ConfigError, FormatError, ImageError, TiepointError
 from tiepoint.features import Provenance
+from tiepoint.files.paths import is_file
 from tiepoint.formats import DamagedError, Summary, as_json
 from tiepoint.images.masks import MaskFolder
 from tiepoint.images.urls import without_credentials
@@ -195,7 +196,7 @@ def _refuse_other_image(path: Path, stored: object, source: str) -> None:
 
 def _is_file(path: str) -> bool:
     try:
-        return Path(path).is_file()
+        return is_file(path)
     except (OSError, ValueError):
         return False
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiepoint.features import Features
+from tiepoint.files.paths import is_file
 from tiepoint.formats import ALL_FORMATS, load
 
 if TYPE_CHECKING:
@@ -45,4 +46,4 @@ def image_of(name: str, features: Features) -> str | None:
     if not is_features_file(name):
         return name
     source = features.meta.get("source")
-    return source if isinstance(source, str) and Path(source).is_file() else None
+    return source if isinstance(source, str) and is_file(source) else None

@@ -12,6 +12,7 @@ from tiepoint.cli import options
 from tiepoint.cli.output import show
 from tiepoint.cli.progress import with_progress
 from tiepoint.errors import ConfigError
+from tiepoint.files.paths import is_folder
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -54,7 +55,7 @@ def calibrate(
     from tiepoint.images.photographs import list_photos
     from tiepoint.weights.folder import COVARIANCE_KEY, NOISE_FLOOR_KEY
 
-    if not checkpoint.is_dir():
+    if not is_folder(checkpoint):
         raise ConfigError(f"{checkpoint}: no such folder; expected one with a checkpoint")
     if write:
         calibration.check_ours(checkpoint)

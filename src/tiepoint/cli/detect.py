@@ -20,6 +20,7 @@ from tiepoint.cli.output import STDOUT, write_stdout
 from tiepoint.cli.report import image_report, stop
 from tiepoint.config import DetectionOptions
 from tiepoint.errors import ConfigError, OutputError
+from tiepoint.files.paths import exists, is_folder
 
 if TYPE_CHECKING:
     from tiepoint.batch import Input, Store, Unreadable
@@ -161,7 +162,7 @@ def _ending(out: Path, features_format: FeaturesFormat | None) -> str:
     if ending in ALL_FORMATS:
         if wanted not in (None, ending):
             raise ConfigError(f"-o {out} is a {ending} file, but --format is {wanted}: drop one")
-        if out.is_dir():
+        if is_folder(out):
             raise ConfigError(f"-o {out} is a folder with the ending of a file: rename it")
         return ending
     if ending in OTHER_FILE_ENDINGS:
@@ -169,7 +170,7 @@ def _ending(out: Path, features_format: FeaturesFormat | None) -> str:
             f"-o {out}: the ending picks the format, one of {', '.join(ALL_FORMATS)}; "
             "name a folder without an ending"
         )
-    if out.exists() and not out.is_dir():
+    if exists(out) and not is_folder(out):
         raise ConfigError(
             f"-o {out} is a file; name a folder, or a file that ends in one of "
             f"{', '.join(ALL_FORMATS)}"

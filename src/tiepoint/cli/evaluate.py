@@ -13,7 +13,7 @@ from tiepoint._version import __version__
 from tiepoint.cli import evaluate_options as options
 from tiepoint.cli import exit_codes
 from tiepoint.cli.options import Threads, command, parse_scales
-from tiepoint.cli.output import is_quiet
+from tiepoint.cli.output import STDOUT, is_quiet, write_stdout
 from tiepoint.cli.progress import with_progress
 from tiepoint.errors import ConfigError, FormatError, MissingExtraError, is_installed
 from tiepoint.evaluation.settings import (
@@ -206,13 +206,15 @@ def speed(
     from tiepoint.evaluation import speed as timing
     from tiepoint.evaluation.summary import document
 
+    _check_out(out, as_json=as_json)
     chosen = _methods(methods, checkpoint, scales, threads=threads)
     images, failures = timing.load_images(_photos(photos, "all")[:limit], long_side)
     if not images:
         _show([], failures)
     measure = partial(timing.measure_speed, images, chosen, k, repeats)
     rows = with_progress("images", repeats * len(images), lambda done: measure(on_image=done))
-    _show([timing.speed_table(rows, k, long_side)], failures, as_json=as_json)
+    table = timing.speed_table(rows, k, long_side)
+    _show([table], failures, as_json=as_json or out == STDOUT)
     settings = {"k": k, "long_side": long_side, "repeats": repeats}
     values = list(map(asdict, rows))
     text = document(settings, chosen, values, [], failures, {"kind": "speed"})
@@ -277,8 +279,9 @@ def _score(
     from tiepoint.evaluation import summary
     from tiepoint.evaluation.run import evaluate
 
+    _check_out(out, as_json=as_json)
     resume = None
-    if out is not None:
+    if out not in (None, STDOUT):
         resume = _resume_file(out, pairs, methods, {**run_info, "settings": asdict(settings)})
     measure = partial(
         evaluate,
@@ -296,7 +299,7 @@ def _score(
         from tiepoint.evaluation.homography import detail_table
 
         tables.append(detail_table(evaluation))
-    _show(tables, evaluation.failures, as_json=as_json)
+    _show(tables, evaluation.failures, as_json=as_json or out == STDOUT)
     _write(out, summary.as_json(evaluation, **run_info), as_json=as_json)
     if resume is not None:
         resume.finish()
@@ -322,12 +325,19 @@ def _resume_file(
     return resume
 
 
+def _check_out(out: Path | None, *, as_json: bool) -> None:
+    if as_json and out == STDOUT:
+        raise ConfigError("--json and -o - both write to stdout: drop one")
+
+
 def _write(out: Path | None, text: str, *, as_json: bool) -> None:
     from tiepoint.files.writing import make_folder, write_bytes
 
     if as_json:
         typer.echo(text)
-    if out is not None:
+    if out == STDOUT:
+        write_stdout(text.encode())
+    elif out is not None:
         make_folder(out.parent)
         write_bytes(out, text.encode())
 

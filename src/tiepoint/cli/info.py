@@ -31,7 +31,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def info(as_json: options.Json = False) -> None:
     """Show the version, engines, devices and bundled checkpoints."""
     facts = _facts()
-    typer.echo(json.dumps(facts, indent=2) if as_json else _as_text(facts))
+    typer.echo(json.dumps(facts) if as_json else _as_text(facts))
 
 
 def _facts() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tiepoint.cli.output import verbosity
 from tiepoint.config import IN_CHECKPOINT, DetectionConfig, DeviceName, EngineName, ProcessorConfig
 from tiepoint.config import Precision as PrecisionName
 from tiepoint.errors import ConfigError
+from tiepoint.files.paths import exists, is_folder
 
 NONE = "none"
 """Spelling of the value None on the command line."""
@@ -265,7 +266,7 @@ def check_file(
     if endings is not None and path.suffix.lower() not in endings:
         expected = ", ".join(endings)
         raise ConfigError(f"{option} {path}: the ending picks the format, one of {expected}")
-    if path.is_dir():
+    if is_folder(path):
         raise ConfigError(f"{option} {path} is a folder; name a file")
-    if path.exists() and not overwrite:
+    if exists(path) and not overwrite:
         raise ConfigError(f"{option} {path} exists; name another file, or give --overwrite")

@@ -14,6 +14,7 @@ from tiepoint.cli.output import STDOUT, show, write_stdout
 from tiepoint.cli.report import stop
 from tiepoint.config import DetectionOptions, RegistrationConfig, RegistrationOptions
 from tiepoint.errors import ConfigError, ImageError
+from tiepoint.files.paths import is_folder
 from tiepoint.registration.models import MODELS, TWO_VIEW_MODELS
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _check_files(images: Mapping[str, Path], *, as_json: bool, overwrite: bool) 
         options.check_file(option, path, ENDINGS.get(option), overwrite=overwrite)
         if list(given.values()).count(path) > 1:
             raise ConfigError(f"{option} {path}: two options name this file; rename one")
-        if not path.absolute().parent.is_dir():
+        if not is_folder(path.absolute().parent):
             raise ConfigError(f"{option} {path}: no such folder; create it first")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tiepoint.errors import ConfigError
+from tiepoint.files.paths import is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ def load_folder(checkpoint: Path) -> Checkpoint:
     """Load a checkpoint from a folder, even where a bundled checkpoint has the same name."""
     from tiepoint.weights.checkpoint import load_checkpoint
 
-    if not checkpoint.is_dir():
+    if not is_folder(checkpoint):
         raise ConfigError(f"{checkpoint}: no such folder; expected a checkpoint folder")
     return load_checkpoint(checkpoint.resolve())
 

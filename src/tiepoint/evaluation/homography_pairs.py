@@ -16,6 +16,7 @@ from tiepoint.evaluation.pair_lists import PairFiles, files_of_line
 from tiepoint.evaluation.settings import LARGE_SEQUENCES, FrameSize
 from tiepoint.evaluation.sizes import LoadedImages, in_frame, size_hw_of
 from tiepoint.evaluation.task import Failure, Pair, PairT
+from tiepoint.files.paths import is_folder
 from tiepoint.files.reading import read_bounded
 from tiepoint.geometry import Matrix, SizeHW, apply_homography, corners_xy
 
@@ -83,7 +84,7 @@ def read_hpatches(folder: Path, group: str) -> tuple[list[HomographyPair], list[
     """
     pairs: list[HomographyPair] = []
     failures: list[Failure] = []
-    for sequence in sorted(path for path in folder.glob("[iv]_*") if path.is_dir()):
+    for sequence in sorted(path for path in folder.glob("[iv]_*") if is_folder(path)):
         subgroup = f"{group}/{HPATCHES_GROUPS[sequence.name[0]]}"
         for path in sorted(sequence.glob("H_1_*"), key=lambda path: (len(path.name), path.name)):
             number = path.name.removeprefix("H_1_")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tiepoint.errors import FormatError, TiepointError
 from tiepoint.evaluation.task import Failure, PairT, Task
+from tiepoint.files.paths import is_file, is_folder
 from tiepoint.files.reading import text_lines
 from tiepoint.images import read
 
@@ -75,12 +76,12 @@ def read_folder(
         FormatError: No such folder, or no pairs in it.
     """
     other = f", or {task.other_layout}" if task.other_layout else ""
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise FormatError(f"{folder}: no such folder; expected one with {PAIRS_FILE}{other}")
     pairs: list[PairT] = []
     failures: list[Failure] = []
     path = folder / PAIRS_FILE
-    if path.is_file():
+    if is_file(path):
         pairs, failures = _read_list(task, path, group)
     elif task.read_other is not None:
         pairs, failures = task.read_other(folder, group)

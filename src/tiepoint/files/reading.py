@@ -107,13 +107,7 @@ def parse_json(text: str, *, finite: bool = True) -> Any:
     Raises:
         ValueError: Not JSON, NaN or infinity, too deep, or above `JSON_BYTES` of memory.
     """
-    bytes_of_text = len(text) * (1 if text.isascii() else 4)
-    needed = bytes_of_text + sum(
-        bytes_each * text.count(sign)
-        for sign, bytes_each in (("{", 240), ("[", 96), (",", 32), ('"', 40))
-    )
-    if needed > max(JSON_BYTES, JSON_GROWTH * len(text)):
-        raise ValueError(f"needs {needed / 1e6:.0f} MB of memory, the limit is 400 MB")
+    check_growth(memory_bytes(text), len(text))
     try:
         value = json.loads(
             text, parse_int=_whole_number, parse_constant=_not_finite if finite else None
@@ -123,6 +117,24 @@ def parse_json(text: str, *, finite: bool = True) -> Any:
     if finite:
         check_json(value)
     return value
+
+
+def check_growth(needed_bytes: int, text_bytes: int) -> None:
+    """Raise ValueError for JSON whose values need many times the memory of its text."""
+    limit = max(JSON_BYTES, JSON_GROWTH * text_bytes)
+    if needed_bytes > limit:
+        raise ValueError(
+            f"needs {needed_bytes / 1e6:.0f} MB of memory, the limit is {limit / 1e6:.0f} MB"
+        )
+
+
+def memory_bytes(text: str) -> int:
+    """Memory that a JSON text and its values need, bytes."""
+    bytes_of_text = len(text) * (1 if text.isascii() else 4)
+    return bytes_of_text + sum(
+        bytes_each * text.count(sign)
+        for sign, bytes_each in (("{", 240), ("[", 96), (",", 32), ('"', 40))
+    )
 
 
 def check_json(value: Any, whole: range | None = None) -> None:

@@ -84,7 +84,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(path, error) from error
     finally:  # also when interrupted
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that cannot be looked into: the error is known already
+            partial.unlink(missing_ok=True)
 
 
 def remove_stale(folder: Path) -> int:

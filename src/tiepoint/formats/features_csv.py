@@ -22,6 +22,8 @@ _TITLE = "# tiepoint features"
 _COLUMNS = "x,y,score"
 _LONGEST_LINE = 4_000_000
 """Characters; the line with `meta` is the longest."""
+_LONGEST_ROW = 1000
+"""Characters of three numbers, with whatever spaces another program adds."""
 
 
 def encode(features: Features) -> bytes:
@@ -46,11 +48,12 @@ def read(path: Path) -> Features:
     name = str(path)
     with _opened(path) as file:
         summary = _summary(_head(file, name), name)
-        first = file.readline(_LONGEST_LINE)
+        lines = _rows(file)
+        first = next(lines, "")
         rows = np.zeros((0, 3))
         if first.strip():  # NumPy warns of a file without rows
             most = summary.keypoints + 1  # one too many is enough to refuse the file
-            lines = chain([first], file)
+            lines = chain([first], lines)
             rows = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2, max_rows=most)
     if len(rows) != summary.keypoints:
         raise fields.damaged(name, f"{len(rows)} rows, its head states {summary.keypoints}")
@@ -70,7 +73,7 @@ def summarise(path: Path) -> Summary:
     """The head of a file; of its rows only the number is checked."""
     with _opened(path) as file:
         summary = _summary(_head(file, str(path)), str(path))
-        rows = sum(1 for _ in iter(lambda: _line(file), ""))
+        rows = sum(1 for line in _rows(file) if line.strip())
     if rows != summary.keypoints:
         raise fields.damaged(str(path), f"{rows} rows, its head states {summary.keypoints}")
     return summary
@@ -129,6 +132,14 @@ def _line(file: TextIO) -> str:
     if len(line) == _LONGEST_LINE:
         raise ValueError(f"a line longer than {_LONGEST_LINE} characters")
     return line.rstrip("\n")
+
+
+def _rows(file: TextIO) -> Iterator[str]:
+    """The lines of the table."""
+    while line := file.readline(_LONGEST_ROW):
+        if len(line) == _LONGEST_ROW:
+            raise ValueError(f"a row longer than {_LONGEST_ROW} characters")
+        yield line
 
 
 def _summary(head: dict[str, str], name: str) -> Summary:

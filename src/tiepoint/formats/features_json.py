@@ -16,14 +16,23 @@ from numpy.typing import NDArray
 from tiepoint.checks import shown
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
-from tiepoint.files.reading import check_json, open_regular, parse_json, read_json
+from tiepoint.files.reading import (
+    check_growth,
+    check_json,
+    memory_bytes,
+    open_regular,
+    parse_json,
+    read_json,
+)
 from tiepoint.formats import fields
 from tiepoint.formats.fields import Summary
 
 EMPTY_LENGTH = "descriptor_length"
 """Key in files without keypoints, because `descriptors: []` does not state the length D."""
-MAX_BYTES = 1_000_000_000
-"""Most bytes of a file: 300,000 keypoints with descriptors of length 256."""
+MAX_BYTES = 400_000_000
+"""Most bytes of a file: 120,000 keypoints with descriptors of length 256."""
+MAX_FOREIGN_BYTES = 40_000_000
+"""Most bytes of a file of another layout than ours, which is parsed before it can be judged."""
 MAX_LENGTH = 65_536
 """No network has longer descriptors; a damaged file must not ask for all memory."""
 
@@ -32,6 +41,12 @@ _START = f'{{\n"convention": "{fields.CONVENTION}"'.encode()
 _END = b"\n}\n"
 _MAX_HEAD_BYTES = 16_000_000
 """The head of a larger file is read with the rest of it."""
+_NUMBERS = b"0123456789+-.eE,[] \n"
+_MAX_OTHERS = 1000
+"""Most bytes below the head that belong to no number: keys, and null for no descriptors."""
+_LONGEST_NUMBER = 64
+"""Characters of a number with its comma and spaces, on average."""
+_BLOCK_BYTES = 4_000_000
 
 
 def encode(features: Features) -> bytes:
@@ -51,13 +66,20 @@ def encode(features: Features) -> bytes:
     if descriptors is not None and len(descriptors) == 0:
         lines[EMPTY_LENGTH] = str(descriptors.shape[1])
     body = ",\n".join(f'"{key}": {text}' for key, text in lines.items())
-    return f"{{\n{body}".encode() + _END
+    data = f"{{\n{body}".encode() + _END
+    if len(data) > MAX_BYTES:
+        raise FormatError(
+            f"{len(features)} keypoints take {len(data)} bytes of JSON, the limit is {MAX_BYTES}; "
+            "save as .npz"
+        )
+    return data
 
 
 def read(path: Path) -> Features:
     """Features from a file."""
     name = str(path)
     with fields.as_damaged(name, (ValueError,)):  # not JSON, or not UTF-8
+        _check_large(path)
         held = read_json(path, most_bytes=MAX_BYTES, finite=False)
     summary = _summary(held, name)
     fields.require(["xy", "descriptors"], held, name)
@@ -103,6 +125,30 @@ def _head(path: Path) -> Any:
         return None
     except OSError as error:
         fields.unreadable(str(path), error)
+
+
+def _check_large(path: Path) -> None:
+    """Raise ValueError for a large file that is not a head of ours and numbers below it."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not MAX_FOREIGN_BYTES < size <= MAX_BYTES:
+            return
+        head = _head(path)
+        if not isinstance(head, dict) or tuple(head) != _HEAD:
+            raise ValueError(
+                f"{size} bytes, the limit is {MAX_FOREIGN_BYTES} for JSON that tiepoint did not "
+                "write"
+            )
+        for _ in range(len(_HEAD) + 1):
+            file.readline(_MAX_HEAD_BYTES)
+        others = needed = 0
+        while block := file.read(_BLOCK_BYTES):
+            others += len(block.translate(None, _NUMBERS))
+            is_long = block.count(b",") * _LONGEST_NUMBER < len(block) == _BLOCK_BYTES
+            if others > _MAX_OTHERS or is_long:
+                raise ValueError("other values than short numbers below its head")
+            needed += memory_bytes(block.decode())
+            check_growth(needed, size)
 
 
 def _summary(held: Any, name: str) -> Summary:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 
 from tiepoint.errors import FormatError, OutputError
+from tiepoint.files.paths import exists, is_file
 from tiepoint.files.writing import (
     behind_links,
     remove_stale,
@@ -151,7 +152,7 @@ class GroupWriter(ABC, Generic[Key]):
         """List what the file has; a damaged one is set aside, so that all is made again."""
         if _is_cut_off(self.path, self._holds):
             _set_aside(self.path, "all is made again")
-        if not self.path.exists():
+        if not exists(self.path):
             return
         try:
             self._stored = self._groups_of(self.path)
@@ -183,7 +184,7 @@ class GroupWriter(ABC, Generic[Key]):
             with _rewritten(self.path) as file:
                 self._write_groups(file)
         except OutputError as error:
-            if not _is_damage(error.__cause__) or not os.path.isfile(self.path):  # noqa: PTH113
+            if not _is_damage(error.__cause__) or not is_file(self.path):
                 raise
             with _rewritten(self.path, is_damaged=True) as file:
                 self._write_groups(file)
@@ -250,7 +251,7 @@ def _is_cut_off(path: Path, holds: Content) -> bool:
     """
     if kind := special_kind(path):
         raise FormatError(f"{path}: {kind}, expected a {holds} file; move it away")
-    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for some names
+    if not is_file(path):
         return False
     try:
         with path.open("rb") as file:
@@ -310,7 +311,7 @@ def _rewritten(path: Path, *, is_damaged: bool = False) -> Iterator[Any]:
     h5py, lost = hdf5_reading.load_h5py(), list[str]()
     with replacing(path) as copy:
         try:
-            if not is_damaged and path.exists():
+            if not is_damaged and exists(path):
                 shutil.copyfile(path, copy)
             with h5py.File(copy, "a") as file:
                 if is_damaged:

@@ -21,12 +21,11 @@ def copy_readable(old: Any, new: Any) -> list[str]:
     """
     copies: dict[int, str] = {}  # address in the old file -> path in the new one
     waiting, lost = [("", old)], list[str]()
-    names: list[str | bytes] | None
     while waiting:
         path, group = waiting.pop()
         into = new[path or "/"]
         lost += _copy_attributes(group, into, path)
-        names = unless_damaged(list, group)
+        names = unless_damaged(_names, group)
         if names is None:
             lost.append(path or "/")
             continue
@@ -40,6 +39,10 @@ def copy_readable(old: Any, new: Any) -> list[str]:
             elif kind == "group":
                 waiting.append((into[key].name.strip("/"), group[key]))
     return lost
+
+
+def _names(held: Any) -> list[Any]:
+    return list(held)
 
 
 def _copy_member(group: Any, into: Any, key: bytes, copies: dict[int, str]) -> str:
@@ -67,7 +70,7 @@ def _copy_member(group: Any, into: Any, key: bytes, copies: dict[int, str]) -> s
 
 def _copy_attributes(group: Any, into: Any, path: str) -> Iterator[str]:
     """Copy the attributes of fixed length; yields the others, and those that are damaged."""
-    names: list[str] | None = unless_damaged(list, group.attrs)
+    names = unless_damaged(_names, group.attrs)
     if names is None:
         yield f"{path}@"
     for name in names or ():

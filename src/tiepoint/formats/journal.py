@@ -167,8 +167,12 @@ def _next_record(journal: FileIO) -> tuple[str, bytes] | None:
     if name_bytes + payload_bytes > left:
         return None
     name, payload = journal.read(name_bytes), journal.read(payload_bytes)
-    is_whole = zlib.crc32(payload, zlib.crc32(name)) == crc
-    return (name.decode(), payload) if is_whole else None
+    if zlib.crc32(payload, zlib.crc32(name)) != crc:
+        return None
+    try:
+        return name.decode(), payload
+    except UnicodeDecodeError:  # no name that we write
+        return None
 
 
 def _write_all(journal: FileIO, data: bytes) -> None:

@@ -44,10 +44,12 @@ class Arrays(Mapping[str, NDArray[Any]]):
     def __getitem__(self, name: str) -> NDArray[Any]:
         entry = self._entries[name]
         with self._archive.open(entry) as file:
-            _check_header(file, entry.file_size, name)
-        with self._archive.open(entry) as file:
-            array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
-        return array
+            shape, is_fortran, dtype = _header(file, entry.file_size, name)
+            data = bytearray(file.read())
+        return np.ndarray(shape, dtype, data, order="F" if is_fortran else "C")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries  # Mapping's own would read the array
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -99,14 +101,21 @@ def _check_directory(file: BinaryIO, file_bytes: int) -> None:
     file.seek(0)
 
 
-def _check_header(file: Any, entry_bytes: int, name: str) -> None:
-    """Raise unless the header of an array declares just the bytes that follow it."""
+def _header(file: Any, entry_bytes: int, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran's order, and type of an array without objects.
+
+    Raises:
+        ValueError: Objects, or a header that does not declare just the bytes that follow it.
+    """
     version = npy.read_magic(file)
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read is None:
         raise ValueError(f"{name} is of .npy version {version}, expected 1.0 or 2.0")
-    shape, _, dtype = read(file)
+    shape, is_fortran, dtype = read(file)
+    if dtype.hasobject or dtype.subdtype is not None:
+        raise ValueError(f"{name} is of {dtype}, expected numbers or text")
     declared = math.prod(shape) * dtype.itemsize
     held = entry_bytes - file.tell()
-    if not dtype.hasobject and declared != held:
+    if declared != held:
         raise ValueError(f"{name} declares {declared} bytes, the file has {held}")
+    return shape, is_fortran, dtype

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tiepoint.checks import check_whole, check_within
 from tiepoint.errors import CheckpointError, ConfigError
+from tiepoint.files.paths import is_file
 from tiepoint.hf import inputs, transformers_rules
 from tiepoint.hf.outputs import BatchFeature, SuperPointKeypointDescriptionOutput, stack
 from tiepoint.hf.pretrained import Publishable, build, locate_checkpoint
@@ -209,7 +210,7 @@ class SuperPointImageProcessor(Publishable):
         options.pop("use_fast", None)
         folder, settings = locate_checkpoint(name_or_path, options, _SETTINGS)
         path = folder / PREPROCESSOR_FILE
-        if not path.is_file():
+        if not is_file(path):
             raise CheckpointError(
                 f"{path}: missing, so this checkpoint has no processor; "
                 "use SuperPointImageProcessor() for the exact rules' own"

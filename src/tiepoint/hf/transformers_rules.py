@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tiepoint.architecture import CELL_PX
 from tiepoint.errors import ConfigError, ImageError
+from tiepoint.files.paths import is_file
 from tiepoint.geometry import SizeHW
 from tiepoint.hf.config import SuperPointConfig
 from tiepoint.hf.outputs import SuperPointKeypointDescriptionOutput, stack
@@ -134,7 +134,7 @@ def _open(source: str) -> Image.Image:
 
 def _is_file(text: str) -> bool:
     try:
-        return Path(text).is_file()
+        return is_file(text)
     except (OSError, ValueError):  # too long for a path, or a null character in it
         return False
 

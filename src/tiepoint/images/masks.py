@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.errors import ConfigError, ImageError
+from tiepoint.files.paths import is_folder
 from tiepoint.geometry import Placement
 from tiepoint.images.arrays import ChannelOrder, is_black
 from tiepoint.images.gaps import away_from_gaps
@@ -36,7 +37,7 @@ class MaskFolder:
     path: Path
 
     def __post_init__(self) -> None:
-        if not self.path.is_dir():
+        if not is_folder(self.path):
             raise ConfigError(f"{self.path}: no such folder; expected one with masks, a.jpg.png")
 
     def of(self, place: PurePosixPath | str) -> Path | None:

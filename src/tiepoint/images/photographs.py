@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from tiepoint.checks import check_choice
 from tiepoint.errors import FormatError
+from tiepoint.files.paths import is_folder
 
 IMAGE_ENDINGS = frozenset(
     {
@@ -97,7 +98,7 @@ def list_photos(folder: Path, part: Part = "development") -> list[Path]:
         ConfigError: An unknown part.
     """
     check_choice("part", part, PARTS)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise FormatError(f"{folder}: no such folder; expected one with photographs")
     photos = [path for path in folder.rglob("*") if is_image_name(path.name)]
     of_part = [path for path in photos if part in ("all", part_of(path.name))]

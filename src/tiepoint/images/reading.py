@@ -15,6 +15,7 @@ from PIL import Image
 
 from tiepoint.checks import check_choice, check_whole
 from tiepoint.errors import ImageError
+from tiepoint.files.paths import is_folder
 from tiepoint.files.reading import open_regular
 from tiepoint.files.writing import special_kind
 from tiepoint.images.arrays import ChannelOrder, Decoded, Pixels, from_array
@@ -185,7 +186,7 @@ def _open(name: str) -> BinaryIO:
         hint = "" if Path(name).is_absolute() else f" (looked for in {Path.cwd()})"
         raise ImageError(f"{name}: no such file; check the path{hint}") from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        if isinstance(error, IsADirectoryError | PermissionError) and Path(name).is_dir():
+        if isinstance(error, IsADirectoryError | PermissionError) and is_folder(name):
             raise ImageError(
                 f"{name}: a folder, expected an image file; pass the files inside it"
             ) from error

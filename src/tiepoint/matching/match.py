@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -26,7 +25,7 @@ from tiepoint.matching.rotation import (
     best_rotation,
     rotate_descriptors,
 )
-from tiepoint.matching.views import view_of
+from tiepoint.matching.views import kept, view_of
 from tiepoint.weights.checkpoint import bundled_checkpoints
 from tiepoint.weights.rotation import crc32, load_rotation
 
@@ -126,7 +125,7 @@ def _match(
     return Matches(pairs[order], scores[order], meta, steps * 360 // ROTATION_STEPS)
 
 
-@lru_cache(maxsize=1)
+@kept
 def _kept_detector(checkpoint: str) -> Detector:
     from tiepoint.detector import Detector  # with an engine, which features do not need
 

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features
 from tiepoint.images.masks import read_masked
 from tiepoint.images.reading import SourceImage, is_source
+from tiepoint.weights.checkpoint import files_state
 
 if TYPE_CHECKING:
     from tiepoint.detector import Detector
+
+
+def kept(make: Callable[[str], Detector]) -> Callable[[str], Detector]:
+    """A function that keeps its last detector while the checkpoint and its files are the same.
+
+    Args:
+        make: Makes a detector from the name of a checkpoint.
+    """
+
+    @lru_cache(maxsize=1)
+    def made(checkpoint: str, _: tuple[object, ...]) -> Detector:
+        return make(checkpoint)
+
+    return lambda checkpoint: made(checkpoint, files_state(checkpoint))
 
 
 class View(NamedTuple):

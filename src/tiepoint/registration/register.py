@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -24,7 +23,7 @@ from tiepoint.features import Features, Matches, covariances_of
 from tiepoint.geometry import Matrix, SizeHW
 from tiepoint.matching.guided import match_guided
 from tiepoint.matching.match import match
-from tiepoint.matching.views import view_of
+from tiepoint.matching.views import kept, view_of
 from tiepoint.registration import epipolar, repeats
 from tiepoint.registration.appearance import Picture, picture_of
 from tiepoint.registration.estimation import estimate_model, matched_xy, shuffled
@@ -263,7 +262,7 @@ def _key(features: Features) -> tuple[SizeHW, int, bytes]:
     return features.size_hw, len(xy), xy.tobytes()
 
 
-@lru_cache(maxsize=1)
+@kept
 def _kept_detector(checkpoint: str) -> Detector:
     return registration_detector(checkpoint)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from tiepoint.errors import ConfigError, TrainingError
+from tiepoint.files.paths import is_folder
 from tiepoint.files.reading import read_json
 from tiepoint.training.detector.network import TrainableSuperPoint, widen
 from tiepoint.training.export import commit, machine
@@ -44,7 +45,7 @@ def recipes_from_manifest(manifest: Path) -> list[Recipe]:
     Raises:
         TrainingError: No manifest of finished runs of which the first began with random weights.
     """
-    path = manifest / MANIFEST_FILE if manifest.is_dir() else manifest
+    path = manifest / MANIFEST_FILE if is_folder(manifest) else manifest
     recipes = []
     try:
         values = read_json(path)

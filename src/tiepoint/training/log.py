@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tiepoint.checks import is_number
 from tiepoint.errors import TrainingError
+from tiepoint.files.paths import is_file
 from tiepoint.files.reading import parse_json, text_lines
 from tiepoint.files.writing import write_bytes
 from tiepoint.plotting import curves_panel
@@ -115,7 +116,7 @@ class Log:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Read the records of a log file; a line cut off by a crash is left out."""
-    if not path.is_file():
+    if not is_file(path):
         return []
     records = []
     try:

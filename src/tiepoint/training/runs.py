@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import TrainingError
 from tiepoint.evaluation.noise_floor import measure_noise_floor
+from tiepoint.files.paths import exists
 from tiepoint.network.superpoint import SuperPoint
 from tiepoint.training import lineage
 from tiepoint.training.detector.benchmark import Benchmark
@@ -132,7 +133,7 @@ def repeat(
     start: Path | None = None
     for number, recipe in enumerate(recipes, start=1):
         part = folder if number == len(recipes) else folder / f"part-{number}"
-        if not (part / STATE_FILE).exists():
+        if not exists(part / STATE_FILE):
             result = train(
                 recipe.preset, recipe.data, part, start=start, seed=recipe.seed,
                 teacher=None if recipe.teacher is None else recipe.teacher["checkpoint"],
@@ -301,7 +302,7 @@ def _export(run: Trainer, folder: Path, **measured: float | None) -> None:
 
 
 def _refuse_used(folder: Path) -> None:
-    if (folder / STATE_FILE).exists():
+    if exists(folder / STATE_FILE):
         raise TrainingError(
             f"{folder}: holds a run already; resume it by --resume {folder}, or give another folder"
         )

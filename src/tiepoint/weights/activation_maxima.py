@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tiepoint.architecture import NetworkConfig
 from tiepoint.errors import ConfigError
+from tiepoint.files.paths import exists
 from tiepoint.files.reading import read_json
 from tiepoint.weights.folder import QUANTIZATION_FILE, write_file
 
@@ -82,7 +83,7 @@ def load_activation_maxima(
     A damaged file counts as missing and is logged, because only int8 needs it.
     """
     path = folder / QUANTIZATION_FILE
-    if not path.exists():
+    if not exists(path):
         return None
     try:
         values = read_json(path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from tiepoint.architecture import NetworkConfig
 from tiepoint.config import DescriptorSampling, DetectionConfig
 from tiepoint.errors import CheckpointError
+from tiepoint.files.paths import is_file, is_folder
 from tiepoint.weights.activation_maxima import (
     ActivationMaxima,
     load_activation_maxima,
@@ -29,6 +31,7 @@ from tiepoint.weights.activation_maxima import (
 from tiepoint.weights.folder import (
     CONFIG_FILE,
     MANIFEST_FILE,
+    OPTIONAL_FILES,
     WEIGHTS_FILE,
     Rules,
     detection_config,
@@ -90,8 +93,9 @@ def bundled_checkpoints() -> list[str]:
 def absolute_name(checkpoint: Checkpoint) -> str:
     """The name of a checkpoint; of a folder one that is valid in any working folder."""
     folder = Path(checkpoint.name)
-    is_folder = checkpoint.name not in bundled_checkpoints() and folder.is_dir()
-    return str(folder.resolve()) if is_folder else checkpoint.name
+    if checkpoint.name in bundled_checkpoints() or not is_folder(folder):
+        return checkpoint.name
+    return str(folder.resolve())
 
 
 def load_checkpoint(
@@ -129,11 +133,28 @@ def locate(checkpoint: str | PathLike[str], **hub: Unpack[HubOptions]) -> Path:
     return _find(checkpoint, hub)[1]
 
 
+def files_state(checkpoint: str | PathLike[str]) -> tuple[object, ...]:
+    """What changes if the files of a checkpoint folder do: its path, their times and sizes.
+
+    It is empty for a Hub id, because asking the Hub takes seconds.
+    """
+    name = DEFAULT if checkpoint == "default" else os.fspath(checkpoint)
+    folder = BUNDLED / name if name in bundled_checkpoints() else Path(name)
+    if not is_folder(folder):
+        return ()
+    state: list[object] = [os.path.realpath(folder)]
+    for file in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE, *OPTIONAL_FILES):
+        with suppress(OSError):
+            status = (folder / file).stat()
+            state.append((file, status.st_mtime_ns, status.st_size))
+    return tuple(state)
+
+
 def _find(checkpoint: str | PathLike[str], hub: HubOptions) -> tuple[str, Path, str | None]:
     """Name, folder and, for a checkpoint from the Hub, its commit."""
     name = DEFAULT if checkpoint == "default" else os.fspath(checkpoint)
     folder = BUNDLED / name if name in bundled_checkpoints() else Path(checkpoint)
-    if folder.is_dir():
+    if is_folder(folder):
         revision = hub.get("revision")
         if revision not in (None, "main"):
             raise CheckpointError(
@@ -218,7 +239,7 @@ def _check_cached(path: Path, sha256: str) -> None:
 def _check_manifest(folder: Path, sha256: str) -> str:
     """Verify the weights against the folder's manifest, if there is one; returns its note."""
     path = folder / MANIFEST_FILE
-    if not path.is_file():
+    if not is_file(path):
         return ""
     manifest = read_json(path)
     if manifest.get("sha256") not in (None, sha256):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tiepoint.architecture import NetworkConfig
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import CheckpointError, MissingExtraError
+from tiepoint.files.paths import exists, is_file, is_folder
 from tiepoint.files.reading import open_regular
 from tiepoint.weights import torch_files
 from tiepoint.weights.checkpoint import check_tensors, decode_tensors
@@ -78,8 +79,8 @@ def convert(source: str | Path, folder: str | Path, *, overwrite: bool = False) 
 
     source, folder = Path(source), Path(folder)
     files = (PREPROCESSOR_FILE, WEIGHTS_FILE, CONFIG_FILE)
-    present = [name for name in files if (folder / name).exists()]
-    if folder.exists() and not folder.is_dir():
+    present = [name for name in files if exists(folder / name)]
+    if exists(folder) and not is_folder(folder):
         raise CheckpointError(f"{folder}: is a file; name a folder for the checkpoint")
     if present and not overwrite:
         raise CheckpointError(
@@ -221,13 +222,13 @@ def _settings(tensors: Tensors, source: Path, *, keep: bool) -> tuple[Settings, 
     """Both config files: those next to the weights if `keep`, or else transformers' defaults."""
     path, preprocessor_path = source.parent / CONFIG_FILE, source.parent / PREPROCESSOR_FILE
     preprocessor = preprocessor_values("transformers")
-    if not (keep and path.is_file()):
+    if not (keep and is_file(path)):
         network = _network_of(tensors, source)
         return config_values(network, DetectionConfig(), rules="transformers"), preprocessor
     config = read_json(path)
     rules_of(config, path)  # refuses what `load_checkpoint` would refuse
     detection_config(config, path)
-    return config, read_json(preprocessor_path) if preprocessor_path.is_file() else preprocessor
+    return config, read_json(preprocessor_path) if is_file(preprocessor_path) else preprocessor
 
 
 def _listed(names: list[str]) -> str:

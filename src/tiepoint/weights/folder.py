@@ -14,6 +14,7 @@ from typing import Any, Literal
 from tiepoint.architecture import NetworkConfig
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import CheckpointError, ConfigError, FormatError, OutputError
+from tiepoint.files.paths import exists
 from tiepoint.files.reading import read_bounded
 from tiepoint.files.reading import read_json as read_any_json
 from tiepoint.files.writing import write_bytes
@@ -107,7 +108,7 @@ def write_files(
     remove the manifest of the old ones. Raises like `write_file`.
     """
     folder = Path(folder)
-    is_new = not folder.exists()
+    is_new = not exists(folder)
     target = folder.with_name(f".{folder.name}.partial") if is_new else folder
     try:
         target.mkdir(parents=True, exist_ok=True)

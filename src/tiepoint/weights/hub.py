@@ -17,6 +17,7 @@ from typing import Any, TypedDict, Unpack
 
 from tiepoint._version import __version__
 from tiepoint.errors import CheckpointError
+from tiepoint.files.paths import is_file
 from tiepoint.weights.folder import CONFIG_FILE, OPTIONAL_FILES, PREPROCESSOR_FILE, WEIGHTS_FILE
 
 logger = logging.getLogger(__name__)
@@ -137,15 +138,15 @@ def push(folder: str | Path, repo_id: str, **options: Unpack[PushOptions]) -> st
         CheckpointError: The folder is no checkpoint, no permission, or no connection.
     """
     folder = Path(folder)
-    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
-    if missing and not (len(missing) == 2 and (folder / PREPROCESSOR_FILE).is_file()):
+    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not is_file(folder / name)]
+    if missing and not (len(missing) == 2 and is_file(folder / PREPROCESSOR_FILE)):
         raise CheckpointError(f"{folder}: lacks {' and '.join(missing)}; save a checkpoint first")
     if not is_id(repo_id):
         raise CheckpointError(f"repository {repo_id!r}: expected an id of the form org/name")
     import huggingface_hub as hf
 
     allowed = (CONFIG_FILE, WEIGHTS_FILE, *OPTIONAL_FILES, "README.md")
-    names = [name for name in allowed if (folder / name).is_file()]
+    names = [name for name in allowed if is_file(folder / name)]
     files = [hf.CommitOperationAdd(name, folder / name) for name in names]
     api = hf.HfApi(token=options.get("token"), **_LIBRARY)
     revision = options.get("revision")

@@ -1,0 +1,23 @@
+"""Whether a path of the user exists. Python 3.11's Path raises for names too long or forbidden."""
+
+# ruff: noqa: PTH110, PTH112, PTH113
+
+from __future__ import annotations
+
+import os
+from os import PathLike
+
+
+def exists(path: str | PathLike[str]) -> bool:
+    """Whether there is something; False too if the system does not let us look."""
+    return os.path.exists(path)
+
+
+def is_folder(path: str | PathLike[str]) -> bool:
+    """Whether it is a folder, or a link to one."""
+    return os.path.isdir(path)
+
+
+def is_file(path: str | PathLike[str]) -> bool:
+    """Whether it is a regular file, or a link to one."""
+    return os.path.isfile(path)
