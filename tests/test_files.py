@@ -9,6 +9,7 @@ import pytest
 
 from support.features_files import names_in
 from tiepoint.errors import FormatError, OutputError, TiepointError
+from tiepoint.files.paths import exists, is_file, is_folder
 from tiepoint.files.writing import make_folder, replacing, unwritable, write_bytes
 
 
@@ -118,3 +119,26 @@ def test_the_reason_is_the_systems_or_else_the_errors_own_text(tmp_path: Path) -
     assert "cannot be written (No space left); check that the folder exists" in str(from_system)
     assert "cannot be written (unable to flush)" in str(from_library)
     assert isinstance(from_system, TiepointError) and not isinstance(from_system, FormatError)
+
+
+def test_a_symbolic_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    link, target = tmp_path / "link", tmp_path / "folder" / "x"
+    link.symlink_to(target)
+    for data in (b"new", b"newer"):  # the first leads nowhere
+        write_bytes(link, data)
+        assert link.is_symlink() and target.read_bytes() == data
+    assert names_in(tmp_path) == ["folder", "link"] and names_in(target.parent) == ["x"]
+    write_bytes(link, b"own", follow=False)
+    assert not link.is_symlink() and target.read_bytes() == b"newer"
+
+
+@pytest.mark.parametrize("path", ["n" * 300, "n" * 300 + "/x", "a\0b"])
+def test_a_path_that_the_system_refuses_does_not_exist_and_cannot_be_written(
+    tmp_path: Path, path: str
+) -> None:
+    for is_there in (exists, is_file, is_folder):
+        assert not is_there(tmp_path / path)
+    if "\0" not in path:
+        with pytest.raises(OutputError, match="cannot be written"):
+            write_bytes(tmp_path / path, b"")

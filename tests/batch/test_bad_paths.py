@@ -17,8 +17,10 @@ import pytest
 from support.batch_folders import go, put
 from support.fake_detector import FakeDetector
 from tiepoint.batch import FolderStore, H5Store, Input, Unreadable, expand, plan_input, run
+from tiepoint.errors import ImageError
 from tiepoint.formats import H5Writer, load, read_h5
 from tiepoint.images.masks import MaskFolder
+from tiepoint.images.reading import read
 
 GOOD = "good.png"
 NAME_BYTES = 255
@@ -261,3 +263,22 @@ def test_credentials_of_a_url_are_in_no_record_and_no_file(here: Path) -> None:
     assert not [
         item for item in expand(urls) if isinstance(item, Input) and "secret" in str(item.name)
     ]
+
+
+def test_an_empty_argument_spares_the_others(here: Path) -> None:
+    put(here / GOOD)
+    records = go(["", GOOD], here / "out")
+    assert [record.status for record in records] == ["failed", "done"]
+    assert "an empty argument" in str(records[0].error)
+    assert [record.status for record in go([""], here / "out")] == ["failed"]
+
+
+def test_an_image_in_a_folder_that_may_not_be_searched_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def deny(path: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", deny)
+    with pytest.raises(ImageError, match="a.png: cannot be opened .Permission denied"):
+        read("closed/a.png")

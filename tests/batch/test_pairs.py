@@ -172,6 +172,16 @@ def test_pairs_of_an_image_that_changed_are_matched_again(tmp_path: Path) -> Non
     assert statuses(match_all(path, same_image)) == ["refused"] * 3 + ["skipped"] * 3
 
 
+def test_pairs_of_an_image_whose_mask_changed_are_matched_again(tmp_path: Path) -> None:
+    path, image = tmp_path / "m.h5", {"bytes": 5}
+    before = {name: features_of(number, image_file=image) for number, name in enumerate(NAMES)}
+    before[NAMES[0]] = features_of(0, image_file=image, mask_file={"bytes": 1})
+    match_all(path, before)
+    changed = {**before, NAMES[0]: features_of(99, image_file=image, mask_file={"bytes": 2})}
+    records = match_all(path, changed)
+    assert [record.redone for record in records] == ["the image changed"] * 3 + [None] * 3
+
+
 def test_a_damaged_pair_is_matched_again(tmp_path: Path) -> None:
     import h5py
 

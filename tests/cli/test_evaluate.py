@@ -65,6 +65,18 @@ def test_json_prints_what_the_file_holds_and_no_table(wall: Path, tmp_path: Path
     assert json.loads(printed) == json.loads(out.read_text())
 
 
+def test_a_dash_writes_the_report_to_stdout(
+    wall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ("homography", wall, "--methods", "orb", "--k", 100, "--limit", 1, "-o", "-")
+    code, printed, errors = run(*arguments)
+    assert (code, errors) == (0, "") and len(json.loads(printed)["pairs"]) > 0
+    assert list(tmp_path.iterdir()) == []
+    code, printed, errors = run(*arguments, "--json")
+    assert (code, printed) == (2, "") and "both write to stdout" in errors
+
+
 def test_one_unreadable_pair_is_reported_skipped_and_exits_1(wall: Path) -> None:
     with (wall / "pairs.txt").open("a") as file:
         file.write("1.png gone.png 1 0 0 0 1 0 0 0 1\n1.png 2.png 1 0\n")

@@ -149,3 +149,7 @@ def test_info_imports_no_torch() -> None:
         text=True,
     )
     assert "torch" not in done.stdout.split()
+
+
+def test_json_is_one_line() -> None:
+    assert len(run("info", "--json").stdout.splitlines()) == 1

@@ -6,6 +6,8 @@ import errno
 import logging
 import multiprocessing
 import os
+import struct
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -308,3 +310,16 @@ def test_resuming_and_a_torn_record_are_logged(
     assert "drops a torn record of 5 bytes" in caplog.text
     assert "resumes with 2 results" in caplog.text
     assert path.stat().st_size == ends[1]
+
+
+def test_a_record_whose_name_is_no_text_ends_the_sound_part(tmp_path: Path) -> None:
+    path = tmp_path / "x.partial"
+    journal = Journal(path.with_suffix(""), TITLE)
+    journal.add("a", b"payload")
+    journal.release()
+    name, payload = b"\xff\xfe", b"x"
+    head = struct.pack("<IQI", len(name), len(payload), zlib.crc32(payload, zlib.crc32(name)))
+    path.write_bytes(path.read_bytes() + head + name + payload)
+    journal = Journal(path.with_suffix(""), TITLE)
+    assert list(journal) == ["a"]
+    journal.release()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support.features_files import JSON_VALUES, names_in
+from support.features_files import JSON_VALUES, META_KEYS, names_in
 from support.matches_files import assert_equal, make
 from tiepoint import load_matches, save_matches
 from tiepoint.errors import FormatError, OutputError
@@ -22,7 +22,7 @@ FIXTURE = [HealthCheck.function_scoped_fixture]
 @settings(suppress_health_check=FIXTURE)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 2**62), st.integers(0, 2**62)), max_size=4),
-    meta=st.dictionaries(st.text(), JSON_VALUES, max_size=3),
+    meta=st.dictionaries(META_KEYS, JSON_VALUES, max_size=3),
 )
 def test_any_matches_come_back_from_npz(
     tmp_path: Path, rows: list[tuple[int, int]], meta: dict[str, Any]

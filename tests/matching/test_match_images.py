@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image
 
 import tiepoint
 from tiepoint.errors import ConfigError, ImageError
+from tiepoint.matching.views import kept
+from tiepoint.weights.checkpoint import BUNDLED
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +78,25 @@ def test_matches_in_place_of_features_are_named(detector, files) -> None:
     features = detector(files[0])
     with pytest.raises(ConfigError, match="got an object of type Matches"):
         tiepoint.match(features, tiepoint.match(features, features))
+
+
+@pytest.mark.parametrize("function", [tiepoint.match, tiepoint.register])
+def test_a_checkpoint_that_is_replaced_is_loaded_again(tmp_path: Path, files, function) -> None:
+    folder = tmp_path / "mine"
+    used = []
+    for bundled in ("small", "small", "base"):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(BUNDLED / bundled, folder)
+        result = function(*files, checkpoint=str(folder))
+        matches = result if function is tiepoint.match else result.matches
+        used.append(matches.meta["weights_sha256"])
+    assert used[0] == used[1] != used[2]
+
+
+def test_a_checkpoint_that_stays_the_same_is_loaded_once(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLED / "small", tmp_path / "mine")
+    loads: list[str] = []
+    get = kept(lambda name: loads.append(name) or object())
+    first = get(str(tmp_path / "mine"))
+    assert get(str(tmp_path / "mine")) is first and get("small") is not first
+    assert len(loads) == 2

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from support.provenance import made
 from tiepoint.features import Features
 from tiepoint.formats import H5Writer
+from tiepoint.formats.fields import PROVENANCE, PX_PER_INPUT_PX, TURNED
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 JSON_VALUES = st.recursive(
@@ -24,6 +25,9 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
+
+META_KEYS = st.text().filter(lambda key: key not in (PROVENANCE, PX_PER_INPUT_PX, TURNED))
+"""Keys of `meta`; the others belong to fields."""
 
 
 def make(count: int = 3, length: int | None = 4, **meta: object) -> Features:
@@ -67,7 +71,7 @@ def any_features(draw: st.DrawFn, *, described: bool) -> Features:
         scores=arrays[1],
         descriptors=None if length is None else arrays[2],
         size_hw=(draw(st.integers(1, 10**6)), draw(st.integers(1, 10**6))),
-        meta=draw(st.dictionaries(st.text(), JSON_VALUES, max_size=3)),
+        meta=draw(st.dictionaries(META_KEYS, JSON_VALUES, max_size=3)),
         covariance=arrays[3] if described and draw(st.booleans()) else None,
     )
 

@@ -47,16 +47,20 @@ def make_folder(folder: str | PathLike[str], *, advice: str = "choose another fo
     return path
 
 
-def write_bytes(path: str | PathLike[str], data: bytes) -> None:
+def write_bytes(path: str | PathLike[str], data: bytes, *, follow: bool = True) -> None:
     """Write a whole file or none: an earlier one stays until the new one is complete.
 
-    A symbolic link stays, and the file that it leads to is written. Two processes may write the
-    same path; the file of the later one stays.
+    Two processes may write the same path; the file of the later one stays.
+
+    Args:
+        path: The file.
+        data: Its contents.
+        follow: Keep a symbolic link and write the file that it leads to; or replace the link.
 
     Raises:
         OutputError: The file cannot be written; its `__cause__` is the OSError.
     """
-    with replacing(Path(path)) as partial, partial.open("xb") as file:
+    with replacing(Path(path), follow=follow) as partial, partial.open("xb") as file:
         file.write(data)
 
 
@@ -66,17 +70,17 @@ def behind_links(path: str | PathLike[str]) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, follow: bool = True) -> Iterator[Path]:
     """Path of a new file in the same folder, which replaces `path` at the end.
 
-    A symbolic link stays, and the file that it leads to is replaced.
+    A symbolic link stays, and the file that it leads to is replaced, unless `follow` is False.
 
     Raises:
         OutputError: It cannot be written. The file at `path` stays, and the new one is removed.
     """
     # The name is short, because that of `path` may already be as long as the file system allows.
     name = f".tiepoint-{_machine()}-{os.getpid()}-{secrets.token_hex(6)}.partial"
-    target = behind_links(path)
+    target = behind_links(path) if follow else path
     partial = target.with_name(name)
     try:
         yield partial

@@ -13,6 +13,7 @@ from tiepoint.config import DetectionConfig
 from tiepoint.errors import TrainingError
 from tiepoint.evaluation.noise_floor import measure_noise_floor
 from tiepoint.files.paths import exists
+from tiepoint.files.writing import make_folder
 from tiepoint.network.superpoint import SuperPoint
 from tiepoint.training import lineage
 from tiepoint.training.detector.benchmark import Benchmark
@@ -247,7 +248,7 @@ def _run(
     )
     if state is not None:
         trainer.restore(state)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     checkpoint = folder / lineage.CHECKPOINT_FOLDER
     log = Log(folder, trainer.progress.step)
     held_out_pairs = Benchmark(photos, config.preset.benchmark_pairs)

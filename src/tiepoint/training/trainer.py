@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tiepoint.errors import TrainingError
+from tiepoint.files.writing import make_folder
 from tiepoint.training.detector.batch import Batch, collate
 from tiepoint.training.detector.network import TrainableSuperPoint
 from tiepoint.training.detector.objective import Objective, objective
@@ -130,7 +131,7 @@ class Trainer:
             HopelessError: Too many steps without a finite gradient, or nothing learnt.
         """
         stop = stop or Event()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         saved_at = time.monotonic()
         while self.done < 1 and not stop.is_set():
             for _ in self._steps_of(self.preset.stage_at(self.done)):

@@ -94,7 +94,7 @@ def write_file(folder: Path, name: str, content: Contents, *, sort_keys: bool = 
         except (TypeError, ValueError) as error:
             raise FormatError(f"{path}: a setting cannot be written as JSON ({error})") from error
         content = f"{text}\n".encode()
-    write_bytes(path, content)
+    write_bytes(path, content, follow=False)  # a link into the Hub's cache, shared by others
     return path
 
 
