@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import codecs
 import json
 import pickle
 import zipfile
@@ -301,3 +302,32 @@ def test_the_command_converts_and_its_mistakes_end_in_one_line(tmp_path: Path) -
     assert "Traceback" not in again.output
     assert CliRunner().invoke(app, [*arguments, "--overwrite"]).exit_code == 0
     assert (tmp_path / "out" / WEIGHTS_FILE).is_file()
+
+
+def test_bytes_next_to_the_tensors_are_no_reason_to_refuse_a_file(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    content = {"state_dict": as_torch(magic_leap()), "name": b"abc", "more": [b"x\xff", b"abd"]}
+    torch.save(content, tmp_path / "x.pth")
+    convert(tmp_path / "x.pth", tmp_path / "out")
+    assert load_checkpoint(tmp_path / "out").tensors
+
+
+class Encoded:
+    """Becomes a call of encode when it is pickled."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.arguments = arguments
+
+    def __reduce__(self) -> Any:
+        return codecs.encode, self.arguments
+
+
+@pytest.mark.parametrize(
+    "arguments", [("a" * 50, "punycode"), ("a",), ("latin1", "rot13"), (b"a", "zlib_codec")]
+)
+def test_other_encodings_than_those_of_bytes_are_refused(tmp_path: Path, arguments: Any) -> None:
+    torch = pytest.importorskip("torch")
+    content = {"state_dict": as_torch(magic_leap()), "bytes": b"abc", "x": Encoded(*arguments)}
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match="uses _codecs encode for other things than bytes"):
+        convert(tmp_path / "x.pth", tmp_path / "out")

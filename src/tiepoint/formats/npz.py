@@ -35,13 +35,19 @@ _END_OF_ZIP, _END_BYTES, _LONGEST_COMMENT = b"PK\x05\x06", 22, 65_535
 
 
 class Arrays(Mapping[str, NDArray[Any]]):
-    """The arrays of an open file by name; each is read when it is asked for."""
+    """The arrays of an open file by name; each is read once, when it is first asked for."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
         self._entries = {one.filename.removesuffix(".npy"): one for one in archive.infolist()}
+        self._arrays: dict[str, NDArray[Any]] = {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._arrays:
+            self._arrays[name] = self._read(name)
+        return self._arrays[name]
+
+    def _read(self, name: str) -> NDArray[Any]:
         entry = self._entries[name]
         with self._archive.open(entry) as file:
             shape, is_fortran, dtype = _header(file, entry.file_size, name)

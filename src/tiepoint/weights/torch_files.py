@@ -38,6 +38,10 @@ _ALLOWED = {
 """Names in a pickle of dense tensors, numbers, texts, lists and dicts."""
 
 
+_ENCODE = "_codecs encode"
+"""Makes bytes in a pickle of protocol 2, which is torch's; see `_EncodedBytes`."""
+
+
 class UnsafeFileError(ValueError):
     """A file that asks for more than plain tensors, or for more memory than it has bytes."""
 
@@ -86,12 +90,47 @@ def _check_pickles(stream: BinaryIO, count: int) -> None:
     """Raise for pickles with too many steps, or with other names than those of dense tensors."""
     steps = 0
     for _ in range(count):
+        encoded = _EncodedBytes()
         for step, argument, _ in pickletools.genops(stream):
             steps += 1
+            encoded.follow(step.name, argument)
             if steps > MAX_PICKLE_STEPS:
                 raise UnsafeFileError(f"a pickle of more than {MAX_PICKLE_STEPS} steps")
-            if step.name == "GLOBAL" and argument not in _ALLOWED:
+            if step.name == "GLOBAL" and argument not in (*_ALLOWED, _ENCODE):
                 raise UnsafeFileError(f"it uses {argument}")
+
+
+class _EncodedBytes:
+    """Follows the steps of a pickle, and refuses `encode` unless it makes bytes of latin1.
+
+    Protocol 2 has no bytes: it stores encode(text, "latin1"). Other codecs would be imported by
+    their name, and "punycode" takes hours for a long text.
+    """
+
+    def __init__(self) -> None:
+        self._memo: dict[int, str] = {}
+        self._last = ""
+        self._waits: list[str] = []
+
+    def follow(self, step: str, argument: Any) -> None:
+        """Take one step; raises UnsafeFileError for another use of `encode`."""
+        if step in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
+            self._memo[len(self._memo) if argument is None else int(argument)] = self._last
+            return
+        if step in ("BINGET", "LONG_BINGET", "GET"):
+            self._last = self._memo.get(int(argument), "")
+        elif step == "GLOBAL":
+            self._last = "encode" if argument == _ENCODE else ""
+        elif step in ("BINUNICODE", "SHORT_BINUNICODE", "UNICODE"):
+            self._last = "latin1" if argument == "latin1" else "text"
+        else:
+            self._last = step
+        if self._waits:
+            wanted = self._waits.pop(0)
+            if self._last != wanted and not (wanted == "text" and self._last == "latin1"):
+                raise UnsafeFileError(f"it uses {_ENCODE} for other things than bytes")
+        elif self._last == "encode":
+            self._waits = ["text", "latin1", "TUPLE2", "REDUCE"]
 
 
 def _check_tensors(content: Any, file_bytes: int) -> None:
