@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +15,7 @@ from hypothesis import strategies as st
 from support.features_files import any_features, assert_equal, make, write_json
 from tiepoint.errors import FormatError, OutputError
 from tiepoint.features import Features
-from tiepoint.files import reading
-from tiepoint.formats import FORMATS, features_json, load, save, summarise
+from tiepoint.formats import FORMATS, load, save, summarise
 
 ENDINGS = list(FORMATS)
 WITH_DESCRIPTORS = [".npz", ".json"]
@@ -332,95 +329,3 @@ def test_files_have_the_usual_rights(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"")
     plain, ours = (stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "x.npz"))
     assert plain == ours
-
-
-def test_an_npz_is_parsed_once_for_each_array(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save(make(3), tmp_path / "x.npz")
-    opened, real = [], zipfile.ZipFile.open
-    monkeypatch.setattr(
-        zipfile.ZipFile, "open", lambda *args: opened.append(args[1].filename) or real(*args)
-    )
-    load(tmp_path / "x.npz")
-    assert len(opened) == len(set(opened)) > 4
-
-
-def test_a_changed_byte_of_an_npz_is_found(tmp_path: Path) -> None:
-    save(make(300), tmp_path / "x.npz")
-    data = bytearray((tmp_path / "x.npz").read_bytes())
-    data[len(data) // 2] ^= 1
-    (tmp_path / "x.npz").write_bytes(data)
-    with pytest.raises(FormatError, match="CRC"):
-        load(tmp_path / "x.npz")
-
-
-@pytest.mark.parametrize("array", [np.zeros(0, object), np.zeros(2, "(3,)f4,f4")])
-def test_an_npz_of_other_things_than_numbers_is_refused(tmp_path: Path, array: Any) -> None:
-    np.savez(tmp_path / "x.npz", convention=array)
-    with pytest.raises(FormatError, match=r"x\.npz"):
-        load(tmp_path / "x.npz")
-
-
-@pytest.mark.parametrize("before", ["", "1,1,0.5\n"], ids=["first", "second"])
-def test_a_csv_row_without_an_end_is_refused_soon(tmp_path: Path, before: str) -> None:
-    path = tmp_path / "x.csv"
-    save(make(2), path)
-    head = path.read_text().partition("x,y,score\n")
-    path.write_text(f"{head[0]}{head[1]}{before}")
-    with path.open("ab") as file:
-        file.truncate(3_000_000_000)
-        file.seek(0, os.SEEK_END)
-        file.write(b"\n")
-    for function in (load, summarise):
-        with pytest.raises(FormatError, match="a row longer than 1000 characters"):
-            function(path)
-
-
-def _json_with(path: Path, body: str) -> None:
-    """A file with our head and another body."""
-    save(make(2), path)
-    head = path.read_text().partition('"xy"')[0]
-    path.write_text(f'{head}"xy": {body}\n}}\n')
-
-
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        ('"' + "x" * 50_000 + '"', "other values than short numbers"),
-        ("[[0." + "1" * 50_000 + "]]", "other values than short numbers"),
-        (" " * 50_000 + "[]", "other values than short numbers"),
-        ("[" + "1," * 25_000 + "1]", "of memory"),
-    ],
-    ids=["text", "digits", "spaces", "ones"],
-)
-def test_large_json_holds_numbers_below_our_head(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, words: str
-) -> None:
-    monkeypatch.setattr(features_json, "MAX_FOREIGN_BYTES", 10_000)
-    monkeypatch.setattr(features_json, "_BLOCK_BYTES", 8_000)
-    monkeypatch.setattr(reading, "JSON_BYTES", 100_000)
-    _json_with(tmp_path / "x.json", body)
-    with pytest.raises(FormatError, match=words):
-        load(tmp_path / "x.json")
-    monkeypatch.setattr(reading, "JSON_BYTES", 1_000_000)
-    save(make(300), tmp_path / "x.json")
-    assert (tmp_path / "x.json").stat().st_size > 10_000 and len(load(tmp_path / "x.json")) == 300
-
-
-def test_json_of_another_layout_has_a_smaller_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_json(tmp_path / "x.json", convention="center0")
-    monkeypatch.setattr(features_json, "MAX_FOREIGN_BYTES", 100)
-    with pytest.raises(FormatError, match="the limit is 100 for JSON that tiepoint did not write"):
-        load(tmp_path / "x.json")
-
-
-def test_json_that_would_be_too_large_to_read_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(features_json, "MAX_BYTES", 1000)
-    with pytest.raises(FormatError, match=r"300 keypoints take \d+ bytes .* save as \.npz"):
-        save(make(300), tmp_path / "x.json")
-    assert not (tmp_path / "x.json").exists()
