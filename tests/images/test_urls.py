@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -34,6 +35,8 @@ from tiepoint.images.urls import is_url, without_credentials
         ("https://a.org/x?monkey=banana", "https://a.org/x?monkey=banana"),
         ("http://a.org:8080/@me/x.png", "http://a.org:8080/@me/x.png"),
         ("folder/me:secret@x.png", "folder/me:secret@x.png"),
+        ("http://a://me:secret@a.org/x.png", "http://a://a.org/x.png"),
+        ("https://a.org/x?q=y?token=secret", "https://a.org/x?q=y?token=***"),
     ],
 )
 def test_a_url_is_shown_without_credentials(url: str, shown: str) -> None:
@@ -42,8 +45,23 @@ def test_a_url_is_shown_without_credentials(url: str, shown: str) -> None:
     assert without_credentials(message) == f"cannot read {shown!r}: no such host"
 
 
-def test_a_password_with_a_blank_is_not_shown() -> None:
+def test_a_password_with_a_blank_or_after_an_apostrophe_is_not_shown() -> None:
+    assert without_credentials("see ftp://o'neil:secret@a.org/") == "see ftp://a.org/"
     assert without_credentials("http://me:sec ret@[::1/x.png") == "http://[::1/x.png"
+
+
+@pytest.mark.parametrize(
+    "part", ["http://a:b", "://", "://a:", "@http://", "http://a:b@", "?token-", "token-", "?a."]
+)
+def test_a_long_text_is_searched_for_credentials_in_linear_time(part: str) -> None:
+    start = time.process_time()
+    without_credentials("ftp://a?" + part * 50_000)
+    assert time.process_time() - start < 3
+
+
+def test_an_overlong_url_is_refused_before_it_is_fetched() -> None:
+    with pytest.raises(ImageError, match="a URL of 8020 characters, more than the limit of 8000"):
+        read("http://127.0.0.1:1/".ljust(8020, "x"))
 
 
 def test_paths_and_urls_are_told_apart() -> None:

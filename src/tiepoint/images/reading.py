@@ -21,7 +21,7 @@ from tiepoint.files.writing import special_kind
 from tiepoint.images.arrays import ChannelOrder, Decoded, Pixels, from_array
 from tiepoint.images.decoding import decode, from_pil
 from tiepoint.images.download import fetch
-from tiepoint.images.urls import is_url, without_credentials
+from tiepoint.images.urls import LONGEST_URL, is_url, without_credentials
 
 __all__ = ["DEFAULT_MAX_PIXELS", "ChannelOrder", "Source", "SourceImage", "read"]
 
@@ -162,6 +162,11 @@ def _read_named(name: str, limit: int) -> tuple[Decoded, str]:
         raise ImageError(f"an empty path is not an image: {_EXPECTED}")
     if is_url(name):
         shown = without_credentials(name)
+        if len(name) > LONGEST_URL:
+            raise ImageError(
+                f"{_shortened(shown)}: a URL of {len(name)} characters, more than the limit of "
+                f"{LONGEST_URL}; download it and pass its path or bytes"
+            )
         return decode(io.BytesIO(fetch(name)), shown, limit), shown
     if scheme := _OTHER_SCHEME.match(name):
         raise ImageError(
