@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +98,8 @@ class OwnFile(ImageFile.ImageFile):
     def _open(self) -> None:
         assert self.fp is not None
         head = self.fp.read(6)
+        if not b"OWN!".startswith(head[:4]):
+            raise SyntaxError("another format")
         self._mode, self._size = "L", (head[4], head[5])
         self.tile = [ImageFile._Tile("raw", (0, 0, *self.size), 6, ("L", 0, 1))]
 
@@ -119,6 +122,46 @@ def test_an_opener_that_the_user_registers_with_pillow_is_used(tmp_path: Path) -
     path.write_bytes(b"OWN!\x03\x02")
     with pytest.raises(ImageError, match="damaged or truncated OWN"):
         read(path)
+
+
+@pytest.mark.usefixtures("own_format")
+@pytest.mark.parametrize("accept", [None, lambda prefix: 1, lambda prefix: prefix[:3]])
+def test_an_opener_of_the_user_is_tried_as_pillow_does(
+    accept: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(Image.OPEN, "OWN", (OwnFile, accept))
+    assert read(b"OWN!\x03\x02" + bytes(range(6))).pixels.tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(ImageError, match="not an image in a known format"):
+        read(b"OWN")  # too short for it: an IndexError
+    with pytest.raises(ImageError, match="damaged or unsupported PNG"):
+        read(encode(PICTURE, "PNG")[:20])
+
+
+@pytest.mark.usefixtures("own_format")
+@pytest.mark.parametrize("answer", [None, False, 0, "install the plugin"])
+def test_an_opener_of_the_user_that_declines_a_file_is_passed_over(
+    answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(Image.OPEN, "OWN", (OwnFile, lambda prefix: answer))
+    with pytest.raises(ImageError, match="not an image in a known format"):
+        read(b"OWN!\x03\x02" + bytes(range(6)))
+
+
+def test_formats_may_be_registered_while_the_openers_are_listed() -> None:
+    code = (
+        "import sys, threading; sys.setswitchinterval(1e-6); from PIL import Image; "
+        "from tiepoint.images import openers, photographs; openers.openers()\n"
+        "def register():\n"
+        "  for i in range(60000):\n"
+        "    Image.OPEN[f'X{i % 500}'] = (Image.Image, bool)\n"
+        "    Image.EXTENSION[f'.x{i % 500}'] = 'X'\n"
+        "    if i % 500 == 499:\n"
+        "      for k in range(500): del Image.OPEN[f'X{k}'], Image.EXTENSION[f'.x{k}']\n"
+        "thread = threading.Thread(target=register); thread.start()\n"
+        "while thread.is_alive(): openers.openers(); photographs._endings.__wrapped__(1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_formats_of_pillow_that_accept_any_bytes_stay_refused() -> None:

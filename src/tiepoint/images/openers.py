@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -44,6 +45,12 @@ which accept any bytes (TGA), and formats that start other programs (EPS)."""
 
 WHOLE_FILE_BYTES = 64 * 2**20
 """Largest WebP, AVIF or HEIF file; their decoders hold the whole file in memory."""
+
+OWN_FORMATS = (*FORMATS, "HEIF")
+"""Formats whose signature is decisive; all others are of openers that the user has registered."""
+
+_NOT_THIS_FORMAT = (SyntaxError, IndexError, TypeError, struct.error)
+"""Errors by which an opener rejects a file of another format; Pillow's `Image.open`."""
 
 _WHOLE_FILE_FORMATS = ("WEBP", "AVIF", "HEIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -103,7 +110,7 @@ def openers() -> dict[str, Opener]:
     found: dict[str, Opener] = {name: Image.OPEN[name] for name in FORMATS if name in Image.OPEN}
     found |= {
         name: (factory, accept)
-        for name, (factory, accept) in Image.OPEN.items()
+        for name, (factory, accept) in list(Image.OPEN.items())  # threads may register more
         if name not in FORMATS and not getattr(factory, "__module__", "").startswith("PIL.")
     }
     if "HEIF" not in found and (heif := _heif_opener()):
@@ -127,9 +134,8 @@ def open_image(stream: BinaryIO, prefix: bytes, name: str) -> ImageFile.ImageFil
     with pillow_warnings_silenced():
         for format_name, (factory, accept) in openers().items():
             try:
-                if accept is None or accept(prefix) is not True:
+                if not _accepts(format_name, accept, prefix):
                     continue
-                found = format_name
                 if format_name in _WHOLE_FILE_FORMATS:
                     _check_file_size(stream, format_name, name)
                 check_header(stream, format_name, name)
@@ -141,13 +147,22 @@ def open_image(stream: BinaryIO, prefix: bytes, name: str) -> ImageFile.ImageFil
             except ImageError:
                 raise
             except Exception as error:  # noqa: BLE001 - a damaged header may raise anything
-                cause = error
+                if format_name in OWN_FORMATS or not isinstance(error, _NOT_THIS_FORMAT):
+                    found, cause = format_name, error
     if found is None:
         raise _unknown(prefix, name)
     raise ImageError(
         f"{name}: a damaged or unsupported {found} file ({reason_of(cause)}), "
         "expected a whole one; copy or save it again"
     ) from cause
+
+
+def _accepts(format_name: str, accept: Callable[[bytes], Any] | None, prefix: bytes) -> bool:
+    """Whether an opener is tried. Those of the user follow Pillow: without a test they are."""
+    if format_name in OWN_FORMATS:
+        return accept is not None and accept(prefix) is True
+    answer = accept is None or accept(prefix)
+    return bool(answer) and not isinstance(answer, str)  # text is the reason for a refusal
 
 
 def reason_of(error: Exception | None) -> str:

@@ -67,7 +67,7 @@ def _endings(registered: int) -> frozenset[str]:
         endings |= set(EXTRAS)
     pillow = sys.modules.get("PIL.Image")
     if pillow and registered:
-        for ending, name in pillow.EXTENSION.items():
+        for ending, name in list(pillow.EXTENSION.items()):  # threads may register more
             opener = pillow.OPEN.get(name)
             if opener and not getattr(opener[0], "__module__", "").startswith("PIL."):
                 endings.add(ending)
