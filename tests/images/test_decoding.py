@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -125,3 +127,31 @@ def test_an_exif_chunk_after_the_pixels_counts() -> None:
     result = read(data[:-12] + chunk + data[-12:])
     assert result.exif_orientation == 8
     np.testing.assert_array_equal(result.pixels, as_seen(COLOUR, 8))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_transparent_grey_of_few_bits_becomes_white(bits: int) -> None:
+    levels = np.arange(16).reshape(2, 8) % (1 << bits)
+    stored = (levels[..., None] >> np.arange(bits)[::-1]) & 1  # 2 8 bits
+    rows = np.packbits(stored.astype(np.uint8).reshape(2, -1), axis=1)
+    header = struct.pack(">IIBBBBB", 8, 2, bits, 0, 0, 0, 0)
+    parts = [
+        png_chunk(b"IHDR", header),
+        png_chunk(b"tRNS", struct.pack(">H", 1)),
+        png_chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))),
+        png_chunk(b"IEND", b""),
+    ]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    grey = levels * 255 // ((1 << bits) - 1)
+    for source in (data, Image.open(io.BytesIO(data))):
+        image = read(source)
+        np.testing.assert_array_equal(image.pixels, np.where(levels == 1, 255, grey))
+        np.testing.assert_array_equal(image.valid, levels != 1)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_dds_file_with_masks_has_the_pixels_that_pillow_gives(mode: str) -> None:
+    pixels = RANDOM.integers(0, 256, (9, 13, len(mode)), dtype=np.uint8)
+    pixels[..., 3:] = 255
+    image = read(encode(Image.fromarray(pixels), "DDS"))
+    np.testing.assert_array_equal(image.pixels, pixels[..., :3])

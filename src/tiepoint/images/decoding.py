@@ -36,6 +36,7 @@ from tiepoint.images.openers import FORMATS, open_image, pillow_warnings_silence
 from tiepoint.images.quiet import libtiff_quiet
 from tiepoint.images.sixteen_bit import (
     is_deep_png,
+    raw_mode_of,
     read_deep_png,
     white_where,
 )
@@ -45,6 +46,9 @@ _SAMPLE_FORMAT, _UNSIGNED, _SIGNED = 339, (1,), (2,)  # TIFF 6.0, section 19
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF
 _GREY_MODES = ("1", "L", "LA", "La")
 _JPEG_COLOURS = {"L": "GRAY", "RGB": "RGB"}
+_FEW_BITS = {"L;2": 85, "L;4": 17}
+"""Pillow's names of the grey of a PNG that it scales to 8 bits, and by how much."""
+
 _PIXEL_BYTES, _HEADER_BYTES = 3, 2**20
 """Largest JPEG to read, per pixel and in addition; a longer file has other data after the image,
 such as a film."""
@@ -86,6 +90,7 @@ def decode(stream: BinaryIO, name: str, max_pixels: int) -> Decoded:
     sound = _sound_jpeg(image, stream)
     if sound is not None:
         return Decoded(sound).upright(_orientation(image))
+    _mend_transparency(image)
     special = _special(image, stream, prefix, name)
     return _loaded(image, name, own=True) if special is None else special
 
@@ -148,6 +153,14 @@ def _mend_palette(image: ImageFile.ImageFile) -> None:
         image.palette = ImagePalette.raw("RGB;L", bytes(values))
 
 
+def _mend_transparency(image: ImageFile.ImageFile) -> None:
+    """A transparent grey of 2 or 4 bits as 8 bits, as which Pillow compares it."""
+    factor = _FEW_BITS.get(raw_mode_of(image)) if image.format == "PNG" else None
+    grey = image.info.get("transparency")
+    if factor and isinstance(grey, int):
+        image.info["transparency"] = grey * factor
+
+
 def _is_special(image: ImageFile.ImageFile) -> bool:
     """Whether Pillow alone would not read an opened file as `decode` does."""
     return (
@@ -155,6 +168,7 @@ def _is_special(image: ImageFile.ImageFile) -> bool:
         or image.format in ("JPEG2000", "WEBP")
         or image.tile[0][0] in SLOW_CODECS
         or is_deep_png(image)
+        or (image.format == "PNG" and raw_mode_of(image) in _FEW_BITS)
         or is_slow(image)
     )
 

@@ -23,6 +23,7 @@ _QOI_END = b"\0\0\0\0\0\0\0\1"
 _MOST_QOI_BYTES = 5  # per pixel
 _BLOCK_PX = 1 << 20
 _TAIL_BYTES = 64
+_DDS_HEADER_BYTES = 128  # DDS_HEADER after the signature; Direct3D 9
 _FULL = 65535
 
 
@@ -88,12 +89,11 @@ def _qoi(stream: BinaryIO, image: ImageFile.ImageFile, name: str) -> Decoded:
 
 
 def _masked_dds(stream: BinaryIO, image: ImageFile.ImageFile, name: str) -> Decoded:
-    _, _, offset, arguments = image.tile[0]
-    bits, masks = cast(tuple[int, tuple[int, ...]], arguments)
+    bits, masks = cast(tuple[int, tuple[int, ...]], image.tile[0][3])
     size, count = bits // 8, image.size[0] * image.size[1]
     if size not in (1, 2, 3, 4) or len(masks) not in (1, 3, 4):
         raise _damaged(name, "DDS")
-    stream.seek(offset)
+    stream.seek(_DDS_HEADER_BYTES)  # Pillow's own offset is 0; its decoder reads on from here
     pixels = np.empty((count, len(masks)), np.uint8)
     for start in range(0, count, _BLOCK_PX):
         block = pixels[start : start + _BLOCK_PX]
