@@ -16,7 +16,7 @@ from PIL import Image
 
 from support.image_files import as_seen, tiff
 from tiepoint.errors import ImageError
-from tiepoint.images import tiff_samples
+from tiepoint.images import tiff_codecs, tiff_samples
 from tiepoint.images.reading import read
 
 Array = NDArray[Any]
@@ -226,7 +226,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "16-bit JPEG": (tiff(DEEP, more_tags={259: [7]}), "uint16 samples with compression JPEG"),
     "unknown": (tiff(DEEP, more_tags={259: [34712]}), "compression .*34712"),
     "logarithms": (tiff(DEEP, photometric=32845), "photometric interpretation LOGLUV"),
-    "predictor": (tiff(DEEP, more_tags={317: [3]}), "predictor .*3.* for uint16"),
+    "predictor": (tiff(DEEP, more_tags={259: [8], 317: [3]}), "predictor .*3.* for uint16"),
     "volume": (tiff(DEEP, more_tags={32997: [5]}), "volumes of 5 slices"),
 }
 
@@ -252,8 +252,10 @@ def test_a_raw_photograph_is_refused_although_its_thumbnail_could_be_read() -> N
 
 def test_a_huge_compressed_strip_is_refused_by_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     _, data = cv2.imencode(".tif", DEEP, [cv2.IMWRITE_TIFF_COMPRESSION, 5])
-    monkeypatch.setattr(tiff_samples, "SPARE_BYTES", 0)
-    monkeypatch.setattr(tiff_samples, "MAX_PIXEL_BYTES", 1)
+    monkeypatch.setattr(tiff_codecs, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(tiff_codecs, "SPARE_BYTES", 0)
+    monkeypatch.setattr(tiff_codecs, "MAX_PIXEL_BYTES", 1)
+    monkeypatch.setattr(tiff_samples, "BLOCK_BYTES", 1)
     with pytest.raises(ImageError, match="more than the limit of 2400 bytes"):
         read(data.tobytes())
 

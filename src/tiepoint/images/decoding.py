@@ -84,7 +84,10 @@ def decode(stream: BinaryIO, name: str, max_pixels: int) -> Decoded:
     if not prefix:
         raise ImageError(f"{name}: empty (0 bytes), expected an image file")
     if prefix.startswith(_TIFF_SIGNATURES):
-        return _tiff(stream, prefix, name, max_pixels)
+        try:
+            return _tiff(stream, prefix, name, max_pixels)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise _damaged_tag(name, error) from error
     image = open_image(stream, prefix, name)
     _check_size(image.size, name, max_pixels)
     sound = _sound_jpeg(image, stream)
@@ -125,7 +128,9 @@ def _tiff(stream: BinaryIO, prefix: bytes, name: str, max_pixels: int) -> Decode
     _check_size((page.imagewidth, page.imagelength), name, max_pixels)
     layout = tiff_pages.segments_of(page, stream, name)
     reason = tiff_pages.reason_against(page)
-    if reason is None and page.dtype != np.uint8:
+    # Pillow ignores alpha and further bands in planes; libtiff refuses a clipped strip.
+    is_ours = page.dtype != np.uint8 or layout.planes > 1 or layout.is_clipped
+    if reason is None and is_ours:
         return _tiff_samples(stream, page, layout, name)
     if reason and tiff_pages.is_truncated_by_pillow(page):
         raise tiff_pages.refused(name, reason, errors)
@@ -138,6 +143,12 @@ def _tiff(stream: BinaryIO, prefix: bytes, name: str, max_pixels: int) -> Decode
     _check_size(image.size, name, max_pixels)
     _mend_palette(image)
     return _loaded(image, name, own=True)
+
+
+def _damaged_tag(name: str, error: Exception) -> ImageError:
+    from tiepoint.images.tiff_pages import damaged
+
+    return damaged(name, f"a tag of the wrong type, {reason_of(error)}")
 
 
 def _tiff_samples(stream: BinaryIO, page: Any, layout: Any, name: str) -> Decoded:

@@ -12,32 +12,43 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 import tifffile
+from numpy.typing import NDArray
 from tifffile import TiffPage
 
 from tiepoint.errors import ImageError
 from tiepoint.geometry import SizeHW
 from tiepoint.images.quiet import logger_quiet
 
-SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""Classic TIFF and BigTIFF, little and big endian."""
-
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType; TIFF 6.0, section 8
 _RAW = {32803: "colour filter array", 34892: "linear raw samples"}  # DNG 1.4, chapter 3
 _GREY_OR_RGB = (0, 1, 2)
-_MOST_DIRECTORIES = 64
+_MOST_DIRECTORIES, _MOST_TAGS = 64, 4096
+_SINGLE = (254, 256, 257, 259, 262, 266, 277, 284, 317, 322, 323, 32997)
+"""Tags that are one whole number: sizes, and numbers that name a choice."""
+
+_WHOLE_TYPES = (3, 4, 6, 8, 9, 13, 16, 17, 18)
+"""Types of such tags; TIFF 6.0, section 2, and the BigTIFF specification."""
+
 _TAG_BYTES = 8 * 2**20
 """Largest value of a tag: offsets of a million strips or tiles."""
+
+MOST_SEGMENTS = 2**19
+"""Most strips or tiles of a page: three planes of 170,000 rows."""
 
 _MARGIN_BYTES = 64 * 1024
 _GROWTH = 8
 """Compression never makes a strip or tile larger than this many times, as a whole file less."""
 
 NONE, LZW, DEFLATE, PACKBITS, OLD_DEFLATE, LZMA, ZSTD = 1, 5, 8, 32773, 32946, 34925, 50000
-"""Compression schemes of which `tiff_samples` knows the decoder."""
+"""Compression schemes of which `tiff_codecs` knows the decoder."""
+
+_PREDICTED = (LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD)
+"""Compression schemes for which the tag Predictor counts, as in libtiff."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segments:
     """Strips or tiles of a page.
 
@@ -46,6 +57,9 @@ class Segments:
         across, down: Number of them per plane.
         planes: 1, or the number of bands if each band has its own.
         samples: Samples per pixel in one.
+        starts, counts: Place and size of each in the file, bytes; int64. A count of 0 stores no
+            data. None passes the end of the file.
+        is_clipped: Whether the file declares more bytes at its end than it has.
     """
 
     size_hw: SizeHW
@@ -53,6 +67,9 @@ class Segments:
     down: int
     planes: int
     samples: int
+    starts: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    is_clipped: bool
 
 
 class _Bounded:
@@ -82,11 +99,8 @@ def full_picture(stream: BinaryIO, name: str) -> tuple[TiffPage, list[str]]:
     """
     try:
         with logger_quiet("tifffile") as errors:
-            stream.seek(0)
-            bounded: Any = _Bounded(stream)
-            file = tifffile.TiffFile(bounded, name="", is_ndpi=False)
             pages = []
-            for page in _directories(file):
+            for page in _directories(stream):
                 if not page.subfiletype & (_REDUCED | _MASK):
                     return page, errors
                 pages.append(page)
@@ -98,8 +112,16 @@ def full_picture(stream: BinaryIO, name: str) -> tuple[TiffPage, list[str]]:
         ) from error
 
 
-def _directories(file: tifffile.TiffFile) -> Iterator[TiffPage]:
+def _directories(stream: BinaryIO) -> Iterator[TiffPage]:
     """The directories in their order, each followed by its sub-directories."""
+    stream.seek(0)
+    header = stream.read(16)
+    order, is_big = ("<" if header[:2] == b"II" else ">"), b"+" in header[2:4]
+    offset = struct.unpack(order + ("8xQ" if is_big else "4xI8x"), header)[0]
+    following = _checked_directory(stream, offset, order, is_big)
+    stream.seek(0)
+    bounded: Any = _Bounded(stream)
+    file = tifffile.TiffFile(bounded, name="", is_ndpi=False)
     for index in range(_MOST_DIRECTORIES):
         try:
             page = file.pages[index]
@@ -107,9 +129,30 @@ def _directories(file: tifffile.TiffFile) -> Iterator[TiffPage]:
             return
         assert isinstance(page, TiffPage)
         yield page
-        for offset in (page.subifds or ())[:_MOST_DIRECTORIES]:
-            file.filehandle.seek(offset)
+        for below in (page.subifds or ())[:_MOST_DIRECTORIES]:
+            _checked_directory(stream, below, order, is_big)
+            file.filehandle.seek(below)
             yield TiffPage(file, index=(index, 0))
+        if following:  # else tifffile finds the end itself
+            following = _checked_directory(stream, following, order, is_big)
+
+
+def _checked_directory(stream: BinaryIO, offset: int, order: str, is_big: bool) -> int:
+    """The offset of the directory after one whose sizes are single whole numbers.
+
+    tifffile multiplies sizes as it reads them, and a size of two values takes gigabytes.
+    """
+    number, entry, place = ("Q", "HHQQ", "Q") if is_big else ("H", "HHII", "I")
+    stream.seek(offset)
+    (count,) = struct.unpack(order + number, stream.read(struct.calcsize(order + number)))
+    if count > _MOST_TAGS:
+        raise ValueError(f"{count} tags")
+    entries = stream.read(count * struct.calcsize(order + entry))
+    for tag, kind, values, _ in struct.iter_unpack(order + entry, entries):
+        if tag in _SINGLE and (values != 1 or kind not in _WHOLE_TYPES):
+            raise ValueError(f"tag {tag} has {values} values of type {kind}, not 1 whole number")
+    following = stream.read(struct.calcsize(order + place))
+    return int.from_bytes(following, "little" if order == "<" else "big")
 
 
 def damaged(name: str, reason: str) -> ImageError:
@@ -134,7 +177,10 @@ def check_raw(page: TiffPage, name: str) -> None:
 
 
 def segments_of(page: TiffPage, stream: BinaryIO, name: str) -> Segments:
-    """The layout of a page, whose strips or tiles are all inside the file.
+    """The layout of a page, whose strips or tiles all start inside the file.
+
+    Some writers round the last size up beyond the end of the file. Decoders that notice missing
+    data may read such a file.
 
     Raises:
         ImageError: A damaged file, or more data than its pixels can need.
@@ -147,20 +193,46 @@ def segments_of(page: TiffPage, stream: BinaryIO, name: str) -> Segments:
     if min(size_hw) < 1:
         raise damaged(name, f"its strips or tiles have {size_hw[1]}x{size_hw[0]} px")
     down, across = -(-height // size_hw[0]), -(-width // size_hw[1])
-    layout = Segments(size_hw, across, down, planes, samples // planes)
-    starts, counts = page.dataoffsets, page.databytecounts
-    if not len(starts) == len(counts) == planes * down * across:
-        reason = f"{len(starts)} strips or tiles, expected {planes * down * across}"
-        raise damaged(name, reason)
+    expected = planes * down * across
+    starts, counts = _whole(page.dataoffsets, name), _whole(page.databytecounts, name)
+    if not len(starts) == len(counts) == expected:
+        raise damaged(name, f"{len(starts)} strips or tiles, expected {expected}")
+    if expected > MOST_SEGMENTS:
+        raise ImageError(
+            f"{name}: {expected} strips or tiles are more than the limit of {MOST_SEGMENTS}; "
+            "save it with larger ones"
+        )
     end = stream.seek(0, os.SEEK_END)
-    bits = max(_as_tuple(page.bitspersample))
-    largest = _GROWTH * (-(-size_hw[1] * layout.samples * bits // 8) * min(size_hw[0], height))
-    for start, count in zip(starts, counts, strict=True):
-        if start + count > end:
-            raise damaged(name, f"it ends at byte {end}, its pixels at byte {start + count}")
-        if count > largest + _MARGIN_BYTES and page.compression != NONE:
-            raise damaged(name, f"{count} bytes for a strip or tile of {largest // _GROWTH}")
-    return layout
+    beyond = np.flatnonzero((counts > 0) & (counts > end - starts))
+    may_clip = page.compression == NONE or reason_against(page) is None
+    if beyond.size and (not may_clip or (starts[beyond] >= end).any()):
+        last = int(starts[beyond[0]]) + int(counts[beyond[0]])
+        raise damaged(name, f"it ends at byte {end}, its pixels at byte {last}")
+    counts[beyond] = end - starts[beyond]
+    if page.compression != NONE:
+        bits = max(_as_tuple(page.bitspersample))
+        one = -(-size_hw[1] * (samples // planes) * bits // 8) * min(size_hw[0], height)
+        if (counts > _GROWTH * one + _MARGIN_BYTES).any():
+            raise damaged(name, f"{int(counts.max())} bytes for a strip or tile of {one}")
+        if int(counts.sum()) > end + _GROWTH * one * expected:  # they share bytes
+            raise damaged(name, f"{int(counts.sum())} bytes for {expected} strips or tiles")
+    shape = (size_hw, across, down, planes, samples // planes)
+    return Segments(*shape, starts, counts, is_clipped=beyond.size > 0)
+
+
+def _whole(values: Any, name: str) -> NDArray[np.int64]:
+    """A copy of the offsets or sizes in a tag."""
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise damaged(name, "the places of its strips or tiles are not whole numbers")
+    if array.size and not 0 <= int(array.min()) <= int(array.max()) < 2**62:
+        raise damaged(name, f"a strip or tile at byte {int(array.max())}")
+    return array.astype(np.int64)
+
+
+def predictor_of(page: TiffPage) -> int:
+    """The predictor; 1 (none) for compression schemes without one."""
+    return int(page.predictor) if page.compression in _PREDICTED else 1
 
 
 def reason_against(page: TiffPage) -> str | None:
@@ -182,7 +254,8 @@ def reason_against(page: TiffPage) -> str | None:
         return "signed samples with white as the smallest value"
     if page.compression not in decoders:
         return f"{page.dtype.name} samples with compression {_name_of(page.compression)}"
-    if page.predictor not in (1, 2, 3) or (page.predictor == 3 and page.dtype.kind != "f"):
+    predictor = predictor_of(page)
+    if predictor not in (1, 2, 3) or (predictor == 3 and page.dtype.kind != "f"):
         return f"predictor {_name_of(page.predictor)} for {page.dtype.name} samples"
     if page.fillorder != 1:
         return "samples of reversed bits (FillOrder 2)"
