@@ -54,11 +54,14 @@ _PIXEL_BYTES, _HEADER_BYTES = 3, 2**20
 such as a film."""
 
 _ROWS = 16
-"""Rows of an image to convert at a time; Pillow converts more at once more slowly, and keeps three
+"""Rows of an image to copy at a time; Pillow copies more at once more slowly, and keeps three
 copies of them."""
 
-_CONVERTED_PX = 1 << 18
-"""Pixels to convert at a time to another mode."""
+_COPIED_PX, _CONVERTED_PX = 1 << 14, 1 << 18
+"""Fewest pixels to copy at a time, so that rows may be short; the same to another mode."""
+
+_MOST_ROWS = 15_000_000
+"""Pillow keeps a pointer to each row, of 8 bytes: `SPARE_BYTES` of `lean_formats`."""
 
 logger = logging.getLogger(__name__)
 
@@ -214,6 +217,11 @@ def _check_size(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:
             f"{name}: {width}x{height} px are more than the limit of {max_pixels} px; "
             "raise max_pixels or TIEPOINT_MAX_PIXELS if you trust the file"
         )
+    if height > _MOST_ROWS:
+        raise ImageError(
+            f"{name}: {width}x{height} px are more than the limit of {_MOST_ROWS} rows; "
+            "save it with fewer rows"
+        )
 
 
 def _sound_jpeg(image: ImageFile.ImageFile, stream: BinaryIO) -> Pixels | None:
@@ -334,7 +342,7 @@ def _eight_bit(image: Image.Image, turn: int) -> Decoded:
     pixels = np.empty(size_hw if is_grey else (*size_hw, 3), np.uint8)
     alpha = np.empty(size_hw, np.uint8) if has_alpha else None
     width, height = image.size
-    at_once = _ROWS if image.mode == target else max(_ROWS, _CONVERTED_PX // width)
+    at_once = max(_ROWS, (_COPIED_PX if image.mode == target else _CONVERTED_PX) // width)
     for top in range(0, height, at_once):
         bottom = min(top + at_once, height)
         # Like `image.crop`, but without the size limit, which is global and also warns.

@@ -23,6 +23,8 @@ _LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
 _GREY_ALPHA = "LA;16B"
 _ROWS = 64
+_COPIED_PX = 1 << 16
+"""Rows of an image to copy at a time, and the fewest pixels, because rows may be short."""
 
 
 def raw_mode_of(image: ImageFile.ImageFile) -> str:
@@ -112,8 +114,9 @@ def _canvas(image: Image.Image, turn: int, channels: int) -> Pixels:
 def _strips(image: Image.Image) -> Any:
     """(first row, rows H W C uint8) of a loaded image, some at a time."""
     width, height = image.size
-    for top in range(0, height, _ROWS):
-        box = (0, top, width, min(top + _ROWS, height))
+    at_once = max(_ROWS, _COPIED_PX // width)
+    for top in range(0, height, at_once):
+        box = (0, top, width, min(top + at_once, height))
         yield top, np.asarray(image._new(image.im.crop(box)))
 
 
