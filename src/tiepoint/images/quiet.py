@@ -6,13 +6,17 @@ because an `ImageError` already states what is wrong with the file.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
+import secrets
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import cv2
 
@@ -27,43 +31,52 @@ _LIBTIFF_LINE = re.compile(
 and a colon."""
 
 _MOST_MESSAGES = 20
-_WAIT_S = 5.0
+_BLOCK_BYTES = 1 << 16
+_MOST_KEPT_BYTES = 1 << 20
+"""Size of the temporary file above which it is emptied."""
 
 
 class _Stderr:
     """File descriptor 2 while libtiff runs: its lines are kept, those of others pass through.
 
-    One pipe and one thread serve all redirections of the process, so that a program that another
-    thread starts during one keeps a working stderr.
+    They are written to a temporary file, which takes any amount at once and needs no reader. A pipe
+    would block or refuse the writes of other threads and child processes while it is full. At the
+    end of each redirection the lines go to the original stderr. A child process that outlives the
+    redirection keeps the file. Its lines appear at the end of the next redirection or process.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.users = 0
         self.original = -1
-        self.messages: list[str] = []
-        self._writing = self._reading = -1
-        self._drained = threading.Event()
-        self._mark = b"\0tiepoint %d\0" % id(self)
+        self._file = -1
+        self._done = 0  # bytes of the file that have been read
+        self._rest = b""  # a line that has no end yet
+        self._messages: list[str] = []
 
-    def enter(self) -> None:
+    def enter(self) -> bool:
+        """Begin a redirection; False if there is no stderr, or no room for the file."""
         with self.lock:
             if self.users == 0 and not self._redirect():
-                return
+                return False
             self.users += 1
+            return True
 
     def leave(self) -> list[str]:
-        """End a redirection; the last one returns libtiff's messages."""
+        """End a redirection; returns libtiff's messages so far."""
         with self.lock:
-            if self.users == 0:
-                return []
             self.users -= 1
-            if self.users:
-                return []
-            os.dup2(self.original, _STDERR)
-            self._drain()
-            messages, self.messages = self.messages, []
+            if self.users == 0:
+                os.dup2(self.original, _STDERR)
+            self._pass_on()
+            messages, self._messages = self._messages, []
             return messages
+
+    def flush(self) -> None:
+        """Pass on what child processes have written since the last redirection."""
+        with self.lock:
+            if self._file >= 0:
+                self._pass_on()
 
     def _redirect(self) -> bool:
         if not _is_stderr():
@@ -72,46 +85,57 @@ class _Stderr:
         if self.original >= 0:
             os.close(self.original)
         self.original = original
-        if self._writing < 0:
-            self._reading, self._writing = os.pipe()
-            with suppress(OSError, AttributeError):  # a full pipe must not stop a thread
-                os.set_blocking(self._writing, False)
-            threading.Thread(target=self._pump, name="tiepoint-stderr", daemon=True).start()
-        os.dup2(self._writing, _STDERR)
+        if self._file < 0:
+            try:
+                self._file = _temporary_file()
+            except OSError:
+                return False
+        os.dup2(self._file, _STDERR)
         return True
 
-    def _drain(self) -> None:
-        """Wait until the thread has read all that was written."""
-        self._drained.clear()
-        for _ in range(1000):
-            with suppress(BlockingIOError):
-                os.write(self._writing, self._mark)
-                self._drained.wait(_WAIT_S)
-                return
-            self._drained.wait(0.001)  # full
+    def _pass_on(self) -> None:
+        while True:
+            os.lseek(self._file, self._done, os.SEEK_SET)  # writes append, wherever this is
+            chunk = os.read(self._file, _BLOCK_BYTES)
+            self._done += len(chunk)
+            lines = (self._rest + chunk).splitlines(keepends=True)
+            # libtiff writes a message in pieces, so that others may have a part of one here.
+            is_open = bool(lines) and not lines[-1].endswith((b"\n", b"\r"))
+            self._rest = lines.pop() if is_open and (chunk or self.users) else b""
+            _write(self.original, b"".join(line for line in lines if not self._is_kept(line)))
+            if not chunk:
+                break
+        if not self.users and self._done > _MOST_KEPT_BYTES:
+            os.ftruncate(self._file, 0)
+            self._done = 0
 
-    def _pump(self) -> None:
-        rest = b""
-        while chunk := os.read(self._reading, 1 << 16):
-            rest += chunk
-            before, mark, after = rest.partition(self._mark)
-            if mark:
-                for line in before.splitlines(keepends=True):
-                    self._pass_on(line)
-                rest = after
-                self._drained.set()
-            *lines, rest = rest.splitlines(keepends=True) if b"\n" in rest else [rest]
-            if rest.endswith(b"\n"):
-                lines, rest = [*lines, rest], b""
-            for line in lines:
-                self._pass_on(line)
+    def _is_kept(self, line: bytes) -> bool:
+        is_libtiff = _LIBTIFF_LINE.match(line) is not None
+        if is_libtiff and len(self._messages) < _MOST_MESSAGES:
+            self._messages.append(line.decode(errors="replace").strip())
+        return is_libtiff
 
-    def _pass_on(self, line: bytes) -> None:
-        if not _LIBTIFF_LINE.match(line):
-            with suppress(OSError):
-                os.write(self.original, line)
-        elif len(self.messages) < _MOST_MESSAGES:
-            self.messages.append(line.decode(errors="replace").strip())
+
+_FLAGS_OF_SYSTEMS = ("O_NOFOLLOW", "O_TEMPORARY", "O_BINARY", "O_NOINHERIT")
+
+
+def _temporary_file() -> int:
+    """A file descriptor that appends to a file without a name."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
+    for name in _FLAGS_OF_SYSTEMS:
+        flags |= getattr(os, name, 0)
+    path = Path(tempfile.gettempdir(), f"tiepoint-{os.getpid()}-{secrets.token_hex(8)}")
+    file = os.open(path, flags, 0o600)
+    if not hasattr(os, "O_TEMPORARY"):  # Windows removes it when it is closed, and no earlier
+        path.unlink()
+    return file
+
+
+def _write(file: int, data: bytes) -> None:
+    rest = memoryview(data)
+    with suppress(OSError):
+        while rest:
+            rest = rest[os.write(file, rest) :]
 
 
 def _is_stderr() -> bool:
@@ -133,8 +157,12 @@ _opencv_lock = threading.Lock()
 _opencv_users = [0, 0]  # how many, and the level to restore
 
 
+def _flush() -> None:
+    _stderr.flush()
+
+
 def _after_fork() -> None:
-    """A child gets its own stderr back; no thread of the parent exists in it."""
+    """A child gets its own stderr back; other threads of the parent do not exist in it."""
     global _stderr, _opencv_lock
     if _stderr.users:
         os.dup2(_stderr.original, _STDERR)
@@ -143,17 +171,18 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_flush)
 
 
 @contextmanager
 def libtiff_quiet() -> Iterator[None]:
     """Keep libtiff's messages off stderr."""
     stderr = _stderr
-    stderr.enter()
+    has_entered = stderr.enter()
     try:
         yield
     finally:
-        for message in stderr.leave():
+        for message in stderr.leave() if has_entered else ():
             logger.debug("libtiff: %s", message)
 
 
