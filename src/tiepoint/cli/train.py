@@ -15,7 +15,7 @@ from tiepoint.cli import exit_codes, options
 from tiepoint.cli.output import show
 from tiepoint.errors import ConfigError
 from tiepoint.training import presets, setup
-from tiepoint.training.scenes.settings import DataConfig
+from tiepoint.training.scenes.settings import TRAINING_DATA
 
 if TYPE_CHECKING:
     from tiepoint.training.runs import Result
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 DEFAULT_PRESET = "cpu"
-_MIX = ",".join(f"{kind}={share:g}" for kind, share in DataConfig().mix)
+_MIX = ",".join(f"{kind}={share:g}" for kind, share in TRAINING_DATA.mix)
 
 Out = Annotated[
     Path | None,
@@ -150,7 +150,7 @@ def train(
             lambda: runs.repeat(repeat, out, photos=[*map(str, photos)], execution=compiled(None)),
             resumed_by=f"--repeat {repeat} -o {out}",
         )
-    data = DataConfig(photos=tuple(map(str, photos)))
+    data = replace(TRAINING_DATA, photos=tuple(map(str, photos)))
     data = data if mix is None else replace(data, mix=read_mix(mix))
     recipe = recipe if start is None else presets.continuation_preset(recipe)
     recipe = recipe.with_budget(minutes, steps)

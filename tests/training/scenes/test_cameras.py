@@ -69,6 +69,18 @@ def test_without_any_freedom_both_views_are_nearly_equal() -> None:
         assert a_to_b[2, :2] == pytest.approx(np.zeros(2), abs=1e-9)
 
 
+def test_a_share_of_the_pairs_is_only_shifted_and_by_fractions_of_a_cell() -> None:
+    shifted = 0
+    for to_a, to_b in views(200, Geometry(shift_share=0.3)):
+        a_to_b = to_b @ np.linalg.inv(to_a)
+        a_to_b /= a_to_b[2, 2]
+        if np.allclose(a_to_b[:2, :2], np.eye(2), atol=1e-6):
+            shifted += 1
+            assert np.allclose(a_to_b[2, :2], 0, atol=1e-9)
+            assert (np.abs(a_to_b[:2, 2] / 8 - np.round(a_to_b[:2, 2] / 8)) > 1e-3).any()
+    assert 40 <= shifted <= 80
+
+
 def test_if_no_views_overlap_enough_both_face_the_sheet() -> None:
     impossible = Geometry(scale=(4.0, 5.0), common_scale=(4.0, 5.0), min_overlap=1.0)
     to_a, to_b = cameras.flat_views(

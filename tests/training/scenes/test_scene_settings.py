@@ -51,6 +51,7 @@ def test_nonsense_in_the_data_is_refused(changes: dict, name: str) -> None:
         ({"common_scale": (1.0, 1.0)}, "scale"),
         ({"common_share": 2}, "common_share"),
         ({"min_overlap": -1}, "min_overlap"),
+        ({"shift_share": 1.1}, "shift_share"),
         ({"tilt_deg": 89}, "tilt_deg"),
         ({"own_tilt_deg": -1}, "own_tilt_deg"),
         ({"roll_deg": 181}, "roll_deg"),

@@ -64,17 +64,20 @@ def flat_views(
     centre = np.array([(size_hw[1] - 1) / 2, (size_hw[0] - 1) / 2])
     middle = np.array([(sheet_hw[1] - 1) / 2, (sheet_hw[0] - 1) / 2])
     strength = 1.0
+    # Without a share nothing is drawn, so that older recipes repeat.
+    turned = 0.0 if geometry.shift_share and rng.random() < geometry.shift_share else 1.0
     for attempt in range(TRIES):  # a small sheet allows smaller differences
         strength *= 1.0 if attempt < TRIES // 3 else 0.93
-        scale = relative_scale(rng, geometry) ** strength
+        scale = relative_scale(rng, geometry) ** (strength * turned)
         zoom = scale**-0.5 * math.exp(rng.uniform(-0.15, 0.3)) / RASTER_PER_PX
         tilt = math.radians(rng.uniform(0, geometry.own_tilt_deg)) * strength
         focal = focal_length(rng, size_hw)
         gaze = middle + rng.uniform(-0.2, 0.2, 2) * sheet_hw[::-1]
         to_a = seen(zoom, own_roll(rng, geometry, upright=upright), tilt, draws.angle(rng), focal)
         to_a = translation(centre) @ to_a @ translation(-gaze)
-        tilt = math.radians(rng.uniform(0, geometry.tilt_deg)) * strength
-        a_to_b = seen(scale, relative_roll(rng, geometry) * strength, tilt, draws.angle(rng), focal)
+        tilt = math.radians(rng.uniform(0, geometry.tilt_deg)) * strength * turned
+        roll = relative_roll(rng, geometry) * strength * turned
+        a_to_b = seen(scale, roll, tilt, draws.angle(rng), focal)
         shift = rng.uniform(-0.3, 0.3, 2) * size_hw[::-1] * strength
         a_to_b = translation(centre + shift) @ a_to_b @ translation(-centre)
         to_b = a_to_b @ to_a

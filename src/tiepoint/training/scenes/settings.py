@@ -32,6 +32,9 @@ class Geometry:
         own_tilt_deg: Largest tilt of view A relative to a flat sheet.
         own_roll_deg: Standard deviation of the in-plane rotation of view A. Drawn scenes have
             no upright, so part of them are rotated by any angle.
+        shift_share: Share of the pairs of flat scenes whose views differ by a shift alone, 0..1.
+            Near-identical repeats then differ by their surroundings only, and both views see the
+            same content in other places of the network's cells.
     """
 
     scale: tuple[float, float] = (0.5, 2.0)
@@ -42,6 +45,7 @@ class Geometry:
     min_overlap: float = 0.4
     own_tilt_deg: float = 25.0
     own_roll_deg: float = 12.0
+    shift_share: float = 0.0
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -52,7 +56,7 @@ class Geometry:
                 "0 < scale[0] <= common_scale[0] < common_scale[1] <= scale[1]"
             )
         for names, high, unit in (
-            (("common_share", "min_overlap"), 1, "a share"),
+            (("common_share", "min_overlap", "shift_share"), 1, "a share"),
             (("tilt_deg", "own_tilt_deg"), 70, "degrees"),
             (("roll_deg", "own_roll_deg"), 180, "degrees"),
         ):
@@ -180,3 +184,7 @@ class DataConfig:
             shares[kind] += (1 - photo) * share / total
         shares["photo"] = photo
         return {kind: share for kind, share in shares.items() if share > 0}
+
+
+TRAINING_DATA = DataConfig(geometry=Geometry(shift_share=0.15))
+"""Data of new runs. Manifests of older ones have no shifted pairs, which is the class's default."""
