@@ -25,7 +25,7 @@ import situations
 from tiepoint import Detector, Features, match
 from tiepoint.architecture import CELL_PX
 from tiepoint.evaluation.estimators import estimate_homography
-from tiepoint.evaluation.methods import SiftMethod
+from tiepoint.evaluation.methods import method
 from tiepoint.geometry import apply_homography, corners_xy
 from tiepoint.images.photographs import list_photos
 from tiepoint.images.reading import read
@@ -62,6 +62,7 @@ def cosines_by_shift(detect: Detect, photos: list[Grey]) -> dict[int, float]:
                 continue
             apart = np.linalg.norm(whole.xy[:, None] - (crop.xy + shift)[None], axis=2)
             same = apart.min(axis=1) < NEAR_PX
+            assert whole.descriptors is not None and crop.descriptors is not None
             partner = crop.descriptors[apart.argmin(axis=1)]
             found[shift].append((whole.descriptors * partner).sum(axis=1)[same])
     return {shift: float(np.median(np.concatenate(each))) for shift, each in found.items()}
@@ -74,15 +75,15 @@ def wrong_facades(detect: Detect, count: int) -> tuple[int, int]:
         pair = situations.facade(rng)
         a, b = detect(pair.image_a), detect(pair.image_b)
         matches = match(a, b, rotation="none")
-        xy_a, xy_b = a.xy[matches.indices[:, 0]], b.xy[matches.indices[:, 1]]
+        xy_a, xy_b = a.xy[matches.pairs[:, 0]], b.xy[matches.pairs[:, 1]]
         model = estimate_homography(xy_a, xy_b, 0)
         if model is None:
             continue
         corners = corners_xy(pair.image_a.shape)
+        assert pair.truth is not None
         errors = apply_homography(model, corners) - apply_homography(pair.truth, corners)
-        error_px = np.linalg.norm(errors, axis=1).mean()
-        wrong += not error_px < WRONG_PX  # NaN too
-        right += bool(error_px < WRONG_PX)
+        is_right = bool(np.linalg.norm(errors, axis=1).mean() < WRONG_PX)  # False if NaN
+        right, wrong = right + is_right, wrong + (not is_right)
     return wrong, right
 
 
@@ -111,8 +112,9 @@ def main() -> None:
     photos = list(photographs(options.photos, options.count))
     compressed = [situations.compressed(photo, 5) for photo in photos]
     blank = blank_frames()
-    sift = SiftMethod(KEYPOINTS)
-    print(f"facades, RootSIFT: {wrong_facades(sift.detect, options.facades)} (wrong, right)")
+    sift = method("sift")
+    found = wrong_facades(lambda image: sift.detect(image, KEYPOINTS), options.facades)
+    print(f"facades, RootSIFT: {found} (wrong, right)")
     for name in options.checkpoint or ["base"]:
         for phases in options.phases:
             at_all = Detector(
