@@ -8,9 +8,10 @@ before its turn ends, as in a video, and the first of them does not count. Print
 milliseconds, and how many times as fast as transformers each of our methods is with the same file.
 "full" has the paper's widths and random weights: the time does not depend on them. All are asked
 for 1,000 keypoints of an image of the size that is named, seen at that size alone as transformers
-sees it; the bundled ones also at both sizes at which they look by default. Compiled: a network for
-that size alone, its compiling not timed. SIFT and ORB are OpenCV's as they come. transformers and
-torch are left out where they are not installed.
+sees it; the bundled ones also at both sizes at which they look by default. Phases are those of
+docs/architecture.md, one unless named. Compiled: a network for that size alone, its compiling not
+timed. SIFT and ORB are OpenCV's as they come. transformers and torch are left out where they are
+not installed.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ from tiepoint.weights.activation_maxima import (
     quantised_layers,
     save_activation_maxima,
 )
-from tiepoint.weights.checkpoint import BUNDLED, load_checkpoint
+from tiepoint.weights.checkpoint import BUNDLED, bundled_checkpoints, load_checkpoint
 
 KEYPOINTS = 1000
 SIZES = ("320x240", "640x480", "1920x1080")
-PEER = "transformers"
+PEER, FULL = "transformers", "full"
 DRAWN = "640x480"
 PAUSE_S = 0.05
 """Between two methods: threads of the one that still spin would take cores from the next."""
@@ -83,6 +84,7 @@ def ours(
     precisions: Sequence[Precision],
     *,
     scales: Sequence[float] = (1.0,),
+    phases: int = 1,
     compiled: bool = False,
 ) -> Iterator[tuple[str, Method]]:
     """A method for each of the precisions that this processor has."""
@@ -90,19 +92,25 @@ def ours(
         try:
             detector = Detector(
                 checkpoint, engine=engine, device="cpu", precision=precision, max_side=None,
-                max_keypoints=KEYPOINTS, threshold=0.0, scales=scales, compiled=compiled,
+                max_keypoints=KEYPOINTS, threshold=0.0, scales=scales, phases=phases,
+                compiled=compiled,
             )  # fmt: skip
             detector(np.zeros((64, 64), np.uint8))
         except ConfigError as error:
             print(f"{label} {precision}, {engine}: left out, {error}")
             continue
-        how = f"{engine}{at(scales)}{', compiled' if compiled else ''}"
+        how = f"{engine}{at(scales)}{at_phases(phases)}{', compiled' if compiled else ''}"
         yield f"{label} {precision}, {how}", partial(count, detector)
 
 
 def at(scales: Sequence[float]) -> str:
     """Suffix of a method's name for a pyramid; empty for one scale."""
     return "" if len(scales) == 1 else ", " + "+".join(f"{scale:g}" for scale in scales)
+
+
+def at_phases(phases: int) -> str:
+    """Suffix of a method's name for several cell phases; empty for one."""
+    return "" if phases == 1 else f", {phases} phases"
 
 
 def count(detector: Detector, image: NDArray[np.uint8]) -> int:
@@ -150,13 +158,17 @@ def classical(make: Callable[..., Any]) -> Method:
     return detect
 
 
-def all_methods(folder: Path, precisions: Sequence[Precision]) -> dict[str, Method]:
+def all_methods(
+    folder: Path, precisions: Sequence[Precision], only: Sequence[str]
+) -> dict[str, Method]:
     methods: dict[str, Method] = {}
     has_torch = is_installed("torch")
-    checkpoints = [(name, name) for name in sorted(p.name for p in BUNDLED.iterdir() if p.is_dir())]
-    if has_torch:
-        checkpoints.insert(0, ("full", str(full_checkpoint(folder / "full"))))
+    checkpoints = [(name, name) for name in sorted(bundled_checkpoints())]
+    if has_torch and FULL in only:
+        checkpoints.insert(0, (FULL, str(full_checkpoint(folder / FULL))))
     for label, checkpoint in checkpoints:
+        if label not in only:
+            continue
         if has_torch and is_installed("transformers"):
             source = folder / label
             if not source.exists():  # a bundled one: its folder holds more than theirs may
@@ -166,9 +178,15 @@ def all_methods(folder: Path, precisions: Sequence[Precision]) -> dict[str, Meth
         for engine in ("openvino", "torch") if has_torch else ("openvino",):
             methods |= dict(ours(label, checkpoint, engine, precisions))
         methods |= dict(ours(label, checkpoint, "openvino", precisions, compiled=True))
+        methods |= dict(ours(label, checkpoint, "openvino", precisions, phases=2))
+        methods |= dict(ours(label, checkpoint, "openvino", precisions, phases=2, compiled=True))
         pyramid = load_checkpoint(checkpoint).detection.scales
         if len(pyramid) > 1:
-            methods |= dict(ours(label, checkpoint, "openvino", precisions, scales=pyramid))
+            for phases in (1, 2):
+                rows = ours(
+                    label, checkpoint, "openvino", precisions, scales=pyramid, phases=phases
+                )
+                methods |= dict(rows)
     methods["SIFT"] = classical(cv2.SIFT.create)
     methods["ORB"] = classical(cv2.ORB.create)
     return methods
@@ -245,6 +263,8 @@ def main() -> None:
     parser.add_argument("--in-a-row", type=int, default=1, help="runs in a turn")
     parser.add_argument("--sizes", nargs="+", default=SIZES, help="WxH")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    names = [FULL, *bundled_checkpoints()]
+    parser.add_argument("--networks", nargs="+", choices=names, default=names)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path, help="PNG, with --accuracy")
     parser.add_argument("--accuracy", type=Path, help="JSON, method -> share; see precision.py")
@@ -254,7 +274,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for size in options.sizes:
             # A new one, because none keeps the memory of another size.
-            methods = all_methods(Path(folder) / size, options.precisions)
+            methods = all_methods(Path(folder) / size, options.precisions, options.networks)
             width, height = map(int, size.split("x"))
             found[size] = measure(
                 methods, photograph((width, height)), options.repeats, options.in_a_row
