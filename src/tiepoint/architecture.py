@@ -40,6 +40,10 @@ class Layer:
     relu: bool
     pool: bool
 
+    def weight_count(self) -> int:
+        """Number of weights, biases not counted."""
+        return self.in_channels * self.out_channels * self.kernel_px**2
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -112,17 +116,22 @@ class NetworkConfig:
 
     def weight_count(self) -> int:
         """Number of weights of the convolutions, biases not counted."""
-        return sum(one.in_channels * one.out_channels * one.kernel_px**2 for one in self.layers())
+        return sum(layer.weight_count() for layer in self.layers())
 
-    def multiply_adds(self, size_hw: tuple[int, int]) -> int:
-        """Multiply-accumulates for one image of `size_hw` (multiples of 8).
+    def multiply_adds(self, size_hw: tuple[int, int], phases: int = 1) -> int:
+        """Multiply-accumulates for one image of `size_hw` (multiples of 8), at one scale.
 
         Inference time is roughly proportional to them.
         """
-        total, pixels = 0, size_hw[0] * size_hw[1]
-        for layer in self.layers():
-            total += pixels * layer.in_channels * layer.out_channels * layer.kernel_px**2
+        height, width = size_hw
+        total, pixels = 0, height * width
+        for layer in self.trunk_layers():
+            total += pixels * layer.weight_count()
             pixels //= 4 if layer.pool else 1
+        on_cells = (*self.cell_layers(), *self.keypoint_layers(), *self.descriptor_layers())
+        a_cell = sum(layer.weight_count() for layer in on_cells)
+        for down, right in PHASES[phases]:
+            total += (height // CELL_PX + (down > 0)) * (width // CELL_PX + (right > 0)) * a_cell
         return total
 
     def _head(self, prefix: str, out_channels: int) -> tuple[Layer, ...]:

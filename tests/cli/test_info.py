@@ -83,7 +83,10 @@ def test_info_describes_each_bundled_checkpoint_as_it_is_loaded() -> None:
         assert entry["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
         assert entry["encoder_hidden_sizes"] == list(checkpoint.network.encoder_hidden_sizes)
         assert entry["descriptor_decoder_dim"] == checkpoint.network.descriptor_decoder_dim
-        assert entry["multiply_adds"] == checkpoint.network.multiply_adds((480, 640))
+        assert entry["multiply_adds"] == checkpoint.network.multiply_adds(
+            (480, 640), checkpoint.detection.phases
+        )
+        assert entry["phases"] == checkpoint.detection.phases
         assert entry["scales"] == list(checkpoint.detection.scales)
         assert entry["nms_radius"] == checkpoint.detection.nms_radius
         assert entry["noise_floor"] == checkpoint.detection.noise_floor > 0

@@ -245,3 +245,14 @@ def test_phases_are_kept_by_a_batch_of_tensors(photographs) -> None:
         assert len(ours) == len(theirs) > 10
         np.testing.assert_allclose(ours.xy, theirs.xy, atol=5e-3)
         np.testing.assert_allclose(ours.descriptors, theirs.descriptors, atol=1e-4)
+
+
+def test_a_phase_costs_the_layers_on_its_own_cells() -> None:
+    network = load_checkpoint().network
+    size_hw, (h, w) = (480, 640), (60, 80)
+    on_cells = (*network.cell_layers(), *network.keypoint_layers(), *network.descriptor_layers())
+    a_cell = sum(layer.in_channels * layer.out_channels * layer.kernel_px**2 for layer in on_cells)
+    one = network.multiply_adds(size_hw)
+    assert network.multiply_adds(size_hw, 2) == one + (h + 1) * (w + 1) * a_cell
+    more = (h + 1) * (w + 1) + h * (w + 1) + (h + 1) * w
+    assert network.multiply_adds(size_hw, 4) == one + more * a_cell

@@ -78,7 +78,8 @@ def _checkpoint(name: str) -> dict[str, Any]:
         "decoder_hidden_size": network.decoder_hidden_size,
         "descriptor_decoder_dim": network.descriptor_decoder_dim,
         "parameters": sum(tensor.size for tensor in checkpoint.tensors.values()),
-        "multiply_adds": network.multiply_adds(SIZE_HW),
+        "multiply_adds": network.multiply_adds(SIZE_HW, checkpoint.detection.phases),
+        "phases": checkpoint.detection.phases,
         "scales": list(checkpoint.detection.scales),
         "threshold": checkpoint.detection.threshold,
         "noise_floor": checkpoint.detection.noise_floor,
@@ -133,7 +134,8 @@ def _checkpoint_lines(facts: dict[str, Any]) -> list[str]:
         f"descriptors {facts['descriptor_decoder_dim']}",
         f"  parameters {facts['parameters']:,}; {facts['multiply_adds'] / 1e9:.1f} G multiply-adds "
         f"for {SIZE_HW[1]}x{SIZE_HW[0]} px",
-        f"  scales     {scales} of the image's size; threshold {facts['threshold']:g}, "
+        f"  scales     {scales} of the image's size; cell phases {facts['phases']}",
+        f"  threshold  {facts['threshold']:g}, "
         f"noise floor {facts['noise_floor']:g}, NMS {facts['nms_radius']} px",
         f"  SHA-256    {facts['sha256']}",
     ]
