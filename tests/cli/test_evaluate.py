@@ -124,12 +124,15 @@ def test_generated_pairs_are_scored_by_level(wall: Path, tmp_path: Path) -> None
     assert run(*arguments, "--part", "test")[0] == 2
 
 
-def test_checkpoints_look_at_the_scales_that_are_given(wall: Path, tmp_path: Path) -> None:
+def test_checkpoints_look_at_the_scales_and_phases_that_are_given(
+    wall: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "report.json"
     arguments = ["homography", wall, "--methods", "tiepoint", "--k", 50, "-o", out]
-    assert run(*arguments, "--scales", "0.5")[0] == 0
+    assert run(*arguments, "--scales", "0.5", "--phases", "2")[0] == 0
     [method] = json.loads(out.read_text())["methods"].values()
     assert method["settings"]["scales"] == [0.5]
+    assert method["settings"]["phases"] == 2
     assert run(*arguments, "--scales", "1;2")[0] == 2
 
 

@@ -25,7 +25,7 @@ from tiepoint.config import (
 )
 from tiepoint.errors import ConfigError
 
-DETECTION = {"max_side", "scales", "max_keypoints", "threshold", "nms_radius", "spread"}
+DETECTION = {"max_side", "scales", "phases", "max_keypoints", "threshold", "nms_radius", "spread"}
 OFFERED = {
     "detect": {
         ProcessorConfig: {"max_side", "contrast"},
@@ -39,7 +39,7 @@ OFFERED = {
     },
     "register": {
         ProcessorConfig: {"max_side", "contrast"},
-        DetectionConfig: {"scales"},
+        DetectionConfig: {"scales", "phases"},
         RegistrationConfig: {
             "model", "max_keypoints", "threshold_px", "min_inliers", "guided", "seed"
         },

@@ -85,6 +85,7 @@ Detection = Annotated[
     options.detection(
         "max_side",
         "scales",
+        "phases",
         "max_keypoints",
         "threshold",
         "nms_radius",

@@ -12,9 +12,10 @@ import typer
 from tiepoint._version import __version__
 from tiepoint.cli import evaluate_options as options
 from tiepoint.cli import exit_codes
-from tiepoint.cli.options import Threads, command, parse_scales
+from tiepoint.cli.options import Threads, command
 from tiepoint.cli.output import STDOUT, is_quiet, write_stdout
 from tiepoint.cli.progress import with_progress
+from tiepoint.config import DetectionOptions
 from tiepoint.errors import ConfigError, FormatError, MissingExtraError, is_installed
 from tiepoint.evaluation.settings import (
     GENERATED_COUNT,
@@ -60,7 +61,6 @@ app = typer.Typer(
 def homography(
     folders: options.Folders,
     checkpoint: options.Checkpoints = ["default"],  # noqa: B006 - typer copies it
-    scales: options.Scales = None,
     methods: options.MethodNames = METHOD_NAMES,
     features: options.Stored = [],  # noqa: B006 - typer copies it
     profile: options.ProfileName = "tiepoint",
@@ -73,6 +73,8 @@ def homography(
     out: options.Out = None,
     as_json: options.Json = False,
     plots: options.Plots = None,
+    *,
+    detection: options.Detection,
 ) -> None:
     """Score real pairs with known homographies."""
     from tiepoint.evaluation.homography import HOMOGRAPHY
@@ -83,7 +85,9 @@ def homography(
     frames = [settings.frame, settings.repeat_frame]
     if features and any(frame is not None and frame.crop_hw is not None for frame in frames):
         raise ConfigError(f"--profile {profile} crops images, --features are of whole ones")
-    chosen = _methods(methods, checkpoint, scales, features, settings.nms_radius, threads=threads)
+    chosen = _methods(
+        methods, checkpoint, detection, features, settings.nms_radius, threads=threads
+    )
     pairs, failures = read_folders(HOMOGRAPHY, folders)
     pairs = without_large(pairs) if settings.without_large else pairs
     run_info = {"kind": "homography", "folders": list(map(str, folders)), "profile": profile}
@@ -103,7 +107,6 @@ def generated(
         GENERATED_SEED
     ),
     checkpoint: options.Checkpoints = ["default"],  # noqa: B006 - typer copies it
-    scales: options.Scales = None,
     methods: options.MethodNames = METHOD_NAMES,
     profile: options.ProfileName = "tiepoint",
     k: options.OwnK = None,
@@ -115,13 +118,17 @@ def generated(
     out: options.Out = None,
     as_json: options.Json = False,
     plots: options.Plots = None,
+    *,
+    detection: options.Detection,
 ) -> None:
     """Score 1,000 graded homographies with photometric change, drawn from photographs."""
     from tiepoint.evaluation.generated import generated_pairs
     from tiepoint.evaluation.homography import HOMOGRAPHY
 
     settings = _profile(profile, k, long_side, seeds)
-    chosen = _methods(methods, checkpoint, scales, nms_radius=settings.nms_radius, threads=threads)
+    chosen = _methods(
+        methods, checkpoint, detection, nms_radius=settings.nms_radius, threads=threads
+    )
     files = _photos(photos, part)
     pairs = generated_pairs(files, limit or GENERATED_COUNT, seed)
     names = [path.relative_to(photos).as_posix() for path in files]
@@ -137,7 +144,6 @@ def generated(
 def pose(
     folders: options.PoseFolders,
     checkpoint: options.Checkpoints = ["default"],  # noqa: B006 - typer copies it
-    scales: options.Scales = None,
     methods: options.MethodNames = METHOD_NAMES,
     features: options.Stored = [],  # noqa: B006 - typer copies it
     k: options.K = POSE_DEFAULTS.k,
@@ -148,13 +154,15 @@ def pose(
     out: options.Out = None,
     as_json: options.Json = False,
     plots: options.Plots = None,
+    *,
+    detection: options.Detection,
 ) -> None:
     """Score real pairs with known cameras by the relative pose estimated from matches."""
     from tiepoint.evaluation.pair_lists import read_folders
     from tiepoint.evaluation.pose import POSE
 
     settings = PoseSettings(k=k, long_side=long_side, seeds=seeds)
-    chosen = _methods(methods, checkpoint, scales, features, threads=threads)
+    chosen = _methods(methods, checkpoint, detection, features, threads=threads)
     pairs, failures = read_folders(POSE, folders)
     run_info = {"kind": "pose", "folders": list(map(str, folders))}
     _score(
@@ -167,19 +175,20 @@ def pose(
 def stereo(
     folders: options.StereoFolders,
     checkpoint: options.Checkpoints = ["default"],  # noqa: B006 - typer copies it
-    scales: options.Scales = None,
     methods: options.MethodNames = METHOD_NAMES,
     features: options.Stored = [],  # noqa: B006 - typer copies it
     k: options.K = STEREO_DEFAULTS.k,
     threads: Threads = None,
     out: options.Out = None,
     as_json: options.Json = False,
+    *,
+    detection: options.Detection,
 ) -> None:
     """Score matches of real pairs with known depth, where no plane explains them."""
     from tiepoint.evaluation.pair_lists import read_folders
     from tiepoint.evaluation.stereo import STEREO
 
-    chosen = _methods(methods, checkpoint, scales, features, threads=threads)
+    chosen = _methods(methods, checkpoint, detection, features, threads=threads)
     pairs, failures = read_folders(STEREO, folders)
     run_info = {"kind": "stereo", "folders": list(map(str, folders))}
     _score(
@@ -192,7 +201,6 @@ def stereo(
 def speed(
     photos: options.Photos,
     checkpoint: options.Checkpoints = ["default"],  # noqa: B006 - typer copies it
-    scales: options.Scales = None,
     methods: options.MethodNames = METHOD_NAMES,
     k: options.K = STEREO_DEFAULTS.k,
     long_side: options.LongSide = STEREO_DEFAULTS.frame.long_side or 640,
@@ -201,13 +209,15 @@ def speed(
     threads: Threads = None,
     out: options.WholeOut = None,
     as_json: options.Json = False,
+    *,
+    detection: options.Detection,
 ) -> None:
     """Time the methods in turn on the same photographs; for an idle machine."""
     from tiepoint.evaluation import speed as timing
     from tiepoint.evaluation.summary import document
 
     _check_out(out, as_json=as_json)
-    chosen = _methods(methods, checkpoint, scales, threads=threads)
+    chosen = _methods(methods, checkpoint, detection, threads=threads)
     images, failures = timing.load_images(_photos(photos, "all")[:limit], long_side)
     if not images:
         _show([], failures)
@@ -237,7 +247,7 @@ def _profile(
 def _methods(
     names: str,
     checkpoints: Sequence[str],
-    scales: str | None,
+    detection: DetectionOptions,
     stored: Sequence[str] = (),
     nms_radius: int | None = None,
     *,
@@ -246,9 +256,11 @@ def _methods(
     from tiepoint.evaluation.methods import checkpoint_methods, method, stored_method
 
     chosen: list[Method] = []
+    if nms_radius is not None:  # of a profile
+        detection = {**detection, "nms_radius": nms_radius}
     for name in filter(None, map(str.strip, names.split(","))):
         if name == "tiepoint":
-            chosen += checkpoint_methods(checkpoints, nms_radius, parse_scales(scales), threads)
+            chosen += checkpoint_methods(checkpoints, threads=threads, **detection)
         else:
             chosen.append(method(name))
     return [*chosen, *map(stored_method, stored)]

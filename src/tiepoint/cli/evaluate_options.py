@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tiepoint.cli.options import detection
+from tiepoint.config import DetectionOptions
 from tiepoint.evaluation.settings import PROFILES
 
 Folders = Annotated[
@@ -23,13 +25,7 @@ Checkpoints = Annotated[
     list[str],
     typer.Option("--checkpoint", "-c", help="Checkpoint name or folder; repeat for further rows."),
 ]
-Scales = Annotated[
-    str | None,
-    typer.Option(
-        metavar="S,S,...",
-        help="Scales at which checkpoints see the image. Default: each checkpoint's own.",
-    ),
-]
+Detection = Annotated[DetectionOptions, detection("scales", "phases")]
 MethodNames = Annotated[
     str,
     typer.Option(

@@ -65,7 +65,14 @@ Matching = Annotated[MatchingOptions, options.Settings(MatchingConfig)]
 Detection = Annotated[
     DetectionOptions,
     options.detection(
-        "max_side", "scales", "max_keypoints", "threshold", "nms_radius", "spread", "contrast"
+        "max_side",
+        "scales",
+        "phases",
+        "max_keypoints",
+        "threshold",
+        "nms_radius",
+        "spread",
+        "contrast",
     ),
 ]
 

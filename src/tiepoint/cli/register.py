@@ -77,7 +77,9 @@ Settings = Annotated[
         only=("model", "max_keypoints", "threshold_px", "min_inliers", "guided", "seed"),
     ),
 ]
-Detection = Annotated[DetectionOptions, options.detection("max_side", "scales", "contrast")]
+Detection = Annotated[
+    DetectionOptions, options.detection("max_side", "scales", "phases", "contrast")
+]
 
 
 @options.command(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import cv2
 import numpy as np
@@ -89,29 +89,24 @@ def method(name: str) -> Method:
 
 def checkpoint_methods(
     checkpoints: Sequence[str],
-    nms_radius: int | None = None,
-    scales: Sequence[float] | None = None,
+    *,
     threads: int | None = None,
+    **options: Unpack[DetectionOptions],
 ) -> list[Method]:
     """A method for each tiepoint checkpoint, a name or a folder.
 
     Threshold and noise floor are 0, so that every image with k local maxima gives k keypoints.
 
     Args:
-        nms_radius, scales: Settings of `Detector`; None means each checkpoint's own.
-        threads: As for `Detector`.
+        threads, options: As for `Detector`.
 
     Raises:
         CheckpointError: No such checkpoint, or a damaged one.
     """
     methods = []
-    given: DetectionOptions = {"max_side": None, "threshold": 0.0, "noise_floor": 0.0}
-    if nms_radius is not None:
-        given["nms_radius"] = nms_radius
-    if scales is not None:
-        given["scales"] = scales
+    options = {**options, "max_side": None, "threshold": 0.0, "noise_floor": 0.0}
     for checkpoint in checkpoints:
-        detector = Detector(checkpoint, precision="f32", threads=threads, **given)
+        detector = Detector(checkpoint, precision="f32", threads=threads, **options)
         name = detector.checkpoint.name if checkpoint == "default" else checkpoint
         oversampled, exact = (partial(_tiepoint, detector, factor) for factor in (OVERSAMPLING, 1))
         settings = detector.provenance().to_json()
