@@ -20,7 +20,7 @@ types: $(VENV)/dev.stamp
 
 # Two processes side by side that take about as long. One has all tests of training, whose torch
 # shares nothing with the other.
-WITH_TRAINING := tests/training tests/evaluation tests/weights tests/hf tests/cli
+WITH_TRAINING := tests/training tests/evaluation tests/weights tests/hf tests/cli tests/formats
 tests: $(VENV)/dev.stamp
 	$(MAKE) --jobs=2 --output-sync=target tests-library tests-training
 
