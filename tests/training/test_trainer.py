@@ -318,3 +318,15 @@ def test_resuming_with_another_budget_keeps_the_steps_done(tmp_path: Path) -> No
 def test_resuming_without_a_state_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="missing"):
         resumed(tmp_path)
+
+
+@pytest.mark.parametrize("has_kernels", [False, True])
+def test_bfloat16_is_left_out_where_the_processor_would_emulate_it(
+    has_kernels: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_kernels)
+    run = new(tmp_path, replace(PRESET, bf16=True))
+    with run._precision():
+        assert torch.is_autocast_enabled("cpu") == has_kernels
+    with new(tmp_path, replace(PRESET, bf16=False))._precision():
+        assert not torch.is_autocast_enabled("cpu")

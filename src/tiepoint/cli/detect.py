@@ -82,17 +82,7 @@ Masks = Annotated[
 ]
 Detection = Annotated[
     DetectionOptions,
-    options.detection(
-        "max_side",
-        "scales",
-        "phases",
-        "max_keypoints",
-        "threshold",
-        "nms_radius",
-        "spread",
-        "descriptors",
-        "contrast",
-    ),
+    options.detection(*options.OF_KEYPOINTS, "descriptors"),
 ]
 
 

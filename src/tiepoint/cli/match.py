@@ -64,16 +64,7 @@ Pairing = Annotated[dict[str, Any], options.Settings(PairConfig)]
 Matching = Annotated[MatchingOptions, options.Settings(MatchingConfig)]
 Detection = Annotated[
     DetectionOptions,
-    options.detection(
-        "max_side",
-        "scales",
-        "phases",
-        "max_keypoints",
-        "threshold",
-        "nms_radius",
-        "spread",
-        "contrast",
-    ),
+    options.detection(*options.OF_KEYPOINTS),
 ]
 
 

@@ -99,6 +99,13 @@ class Settings:
         }
 
 
+OF_KEYPOINTS = (
+    "max_side", "scales", "phases", "max_keypoints", "threshold", "nms_radius", "spread",
+    "contrast",
+)  # fmt: skip
+"""Settings of `Detector` that decide which keypoints an image has."""
+
+
 def detection(*names: str) -> Settings:
     """A group of settings of `Detector`."""
     return Settings(ProcessorConfig, DetectionConfig, only=names)
