@@ -16,6 +16,7 @@ from tiepoint.training.presets import (
     Preset,
     Stage,
     adaptation_data,
+    adaptation_preset,
     continuation_preset,
     find_preset,
 )
@@ -29,14 +30,15 @@ def test_a_preset_survives_a_file(preset: Preset) -> None:
 
 
 def test_the_widths_are_the_promised_ones() -> None:
-    assert PRESETS["full"].network == NetworkConfig((64, 64, 128, 128), 256, 65, 256)
+    assert PRESETS["large"].network == NetworkConfig((64, 64, 128, 192), 256, 65, 128)
     assert PRESETS["small"].network == NetworkConfig((8, 16, 48, 64), 128, 65, 64)
     assert PRESETS["cpu"].network == NetworkConfig((32, 64, 96, 160), 192, 65, 128)
 
 
 def test_the_networks_cost_what_is_documented() -> None:
-    giga = {n: PRESETS[n].network.multiply_adds((480, 640)) / 1e9 for n in ("full", "cpu", "small")}
-    assert giga == pytest.approx({"full": 26.0, "cpu": 14.4, "small": 2.1}, abs=0.06)
+    sizes = ("large", "cpu", "small")
+    giga = {n: PRESETS[n].network.multiply_adds((480, 640)) / 1e9 for n in sizes}
+    assert giga == pytest.approx({"large": 28.5, "cpu": 14.4, "small": 2.1}, abs=0.06)
     layer = NetworkConfig((1, 1, 1, 1), 1, descriptor_decoder_dim=1)  # all of one channel
     by_hand = 9 * (2 * 64 + 2 * 16 + 2 * 4 + 2 + 2) + 65 + 1  # of an image of 8x8 px
     assert layer.multiply_adds((8, 8)) == by_hand
@@ -127,7 +129,7 @@ def test_a_recipe_of_another_version_says_so() -> None:
 
 
 def test_every_preset_is_found_by_its_name() -> None:
-    assert list(PRESETS) == ["full", "small", "cpu", "smoke"]
+    assert list(PRESETS) == ["large", "small", "cpu", "smoke"]
     for name, preset in PRESETS.items():
         assert find_preset(name) is preset  # type: ignore[arg-type]
         assert preset.name == name
@@ -135,7 +137,7 @@ def test_every_preset_is_found_by_its_name() -> None:
 
 @pytest.mark.parametrize("name", ["huge", "", "CPU"])
 def test_an_unknown_preset_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"preset is '{name}', .* full, small, cpu, smoke"):
+    with pytest.raises(ConfigError, match=f"preset is '{name}', .* large, small, cpu, smoke"):
         find_preset(name)  # type: ignore[arg-type]
 
 
@@ -200,6 +202,14 @@ def test_adapting_mixes_photographs_with_drawn_scenes() -> None:
     shares = data.shares()
     assert shares["photo"] == pytest.approx(0.7)
     assert sum(shares.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("phases", [1, 2])
+def test_adapting_trains_the_cell_phases_that_the_checkpoint_uses(phases: int) -> None:
+    network = PRESETS["small"].network
+    preset = adaptation_preset(network, phases)
+    assert [stage.phases for stage in preset.stages] == [phases] * len(ADAPT.stages)
+    assert preset.network == network
 
 
 def test_trained_checkpoints_see_two_scales() -> None:

@@ -210,6 +210,18 @@ def test_adapting_keeps_the_checkpoints_settings_and_names_it(
     assert data_from_json(run.info["data"]) == SHAPES
 
 
+def test_a_checkpoint_uses_the_cell_phases_it_was_trained_with_and_so_does_an_adapted_one(
+    tmp_path: Path, small_frames: None
+) -> None:
+    stage = Stage("only", 1.0, (64, 64), 1, phase_weight=1.0)
+    trained = train(tmp_path / "run", replace(QUICK, steps=1, stages=(stage,))).checkpoint
+    assert load_checkpoint(trained).detection.phases == 2
+    folder = tmp_path / "adapted"
+    adapted = runs.adapt(SHAPES, folder, checkpoint=str(trained), steps=1, execution=QUIET)
+    assert load_checkpoint(adapted.checkpoint).detection.phases == 2
+    assert [stage.phases for stage in load_state(folder).run.preset.stages] == [2]
+
+
 def test_adapting_by_two_budgets_is_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="both minutes and steps"):
         runs.adapt(SHAPES, tmp_path / "x", minutes=1.0, steps=1, execution=QUIET)

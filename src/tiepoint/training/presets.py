@@ -16,7 +16,7 @@ from tiepoint.training.scenes.settings import DataConfig
 MAX_SIDE_PX, MAX_COUNT = 8192, 1_000_000
 """Limits of a recipe, which may come from another's manifest."""
 
-PresetName = Literal["full", "small", "cpu", "smoke"]
+PresetName = Literal["large", "small", "cpu", "smoke"]
 
 PYRAMID = (1.0, 0.6)
 """Scales of the checkpoints that training makes. The second costs a third more work, and brings
@@ -234,6 +234,9 @@ def _stages(
     return Stage("detector", 0.12, small_hw, small_pairs, descriptor_weight=0.0), joint, finish
 
 
+LARGE_WIDTHS = NetworkConfig((64, 64, 128, 192), 256, descriptor_decoder_dim=128)
+"""Twice the operations of `cpu`."""
+
 CPU_WIDTHS = NetworkConfig((32, 64, 96, 160), 192, descriptor_decoder_dim=128)
 """Half the operations of the paper's network; wide at low resolution, where width is cheap."""
 
@@ -249,8 +252,8 @@ PRESETS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (
         Preset(
-            "full", NetworkConfig(), _stages((240, 320), (320, 448), 64, 34), minutes=30,
-            warm_up_steps=300, points=128,
+            "large", LARGE_WIDTHS, _stages((160, 160), (160, 160), 40, 40), minutes=30,
+            learning_rate=8e-3, warm_up_steps=300, points=96,
         ),
         replace(_CPU, name="small", network=SMALL_WIDTHS),
         _CPU,
@@ -266,7 +269,7 @@ PRESETS: Mapping[str, Preset] = {
         ),
     )
 }  # fmt: skip
-"""`full` for a GPU; `small` and `cpu` for two cores and an evening; `smoke` is a quick test."""
+"""`large` for a GPU; `small` and `cpu` for two cores and an evening; `smoke` is a quick test."""
 
 
 def find_preset(name: PresetName) -> Preset:
@@ -316,6 +319,13 @@ ADAPT = Preset(
 ADAPT_PHOTO_SHARE = 0.7
 """Fraction of pairs from photographs. The others are drawn scenes, whose exact corners keep the
 detector from drifting."""
+
+
+def adaptation_preset(network: NetworkConfig, phases: int) -> Preset:
+    """The recipe of a fine-tuning run of a checkpoint that is used with `phases` cell phases."""
+    weight = 0.0 if phases == 1 else PHASE_WEIGHT
+    stages = tuple(replace(stage, phase_weight=weight) for stage in ADAPT.stages)
+    return replace(ADAPT, network=network, stages=stages)
 
 
 def adaptation_data(photos: Sequence[str], part: Literal["training", "all"]) -> DataConfig:

@@ -19,7 +19,7 @@ from tiepoint.training import lineage
 from tiepoint.training.detector.benchmark import Benchmark
 from tiepoint.training.export import export_checkpoint
 from tiepoint.training.log import Log, LogRecord
-from tiepoint.training.presets import ADAPT, PYRAMID, Preset, Stage
+from tiepoint.training.presets import PYRAMID, Preset, Stage, adaptation_preset
 from tiepoint.training.scenes.loader import PairLoader
 from tiepoint.training.scenes.settings import DataConfig
 from tiepoint.training.setup import Execution, find_device, stopped_by_signals
@@ -27,7 +27,9 @@ from tiepoint.training.state import STATE_FILE, RunConfig, State, load_state
 from tiepoint.training.trainer import Hooks, Trainer
 from tiepoint.weights.checkpoint import Checkpoint, load_checkpoint
 
-KEPT_SETTINGS = ("threshold", "nms_radius", "border", "covariance_scale", "scales", "noise_floor")
+KEPT_SETTINGS = (
+    "threshold", "nms_radius", "border", "covariance_scale", "scales", "noise_floor", "phases",
+)  # fmt: skip
 """Detection settings of a checkpoint that an adapted one inherits."""
 
 HERE = Execution()
@@ -179,7 +181,7 @@ def adapt(
     _refuse_used(folder)
     origin = load_checkpoint(checkpoint)
     _require_exact_rules(origin)
-    preset = replace(ADAPT, network=origin.network).with_budget(minutes, steps)
+    preset = adaptation_preset(origin.network, origin.detection.phases).with_budget(minutes, steps)
     info = {
         **lineage.run_info(data, f"checkpoint {origin.name}, SHA-256 {origin.sha256}"),
         "detection": {name: getattr(origin.detection, name) for name in KEPT_SETTINGS},
@@ -293,7 +295,8 @@ def _export_measured(run: Trainer, folder: Path, held_out_pairs: Benchmark) -> N
 
 def _export(run: Trainer, folder: Path, **measured: float | None) -> None:
     """Export the averaged network; measured detection settings replace the run's unless None."""
-    settings = {**run.config.info.get("detection", {"scales": PYRAMID})}
+    own = {"scales": PYRAMID, "phases": max(stage.phases for stage in run.preset.stages)}
+    settings = {**run.config.info.get("detection", own)}
     settings |= {name: value for name, value in measured.items() if value is not None}
     manifest = lineage.manifest_of(run.folder, run.config, run.progress)
     export_checkpoint(
