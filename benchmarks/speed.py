@@ -50,6 +50,7 @@ KEYPOINTS = 1000
 SIZES = ("320x240", "640x480", "1920x1080")
 PEER, FULL = "transformers", "full"
 DRAWN = "640x480"
+COLOURS = {"f32": "tab:blue", "bf16": "tab:green", "f16": "tab:olive", "int8": "tab:orange"}
 PAUSE_S = 0.05
 """Between two methods: threads of the one that still spin would take cores from the next."""
 
@@ -231,26 +232,29 @@ def show(size: str, rows: dict[str, dict[str, float]]) -> None:
 
 
 def draw(rows: dict[str, dict[str, float]], accuracy: dict[str, float], path: Path) -> None:
-    """Accuracy against milliseconds, of the methods of which both are known."""
+    """Accuracy over milliseconds, of the methods of which both are known.
+
+    One curve per network and precision, from one to two phases.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 4.5), constrained_layout=True)
-    known = sorted((rows[name]["median_ms"], name) for name in accuracy if name in rows)
-    best: dict[str, float] = {}
-    for _, name in known:
-        network = name.split()[0]
-        best[network] = max(accuracy[name], best.get(network, 0))
-    for spent_ms, name in known:
-        ours, below = "," in name, accuracy[name] < best[name.split()[0]]  # so that names part
-        axes.plot(spent_ms, accuracy[name], "o", color="tab:blue" if ours else "tab:orange")
-        axes.annotate(name.split(",")[0], (spent_ms, accuracy[name]),
-                      xytext=(0, -15) if below else (-7, -4), textcoords="offset points",
-                      ha="center" if below else "right")  # fmt: skip
+    figure, axes = plt.subplots(figsize=(7.5, 5), constrained_layout=True)
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for name, share in accuracy.items():
+        if name in rows:
+            curves.setdefault(name.split(",")[0], []).append((rows[name]["median_ms"], share))
+    for name, points in sorted(curves.items()):
+        spent_ms, shares = zip(*sorted(points), strict=True)
+        is_peer = " " not in name
+        colour = "0.4" if is_peer else COLOURS[name.split()[1]]
+        axes.plot(spent_ms, shares, "o-", color=colour, markersize=5)
+        axes.annotate(name, (spent_ms[-1], shares[-1]), xytext=(7, -3), color=colour,
+                      textcoords="offset points", ha="left")  # fmt: skip
     axes.set_xscale("log")
-    axes.margins(0.12)
+    axes.margins(x=0.2, y=0.12)
     axes.set_xlabel(f"ms for one 480x640 image, {os.cpu_count()} cores")
     axes.set_ylabel("generated pairs within 3 px")
     axes.grid(alpha=0.3)
