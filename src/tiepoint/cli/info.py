@@ -11,7 +11,7 @@ import typer
 
 from tiepoint._version import __version__
 from tiepoint.cli import options
-from tiepoint.errors import CheckpointError
+from tiepoint.errors import CheckpointError, MissingExtraError
 
 SIZE_HW = (480, 640)
 """Size of the image for which multiply-adds are printed."""
@@ -39,7 +39,11 @@ def _facts() -> dict[str, Any]:
     from tiepoint.network.cores import usable_cores
     from tiepoint.weights import checkpoint as weights
 
-    engine, device, precision = engines.resolve_engine("auto", "auto", "auto")
+    try:
+        default = engines.resolve_engine("auto", "auto", "auto")
+    except MissingExtraError as error:
+        default = engines.EngineChoice(f"none ({error})", "cpu", "f32")
+    device = default.device
     return {
         "tiepoint": __version__,
         "python": platform.python_version(),
@@ -49,7 +53,7 @@ def _facts() -> dict[str, Any]:
         "engines": {name: _version(name) for name in engines.ENGINES},
         "opencv": {name: version for name in OPENCV_PACKAGES if (version := _version(name))},
         "devices": ["cpu"] if device == "cpu" else [device, "cpu"],
-        "default": {"engine": engine, "device": device, "precision": precision},
+        "default": default._asdict(),
         "checkpoints": [_checkpoint(name) for name in weights.bundled_checkpoints()],
     }
 

@@ -2,7 +2,7 @@
 
 Other modules read what Pillow would truncate to 8 bits, refuse, or decode with Python code:
 `tiff_samples`, `sixteen_bit`, `netpbm`, `slow_formats` and `lean_formats`. Intact JPEGs, by far the
-most frequent files, are decoded by simplejpeg to the same pixels in less time.
+most frequent files, are decoded by simplejpeg, if installed, to the same pixels in less time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from contextlib import nullcontext, suppress
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImagePalette, JpegImagePlugin, TiffImagePlugin
 
@@ -62,6 +61,11 @@ _COPIED_PX, _CONVERTED_PX = 1 << 14, 1 << 18
 
 _MOST_ROWS = 15_000_000
 """Pillow keeps a pointer to each row, of 8 bytes: `SPARE_BYTES` of `lean_formats`."""
+
+try:
+    import simplejpeg
+except ImportError:  # without the extra `jpeg` Pillow decodes to the same pixels
+    simplejpeg = None
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +235,8 @@ def _sound_jpeg(image: ImageFile.ImageFile, stream: BinaryIO) -> Pixels | None:
     photographs would block one another.
     """
     colours = _JPEG_COLOURS.get(image.mode)
-    if colours is None or not isinstance(image, JpegImagePlugin.JpegImageFile):
+    is_jpeg = isinstance(image, JpegImagePlugin.JpegImageFile)
+    if simplejpeg is None or colours is None or not is_jpeg:
         return None
     width, height = image.size
     position = stream.tell()

@@ -38,11 +38,11 @@ def resolve_engine(engine: str, device: str, precision: str) -> EngineChoice:
 
     An NVIDIA or Apple GPU with torch installed comes first, else OpenVINO on the CPU: in bfloat16
     if the processor computes in it, else in float32. torch takes float32 by default, because in
-    bfloat16 its keypoints depend a little on the batch.
+    bfloat16 its keypoints depend a little on the batch. Without OpenVINO torch runs on the CPU too.
 
     Raises:
         ConfigError: An unknown engine or precision, or a device the engine does not run on.
-        MissingExtraError: torch was requested and is not installed.
+        MissingExtraError: The engine is not installed.
     """
     check_choice("engine", engine, get_args(EngineName))
     check_choice("precision", precision, get_args(Precision))
@@ -57,14 +57,15 @@ def resolve_engine(engine: str, device: str, precision: str) -> EngineChoice:
     if device == "auto":
         device = "cpu" if engine == "openvino" else _find_gpu() or "cpu"
     if engine == "auto":
-        engine = "openvino" if device == "cpu" else "torch"
+        has_openvino = is_installed("openvino") or not is_installed("torch")
+        engine = "openvino" if device == "cpu" and has_openvino else "torch"
     if engine == "torch" and precision == "int8":
         raise ConfigError(
             "precision 'int8' is for engine 'openvino' on device 'cpu'; with torch use 'bf16' or "
             "'f16'"
         )
-    if engine == "torch" and not is_installed("torch"):
-        raise MissingExtraError(f"engine 'torch' on device {device!r}", "torch")
+    if not is_installed(engine):
+        raise MissingExtraError(f"engine {engine!r} on device {device!r}", engine)
     if precision == "auto":
         precision = "bf16" if engine == "openvino" and _cpu_has_bf16() else "f32"
     return EngineChoice(engine, device, precision)

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 
-from tiepoint.errors import EngineError
+from tiepoint.errors import EngineError, MissingExtraError
 
 TELEMETRY = "openvino_telemetry"
 """The package that sends; a sub-module that is loaded already cannot be imported either."""
@@ -36,9 +36,12 @@ def _telemetry_hidden() -> Iterator[None]:
             sys.modules[TELEMETRY] = loaded
 
 
-with _telemetry_hidden():
-    import openvino as ov
-    from openvino import opset13 as ops
+try:
+    with _telemetry_hidden():
+        import openvino as ov
+        from openvino import opset13 as ops
+except ModuleNotFoundError as error:
+    raise MissingExtraError("the engine 'openvino'", "openvino") from error
 
 __all__ = ["capabilities", "new_core", "ops", "ov", "refuse_after_fork"]
 

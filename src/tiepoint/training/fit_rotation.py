@@ -15,7 +15,7 @@ from tiepoint.errors import ConfigError
 from tiepoint.keypoints import describe
 from tiepoint.matching.rotation import ROTATION_STEPS
 from tiepoint.network.engine import Engine
-from tiepoint.network.engines import EngineChoice, build_engine
+from tiepoint.network.engines import build_engine, resolve_engine
 from tiepoint.network.inputs import prepare
 from tiepoint.weights.checkpoint import Checkpoint
 
@@ -51,7 +51,7 @@ def fit_rotation(
     Source:
         The orthogonal Procrustes problem: Schönemann, Psychometrika 1966.
     """
-    engine = build_engine(checkpoint, EngineChoice("openvino", "cpu", "f32"), threads=threads)
+    engine = build_engine(checkpoint, resolve_engine("auto", "cpu", "f32"), threads=threads)
     length, count = checkpoint.network.descriptor_decoder_dim, 0
     product = np.zeros((length, length))  # D D
     for image in images:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from tiepoint._version import __version__
-from tiepoint.errors import CheckpointError
+from tiepoint.errors import CheckpointError, MissingExtraError, is_installed
 from tiepoint.files.paths import is_file
 from tiepoint.weights.folder import CONFIG_FILE, OPTIONAL_FILES, PREPROCESSOR_FILE, WEIGHTS_FILE
 
@@ -89,7 +89,9 @@ def fetch(repo_id: str, **options: Unpack[HubOptions]) -> tuple[Path, str | None
     Raises:
         CheckpointError: No such repository, revision or file; no permission; no connection and
             not in the cache; an interrupted download; weights only as a pickle.
+        MissingExtraError: `huggingface_hub` is not installed.
     """
+    _require_library(f"{repo_id!r} is no folder here, and loading it from the Hub")
     import huggingface_hub as hf
 
     revision, token = options.get("revision"), options.get("token")
@@ -136,6 +138,7 @@ def push(folder: str | Path, repo_id: str, **options: Unpack[PushOptions]) -> st
 
     Raises:
         CheckpointError: The folder is no checkpoint, no permission, or no connection.
+        MissingExtraError: `huggingface_hub` is not installed.
     """
     folder = Path(folder)
     missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not is_file(folder / name)]
@@ -143,6 +146,7 @@ def push(folder: str | Path, repo_id: str, **options: Unpack[PushOptions]) -> st
         raise CheckpointError(f"{folder}: lacks {' and '.join(missing)}; save a checkpoint first")
     if not is_id(repo_id):
         raise CheckpointError(f"repository {repo_id!r}: expected an id of the form org/name")
+    _require_library("an upload to the Hub")
     import huggingface_hub as hf
 
     allowed = (CONFIG_FILE, WEIGHTS_FILE, *OPTIONAL_FILES, "README.md")
@@ -158,6 +162,11 @@ def push(folder: str | Path, repo_id: str, **options: Unpack[PushOptions]) -> st
             repo_id, files, commit_message=message, revision=revision, create_pr=in_pr
         )
     return commit.pr_url or commit.commit_url
+
+
+def _require_library(what: str) -> None:
+    if not is_installed("huggingface_hub"):
+        raise MissingExtraError(what, "hub")
 
 
 class _CutOffError(OSError):
