@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint types tests tests-library tests-training clean
+.PHONY: demo test lint types tests tests-library tests-training docs clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py --output demo-out
@@ -30,6 +30,9 @@ tests-library: $(VENV)/dev.stamp
 tests-training: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest $(WITH_TRAINING)
 
+docs: $(VENV)/docs.stamp
+	$(BIN)/mkdocs build --strict --site-dir site
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("tiepoint needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.12 ..." % v[:2])'
 	$(PYTHON) -m venv $(VENV)
@@ -42,5 +45,9 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) torch --editable '.[dev]'
 	touch $@
 
+$(VENV)/docs.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) demo-out site

@@ -3,8 +3,8 @@
     python benchmarks/phases.py --photos ../shared/photos/ccby [-c base -c small] [--phases 1 2 4]
 
 Prints three things, in float32 and without registration's verdict:
-- the median cosine of the same keypoints in a photograph and in its crop, by the px that the crop
-  moves the content against the grid;
+- by the px that a crop moves a photograph's content against the grid: the median cosine of the
+  same keypoints in both, and the share of keypoints that the crop has within 0.5 px;
 - generated facades (benchmarks/situations.py) whose mutual nearest neighbours and MAGSAC agree on
   a wrong window, RootSIFT on the same pairs beside it;
 - where in its cell the keypoints of blank frames and of photographs at JPEG quality 5 are: the
@@ -52,9 +52,10 @@ def photographs(folder: Path, count: int) -> Iterator[Grey]:
         yield pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
 
 
-def cosines_by_shift(detect: Detect, photos: list[Grey]) -> dict[int, float]:
-    """Shift, px -> median cosine of keypoints that the photograph and its crop share."""
+def crops_by_shift(detect: Detect, photos: list[Grey]) -> dict[int, tuple[float, float]]:
+    """Shift, px -> median cosine of keypoints that the crop has too, and their share."""
     found: dict[int, list[NDArray[np.float32]]] = {shift: [] for shift in SHIFTS_PX}
+    shares: dict[int, list[float]] = {shift: [] for shift in SHIFTS_PX}
     for photo in photos:
         whole = detect(photo)
         for shift in SHIFTS_PX:
@@ -66,7 +67,11 @@ def cosines_by_shift(detect: Detect, photos: list[Grey]) -> dict[int, float]:
             assert whole.descriptors is not None and crop.descriptors is not None
             partner = crop.descriptors[apart.argmin(axis=1)]
             found[shift].append((whole.descriptors * partner).sum(axis=1)[same])
-    return {shift: float(np.median(np.concatenate(each))) for shift, each in found.items()}
+            shares[shift].append(float(same.mean()))
+    return {
+        shift: (float(np.median(np.concatenate(each))), float(np.mean(shares[shift])))
+        for shift, each in found.items()
+    }
 
 
 def wrong_facades(detect: Detect, count: int) -> tuple[int, int]:
@@ -133,9 +138,10 @@ def main() -> None:
                 name, precision="f32", phases=phases, max_keypoints=KEYPOINTS, threshold=0.0,
                 scales=(1.0,),
             )  # fmt: skip
-            cosines = cosines_by_shift(at_one, photos)
+            crops = crops_by_shift(at_one, photos)
             print(f"{name}, phases {phases}")
-            print("  cosine:", " ".join(f"{s} px {c:.4f}" for s, c in cosines.items()))
+            print("  cosine:", " ".join(f"{s} px {c:.4f}" for s, (c, _) in crops.items()))
+            print("  found again:", " ".join(f"{s} px {n:.3f}" for s, (_, n) in crops.items()))
             print(f"  facades: {wrong_facades(at_all, options.facades)} (wrong, right)")
             for kind, frames in flat.items():
                 share, count = fullest_place(at_one, frames)
