@@ -37,12 +37,13 @@ ov::Tensor read_image(const std::string& path) {
 
 int main(int argc, char** argv) try {
     if (argc != 3) throw std::runtime_error("usage: keypoints MODEL.onnx IMAGE.ppm");
+    const ov::Tensor image = read_image(argv[2]);
     ov::Core core;
     // In float32, as the file was compared with tiepoint: bfloat16 would move the positions.
     ov::CompiledModel model =
         core.compile_model(argv[1], "CPU", ov::hint::inference_precision(ov::element::f32));
     ov::InferRequest request = model.create_infer_request();
-    request.set_tensor("image", read_image(argv[2]));
+    request.set_tensor("image", image);
     request.infer();
 
     const float* xy = request.get_tensor("keypoints").data<float>();      // 1 K 2

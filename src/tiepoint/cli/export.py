@@ -79,4 +79,4 @@ def _varied(images: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
 
     for index, image in enumerate(images):
         grey = image[: -1 - 2 * index or None, : -3 - 4 * index or None]
-        yield grey if index % 2 else np.stack([grey, 255 - grey // 2, grey // 3], axis=2)
+        yield grey if index % 2 else np.stack([grey, grey // 2, 255 - grey], axis=2)
