@@ -247,7 +247,7 @@ class TestColmap:
         assert count == len(features) > 10
 
     def test_a_flat_margin_counts_as_padding_and_the_keypoints_stay(self) -> None:
-        """The graph cannot tell them apart; there are no keypoints in a flat margin."""
+        """The graph cannot distinguish them; there are no keypoints in a flat margin."""
         checkpoint = load_checkpoint("small")
         image = np.pad(drawn(96, 292), ((0, 0), (0, 28), (0, 0)), mode="edge")
         model = model_of(checkpoint, "colmap")
