@@ -25,7 +25,9 @@ def run(*arguments: str | Path) -> Result:
 def test_the_file_finds_keypoints_in_images_of_any_size(here: Path) -> None:
     import numpy as np
 
-    result = run("small.onnx", "-c", "small", "--count", "2", "--max-keypoints", "50")
+    result = run(
+        "small.onnx", "-c", "small", "--count", "2", "--max-keypoints", "50", "--threads", "2"
+    )
     assert result.exit_code == 0, result.output
     assert "ONNX Runtime: 100 of 100 keypoints are those of Detector" in result.stdout
     assert result.stdout.endswith("wrote small.onnx\n")
@@ -57,7 +59,7 @@ def test_a_file_with_other_keypoints_is_not_written(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = [check.Agreement("ONNX Runtime", 200, 198, 0.004)]
-    monkeypatch.setattr(write, "compare", lambda *_: wrong)
+    monkeypatch.setattr(write, "compare", lambda *_, **__: wrong)
     result = run("model.onnx", "-c", "small")
     assert result.exit_code == 1
     assert "198 of 200 keypoints" in result.stderr and not Path("model.onnx").exists()
@@ -70,8 +72,8 @@ def test_a_runtime_that_moves_keypoints_is_caught(
 
     load = check._onnx_runtime
 
-    def shifted(data: bytes) -> check.Runtime:
-        exact = load(data)
+    def shifted(data: bytes, threads: int | None) -> check.Runtime:
+        exact = load(data, threads)
 
         def run(inputs: check.Arrays) -> check.Arrays:
             outputs = dict(exact(inputs))

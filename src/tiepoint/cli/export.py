@@ -50,12 +50,13 @@ def export(
     photos: Photos = None,
     count: Count = 4,
     seed: Seed = 0,
+    threads: options.Threads = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Export a checkpoint as one ONNX file, from the image to its keypoints.
 
     The file is written if ONNX Runtime and OpenVINO find the keypoints of `tiepoint detect` with
-    it in the sample images. Without --max-keypoints it has places for 1000. Exit status: 0 done,
+    it in the sample images. Without a number of keypoints, it has 1000. Exit status: 0 done,
     1 keypoints differ, 2 wrong usage.
     """
     from tiepoint.cli.report import complain
@@ -64,7 +65,9 @@ def export(
     options.check_file("MODEL", output, ENDINGS, overwrite=overwrite)
     images = _varied(load_images(photos, count, seed))
     try:
-        agreements = export_onnx(output, checkpoint, profile=profile, images=images, **settings)
+        agreements = export_onnx(
+            output, checkpoint, profile=profile, images=images, threads=threads, **settings
+        )
     except EngineError as error:
         complain(str(error))
         raise typer.Exit(exit_codes.FAILED) from error

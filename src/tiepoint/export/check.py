@@ -87,20 +87,23 @@ def compare(
     detection: DetectionConfig,
     profile: Profile,
     images: Iterable[NDArray[np.uint8]],
+    *,
+    threads: int | None = None,
 ) -> list[Agreement]:
     """Compare a model with `Detector` in float32, in each runtime that is installed.
 
     Args:
         data: The file's content.
         images: `H W` or `H W 3` RGB, seen at their native size.
+        threads: Maximum number of cores of ONNX Runtime and OpenVINO; None takes all.
 
     Raises:
         MissingExtraError: No engine of `Detector` is installed.
     """
     limit = max_places(detection)
-    detector = Detector(checkpoint, device="cpu", precision="f32")
+    detector = Detector(checkpoint, device="cpu", precision="f32", threads=threads)
     settings: Any = {**vars(detection), "max_keypoints": limit, "max_side": None}
-    runtimes = dict(runtimes_of(data, profile))
+    runtimes = dict(runtimes_of(data, profile, threads))
     counts = {name: np.zeros(2, np.int64) for name in runtimes}
     offsets = dict.fromkeys(runtimes, 0.0)
     for image in images:
@@ -118,12 +121,14 @@ def compare(
     ]
 
 
-def runtimes_of(data: bytes, profile: Profile) -> Iterator[tuple[str, Runtime]]:
+def runtimes_of(
+    data: bytes, profile: Profile, threads: int | None
+) -> Iterator[tuple[str, Runtime]]:
     """The installed runtimes with the model loaded, and their names."""
     if is_installed("onnxruntime"):
-        yield "ONNX Runtime", _onnx_runtime(data)
+        yield "ONNX Runtime", _onnx_runtime(data, threads)
     if is_installed("openvino"):
-        yield "OpenVINO", _openvino(data)
+        yield "OpenVINO", _openvino(data, threads)
     if profile == "opencv" and hasattr(cv2, "ALIKED"):
         yield "OpenCV", _opencv(data)
 
@@ -199,21 +204,24 @@ def _pair(x: float, y: float) -> Float32:
     return np.array([x, y], np.float32)
 
 
-def _onnx_runtime(data: bytes) -> Runtime:
+def _onnx_runtime(data: bytes, threads: int | None) -> Runtime:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = threads or 0  # 0: all
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
 
-def _openvino(data: bytes) -> Runtime:
+def _openvino(data: bytes, threads: int | None) -> Runtime:
     from tiepoint.network.runtime import new_core
 
     core = new_core()
-    options = {"INFERENCE_PRECISION_HINT": "f32"}  # elsewhere bfloat16 may be the default
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}  # bfloat16 may be the default
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
     model = core.compile_model(core.read_model(data), "CPU", options)
 
     def run(inputs: Arrays) -> Arrays:

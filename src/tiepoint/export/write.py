@@ -28,6 +28,7 @@ def export_onnx(
     *,
     profile: Profile = "generic",
     images: Iterable[NDArray[np.uint8]] = (),
+    threads: int | None = None,
     **settings: Any,
 ) -> list[Agreement]:
     """Write a checkpoint as an ONNX file with the whole way from image to keypoints.
@@ -41,6 +42,7 @@ def export_onnx(
             COLMAP 4 and OpenCV 5.
         images: `H W` or `H W 3` RGB uint8; the file must find the keypoints of `Detector` in them.
             Without images nothing is compared.
+        threads: Maximum number of cores of the comparison; None takes all.
         settings: `max_keypoints`, `threshold`, `nms_radius`, `border`, `subpixel`, `scales` and
             `phases`; one left out is the checkpoint's own. `max_keypoints=None` means 1000.
 
@@ -65,7 +67,7 @@ def export_onnx(
     loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
     detection: DetectionConfig = resolve(loaded.detection, settings)
     data = build_model(loaded, detection, profile).SerializeToString()
-    agreements = compare(data, loaded, detection, profile, images)
+    agreements = compare(data, loaded, detection, profile, images, threads=threads)
     wrong = [str(one) for one in agreements if not one.is_good]
     if wrong:
         raise EngineError(
