@@ -88,6 +88,15 @@ def test_a_runtime_that_moves_keypoints_is_caught(
     assert not Path("model.onnx").exists()
 
 
+def test_a_comparison_without_keypoints_writes_nothing(here: Path) -> None:
+    import numpy as np
+
+    for images in ((), (np.zeros((40, 48), np.uint8),)):
+        with pytest.raises(EngineError, match="no keypoint to compare"):
+            write.export_onnx("model.onnx", "small", images=images)
+    assert not Path("model.onnx").exists()
+
+
 def test_without_the_extra_its_name_is_stated(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write, "is_installed", lambda name: name != "onnx")
     with pytest.raises(MissingExtraError, match=r"tiepoint\[onnx\]"):

@@ -27,7 +27,7 @@ def export_onnx(
     checkpoint: str | Path | Checkpoint = "default",
     *,
     profile: Profile = "generic",
-    images: Iterable[NDArray[np.uint8]] = (),
+    images: Iterable[NDArray[np.uint8]] | None = None,
     threads: int | None = None,
     **settings: Any,
 ) -> list[Agreement]:
@@ -41,7 +41,7 @@ def export_onnx(
         profile: Inputs and outputs: "generic"; "colmap" and "opencv" for the ALIKED extractors of
             COLMAP 4 and OpenCV 5.
         images: `H W` or `H W 3` RGB uint8; the file must find the keypoints of `Detector` in them.
-            Without images nothing is compared.
+            None compares nothing.
         threads: Maximum number of cores of the comparison; None takes all.
         settings: `max_keypoints`, `threshold`, `nms_radius`, `border`, `subpixel`, `scales` and
             `phases`; one left out is the checkpoint's own. `max_keypoints=None` means 1000.
@@ -52,7 +52,8 @@ def export_onnx(
     Raises:
         CheckpointError: No such checkpoint, or a damaged one.
         ConfigError: A setting that is unknown, out of range, or not possible in a file.
-        EngineError: The keypoints differ from those of `Detector`; nothing is written.
+        EngineError: The keypoints differ from those of `Detector`, or the images have none;
+            nothing is written.
         MissingExtraError: The extra `onnx` is not installed.
         OutputError: The file cannot be written.
     """
@@ -67,7 +68,14 @@ def export_onnx(
     loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
     detection: DetectionConfig = resolve(loaded.detection, settings)
     data = build_model(loaded, detection, profile).SerializeToString()
-    agreements = compare(data, loaded, detection, profile, images, threads=threads)
+    agreements = []
+    if images is not None:
+        agreements = compare(data, loaded, detection, profile, images, threads=threads)
+    if images is not None and not any(one.keypoints for one in agreements):
+        raise EngineError(
+            f"{path}: not written, because the sample images have no keypoint to compare; give "
+            "images with structure, or a lower threshold"
+        )
     wrong = [str(one) for one in agreements if not one.is_good]
     if wrong:
         raise EngineError(
