@@ -119,7 +119,7 @@ def test_a_half_precision_file_is_widened_unless_it_says_nothing(
     path.write_text(json.dumps({**config, "torch_dtype": "bfloat16"}))
     assert load(tmp_path).dtype == torch.bfloat16
     assert load(tmp_path, dtype=torch.float16).dtype == torch.float16
-    assert load(tmp_path, dtype="float32").config.dtype == "float32"
+    assert load(tmp_path, dtype="float32").config.dtype == torch.float32
     with pytest.raises(ConfigError, match="int8"):
         load(tmp_path, dtype="int8")
 
@@ -178,7 +178,7 @@ def test_an_unknown_setting_is_refused_before_anything_is_loaded(kind: Any) -> N
 def test_settings_replace_those_of_the_checkpoint() -> None:
     stored = SuperPointConfig.from_pretrained()
     config = SuperPointConfig.from_pretrained(nms_radius=stored.nms_radius + 1, dtype="float16")
-    assert (config.nms_radius, config.dtype) == (stored.nms_radius + 1, "float16")
+    assert (config.nms_radius, config.dtype) == (stored.nms_radius + 1, torch.float16)
     assert config.encoder_hidden_sizes == stored.encoder_hidden_sizes
     processor = AutoImageProcessor.from_pretrained(do_resize=False, size=(100, 200))
     assert (processor.do_resize, processor.size) == (False, {"height": 100, "width": 200})

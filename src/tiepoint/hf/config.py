@@ -6,13 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import Any, ClassVar, TypeVar, Unpack
+
+import torch
 
 from tiepoint.architecture import NetworkConfig
 from tiepoint.checks import check_within
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import CheckpointError, ConfigError
-from tiepoint.hf.pretrained import build, locate_checkpoint
+from tiepoint.hf.pretrained import (
+    JsonSettings,
+    LoadOptions,
+    Publishable,
+    as_dtype,
+    build,
+    locate_checkpoint,
+)
 from tiepoint.weights.folder import (
     CONFIG_FILE,
     EXACT,
@@ -24,13 +33,12 @@ from tiepoint.weights.folder import (
     rules_of,
     write_files,
 )
-from tiepoint.weights.hub import HubOptions
 
 Parsed = TypeVar("Parsed")
 
 
-class ConfigOptions(HubOptions, total=False):
-    """Arguments of `from_pretrained`: those of the Hub, and settings that replace the stored ones.
+class ConfigOptions(LoadOptions, total=False):
+    """Arguments of `from_pretrained`: those of loading, and settings that replace the stored ones.
 
     Attributes: See `SuperPointConfig`.
     """
@@ -50,7 +58,7 @@ class ConfigOptions(HubOptions, total=False):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SuperPointConfig:
+class SuperPointConfig(JsonSettings, Publishable):
     """The contents of a SuperPoint checkpoint's config.json.
 
     Built in code it follows the exact rules; with `tiepoint=None`, transformers' rules. Unknown
@@ -68,14 +76,15 @@ class SuperPointConfig:
         initializer_range: Standard deviation of a new model's random weights.
         output_hidden_states: Whether the model returns them, unless a call overrides it.
         return_dict: Whether the model returns its output class, unless a call overrides it.
-        dtype: Type of the loaded weights, such as "float32"; None is the file's.
+        dtype: Type of the loaded weights, a torch.dtype or its name; None is the file's.
         tiepoint: Mark of the exact rules, or None for transformers' rules.
 
     Raises:
         ConfigError: A setting out of range.
     """
 
-    model_type = "superpoint"
+    model_type: ClassVar = "superpoint"
+    _commit_message = "Upload a config with tiepoint"
 
     encoder_hidden_sizes: Sequence[int] = NetworkConfig.encoder_hidden_sizes
     decoder_hidden_size: int = NetworkConfig.decoder_hidden_size
@@ -88,12 +97,13 @@ class SuperPointConfig:
     initializer_range: float = INITIALIZER_RANGE
     output_hidden_states: bool = False
     return_dict: bool = True
-    dtype: str | None = None
+    dtype: torch.dtype | str | None = None
     tiepoint: Mapping[str, Any] | None = field(default_factory=lambda: EXACT)
 
     def __post_init__(self) -> None:
         self.encoder_hidden_sizes = list(self.encoder_hidden_sizes)
         self.tiepoint = None if self.tiepoint is None else dict(self.tiepoint)
+        self.dtype = None if self.dtype in (None, "auto") else as_dtype(self.dtype)
         self.network()
         check_within("initializer_range", self.initializer_range, 0, 1000, "a deviation")
         if self.rules == "exact":
@@ -126,7 +136,7 @@ class SuperPointConfig:
         cls,
         name_or_path: str | PathLike[str] | None = None,
         *,
-        dtype: str | None = None,
+        dtype: torch.dtype | str | None = None,
         **options: Unpack[ConfigOptions],
     ) -> SuperPointConfig:
         """Load the config of a checkpoint; like the model's `from_pretrained`."""
@@ -159,6 +169,7 @@ class SuperPointConfig:
     def to_dict(self) -> dict[str, Any]:
         """The settings as in config.json, without defaults that such files leave out."""
         values = {**vars(self), "model_type": self.model_type}
+        values["dtype"] = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
         return {k: v for k, v in values.items() if k not in _LEFT_OUT or v != _LEFT_OUT[k]}
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:

@@ -22,7 +22,7 @@ from tiepoint.geometry import SizeHW, whole_cells
 from tiepoint.hf import transformers_rules
 from tiepoint.hf.config import SETTINGS, ConfigOptions, SuperPointConfig
 from tiepoint.hf.outputs import SuperPointKeypointDescriptionOutput
-from tiepoint.hf.pretrained import Publishable, locate_checkpoint
+from tiepoint.hf.pretrained import Publishable, as_dtype, locate_checkpoint
 from tiepoint.keypoints.on_torch import FlatKeypoints, describe, select
 from tiepoint.network.superpoint import SuperPoint, cell_mask, cells_to_heatmap
 from tiepoint.weights.checkpoint import load_checkpoint
@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 _IN_FILE = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in _IN_FILE.values()}
 
 
 class SuperPointForKeypointDetection(SuperPoint, Publishable):
@@ -45,6 +44,8 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
     """
 
     main_input_name = "pixel_values"
+    base_model_prefix = "superpoint"
+    config_class = SuperPointConfig
 
     def __init__(self, config: SuperPointConfig) -> None:
         super().__init__(config.network())
@@ -64,6 +65,10 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
     def dtype(self) -> torch.dtype:
         """Type of the weights."""
         return next(self.parameters()).dtype
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """Number of weights; optionally only of those that have gradients."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
 
     def forward(  # type: ignore[override] # the guide's names, in place of the bare network's
         self,
@@ -165,6 +170,8 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
         dtype: torch.dtype | str | None = None,
         torch_dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
+        device_map: torch.device | str | None = None,
+        config: SuperPointConfig | None = None,
         **options: Unpack[ConfigOptions],
     ) -> SuperPointForKeypointDetection:
         """Load a checkpoint's model, in evaluation mode.
@@ -175,6 +182,8 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
                 the one of config.json or, if it has none, of the file.
             torch_dtype: transformers' older name for `dtype`.
             device: Device of the weights; None is the CPU.
+            device_map: transformers' name for `device`; "auto" is the GPU if torch sees one.
+            config: Settings in place of those of config.json.
             options: Arguments of the Hub, see `HubOptions`, and settings that replace those of
                 config.json, see `SuperPointConfig`.
 
@@ -183,15 +192,16 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
             ConfigError: A setting out of range, or an unknown one.
         """
         folder, settings = locate_checkpoint(name_or_path, options, SETTINGS)
-        config = SuperPointConfig.from_dict({**read_json(folder / CONFIG_FILE), **settings})
+        stored = read_json(folder / CONFIG_FILE) if config is None else config.to_dict()
+        config = SuperPointConfig.from_dict({**stored, **settings})
         tensors = load_checkpoint(folder).tensors
         choices = (torch_dtype if dtype is None else dtype, config.dtype)
         chosen = next((d for d in choices if d not in (None, "auto")), None)
-        torch_type = _as_dtype(_dtype_in(folder / WEIGHTS_FILE) if chosen is None else chosen)
-        config.dtype = str(torch_type).removeprefix("torch.")
+        torch_type = as_dtype(_dtype_in(folder / WEIGHTS_FILE) if chosen is None else chosen)
+        config.dtype = torch_type
         model = cls(config)
         model.load(tensors)
-        return model.to(device=device, dtype=torch_type).eval()
+        return model.to(device=_device(device, device_map), dtype=torch_type).eval()
 
     def save_pretrained(
         self, folder: str | PathLike[str], *, dtype: torch.dtype | str = torch.float32
@@ -205,9 +215,11 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
         Raises:
             OutputError: It cannot be written.
         """
-        in_file, state = _as_dtype(dtype), self.state_dict()
+        in_file, state = as_dtype(dtype), self.state_dict()
         tensors = {name: state[name].detach().to("cpu", in_file).contiguous() for name in state}
-        config = {**self.config.to_dict(), "architectures": [MODEL_CLASS], "dtype": "float32"}
+        vars(self.config)["architectures"] = [MODEL_CLASS]
+        self.config.dtype = self.dtype
+        config = {**self.config.to_dict(), "dtype": "float32"}
         weights = save(tensors, metadata={"format": "pt"})
         write_files(folder, {WEIGHTS_FILE: weights, CONFIG_FILE: config}, sort_keys=True)
 
@@ -254,11 +266,19 @@ def _pad(
     )
 
 
-def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
-    known = _DTYPES.get(str(dtype).removeprefix("torch."))
-    if known is None:
-        raise ConfigError(f"dtype is {dtype!r}, expected one of {', '.join(_DTYPES)}, or 'auto'")
-    return known
+def _device(
+    device: torch.device | str | None, device_map: torch.device | str | None
+) -> torch.device | str | None:
+    """The device of one of the two arguments; see `from_pretrained`."""
+    if device is not None and device_map is not None:
+        raise ConfigError("device and device_map are both given, expected one of them")
+    if isinstance(device_map, dict):
+        raise ConfigError(
+            f"device_map is {device_map}, expected one device: the network is not split"
+        )
+    if device_map == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device if device_map is None else device_map
 
 
 def _dtype_in(path: Path) -> str:

@@ -1,18 +1,46 @@
-"""Loading from and publishing to the Hub, shared by the guide's model, config and processor."""
+"""Loading, saving and publishing, shared by the guide's model, config and processor."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, Unpack, cast
+from typing import Any, ClassVar, Self, TypeVar, Unpack, cast
 
-from tiepoint.errors import ConfigError
+import torch
+
+from tiepoint.errors import CheckpointError, ConfigError
+from tiepoint.files.paths import is_folder
+from tiepoint.files.writing import write_bytes
 from tiepoint.weights.checkpoint import locate
+from tiepoint.weights.folder import read_json
 from tiepoint.weights.hub import HubOptions, PushOptions, push
 
 Built = TypeVar("Built")
+
+DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, name) for name in ("float64", "float32", "float16", "bfloat16")
+}
+
+
+class LoadOptions(HubOptions, total=False):
+    """Arguments of `from_pretrained` that find a checkpoint.
+
+    Attributes:
+        subfolder: Folder inside a local checkpoint's folder; not for Hub ids.
+    """
+
+    subfolder: str
+
+
+def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    """A type of weights by its name in torch; ConfigError if there is none."""
+    known = DTYPES.get(str(dtype).removeprefix("torch."))
+    if known is None:
+        raise ConfigError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}, or 'auto'")
+    return known
 
 
 def locate_checkpoint(
@@ -32,7 +60,8 @@ def locate_checkpoint(
         ConfigError: An unknown setting.
     """
     of_hub = HubOptions.__annotations__
-    given = {name: value for name, value in options.items() if name not in of_hub}
+    known = {*of_hub, "subfolder"}
+    given = {name: value for name, value in options.items() if name not in known}
     unknown = sorted(set(given) - set(settings))
     if unknown:
         raise ConfigError(
@@ -40,7 +69,14 @@ def locate_checkpoint(
         )
     hub = {name: value for name, value in options.items() if name in of_hub}
     checkpoint = "default" if name_or_path is None else name_or_path
-    return locate(checkpoint, **cast("HubOptions", hub)), given
+    subfolder = str(options.get("subfolder") or "")
+    if subfolder and not is_folder(Path(checkpoint)):
+        raise CheckpointError(
+            f"subfolder {subfolder!r} of {checkpoint}: only a local folder has subfolders; "
+            "download the repository and give its folder"
+        )
+    return locate(Path(checkpoint) / subfolder if subfolder else checkpoint,
+                  **cast("HubOptions", hub)), given  # fmt: skip
 
 
 def build(
@@ -64,13 +100,44 @@ def build(
     return built
 
 
+class JsonSettings:
+    """JSON as text and in a file of any name, for a class with `to_dict` and `from_dict`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as in their file."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+        """Build from the settings in a file."""
+        raise NotImplementedError
+
+    def to_json_string(self) -> str:
+        """The settings as JSON, as `save_pretrained` writes them."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def to_json_file(self, json_file_path: str | PathLike[str]) -> None:
+        """Write the settings as JSON to a file of any name; may raise OutputError."""
+        write_bytes(json_file_path, self.to_json_string().encode())
+
+    @classmethod
+    def from_json_file(cls, json_file: str | PathLike[str]) -> Self:
+        """The reverse of `to_json_file`.
+
+        Raises:
+            CheckpointError: No such file, or not a JSON object.
+            ConfigError: A setting out of range.
+        """
+        return cls.from_dict(read_json(Path(json_file)))
+
+
 class Publishable:
     """`push_to_hub` for a class with `save_pretrained`."""
 
     _commit_message: ClassVar[str | None] = None
     """Default message of an upload; None is that of `hub.push`."""
 
-    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+    def save_pretrained(self, folder: str | PathLike[str]) -> list[str] | None:
         """Write the files into a folder."""
         raise NotImplementedError
 

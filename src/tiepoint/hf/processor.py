@@ -20,7 +20,13 @@ from tiepoint.errors import CheckpointError, ConfigError
 from tiepoint.files.paths import is_file
 from tiepoint.hf import inputs, transformers_rules
 from tiepoint.hf.outputs import BatchFeature, SuperPointKeypointDescriptionOutput, stack
-from tiepoint.hf.pretrained import Publishable, build, locate_checkpoint
+from tiepoint.hf.pretrained import (
+    JsonSettings,
+    LoadOptions,
+    Publishable,
+    build,
+    locate_checkpoint,
+)
 from tiepoint.weights.folder import (
     EXACT,
     PREPROCESSOR_FILE,
@@ -31,16 +37,15 @@ from tiepoint.weights.folder import (
     rules_of,
     write_files,
 )
-from tiepoint.weights.hub import HubOptions
 
 _KNOWN_TYPES = (PROCESSOR_CLASS, f"{PROCESSOR_CLASS}Pil", f"{PROCESSOR_CLASS}Fast")
 
 
-class ProcessorOptions(HubOptions, total=False):
-    """Arguments of `from_pretrained`: those of the Hub, and settings that replace the stored ones.
+class ProcessorOptions(LoadOptions, total=False):
+    """Arguments of `from_pretrained`: those of loading, and settings that replace the stored ones.
 
-    Attributes: See `SuperPointImageProcessor`; `use_fast` has no effect, as in transformers with
-        one implementation.
+    Attributes: See `SuperPointImageProcessor`; `use_fast` and `backend` have no effect, because
+        there is one implementation.
     """
 
     do_resize: bool
@@ -51,10 +56,11 @@ class ProcessorOptions(HubOptions, total=False):
     do_grayscale: bool | None
     tiepoint: Mapping[str, Any] | None
     use_fast: bool
+    backend: str
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SuperPointImageProcessor(Publishable):
+class SuperPointImageProcessor(JsonSettings, Publishable):
     """Converts images to the model's inputs, and its outputs to px of the images.
 
     Built in code it follows the exact rules. Each image is downscaled to fit inside `size`, with
@@ -92,6 +98,9 @@ class SuperPointImageProcessor(Publishable):
 
     def __post_init__(self) -> None:
         self.tiepoint = None if self.tiepoint is None else dict(self.tiepoint)
+        for name, default in _DEFAULTS.items():
+            if getattr(self, name) is None:
+                setattr(self, name, default)
         self.size = inputs.size_dict(self.size)
         check_whole("resample", self.resample, minimum=0, maximum=5, unit="Pillow's filter")
         check_within("rescale_factor", self.rescale_factor, -1e6, 1e6, "a factor")
@@ -208,6 +217,7 @@ class SuperPointImageProcessor(Publishable):
             ConfigError: A setting out of range, or an unknown one.
         """
         options.pop("use_fast", None)
+        options.pop("backend", None)
         folder, settings = locate_checkpoint(name_or_path, options, _SETTINGS)
         path = folder / PREPROCESSOR_FILE
         if not is_file(path):
@@ -241,9 +251,14 @@ class SuperPointImageProcessor(Publishable):
         values = {name: value for name, value in vars(self).items() if value is not None}
         return {**values, "image_processor_type": PROCESSOR_CLASS}
 
-    def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write preprocessor_config.json into a new or existing folder; may raise OutputError."""
+    def save_pretrained(self, folder: str | PathLike[str]) -> list[str]:
+        """Write preprocessor_config.json into a new or existing folder; may raise OutputError.
+
+        Returns:
+            The path of the file, in a list as in transformers.
+        """
         write_files(folder, {PREPROCESSOR_FILE: self.to_dict()}, sort_keys=True)
+        return [str(Path(folder) / PREPROCESSOR_FILE)]
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.to_dict().items())
@@ -251,6 +266,14 @@ class SuperPointImageProcessor(Publishable):
 
 
 _SETTINGS = frozenset(SuperPointImageProcessor.__dataclass_fields__)
+_DEFAULTS = {
+    "do_resize": True,
+    "size": PROCESSOR_SIZE,
+    "resample": 2,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+}
+"""Values of settings that are None in a constructor or a file."""
 
 
 class AutoImageProcessor:
