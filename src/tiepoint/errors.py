@@ -71,6 +71,18 @@ class OpenCvError(TiepointError, ImportError):
         return type(self), (self.reason,)
 
 
+class MissingProgramError(TiepointError, ImportError):
+    """A program that an integration connects to is not installed."""
+
+    def __init__(self, program: str, remedy: str) -> None:
+        super().__init__(f"{program} is not installed: {remedy}")
+        self.program = program
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[MissingProgramError], tuple[str, str]]:
+        return type(self), (self.program, self.remedy)
+
+
 def is_installed(library: str) -> bool:
     """Whether `import library` would succeed."""
     # An imported module may have no spec, for which find_spec raises.

@@ -41,6 +41,14 @@ FeaturesFile = Annotated[
         "--features", metavar="FILE.h5", help="Match pairs of the images in this features file."
     ),
 ]
+PairsOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--pairs-out",
+        metavar="FILE.txt",
+        help="Also write the names of the chosen pairs, two per line, as hloc reads them.",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -79,6 +87,7 @@ def match(
     *,
     features: FeaturesFile = None,
     pairing: Pairing,
+    pairs_out: PairsOut = None,
     out: Out = None,
     plot: Plot = None,
     overwrite: options.Overwrite = False,
@@ -100,10 +109,15 @@ def match(
     pairs, config = PairConfig(**pairing), MatchingConfig(**matching)
     if features is not None:
         out = _check_collection(features, images, plot, out)
+        if pairs_out is not None:
+            options.check_file("--pairs-out", pairs_out, [".txt"], overwrite=overwrite)
         code = _match_collection(
-            features, pairs, out, config, matching_device, overwrite=overwrite, as_json=as_json
-        )
+            features, pairs, out, config, matching_device, pairs_out,
+            overwrite=overwrite, as_json=as_json,
+        )  # fmt: skip
         raise typer.Exit(code)
+    if pairs_out is not None:
+        raise ConfigError("--pairs-out is for many pairs: give --features FILE.h5")
     if as_json and out == STDOUT:
         raise ConfigError("--json and -o - both write to stdout: give -o a file")
     names = _check_two(images, out, plot, overwrite=overwrite)
@@ -218,6 +232,7 @@ def _match_collection(
     out: Path,
     config: MatchingConfig,
     device: DeviceName,
+    pairs_out: Path | None,
     *,
     overwrite: bool,
     as_json: bool,
@@ -237,6 +252,10 @@ def _match_collection(
     pairs = choose_pairs(features, choice, on_skip=lambda error: complain(f"left out: {error}"))
     if not pairs:
         stop(f"{path}: no pair to match in {len(features)} images", exit_codes.NOTHING_READABLE)
+    if pairs_out is not None:
+        from tiepoint.matching.pairing import write_pairs
+
+        write_pairs(pairs_out, pairs)
     make_folder(out.parent, advice="choose another folder with -o")
     try:
         writer = H5MatchesWriter(out)

@@ -1,0 +1,1 @@
+"""tiepoint in the form that other programs expect."""

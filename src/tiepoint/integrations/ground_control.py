@@ -1,0 +1,128 @@
+"""QGIS and GDAL: ground control points of image A from its registration with a map, image B.
+
+Pixel coordinates are at +0.5 in both: (0, 0) is the top-left corner of the first pixel. QGIS counts
+the rows of an image downwards from 0 as negative numbers.
+
+Source: GDAL's raster data model (geotransform, ground control points); QGIS's georeferencer,
+`qgsgcplist.cpp`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from os import PathLike
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint.errors import ConfigError, RegistrationError
+from tiepoint.files.writing import write_bytes
+from tiepoint.registration.result import Registration
+
+MAX_POINTS = 100
+"""Default number of points; more add little and slow down thin plate splines."""
+
+_HEADER = "mapX,mapY,sourceX,sourceY,enable,dX,dY,residual"
+
+
+class GroundControl(NamedTuple):
+    """Points of image A and their places on the map.
+
+    Attributes:
+        pixels: N 2 float64, column and row of A, with the top-left corner of the image at (0, 0).
+        map_xy: N 2 float64, coordinates in the map's reference system.
+    """
+
+    pixels: NDArray[np.float64]
+    map_xy: NDArray[np.float64]
+
+
+def ground_control(
+    registration: Registration, geotransform: Sequence[float], max_points: int = MAX_POINTS
+) -> GroundControl:
+    """Inliers of a registration as ground control points, spread over image A.
+
+    Args:
+        registration: Result for image A and the map, image B, both at the size of their files.
+        geotransform: Six numbers of B in GDAL's order: x = g0 + column g1 + row g2 and
+            y = g3 + column g4 + row g5.
+        max_points: Number of points at most: the best inlier in each cell of a grid over A.
+
+    Raises:
+        RegistrationError: Not registered.
+        ConfigError: Not six finite numbers, or no such number of points.
+    """
+    if not registration.success:
+        raise RegistrationError(f"not registered: {registration.reason}")
+    numbers = np.asarray(geotransform, np.float64)
+    if numbers.shape != (6,) or not np.isfinite(numbers).all():
+        raise ConfigError(
+            f"geotransform is {geotransform!r}, expected six finite numbers in GDAL's order"
+        )
+    if max_points < 1:
+        raise ConfigError(f"max_points is {max_points}, expected at least 1")
+    chosen = _spread(registration, max_points)
+    pixels = registration.xy_a[chosen].astype(np.float64) + 0.5  # N 2
+    on_map = registration.xy_b[chosen].astype(np.float64) + 0.5  # N 2
+    map_xy = numbers[[0, 3]] + on_map @ numbers[[1, 2, 4, 5]].reshape(2, 2).T
+    return GroundControl(pixels, map_xy)
+
+
+def write_qgis_points(path: str | PathLike[str], points: GroundControl, crs: str = "") -> None:
+    """Write a `.points` file for QGIS's georeferencer.
+
+    Args:
+        path: The file, best named as the image with the ending `.points`.
+        points: Ground control points.
+        crs: Reference system of the map, such as "EPSG:25832" or its WKT; QGIS asks without one.
+
+    Raises:
+        ConfigError: A reference system of several lines.
+        OutputError: The file cannot be written.
+    """
+    lines = [f"#CRS: {_one_line(crs)}"] if crs else []
+    lines.append(_HEADER)
+    for (x, y), (column, row) in zip(points.map_xy.tolist(), points.pixels.tolist(), strict=True):
+        lines.append(f"{x!r},{y!r},{column!r},{-row!r},1,0,0,0")
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
+
+
+def gdal_translate_arguments(
+    points: GroundControl, source: str, target: str, crs: str
+) -> list[str]:
+    """The command that copies an image with ground control points, for `subprocess.run`.
+
+    `gdalwarp -tps TARGET map.tif` or `gdalwarp -order 1` then resamples it.
+
+    Args:
+        points: Ground control points.
+        source, target: Image A and the file to write; the ending `.vrt` writes a small virtual
+            file that refers to A.
+        crs: Reference system of the map.
+    """
+    arguments = ["gdal_translate", "-a_srs", _one_line(crs)]
+    if target.lower().endswith(".vrt"):
+        arguments += ["-of", "VRT"]
+    for pixel, place in zip(points.pixels.tolist(), points.map_xy.tolist(), strict=True):
+        arguments += ["-gcp", *(repr(value) for value in (*pixel, *place))]
+    return [*arguments, source, target]
+
+
+def _spread(registration: Registration, max_points: int) -> NDArray[np.intp]:
+    """Indices of the best inlier in each cell of a grid over A, best first."""
+    inliers = np.flatnonzero(registration.inliers)
+    if len(inliers) <= max_points:
+        return inliers
+    side = max(1, math.isqrt(max_points))
+    size_wh = np.array(registration.features_a.size_hw)[::-1]
+    cells = ((registration.xy_a[inliers] + 0.5) / size_wh * side).astype(int).clip(0, side - 1)
+    _, first = np.unique(cells[:, 1] * side + cells[:, 0], return_index=True)
+    return inliers[np.sort(first)]
+
+
+def _one_line(crs: str) -> str:
+    if "\n" in crs or "\r" in crs:
+        raise ConfigError(f"crs is {crs!r}, expected one line such as EPSG:25832")
+    return crs
