@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,19 @@ def test_pairs_are_chosen_as_asked(collection: Path) -> None:
     assert 2 <= len(pairs_of("k.h5")) <= 3
 
 
+def test_the_chosen_pairs_are_written_for_hloc(collection: Path) -> None:
+    chosen = ("--features", "features.h5", "--pairs", "sequential", "--window", 1, "-o", "s.h5")
+    assert run(*chosen, "--pairs-out", "p.txt").exit_code == 0
+    lines = [tuple(line.split()) for line in Path("p.txt").read_text().splitlines()]
+    assert lines == list(pairwise(NAMES))
+    assert run(*chosen, "--pairs-out", "p.txt").exit_code == 0  # a resumed run
+    Path("p.txt").write_text("mine\n")
+    again = run(*chosen, "--pairs-out", "p.txt")
+    assert again.exit_code == 2 and "p.txt exists and has other pairs" in again.stderr
+    assert run(*chosen, "--pairs-out", "p.txt", "--overwrite").exit_code == 0
+    assert run(*chosen, "--pairs-out", "p.json").exit_code == 2
+
+
 def test_a_second_run_skips_what_is_there_and_adds_the_rest(collection: Path) -> None:
     common = ("--features", "features.h5", "-o", "m.h5")
     assert run(*common, "--pairs", "sequential", "--window", 1).exit_code == 0
@@ -259,6 +273,7 @@ def test_a_killed_run_keeps_every_finished_pair(collection: Path) -> None:
         (["a.png", "b.png", "--matching-device", "mps"], "device is 'mps'"),
         (["a.png", "b.png", "--features", "f.h5", "-o", "m.h5"], "drop A and B"),
         (["--features", "f.h5"], "-o NAME.h5"),
+        (["a.png", "b.png", "--pairs-out", "p.txt"], "--pairs-out is for many pairs"),
         (["--features", "f.npz", "-o", "m.h5"], "expected a .h5 file"),
         (["--features", "f.h5", "-o", "f.h5"], "is the features file"),
     ],

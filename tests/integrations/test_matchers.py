@@ -179,6 +179,10 @@ def test_valis_masks_exclude_what_is_zero(photograph: np.ndarray) -> None:
     mask[:, :64] = True
     xy, _ = detector.detect_and_compute(photograph[..., 0], mask)
     assert len(xy) > 10 and xy[:, 0].max() < 64
+    detector.n_levels = 2  # the mask keeps its size
+    xy, _ = detector.detect_and_compute(photograph[..., 0], mask)
+    assert xy[:, 0].max() < 66
+    detector.n_levels = 1
     xy, descriptors = detector.detect_and_compute(photograph[..., 0], np.zeros_like(mask))
     assert xy.shape == (0, 2) and descriptors.shape == (0, 64)
 

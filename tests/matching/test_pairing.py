@@ -187,3 +187,17 @@ def test_a_list_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_bytes(b"\xff\xfe\x00a")
     with pytest.raises(FormatError, match="not UTF-8 text"):
         pairing.listed_pairs(tmp_path / "x.txt", NAMES)
+
+
+def test_pairs_as_text_are_read_again(tmp_path: Path) -> None:
+    text = pairing.pairs_text([("a/1.jpg", "b.jpg"), ("b.jpg", "c.jpg")])
+    assert text == "a/1.jpg b.jpg\nb.jpg c.jpg\n" and pairing.pairs_text([]) == ""
+    (tmp_path / "pairs.txt").write_text(text)
+    names = ["a/1.jpg", "b.jpg", "c.jpg"]
+    assert pairing.listed_pairs(tmp_path / "pairs.txt", names).tolist() == [[0, 1], [1, 2]]
+
+
+@pytest.mark.parametrize("name", ["my photo.jpg", "tab\t.jpg", "line\n.jpg", ""])
+def test_a_name_that_hloc_would_split_is_refused(name: str) -> None:
+    with pytest.raises(FormatError, match="blanks in its name"):
+        pairing.pairs_text([("a.jpg", name)])

@@ -1,4 +1,4 @@
-"""Stand-ins for programs that adapters connect to, which repeat the checks of the real ones."""
+"""Substitutes for other programs, which repeat the checks of the real ones."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def match(
     if features is not None:
         out = _check_collection(features, images, plot, out)
         if pairs_out is not None:
-            options.check_file("--pairs-out", pairs_out, [".txt"], overwrite=overwrite)
+            options.check_file("--pairs-out", pairs_out, [".txt"], overwrite=True)
         code = _match_collection(
             features, pairs, out, config, matching_device, pairs_out,
             overwrite=overwrite, as_json=as_json,
@@ -253,9 +253,7 @@ def _match_collection(
     if not pairs:
         stop(f"{path}: no pair to match in {len(features)} images", exit_codes.NOTHING_READABLE)
     if pairs_out is not None:
-        from tiepoint.matching.pairing import write_pairs
-
-        write_pairs(pairs_out, pairs)
+        _write_pairs(pairs_out, pairs, overwrite=overwrite)
     make_folder(out.parent, advice="choose another folder with -o")
     try:
         writer = H5MatchesWriter(out)
@@ -269,3 +267,17 @@ def _match_collection(
     finally:
         writer.suspend()  # an interrupted run resumes from its journal
     return report.exit_code
+
+
+def _write_pairs(path: Path, pairs: Sequence[tuple[str, str]], *, overwrite: bool) -> None:
+    """Write the names of the pairs; a resumed run finds its own file."""
+    from tiepoint.files.paths import is_file
+    from tiepoint.files.writing import write_bytes
+    from tiepoint.matching.pairing import pairs_text
+
+    content = pairs_text(pairs).encode()
+    if is_file(path) and not overwrite and path.read_bytes() != content:
+        raise ConfigError(
+            f"--pairs-out {path} exists and has other pairs; name another file, or give --overwrite"
+        )
+    write_bytes(path, content)

@@ -56,7 +56,10 @@ def ground_control(
     """
     if not registration.success:
         raise RegistrationError(f"not registered: {registration.reason}")
-    numbers = np.asarray(geotransform, np.float64)
+    try:
+        numbers = np.asarray(geotransform, np.float64)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
     if numbers.shape != (6,) or not np.isfinite(numbers).all():
         raise ConfigError(
             f"geotransform is {geotransform!r}, expected six finite numbers in GDAL's order"

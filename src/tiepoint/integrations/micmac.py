@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from tiepoint.errors import FormatError
 from tiepoint.features import Features, Matches
 from tiepoint.files.writing import make_folder, write_bytes
-from tiepoint.integrations.stored_pixels import check_orientation
+from tiepoint.integrations.stored_pixels import check_orientation, check_plain_name
 
 WEIGHT = 1.0
 """Weight of each tie point, as Tapioca writes it."""
@@ -47,8 +47,7 @@ def write_matches(
     paths = []
     for names in matches:
         for name in names:
-            if PurePosixPath(name).name != name:
-                raise FormatError(f"{name}: MicMac has all images in one folder; give names alone")
+            check_plain_name(name, "MicMac")
             if name not in features:
                 raise FormatError(f"{name}: has matches and no features; give both files of a run")
             check_orientation(name, features[name], "MicMac")

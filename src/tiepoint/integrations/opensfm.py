@@ -17,7 +17,7 @@ import io
 import pickle
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tiepoint.errors import FormatError
 from tiepoint.features import Features, Matches
 from tiepoint.files.writing import make_folder, write_bytes
-from tiepoint.integrations.stored_pixels import check_orientation, scales_px
+from tiepoint.integrations.stored_pixels import check_orientation, check_plain_name, scales_px
 
 VERSION = 3
 """Version of features files, which OpenSfM reads without unpickling."""
@@ -54,7 +54,7 @@ def write_features(
         ImageError: The image cannot be read.
         OutputError: The file cannot be written.
     """
-    _check_name(name)
+    check_plain_name(name, "OpenSfM")
     check_orientation(name, features, "OpenSfM")
     if features.descriptors is None:
         raise FormatError(f"{name}: has no descriptors, which OpenSfM needs; detect again")
@@ -94,8 +94,8 @@ def write_matches(
     """
     by_image: dict[str, dict[str, NDArray[np.int64]]] = {}
     for name_a, name_b in matches:
-        _check_name(name_a)
-        _check_name(name_b)
+        check_plain_name(name_a, "OpenSfM")
+        check_plain_name(name_b, "OpenSfM")
         pairs = np.array(matches[name_a, name_b].pairs, np.int64)
         by_image.setdefault(name_a, {})[name_b] = pairs
         by_image.setdefault(name_b, {})
@@ -125,8 +125,3 @@ def _colours(features: Features, image: Any) -> NDArray[np.uint8]:
     columns, rows = np.clip(np.rint(features.xy), 0, last).astype(int).T
     colours: NDArray[np.uint8] = pixels[rows, columns]
     return colours
-
-
-def _check_name(name: str) -> None:
-    if PurePosixPath(name).name != name:
-        raise FormatError(f"{name}: OpenSfM has all images in one folder; name them without it")

@@ -19,6 +19,18 @@ UPRIGHT = 1
 """EXIF orientation of pixels that are stored upright."""
 
 
+def check_plain_name(name: str, program: str) -> None:
+    """Refuse a name with a folder, for a program that has all images in one folder.
+
+    Raises:
+        FormatError: Not the name of a file alone.
+    """
+    if name in ("", ".", "..") or not set("/\\\0").isdisjoint(name):
+        raise FormatError(
+            f"image {name!r}: {program} has all images in one folder; name them without it"
+        )
+
+
 def check_orientation(name: str, features: Features, program: str) -> None:
     """Refuse features of an image that the program sees rotated.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import cv2
 import numpy as np
 
 from tiepoint.integrations.programs import load_module, make_detector, subclass
@@ -61,7 +62,12 @@ def _detect_and_compute(
 ) -> tuple[Any, Any]:
     """Image H W or H W 3, mask H W or None -> positions N 2 float64, descriptors N D float32."""
     pixels = np.asarray(image)
-    covered = None if mask is None else (np.asarray(mask) > 0).astype(np.uint8) * 255
+    covered = None
+    if mask is not None:
+        covered = (np.asarray(mask) > 0).astype(np.uint8) * 255
+        if covered.shape != pixels.shape[:2]:  # valis downscales the image of a level only
+            size_wh = (pixels.shape[1], pixels.shape[0])
+            covered = cv2.resize(covered, size_wh, interpolation=cv2.INTER_NEAREST)
     features = self.detector(pixels, mask=covered)
     # valis multiplies the positions in place.
     return features.xy.astype(np.float64), np.array(features.descriptors)

@@ -13,7 +13,6 @@ from tiepoint.config import PairConfig
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features
 from tiepoint.files.reading import text_lines
-from tiepoint.files.writing import write_bytes
 
 Pairs = NDArray[np.int64]
 
@@ -166,27 +165,25 @@ def listed_pairs(path: str | PathLike[str], names: Sequence[str]) -> Pairs:
     return _as_pairs(listed.values())
 
 
-def write_pairs(path: str | PathLike[str], pairs: Iterable[tuple[str, str]]) -> None:
-    """Write names of pairs to a text file for hloc and COLMAP: two per line, one blank between.
+def pairs_text(pairs: Iterable[tuple[str, str]]) -> str:
+    """Names of pairs as text for hloc and COLMAP: two per line, one blank between.
 
     Args:
-        path: The file.
         pairs: Names of two images each.
 
     Raises:
         FormatError: A name with blanks, at which hloc splits a line.
-        OutputError: The file cannot be written.
     """
     lines = []
     for pair in pairs:
         for name in pair:
             if name.split() != [name]:
                 raise FormatError(
-                    f"{path}: image {shown(name)} has blanks in its name, at which hloc splits a "
-                    "line; rename it"
+                    f"image {shown(name)} has blanks in its name, at which hloc splits a line of "
+                    "pairs; rename it"
                 )
         lines.append(" ".join(pair) + "\n")
-    write_bytes(path, "".join(lines).encode())
+    return "".join(lines)
 
 
 def _pair_of_line(line: str, index: dict[str, int], where: str) -> tuple[int, int]:

@@ -1,0 +1,100 @@
+"""Ground control points: half a pixel, map coordinates, and the files of QGIS and GDAL."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.registered import MATRICES, carried, matched
+from tiepoint.errors import ConfigError, RegistrationError
+from tiepoint.geometry import apply_homography
+from tiepoint.integrations.ground_control import (
+    GroundControl,
+    gdal_translate_arguments,
+    ground_control,
+    write_qgis_points,
+)
+from tiepoint.registration.result import Registration
+
+GEOTRANSFORM = (500_000.0, 2.0, 0.5, 5_000_000.0, -0.25, -2.0)
+
+
+def registration(count: int = 300, wrong: int = 20) -> Registration:
+    features_a, features_b, matches = matched(*carried(MATRICES["affine"], count, wrong=wrong))
+    inliers = np.ones(len(matches), bool)
+    inliers[:wrong] = False
+    return Registration(
+        True, "ok", "affine", MATRICES["affine"], features_a, features_b, matches, inliers
+    )
+
+
+def on_map(pixel_xy: Any) -> Any:
+    """A position of the map's image, pixel centres at whole numbers -> map coordinates."""
+    g, x, y = GEOTRANSFORM, pixel_xy[..., 0] + 0.5, pixel_xy[..., 1] + 0.5
+    return np.stack([g[0] + x * g[1] + y * g[2], g[3] + x * g[4] + y * g[5]], axis=-1)
+
+
+def test_points_are_inliers_in_the_convention_of_gdal() -> None:
+    result = registration()
+    points = ground_control(result, GEOTRANSFORM, max_points=1000)
+    assert len(points.pixels) == len(points.map_xy) == int(result.inliers.sum())
+    expected = on_map(apply_homography(MATRICES["affine"], points.pixels - 0.5))
+    np.testing.assert_allclose(points.map_xy, expected, atol=1e-3)
+
+
+def test_the_corner_of_the_map_is_the_origin_of_its_geotransform() -> None:
+    result = registration(4, wrong=0)
+    xy = result.features_b.xy.copy()
+    xy[:] = -0.5
+    result = dataclasses.replace(result, features_b=dataclasses.replace(result.features_b, xy=xy))
+    points = ground_control(result, GEOTRANSFORM)
+    assert points.map_xy.tolist() == [[500_000.0, 5_000_000.0]] * 4
+
+
+@pytest.mark.parametrize("count", [1, 10, 100])
+def test_points_are_spread_over_the_image(count: int) -> None:
+    result = registration()
+    points = ground_control(result, GEOTRANSFORM, max_points=count)
+    assert 1 <= len(points.pixels) <= count
+    if count == 100:
+        cells = {tuple(cell) for cell in (points.pixels // [64, 48]).astype(int).tolist()}
+        assert len(cells) == len(points.pixels) > 80
+
+
+def test_what_makes_no_points_is_refused() -> None:
+    failed = dataclasses.replace(registration(), success=False, reason="too few", matrix=None)
+    with pytest.raises(RegistrationError, match="not registered: too few"):
+        ground_control(failed, GEOTRANSFORM)
+    for wrong in ((1.0, 2.0), (np.nan,) * 6, "north"):
+        with pytest.raises(ConfigError, match="geotransform"):
+            ground_control(registration(), wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="max_points is 0"):
+        ground_control(registration(), GEOTRANSFORM, max_points=0)
+
+
+def test_qgis_reads_points_with_negative_rows(tmp_path: Path) -> None:
+    points = GroundControl(np.array([[10.5, 20.25]]), np.array([[500_021.125, 4_999_959.5]]))
+    write_qgis_points(tmp_path / "a.points", points, "EPSG:25832")
+    assert (tmp_path / "a.points").read_text().splitlines() == [
+        "#CRS: EPSG:25832",
+        "mapX,mapY,sourceX,sourceY,enable,dX,dY,residual",
+        "500021.125,4999959.5,10.5,-20.25,1,0,0,0",
+    ]
+    write_qgis_points(tmp_path / "a.points", points)
+    assert (tmp_path / "a.points").read_text().startswith("mapX,")
+    with pytest.raises(ConfigError, match="one line"):
+        write_qgis_points(tmp_path / "a.points", points, "EPSG:1\n2")
+
+
+def test_gdal_gets_a_point_after_each_option() -> None:
+    points = GroundControl(np.array([[10.5, 20.25]]), np.array([[500_021.125, 4_999_959.5]]))
+    arguments = gdal_translate_arguments(points, "a.tif", "a.vrt", "EPSG:25832")
+    assert arguments == [
+        "gdal_translate", "-a_srs", "EPSG:25832", "-of", "VRT",
+        "-gcp", "10.5", "20.25", "500021.125", "4999959.5", "a.tif", "a.vrt",
+    ]  # fmt: skip
+    assert "-of" not in gdal_translate_arguments(points, "a.tif", "b.tif", "EPSG:25832")
