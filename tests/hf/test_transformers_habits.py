@@ -150,6 +150,9 @@ def test_a_config_replaces_that_of_the_checkpoint(tmp_path: Path) -> None:
     with torch.no_grad():
         assert loaded(pixels()).keypoints.shape == (3, 5, 2)
     assert loaded.config is not config
+    for wrong in ({"config": SuperPointConfig()}, {"descriptor_decoder_dim": 8}):
+        with pytest.raises(ConfigError, match="does not fit the weights"):
+            SuperPointForKeypointDetection.from_pretrained(tmp_path, **wrong)  # type: ignore[arg-type]
 
 
 def test_weights_that_do_not_fit_the_config_are_refused(tmp_path: Path) -> None:

@@ -194,13 +194,18 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
         folder, settings = locate_checkpoint(name_or_path, options, SETTINGS)
         stored = read_json(folder / CONFIG_FILE) if config is None else config.to_dict()
         config = SuperPointConfig.from_dict({**stored, **settings})
-        tensors = load_checkpoint(folder).tensors
+        checkpoint = load_checkpoint(folder)
+        if config.network() != checkpoint.network:
+            raise ConfigError(
+                f"{config.network()} does not fit the weights of {folder}, which have "
+                f"{checkpoint.network}; leave the widths out, or build a model from the config"
+            )
         choices = (torch_dtype if dtype is None else dtype, config.dtype)
         chosen = next((d for d in choices if d not in (None, "auto")), None)
         torch_type = as_dtype(_dtype_in(folder / WEIGHTS_FILE) if chosen is None else chosen)
         config.dtype = torch_type
         model = cls(config)
-        model.load(tensors)
+        model.load(checkpoint.tensors)
         return model.to(device=_device(device, device_map), dtype=torch_type).eval()
 
     def save_pretrained(
