@@ -51,7 +51,7 @@ def test_features_and_matches_are_written(
     result = run(files[0], tmp_path / "out", "--to", program, "--matches", files[1])
     assert result.exit_code == 0, result.output
     assert files_below(tmp_path / "out") == expected
-    assert f"files for {program}" in result.output
+    assert f"{len(expected)} files for {program}" in result.output
 
 
 @pytest.mark.parametrize("program", ["opensfm", "openmvg"])

@@ -133,9 +133,9 @@ def test_what_opensfm_cannot_have_is_refused(tmp_path: Path) -> None:
 def test_openmvg_reads_positions_scales_and_descriptors(tmp_path: Path) -> None:
     features = images()
     paths = openmvg.write_features(tmp_path, features)
-    assert [path.name for path in paths] == ["a.feat", "b.feat", "c.feat"]
+    assert [p.name for p in paths] == [f"{n}.{end}" for n in "abc" for end in ("feat", "desc")]
     values = np.array(paths[0].read_text().split(), float).reshape(-1, 4)
-    np.testing.assert_allclose(values[:, :2], features["a.jpg"].xy, rtol=1e-5)  # no half pixel
+    np.testing.assert_allclose(values[:, :2], features["a.jpg"].xy, rtol=1e-7)  # no half pixel
     assert values[:, 2:].tolist() == [[1.5, 0]] * 10
     data = (tmp_path / "a.desc").read_bytes()
     assert struct.unpack_from("<Q", data) == (10,)

@@ -6,7 +6,7 @@ The exact rules are those of `hf.inputs`, transformers' rules those of `transfor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
@@ -267,11 +267,12 @@ class SuperPointImageProcessor(JsonSettings, Publishable):
 
 _SETTINGS = frozenset(SuperPointImageProcessor.__dataclass_fields__)
 _DEFAULTS = {
-    "do_resize": True,
     "size": PROCESSOR_SIZE,
-    "resample": 2,
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
+    **{
+        f.name: f.default
+        for f in fields(SuperPointImageProcessor)
+        if isinstance(f.default, int | float)
+    },
 }
 """Values of settings that are None in a constructor or a file."""
 

@@ -2,7 +2,7 @@
 
     Homol/Pastis<image a>/<image b>.txt   a line "x_a y_a x_b y_b weight" for each match
 
-Each pair is written both ways, as Tapioca does. Commands read text with `ExpTxt=1`. Pixel centres
+Each pair is written in both directions. Commands read text with `ExpTxt=1`. Pixel centres
 are whole numbers in MicMac too.
 
 Source: MicMac, `src/photogram/phgr_basic.cpp` and key NKS-Assoc-CplIm2Hom.
@@ -22,7 +22,7 @@ from tiepoint.files.writing import make_folder, write_bytes
 from tiepoint.integrations.stored_pixels import check_orientation, check_plain_name
 
 WEIGHT = 1.0
-"""Weight of each tie point, as Tapioca writes it."""
+"""Weight of each tie point; a file may leave it out."""
 
 
 def write_matches(
@@ -32,7 +32,7 @@ def write_matches(
 ) -> list[Path]:
     """Write the matches of many pairs; returns the paths of the files.
 
-    Pairs without matches are left out, because MicMac refuses empty files.
+    Pairs without matches are left out.
 
     Args:
         folder: Folder of the images, in which `Homol` is made.

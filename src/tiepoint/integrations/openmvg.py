@@ -35,7 +35,7 @@ MATCHES_FILE = "matches.f.txt"
 
 
 def write_features(folder: str | PathLike[str], features: Mapping[str, Features]) -> list[Path]:
-    """Write `.feat` and `.desc` of each image; returns the paths of the `.feat` files.
+    """Write `.feat` and, with descriptors, `.desc` of each image; returns the paths.
 
     Args:
         folder: The matches folder.
@@ -51,12 +51,13 @@ def write_features(folder: str | PathLike[str], features: Mapping[str, Features]
         found = features[name]
         check_orientation(name, found, "openMVG")
         rows = zip(found.xy.tolist(), scales_px(found).tolist(), strict=True)
-        lines = [f"{x:.6g} {y:.6g} {scale:.6g} 0\n" for (x, y), scale in rows]
+        lines = [f"{x:.9g} {y:.9g} {scale:.9g} 0\n" for (x, y), scale in rows]
         paths.append(target / f"{stem}.feat")
         write_bytes(paths[-1], "".join(lines).encode())
         if found.descriptors is not None:
             values = np.ascontiguousarray(found.descriptors, "<f4").tobytes()
-            write_bytes(target / f"{stem}.desc", struct.pack("<Q", len(found)) + values)
+            paths.append(target / f"{stem}.desc")
+            write_bytes(paths[-1], struct.pack("<Q", len(found)) + values)
     return paths
 
 
