@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
@@ -71,7 +71,13 @@ def export_onnx(
     agreements = []
     if images is not None:
         agreements = compare(data, loaded, detection, profile, images, threads=threads)
-    if images is not None and not any(one.keypoints for one in agreements):
+        _check(path, agreements)
+    write_bytes(path, data)
+    return agreements
+
+
+def _check(path: Path, agreements: Sequence[Agreement]) -> None:
+    if not any(one.keypoints for one in agreements):
         raise EngineError(
             f"{path}: not written, because the sample images have no keypoint to compare; give "
             "images with structure, or a lower threshold"
@@ -82,5 +88,3 @@ def export_onnx(
             f"{path}: not written, because its keypoints differ; {'; '.join(wrong)}. Update the "
             "runtime, or report this with the name of the checkpoint"
         )
-    write_bytes(path, data)
-    return agreements
