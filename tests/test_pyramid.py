@@ -79,6 +79,22 @@ def test_a_pyramid_is_its_levels_together(
         np.testing.assert_allclose(best.descriptors, both.descriptors[:most], atol=1e-6)
 
 
+def test_each_keypoint_states_the_scale_at_which_it_was_found(
+    detector: tiepoint.Detector, photograph: NDArray[np.uint8]
+) -> None:
+    both = detector(photograph, scales=(1, 0.5), max_side=160, max_keypoints=None)
+    coarse = detector(photograph, scales=(0.5,), max_side=160, max_keypoints=None)
+    assert both.scales_px.dtype == np.float32 and set(both.scales_px.tolist()) == {2.0, 4.0}
+    assert set(coarse.scales_px.tolist()) == {4.0}
+    at_half = both.take(both.scales_px == 4)
+    assert {*map(tuple, at_half.xy.tolist())} == {*map(tuple, coarse.xy.tolist())}
+    assert both.px_per_input_px == 2.0
+    streamed = next(detector.stream([photograph], scales=(1, 0.5), max_side=160, max_keypoints=9))
+    np.testing.assert_array_equal(streamed.features.scales_px, both.scales_px[:9])
+    odd = detector(photograph[:, :313], max_side=100)
+    np.testing.assert_allclose(odd.scales_px, 3.13)
+
+
 def test_no_point_that_would_stay_is_below_what_is_looked_for_at_the_next_scale() -> None:
     config = DetectionConfig(threshold=0.1, max_keypoints=2)
     strong, weak = level((5, 5, 0.9), (9, 2, 0.4)), level((3, 2, 0.3), (1, 1, 0.2))

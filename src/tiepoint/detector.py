@@ -383,4 +383,5 @@ def _features(
         meta=meta,
         provenance=request.provenance,
         px_per_input_px=max(image.size_hw) / (input_side * max(request.detection.scales)),
+        scales_px=keypoints.scales_px,
     )

@@ -146,6 +146,11 @@ class Placement:
         """`resized_hw` rounded up to whole cells."""
         return whole_cells(self.resized_hw)
 
+    @property
+    def px_per_input_px(self) -> float:
+        """Pixels of the original image per pixel of the input, along the longer side."""
+        return max(self.image_hw) / max(self.resized_hw)
+
     def cells_hw(self, shift: tuple[int, int] = (0, 0)) -> SizeHW:
         """(h, w) of the image's own cells on a grid; see `architecture.PHASES`."""
         return grid_hw(self.padded_hw, shift)

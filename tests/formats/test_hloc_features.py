@@ -45,12 +45,14 @@ def test_the_layout_is_hlocs(tmp_path: Path) -> None:
         assert group.attrs["convention"] == b"center0"
 
 
-def test_a_covariance_of_another_program_is_left_alone(tmp_path: Path) -> None:
+def test_covariances_and_scales_of_another_program_are_left_alone(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         group = file.create_group("a.jpg")
         group["keypoints"], group["scores"] = np.zeros((3, 2), "f4"), np.ones(3, "f4")
         group["image_size"], group["covariance"] = np.array([640, 480]), np.ones((3, 7), "f4")
-    assert read_h5(tmp_path / "x.h5")["a.jpg"].covariance is None
+        group["scales"] = np.ones(7, "f4")
+    features = read_h5(tmp_path / "x.h5")["a.jpg"]
+    assert features.covariance is None and features.scales_px is None
 
 
 def test_hlocs_own_reader_finds_the_names_and_arrays(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tiepoint.formats import FORMATS, load, save, summarise
 
 ENDINGS = list(FORMATS)
 WITH_DESCRIPTORS = [".npz", ".json"]
+NAMES = ("xy", "scores", "descriptors", "covariance", "scales_px")
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -64,7 +65,7 @@ def test_absent_descriptors_stay_absent(tmp_path: Path, ending: str, count: int)
 def test_npz_keys_are_the_field_names_and_the_convention(tmp_path: Path) -> None:
     save(make(), tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz", allow_pickle=False) as arrays:
-        keys = {"xy", "scores", "descriptors", "covariance", "size_hw", "meta", "convention"}
+        keys = {*NAMES, "size_hw", "meta", "convention"}
         assert set(arrays) == keys
         assert arrays["convention"] == "center0"
         assert json.loads(str(arrays["meta"]))["provenance"]["checkpoint"] == "fake"
@@ -73,7 +74,7 @@ def test_npz_keys_are_the_field_names_and_the_convention(tmp_path: Path) -> None
 def test_json_keys_are_the_field_names_and_the_convention(tmp_path: Path) -> None:
     save(make(2, 3), tmp_path / "x.json")
     held = json.loads((tmp_path / "x.json").read_text())
-    keys = {"xy", "scores", "descriptors", "covariance", "size_hw", "meta", "convention"}
+    keys = {*NAMES, "size_hw", "meta", "convention"}
     assert set(held) == keys
     assert held["convention"] == "center0"
     assert held["size_hw"] == [480, 640]

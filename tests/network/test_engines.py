@@ -238,7 +238,7 @@ def test_keypoints_of_a_batch_of_tensors_are_those_of_each_image(photographs) ->
     alone = Detector(engine="torch", device="cpu", **options)(images)
     for ours, theirs in zip(batch, alone, strict=True):
         assert len(ours) == len(theirs)
-        for name in ("xy", "scores", "descriptors", "covariance"):
+        for name in ("xy", "scores", "descriptors", "covariance", "scales_px"):
             np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=2e-3)
 
 

@@ -16,6 +16,7 @@ from tiepoint.formats import H5Writer
 from tiepoint.formats.fields import PROVENANCE, PX_PER_INPUT_PX, TURNED
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+POSITIVE = st.floats(2.0**-20, 2.0**30, width=32)
 JSON_VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -41,6 +42,7 @@ def make(count: int = 3, length: int | None = 4, **meta: object) -> Features:
         provenance=made(),
         px_per_input_px=1.5,
         covariance=None if length is None else rng.normal(size=(count, 2, 2)).astype("f4"),
+        scales_px=None if length is None else rng.uniform(1, 4, count).astype(np.float32),
     )
 
 
@@ -48,7 +50,7 @@ def assert_equal(left: Features, right: Features) -> None:
     assert left.size_hw == right.size_hw
     assert left.meta == right.meta and left.provenance == right.provenance
     assert left.px_per_input_px == right.px_per_input_px
-    for name in ("xy", "scores", "descriptors", "covariance"):
+    for name in ("xy", "scores", "descriptors", "covariance", "scales_px"):
         a, b = getattr(left, name), getattr(right, name)
         if a is None or b is None:
             assert a is b
@@ -73,6 +75,7 @@ def any_features(draw: st.DrawFn, *, described: bool) -> Features:
         size_hw=(draw(st.integers(1, 10**6)), draw(st.integers(1, 10**6))),
         meta=draw(st.dictionaries(META_KEYS, JSON_VALUES, max_size=3)),
         covariance=arrays[3] if described and draw(st.booleans()) else None,
+        scales_px=draw(hnp.arrays(np.float32, count, elements=POSITIVE)) if described else None,
     )
 
 

@@ -72,7 +72,10 @@ class Method:
         if covariance is not None:
             covariance = resize_covariance(covariance, best.size_hw, size_hw)
         xy = resize_xy(best.xy, best.size_hw, size_hw)
-        return replace(best, xy=xy, size_hw=size_hw, covariance=covariance)
+        scales_px = best.scales_px
+        if scales_px is not None:
+            scales_px = scales_px * np.float32(max(size_hw) / max(best.size_hw))
+        return replace(best, xy=xy, size_hw=size_hw, covariance=covariance, scales_px=scales_px)
 
     def features_of_pair(self, pair: LoadedImages, k: int) -> tuple[Features, Features]:
         """Features of both images of a pair; see `features`."""

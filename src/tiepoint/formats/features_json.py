@@ -63,6 +63,8 @@ def encode(features: Features) -> bytes:
     if features.covariance is not None:
         rows = (_table(matrix, "covariance") for matrix in features.covariance)
         lines["covariance"] = f"[{', '.join(rows)}]"
+    if features.scales_px is not None:
+        lines["scales_px"] = _vector(features.scales_px, "scales_px")
     if descriptors is not None and len(descriptors) == 0:
         lines[EMPTY_LENGTH] = str(descriptors.shape[1])
     body = ",\n".join(f'"{key}": {text}' for key, text in lines.items())
@@ -92,6 +94,7 @@ def read(path: Path) -> Features:
         scores=held["scores"],
         descriptors=descriptors,
         covariance=np.zeros((0, 2, 2)) if held.get("covariance") == [] else held.get("covariance"),
+        scales_px=held.get("scales_px"),
         size_hw=summary.size_hw,
         meta=summary.stored,
     )

@@ -26,10 +26,9 @@ def encode(features: Features) -> bytes:
         "scores": features.scores,
         "xy": features.xy,
     }
-    if features.descriptors is not None:
-        arrays["descriptors"] = features.descriptors
-    if features.covariance is not None:
-        arrays["covariance"] = features.covariance
+    for name in fields.ARRAYS:
+        if (values := getattr(features, name)) is not None:
+            arrays[name] = values
     return packed(**arrays)
 
 
@@ -47,8 +46,7 @@ def decode(source: Path | BinaryIO, name: str) -> Features:
             name,
             xy=arrays["xy"],
             scores=arrays["scores"],
-            descriptors=arrays.get("descriptors"),
-            covariance=arrays.get("covariance"),
+            **{each: arrays.get(each) for each in fields.ARRAYS},
             size_hw=summary.size_hw,
             meta=summary.stored,
         )

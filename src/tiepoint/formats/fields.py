@@ -24,6 +24,9 @@ CONVENTION = "center0"
 PROVENANCE, PX_PER_INPUT_PX, TURNED = "provenance", "px_per_input_px", "turned_deg"
 """Entries of a file's `meta` that are fields of `Features` and `Matches`."""
 
+ARRAYS = ("descriptors", "covariance", "scales_px")
+"""Arrays of `Features` that may be None."""
+
 MAX_KEYPOINTS = 2**24
 """Most keypoints of an image in a file, and one more than the largest index of a match."""
 MAX_SIDE_PX = 2**31 - 1
@@ -132,7 +135,7 @@ def meta_text(result: Features | Matches) -> str:
 
 def check_finite(features: Features) -> None:
     """Raise FormatError for positions, scores, descriptors or covariances that are not finite."""
-    for name in ("xy", "scores", "descriptors", "covariance"):
+    for name in ("xy", "scores", *ARRAYS):
         values = getattr(features, name)
         if values is not None and not np.isfinite(values).all():
             raise FormatError(f"{name} hold NaN or infinity, which no file keeps; drop these rows")
@@ -192,6 +195,7 @@ def features_from(
     size_hw: Any,
     meta: dict[str, Any],
     covariance: ArrayLike | None = None,
+    scales_px: ArrayLike | None = None,
 ) -> Features:
     """Features from what a file held, or a FormatError that states what does not fit."""
     meta = dict(meta)
@@ -206,6 +210,7 @@ def features_from(
             covariance=None if covariance is None else _float32(covariance, "covariance"),
             provenance=None if provenance is None else Provenance.from_json(provenance),
             px_per_input_px=_ratio(px_per_input_px),
+            scales_px=None if scales_px is None else _float32(scales_px, "scales_px"),
         )
     except (ConfigError, ArithmeticError, TypeError, ValueError) as error:
         raise damaged(name, str(error)) from error

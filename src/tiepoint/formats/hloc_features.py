@@ -7,6 +7,7 @@ A group per image, named by its path relative to the images' folder, with `/`:
     descriptors  D N    absent if none were asked for
     image_size   2      width, height in px
     covariance   N 2 2  px^2, if the checkpoint gives one; hloc ignores it
+    scales       N      `Features.scales_px`
 
 hloc computes keypoints of the original image as (x + 0.5) * scale - 0.5 and adds 0.5 only on the
 way to COLMAP. Pixel centres are whole numbers in both programs, so nothing is converted. Groups
@@ -30,7 +31,7 @@ from tiepoint.features import Features
 from tiepoint.formats import fields, hdf5, hdf5_reading
 from tiepoint.formats.fields import Summary
 
-DATASETS = ("keypoints", "scores", "descriptors", "image_size", "covariance")
+DATASETS = ("keypoints", "scores", "descriptors", "image_size", "covariance", "scales")
 
 _UNNAMED = "image"
 """Name of a single image that came from no file."""
@@ -103,6 +104,7 @@ def write_group(file: Any, name: str, features: Features, *, half: bool = False)
     fields.check_finite(features)
     meta = hdf5.json_attribute(name, fields.meta_text(features))
     group = file.require_group(name)
+    hdf5_reading.members(group)  # raises for a damaged list, in which no name is found below
     for key in DATASETS:  # not the whole group: it may contain that of another image
         if key in group:
             del group[key]
@@ -115,6 +117,8 @@ def write_group(file: Any, name: str, features: Features, *, half: bool = False)
         group["descriptors"] = np.ascontiguousarray(features.descriptors.T.astype(dtype))  # D N
     if features.covariance is not None:
         group["covariance"] = features.covariance
+    if features.scales_px is not None:
+        group["scales"] = features.scales_px
     group.attrs["convention"] = np.bytes_(fields.CONVENTION)
     group.attrs["meta"] = meta
 
@@ -125,8 +129,9 @@ def read_group(group: Any, where: str) -> Features:
         summary, held = summarise_group(group, where), hdf5_reading.members(group)
         fields.require(["scores"], held, where)
         is_ours = "convention" in group.attrs
-        # A covariance of another program may mean something else.
-        names = ["keypoints", "scores", "descriptors", *(["covariance"] if is_ours else [])]
+        # Covariances and scales of another program may mean something else.
+        ours = ["covariance", "scales"] if is_ours else []
+        names = ["keypoints", "scores", "descriptors", *ours]
         arrays = hdf5_reading.arrays(group, [name for name in names if name in held])
         descriptors = arrays["descriptors"].T if "descriptors" in arrays else None  # N D
         features = fields.features_from(
@@ -137,6 +142,7 @@ def read_group(group: Any, where: str) -> Features:
             size_hw=summary.size_hw,
             meta=summary.stored,
             covariance=arrays.get("covariance"),
+            scales_px=arrays.get("scales"),
         )
         if is_ours:
             return features

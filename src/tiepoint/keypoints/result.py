@@ -28,12 +28,14 @@ class Keypoints(NamedTuple, Generic[Array]):
         scores: N float32, probabilities.
         descriptors: N D float32 of unit length, or None.
         covariance: N 2 2 float32 (x, y) of the positions, px^2, or None.
+        scales_px: N float32, px of the original image per px of the input; None in px of the input.
     """
 
     xy: Array
     scores: Array
     descriptors: Array | None
     covariance: Array | None = None
+    scales_px: Array | None = None
 
 
 def in_image(keypoints: Keypoints[Float32], placement: Placement) -> Keypoints[Float32]:
@@ -42,6 +44,7 @@ def in_image(keypoints: Keypoints[Float32], placement: Placement) -> Keypoints[F
     return keypoints._replace(
         xy=placement.to_image(keypoints.xy),
         covariance=None if covariance is None else placement.covariance_to_image(covariance),
+        scales_px=np.full(len(keypoints.scores), placement.px_per_input_px, np.float32),
     )
 
 
@@ -76,7 +79,8 @@ def merge_scales(scales: Sequence[Keypoints[Float32]], k: int | None) -> Keypoin
     order = np.lexsort((xy[:, 0], xy[:, 1], -scores))[:k]
     descriptors = _concatenate([one.descriptors for one in scales], order)
     covariance = _concatenate([one.covariance for one in scales], order)
-    return Keypoints(xy[order], scores[order], descriptors, covariance)
+    scales_px = _concatenate([one.scales_px for one in scales], order)
+    return Keypoints(xy[order], scores[order], descriptors, covariance, scales_px)
 
 
 def _concatenate(parts: Sequence[Float32 | None], order: NDArray[np.intp]) -> Float32 | None:

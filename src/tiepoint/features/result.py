@@ -3,84 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.errors import ConfigError
-
-Rules = Literal["exact", "transformers"]
-"""Whose rules the weights were made for."""
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """The weights and settings that made features. Files store it as JSON.
-
-    Attributes:
-        checkpoint: Bundled name, absolute folder or Hub id.
-        weights_sha256: SHA-256 of the weights; descriptors of other weights cannot be compared.
-        rules: Rules that the weights follow.
-        settings: Every setting of `ProcessorConfig` and `DetectionConfig`.
-        engine, device, precision: What the network ran on; results differ by round-off only.
-        tiepoint_version: Version of tiepoint.
-        revision: Commit of a checkpoint from the Hub, or None.
-        rotation_crc32: CRC of the checkpoint's rotation matrix, or None if it has none.
-    """
-
-    checkpoint: str
-    weights_sha256: str
-    rules: Rules
-    settings: Mapping[str, Any]
-    engine: str
-    device: str
-    precision: str
-    tiepoint_version: str
-    revision: str | None = None
-    rotation_crc32: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Any) -> Provenance:
-        """The reverse of `to_json`.
-
-        Raises:
-            ConfigError: Values that are no provenance.
-        """
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"provenance is a {type(values).__name__}, expected an object")
-        names = {f.name for f in fields(cls)}
-        required = names - {"revision", "rotation_crc32"}
-        if not required <= set(values) <= names:
-            raise ConfigError(
-                f"provenance has the entries {', '.join(sorted(map(str, values)))}, expected "
-                f"{', '.join(sorted(names))}"
-            )
-        texts = names - {"settings"}
-        if not isinstance(values["settings"], Mapping) or not all(
-            isinstance(values.get(name), str | None) for name in texts
-        ):
-            raise ConfigError("provenance has values of the wrong type, expected texts")
-        return cls(**values)
-
-    def differences(self, other: Provenance) -> list[str]:
-        """Entries that may change keypoints and differ: weights, rules and settings."""
-        names = [
-            name
-            for name in ("checkpoint", "weights_sha256", "rules", "precision")
-            if getattr(self, name) != getattr(other, name)
-        ]
-        settings = sorted({*self.settings, *other.settings})
-        return names + [
-            f"settings.{key}"
-            for key in settings
-            if self.settings.get(key) != other.settings.get(key)
-        ]
+from tiepoint.features.provenance import Provenance
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +30,9 @@ class Features:
         provenance: Weights and settings; None for features from other programs.
         px_per_input_px: Pixels of the original image per pixel of the network's input, at the
             largest scale; above 1 for downscaled images.
+        scales_px: N float32, the same figure at the scale where each keypoint was found: its
+            scale in px of the original image, as SIFT has it. The option `scales` is relative to
+            the input, so 0.5 there is twice the `scales_px`. None for other programs' features.
     """
 
     xy: NDArray[np.float32]
@@ -110,6 +43,7 @@ class Features:
     covariance: NDArray[np.float32] | None = None
     provenance: Provenance | None = None
     px_per_input_px: float = 1.0
+    scales_px: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.xy)
@@ -126,6 +60,11 @@ class Features:
         if self.covariance is not None and self.covariance.shape != (count, 2, 2):
             raise ConfigError(
                 f"features: covariance has shape {self.covariance.shape}, expected ({count}, 2, 2)"
+            )
+        scales = self.scales_px
+        if scales is not None and (scales.shape != (count,) or not (scales > 0).all()):
+            raise ConfigError(
+                f"features: scales_px have shape {scales.shape}, expected ({count},), all above 0"
             )
         if not self.px_per_input_px > 0:
             raise ConfigError(
@@ -156,6 +95,7 @@ class Features:
             scores=self.scores[index],
             descriptors=None if self.descriptors is None else self.descriptors[index],
             covariance=None if self.covariance is None else self.covariance[index],
+            scales_px=None if self.scales_px is None else self.scales_px[index],
         )
 
     def top(self, count: int) -> Features:

@@ -36,6 +36,15 @@ def test_taking_by_a_mask_keeps_the_rows_together() -> None:
     assert taken.xy.tolist() == [[0, 1], [4, 5]] and len(taken.descriptors) == 2
 
 
+def test_scales_are_one_for_each_keypoint_and_above_zero() -> None:
+    scaled = replace(some(3), scales_px=np.array([1, 2, 4], np.float32))
+    assert scaled.take(np.array([2, 0])).scales_px.tolist() == [4, 1]
+    assert some(3).top(1).scales_px is None
+    for bad in ([1, 2], [1, 2, 0], [1, 2, np.nan]):
+        with pytest.raises(ConfigError, match="scales_px"):
+            replace(some(3), scales_px=np.array(bad, np.float32))
+
+
 def test_features_travel_through_pickle() -> None:
     again = pickle.loads(pickle.dumps(some()))
     np.testing.assert_array_equal(again.xy, some().xy)
