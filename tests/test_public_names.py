@@ -11,8 +11,8 @@ import tiepoint
 PLAIN = {
     "CheckpointError", "ConfigError", "DetectionConfig", "Detector", "EngineError", "Features",
     "FormatError", "ImageError", "Matches", "MatchingConfig", "MissingExtraError",
-    "NetworkConfig", "OutputError", "ProcessorConfig", "TiepointError", "__version__", "load",
-    "load_matches", "match", "plot", "plot_matches", "save", "save_matches",
+    "NetworkConfig", "OpenCVFeature", "OutputError", "ProcessorConfig", "TiepointError",
+    "__version__", "load", "load_matches", "match", "plot", "plot_matches", "save", "save_matches",
     "Registration", "RegistrationConfig", "RegistrationError", "register", "warp",
 }  # fmt: skip
 GUIDE = {

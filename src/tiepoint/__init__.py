@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from tiepoint.hf.processor import AutoImageProcessor as AutoImageProcessor
     from tiepoint.hf.processor import SuperPointImageProcessor as SuperPointImageProcessor
+    from tiepoint.integrations.opencv import OpenCVFeature as OpenCVFeature
     from tiepoint.matching.match import match as match
     from tiepoint.plotting import plot as plot
     from tiepoint.plotting import plot_matches as plot_matches
@@ -66,6 +67,7 @@ _HOME = {
     "Matches": "features",
     "MatchingConfig": "config",
     "MissingExtraError": "errors",
+    "OpenCVFeature": "integrations.opencv",
     "OutputError": "errors",
     "NetworkConfig": "architecture",
     "ProcessorConfig": "config",

@@ -35,6 +35,7 @@ from tiepoint.images.arrays import ChannelOrder
 from tiepoint.images.masks import MaskSource, check_masks, in_input, mask_of, read_masked
 from tiepoint.images.reading import SourceImage
 from tiepoint.keypoints.result import Keypoints, in_image, merge_scales, tighten_threshold
+from tiepoint.network.dense_maps import as_numpy
 from tiepoint.network.engine import Engine, Workload
 from tiepoint.network.engines import MAX_STREAMS, EnginePool
 from tiepoint.network.inputs import GreyImage, as_grey, pyramid
@@ -215,6 +216,17 @@ class Detector:
         request = self._request(options, mask, channel_order)  # refuses nonsense before any image
         check_masks(mask, len(sources) if isinstance(sources, Sized) else None)
         return self._stream(sources, request)
+
+    def dense_descriptors(self, image: SourceImage) -> list[tuple[list[Float32], Placement]]:
+        """D h w of each phase at each scale of one image, for `keypoints.describe`; and the
+        mapping from px of the image to px of that scale's input."""
+        request, engine, levels = self._request({}), self._engines.get("single"), []
+        grey = as_grey(image.pixels, request.processor, image.valid)
+        for inputs, (placement,) in pyramid([grey], request.detection.scales):
+            phases = request.detection.phases
+            maps = engine.run(inputs, [placement], descriptors=True, phases=phases)
+            levels.append((as_numpy(maps.of_image(0, placement)[1]), placement))
+        return levels
 
     def provenance(self, **options: Unpack[DetectionOptions]) -> Provenance:
         """The provenance of features made with these options."""

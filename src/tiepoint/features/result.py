@@ -1,16 +1,20 @@
-"""The results: small frozen objects of arrays, one per image or pair of images."""
+"""Features: a small frozen object of arrays, one per image."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.errors import ConfigError
+from tiepoint.features.frozen import freeze
 from tiepoint.features.provenance import Provenance
+
+if TYPE_CHECKING:
+    import cv2
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +74,7 @@ class Features:
             raise ConfigError(
                 f"features: px_per_input_px is {self.px_per_input_px}, expected a number above 0"
             )
-        _freeze(self)
+        freeze(self)
 
     def __len__(self) -> int:
         return len(self.xy)
@@ -85,7 +89,7 @@ class Features:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _freeze(self)  # pickling drops the flag
+        freeze(self)  # pickling drops the flag
 
     def take(self, index: NDArray[Any] | slice) -> Features:
         """The features at `index` (an index array, a boolean mask or a slice), meta kept."""
@@ -102,81 +106,36 @@ class Features:
         """The best `count` keypoints."""
         return self.take(slice(0, max(0, count)))
 
+    def to_opencv(self) -> tuple[tuple[cv2.KeyPoint, ...], NDArray[np.float32] | None]:
+        """N `cv2.KeyPoint` and N D descriptors; see `features.opencv.to_keypoints`."""
+        from tiepoint.features import opencv
 
-@dataclass(frozen=True, eq=False)
-class Matches:
-    """Pairs of keypoints of two images, best score first. The arrays are read-only.
+        return opencv.to_keypoints(
+            self
+        ), None if self.descriptors is None else self.descriptors.copy()
 
-    Attributes:
-        pairs: M 2 int64, index in A and index in B.
-        scores: M float32; the cosine of the two descriptors, or with "dual-softmax" a probability.
-        meta: Record of how the matches were made: settings, keypoints of each image, sources,
-            version.
-        turned_deg: Rotation of A that was matched, counterclockwise, a multiple of 45.
-    """
+    @classmethod
+    def from_opencv(
+        cls,
+        keypoints: Sequence[cv2.KeyPoint],
+        descriptors: NDArray[Any] | None,
+        size_hw: tuple[int, int],
+    ) -> Features:
+        """Features from keypoints of OpenCV, sorted by their response, best first.
 
-    pairs: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    turned_deg: int = 0
+        The order may change, so match after this call.
 
-    def __post_init__(self) -> None:
-        count = len(self.pairs)
-        if self.pairs.shape != (count, 2) or self.scores.shape != (count,):
-            raise ConfigError(
-                f"matches: pairs have shape {self.pairs.shape} and scores {self.scores.shape}, "
-                "expected (M, 2) and (M,)"
-            )
-        _freeze(self)
+        Args:
+            keypoints: N keypoints of any detector.
+            descriptors: N D floats, which are brought to unit length; or None.
+            size_hw: (height, width) of the image, px.
 
-    def __len__(self) -> int:
-        return len(self.pairs)
+        Raises:
+            ConfigError: Descriptors that are binary or of another number; values not finite.
+        """
+        from tiepoint.features import opencv
 
-    def __repr__(self) -> str:
-        return f"Matches({len(self)} pairs)"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "meta": dict(self.meta)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        _freeze(self)
-
-    def take(self, index: NDArray[Any] | slice) -> Matches:
-        """The matches at `index` (an index array, a boolean mask or a slice), meta kept."""
-        return replace(self, pairs=self.pairs[index], scores=self.scores[index])
-
-    def reversed(self) -> Matches:
-        """The same matches from B to A."""
-        meta = dict(self.meta)
-        for key in ("keypoints", "sources"):  # one entry per image
-            if isinstance(meta.get(key), list):
-                meta[key] = meta[key][::-1]
-        turned_deg = 180 - (180 + self.turned_deg) % 360  # in -180 < t <= 180, like `match`
-        return replace(self, pairs=self.pairs[:, ::-1], meta=meta, turned_deg=turned_deg)
-
-    def top(self, count: int) -> Matches:
-        """The best `count` matches."""
-        return self.take(slice(0, max(0, count)))
-
-
-def covariances_of(
-    a: Features, b: Features, pairs: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """M 2 2 of each image's matched keypoints, px^2; None unless both images have them.
-
-    Args:
-        pairs: M 2, index in A and index in B.
-    """
-    if a.covariance is None or b.covariance is None:
-        return None
-    return a.covariance[pairs[:, 0]], b.covariance[pairs[:, 1]]
-
-
-def _freeze(result: Features | Matches) -> None:
-    """Replace arrays by read-only views; the caller's own arrays stay writable."""
-    for name, value in result.__dict__.items():
-        if isinstance(value, np.ndarray) and value.flags.writeable:
-            view = value.view()
-            view.flags.writeable = False
-            object.__setattr__(result, name, view)
+        arrays = opencv.from_keypoints(keypoints, descriptors)
+        return cls(
+            arrays.xy, arrays.scores, arrays.descriptors, size_hw, scales_px=arrays.scales_px
+        )

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tiepoint.architecture import PHASES
 from tiepoint.geometry import Placement
 
 Array = TypeVar("Array")
 """A NumPy array, or a torch tensor where torch is the engine."""
+
+
+def as_numpy(maps: Sequence[Any] | None) -> list[NDArray[np.float32]]:
+    """Maps of either engine as arrays in memory."""
+    return [one if isinstance(one, np.ndarray) else one.float().cpu().numpy() for one in maps or ()]
 
 
 @dataclass(frozen=True, eq=False)
