@@ -40,7 +40,7 @@ def test_one_image_gives_a_features_file_a_line_and_a_summary(here: Path) -> Non
     assert re.fullmatch(r"tiepoint: 1 done in \d+\.\d s\n", result.stderr)
 
 
-@pytest.mark.parametrize("name", ["npz", "json", "csv"])
+@pytest.mark.parametrize("name", ["npz", "json", "csv", "parquet", "geojson"])
 def test_the_features_of_one_image_go_to_stdout(here: Path, name: str) -> None:
     put(here / "x.jpg")
     result = detect("x.jpg", "--format", name, "-o", "-")
@@ -88,7 +88,7 @@ def test_an_out_with_a_known_ending_is_one_file(here: Path, ending: str) -> None
     assert len(load(here / "deep" / "er" / f"bee{ending}")) > 0
 
 
-@pytest.mark.parametrize("name", ["npz", "json", "csv"])
+@pytest.mark.parametrize("name", ["npz", "json", "csv", "parquet", "geojson"])
 def test_the_format_names_the_ending_in_a_folder(here: Path, name: str) -> None:
     put(here / "x.jpg")
     assert detect("x.jpg", "--format", name, "-o", "out").exit_code == 0
@@ -101,8 +101,10 @@ def test_the_format_names_the_ending_in_a_folder(here: Path, name: str) -> None:
 def test_csv_and_no_descriptors_save_the_time_for_descriptors(here: Path) -> None:
     put(here / "x.jpg")
     detect("x.jpg", "-o", "x.csv")
+    detect("x.jpg", "-o", "x.geojson")
     detect("x.jpg", "-o", "x.npz", "--no-descriptors")
     assert load("x.csv").provenance.settings["descriptors"] is False
+    assert load("x.geojson").provenance.settings["descriptors"] is False
     assert load("x.npz").descriptors is None
 
 

@@ -93,6 +93,17 @@ def test_two_images_are_matched_drawn_and_saved(views: Path) -> None:
     assert picture.shape[1] > 2 * 320
 
 
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_matches_of_two_images_are_a_table_with_positions(views: Path, ending: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    assert run("a.png", "b.png", "-o", f"m{ending}").exit_code == 0
+    read = pandas.read_csv if ending == ".csv" else pandas.read_parquet
+    table = read(f"m{ending}")
+    assert len(table) > 20 and (table.x_b - table.x_a - 16).abs().median() < 0.2
+    refused = run("a.png", "b.png", "-o", f"m{ending}")
+    assert refused.exit_code == 2 and "--overwrite" in refused.output
+
+
 def test_matches_go_to_stdout_and_words_to_stderr(views: Path) -> None:
     done = run("a.png", "b.png", "-o", "-")
     assert done.exit_code == 0 and " matches" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import stat
@@ -18,7 +19,7 @@ from tiepoint.features import Features
 from tiepoint.formats import FORMATS, load, save, summarise
 
 ENDINGS = list(FORMATS)
-WITH_DESCRIPTORS = [".npz", ".json"]
+WITH_DESCRIPTORS = [".npz", ".json", ".parquet"]
 NAMES = ("xy", "scores", "descriptors", "covariance", "scales_px")
 
 
@@ -90,13 +91,15 @@ def test_json_numbers_are_as_short_as_float32_allows(tmp_path: Path) -> None:
     assert '"scores": [0.3]' in text
 
 
-def test_csv_holds_x_y_score_under_comment_lines(tmp_path: Path) -> None:
-    features = Features(np.array([[0.5, 2.25]], "f4"), np.array([0.125], "f4"), None, (4, 6))
-    save(features, tmp_path / "x.csv")
-    lines = (tmp_path / "x.csv").read_text().splitlines()
-    assert [line for line in lines if not line.startswith("#")] == ["x,y,score", "0.5,2.25,0.125"]
-    assert "# size_hw: 4,6" in lines
-    assert "# convention: center0" in lines
+def test_csv_holds_x_y_score_and_the_record_in_the_first_row(tmp_path: Path) -> None:
+    xy, scores = np.array([[0.5, 2.25], [3, 4]], "f4"), np.array([0.125, 0.1], "f4")
+    save(Features(xy, scores, None, (4, 6)), tmp_path / "x.csv")
+    with (tmp_path / "x.csv").open(newline="") as file:
+        head, first, second = csv.reader(file)
+    assert head == ["x", "y", "score", "tiepoint"]
+    assert first[:3] == ["0.5", "2.25", "0.125"] and second == ["3.0", "4.0", "0.1", ""]
+    record = json.loads(first[3])
+    assert record["size_hw"] == [4, 6] and record["convention"] == "center0"
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -140,7 +143,7 @@ def test_meta_that_json_cannot_hold_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["x.json", "x.npz", "x.csv", "x.h5"])
+@pytest.mark.parametrize("name", ["x.json", "x.npz", "x.csv", "x.parquet", "x.geojson", "x.h5"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_positions_that_are_not_finite_fit_no_file(tmp_path: Path, name: str, value: float) -> None:
     features = Features(np.array([[value, 1]], "f4"), np.array([1], "f4"), None, (4, 4))
@@ -152,7 +155,7 @@ def test_positions_that_are_not_finite_fit_no_file(tmp_path: Path, name: str, va
 @pytest.mark.parametrize("name", ["features.foo", "features", "features.hdf", ".npz"])
 def test_an_unknown_ending_names_the_known_ones(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    words = r"the ending picks the format, one of \.npz, \.json, \.csv, \.h5"
+    words = r"the ending picks the format, one of \.npz, \.json, \.csv, \.parquet, \.geojson, \.h5"
     with pytest.raises(FormatError, match=words):
         save(make(), path)
     with pytest.raises(FormatError, match=words):

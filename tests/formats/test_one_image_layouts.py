@@ -18,19 +18,8 @@ ENDINGS = list(FORMATS)
 WITH_DESCRIPTORS = [".npz", ".json"]
 
 
-CSV = "\n".join(
-    [
-        "# tiepoint features",
-        "# convention: center0",
-        "# size_hw: 4,6",
-        "# keypoints: 2",
-        "# meta: {}",
-        "x,y,score",
-        "0.5,1,0.25",
-        "3,2,0.125",
-        "",
-    ]
-)
+RECORD = '{""convention"": ""center0"", ""size_hw"": [4, 6], ""keypoints"": 2, ""meta"": {}}'
+CSV = f'x,y,score,tiepoint\n0.5,1,0.25,"{RECORD}"\n3,2,0.125,\n'
 
 
 def write_many(path: Path, count: int) -> None:
@@ -70,8 +59,16 @@ def test_the_summary_of_a_large_json_file_reads_its_head_only(
 
 @pytest.mark.parametrize(
     "text",
-    [CSV, CSV.replace("\n", "\r\n"), "\ufeff" + CSV, CSV.replace("# meta", "# note: a\n# meta")],
-    ids=["plain", "Windows newlines", "byte order mark", "an unknown comment"],
+    [
+        CSV,
+        CSV.replace("\n", "\r\n"),
+        "\ufeff" + CSV,
+        CSV.replace("x,y,score", '"x","y","score"'),
+        CSV.replace("score,", "score,label,")
+        .replace("0.25,", "0.25,7,")
+        .replace("0.125,", "0.125,7,"),
+    ],
+    ids=["plain", "Windows newlines", "byte order mark", "quoted names", "another column"],
 )
 def test_csv_that_an_editor_saved_again_is_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.csv").write_bytes(text.encode())
@@ -84,19 +81,25 @@ def test_csv_that_an_editor_saved_again_is_read(tmp_path: Path, text: str) -> No
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("# tiepoint features", "# features", "first line is not '# tiepoint features'"),
-        ("# convention: center0\n", "", "names no pixel convention"),
+        ("tiepoint\n", "note\n", "first line is not 'x,y,score,...,tiepoint'"),
+        ("x,y,score", "x,y,y", "first line is not"),
+        ('""convention"": ""center0"", ', "", "names no pixel convention"),
         ("center0", "center0.5", "pixel convention is 'center0.5'"),
-        ("# size_hw: 4,6\n", "", "lacks size_hw"),
-        ("4,6", "4,6,1", "size_hw"),
-        ("keypoints: 2", "keypoints: two", "keypoints is 'two', expected a count"),
-        ("keypoints: 2", "keypoints: -2", "keypoints is '-2', expected a count"),
-        ("keypoints: 2", "keypoints: 3", "2 rows, its head states 3"),
-        ("# meta: {}", "# meta: {", "meta is not JSON"),
-        ("x,y,score", "x;y;score", "no line 'x,y,score' after the comments"),
-        ("0.5,1,0.25", "0.5,1", "not a whole"),
-        ("0.5,1,0.25", "0.5,1,0.25,7", "not a whole"),
+        ('""size_hw"": [4, 6], ', "", "lacks size_hw"),
+        ("4, 6", "4, 6, 1", "size_hw"),
+        ('keypoints"": 2', 'keypoints"": ""two""', "keypoints is 'two', expected a count"),
+        ('keypoints"": 2', 'keypoints"": -2', "keypoints is -2, expected a count"),
+        ('keypoints"": 2', 'keypoints"": true', "keypoints is True, expected a count"),
+        ('keypoints"": 2', 'keypoints"": 3', "2 rows, its record states 3"),
+        ('keypoints"": 2', 'keypoints"": 1', "2 rows, its record states 1"),
+        ('meta"": {}', 'meta"": {', "its record is not JSON"),
+        ('meta"": {}', 'meta"": []', "meta is a list, expected an object"),
+        (RECORD, "[]", "its record is a list"),
+        ("0.5,1,0.25", "0.5,1", "its record is not JSON"),
+        ("0.5,1,0.25", "0.5,1,0.25,7", "its record is not JSON"),
         ("0.5,1,0.25", "0.5;1;0.25", "not a whole"),
+        ("0.125,", "0.125,,", "a row of 5 cells, expected 4"),
+        ("0.125,", "0.125", "a row of 3 cells, expected 4"),
         ("3,2,0.125", "3,2,1e300", "overflow"),
         ("3,2,0.125", "3,2,\u00e9", "not a whole"),
     ],
@@ -110,7 +113,7 @@ def test_csv_that_does_not_fit_is_named(tmp_path: Path, old: str, new: str, word
 
 
 def test_csv_in_another_encoding_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_bytes(CSV.replace("{}", '{"a": "\u00e9"}').encode("latin-1"))
+    (tmp_path / "x.csv").write_bytes(CSV.replace("{}", '{""a"": ""\u00e9""}').encode("latin-1"))
     for read in (load, summarise):
         with pytest.raises(FormatError, match="not a whole features file"):
             read(tmp_path / "x.csv")

@@ -31,6 +31,13 @@ META_KEYS = st.text().filter(lambda key: key not in (PROVENANCE, PX_PER_INPUT_PX
 """Keys of `meta`; the others belong to fields."""
 
 
+def symmetric(matrices: np.ndarray) -> np.ndarray:
+    """N 2 2 float32 with the lower element of each copied from the upper."""
+    matrices = matrices.astype(np.float32)
+    matrices[:, 1, 0] = matrices[:, 0, 1]
+    return matrices
+
+
 def make(count: int = 3, length: int | None = 4, **meta: object) -> Features:
     rng = np.random.default_rng(count)
     return Features(
@@ -41,7 +48,7 @@ def make(count: int = 3, length: int | None = 4, **meta: object) -> Features:
         meta=meta or {"source": "fake.png"},
         provenance=made(),
         px_per_input_px=1.5,
-        covariance=None if length is None else rng.normal(size=(count, 2, 2)).astype("f4"),
+        covariance=None if length is None else symmetric(rng.normal(size=(count, 2, 2))),
         scales_px=None if length is None else rng.uniform(1, 4, count).astype(np.float32),
     )
 
@@ -74,8 +81,10 @@ def any_features(draw: st.DrawFn, *, described: bool) -> Features:
         descriptors=None if length is None else arrays[2],
         size_hw=(draw(st.integers(1, 10**6)), draw(st.integers(1, 10**6))),
         meta=draw(st.dictionaries(META_KEYS, JSON_VALUES, max_size=3)),
-        covariance=arrays[3] if described and draw(st.booleans()) else None,
-        scales_px=draw(hnp.arrays(np.float32, count, elements=POSITIVE)) if described else None,
+        covariance=symmetric(arrays[3]) if draw(st.booleans()) else None,
+        scales_px=draw(hnp.arrays(np.float32, count, elements=POSITIVE))
+        if draw(st.booleans())
+        else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import zipfile
 from collections.abc import Callable
@@ -309,19 +310,85 @@ FEATURES_JSON: dict[str, Write] = {
 
 
 def csv(**changes: str) -> Write:
-    head = {"convention": "center0", "size_hw": "4,6", "keypoints": "1", "meta": "{}"} | changes
-    rows = head.pop("rows", "1,2,0.5\n")
-    lines = ["# tiepoint features", *(f"# {name}: {value}" for name, value in head.items())]
-    return text("\n".join([*lines, "x,y,score", rows]))
+    head = {"convention": '"center0"', "size_hw": "[4, 6]", "keypoints": "1", "meta": "{}"}
+    head |= changes
+    first, rows = head.pop("first", "1,2,0.5"), head.pop("rows", "")
+    record = ", ".join(f'"{name}": {value}' for name, value in head.items()).replace('"', '""')
+    return text(f'x,y,score,tiepoint\n{first},"{{{record}}}"\n{rows}')
 
 
 CSV: dict[str, Write] = {
     "csv of 5,000 digits": csv(keypoints=DIGITS),
-    "csv of a size of 5,000 digits": csv(size_hw=f"{DIGITS},1"),
-    "csv of NaN": csv(rows="nan,2,0.5\n"),
-    "csv of 1e400": csv(rows="1e400,2,0.5\n"),
+    "csv of a size of 5,000 digits": csv(size_hw=f"[{DIGITS}, 1]"),
+    "csv of NaN": csv(first="nan,2,0.5"),
+    "csv of 1e400": csv(first="1e400,2,0.5"),
     "csv of deep meta": csv(meta="[" * 100_000),
     "csv without line ends": text("#" * 30_000_000),
-    "csv of 2,000,000 rows": csv(rows="1,1,1\n" * 2_000_000),
+    "csv of 2,000,000 rows": csv(rows="1,1,1,\n" * 2_000_000),
+    "csv of 10^6 columns": text("x,y,score," + "d," * 10**6 + "tiepoint\n" + "," * 10**6 + "\n"),
     "csv is a FIFO": os.mkfifo,
+}
+
+
+# Parquet and GeoJSON
+
+
+def parquet(rows: int = 2, length: int = 4, **changes: Any) -> Write:
+    """A file whose columns are all zeros, which Parquet packs into nothing."""
+
+    def write(path: Path) -> None:
+        import pyarrow
+        from pyarrow import parquet as files
+
+        record = {"convention": "center0", "size_hw": [4, 6], "keypoints": rows, "meta": {}}
+        zeros = pyarrow.array(np.zeros(rows, np.float32))
+        columns = dict.fromkeys(("x", "y", "score"), zeros)
+        if length:
+            kind = pyarrow.list_(pyarrow.float32(), length)
+            values = pyarrow.array(np.zeros(rows * length, np.float32))
+            columns["descriptor"] = pyarrow.FixedSizeListArray.from_arrays(values, type=kind)
+        columns |= {name: pyarrow.array(values) for name, values in changes.items()}
+        table = pyarrow.table(columns)
+        files.write_table(table.replace_schema_metadata({"tiepoint": json.dumps(record)}), path)
+
+    return write
+
+
+PARQUET: dict[str, Write] = {
+    "parquet of texts": parquet(score=["a", "b"]),
+    "parquet of NaN": parquet(x=np.full(2, np.nan, np.float32)),
+    "parquet of empty cells": parquet(x=[1.0, None]),
+    "parquet of lists of any length": parquet(descriptor=[[1.0], [1.0, 2.0]]),
+    "parquet of 600 MB of zeros": parquet(1_000_000, 150),
+    "parquet of structures": parquet(x=[{"a": 1}, {"a": 2}]),
+    "parquet is a FIFO": os.mkfifo,
+}
+
+
+def geojson(rows: str = "[]", **changes: str) -> Write:
+    head = {"convention": '"center0"', "size_hw": "[4, 6]", "keypoints": "1", "meta": "{}"}
+    record = ", ".join(f'"{name}": {value}' for name, value in (head | changes).items())
+    return text(f'{{"type": "FeatureCollection", "tiepoint": {{{record}}}, "features": {rows}}}')
+
+
+def _points(x: str, count: int = 1) -> str:
+    point = f'{{"geometry": {{"coordinates": [{x}, 1]}}, "properties": {{"score": 1}}}}'
+    return f"[{', '.join([point] * count)}]"
+
+
+GEOJSON: dict[str, Write] = {
+    "geojson without features": geojson(),
+    "geojson of numbers": geojson("[1]"),
+    "geojson of nothing inside": geojson("[{}]"),
+    "geojson of null": geojson(_points("null")),
+    "geojson of 1e400": geojson(_points("1e400")),
+    "geojson of lists": geojson(_points("[[1]]")),
+    "geojson of a flat geotransform": geojson(_points("1"), geotransform="[0, 1, 1, 0, 1, 1]"),
+    "geojson of a long geotransform": geojson(_points("1"), geotransform="[1, 2, 3, 4, 5, 6, 7]"),
+    "geojson of a geotransform of texts": geojson(_points("1"), geotransform='["1", 2]'),
+    "geojson of properties 1": geojson(_points("1"), properties="1"),
+    "geojson of properties that no point has": geojson(_points("1"), properties='["scale_px"]'),
+    "geojson of deep meta": geojson(meta="[" * 100_000),
+    "geojson of empty objects": text('{"features": [' + "{}," * 4_000_000 + "{}]}"),
+    "geojson is a FIFO": os.mkfifo,
 }

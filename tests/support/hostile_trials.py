@@ -89,6 +89,8 @@ def trials() -> Iterator[Trial]:
         (files.NPZ, ".npz"),
         (files.FEATURES_JSON, ".json"),
         (files.CSV, ".csv"),
+        (files.PARQUET, ".parquet"),
+        (files.GEOJSON, ".geojson"),
     )
     for kinds, ending in features:
         for name, write in kinds.items():

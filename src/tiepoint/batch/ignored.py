@@ -20,8 +20,8 @@ COMPANIONS = frozenset(
         *(".geojson", ".prj", ".tfw", ".tifw", ".jgw", ".jpgw", ".pgw", ".pngw", ".wld", ".ovr"),
         *(".shp", ".shx", ".dbf", ".cpg", ".pp3", ".aae", ".dop", ".cos"),
         # results, of this program and of others
-        *(".npz", ".npy", ".h5", ".hdf5", ".db", ".partial", ".lock", ".mat", ".pkl"),
-        *(".pt", ".pth", ".safetensors", ".onnx", ".ply", ".las", ".laz", ".obj", ".mtl"),
+        *(".npz", ".npy", ".h5", ".hdf5", ".db", ".parquet", ".partial", ".lock", ".mat"),
+        *(".pkl", ".pt", ".pth", ".safetensors", ".onnx", ".ply", ".las", ".laz", ".obj", ".mtl"),
         *(".zip", ".tar", ".gz", ".7z", ".rar", ".md5", ".sha256", ".bak", ".tmp"),
     }
 )

@@ -37,7 +37,7 @@ OTHER_FILE_ENDINGS = frozenset(
 COUNT_AT_MOST = 100_000
 """Images counted in advance for the progress bar; counting a million takes seconds."""
 
-FeaturesFormat = Literal["npz", "json", "csv"]
+FeaturesFormat = Literal["npz", "json", "csv", "parquet", "geojson"]
 """Endings of features files, without their dot."""
 
 Inputs = Annotated[
@@ -53,15 +53,15 @@ Out = Annotated[
         "--out",
         "-o",
         metavar="PATH",
-        help="Folder for one features file per image; a .npz, .json or .csv file for one image; "
-        "a .h5 file for all images; or - for the file of one image on stdout.",
+        help="Folder for one features file per image; a .npz, .json, .csv, .parquet or .geojson "
+        "file for one image; a .h5 file for all images; or - for the file of one image on stdout.",
     ),
 ]
 Format = Annotated[
     FeaturesFormat | None,
     typer.Option(
         "--format",
-        help="Format of the files in a folder. CSV holds positions and scores only.",
+        help="Format of the files in a folder. CSV and GeoJSON are without descriptors.",
         show_default="npz",
     ),
 ]
@@ -89,6 +89,7 @@ Detection = Annotated[
 @options.command(
     app,
     "tiepoint detect photo.jpg -o photo.npz",
+    "tiepoint detect photo.jpg -o photo.csv",
     "tiepoint detect photos -o features.h5",
     "find photos -name '*.jpg' | tiepoint detect - -o features.h5 --max-keypoints 4000",
     "tiepoint detect photos --masks masks --plot -o results",
@@ -118,17 +119,18 @@ def detect(
     readable, 130 interrupted.
     """
     ending = _ending(out, features_format)
-    _check_h5(ending, plot=plot, half=half)
+    _check_format(ending, plot=plot, half=half)
     if out == STDOUT and (as_json or plot):
         raise ConfigError("-o - writes the features to stdout: drop --json and --plot")
     ignored: Counter[str] = Counter()
     sources = _sources(inputs, out, ignored)
     from tiepoint.batch import run
     from tiepoint.detector import Detector
+    from tiepoint.formats import WITHOUT_DESCRIPTORS
     from tiepoint.images.masks import MaskFolder
 
     mask_folder = None if masks is None else MaskFolder(masks)
-    if ending == ".csv":  # it holds no descriptors
+    if ending in WITHOUT_DESCRIPTORS:
         detection["descriptors"] = False
     detector = Detector(
         checkpoint, engine=engine, device=device, precision=precision, threads=threads,
@@ -169,9 +171,11 @@ def _ending(out: Path, features_format: FeaturesFormat | None) -> str:
     return wanted or DEFAULT_ENDING
 
 
-def _check_h5(ending: str, *, plot: bool, half: bool) -> None:
-    from tiepoint.formats import FORMATS
+def _check_format(ending: str, *, plot: bool, half: bool) -> None:
+    from tiepoint.formats import FORMATS, features_parquet
 
+    if FORMATS.get(ending) is features_parquet:
+        features_parquet.load_pyarrow()
     if plot and ending not in FORMATS:
         raise ConfigError(f"--plot: a {ending} file holds no images; give -o a folder")
     if half and ending in FORMATS:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-MATCHES_ENDING, COLLECTION_ENDING = ".npz", ".h5"
+MATCHES_ENDINGS, COLLECTION_ENDING = (".npz", ".csv", ".parquet"), ".h5"
 
 Images = Annotated[
     list[str] | None,
@@ -55,7 +55,8 @@ Out = Annotated[
         "--out",
         "-o",
         metavar="FILE",
-        help="Matches: .npz of two images, .h5 of many (as hloc); - writes the .npz to stdout.",
+        help="Matches: .npz, or a table with positions as .csv or .parquet, of two images; .h5 of "
+        "many (as hloc); - writes the .npz to stdout.",
     ),
 ]
 Plot = Annotated[
@@ -79,6 +80,7 @@ Detection = Annotated[
 @options.command(
     app,
     "tiepoint match a.jpg b.jpg --plot matches.png",
+    "tiepoint match a.jpg b.jpg -o matches.csv",
     "tiepoint match --features features.h5 -o matches.h5",
     "tiepoint match --features features.h5 --pairs sequential --window 5 -o matches.h5",
 )
@@ -150,7 +152,7 @@ def _match_two(
     *,
     as_json: bool,
 ) -> None:
-    from tiepoint.formats import matches_npz, save_matches
+    from tiepoint.formats import matches_npz, matches_table, save_matches
     from tiepoint.images.urls import without_credentials
     from tiepoint.matching.match import match as match_features
 
@@ -158,6 +160,8 @@ def _match_two(
     matches = match_features(a, b, config=config, device=device)
     if out == STDOUT:
         write_stdout(matches_npz.encode(matches))
+    elif out is not None and out.suffix.lower() in matches_table.ENDINGS:
+        matches_table.save_matches_table(matches, a, b, out)
     elif out is not None:
         save_matches(matches, out)
     if images is not None:
@@ -199,12 +203,16 @@ def _check_two(
             f"expected two images or features files, got {len(images or [])}; for many pairs give "
             "--features FILE.h5"
         )
-    for option, path, ending in (("-o", out, MATCHES_ENDING), ("--plot", plot, ".png")):
+    for option, path, endings in (("-o", out, MATCHES_ENDINGS), ("--plot", plot, (".png",))):
         if path is None or (option, path) == ("-o", STDOUT):
             continue
         if path.resolve() in [Path(image).resolve() for image in images]:
             raise ConfigError(f"{option} {path} is one of the two inputs; name another file")
-        options.check_file(option, path, [ending], overwrite=overwrite)
+        options.check_file(option, path, endings, overwrite=overwrite)
+        if path.suffix.lower() == ".parquet":
+            from tiepoint.formats import features_parquet
+
+            features_parquet.load_pyarrow()
     return images
 
 

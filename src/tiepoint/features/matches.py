@@ -15,6 +15,7 @@ from tiepoint.features.result import Features
 
 if TYPE_CHECKING:
     import cv2
+    import pandas as pd
 
     from tiepoint.features import opencv
 
@@ -51,6 +52,11 @@ class Matches:
     def __repr__(self) -> str:
         return f"Matches({len(self)} pairs)"
 
+    def _repr_html_(self) -> str:
+        from tiepoint.features import display
+
+        return display.matches_html(self)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "meta": dict(self.meta)}
 
@@ -74,6 +80,33 @@ class Matches:
     def top(self, count: int) -> Matches:
         """The best `count` matches."""
         return self.take(slice(0, max(0, count)))
+
+    def to_dict(
+        self, features_a: Features | None = None, features_b: Features | None = None
+    ) -> dict[str, list[Any]]:
+        """Columns of M plain numbers: index_a, index_b, score; and x_a, y_a, x_b, y_b, px, if the
+        features of A and B are given.
+
+        Raises:
+            ConfigError: The matches index other features.
+        """
+        from tiepoint.features import tables
+
+        columns = tables.columns_of_matches(self, features_a, features_b)
+        return {name: column.tolist() for name, column in columns.items()}
+
+    def to_dataframe(
+        self, features_a: Features | None = None, features_b: Features | None = None
+    ) -> pd.DataFrame:
+        """The columns of `to_dict` as a DataFrame of pandas, one row per match.
+
+        Raises:
+            ConfigError: The matches index other features.
+            MissingExtraError: pandas, of the extra `pandas`, is not installed.
+        """
+        from tiepoint.features import tables
+
+        return tables.frame(tables.columns_of_matches(self, features_a, features_b))
 
     def to_opencv(self) -> tuple[cv2.DMatch, ...]:
         """M `cv2.DMatch`; see `features.opencv.to_matches`."""

@@ -15,6 +15,7 @@ from tiepoint.features.provenance import Provenance
 
 if TYPE_CHECKING:
     import cv2
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,11 @@ class Features:
         length = "none" if self.descriptors is None else f"{self.descriptors.shape[1]}-D"
         return f"Features({len(self)} keypoints, descriptors {length}, image {width}x{height} px)"
 
+    def _repr_html_(self) -> str:
+        from tiepoint.features import display
+
+        return display.features_html(self)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "meta": dict(self.meta)}
 
@@ -105,6 +111,23 @@ class Features:
     def top(self, count: int) -> Features:
         """The best `count` keypoints."""
         return self.take(slice(0, max(0, count)))
+
+    def to_dict(self, *, descriptors: bool = False) -> dict[str, list[Any]]:
+        """Columns of N plain numbers: x, y, score; scale_px, cov_xx, cov_xy, cov_yy where known;
+        and `descriptor`, N lists of D, if asked for."""
+        from tiepoint.features import tables
+
+        return tables.features_dict(self, descriptors=descriptors)
+
+    def to_dataframe(self, *, descriptors: bool = False) -> pd.DataFrame:
+        """The columns of `to_dict` as a DataFrame of pandas, float32, one row per keypoint.
+
+        Raises:
+            MissingExtraError: pandas, of the extra `pandas`, is not installed.
+        """
+        from tiepoint.features import tables
+
+        return tables.features_frame(self, descriptors=descriptors)
 
     def to_opencv(self) -> tuple[tuple[cv2.KeyPoint, ...], NDArray[np.float32] | None]:
         """N `cv2.KeyPoint` and N D descriptors; see `features.opencv.to_keypoints`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Protocol
@@ -9,7 +11,15 @@ from typing import Protocol
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
 from tiepoint.files.writing import write_bytes
-from tiepoint.formats import features_csv, features_json, features_npz, hdf5, hloc_features
+from tiepoint.formats import (
+    features_csv,
+    features_geojson,
+    features_json,
+    features_npz,
+    features_parquet,
+    hdf5,
+    hloc_features,
+)
 from tiepoint.formats.fields import DamagedError as DamagedError
 from tiepoint.formats.fields import Summary as Summary
 from tiepoint.formats.fields import as_json as as_json
@@ -21,6 +31,7 @@ from tiepoint.formats.hloc_matches import H5MatchesWriter as H5MatchesWriter
 from tiepoint.formats.hloc_matches import read_matches_h5 as read_matches_h5
 from tiepoint.formats.matches_npz import load_matches as load_matches
 from tiepoint.formats.matches_npz import save_matches as save_matches
+from tiepoint.formats.matches_table import save_matches_table as save_matches_table
 
 
 class Format(Protocol):
@@ -41,6 +52,8 @@ FORMATS: dict[str, FileOfOne] = {
     ".npz": features_npz,
     ".json": features_json,
     ".csv": features_csv,
+    ".parquet": features_parquet,
+    ".geojson": features_geojson,
 }
 """Formats of one file per image, by ending."""
 _START_BYTES = 64
@@ -48,32 +61,77 @@ ALL_FORMATS: dict[str, Format] = {**FORMATS, hdf5.ENDING: hloc_features}
 """`FORMATS` and .h5, whose files hold one image or many: `H5Writer` and `read_h5`."""
 
 
-def save(features: Features, path: str | PathLike[str]) -> None:
+WITHOUT_DESCRIPTORS = (".csv", ".geojson")
+"""Endings of the formats that store descriptors only if asked to."""
+
+
+def save(features: Features, path: str | PathLike[str], *, descriptors: bool | None = None) -> None:
     """Write the features of one image to a file, whole or not at all.
 
     Args:
         features: Features of one image.
-        path: Path with the ending .npz, .json, .csv or .h5; an existing file is replaced. CSV holds
-            x, y and score, no descriptors.
+        path: Path with the ending .npz, .json, .csv, .parquet, .geojson or .h5; an existing file
+            is replaced.
+        descriptors: Whether to store descriptors; None stores them in all formats but CSV and
+            GeoJSON.
 
     Raises:
         FormatError: An unknown ending, or values that the format cannot hold.
         OutputError: The file cannot be written.
-        MissingExtraError: .h5 needs the extra `hdf5`.
+        MissingExtraError: .h5 needs the extra `hdf5`, and .parquet the extra `parquet`.
     """
-    write_bytes(path, format_of(path).encode(features))
+    form = format_of(path)
+    if descriptors and form is features_csv:
+        data = features_csv.encode(features, descriptors=True)
+    elif descriptors and form is features_geojson:
+        data = features_geojson.encode(features, descriptors=True)
+    else:
+        data = form.encode(
+            replace(features, descriptors=None) if descriptors is False else features
+        )
+    write_bytes(path, data)
+
+
+def save_geojson(
+    features: Features,
+    path: str | PathLike[str],
+    *,
+    geotransform: Sequence[float] | None = None,
+    epsg: int | None = None,
+    descriptors: bool = False,
+) -> None:
+    """Write keypoints as GeoJSON, in map coordinates of an image with a geotransform.
+
+    Args:
+        features: Features of one image.
+        path: Path with the ending .geojson; an existing file is replaced.
+        geotransform: Six numbers as in GDAL and rasterio's `transform.to_gdal()`; None keeps px.
+        epsg: Code of the map's reference system, or None.
+        descriptors: Store descriptors too.
+
+    Raises:
+        FormatError: Another ending, or values that the format cannot hold.
+        ConfigError: A geotransform that is not six finite numbers, or is not invertible.
+        OutputError: The file cannot be written.
+    """
+    if format_of(path) is not features_geojson:
+        raise FormatError(f"{path}: expected the ending .geojson")
+    data = features_geojson.encode(
+        features, descriptors=descriptors, geotransform=geotransform, epsg=epsg
+    )
+    write_bytes(path, data)
 
 
 def load(path: str | PathLike[str]) -> Features:
     """Read features that `save` wrote; executes nothing from the file.
 
     Returns:
-        Features; tuples in `meta` come back as lists, and from CSV there are no descriptors.
+        Features; tuples in `meta` come back as lists.
 
     Raises:
         FormatError: An unknown ending, no such file, a damaged or foreign one, or an .h5 file of
             several images.
-        MissingExtraError: .h5 needs the extra `hdf5`.
+        MissingExtraError: .h5 needs the extra `hdf5`, and .parquet the extra `parquet`.
     """
     return format_of(path).read(Path(path))
 

@@ -1,8 +1,13 @@
-"""Features of one image as CSV for spreadsheets and R: x, y, score under comment lines."""
+"""Features of one image as CSV, which pandas, R and spreadsheets read as it is.
+
+Columns: x, y, score; scale_px and cov_xx, cov_xy, cov_yy where known; d0, d1, ... if descriptors
+are asked for. The last column, `tiepoint`, has the record of the image as JSON in the first row and
+is empty below. An image without keypoints has one row, with the record alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import SEEK_END, TextIOWrapper
 from itertools import chain
@@ -10,87 +15,87 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tiepoint.checks import shown
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
+from tiepoint.features.tables import COVARIANCE, POSITION, SCALE, columns_of
 from tiepoint.files.reading import open_regular
-from tiepoint.formats import fields
+from tiepoint.formats import fields, table_records
 from tiepoint.formats.fields import Summary
 
-_TITLE = "# tiepoint features"
-_COLUMNS = "x,y,score"
+_HEADERS = tuple(
+    ",".join([*POSITION, *scale, *covariance, ""])
+    for scale in ((SCALE,), ())
+    for covariance in (COVARIANCE, ())
+)
+"""Starts of the first line."""
 _LONGEST_LINE = 4_000_000
-"""Characters; the line with `meta` is the longest."""
-_LONGEST_ROW = 1000
-"""Characters of three numbers, with whatever spaces another program adds."""
+"""Characters; the first row, with `meta`, is the longest."""
+_LONGEST_NUMBER = 300
+"""Characters of a number, with whatever spaces another program adds."""
+_MAX_COLUMNS = 65_536
 
 
-def encode(features: Features) -> bytes:
-    """The file's bytes; descriptors and covariances are left out."""
+def encode(features: Features, *, descriptors: bool = False) -> bytes:
+    """The file's bytes."""
     fields.check_finite(features)
-    rows = np.column_stack([features.xy, features.scores]).astype(np.float32)  # N 3
-    lines = [
-        _TITLE,
-        f"# convention: {fields.CONVENTION}",
-        f"# size_hw: {features.size_hw[0]},{features.size_hw[1]}",
-        f"# keypoints: {len(features)}",
-        f"# meta: {fields.meta_text(features)}",
-        _COLUMNS,
-        # NumPy prints a float32 with the fewest digits that identify it.
-        *(",".join(row) for row in rows.astype("U32").tolist()),
-    ]
-    return ("\n".join(lines) + "\n").encode()
+    columns = columns_of(features)
+    if descriptors and features.descriptors is not None:
+        columns |= {f"d{index}": each for index, each in enumerate(features.descriptors.T)}
+    rows = np.column_stack([*columns.values()]).astype(np.float32)  # N C
+    record = table_records.record_text(features).replace('"', '""')
+    # NumPy prints a float32 with the fewest digits that identify it.
+    lines = [",".join(row) + "," for row in rows.astype("U32").tolist()] or ["," * len(columns)]
+    lines[0] += f'"{record}"'
+    return "\n".join([",".join([*columns, table_records.NAME]), *lines, ""]).encode()
 
 
 def read(path: Path) -> Features:
-    """Features without descriptors from a file."""
+    """Features from a file."""
     name = str(path)
     with _opened(path) as file:
-        summary = _summary(_head(file, name), name)
-        lines = _rows(file)
-        first = next(lines, "")
-        rows = np.zeros((0, 3))
-        if first.strip():  # NumPy warns of a file without rows
-            most = summary.keypoints + 1  # one too many is enough to refuse the file
-            lines = chain([first], lines)
-            rows = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2, max_rows=most)
-    if len(rows) != summary.keypoints:
-        raise fields.damaged(name, f"{len(rows)} rows, its head states {summary.keypoints}")
-    if rows.shape[1] != 3:
-        raise fields.damaged(name, f"rows of {rows.shape[1]} numbers, expected 3")
-    return fields.features_from(
-        name,
-        xy=rows[:, :2],
-        scores=rows[:, 2],
-        descriptors=None,
-        size_hw=summary.size_hw,
-        meta=summary.stored,
-    )
+        names, first, summary = _head(file, name)
+        limit, commas = len(names) * _LONGEST_NUMBER, len(names)
+        lines = chain([",".join(first) + ","], _rows(file, limit, commas)) if any(first) else ()
+        rows = np.zeros((0, len(names)))
+        if any(first):  # NumPy warns of a file without rows
+            # One row too many is enough to refuse the file.
+            rows = np.loadtxt(
+                lines, delimiter=",", comments=None, ndmin=2, max_rows=summary.keypoints + 1,
+                usecols=range(len(names)),
+            )  # fmt: skip
+        columns = dict(zip(names, rows.T, strict=True))
+        return table_records.features_from(name, summary, columns, _descriptors_from(columns))
 
 
 def summarise(path: Path) -> Summary:
     """The head of a file; of its rows only the number is checked."""
     with _opened(path) as file:
-        summary = _summary(_head(file, str(path)), str(path))
-        rows = sum(1 for line in _rows(file) if line.strip())
+        names, first, summary = _head(file, str(path))
+        limit = len(names) * _LONGEST_NUMBER
+        rows = any(first) + sum(1 for line in _rows(file, limit, len(names)) if line.strip())
     if rows != summary.keypoints:
-        raise fields.damaged(str(path), f"{rows} rows, its head states {summary.keypoints}")
+        raise fields.damaged(str(path), f"{rows} rows, its record states {summary.keypoints}")
     return summary
 
 
 def is_begun(start: bytes) -> bool:
     """Whether a file that starts like this, cut off or not, is one of these."""
-    return start.startswith(_TITLE.encode()) or _TITLE.encode().startswith(start)
+    return any(
+        start.startswith(f"{header}{end}".encode()) or header.encode().startswith(start)
+        for header in _HEADERS
+        for end in (table_records.NAME, "d0,")
+    )
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
     """A file as text. Errors inside the `with` are those of a damaged file."""
     with (
-        fields.as_damaged(str(path), (ValueError,)),  # not text, or a row that is not numbers
+        fields.as_damaged(str(path), (ValueError,)),  # not text, or no numbers
         open_regular(path) as file,
-        TextIOWrapper(file, encoding="utf-8-sig") as text,
+        TextIOWrapper(file, encoding="utf-8-sig", newline="") as text,
     ):
         if not _ends_with_a_line(file):
             raise fields.damaged(str(path), "cut off in its last line")
@@ -106,47 +111,50 @@ def _ends_with_a_line(file: BinaryIO) -> bool:
     return last in (b"", b"\n")
 
 
-def _head(file: TextIO, name: str) -> dict[str, str]:
-    """The comment lines as key -> value; the file is then at its first row."""
-    head: dict[str, str] = {}
+def _head(file: TextIO, name: str) -> tuple[list[str], list[str], Summary]:
+    """Names of the columns, the numbers of the first row as text, and the record in it."""
     title = _line(file)
-    if title != _TITLE and (is_begun(title.encode()) or title.startswith("\0")):
-        raise fields.damaged(name, "its first line is cut off or zeros")
-    if title != _TITLE:
+    if not title or title.startswith("\0"):
+        raise fields.damaged(name, "its first line is empty or zeros")
+    names = title.replace('"', "").split(",")
+    if (
+        names[:3] != list(POSITION)
+        or names[-1] != table_records.NAME
+        or len(set(names)) < len(names)
+    ):
         raise FormatError(
-            f"{name}: not a features file that tiepoint wrote (first line is not "
-            f"{_TITLE!r}); read other tables with NumPy or pandas"
+            f"{name}: not a features file that tiepoint wrote (its first line is not "
+            f"'x,y,score,...,{table_records.NAME}'); read other tables with NumPy or pandas"
         )
-    line = _line(file)
-    while line.startswith("# "):
-        key, _, value = line[2:].partition(": ")
-        head[key] = value
-        line = _line(file)
-    if line != _COLUMNS:
-        raise fields.damaged(name, f"no line {_COLUMNS!r} after the comments")
-    return head
+    if len(names) > _MAX_COLUMNS:
+        raise ValueError(f"{len(names)} columns, the limit is {_MAX_COLUMNS}")
+    *cells, record = _line(file).split(",", len(names) - 1)
+    if len(cells) != len(names) - 1:
+        raise fields.damaged(name, f"a first row of {len(cells) + 1} cells, expected {len(names)}")
+    record = record.removeprefix('"').removesuffix('"').replace('""', '"')
+    return names[:-1], cells, table_records.parse_record(record, name)
 
 
 def _line(file: TextIO) -> str:
     line = file.readline(_LONGEST_LINE)
     if len(line) == _LONGEST_LINE:
         raise ValueError(f"a line longer than {_LONGEST_LINE} characters")
-    return line.rstrip("\n")
+    return line.rstrip("\r\n")
 
 
-def _rows(file: TextIO) -> Iterator[str]:
-    """The lines of the table."""
-    while line := file.readline(_LONGEST_ROW):
-        if len(line) == _LONGEST_ROW:
-            raise ValueError(f"a row longer than {_LONGEST_ROW} characters")
+def _rows(file: TextIO, longest: int, commas: int) -> Iterator[str]:
+    """The lines of the table below the first."""
+    while line := file.readline(longest):
+        if len(line) == longest:
+            raise ValueError(f"a row longer than {longest} characters")
+        if line.count(",") != commas and line.strip():
+            raise ValueError(f"a row of {line.count(',') + 1} cells, expected {commas + 1}")
         yield line
 
 
-def _summary(head: dict[str, str], name: str) -> Summary:
-    fields.check_convention(head.get("convention"), name)
-    fields.require(["size_hw", "keypoints", "meta"], head, name)
-    count = head["keypoints"]
-    if not count.isdecimal() or len(count) > len(str(fields.MAX_KEYPOINTS)):
-        raise fields.damaged(name, f"keypoints is {shown(count)}, expected a count")
-    size_hw = fields.check_size(head["size_hw"].split(","), name)
-    return Summary(int(count), size_hw, fields.parse_meta(head["meta"], name))
+def _descriptors_from(columns: dict[str, NDArray[np.float64]]) -> NDArray[np.float64] | None:
+    """N D from the columns d0, d1, ..., in this order."""
+    names: Sequence[str] = [name for name in columns if name[:1] == "d" and name[1:].isdecimal()]
+    if not names:
+        return None
+    return np.column_stack([columns[f"d{index}"] for index in range(len(names))])
