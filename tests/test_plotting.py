@@ -11,7 +11,16 @@ import pytest
 
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features, Matches
-from tiepoint.plotting import CURVE_COLOURS, GAP_PX, PANEL_WH, curves_panel, plot, plot_matches
+from tiepoint.plotting import (
+    CURVE_COLOURS,
+    GAP_PX,
+    PANEL_WH,
+    curves_panel,
+    figure,
+    figure_of_matches,
+    plot,
+    plot_matches,
+)  # fmt: skip
 
 HALVES = (slice(0, 250), slice(250, 500))
 HALF_1, HALF_2 = slice(0, 150), slice(150, 300)
@@ -308,3 +317,28 @@ def test_more_curves_than_colours_use_them_again() -> None:
     assert max(rows.values()) - min(rows.values()) < 150
     first, last = 276.0, 276 - (count - 1) / 10 * (276 - 34)
     assert np.median(list(rows.values())) == pytest.approx((first + last) / 2, abs=2)
+
+
+def test_a_figure_of_keypoints_has_them_at_their_places_in_px() -> None:
+    pytest.importorskip("matplotlib")
+    image = np.zeros((60, 80, 3), np.uint8)
+    features = features_at([(10.25, 20.5), (70, 5)], (60, 80))
+    made = figure(features, image)
+    axes = made.axes[0]
+    np.testing.assert_allclose(axes.collections[0].get_offsets(), features.xy)
+    assert axes.get_xlim() == (-0.5, 79.5) and axes.get_ylim() == (59.5, -0.5)
+    assert made._repr_png_().startswith(b"\x89PNG")
+    assert figure(features_at([], (60, 80)), image)._repr_png_()
+    with pytest.raises(ConfigError, match="80x60"):
+        figure(features, image[:50])
+
+
+def test_a_figure_of_matches_shows_the_picture_of_both() -> None:
+    pytest.importorskip("matplotlib")
+    images = [np.zeros((60, 80, 3), np.uint8)] * 2
+    features = features_at([(10, 20)], (60, 80))
+    matches = Matches(np.array([[0, 0]]), np.ones(1, np.float32))
+    made = figure_of_matches(*images, features, features, matches)
+    expected = plot_matches(*images, features, features, matches)
+    np.testing.assert_array_equal(made.axes[0].images[0].get_array(), expected)
+    assert made.axes[0].get_title() == "1 matches"

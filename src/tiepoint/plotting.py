@@ -1,24 +1,28 @@
-"""Pictures of keypoints, matches and curves, drawn with OpenCV; no plotting library is needed."""
+"""Pictures of keypoints, matches and curves, drawn with OpenCV; or as figures of matplotlib."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.config import ProcessorConfig
-from tiepoint.errors import ConfigError, FormatError
+from tiepoint.errors import ConfigError, FormatError, MissingExtraError
 from tiepoint.features import Features, Matches
 from tiepoint.files.writing import write_bytes
 from tiepoint.geometry import Float, fit_inside, resize_xy
 from tiepoint.images.ranges import nominal_white
 from tiepoint.images.reading import SourceImage, read
 from tiepoint.network.inputs import as_grey
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SUBPIXEL_BITS = 4
 """Fractional bits of OpenCV's coordinates: markers are drawn at 1/16 px."""
@@ -127,6 +131,69 @@ def plot_matches(
         _rings(canvas, ends, max(3.0, height / 250), colours, 1)
     _write(canvas, path)
     return canvas
+
+
+def figure(features: Features, image: Any) -> Figure:
+    """A figure of matplotlib: the image with its keypoints, coloured by their scores.
+
+    Axes are px, so zooming in shows where keypoints are. The figure is not of pyplot: notebooks
+    show it where it is the value of a cell, and `figure.savefig` writes it.
+
+    Args:
+        features: Features of this image.
+        image: Any source that `Detector` reads.
+
+    Raises:
+        ConfigError: The image has another size than the features.
+        ImageError: The image cannot be read.
+        MissingExtraError: matplotlib, of the extra `matplotlib`, is not installed.
+    """
+    made = _new_figure()
+    axes = made.add_subplot()
+    axes.imshow(to_rgb8(_image_of(image, features, "the image")))
+    x, y = features.xy.T
+    points = axes.scatter(x, y, s=8, c=features.scores, cmap="plasma", linewidths=0)
+    made.colorbar(points, ax=axes, label="score", shrink=0.8)
+    axes.set_title(f"{len(features)} keypoints")
+    return made
+
+
+def figure_of_matches(
+    image_a: Any,
+    image_b: Any,
+    features_a: Features,
+    features_b: Features,
+    matches: Matches,
+    *,
+    max_lines: int | None = MAX_LINES,
+) -> Figure:
+    """A figure of matplotlib: `plot_matches` with a title; see `figure` and `plot_matches`."""
+    picture = plot_matches(image_a, image_b, features_a, features_b, matches, max_lines=max_lines)
+    made = _new_figure()
+    axes = made.add_subplot()
+    axes.imshow(picture)
+    axes.set_axis_off()
+    axes.set_title(f"{len(matches)} matches")
+    return made
+
+
+def _new_figure() -> Figure:
+    """A figure that notebooks show, with or without pyplot."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("a figure of matplotlib", "matplotlib") from error
+
+    class Shown(Figure):
+        def _repr_png_(self) -> bytes:
+            buffer = BytesIO()
+            self.savefig(buffer, format="png")
+            return buffer.getvalue()
+
+    made = Shown(figsize=(8, 6), layout="constrained")
+    FigureCanvasAgg(made)
+    return made
 
 
 def to_rgb8(image: SourceImage) -> Picture:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from tiepoint.config import Model
 from tiepoint.errors import RegistrationError
 from tiepoint.features import Features, Matches
+from tiepoint.features.display import facts_html
 from tiepoint.geometry import Matrix, apply_homography
 from tiepoint.registration.models import PLANE_MODELS
 
@@ -79,6 +80,22 @@ class Registration:
         count = f"{int(self.inliers.sum())} of {len(self.matches)} matches"
         known = "" if math.isnan(self.overlap_sd_px) else f", known to {self.overlap_sd_px:.2f} px"
         return f"Registration({self.model}, {count}{known})"
+
+    def _repr_html_(self) -> str:
+        figures = {"model": self.model, "matches": len(self.matches)}
+        if not self.success:
+            return facts_html("Not registered", {"reason": self.reason, **figures})
+        return facts_html("Registration", {**figures, **self._shown_figures()})
+
+    def _shown_figures(self) -> dict[str, str | None]:
+        agreement, sd_px = _plain(self.agreement), _plain(self.overlap_sd_px)
+        return {
+            "inliers": f"{int(self.inliers.sum())} ({self.inlier_ratio:.0%})",
+            "median error": f"{self.reprojection_px.median:.2f} px",
+            "standard deviation over the overlap": None if sd_px is None else f"{sd_px:.2f} px",
+            "coverage": f"{self.coverage:.0%}",
+            "agreement": None if agreement is None else f"{agreement:.0%}",
+        }
 
     @property
     def inlier_ratio(self) -> float:
