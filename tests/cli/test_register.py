@@ -112,7 +112,7 @@ def test_an_image_that_cannot_be_read_exits_3(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-o", "out.jpg"], "the ending picks the format"),
+        (["-o", "out.gif"], "the ending picks the format"),
         (["--overlay", "out.tif"], "one of .png"),
         (["-o", "x.png", "--overlay", "x.png"], "two options name this file"),
         (["-o", "gone/out.png"], "no such folder"),
@@ -122,6 +122,10 @@ def test_an_image_that_cannot_be_read_exits_3(folder: Path) -> None:
         (["--model", "fundamental", "-o", "out.png"], "warps no image"),
         (["--intrinsics", "600,600,300,200"], "intrinsics are for"),
         (["--canvas"], "-o, which is not given"),
+        (["--fill", "3"], "--fill changes the image of -o, which is not given"),
+        (["-o", "x.png", "--quality", "80"], "--quality is for .jpg, .jpeg, .webp"),
+        (["-o", "x.jpg", "--quality", "0"], "--quality"),
+        (["-o", "x.png", "--fill", "256"], "fill is 256, which pixels of uint8 do not hold"),
         (["--threshold-px", "-1"], "--threshold-px is -1.0, expected a number above 0"),
         (["--max-side", "large"], "--max-side"),
     ],

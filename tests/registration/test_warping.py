@@ -14,6 +14,7 @@ from support.registered import MATRICES, carried, matched
 from tiepoint.errors import ConfigError, FormatError, RegistrationError
 from tiepoint.features import Features, Matches
 from tiepoint.geometry import apply_homography
+from tiepoint.images.encoding import write_picture
 from tiepoint.registration import warping
 from tiepoint.registration.register import register
 from tiepoint.registration.result import Registration
@@ -206,15 +207,15 @@ def test_pictures_come_back_as_they_were_written(tmp_path: Path, name: str, dtyp
     picture = (np.random.default_rng(0).uniform(0, 1, (9, 12, 3)) * 255).astype(dtype)
     if dtype is np.float32:
         picture /= 255
-    warping.write_picture(tmp_path / name, picture)
+    write_picture(tmp_path / name, picture)
     np.testing.assert_array_equal(read(tmp_path / name).pixels, picture)
 
 
 def test_a_picture_that_its_format_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"write a \.tif"):
-        warping.write_picture(tmp_path / "a.png", np.zeros((9, 9), np.float32))
+        write_picture(tmp_path / "a.png", np.zeros((9, 9), np.float32))
     with pytest.raises(FormatError, match="the ending picks"):
-        warping.write_picture(tmp_path / "a.jpg", np.zeros((9, 9), np.uint8))
+        write_picture(tmp_path / "a.gif", np.zeros((9, 9), np.uint8))
     assert not list(tmp_path.iterdir())
 
 

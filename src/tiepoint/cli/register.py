@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 ENDINGS = {
-    "-o": (".png", ".tif", ".tiff"),
+    "-o": (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp"),
     "--overlay": (".png",),
     "--checkerboard": (".png",),
 }
 """Endings of the images, by option."""
+LOSSY_ENDINGS = (".jpg", ".jpeg", ".webp")
 
 ImageA = Annotated[str, typer.Argument(metavar="A", help="Image to align; a path or URL.")]
 ImageB = Annotated[str, typer.Argument(metavar="B", help="Reference image; a path or URL.")]
@@ -38,7 +39,22 @@ Out = Annotated[
         "--out",
         "-o",
         metavar="FILE",
-        help="Write A warped to B: .png, or .tif for float images; - writes it to stdout.",
+        help="Write A warped to B: .png, .tif (floats too), .jpg or .webp (8 bits), with A's "
+        "profile and EXIF, and B's resolution and map position; - writes it to stdout.",
+    ),
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(
+        metavar="1..100", help="Quality of a .jpg or .webp.", min=1, max=100, show_default="95"
+    ),
+]
+Fill = Annotated[
+    float | None,
+    typer.Option(
+        metavar="VALUE",
+        help="Value of pixels outside A, in A's range.",
+        show_default="A's value without data, or 0",
     ),
 ]
 Canvas = Annotated[
@@ -87,6 +103,7 @@ Detection = Annotated[
     "tiepoint register a.jpg b.jpg -o a_on_b.png --overlay check.png",
     "tiepoint register a.jpg b.jpg --json > registration.json",
     "tiepoint register scan1.tif scan2.tif --model similarity --max-side none -o aligned.tif",
+    "tiepoint register scan1.jpg scan2.jpg -o aligned.jpg --quality 90 --fill 255",
     "tiepoint register left.jpg right.jpg --model essential --intrinsics 1200,1200,960,540",
 )
 def register(
@@ -95,6 +112,8 @@ def register(
     *,
     out: Out = None,
     canvas: Canvas = False,
+    quality: Quality = None,
+    fill: Fill = None,
     overlay: Overlay = None,
     checkerboard: Checkerboard = None,
     as_json: Json = False,
@@ -120,10 +139,7 @@ def register(
     wanted = {option: path for option, path in images.items() if path is not None}
     _check_files(wanted, as_json=as_json, overwrite=overwrite)
     written = ", ".join(map(str, wanted.values()))
-    if wanted and config.model in TWO_VIEW_MODELS:
-        raise ConfigError(f"--model {config.model} warps no image: leave out {written}")
-    if canvas and out is None:
-        raise ConfigError("--canvas changes the image of -o, which is not given")
+    _check_options(config.model, written, out, canvas=canvas, quality=quality, fill=fill)
     cameras = _cameras(intrinsics)
     from tiepoint.detector import Detector
     from tiepoint.images.reading import read
@@ -135,6 +151,7 @@ def register(
     )
     try:
         image_a, image_b = read(a), read(b)
+        _check_pixels(image_a, None if canvas else out, fill)
         result = pipeline.register(
             image_a, image_b, detector=detector, mask_a=mask_a, mask_b=mask_b, intrinsics=cameras,
             config=config,
@@ -146,7 +163,7 @@ def register(
     if not result.success:
         unwritten = f"; nothing was written to {written}" if wanted else ""
         stop(f"not registered: {result.reason}{unwritten}", exit_codes.NOT_REGISTERED)
-    _draw(wanted, image_a, image_b, result, canvas=canvas)
+    _draw(wanted, Drawn(a, b, image_a, image_b, result, canvas, quality, fill))
     show(_sentence(result), on_stderr=as_json or out == STDOUT)
 
 
@@ -179,29 +196,77 @@ def _cameras(text: str | None) -> list[list[list[float]]] | None:
     return [[[fx, 0, cx], [0, fy, cy], [0, 0, 1]] for fx, fy, cx, cy in cameras]
 
 
-def _draw(
-    paths: Mapping[str, Path],
-    image_a: SourceImage,
-    image_b: SourceImage,
-    result: Registration,
-    *,
-    canvas: bool,
-) -> None:
+class Drawn(NamedTuple):
+    """What pictures are made from: names, images, the result, and the options of `-o`."""
+
+    a: str
+    b: str
+    image_a: SourceImage
+    image_b: SourceImage
+    result: Registration
+    canvas: bool
+    quality: int | None
+    fill: float | None
+
+
+def _draw(paths: Mapping[str, Path], drawn: Drawn) -> None:
+    from tiepoint.images import encoding
     from tiepoint.registration import warping
 
+    images = drawn.image_a, drawn.image_b, drawn.result
     for option, path in paths.items():
         if option == "--overlay":
-            picture = warping.overlay(image_a, image_b, result)
+            encoding.write_picture(path, warping.overlay(*images))
         elif option == "--checkerboard":
-            picture = warping.checkerboard(image_a, image_b, result)
-        elif canvas:
-            picture = warping.blend(*warping.alike(image_a.pixels, image_b.pixels), result)
+            encoding.write_picture(path, warping.checkerboard(*images))
         else:
-            picture = warping.warp(image_a.pixels, result)
-        if path == STDOUT:
-            write_stdout(warping.encoded_picture(picture))
-        else:
-            warping.write_picture(path, picture)
+            _write_aligned(path, drawn)
+
+
+def _write_aligned(path: Path, drawn: Drawn) -> None:
+    """The image of `-o`, with what its file carries."""
+    from tiepoint.images import encoding
+    from tiepoint.registration import aligned
+
+    picture, carried = aligned.picture_of(
+        drawn.a, drawn.b, drawn.result, blended=drawn.canvas, fill=drawn.fill,
+        images=(drawn.image_a, drawn.image_b),
+    )  # fmt: skip
+    if path == STDOUT:
+        write_stdout(encoding.encoded_picture(picture, None, carried))
+        return
+    quality = drawn.quality or encoding.DEFAULT_QUALITY
+    encoding.write_picture(path, picture, carried, quality=quality)
+
+
+def _check_options(
+    model: str,
+    written: str,
+    out: Path | None,
+    *,
+    canvas: bool,
+    quality: int | None,
+    fill: float | None,
+) -> None:
+    """Raise for options that contradict each other, before any work."""
+    if written and model in TWO_VIEW_MODELS:
+        raise ConfigError(f"--model {model} warps no image: leave out {written}")
+    given = {"--canvas": canvas, "--quality": quality is not None, "--fill": fill is not None}
+    for option in (name for name, is_given in given.items() if is_given and out is None):
+        raise ConfigError(f"{option} changes the image of -o, which is not given")
+    if quality is not None and out is not None and out.suffix.lower() not in LOSSY_ENDINGS:
+        raise ConfigError(f"--quality is for {', '.join(LOSSY_ENDINGS)}, and -o is {out}: drop it")
+
+
+def _check_pixels(image_a: SourceImage, out: Path | None, fill: float | None) -> None:
+    """Raise for a file that does not hold the pixels of A, or a fill outside their range."""
+    from tiepoint.images.encoding import check_depth
+    from tiepoint.images.metadata import Metadata
+    from tiepoint.registration.aligned import fill_value
+
+    if out not in (None, STDOUT):
+        check_depth(out, image_a.pixels.dtype)
+        fill_value(Metadata(), image_a.pixels.dtype, fill)
 
 
 def _print_json(a: str, b: str, result: Registration) -> None:

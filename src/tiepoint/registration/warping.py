@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import ConfigError, FormatError
-from tiepoint.files.writing import write_bytes
+from tiepoint.errors import ConfigError
 from tiepoint.geometry import Matrix, SizeHW, apply_homography, resize_matrix
 from tiepoint.images.arrays import in_unit_range
 from tiepoint.images.reading import DEFAULT_MAX_PIXELS, read
@@ -201,30 +198,6 @@ def alike(image_a: Image, image_b: Image) -> tuple[Image, Image]:
     if colour:
         a, b = (np.stack([x] * 3, axis=2) if x.ndim == 2 else x for x in (a, b))
     return a, b
-
-
-def write_picture(path: str | PathLike[str], picture: Image) -> None:
-    """Write `H W` or `H W 3` RGB atomically: PNG for uint8 and uint16, TIFF for float32 too.
-
-    Raises:
-        FormatError: Another ending, or a type that the format does not support.
-    """
-    ending = Path(path).suffix.lower()
-    if ending not in (".png", ".tif", ".tiff"):
-        raise FormatError(f"{path}: the ending picks the format, one of .png, .tif, .tiff")
-    if ending == ".png" and picture.dtype.kind == "f":
-        raise FormatError(f"{path}: PNG holds no floats, and the image is one; write a .tif")
-    write_bytes(path, encoded_picture(picture, ending))
-
-
-def encoded_picture(picture: Image, ending: str | None = None) -> bytes:
-    """The file of `H W` or `H W 3` RGB; without `ending` PNG, or TIFF for floats."""
-    ending = ending or (".tif" if picture.dtype.kind == "f" else ".png")
-    bgr = picture if picture.ndim == 2 else np.ascontiguousarray(picture[:, :, ::-1])
-    done, encoded = cv2.imencode(ending, bgr)
-    if not done:
-        raise FormatError(f"OpenCV could not encode {picture.shape} {picture.dtype} as {ending}")
-    return bytes(encoded.tobytes())
 
 
 def _superposed(
