@@ -162,3 +162,25 @@ class Placement:
     def covariance_to_image(self, covariance: Float) -> Float:
         """N 2 2 in px^2 of the input -> N 2 2 in px^2 of the original image."""
         return resize_covariance(covariance, self.resized_hw, self.image_hw)
+
+
+def stored_matrix(upright_hw: SizeHW, exif_orientation: int) -> NDArray[np.float64]:
+    """Upright image -> the image as its file stores it: 3x3 on homogeneous (x, y, 1).
+
+    Args:
+        upright_hw: (height, width) of the upright image, px.
+        exif_orientation: EXIF orientation of the file, 1 to 8; others count as 1.
+    """
+    bottom, right = upright_hw[0] - 1, upright_hw[1] - 1
+    flip_x, flip_y = [-1, 0, right], [0, -1, bottom]
+    keep_x, keep_y = [1, 0, 0], [0, 1, 0]
+    rows = {
+        2: (flip_x, keep_y),
+        3: (flip_x, flip_y),
+        4: (keep_x, flip_y),
+        5: (keep_y, keep_x),
+        6: (keep_y, flip_x),
+        7: (flip_y, flip_x),
+        8: (flip_y, keep_x),
+    }.get(exif_orientation, (keep_x, keep_y))
+    return np.array([*rows, [0, 0, 1]], np.float64)

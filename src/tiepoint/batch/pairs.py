@@ -8,7 +8,8 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Unpack
+from pathlib import Path
+from typing import Any, Protocol, Unpack
 
 import numpy as np
 
@@ -16,8 +17,8 @@ from tiepoint.batch.fingerprint import IMAGE, MASK
 from tiepoint.batch.records import PairRecord, stops_a_run
 from tiepoint.config import DeviceName, MatchingConfig, MatchingOptions, resolve
 from tiepoint.errors import ConfigError, TiepointError
-from tiepoint.features import Features
-from tiepoint.formats import DamagedError, H5MatchesWriter, as_json
+from tiepoint.features import Features, Matches
+from tiepoint.formats import DamagedError, as_json
 from tiepoint.matching.match import match, record, rotation_matrix_of
 
 CACHE_BYTES = 256 * 2**20
@@ -34,10 +35,21 @@ CHANGED, DAMAGED = "the image changed", "the output was damaged"
 """Reasons for replacing earlier matches."""
 
 
+class MatchesStore(Protocol):
+    """Keeps the matches of each pair of names, such as `tiepoint.formats.H5MatchesWriter`."""
+
+    path: Path
+
+    def __contains__(self, names: object, /) -> bool: ...
+    def meta(self, names: tuple[str, str], /) -> Mapping[str, Any]: ...
+    def add(self, name_a: str, name_b: str, matches: Matches, /) -> None: ...
+    def close(self) -> None: ...
+
+
 def match_pairs(
     features: Mapping[str, Features],
     pairs: Iterable[tuple[str, str]],
-    writer: H5MatchesWriter,
+    writer: MatchesStore,
     config: MatchingConfig | None = None,
     *,
     device: DeviceName = "cpu",
@@ -80,7 +92,7 @@ def match_pairs(
 def _match_pair(
     names: tuple[str, str],
     cache: _FeaturesCache,
-    writer: H5MatchesWriter,
+    writer: MatchesStore,
     config: MatchingConfig,
     device: DeviceName,
     *,
@@ -107,7 +119,7 @@ def _match_pair(
 
 
 def _stored_record(
-    names: tuple[str, str], writer: H5MatchesWriter, wanted: Mapping[str, Any]
+    names: tuple[str, str], writer: MatchesStore, wanted: Mapping[str, Any]
 ) -> PairRecord | str:
     """The record of a pair with earlier matches, or the reason why they are replaced."""
     try:

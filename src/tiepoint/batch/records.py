@@ -12,7 +12,7 @@ from tiepoint.errors import TiepointError
 Status = Literal["done", "skipped", "failed", "refused"]
 """Done now; done by an earlier run; failed; or other results are in the place of these."""
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EBUSY}
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,22 @@ class PairRecord:
     redone: str | None = None
 
 
+@dataclass(frozen=True)
+class TwoViewRecord(PairRecord):
+    """Outcome of one pair whose geometry is verified.
+
+    Attributes:
+        inliers: Number of matches that fit the geometry, or None if unknown.
+        geometry: The model that holds, see `two_view.Geometry`; or None if unknown.
+    """
+
+    inliers: int | None = None
+    geometry: str | None = None
+
+
 def stops_a_run(error: TiepointError) -> bool:
-    """Whether every later file would meet the same error: a full or read-only disk."""
+    """Whether every later file would meet the same error.
+
+    That is a full or read-only disk, and a database that another program holds.
+    """
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK_ERRORS

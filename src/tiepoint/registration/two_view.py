@@ -1,0 +1,181 @@
+"""Matches of two images -> the geometry between them: which model holds, and its inliers.
+
+The decision between the models follows COLMAP (Schoenberger and Frahm, Structure-from-Motion
+Revisited, CVPR 2016, section 4.1). Consensus, least squares and the evidence against chance are
+those of `register`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint.config import Model, RegistrationConfig
+from tiepoint.features import Features, Matches, covariances_of
+from tiepoint.geometry import Matrix
+from tiepoint.registration.epipolar import Cameras, Pose
+from tiepoint.registration.estimation import Estimate, estimate_model, shuffled
+from tiepoint.registration.fit import Fit, Pair
+from tiepoint.registration.verdict import (
+    DEGENERATE_SHARE,
+    enough_inliers,
+    neighbours_move_alike,
+    not_mirrored,
+    objection_to,
+    unlikely_by_chance,
+)
+
+Geometry = Literal["degenerate", "calibrated", "uncalibrated", "planar or panoramic"]
+"""What holds between two images; "degenerate" if nothing does."""
+
+WITHIN_PX = 2.0
+"""Inlier threshold of all three models, px of the network's input, so that their counts compare."""
+
+CALIBRATED_SHARE = 0.95
+"""Inliers of the essential matrix, as a share of the fundamental matrix's, from which the focal
+lengths are taken for right; COLMAP's `min_E_F_inlier_ratio`."""
+
+NEIGHBOURS_OF = 2000
+"""Most inliers whose neighbours are compared."""
+
+
+@dataclass(frozen=True, eq=False)
+class TwoView:
+    """The geometry of two images.
+
+    Attributes:
+        geometry: The model that holds.
+        inliers: M bool: the matches that fit it; none if it is "degenerate".
+        fundamental, essential, homography: 3x3 from A to B, those that passed their checks.
+        pose: Pose of B relative to A; of "calibrated" only.
+    """
+
+    geometry: Geometry
+    inliers: NDArray[np.bool_]
+    fundamental: Matrix | None = None
+    essential: Matrix | None = None
+    homography: Matrix | None = None
+    pose: Pose | None = None
+
+
+def verify(
+    features_a: Features,
+    features_b: Features,
+    matches: Matches,
+    *,
+    cameras: Cameras | None = None,
+    rays_px: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+    seed: int = 0,
+) -> TwoView:
+    """Find the model that the matches of two images follow.
+
+    Args:
+        features_a, features_b: Of both images; descriptors are not used.
+        matches: M matches between them.
+        cameras: (K_A, K_B), 3x3, if the focal lengths are known; px, (0, 0) at the centre of the
+            first pixel. None estimates no essential matrix.
+        rays_px: N_A 2 and N_B 2, px: keypoints without the distortion of the lenses, for the
+            essential matrix; None takes those of the features.
+        seed: Seed of the consensus.
+    """
+    none = np.zeros(len(matches), bool)
+    fits = {
+        model: _fit(features_a, features_b, matches, model, seed=seed)
+        for model in ("fundamental", "homography")
+    }
+    essential = None
+    if cameras is not None:
+        if rays_px is not None:
+            features_a, features_b = _at(features_a, rays_px[0]), _at(features_b, rays_px[1])
+        essential = _fit(features_a, features_b, matches, "essential", cameras, seed=seed)
+    fundamental, homography = fits["fundamental"], fits["homography"]
+    matrices: dict[str, Matrix | None] = {
+        "fundamental": None if fundamental is None else fundamental.estimate.matrix,
+        "essential": None if essential is None else essential.estimate.matrix,
+        "homography": None if homography is None else homography.estimate.matrix,
+    }
+    epipolar_fit = fundamental
+    if essential is not None and essential.inliers >= CALIBRATED_SHARE * _count(fundamental):
+        epipolar_fit = essential
+    if _count(homography) > DEGENERATE_SHARE * _count(epipolar_fit):
+        assert homography is not None
+        inliers = max((homography, epipolar_fit or homography), key=_count).estimate.inliers
+        return TwoView("planar or panoramic", inliers, **matrices)
+    if epipolar_fit is None:
+        return TwoView("degenerate", none)
+    inliers, pose = epipolar_fit.estimate.inliers, epipolar_fit.estimate.pose
+    is_calibrated = epipolar_fit is essential
+    return TwoView(
+        "calibrated" if is_calibrated else "uncalibrated", inliers, **matrices, pose=pose
+    )
+
+
+def _fit(
+    features_a: Features,
+    features_b: Features,
+    matches: Matches,
+    model: Model,
+    cameras: Cameras | None = None,
+    *,
+    seed: int,
+) -> Fit | None:
+    """The fit of one model; None without consensus, or if chance could bring it."""
+    settings = RegistrationConfig(model=model, threshold_px=WITHIN_PX, seed=seed)
+    pair = Pair(
+        features_a=features_a,
+        features_b=features_b,
+        matches=matches,
+        settings=settings,
+        cameras=cameras,
+    )
+    order = shuffled(*pair.xy, seed)
+    if len(order) < settings.min_inliers:
+        return None
+    xy_a, xy_b = pair.xy
+    estimate = estimate_model(
+        xy_a[order],
+        xy_b[order],
+        model=model,
+        within_px=pair.within_px,
+        cameras=cameras,
+        covariances=covariances_of(features_a, features_b, matches.pairs[order]),
+        seed=seed,
+    )
+    if estimate is None:
+        return None
+    inliers = np.zeros(len(matches), bool)
+    inliers[order[estimate.inliers]] = True
+    fit = pair.fitted(Estimate(estimate.matrix, inliers, estimate.pose))
+    objection = objection_to(fit, (enough_inliers, unlikely_by_chance))
+    if objection is None:
+        last = not_mirrored if fit.facts.kind == "plane" else neighbours_move_alike
+        objection = last(_thinned(fit))
+    return fit if objection is None else None
+
+
+def _thinned(fit: Fit) -> Fit:
+    """The fit with at most `NEIGHBOURS_OF` inliers, because their distances need M M numbers."""
+    estimate = fit.estimate
+    index = np.flatnonzero(estimate.inliers)
+    kept = np.zeros_like(estimate.inliers)
+    kept[index[:: -(-len(index) // NEIGHBOURS_OF)]] = True
+    return replace(fit, estimate=replace(estimate, inliers=kept))
+
+
+def _count(fit: Fit | None) -> int:
+    return 0 if fit is None else fit.inliers
+
+
+def _at(features: Features, xy: NDArray[np.float64]) -> Features:
+    """The features at other positions."""
+    return Features(
+        xy.astype(np.float32),
+        features.scores,
+        None,
+        features.size_hw,
+        covariance=features.covariance,
+        px_per_input_px=features.px_per_input_px,
+    )
