@@ -186,8 +186,8 @@ class _VerifiedMatches:
         self._database = database
 
     def __contains__(self, names: object) -> bool:
-        a, b = names  # type: ignore[misc]
-        return self._database.has_matches(a, b)
+        assert isinstance(names, tuple)
+        return self._database.has_matches(*names)
 
     def meta(self, names: tuple[str, str]) -> Mapping[str, Any]:
         return self._database.pair_meta(*names) or {}
@@ -230,10 +230,10 @@ def match_images(
 def verified(database: ColmapDatabase, name_a: str, name_b: str, matches: Matches) -> TwoViewRow:
     """The geometry of the matches of two images in the database."""
     names = name_a, name_b
-    a, b = (database.read(name, descriptors=False) for name in names)
+    both = [database.read(name, descriptors=False) for name in names]
     cameras: list[Matrix] = []
     rays_px: list[NDArray[np.float64]] = []
-    for name, features in zip(names, (a, b), strict=True):
+    for name, features in zip(names, both, strict=True):
         camera = database.camera(name)
         assert camera is not None
         if camera.has_prior_focal and camera.intrinsics is not None:
@@ -241,8 +241,8 @@ def verified(database: ColmapDatabase, name_a: str, name_b: str, matches: Matche
             rays_px.append(without_distortion(camera, features.xy))
     known = len(cameras) == 2
     result = verify(
-        a,
-        b,
+        both[0],
+        both[1],
         matches,
         cameras=(cameras[0], cameras[1]) if known else None,
         rays_px=(rays_px[0], rays_px[1]) if known else None,
@@ -266,9 +266,8 @@ def without_distortion(camera: Camera, xy: NDArray[np.float32]) -> NDArray[np.fl
         return points
     import cv2
 
-    undistort = cv2.undistortPoints
-    if camera.model == colmap_tables.FISHEYE:
-        undistort = cv2.fisheye.undistortPoints
+    is_fisheye = camera.model == colmap_tables.FISHEYE
+    undistort: Any = cv2.fisheye.undistortPoints if is_fisheye else cv2.undistortPoints
     ideal = undistort(points[:, None], intrinsics, distortion, P=intrinsics)  # N 1 2
     return np.nan_to_num(np.asarray(ideal, np.float64)[:, 0], nan=1e9, posinf=1e9, neginf=-1e9)
 

@@ -19,7 +19,7 @@ from tiepoint.cli import exit_codes
 from tiepoint.errors import OpenCvError, TiepointError
 
 COMMANDS = (
-    "detect", "match", "register", "evaluate", "train", "adapt", "fit-rotation",
+    "detect", "match", "register", "colmap", "evaluate", "train", "adapt", "fit-rotation",
     "calibrate", "quantize", "scenes", "convert", "export", "info",
 )  # fmt: skip
 """Each is a module of this package, with _ for -, that holds a typer app of its own."""

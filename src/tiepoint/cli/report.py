@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from tiepoint.batch import ImageRecord, PairRecord
+    from tiepoint.batch.records import TwoViewRecord
 
 NAME_CELLS = 36
 """Width of a name in a table, in cells of the terminal."""
 
 
-RecordT = TypeVar("RecordT", "ImageRecord", "PairRecord")
+RecordT = TypeVar("RecordT", "ImageRecord", "PairRecord", "TwoViewRecord")
 
 
 @dataclass
@@ -116,6 +117,11 @@ class Report(Generic[RecordT]):
         wrong = self._statuses["failed"] or self._statuses["refused"]
         return exit_codes.FAILED if wrong else exit_codes.DONE
 
+    @property
+    def was_stopped(self) -> bool:
+        """Whether an error or Ctrl-C ended the records early."""
+        return self._stopped is not None
+
     def _add(self, record: RecordT) -> None:
         if self._has_lines and not self._statuses:
             _print(_line(self.layout, self.header))
@@ -180,6 +186,21 @@ def pair_report(*, as_json: bool, count: Callable[[], int | None]) -> Report[Pai
         return record.status in ("done", "skipped")
 
     header, layout = ("image a", "image b", "matches", "ms"), "{:>7} {:>7}"
+    return Report("matching", header, layout, row, was_read, as_json, count)
+
+
+def two_view_report(*, as_json: bool, count: Callable[[], int | None]) -> Report[TwoViewRecord]:
+    """Report on pairs of images whose geometry is verified."""
+
+    def row(record: TwoViewRecord) -> tuple[str, ...]:
+        counts = str(record.matches), str(record.inliers)
+        return record.image_a, record.image_b, *counts, _duration(record), str(record.geometry)
+
+    def was_read(record: TwoViewRecord) -> bool:
+        return record.status in ("done", "skipped")
+
+    header = ("image a", "image b", "matches", "inliers", "ms", "geometry")
+    layout = "{:>7} {:>7} {:>7}  {}"
     return Report("matching", header, layout, row, was_read, as_json, count)
 
 

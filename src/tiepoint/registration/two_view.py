@@ -81,36 +81,25 @@ def verify(
             essential matrix; None takes those of the features.
         seed: Seed of the consensus.
     """
-    none = np.zeros(len(matches), bool)
-    fits = {
-        model: _fit(features_a, features_b, matches, model, seed=seed)
-        for model in ("fundamental", "homography")
-    }
+    fundamental = _fit(features_a, features_b, matches, "fundamental", seed=seed)
+    homography = _fit(features_a, features_b, matches, "homography", seed=seed)
     essential = None
     if cameras is not None:
         if rays_px is not None:
             features_a, features_b = _at(features_a, rays_px[0]), _at(features_b, rays_px[1])
         essential = _fit(features_a, features_b, matches, "essential", cameras, seed=seed)
-    fundamental, homography = fits["fundamental"], fits["homography"]
-    matrices: dict[str, Matrix | None] = {
-        "fundamental": None if fundamental is None else fundamental.estimate.matrix,
-        "essential": None if essential is None else essential.estimate.matrix,
-        "homography": None if homography is None else homography.estimate.matrix,
-    }
+    matrices = (_matrix(fundamental), _matrix(essential), _matrix(homography))
     epipolar_fit = fundamental
     if essential is not None and essential.inliers >= CALIBRATED_SHARE * _count(fundamental):
         epipolar_fit = essential
-    if _count(homography) > DEGENERATE_SHARE * _count(epipolar_fit):
-        assert homography is not None
-        inliers = max((homography, epipolar_fit or homography), key=_count).estimate.inliers
-        return TwoView("planar or panoramic", inliers, **matrices)
+    if homography is not None and homography.inliers > DEGENERATE_SHARE * _count(epipolar_fit):
+        best = max((homography, epipolar_fit or homography), key=_count)
+        return TwoView("planar or panoramic", best.estimate.inliers, *matrices)
     if epipolar_fit is None:
-        return TwoView("degenerate", none)
-    inliers, pose = epipolar_fit.estimate.inliers, epipolar_fit.estimate.pose
-    is_calibrated = epipolar_fit is essential
-    return TwoView(
-        "calibrated" if is_calibrated else "uncalibrated", inliers, **matrices, pose=pose
-    )
+        return TwoView("degenerate", np.zeros(len(matches), bool))
+    estimate = epipolar_fit.estimate
+    geometry: Geometry = "calibrated" if epipolar_fit is essential else "uncalibrated"
+    return TwoView(geometry, estimate.inliers, *matrices, estimate.pose)
 
 
 def _fit(
@@ -163,6 +152,10 @@ def _thinned(fit: Fit) -> Fit:
     kept = np.zeros_like(estimate.inliers)
     kept[index[:: -(-len(index) // NEIGHBOURS_OF)]] = True
     return replace(fit, estimate=replace(estimate, inliers=kept))
+
+
+def _matrix(fit: Fit | None) -> Matrix | None:
+    return None if fit is None else fit.estimate.matrix
 
 
 def _count(fit: Fit | None) -> int:

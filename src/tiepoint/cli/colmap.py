@@ -1,0 +1,252 @@
+"""`tiepoint colmap`: a folder of images -> COLMAP's database, and a reconstruction."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from tiepoint.cli import exit_codes, options
+from tiepoint.cli.output import show
+from tiepoint.cli.report import complain, image_report, stop, two_view_report
+from tiepoint.config import DetectionOptions, DeviceName, MatchingOptions, PairConfig
+from tiepoint.config import MatchingConfig as MatchingSettings
+from tiepoint.errors import ConfigError, FormatError, OutputError
+
+if TYPE_CHECKING:
+    from tiepoint.batch.colmap import CameraConfig, ColmapStore
+    from tiepoint.formats.colmap import ColmapDatabase
+    from tiepoint.images.masks import MaskFolder
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+ENDING = ".db"
+
+Images = Annotated[
+    Path, typer.Argument(metavar="IMAGES", help="Folder of the images, searched recursively.")
+]
+Out = Annotated[
+    Path,
+    typer.Option("--out", "-o", metavar="FILE.db", help="Database to write or to extend."),
+]
+Masks = Annotated[
+    Path | None,
+    typer.Option(
+        "--masks",
+        metavar="DIR",
+        help="Folder of masks; black and transparent pixels get no keypoints. The mask of a/b.jpg "
+        "is a/b.jpg.png.",
+    ),
+]
+CameraModel = Annotated[
+    Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE"],
+    typer.Option("--camera-model", help="Camera model of images that the database does not have."),
+]
+Cameras = Annotated[
+    Literal["folder", "image"],
+    typer.Option(
+        "--cameras",
+        help="One camera for the images of a folder with equal size and focal length, or one for "
+        "each image.",
+    ),
+]
+CameraParams = Annotated[
+    str | None,
+    typer.Option(
+        "--camera-params",
+        metavar="P,P,...",
+        help="Parameters of all cameras in COLMAP's order and px, such as f,cx,cy,k.",
+        show_default="focal length of the EXIF block, or 1.2 times the longer side",
+    ),
+]
+Reconstruct = Annotated[
+    Path | None,
+    typer.Option(
+        "--reconstruct",
+        metavar="DIR",
+        help="Then estimate cameras and points with pycolmap, into this new folder.",
+    ),
+]
+MatchingDevice = Annotated[
+    DeviceName,
+    typer.Option(metavar="NAME", parser=str, help="Device for matching: cpu, cuda or cuda:N."),
+]
+Pairing = Annotated[dict[str, Any], options.Settings(PairConfig)]
+Matching = Annotated[MatchingOptions, options.Settings(MatchingSettings)]
+Detection = Annotated[DetectionOptions, options.detection(*options.OF_KEYPOINTS)]
+
+
+@options.command(
+    app,
+    "tiepoint colmap photos -o database.db",
+    "tiepoint colmap photos -o database.db --pairs sequential --window 5 --cameras image",
+    "tiepoint colmap photos -o database.db --masks masks --reconstruct sparse",
+)
+def colmap(
+    images: Images,
+    *,
+    out: Out,
+    masks: Masks = None,
+    pairing: Pairing,
+    camera_model: CameraModel = "SIMPLE_RADIAL",
+    cameras: Cameras = "folder",
+    camera_params: CameraParams = None,
+    reconstruct: Reconstruct = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    matching: Matching,
+    matching_device: MatchingDevice = "cpu",
+    checkpoint: options.Checkpoint = options.CHECKPOINT,
+    detection: Detection,
+    engine: options.Engine = options.AUTO,
+    device: options.Device = options.AUTO,
+    precision: options.Precision = options.AUTO,
+    threads: options.Threads = None,
+    compiled: options.Compile = False,
+) -> None:
+    """Write keypoints and verified matches of a folder of images to COLMAP's database.
+
+    An existing database is extended: images are found by name and keep their cameras. A stopped
+    run resumes with the same command. Exit status: 0 all done, 1 some images or pairs failed or
+    no model, 2 wrong usage, 3 nothing readable, 130 interrupted.
+    """
+    from tiepoint.batch.colmap import CameraConfig, ColmapStore, check_folder
+    from tiepoint.detector import Detector
+    from tiepoint.images.masks import MaskFolder
+    from tiepoint.matching.match import check_device
+
+    check_folder(images)
+    options.check_file("-o", out, [ENDING], overwrite=True)
+    check_device(matching_device)
+    _check_reconstruct(reconstruct)
+    choice, match_config = PairConfig(**pairing), MatchingSettings(**matching)
+    camera_config = CameraConfig(camera_model, cameras, _numbers(camera_params))
+    mask_folder = None if masks is None else MaskFolder(masks)
+    detector = Detector(
+        checkpoint, engine=engine, device=device, precision=precision, threads=threads,
+        compiled=compiled, **detection,
+    )  # fmt: skip
+    database = _open(out, camera_config)
+    try:
+        store = ColmapStore(database, images, camera_config)
+        code = _detect(store, detector, mask_folder, overwrite=overwrite, as_json=as_json)
+        matched = _match(
+            database, choice, match_config, matching_device, overwrite=overwrite, as_json=as_json
+        )
+        database.close()
+    finally:
+        database.suspend()  # an interrupted run resumes from the partial file
+    code = max(code, matched)
+    if reconstruct is not None:
+        code = max(code, _reconstruct(out, images, reconstruct, as_json=as_json))
+    raise typer.Exit(code)
+
+
+def _check_reconstruct(folder: Path | None) -> None:
+    """Refuse a folder with files, and a missing pycolmap, before any work."""
+    if folder is None:
+        return
+    from tiepoint.batch import reconstruction
+
+    reconstruction.check_folder(folder)
+    reconstruction.load_pycolmap()
+
+
+def _numbers(text: str | None) -> tuple[float, ...]:
+    if text is None:
+        return ()
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"--camera-params is {text!r}, expected numbers separated by commas"
+        ) from error
+
+
+def _open(out: Path, cameras: CameraConfig) -> ColmapDatabase:
+    from tiepoint.files.writing import make_folder
+    from tiepoint.formats.colmap import ColmapDatabase
+
+    make_folder(out.parent, advice="choose another folder with -o")
+    try:
+        return ColmapDatabase(out, share_cameras=cameras.sharing == "folder")
+    except OutputError as error:  # most often another run, or a program that holds it
+        stop(str(error), exit_codes.FAILED)
+
+
+def _detect(
+    store: ColmapStore,
+    detector: Any,
+    masks: MaskFolder | None,
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> int:
+    """Detect in all images of the folder; returns the exit code, or exits without any image."""
+    from collections import Counter
+
+    from tiepoint.batch import expand
+    from tiepoint.batch.colmap import check_sizes, detect_images
+    from tiepoint.batch.ignored import sentence
+
+    ignored: Counter[str] = Counter()
+    inputs = list(expand([str(store.folder)], ignored=ignored))
+    if not inputs:
+        notes = [f"no image found in {store.folder}", sentence(ignored)]
+        stop("; ".join(filter(None, notes)), exit_codes.NOTHING_READABLE)
+    check_sizes(inputs, store.database)
+    with image_report(as_json=as_json, count=lambda: len(inputs), ignored=ignored) as report:
+        report.follow(detect_images(inputs, detector, store, overwrite=overwrite, masks=masks))
+    if report.was_stopped or report.exit_code == exit_codes.NOTHING_READABLE:
+        raise typer.Exit(report.exit_code)
+    return report.exit_code
+
+
+def _match(
+    database: ColmapDatabase,
+    choice: PairConfig,
+    config: MatchingSettings,
+    device: DeviceName,
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> int:
+    """Match and verify pairs of the images that have features; returns the exit code."""
+    from tiepoint.batch.colmap import DatabaseFeatures, match_images
+    from tiepoint.batch.pair_choice import choose_pairs
+
+    features = DatabaseFeatures(database)
+    pairs = choose_pairs(features, choice, on_skip=lambda error: complain(f"left out: {error}"))
+    if not pairs:
+        complain(f"no pair to match in {len(features)} images")
+        return exit_codes.DONE
+    with two_view_report(as_json=as_json, count=lambda: len(pairs)) as report:
+        report.follow(match_images(database, pairs, config, device=device, overwrite=overwrite))
+    if report.was_stopped:
+        raise typer.Exit(report.exit_code)
+    return min(report.exit_code, exit_codes.FAILED)
+
+
+def _reconstruct(out: Path, images: Path, folder: Path, *, as_json: bool) -> int:
+    """Reconstruct with pycolmap and print the models; returns the exit code."""
+    from tiepoint.batch.reconstruction import reconstruct
+
+    try:
+        models = reconstruct(out, images, folder)
+    except (FormatError, OutputError) as error:
+        stop(str(error), exit_codes.FAILED)
+    if not models:
+        complain("no two images could start a model: they show too little in common")
+        return exit_codes.FAILED
+    for model in models:
+        if as_json:
+            typer.echo(json.dumps(vars(model), default=str))
+            continue
+        show(
+            f"{model.folder}: {model.images} images registered, {model.points} points, mean "
+            f"reprojection error {model.reprojection_px:.3f} px, mean track length "
+            f"{model.track_length:.2f}"
+        )
+    return exit_codes.DONE
