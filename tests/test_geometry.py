@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tiepoint import geometry
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement
+from tiepoint.images.arrays import stored_view
 
 sizes = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
 coordinates = st.floats(-1000, 6000, allow_nan=False)
@@ -95,3 +96,15 @@ def test_a_placement_keeps_float32() -> None:
 def test_an_image_without_pixels_has_no_placement() -> None:
     with pytest.raises(ConfigError, match="image_hw"):
         Placement((0, 5), (8, 8))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_stored_matrix_finds_each_pixel_of_the_upright_image_in_the_file(orientation) -> None:
+    upright_hw = 3, 5
+    numbers = np.arange(15).reshape(upright_hw)
+    stored = stored_view(numbers, orientation)
+    y, x = np.indices(upright_hw)
+    upright_xy = np.stack([x.ravel(), y.ravel()], axis=1)
+    matrix = geometry.stored_matrix(upright_hw, orientation)
+    column, row = geometry.apply_homography(matrix, upright_xy).astype(int).T
+    np.testing.assert_array_equal(stored[row, column], numbers.ravel())

@@ -276,7 +276,7 @@ class ColmapDatabase:
             sql.replace_row(connection, "keypoints", {**row, "cols": 2, "data": blob(xy)})
             sql.replace_row(connection, "tiepoint_keypoints", {**row, **own})
         if self._shared is not None:
-            self._shared.setdefault((PurePosixPath(name).parent, camera), camera_id)
+            self._shared.setdefault((PurePosixPath(name).parent, stored), camera_id)
 
     def check_size(self, name: str, camera: Camera, stored_hw: SizeHW) -> None:
         """Raise FormatError unless an image has the size of its camera."""
