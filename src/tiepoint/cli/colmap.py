@@ -112,7 +112,7 @@ def colmap(
     run resumes with the same command. Exit status: 0 all done, 1 some images or pairs failed or
     no model, 2 wrong usage, 3 nothing readable, 130 interrupted.
     """
-    from tiepoint.batch.colmap import CameraConfig, ColmapStore, check_folder
+    from tiepoint.batch.colmap import ColmapStore, check_folder
     from tiepoint.detector import Detector
     from tiepoint.images.masks import MaskFolder
     from tiepoint.matching.match import check_device
@@ -122,7 +122,7 @@ def colmap(
     check_device(matching_device)
     _check_reconstruct(reconstruct)
     choice, match_config = PairConfig(**pairing), MatchingSettings(**matching)
-    camera_config = CameraConfig(camera_model, cameras, _numbers(camera_params))
+    camera_config = _camera_config(camera_model, cameras, camera_params)
     mask_folder = None if masks is None else MaskFolder(masks)
     detector = Detector(
         checkpoint, engine=engine, device=device, precision=precision, threads=threads,
@@ -154,15 +154,21 @@ def _check_reconstruct(folder: Path | None) -> None:
     reconstruction.load_pycolmap()
 
 
-def _numbers(text: str | None) -> tuple[float, ...]:
-    if text is None:
-        return ()
+def _camera_config(
+    model: str, sharing: Literal["folder", "image"], params: str | None
+) -> CameraConfig:
+    from tiepoint.batch.colmap import CameraConfig
+
     try:
-        return tuple(float(part) for part in text.split(","))
+        numbers = () if params is None else tuple(float(part) for part in params.split(","))
     except ValueError as error:
         raise ConfigError(
-            f"--camera-params is {text!r}, expected numbers separated by commas"
+            f"--camera-params is {params!r}, expected numbers separated by commas"
         ) from error
+    try:
+        return CameraConfig(model, sharing, numbers)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("camera_params", "--camera-params")) from error
 
 
 def _open(out: Path, cameras: CameraConfig) -> ColmapDatabase:
