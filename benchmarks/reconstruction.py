@@ -3,8 +3,9 @@
     python benchmarks/reconstruction.py ../shared/eval/strecha [-c base] [--work FOLDER]
 
 All methods have the surveyed intrinsics, the same number of keypoints at most, all pairs of images
-and pycolmap's incremental mapping with fixed intrinsics. Three ways:
-- tiepoint: `tiepoint colmap`, mutual nearest neighbours, verified by tiepoint;
+and pycolmap's incremental mapping with fixed intrinsics. The ways:
+- tiepoint: `tiepoint colmap`, ratio test .9, mutual, verified by tiepoint; and the same without
+  the ratio test;
 - SIFT (OpenCV, RootSIFT) through the same writer: ratio test .8, mutual, verified by tiepoint;
 - SIFT of COLMAP (pycolmap, CPU), matched and verified by COLMAP.
 Centres are compared after the best similarity, rotations after the best common rotation.
@@ -44,9 +45,13 @@ def camera_config(survey: Survey) -> CameraConfig:
     return CameraConfig("PINHOLE", params=(fx, fy, cx + 0.5, cy + 0.5))
 
 
-def write_tiepoint(detector: Detector, survey: Survey, path: Path) -> None:
+def write_tiepoint(
+    detector: Detector, survey: Survey, path: Path, matching: MatchingConfig | None = None
+) -> None:
     """The database of a checkpoint."""
-    export_colmap(survey.folder, path, detector=detector, cameras=camera_config(survey))
+    export_colmap(
+        survey.folder, path, detector=detector, cameras=camera_config(survey), matching=matching
+    )
 
 
 def write_sift(count: int, survey: Survey, path: Path) -> None:
@@ -95,7 +100,15 @@ def poses_of(folder: Path) -> dict[str, Pose]:
     return poses
 
 
-def row(name: str, survey: Survey, path: Path, models: list[ModelSummary]) -> str:
+def models_of(write: Writer, survey: Survey, path: Path) -> list[ModelSummary]:
+    """The models of a database, which is written unless it exists; they are next to it."""
+    if not path.exists():
+        write(survey, path)
+    folder = tempfile.mkdtemp(prefix=f"{path.stem}-", dir=path.parent)
+    return reconstruct(path, survey.folder, folder, refine_intrinsics=False)
+
+
+def row(name: str, survey: Survey, models: list[ModelSummary]) -> str:
     """A line of the table."""
     images = len(survey.poses)
     if not models:
@@ -124,6 +137,8 @@ def main() -> None:
     for checkpoint in options.checkpoint or ["base"]:
         detector = Detector(checkpoint, max_keypoints=count)
         writers[checkpoint] = partial(write_tiepoint, detector)
+        without = partial(write_tiepoint, detector, matching=MatchingConfig())
+        writers[f"{checkpoint}, no ratio test"] = without
     writers["sift-opencv"] = partial(write_sift, count)
     writers["sift-colmap"] = partial(write_colmap_sift, count)
     with tempfile.TemporaryDirectory() as temporary:
@@ -138,12 +153,8 @@ def main() -> None:
                 "|---|---|---|---|---|---|---|---|"
             )
             for method, write in writers.items():
-                path = work / f"{name}-{method}.db"
-                if not path.exists():
-                    write(survey, path)
-                folder = work / f"{name}-{method}-{len(list(work.iterdir()))}"
-                models = reconstruct(path, survey.folder, folder, refine_intrinsics=False)
-                print(row(method, survey, path, models), flush=True)
+                models = models_of(write, survey, work / f"{name}-{method}.db")
+                print(row(method, survey, models), flush=True)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,10 @@ CONFIGURATIONS: dict[Geometry, int] = {
 }
 """COLMAP's numbers of the configurations that `verify` distinguishes."""
 
+MATCHING = MatchingConfig(ratio=0.9)
+"""Default for reconstruction. Without a ratio test, matches between repeated structures agree over
+many images and bend a model (benchmarks/reconstruction.py, entry-P10)."""
+
 NAMES: dict[int, str] = {number: name for name, number in CONFIGURATIONS.items()}
 
 
@@ -212,13 +216,17 @@ def match_images(
 
     Args:
         pairs: Names of two images each.
+        config: Settings of the matches; None takes `MATCHING`.
 
     Raises:
         OutputError: The database cannot be written, or another program holds it.
     """
     features, store = DatabaseFeatures(database), _VerifiedMatches(database)
     ordered = ((min(names), max(names)) for names in pairs)
-    for record in match_pairs(features, ordered, store, config, device=device, overwrite=overwrite):
+    settings = config or MATCHING
+    for record in match_pairs(
+        features, ordered, store, settings, device=device, overwrite=overwrite
+    ):
         inliers = geometry = None
         if record.status in ("done", "skipped"):
             known = database.geometry(record.image_a, record.image_b)
@@ -293,7 +301,7 @@ def export_colmap(
         detector: Detector of all images; None takes `Detector()`.
         masks: Folder of masks, named as COLMAP's; see `MaskFolder`.
         pairs: Pairs to match; None matches all.
-        matching: Settings of the matches.
+        matching: Settings of the matches; None takes `MATCHING`.
         cameras: Cameras of new images.
         overwrite: Replace keypoints and matches of other settings and other programs.
         options: Detection settings, which replace those of the detector.

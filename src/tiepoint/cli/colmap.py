@@ -108,11 +108,12 @@ def colmap(
 ) -> None:
     """Write keypoints and verified matches of a folder of images to COLMAP's database.
 
-    An existing database is extended: images are found by name and keep their cameras. A stopped
+    An existing database is extended: images are found by name and keep their cameras. Matches pass
+    a ratio test of 0.9 unless --ratio is given; '--ratio none' omits it. A stopped
     run resumes with the same command. Exit status: 0 all done, 1 some images or pairs failed or
     no model, 2 wrong usage, 3 nothing readable, 130 interrupted.
     """
-    from tiepoint.batch.colmap import ColmapStore, check_folder
+    from tiepoint.batch.colmap import MATCHING, ColmapStore, check_folder
     from tiepoint.detector import Detector
     from tiepoint.images.masks import MaskFolder
     from tiepoint.matching.match import check_device
@@ -121,7 +122,10 @@ def colmap(
     options.check_file("-o", out, [ENDING], overwrite=True)
     check_device(matching_device)
     _check_reconstruct(reconstruct)
-    choice, match_config = PairConfig(**pairing), MatchingSettings(**matching)
+    choice = PairConfig(**pairing)
+    if matching.get("scores") != "dual-softmax":  # which compares all neighbours itself
+        matching.setdefault("ratio", MATCHING.ratio)
+    match_config = MatchingSettings(**matching)
     camera_config = _camera_config(camera_model, cameras, camera_params)
     mask_folder = None if masks is None else MaskFolder(masks)
     detector = Detector(

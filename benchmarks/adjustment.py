@@ -1,0 +1,335 @@
+"""What the covariances of keypoints are worth in an adjustment: weighted against equal weights.
+
+    python benchmarks/adjustment.py ../shared/eval/strecha [-c base] [--work FOLDER]
+
+Surveyed cameras, keypoints and verified matches of `tiepoint colmap`, random subsets. Both ways
+minimise Cauchy's robust cost, with the scale that the residuals have (MAD), from the surveyed pose:
+- two views: the relative pose, by the Sampson distances of n matches over their deviations;
+- a bundle of four consecutive cameras and n tracks, by the reprojection errors, whitened.
+A ratio below 1 is a gain by the covariances; its 95 % interval resamples pairs or windows of
+images. The third column weighs by random covariances: those of other keypoints of the same image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+from scipy.sparse import lil_matrix
+
+from reconstruction import KEYPOINTS, SETS, models_of, write_tiepoint
+from survey import Pose, Survey, angle_deg, centre_of, pose_errors, read_survey
+from tiepoint.batch.reconstruction import load_pycolmap
+from tiepoint.detector import Detector
+from tiepoint.formats.colmap import ColmapDatabase
+from tiepoint.geometry import Matrix
+from tiepoint.matching.match import match
+from tiepoint.registration.epipolar import cross, sampson_px
+from tiepoint.registration.planar import homogeneous
+
+Array = NDArray[np.float64]
+
+WEIGHTS = ("equal", "covariance", "shuffled")
+MATCHES, TRACKS = (30, 100, 300), (40, 100)
+SUBSETS, SUBSETS_OF_BUNDLES = 20, 6
+WINDOW = 4
+WITHIN_PX = 4.0
+"""Distance from the surveyed epipolar line from which a match counts as another point."""
+LEAST_DISTANCE_M = 0.5
+"""Distance of two cameras from which their direction is known well."""
+BOOTSTRAP = 2000
+
+
+@dataclass(frozen=True)
+class Points:
+    """Keypoints of one image: N 2 px and N 2 2 px^2."""
+
+    xy: Array
+    covariance: Array
+
+
+def weighting(points: Points, name: str, rng: np.random.Generator) -> Array:
+    """N 2 2: the covariances that a way of weighing assumes, px^2; 1 px^2 in the median."""
+    if name == "equal":
+        return np.broadcast_to(np.eye(2), points.covariance.shape).copy()
+    used = points.covariance
+    if name == "shuffled":
+        used = used[rng.permutation(len(used))]
+    typical = np.median(np.trace(points.covariance, axis1=1, axis2=2)) / 2
+    scaled: Array = used / typical
+    return scaled
+
+
+def robust_scale(residuals: Array) -> float:
+    """Standard deviation of residuals by their median, per number."""
+    return max(1.4826 * float(np.median(np.abs(residuals))), 1e-6)
+
+
+def moved(pose: Pose, step: Array) -> Pose:
+    """A pose after a small rotation and shift, 6 numbers."""
+    return cv2.Rodrigues(step[:3])[0] @ pose[0], pose[1] + step[3:]
+
+
+def relative(truth: dict[str, Pose], a: str, b: str) -> Pose:
+    """X_B = R X_A + t, |t| = 1."""
+    rotation = truth[b][0] @ truth[a][0].T
+    translation = truth[b][1] - rotation @ truth[a][1]
+    return rotation, translation / np.linalg.norm(translation)
+
+
+def two_view_error(a: Points, b: Points, truth: Pose, camera: Matrix, sigmas: list[Array]) -> float:
+    """The error of the relative pose of M matches: rotation or direction, the larger, degrees."""
+    back = np.linalg.inv(camera)
+    x_a, x_b = homogeneous(a.xy), homogeneous(b.xy)
+    sideways = np.linalg.svd(truth[1].reshape(1, 3))[2][1:]  # 2 3
+
+    def pose_at(step: Array) -> Pose:
+        shift = truth[1] + step[3:] @ sideways
+        return cv2.Rodrigues(step[:3])[0] @ truth[0], shift / np.linalg.norm(shift)
+
+    def residuals(step: Array) -> Array:
+        rotation, translation = pose_at(step)
+        lines = back.T @ (cross(translation) @ rotation) @ back
+        normal_b, normal_a = (x_a @ lines.T), (x_b @ lines)  # M 3
+        variance = sum(
+            np.einsum("mi,mij,mj->m", normal[:, :2], sigma, normal[:, :2])
+            for normal, sigma in zip((normal_a, normal_b), sigmas, strict=True)
+        )
+        result: Array = (x_b * normal_b).sum(axis=1) / np.sqrt(variance)
+        return result
+
+    scale = robust_scale(residuals(np.zeros(5)))
+    solved = least_squares(residuals, np.zeros(5), loss="cauchy", f_scale=scale, x_scale="jac")
+    rotation, translation = pose_at(solved.x)
+    direction = np.degrees(np.arccos(np.clip(translation @ truth[1], -1, 1)))
+    return max(angle_deg(rotation @ truth[0].T), float(direction))
+
+
+def two_view_trials(
+    survey: Survey, database: ColmapDatabase, camera: Matrix, count: int
+) -> Iterator[list[tuple[float, ...]]]:
+    """For each pair of images: the errors of each subset of matches, by way of weighing."""
+    features = {name: database.read(name) for name in sorted(survey.poses)}
+    rng = np.random.default_rng(1)
+    for a, b in combinations(features, 2):
+        apart = centre_of(survey.poses[a]) - centre_of(survey.poses[b])
+        if np.linalg.norm(apart) < LEAST_DISTANCE_M:
+            continue
+        truth = relative(survey.poses, a, b)
+        pairs = match(features[a], features[b]).pairs
+        lines = np.linalg.inv(camera).T @ cross(truth[1]) @ truth[0] @ np.linalg.inv(camera)
+        xy_a, xy_b = (features[n].xy[pairs[:, k]].astype(float) for k, n in enumerate((a, b)))
+        pairs = pairs[sampson_px(lines, xy_a, xy_b) <= WITHIN_PX]
+        if len(pairs) < 2 * count:
+            continue
+        yield [
+            _two_view_trial(features, (a, b), pairs, truth, camera, count, rng)
+            for _ in range(SUBSETS)
+        ]
+
+
+def _two_view_trial(
+    features: dict[str, Any],
+    names: tuple[str, str],
+    pairs: NDArray[np.int64],
+    truth: Pose,
+    camera: Matrix,
+    count: int,
+    rng: np.random.Generator,
+) -> tuple[float, ...]:
+    chosen = pairs[rng.choice(len(pairs), count, replace=False)]
+    points = [
+        Points(
+            features[name].xy[index].astype(np.float64),
+            features[name].covariance[index].astype(np.float64),
+        )
+        for name, index in zip(names, chosen.T, strict=True)
+    ]
+    errors = []
+    for way in WEIGHTS:
+        sigmas = [weighting(one, way, rng) for one in points]
+        errors.append(two_view_error(points[0], points[1], truth, camera, sigmas))
+    return tuple(errors)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Observations of a window of cameras: O of each, in one order.
+
+    Attributes:
+        cameras, tracks: Numbers of the camera and of the track.
+        points: The keypoints.
+        start: T 3: positions of the tracks, m.
+    """
+
+    cameras: NDArray[np.int64]
+    tracks: NDArray[np.int64]
+    points: Points
+    start: Array
+
+
+def bundle_poses(bundle: Bundle, poses: list[Pose], camera: Matrix, sigma: Array) -> list[Pose]:
+    """The adjusted poses; the first stays, the gauge of scale is left to the damping."""
+    whiten = np.linalg.inv(np.linalg.cholesky(sigma))  # O 2 2
+    free, count = 6 * (len(poses) - 1), len(bundle.start)
+
+    def residuals(step: Array) -> Array:
+        at = [poses[0], *(moved(p, s) for p, s in zip(poses[1:], step[:free].reshape(-1, 6)))]  # noqa: B905
+        xyz = bundle.start + step[free:].reshape(-1, 3)
+        rotations = np.array([pose[0] for pose in at])[bundle.cameras]  # O 3 3
+        shifts = np.array([pose[1] for pose in at])[bundle.cameras]  # O 3
+        local = np.einsum("oij,oj->oi", rotations, xyz[bundle.tracks]) + shifts
+        projected = local @ camera.T
+        off = projected[:, :2] / projected[:, 2:] - bundle.points.xy
+        result: Array = np.einsum("oij,oj->oi", whiten, off).ravel()
+        return result
+
+    pattern = lil_matrix((2 * len(bundle.tracks), free + 3 * count), dtype=np.int8)
+    for row, (one, track) in enumerate(zip(bundle.cameras, bundle.tracks, strict=True)):
+        if one:
+            pattern[2 * row : 2 * row + 2, 6 * (one - 1) : 6 * one] = 1
+        pattern[2 * row : 2 * row + 2, free + 3 * track : free + 3 * track + 3] = 1
+    zero = np.zeros(free + 3 * count)
+    solved = least_squares(
+        residuals, zero, jac_sparsity=pattern, loss="cauchy", f_scale=robust_scale(residuals(zero)),
+        x_scale="jac", max_nfev=30,
+    )  # fmt: skip
+    steps = solved.x[:free].reshape(-1, 6)
+    return [poses[0], *(moved(p, s) for p, s in zip(poses[1:], steps, strict=True))]
+
+
+def bundle_trials(
+    survey: Survey, database: ColmapDatabase, model: Path, camera: Matrix, count: int
+) -> Iterator[list[tuple[tuple[float, float], ...]]]:
+    """For each window: rms errors of centres, mm, and rotations, degrees, by way of weighing."""
+    reconstruction = load_pycolmap().Reconstruction(model)
+    names = sorted(survey.poses)
+    features = {name: database.read(name, descriptors=False) for name in names}
+    images = {image.name: image for image in reconstruction.images.values()}
+    rng = np.random.default_rng(2)
+    for first in range(len(names) - WINDOW + 1):
+        window = names[first : first + WINDOW]
+        seen: dict[int, list[tuple[int, int]]] = {}
+        for number, name in enumerate(window):
+            for index, point in enumerate(images[name].points2D):
+                if point.has_point3D():
+                    seen.setdefault(point.point3D_id, []).append((number, index))
+        tracks = [
+            track for track in seen.values() if len({number for number, _ in track}) >= WINDOW - 1
+        ]
+        if len(tracks) < 2 * count:
+            continue
+        trials = []
+        for _ in range(SUBSETS_OF_BUNDLES):
+            chosen = [tracks[i] for i in rng.choice(len(tracks), count, replace=False)]
+            bundle = _bundle(survey, window, chosen, features, camera)
+            errors = []
+            for way in WEIGHTS:
+                sigma = weighting(bundle.points, way, rng)
+                poses = [survey.poses[name] for name in window]
+                adjusted = bundle_poses(bundle, poses, camera, sigma)
+                off = pose_errors(dict(zip(window, adjusted, strict=True)), survey.poses)
+                errors.append((rms(off.centres_mm), rms(off.rotations_deg)))
+            trials.append(tuple(errors))
+        yield trials
+
+
+def _bundle(
+    survey: Survey,
+    window: Sequence[str],
+    tracks: Sequence[Sequence[tuple[int, int]]],
+    features: dict[str, Any],
+    camera: Matrix,
+) -> Bundle:
+    """Observations of tracks, with positions triangulated by the surveyed cameras."""
+    back = np.linalg.inv(camera)
+    cameras, numbers, xy, covariance, start = [], [], [], [], []
+    for track_number, track in enumerate(tracks):
+        rows = []
+        for number, index in track:
+            one = features[window[number]]
+            ray = back @ [*one.xy[index], 1.0]
+            pose = np.column_stack(survey.poses[window[number]])  # 3 4
+            rows += [ray[0] * pose[2] - pose[0], ray[1] * pose[2] - pose[1]]
+            cameras.append(number)
+            numbers.append(track_number)
+            xy.append(one.xy[index])
+            covariance.append(one.covariance[index])
+        point = np.linalg.svd(np.array(rows))[2][-1]
+        start.append(point[:3] / point[3])
+    points = Points(np.array(xy, np.float64), np.array(covariance, np.float64))
+    return Bundle(np.array(cameras), np.array(numbers), points, np.array(start))
+
+
+def rms(values: Array) -> float:
+    return float(np.sqrt((np.asarray(values) ** 2).mean()))
+
+
+def summary(groups: list[Array]) -> str:
+    """Cells: median error of each way, and its ratio to equal weights with a 95 % interval.
+
+    Args:
+        groups: For each pair or window, T W: errors of T subsets by W ways of weighing.
+    """
+    rng = np.random.default_rng(3)
+    medians = np.median(np.concatenate(groups), axis=0)  # W
+    ratios = np.array([np.log(group[:, 1:] / group[:, :1]).mean(axis=0) for group in groups])
+    drawn = ratios[rng.integers(len(ratios), size=(BOOTSTRAP, len(ratios)))].mean(axis=1)
+    low, high = np.exp(np.quantile(drawn, (0.025, 0.975), axis=0))
+    cells = [f"{medians[0]:.3g}"]
+    for number, mean in enumerate(np.exp(ratios.mean(axis=0))):
+        interval = f"{low[number]:.2f} to {high[number]:.2f}"
+        cells.append(f"{medians[number + 1]:.3g} | {mean:.2f} ({interval})")
+    return " | ".join(cells)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("strecha", type=Path)
+    parser.add_argument("-c", "--checkpoint", default="base")
+    parser.add_argument("--work", type=Path, help="folder that keeps databases and models")
+    options = parser.parse_args()
+    detector = Detector(options.checkpoint, max_keypoints=KEYPOINTS)
+    write = partial(write_tiepoint, detector)
+    two_views: dict[int, list[Array]] = {count: [] for count in MATCHES}
+    bundles: dict[int, list[Array]] = {count: [] for count in TRACKS}
+    with tempfile.TemporaryDirectory() as temporary:
+        work = options.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        for name in SETS:
+            survey = read_survey(options.strecha, name)
+            fx, fy, cx, cy = survey.intrinsics
+            camera = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+            path = work / f"{name}-{options.checkpoint}.db"
+            model = models_of(write, survey, path)[0].folder
+            database = ColmapDatabase(path)
+            for count in MATCHES:
+                trials = two_view_trials(survey, database, camera, count)
+                two_views[count] += [np.array(one) for one in trials]
+            for count in TRACKS:
+                windows = bundle_trials(survey, database, model, camera, count)
+                bundles[count] += [np.array(one) for one in windows]
+            database.suspend()
+    print("| adjustment | equal | covariance | ratio | shuffled covariance | ratio |")
+    print("|---|---|---|---|---|---|")
+    for count, groups in two_views.items():
+        print(f"| {count} matches of two views, {len(groups)} pairs: pose, degrees "
+              f"| {summary(groups)} |")  # fmt: skip
+    for count, groups in bundles.items():
+        label = f"{count} tracks of {WINDOW} views, {len(groups)} windows"
+        print(f"| {label}: centres, mm | {summary([group[..., 0] for group in groups])} |")
+        print(f"| {label}: rotations, degrees | {summary([group[..., 1] for group in groups])} |")
+
+
+if __name__ == "__main__":
+    main()
