@@ -31,9 +31,9 @@ from reconstruction import KEYPOINTS, SETS, models_of, write_tiepoint
 from survey import Pose, Survey, angle_deg, centre_of, pose_errors, read_survey
 from tiepoint.batch.reconstruction import load_pycolmap
 from tiepoint.detector import Detector
+from tiepoint.features import Features
 from tiepoint.formats.colmap import ColmapDatabase
 from tiepoint.geometry import Matrix
-from tiepoint.matching.match import match
 from tiepoint.registration.epipolar import cross, sampson_px
 from tiepoint.registration.planar import homogeneous
 
@@ -41,7 +41,7 @@ Array = NDArray[np.float64]
 
 WEIGHTS = ("equal", "covariance", "shuffled")
 MATCHES, TRACKS = (30, 100, 300), (40, 100)
-SUBSETS, SUBSETS_OF_BUNDLES = 20, 6
+SUBSETS, SUBSETS_OF_BUNDLES = 10, 4
 WINDOW = 4
 WITHIN_PX = 4.0
 """Distance from the surveyed epipolar line from which a match counts as another point."""
@@ -56,6 +56,12 @@ class Points:
 
     xy: Array
     covariance: Array
+
+
+def points_of(features: Features) -> Points:
+    """The positions and covariances of features."""
+    assert features.covariance is not None
+    return Points(features.xy.astype(np.float64), features.covariance.astype(np.float64))
 
 
 def weighting(points: Points, name: str, rng: np.random.Generator) -> Array:
@@ -115,31 +121,59 @@ def two_view_error(a: Points, b: Points, truth: Pose, camera: Matrix, sigmas: li
     return max(angle_deg(rotation @ truth[0].T), float(direction))
 
 
+@dataclass(frozen=True)
+class KnownPair:
+    """Two images with M true matches, index in A and in B, and their surveyed relative pose."""
+
+    names: tuple[str, str]
+    pairs: NDArray[np.int64]
+    truth: Pose
+
+
+def known_pairs(
+    survey: Survey, features: dict[str, Features], stored: dict[tuple[str, str], Any],
+    camera: Matrix,
+) -> list[KnownPair]:  # fmt: skip
+    """The pairs of images, with their stored matches near the surveyed epipolar lines."""
+    known, back = [], np.linalg.inv(camera)
+    for a, b in combinations(sorted(survey.poses), 2):
+        apart = centre_of(survey.poses[a]) - centre_of(survey.poses[b])
+        if np.linalg.norm(apart) < LEAST_DISTANCE_M or (a, b) not in stored:
+            continue
+        truth, pairs = relative(survey.poses, a, b), stored[a, b]
+        lines = back.T @ cross(truth[1]) @ truth[0] @ back
+        xy_a, xy_b = (features[n].xy[pairs[:, k]].astype(float) for k, n in enumerate((a, b)))
+        near = sampson_px(lines, xy_a, xy_b) <= WITHIN_PX
+        known.append(KnownPair((a, b), pairs[near], truth))
+    return known
+
+
+def stored_matches(path: Path) -> dict[tuple[str, str], NDArray[np.int64]]:
+    """Names of two images -> their matches in a database, M 2."""
+    found = {}
+    with load_pycolmap().Database.open(path) as database:
+        names = {image.image_id: image.name for image in database.read_all_images()}
+        for id_a, id_b in combinations(sorted(names), 2):
+            matches = np.asarray(database.read_matches(id_a, id_b), np.int64).reshape(-1, 2)
+            found[names[id_a], names[id_b]] = matches
+    return found
+
+
 def two_view_trials(
-    survey: Survey, database: ColmapDatabase, camera: Matrix, count: int
+    features: dict[str, Features], known: list[KnownPair], camera: Matrix, count: int
 ) -> Iterator[list[tuple[float, ...]]]:
     """For each pair of images: the errors of each subset of matches, by way of weighing."""
-    features = {name: database.read(name) for name in sorted(survey.poses)}
     rng = np.random.default_rng(1)
-    for a, b in combinations(features, 2):
-        apart = centre_of(survey.poses[a]) - centre_of(survey.poses[b])
-        if np.linalg.norm(apart) < LEAST_DISTANCE_M:
-            continue
-        truth = relative(survey.poses, a, b)
-        pairs = match(features[a], features[b]).pairs
-        lines = np.linalg.inv(camera).T @ cross(truth[1]) @ truth[0] @ np.linalg.inv(camera)
-        xy_a, xy_b = (features[n].xy[pairs[:, k]].astype(float) for k, n in enumerate((a, b)))
-        pairs = pairs[sampson_px(lines, xy_a, xy_b) <= WITHIN_PX]
-        if len(pairs) < 2 * count:
-            continue
-        yield [
-            _two_view_trial(features, (a, b), pairs, truth, camera, count, rng)
-            for _ in range(SUBSETS)
-        ]
+    for pair in known:
+        if len(pair.pairs) >= 2 * count:
+            yield [
+                _two_view_trial(features, pair.names, pair.pairs, pair.truth, camera, count, rng)
+                for _ in range(SUBSETS)
+            ]
 
 
 def _two_view_trial(
-    features: dict[str, Any],
+    features: dict[str, Features],
     names: tuple[str, str],
     pairs: NDArray[np.int64],
     truth: Pose,
@@ -149,11 +183,7 @@ def _two_view_trial(
 ) -> tuple[float, ...]:
     chosen = pairs[rng.choice(len(pairs), count, replace=False)]
     points = [
-        Points(
-            features[name].xy[index].astype(np.float64),
-            features[name].covariance[index].astype(np.float64),
-        )
-        for name, index in zip(names, chosen.T, strict=True)
+        points_of(features[name].take(index)) for name, index in zip(names, chosen.T, strict=True)
     ]
     errors = []
     for way in WEIGHTS:
@@ -209,12 +239,11 @@ def bundle_poses(bundle: Bundle, poses: list[Pose], camera: Matrix, sigma: Array
 
 
 def bundle_trials(
-    survey: Survey, database: ColmapDatabase, model: Path, camera: Matrix, count: int
+    survey: Survey, features: dict[str, Features], model: Path, camera: Matrix, count: int
 ) -> Iterator[list[tuple[tuple[float, float], ...]]]:
     """For each window: rms errors of centres, mm, and rotations, degrees, by way of weighing."""
     reconstruction = load_pycolmap().Reconstruction(model)
     names = sorted(survey.poses)
-    features = {name: database.read(name, descriptors=False) for name in names}
     images = {image.name: image for image in reconstruction.images.values()}
     rng = np.random.default_rng(2)
     for first in range(len(names) - WINDOW + 1):
@@ -248,7 +277,7 @@ def _bundle(
     survey: Survey,
     window: Sequence[str],
     tracks: Sequence[Sequence[tuple[int, int]]],
-    features: dict[str, Any],
+    features: dict[str, Features],
     camera: Matrix,
 ) -> Bundle:
     """Observations of tracks, with positions triangulated by the surveyed cameras."""
@@ -264,6 +293,7 @@ def _bundle(
             cameras.append(number)
             numbers.append(track_number)
             xy.append(one.xy[index])
+            assert one.covariance is not None
             covariance.append(one.covariance[index])
         point = np.linalg.svd(np.array(rows))[2][-1]
         start.append(point[:3] / point[3])
@@ -313,13 +343,15 @@ def main() -> None:
             path = work / f"{name}-{options.checkpoint}.db"
             model = models_of(write, survey, path)[0].folder
             database = ColmapDatabase(path)
+            features = {one: database.read(one, descriptors=False) for one in survey.poses}
+            database.suspend()
+            known = known_pairs(survey, features, stored_matches(path), camera)
             for count in MATCHES:
-                trials = two_view_trials(survey, database, camera, count)
+                trials = two_view_trials(features, known, camera, count)
                 two_views[count] += [np.array(one) for one in trials]
             for count in TRACKS:
-                windows = bundle_trials(survey, database, model, camera, count)
+                windows = bundle_trials(survey, features, model, camera, count)
                 bundles[count] += [np.array(one) for one in windows]
-            database.suspend()
     print("| adjustment | equal | covariance | ratio | shuffled covariance | ratio |")
     print("|---|---|---|---|---|---|")
     for count, groups in two_views.items():
