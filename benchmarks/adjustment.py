@@ -25,7 +25,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
-from scipy.sparse import lil_matrix
 
 from reconstruction import KEYPOINTS, SETS, models_of, write_tiepoint
 from survey import Pose, Survey, angle_deg, centre_of, pose_errors, read_survey
@@ -48,6 +47,7 @@ WITHIN_PX = 4.0
 LEAST_DISTANCE_M = 0.5
 """Distance of two cameras from which their direction is known well."""
 BOOTSTRAP = 2000
+STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def two_view_error(a: Points, b: Points, truth: Pose, camera: Matrix, sigmas: li
     scale = robust_scale(residuals(np.zeros(5)))
     solved = least_squares(residuals, np.zeros(5), loss="cauchy", f_scale=scale, x_scale="jac")
     rotation, translation = pose_at(solved.x)
-    direction = np.degrees(np.arccos(np.clip(translation @ truth[1], -1, 1)))
-    return max(angle_deg(rotation @ truth[0].T), float(direction))
+    off = float(np.linalg.norm(translation - truth[1]))
+    return max(angle_deg(rotation, truth[0]), float(np.degrees(2 * np.arcsin(min(1.0, off / 2)))))
 
 
 @dataclass(frozen=True)
@@ -209,33 +209,67 @@ class Bundle:
 
 
 def bundle_poses(bundle: Bundle, poses: list[Pose], camera: Matrix, sigma: Array) -> list[Pose]:
-    """The adjusted poses; the first stays, the gauge of scale is left to the damping."""
+    """The adjusted poses: Gauss-Newton with Cauchy's weights, damped; the first pose stays."""
     whiten = np.linalg.inv(np.linalg.cholesky(sigma))  # O 2 2
-    free, count = 6 * (len(poses) - 1), len(bundle.start)
+    xyz, damping = bundle.start, 1e-4
+    residuals, jacobian = _linearised(bundle, poses, xyz, camera, whiten)
+    scale = robust_scale(residuals)
+    cost = _cauchy(residuals, scale)
+    for _ in range(STEPS):
+        weights = np.repeat(1 / (1 + (residuals**2).sum(axis=1) / scale**2), 2)  # 2O
+        normal = jacobian.T @ (jacobian * weights[:, None])
+        gradient = jacobian.T @ (weights * residuals.ravel())
+        normal += damping * np.diag(np.diag(normal))
+        step = -np.linalg.solve(normal, gradient)
+        free = 6 * (len(poses) - 1)
+        steps = step[:free].reshape(-1, 6)
+        trial = [poses[0], *(moved(p, s) for p, s in zip(poses[1:], steps, strict=True))]
+        trial_xyz = xyz + step[free:].reshape(-1, 3)
+        new_residuals, new_jacobian = _linearised(bundle, trial, trial_xyz, camera, whiten)
+        new_cost = _cauchy(new_residuals, scale)
+        if not new_cost < cost:
+            damping *= 10
+            continue
+        gain = 1 - new_cost / cost
+        poses, xyz, cost = trial, trial_xyz, new_cost
+        damping = max(damping / 10, 1e-8)  # because the scale is free
+        residuals, jacobian = new_residuals, new_jacobian
+        if gain < 1e-8:
+            break
+    return poses
 
-    def residuals(step: Array) -> Array:
-        at = [poses[0], *(moved(p, s) for p, s in zip(poses[1:], step[:free].reshape(-1, 6)))]  # noqa: B905
-        xyz = bundle.start + step[free:].reshape(-1, 3)
-        rotations = np.array([pose[0] for pose in at])[bundle.cameras]  # O 3 3
-        shifts = np.array([pose[1] for pose in at])[bundle.cameras]  # O 3
-        local = np.einsum("oij,oj->oi", rotations, xyz[bundle.tracks]) + shifts
-        projected = local @ camera.T
-        off = projected[:, :2] / projected[:, 2:] - bundle.points.xy
-        result: Array = np.einsum("oij,oj->oi", whiten, off).ravel()
-        return result
 
-    pattern = lil_matrix((2 * len(bundle.tracks), free + 3 * count), dtype=np.int8)
+def _cauchy(residuals: Array, scale: float) -> float:
+    return float(np.log1p((residuals**2).sum(axis=1) / scale**2).sum())
+
+
+def _linearised(
+    bundle: Bundle, poses: list[Pose], xyz: Array, camera: Matrix, whiten: Array
+) -> tuple[Array, Array]:
+    """Whitened residuals, O 2, and their derivatives, 2O by 6 a free camera and 3 a track."""
+    count, free = len(bundle.tracks), 6 * (len(poses) - 1)
+    rotations = np.array([pose[0] for pose in poses])[bundle.cameras]  # O 3 3
+    shifts = np.array([pose[1] for pose in poses])[bundle.cameras]  # O 3
+    turned = np.einsum("oij,oj->oi", rotations, xyz[bundle.tracks])  # O 3
+    local = turned + shifts
+    projected = local @ camera.T
+    off = projected[:, :2] / projected[:, 2:] - bundle.points.xy
+    depth = local[:, 2]
+    slope = np.zeros((count, 2, 3))
+    slope[:, 0, 0], slope[:, 1, 1] = camera[0, 0] / depth, camera[1, 1] / depth
+    slope[:, 0, 2] = -camera[0, 0] * local[:, 0] / depth**2
+    slope[:, 1, 2] = -camera[1, 1] * local[:, 1] / depth**2
+    slope = whiten @ slope  # O 2 3
+    by_turn = slope @ -np.array([cross(one) for one in turned])  # O 2 3
+    by_track = slope @ rotations  # O 2 3
+    jacobian = np.zeros((count, 2, free + 3 * len(xyz)))
     for row, (one, track) in enumerate(zip(bundle.cameras, bundle.tracks, strict=True)):
         if one:
-            pattern[2 * row : 2 * row + 2, 6 * (one - 1) : 6 * one] = 1
-        pattern[2 * row : 2 * row + 2, free + 3 * track : free + 3 * track + 3] = 1
-    zero = np.zeros(free + 3 * count)
-    solved = least_squares(
-        residuals, zero, jac_sparsity=pattern, loss="cauchy", f_scale=robust_scale(residuals(zero)),
-        x_scale="jac", max_nfev=30,
-    )  # fmt: skip
-    steps = solved.x[:free].reshape(-1, 6)
-    return [poses[0], *(moved(p, s) for p, s in zip(poses[1:], steps, strict=True))]
+            jacobian[row, :, 6 * one - 6 : 6 * one - 3] = by_turn[row]
+            jacobian[row, :, 6 * one - 3 : 6 * one] = slope[row]
+        at = free + 3 * track
+        jacobian[row, :, at : at + 3] = by_track[row]
+    return np.einsum("oij,oj->oi", whiten, off), jacobian.reshape(2 * count, -1)
 
 
 def bundle_trials(

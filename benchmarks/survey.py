@@ -99,11 +99,11 @@ def pose_errors(poses: dict[str, Pose], truth: dict[str, Pose]) -> PoseErrors:
     off = scale * centres @ rotation.T + shift - surveyed  # N 3
     u, _, vt = np.linalg.svd(sum(truth[name][0].T @ poses[name][0] for name in names))
     common = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt  # world of the model -> surveyed
-    rest = [poses[name][0] @ common.T @ truth[name][0].T for name in names]
-    return PoseErrors(1000 * np.linalg.norm(off, axis=1), np.array([angle_deg(r) for r in rest]))
+    angles = [angle_deg(poses[name][0] @ common.T, truth[name][0]) for name in names]
+    return PoseErrors(1000 * np.linalg.norm(off, axis=1), np.array(angles))
 
 
-def angle_deg(rotation: Matrix) -> float:
-    """The angle of a rotation matrix, degrees."""
-    cosine = np.clip((np.trace(rotation) - 1) / 2, -1, 1)
-    return float(np.degrees(np.arccos(cosine)))
+def angle_deg(a: Matrix, b: Matrix) -> float:
+    """The angle between two rotations, degrees; by its sine, which is exact for small angles."""
+    half = np.linalg.norm(a - b) / np.sqrt(8)
+    return float(np.degrees(2 * np.arcsin(min(1.0, float(half)))))
