@@ -39,8 +39,8 @@ from tiepoint.registration.planar import homogeneous
 Array = NDArray[np.float64]
 
 WEIGHTS = ("equal", "covariance", "shuffled")
-MATCHES, TRACKS = (30, 100, 300), (40, 100)
-SUBSETS, SUBSETS_OF_BUNDLES = 10, 4
+MATCHES, TRACKS = (30, 100), (40, 100)
+SUBSETS, SUBSETS_OF_BUNDLES = 4, 3
 WINDOW = 4
 WITHIN_PX = 4.0
 """Distance from the surveyed epipolar line from which a match counts as another point."""
@@ -234,7 +234,7 @@ def bundle_poses(bundle: Bundle, poses: list[Pose], camera: Matrix, sigma: Array
         poses, xyz, cost = trial, trial_xyz, new_cost
         damping = max(damping / 10, 1e-8)  # because the scale is free
         residuals, jacobian = new_residuals, new_jacobian
-        if gain < 1e-8:
+        if gain < 1e-6:
             break
     return poses
 

@@ -158,3 +158,10 @@ def test_the_options_of_cameras_are_those_of_the_config() -> None:
     assert parameters["cameras"].default == CameraConfig.sharing
     assert get_args(get_args(command.CameraModel)[0]) == tuple(MODELS)
     assert get_args(command.Cameras)[0] == CameraSharing
+
+
+def test_matches_pass_a_ratio_test_unless_it_is_omitted() -> None:
+    assert command._matching_config({}).ratio == 0.9
+    assert command._matching_config({"ratio": 0.7}).ratio == 0.7
+    assert command._matching_config({"ratio": None}).ratio is None
+    assert command._matching_config({"scores": "dual-softmax"}).ratio is None

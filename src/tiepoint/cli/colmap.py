@@ -113,7 +113,7 @@ def colmap(
     run resumes with the same command. Exit status: 0 all done, 1 some images or pairs failed or
     no model, 2 wrong usage, 3 nothing readable, 130 interrupted.
     """
-    from tiepoint.batch.colmap import MATCHING, ColmapStore, check_folder
+    from tiepoint.batch.colmap import ColmapStore, check_folder
     from tiepoint.detector import Detector
     from tiepoint.images.masks import MaskFolder
     from tiepoint.matching.match import check_device
@@ -122,10 +122,7 @@ def colmap(
     options.check_file("-o", out, [ENDING], overwrite=True)
     check_device(matching_device)
     _check_reconstruct(reconstruct)
-    choice = PairConfig(**pairing)
-    if matching.get("scores") != "dual-softmax":  # which compares all neighbours itself
-        matching.setdefault("ratio", MATCHING.ratio)
-    match_config = MatchingSettings(**matching)
+    choice, match_config = PairConfig(**pairing), _matching_config(matching)
     camera_config = _camera_config(camera_model, cameras, camera_params)
     mask_folder = None if masks is None else MaskFolder(masks)
     detector = Detector(
@@ -156,6 +153,15 @@ def _check_reconstruct(folder: Path | None) -> None:
 
     reconstruction.check_folder(folder)
     reconstruction.load_pycolmap()
+
+
+def _matching_config(given: MatchingOptions) -> MatchingSettings:
+    """The settings of the matches, with the ratio test that reconstruction needs."""
+    from tiepoint.batch.colmap import MATCHING
+
+    if given.get("scores") == "dual-softmax":  # it compares all neighbours itself
+        return MatchingSettings(**given)
+    return MatchingSettings(**{"ratio": MATCHING.ratio, **given})  # type: ignore[arg-type]
 
 
 def _camera_config(
