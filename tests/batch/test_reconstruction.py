@@ -115,3 +115,23 @@ print("written")
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.stdout == "written\n", done.stderr
+
+
+def test_sigterm_keeps_its_handler_after_pycolmap_is_loaded() -> None:
+    pytest.importorskip("pycolmap")
+    code = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+from tiepoint.batch.reconstruction import load_pycolmap
+load_pycolmap()
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    while True:
+        pass
+finally:
+    print("cleaned up")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (143, "cleaned up\n"), done.stderr

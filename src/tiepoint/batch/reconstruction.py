@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
+import threading
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -50,8 +52,12 @@ def load_pycolmap() -> Any:
 
     if not is_installed("pycolmap"):
         raise MissingExtraError("reconstruction", "colmap")
+    handler = signal.getsignal(signal.SIGTERM)
     import pycolmap
 
+    # The import makes SIGTERM print a stack trace and end the process without cleaning up.
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
     return pycolmap
 
 
