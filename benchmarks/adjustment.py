@@ -352,7 +352,7 @@ def summary(groups: list[Array]) -> str:
     low, high = np.exp(np.quantile(drawn, (0.025, 0.975), axis=0))
     cells = [f"{medians[0]:.3g}"]
     for number, mean in enumerate(np.exp(ratios.mean(axis=0))):
-        interval = f"{low[number]:.2f} to {high[number]:.2f}"
+        interval = f"{low[number]:.2f}, {high[number]:.2f}"
         cells.append(f"{medians[number + 1]:.3g} | {mean:.2f} ({interval})")
     return " | ".join(cells)
 
