@@ -40,7 +40,7 @@ Array = NDArray[np.float64]
 
 WEIGHTS = ("equal", "covariance", "shuffled")
 MATCHES, TRACKS = (30, 100), (40, 100)
-SUBSETS, SUBSETS_OF_BUNDLES = 4, 3
+SUBSETS, SUBSETS_OF_BUNDLES = 4, 8
 WINDOW = 4
 WITHIN_PX = 4.0
 """Distance from the surveyed epipolar line from which a match counts as another point."""
