@@ -81,7 +81,12 @@ def summarise(path: Path) -> Summary:
 
 
 def is_begun(start: bytes) -> bool:
-    """Whether a file that starts like this, cut off or not, is one of these."""
+    """Whether a file that starts like this, cut off or not, is one of these.
+
+    Many tables of others start with x and y, so less than the columns of all files decides nothing.
+    """
+    if not start.startswith(",".join(POSITION).encode()):
+        return False
     return any(
         start.startswith(f"{header}{end}".encode()) or header.encode().startswith(start)
         for header in _HEADERS
