@@ -387,14 +387,14 @@ def main() -> None:
                 windows = bundle_trials(survey, features, model, camera, count)
                 bundles[count] += [np.array(one) for one in windows]
     print("| adjustment | equal | covariance | ratio | shuffled covariance | ratio |")
-    print("|---|---|---|---|---|---|")
+    print(6 * "|---" + "|")
     for count, groups in two_views.items():
         print(f"| {count} matches of two views, {len(groups)} pairs: pose, degrees "
               f"| {summary(groups)} |")  # fmt: skip
     for count, groups in bundles.items():
         label = f"{count} tracks of {WINDOW} views, {len(groups)} windows"
-        print(f"| {label}: centres, mm | {summary([group[..., 0] for group in groups])} |")
-        print(f"| {label}: rotations, degrees | {summary([group[..., 1] for group in groups])} |")
+        for index, what in enumerate(("centres, mm", "rotations, degrees")):
+            print(f"| {label}: {what} | {summary([group[..., index] for group in groups])} |")
 
 
 if __name__ == "__main__":

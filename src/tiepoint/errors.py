@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
+from typing import Any
 
 
 class TiepointError(Exception):
@@ -81,6 +83,14 @@ class MissingProgramError(TiepointError, ImportError):
 
     def __reduce__(self) -> tuple[type[MissingProgramError], tuple[str, str]]:
         return type(self), (self.program, self.remedy)
+
+
+def import_extra(library: str, what: str, extra: str) -> Any:
+    """Import an optional library; MissingExtraError if it is not installed."""
+    try:
+        return importlib.import_module(library)
+    except ImportError as error:
+        raise MissingExtraError(what, extra) from error
 
 
 def is_installed(library: str) -> bool:

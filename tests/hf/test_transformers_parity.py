@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from support.guide_models import (  # noqa: E402
     COLOUR,
     EXACT_RULES,
     PALETTE,
-    PINNED,
     TRANSFORMERS_RULES,
     make_model,
     make_processor,
@@ -36,20 +34,6 @@ from tiepoint.weights.checkpoint import locate  # noqa: E402
 
 WIDTHS = [((8, 8, 16, 16), 24, 16), ((16, 8, 24, 32), 40, 48), ((64, 64, 128, 128), 256, 256)]
 FIELDS = ("keypoints", "scores", "descriptors", "mask")
-
-
-@pytest.fixture(scope="module")
-def theirs() -> Any:
-    """transformers' own classes, with the processor it uses where torchvision is missing."""
-    try:
-        installed = version("transformers")
-    except PackageNotFoundError:
-        pytest.skip(f"transformers is not installed; parity is with {PINNED}")
-    if installed != PINNED:
-        pytest.skip(f"transformers is {installed}; parity is with {PINNED}")
-    import transformers
-
-    return transformers
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import ConfigError, MissingExtraError
+from tiepoint.errors import ConfigError, import_extra
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,10 +69,7 @@ def covariance_from(columns: Columns) -> NDArray[Any] | None:
 
 def frame(columns: Columns, **attributes: Any) -> pd.DataFrame:
     """Columns as a DataFrame; raises MissingExtraError without pandas."""
-    try:
-        import pandas
-    except ImportError as error:
-        raise MissingExtraError("a DataFrame", "pandas") from error
+    pandas = import_extra("pandas", "a DataFrame", "pandas")
     made = pandas.DataFrame({name: np.array(values) for name, values in columns.items()})
     made.attrs.update(attributes)
     return made

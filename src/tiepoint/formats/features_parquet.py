@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import FormatError, MissingExtraError
+from tiepoint.errors import FormatError, import_extra
 from tiepoint.features import Features
 from tiepoint.features.tables import COVARIANCE, POSITION, SCALE, Columns, columns_of
 from tiepoint.files.reading import open_regular
@@ -74,11 +74,7 @@ def load_pyarrow() -> Any:
     Raises:
         MissingExtraError: It is not installed.
     """
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise MissingExtraError("reading and writing .parquet files", "parquet") from error
-    return pyarrow
+    return import_extra("pyarrow", "reading and writing .parquet files", "parquet")
 
 
 def _read(path: Path, *, whole: bool) -> tuple[Summary, Any]:

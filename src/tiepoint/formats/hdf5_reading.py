@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import MissingExtraError
+from tiepoint.errors import import_extra
 from tiepoint.files.reading import open_regular
 from tiepoint.formats.fields import FREE_BYTES, check_expansion, unreadable
 
@@ -58,11 +58,7 @@ def load_h5py() -> Any:
     Raises:
         MissingExtraError: It is not installed.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingExtraError("reading and writing .h5 files", "hdf5") from error
-    return h5py
+    return import_extra("h5py", "reading and writing .h5 files", "hdf5")
 
 
 def unless_damaged(read: Callable[..., Value], *arguments: Any) -> Value | None:
