@@ -386,8 +386,7 @@ def main() -> None:
             for count in TRACKS:
                 windows = bundle_trials(survey, features, model, camera, count)
                 bundles[count] += [np.array(one) for one in windows]
-    print("| adjustment | equal | covariance | ratio | shuffled covariance | ratio |")
-    print(6 * "|---" + "|")
+    print("| adjustment | equal | covariance | ratio | shuffled | ratio |\n" + 6 * "|---" + "|")
     for count, groups in two_views.items():
         print(f"| {count} matches of two views, {len(groups)} pairs: pose, degrees "
               f"| {summary(groups)} |")  # fmt: skip
