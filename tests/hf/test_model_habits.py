@@ -20,7 +20,6 @@ from support.guide_models import (  # noqa: E402
     EXACT_RULES,
     TRANSFORMERS_RULES,
     make_model,
-    make_processor,
     mark,
 )
 from tiepoint import (  # noqa: E402
@@ -30,20 +29,10 @@ from tiepoint import (  # noqa: E402
 from tiepoint.errors import CheckpointError, ConfigError  # noqa: E402
 
 SIZE_HW = (60, 80)
-KINDS = pytest.mark.parametrize("kind", ["config", "processor"])
 
 
 def pixels(batch: int = 3) -> torch.Tensor:
     return torch.rand(batch, 3, *SIZE_HW, generator=torch.Generator().manual_seed(0))
-
-
-def make(kind: str, rules: str = EXACT_RULES) -> Any:
-    """A config or processor with other than default settings."""
-    if kind == "config":
-        return SuperPointConfig(
-            encoder_hidden_sizes=[32, 32, 64, 64], decoder_hidden_size=128, tiepoint=mark(rules)
-        )
-    return make_processor(rules, do_resize=False)
 
 
 def test_the_main_input_is_the_first_of_the_call() -> None:
