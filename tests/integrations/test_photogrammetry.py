@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,18 @@ def test_opensfm_has_normalised_points(tmp_path: Path) -> None:
     # OpenSfM's way back to px of its convention, in which pixel centres are whole numbers.
     back = points[:, :2] * 640 + np.array([640, 480]) / 2 - 0.5
     np.testing.assert_allclose(back, features.xy, atol=1e-3)
-    np.testing.assert_allclose(points[:, 2], features.px_per_input_px / 640, rtol=1e-6)
     assert np.array_equal(arrays["descriptors"], features.descriptors)
     assert arrays["colors"].tolist() == [[128, 128, 128]] * 5
+
+
+def test_the_size_of_a_keypoint_is_the_scale_at_which_it_was_found(tmp_path: Path) -> None:
+    scales_px = np.array([1, 1, 2.5, 1, 2.5], np.float32)
+    features = replace(make(5), scales_px=scales_px)
+    points = read_opensfm(opensfm.write_features(tmp_path, "a.jpg", features))["points"]
+    np.testing.assert_allclose(points[:, 2], scales_px / 640, rtol=1e-6)
+    unknown = replace(features, scales_px=None)
+    points = read_opensfm(opensfm.write_features(tmp_path, "b.jpg", unknown))["points"]
+    np.testing.assert_allclose(points[:, 2], features.px_per_input_px / 640, rtol=1e-6)
 
 
 def test_the_corners_of_a_portrait_are_half_its_sides_from_the_centre(tmp_path: Path) -> None:

@@ -46,7 +46,12 @@ def check_orientation(name: str, features: Features, program: str) -> None:
 
 
 def scales_px(features: Features) -> NDArray[np.float32]:
-    """N: scale of each keypoint, px of the image per px of the network's input."""
+    """N: scale of each keypoint, px of the image per px of the network's input.
+
+    Features of other programs do not know it; theirs is that of the whole image.
+    """
+    if features.scales_px is not None:
+        return features.scales_px
     return np.full(len(features), features.px_per_input_px, np.float32)
 
 
