@@ -146,7 +146,8 @@ def test_openmvg_reads_positions_scales_and_descriptors(tmp_path: Path) -> None:
     assert [p.name for p in paths] == [f"{n}.{end}" for n in "abc" for end in ("feat", "desc")]
     values = np.array(paths[0].read_text().split(), float).reshape(-1, 4)
     np.testing.assert_allclose(values[:, :2], features["a.jpg"].xy, rtol=1e-7)  # no half pixel
-    assert values[:, 2:].tolist() == [[1.5, 0]] * 10
+    np.testing.assert_allclose(values[:, 2], features["a.jpg"].scales_px, rtol=1e-6)
+    assert not values[:, 3].any()
     data = (tmp_path / "a.desc").read_bytes()
     assert struct.unpack_from("<Q", data) == (10,)
     described = np.frombuffer(data, "<f4", offset=8).reshape(10, 4)
