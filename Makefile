@@ -20,7 +20,8 @@ types: $(VENV)/dev.stamp
 
 # Two processes side by side that take about as long. One has all tests of training, whose torch
 # shares nothing with the other.
-WITH_TRAINING := tests/training tests/evaluation tests/weights tests/hf tests/cli tests/formats
+WITH_TRAINING := tests/training tests/evaluation tests/weights tests/hf tests/cli tests/formats tests/export \
+	tests/integrations
 tests: $(VENV)/dev.stamp
 	$(MAKE) --jobs=2 --output-sync=target tests-library tests-training
 
