@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint types tests tests-library tests-training docs clean
+.PHONY: demo pictures test lint types tests tests-library tests-training docs clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py --output demo-out
@@ -30,6 +30,10 @@ tests-library: $(VENV)/dev.stamp
 
 tests-training: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest $(WITH_TRAINING)
+
+# The pictures of README and docs.
+pictures: $(VENV)/dev.stamp
+	$(BIN)/python examples/pictures.py
 
 docs: $(VENV)/docs.stamp
 	$(BIN)/mkdocs build --strict --site-dir site

@@ -1,7 +1,7 @@
 """`make demo`: keypoints of five photographs that scikit-image ships, and a registration.
 
-Prints a table and writes a features file and an overlay for each photograph. Then registers one of
-them to a second view, and writes the aligned photograph, an overlay and a checkerboard.
+Prints a table and writes a features file and an overlay for each photograph. Then registers the two
+sample views of the package, and writes the aligned one, an overlay and a checkerboard.
 """
 
 from __future__ import annotations
@@ -11,15 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 PHOTOGRAPHS = ("camera.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png")
-REGISTERED = "coffee.png"
-HOMOGRAPHY = ((0.9, 0.12, 40.0), (-0.1, 0.95, 30.0), (1e-4, 5e-5, 1.0))
-"""Photograph -> second view, px."""
-BRIGHTNESS = 0.7
-"""Brightness of the second view, relative to the photograph."""
 
 
 def main() -> int:
@@ -35,28 +27,21 @@ def main() -> int:
     command = [sys.executable, "-m", "tiepoint", *arguments, "--overwrite"]
     status = subprocess.call(command, cwd=photographs)
     print(f"Features (.npz) and overlays (.png) are in {output}")
-    return status or register(photographs / REGISTERED, output)
+    return status or register(output)
 
 
-def register(photograph: Path, output: Path) -> int:
-    """Register a photograph to a darker second view; returns the exit status."""
-    write_second_view(photograph, output / "view.png")
-    pictures = ["view_aligned.png", "--overlay", "view_overlay.png"]
-    pictures += ["--checkerboard", "view_checkerboard.png"]
-    arguments = ["register", str(photograph), "view.png", "-o", *pictures, "--overwrite"]
+def register(output: Path) -> int:
+    """Register the sample views; returns the exit status."""
+    import tiepoint
+
+    views = [str(path) for path in tiepoint.sample_views()]
+    pictures = ["coffee_aligned.png", "--overlay", "coffee_overlay.png"]
+    pictures += ["--checkerboard", "coffee_checkerboard.png"]
+    arguments = ["register", *views, "-o", *pictures, "--overwrite"]
     print("\ntiepoint", *arguments, flush=True)
     status = subprocess.call([sys.executable, "-m", "tiepoint", *arguments], cwd=output)
-    print(f"The views align where {output / 'view_overlay.png'} is grey")
+    print(f"The views align where {output / 'coffee_overlay.png'} is grey")
     return status
-
-
-def write_second_view(photograph: Path, view: Path) -> None:
-    image = cv2.imread(str(photograph))
-    size_wh = image.shape[1], image.shape[0]
-    warped = cv2.warpPerspective(
-        image, np.array(HOMOGRAPHY), size_wh, borderMode=cv2.BORDER_REFLECT
-    )
-    cv2.imwrite(str(view), cv2.convertScaleAbs(warped, alpha=BRIGHTNESS))
 
 
 if __name__ == "__main__":

@@ -234,6 +234,20 @@ def test_images_for_matches_are_enlarged_by_whole_factors_only(max_side: int, si
     assert drawn.shape == (size, size // 2 * 2 + GAP_PX, 3)
 
 
+@pytest.mark.parametrize(
+    ("side_a", "side_b", "expected"),
+    [(100, 60, (100, 60)), (40, 30, (80, 60)), (200, 30, (100, 90)), (200, 300, (100, 100))],
+)
+def test_two_images_that_fit_are_shown_at_their_relative_sizes(
+    side_a: int, side_b: int, expected: tuple[int, int]
+) -> None:
+    a, b = (np.zeros((side, side), np.uint8) for side in (side_a, side_b))
+    none = [features_at([], (side, side)) for side in (side_a, side_b)]
+    drawn = plot_matches(a, b, *none, matched(), max_side=100)
+    assert drawn.shape[1] == sum(expected) + GAP_PX
+    assert drawn.shape[0] == max(expected)
+
+
 def test_large_images_for_matches_are_averaged() -> None:
     stripes = np.zeros((400, 400), np.uint8)
     stripes[:, ::2] = 200

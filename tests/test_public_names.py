@@ -13,7 +13,8 @@ PLAIN = {
     "FormatError", "ImageError", "Matches", "MatchingConfig", "MissingExtraError",
     "NetworkConfig", "OpenCVFeature", "OutputError", "ProcessorConfig", "TiepointError",
     "__version__", "load", "load_matches", "match", "plot", "plot_matches", "save", "save_matches",
-    "Registration", "RegistrationConfig", "RegistrationError", "register", "warp",
+    "Registration", "RegistrationConfig", "RegistrationError", "register", "sample_views",
+    "warp",
 }  # fmt: skip
 GUIDE = {
     "AutoImageProcessor", "SuperPointConfig", "SuperPointForKeypointDetection",

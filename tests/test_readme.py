@@ -25,6 +25,7 @@ from tiepoint import (
     MatchingConfig,
     ProcessorConfig,
     RegistrationConfig,
+    sample_views,
 )
 from tiepoint.weights.checkpoint import load_checkpoint
 
@@ -73,7 +74,7 @@ def promised(code: str) -> list[str]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with the photographs that the documents name."""
+    """The working folder, with the photographs and the sample views that the documents name."""
     skimage = pytest.importorskip("skimage", reason="the examples use scikit-image's photographs")
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -81,6 +82,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         source = Path(skimage.__file__).parent / "data" / name
         shutil.copy(source, tmp_path / name)
         shutil.copy(source, photos / name)
+    for view in sample_views():
+        shutil.copy(view, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

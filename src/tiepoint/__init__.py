@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from tiepoint.hf.processor import AutoImageProcessor as AutoImageProcessor
     from tiepoint.hf.processor import SuperPointImageProcessor as SuperPointImageProcessor
+    from tiepoint.images.samples import sample_views as sample_views
     from tiepoint.integrations.opencv import OpenCVFeature as OpenCVFeature
     from tiepoint.matching.match import match as match
     from tiepoint.plotting import plot as plot
@@ -84,6 +85,7 @@ _HOME = {
     "match": "matching.match",
     "plot": "plotting",
     "plot_matches": "plotting",
+    "sample_views": "images.samples",
     "save": "formats",
     "save_matches": "formats",
     "register": "registration.register",

@@ -44,13 +44,17 @@ class TrainingError(TiepointError):
     """A training run cannot start or continue, or is not worth continuing."""
 
 
+def how_to_install(extra: str) -> str:
+    """The commands that install an extra."""
+    return f'pip install "tiepoint[{extra}]", or in a clone pip install ".[{extra}]"'
+
+
 class MissingExtraError(TiepointError, ImportError):
     """A feature needs an optional dependency that is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(
-            f"{what} needs the extra '{extra}', which is not installed: "
-            f'pip install "tiepoint[{extra}]"'
+            f"{what} needs the extra '{extra}', which is not installed: {how_to_install(extra)}"
         )
         self.what = what
         self.extra = extra

@@ -101,7 +101,8 @@ def plot_matches(
         matches: Matches between these features.
         path: PNG file to write; None only returns the picture.
         max_lines: Maximum number of lines; None draws all.
-        max_side: Longer side to which each image is resized, px; enlarged by whole factors only.
+        max_side: Longer side to which each image is resized, px; enlarged by whole factors only,
+            and two images that fit by the same factor.
 
     Returns:
         H W 3 uint8, RGB: A on the left, B on the right, aligned at the top.
@@ -115,8 +116,11 @@ def plot_matches(
     """
     _check_ending(path)
     _check_matches(matches, features_a, features_b)
-    left, xy_a = _fitted(_image_of(image_a, features_a, "image A"), features_a.xy, max_side)
-    right, xy_b = _fitted(_image_of(image_b, features_b, "image B"), features_b.xy, max_side)
+    zoom_a, zoom_b = _zooms(max(features_a.size_hw), max(features_b.size_hw), max_side)
+    source_a = _image_of(image_a, features_a, "image A")
+    source_b = _image_of(image_b, features_b, "image B")
+    left, xy_a = _fitted(source_a, features_a.xy, zoom_a, max_side)
+    right, xy_b = _fitted(source_b, features_b.xy, zoom_b, max_side)
     start = left.shape[1] + GAP_PX
     height = max(len(left), len(right))
     canvas = np.full((height, start + right.shape[1], 3), 255, np.uint8)
@@ -276,11 +280,20 @@ def _rings(canvas: Picture, xy: Float, radius: float, colours: Picture, thicknes
         cv2.circle(canvas, centre, fixed_radius, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def _fitted(source: SourceImage, xy: NDArray[np.float32], max_side: int) -> tuple[Picture, Array]:
+def _zooms(side_a: int, side_b: int, max_side: int) -> tuple[int, int]:
+    """Whole factors by which two images are enlarged, given their longer sides in px."""
+    zoom_a, zoom_b = max_side // side_a, max_side // side_b
+    if zoom_a and zoom_b:  # one factor, so that the eye compares the true sizes
+        zoom_a = zoom_b = min(zoom_a, zoom_b)
+    return max(1, zoom_a), max(1, zoom_b)
+
+
+def _fitted(
+    source: SourceImage, xy: NDArray[np.float32], zoom: int, max_side: int
+) -> tuple[Picture, Array]:
     """An image resized for display, and its keypoints in it."""
     image = to_rgb8(source)
     from_hw = image.shape[0], image.shape[1]
-    zoom = max(1, max_side // max(from_hw))
     to_hw = fit_inside((from_hw[0] * zoom, from_hw[1] * zoom), max_side)
     if zoom == 1 and to_hw != from_hw:
         image = cv2.resize(image, to_hw[::-1], interpolation=cv2.INTER_AREA)

@@ -46,7 +46,7 @@ def test_the_sentence_names_the_most_frequent_first_and_the_remedy(drone: Path) 
     text = sentence(ignored_by("photos"))
     assert text is not None
     assert text.startswith("5 ignored: .heic 2, .cr2 1, .mp4 1, without ending 1; ")
-    assert '.heic: pip install "tiepoint[heif]"' in text
+    assert '.heic: pip install "tiepoint[heif]", or in a clone pip install ".[heif]"' in text
     assert ".cr2: develop raw photographs first" in text
     both = sentence(Counter({".nef": 1, ".dng": 1}))
     assert both is not None and "; .dng, .nef: develop raw photographs first" in both

@@ -18,7 +18,7 @@ from rich.cells import cell_len
 from tiepoint.batch import ImageRecord, PairRecord
 from tiepoint.cli import exit_codes
 from tiepoint.cli.report import Report, complain, image_report, pair_report, stop
-from tiepoint.errors import FormatError
+from tiepoint.errors import FormatError, how_to_install
 
 DONE = ImageRecord("a.png", "done", Path("out/a.npz"), None, 12, (480, 640), 3.456)
 SKIPPED = ImageRecord("b.png", "skipped", Path("out/b.npz"), None, 7, (48, 64))
@@ -151,7 +151,7 @@ def test_the_report_ends_with_what_was_not_taken(capsys: pytest.CaptureFixture[s
         report.follow(iter([DONE]))
         ignored[".heic"] += 2
     note, summary = capsys.readouterr().err.splitlines()
-    assert note == 'tiepoint: 2 ignored: .heic 2; .heic: pip install "tiepoint[heif]"'
+    assert note == f"tiepoint: 2 ignored: .heic 2; .heic: {how_to_install('heif')}"
     assert summary.startswith("tiepoint: 1 done in ")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tiepoint.checks import check_choice
-from tiepoint.errors import FormatError
+from tiepoint.errors import FormatError, how_to_install
 from tiepoint.files.paths import is_folder
 
 IMAGE_ENDINGS = frozenset(
@@ -22,10 +22,8 @@ IMAGE_ENDINGS = frozenset(
 )
 """Endings of the files that folders and globs give in any case; see `image_endings`."""
 
-_HEIF = 'pip install "tiepoint[heif]"'
-
-EXTRAS = {".heic": _HEIF, ".heif": _HEIF, ".hif": _HEIF}
-"""Endings that need an optional package, and the command that installs it."""
+EXTRAS = dict.fromkeys((".heic", ".heif", ".hif"), how_to_install("heif"))
+"""Endings that need an optional package, and the commands that install it."""
 
 _ADVICE = (
     (

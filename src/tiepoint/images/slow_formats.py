@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import ImageFile
 
-from tiepoint.errors import ImageError
+from tiepoint.errors import ImageError, how_to_install
 from tiepoint.images.arrays import Decoded, Pixels, with_alpha
 from tiepoint.images.quiet import opencv_quiet
 
@@ -73,7 +73,7 @@ def _qoi(stream: BinaryIO, image: ImageFile.ImageFile, name: str) -> Decoded:
         raise ImageError(
             f"{name}: a QOI file of {image.size[0]}x{image.size[1]} px, more than the limit of "
             f"{MAX_QOI_PIXELS} px without the extra 'qoi', which is not installed: "
-            'pip install "tiepoint[qoi]"'
+            f"{how_to_install('qoi')}"
         ) from None
     most = _MOST_QOI_BYTES * image.size[0] * image.size[1] + _TAIL_BYTES
     size = stream.seek(0, io.SEEK_END)
