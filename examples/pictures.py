@@ -102,6 +102,7 @@ def draw_pictures(folder: Path) -> None:
 
     registration = tiepoint.register(*views)
     pictures = [read(view) for view in views]
+    write(folder / "views.jpg", in_a_row(pictures))
     pictures.append(tiepoint.warp(views[0], registration))
     pictures.append(checkerboard(*views, registration))
     write(folder / "registration.jpg", in_a_row(pictures))
