@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 from tiepoint.config import MatchingConfig
 from tiepoint.features import Features, Matches
 from tiepoint.geometry import Float, apply_homography
+from tiepoint.matching import neighbours
 from tiepoint.matching.match import descriptors_of, record, rotation_matrix_of
-from tiepoint.matching.neighbours import nearest_allowed
+from tiepoint.matching.near import within
+from tiepoint.matching.neighbours import among
 from tiepoint.matching.rotation import ROTATION_STEPS, rotate_descriptors
 
 GUIDED_MIN_SIMILARITY = 0.4
@@ -43,12 +45,8 @@ def match_guided(
     rotation_matrix = rotation_matrix_of(features_a)
     mapped = apply_homography(matrix, features_a.xy)  # N_A 2
 
-    def near(rows: slice, columns: slice) -> NDArray[np.bool_]:
-        offset = mapped[rows, None] - features_b.xy[None, columns]  # BLOCK BLOCK 2
-        is_near: NDArray[np.bool_] = np.hypot(offset[..., 0], offset[..., 1]) <= within_px
-        return is_near  # NaN is not near
-
-    nearest_a, nearest_b = nearest_allowed(a, b, near)
+    pairs, cosines = _near_pairs(a, b, mapped, features_b.xy, within_px)
+    nearest_a, nearest_b = among((len(a), len(b)), pairs, cosines)
     index = np.arange(len(a))
     kept = (nearest_a.score >= min_similarity) & (
         nearest_b.index[nearest_a.index] == index if len(b) else np.zeros(len(a), bool)
@@ -62,6 +60,23 @@ def match_guided(
         "guided_px": within_px,
     }
     return Matches(pairs[order], scores[order], meta, turned_deg)
+
+
+def _near_pairs(
+    a: NDArray[np.float32],
+    b: NDArray[np.float32],
+    mapped: Float,
+    xy_b: NDArray[np.float32],
+    within_px: float,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Pairs P 2 of near keypoints and their cosines: all that may be nearest neighbours."""
+    found, scores = [np.empty((0, 2), np.int64)], [np.empty(0)]
+    for pairs in within(mapped, xy_b.astype(np.float64), within_px):
+        cosines = neighbours.cosines(a, b, pairs)
+        best = neighbours.best_of_either(pairs, cosines)
+        found.append(pairs[best])
+        scores.append(cosines[best])
+    return np.concatenate(found), np.concatenate(scores)
 
 
 def aligned_descriptors(

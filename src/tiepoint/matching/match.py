@@ -241,7 +241,9 @@ def _filtered(
     pairs = np.stack([kept, nearest_a.index[kept]], axis=1)  # M 2
     scores = nearest_a.score[kept]  # M
     if config.scores == "dual-softmax":
-        similar = _cosines(a, b, pairs) >= _as_float32(config.min_similarity)
+        similar = neighbours.cosines(a, b, pairs).astype(np.float32) >= _as_float32(
+            config.min_similarity
+        )
         pairs, scores = pairs[similar], np.exp(scores[similar])
         passing = scores >= (config.min_probability or 0)
     else:
@@ -286,16 +288,6 @@ def _passes_ratio(nearest: Nearest, ratio: float) -> NDArray[np.bool_]:
     second = np.maximum(1 - nearest.second.astype(np.float64), 0)
     passed: NDArray[np.bool_] = first < ratio**2 * second
     return passed
-
-
-def _cosines(a: Float32, b: Float32, pairs: NDArray[np.int64]) -> Float32:
-    """M: cosine of the two descriptors of each pair."""
-    cosines = np.empty(len(pairs), np.float32)
-    for start in range(0, len(pairs), neighbours.BLOCK):
-        part = slice(start, start + neighbours.BLOCK)
-        left, right = a[pairs[part, 0]].astype(np.float64), b[pairs[part, 1]].astype(np.float64)
-        cosines[part] = (left * right).sum(axis=1)
-    return cosines
 
 
 def _as_float32(threshold: float | None) -> np.float32:
