@@ -71,7 +71,7 @@ def _near_pairs(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Pairs P 2 of near keypoints and their cosines: all that may be nearest neighbours."""
     found, scores = [np.empty((0, 2), np.int64)], [np.empty(0)]
-    for pairs in within(mapped, xy_b.astype(np.float64), within_px):
+    for pairs in within(mapped, xy_b, within_px):
         cosines = neighbours.cosines(a, b, pairs)
         best = neighbours.best_of_either(pairs, cosines)
         found.append(pairs[best])

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.geometry import Float
 
+Points = NDArray[np.floating[Any]]
+
 MOST_PAIRS = 2**19
 """Pairs examined at a time, unless one point alone has more: 30 MB."""
 
 
-def within(a: Float, b: Float, radius: float) -> Iterator[NDArray[np.int64]]:
+def within(a: Float, b: Points, radius: float) -> Iterator[NDArray[np.int64]]:
     """All pairs of a point of a and a point of b within a distance.
 
     Args:
@@ -23,6 +26,7 @@ def within(a: Float, b: Float, radius: float) -> Iterator[NDArray[np.int64]]:
     Yields:
         P 2 indices into a and b, by the index in a; all pairs of one point of a together.
     """
+    b = b.astype(np.float64)
     usable = np.flatnonzero(np.isfinite(b).all(axis=1))
     if len(usable) == 0:
         return

@@ -15,6 +15,7 @@ from tiepoint.config import RegistrationConfig
 from tiepoint.features import Features, Matches, covariances_of
 from tiepoint.geometry import Matrix, apply_homography, inside
 from tiepoint.matching.guided import aligned_descriptors
+from tiepoint.matching.near import within
 from tiepoint.registration import appearance, epipolar, planar, verification
 from tiepoint.registration.appearance import Picture
 from tiepoint.registration.estimation import Estimate, matched_xy
@@ -192,10 +193,11 @@ class Fit(Pair):
             return None
         a, b = self.features_a, self.features_b
         mapped = apply_homography(self.estimate.matrix, a.xy)  # N_A 2
-        apart = np.linalg.norm(mapped[:, None] - b.xy[None], axis=2)  # N_A N_B
-        near = (apart <= ANSWER_PX * self.input_px) & (self.similarities >= ANSWER_SIMILARITY)
+        answered = np.zeros(len(a), bool)
+        for i, j in (pairs.T for pairs in within(mapped, b.xy, ANSWER_PX * self.input_px)):
+            answered[i[self.similarities[i, j] >= ANSWER_SIMILARITY]] = True
         shown = inside(mapped, b.size_hw)
-        return verification.answered_cells(a.xy, a.size_hw, shown, near.any(axis=1))
+        return verification.answered_cells(a.xy, a.size_hw, shown, answered)
 
     def deviations_px(
         self, places_xy: NDArray[np.float64], *, in_a: bool = False
