@@ -12,8 +12,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.matching import neighbours
-
 Float32 = NDArray[np.float32]
 
 ROTATION_STEPS = 8
@@ -40,7 +38,10 @@ def best_rotation(a: Float32, b: Float32, matrix: Float32) -> int:
     if len(a) == 0 or len(b) == 0:
         return 0
     candidates = range(1 - ROTATION_STEPS // 2, ROTATION_STEPS // 2 + 1)
-    agreement = {steps: _agreement(rotate_descriptors(a, matrix, steps), b) for steps in candidates}
+    rotated = np.concatenate([rotate_descriptors(a, matrix, steps) for steps in candidates])
+    cosines = rotated.astype(np.float64) @ b.astype(np.float64).T  # 8 N_A, N_B
+    parts = np.split(cosines.astype(np.float32), ROTATION_STEPS)  # rounded, so that equals tie
+    agreement = dict(zip(candidates, map(_agreement, parts), strict=True))
     best = max(candidates, key=lambda steps: (agreement[steps], -abs(steps), steps))
     return best if agreement[best] > MIN_GAIN * agreement[0] else 0
 
@@ -55,9 +56,9 @@ def rotate_descriptors(descriptors: Float32, matrix: Float32, steps: int) -> Flo
     return result
 
 
-def _agreement(a: Float32, b: Float32) -> float:
-    """Sum of the fourth powers of the cosines of mutual nearest neighbours."""
-    of_a, of_b = neighbours.by_cosine(a, b, second=False)
-    mutual = of_b.index[of_a.index] == np.arange(len(a))  # N_A
-    cosines = np.maximum(of_a.score[mutual].astype(np.float64), 0)
-    return float((cosines**4).sum())
+def _agreement(cosines: Float32) -> float:
+    """Sum of the fourth powers of the cosines N_A N_B of mutual nearest neighbours."""
+    of_a, of_b = cosines.argmax(axis=1), np.ascontiguousarray(cosines.T).argmax(axis=1)
+    mutual = np.flatnonzero(of_b[of_a] == np.arange(len(of_a)))  # N_A
+    best = np.maximum(cosines[mutual, of_a[mutual]].astype(np.float64), 0)
+    return float((best**4).sum())
