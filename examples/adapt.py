@@ -37,6 +37,8 @@ def main() -> int:
         parser.error(f"{args.out} exists: choose another folder with -o")
     try:
         photos = readable(args.folder, args.out)
+        list_photos(photos, "training")  # neither part is empty
+        list_photos(photos, "development")
     except tiepoint.TiepointError as error:
         parser.error(str(error))
 
@@ -65,7 +67,7 @@ def readable(folder: Path, out: Path) -> Path:
     bad = {detection.source: detection.error for detection in detections if detection.error}
     if not bad:
         return folder
-    for path, error in bad.items():
+    for error in bad.values():
         print(f"left out: {error}", file=sys.stderr)
     for path in set(files) - set(bad):
         copy = out / "photos" / path.relative_to(folder)

@@ -28,24 +28,27 @@ MAX_SIDE_PX = 1024
 
 
 def main() -> int:
+    form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        fromfile_prefix_chars="@",
+        description=__doc__, formatter_class=form, fromfile_prefix_chars="@"
     )
     parser.add_argument("images", nargs="*", default=tiepoint.sample_views(), metavar="A B")
     parser.add_argument("-k", "--max-keypoints", type=int, default=1000, help="per image (1000)")
-    models = ("homography", "fundamental")
-    parser.add_argument("--model", choices=models, default="homography")
+    parser.add_argument("--model", choices=("homography", "fundamental"), default="homography")
     parser.add_argument("-o", "--out", type=Path, help="also write the table as CSV")
     args = parser.parse_args()
     if len(args.images) % 2:
         parser.error(f"{len(args.images)} images, expected pairs: A B [A B ...]")
+    if args.out is not None and not args.out.parent.is_dir():
+        parser.error(f"{args.out.parent}: no such folder")
 
-    best: dict[str, Any] = {"threshold": 0.0, "max_keypoints": args.max_keypoints}
-    methods = {name: tiepoint.Detector(name, **best) for name in ("base", "small", "large")}
-    methods["SIFT"] = cv2.SIFT.create(args.max_keypoints, contrastThreshold=0.0)
-    methods["ORB"] = cv2.ORB.create(args.max_keypoints, fastThreshold=5)
+    k = args.max_keypoints
+    methods: dict[str, Any] = {
+        name: tiepoint.Detector(name, threshold=0.0, max_keypoints=k)
+        for name in ("base", "small", "large")
+    }
+    methods["SIFT"] = cv2.SIFT.create(k, contrastThreshold=0.0)
+    methods["ORB"] = cv2.ORB.create(k, fastThreshold=5)
 
     rows, failed = [], 0
     print(f"{'method':8}{'keypoints':>10}{'matches':>9}{'inliers':>9}{'ms':>7}  verdict")
@@ -105,7 +108,8 @@ def features_of(image: Any, method: Any) -> tiepoint.Features:
     if method.defaultNorm() == cv2.NORM_HAMMING:
         # Bits as -1 and 1: the nearest by cosine is the nearest by Hamming distance.
         descriptors = np.unpackbits(descriptors, axis=1) * 2.0 - 1
-    return tiepoint.Features.from_opencv(keypoints, np.float32(descriptors), image.shape[:2])
+    descriptors = descriptors.astype(np.float32)
+    return tiepoint.Features.from_opencv(keypoints, descriptors, image.shape[:2])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python examples/match_with_kornia.py a.jpg b.jpg --matcher smnn -o matches.png
 
-Without images it uses two sample views. It needs kornia 0.6.11 or newer: `pip install kornia`.
+Without images it uses two sample views. It needs kornia: `pip install kornia`.
 Pixel centres are whole numbers in both libraries, so no position changes. Exit status: 0 found,
 1 too few matches, 2 wrong usage.
 """
@@ -39,11 +39,13 @@ def main() -> int:
     parser.add_argument("--matcher", choices=tuple(MATCHERS), default="smnn")
     parser.add_argument("-o", "--out", type=Path, help="picture of the inliers, .png")
     args = parser.parse_args()
+    if args.out is not None and args.out.suffix.lower() != ".png":
+        parser.error(f"{args.out}: expected a name that ends in .png")
 
     detector = tiepoint.Detector(max_keypoints=1000)
     try:
         a, b = detector(args.a), detector(args.b)
-    except tiepoint.ImageError as error:
+    except tiepoint.TiepointError as error:
         parser.error(str(error))
 
     # torch.tensor copies: the arrays of features are read-only.
@@ -66,8 +68,9 @@ def main() -> int:
     print(np.array2string(homography.numpy(), precision=7, suppress_small=True))
 
     if args.out is not None:
-        scores = 1 - distances[:, 0]  # best is 1, as tiepoint has it
-        matches = tiepoint.Matches(pairs[inliers].numpy(), scores[inliers].numpy())
+        order = distances[inliers, 0].argsort()  # best first, as tiepoint has matches
+        scores = 1 - distances[inliers, 0][order]
+        matches = tiepoint.Matches(pairs[inliers][order].numpy(), scores.numpy())
         tiepoint.plot_matches(args.a, args.b, a, b, matches, args.out)
     return 0
 

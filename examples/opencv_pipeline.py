@@ -4,9 +4,8 @@
     python examples/opencv_pipeline.py a.jpg b.jpg -o sift.png --detector sift
 
 Without images it uses two sample views. The picture shows the best inliers, and the outline of
-image A in image B. `tiepoint.OpenCVFeature` has the methods of `cv2.Feature2D`, so the rest of an existing
-pipeline stays as it is. Exit status: 0 found, 1 not found or not
-written, 2 wrong usage.
+image A in image B. `tiepoint.OpenCVFeature` has the methods of `cv2.Feature2D`, so the rest of an
+existing pipeline stays as it is. Exit status: 0 found, 1 not found or not written, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -35,12 +34,11 @@ def main() -> int:
     parser.add_argument("-o", "--out", type=Path, default=Path("matches.png"))
     parser.add_argument("--detector", choices=("tiepoint", "sift"), default="tiepoint")
     args = parser.parse_args()
+    if not cv2.haveImageWriter(str(args.out)):
+        parser.error(f"{args.out}: the ending names no image format, expected one such as .png")
     image_a, image_b = (cv2.imread(str(path)) for path in (args.a, args.b))
     if image_a is None or image_b is None:
         parser.error(f"{args.a if image_a is None else args.b}: cannot be read as an image")
-
-    if not cv2.haveImageWriter(str(args.out)):
-        parser.error(f"{args.out}: the ending names no image format, such as .png")
 
     detector: Any = cv2.SIFT.create(1000)
     if args.detector == "tiepoint":

@@ -6,7 +6,7 @@
 It needs pycolmap: `pip install "tiepoint[colmap]"`. The output folder has the database, COLMAP's
 models and `points.ply`, the coloured points of the largest model. The database of an interrupted
 run is continued. Photographs that cannot be read are reported and left out.
-Exit status: 0 all registered, 1 some are missing or there is no model, 2 wrong usage.
+Exit status: 0 all registered, 1 some are missing or an error occurred, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ def main() -> int:
     pairs_help = "pairs to match: all, sequential (frames of a video) or similar (many photographs)"
     parser.add_argument("--pairs", default="all", help=pairs_help)
     args = parser.parse_args()
+    if not args.images.is_dir():
+        parser.error(f"{args.images}: no such folder")
     models = args.out / "sparse"
-    if models.exists():
-        parser.error(f"{models} exists: remove it, or choose another folder with -o")
+    if models.exists() and any(models.iterdir()):
+        parser.error(f"{models} has models: remove them, or choose another folder with -o")
     try:
         return run(args.images, args.out, models, args.max_keypoints, PairConfig(args.pairs))
     except tiepoint.TiepointError as error:  # a wrong setting, no pycolmap, a full disk
-        parser.error(str(error))
+        print(error, file=sys.stderr)
+        return 1
 
 
 def run(images: Path, out: Path, models: Path, max_keypoints: int, pairs: PairConfig) -> int:
     """Match, map, write the points and print the figures; returns the exit status."""
     pycolmap = load_pycolmap()  # its absence is an error now, not after an hour of matching
     out.mkdir(parents=True, exist_ok=True)
-    records = export_colmap(
-        images, out / "database.db", pairs=pairs, max_keypoints=max_keypoints
-    )
+    records = export_colmap(images, out / "database.db", pairs=pairs, max_keypoints=max_keypoints)
     for record in records:
         if record.error is not None:
             print(f"left out: {record.error}", file=sys.stderr)
