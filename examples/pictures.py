@@ -55,7 +55,8 @@ def homography(view: View) -> NDArray[np.float64]:
     """Photograph -> view, px."""
     width, height = view.size_wh
     corners = [[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]
-    return cv2.getPerspectiveTransform(np.float32(view.corners), np.float32(corners))
+    from_px, to_px = (np.array(points, np.float32) for points in (view.corners, corners))
+    return np.asarray(cv2.getPerspectiveTransform(from_px, to_px), np.float64)
 
 
 def draw_view(photograph: NDArray[np.uint8], view: View, seed: int) -> NDArray[np.uint8]:
@@ -65,7 +66,7 @@ def draw_view(photograph: NDArray[np.uint8], view: View, seed: int) -> NDArray[n
     )
     light = (warped / 255) ** view.gamma * view.exposure * np.array(view.tint_rgb)
     light += np.random.default_rng(seed).normal(0, view.noise, light.shape)
-    return np.clip(np.rint(light * 255), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(light * 255), 0, 255), np.uint8)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -159,7 +160,7 @@ def in_a_row(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 def read(path: Path) -> NDArray[np.uint8]:
     """A picture's RGB pixels."""
-    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def write(path: Path, picture_rgb: NDArray[np.uint8]) -> None:

@@ -108,6 +108,13 @@ def test_no_keypoints_give_no_matches(counts: tuple[int, int]) -> None:
     assert result.scores.shape == (0,)
 
 
+def test_an_image_without_keypoints_needs_no_descriptors() -> None:
+    """As OpenCV's detectors give it."""
+    nothing = Features.from_opencv([], None, (40, 50))
+    some = features(unit(5))
+    assert len(match(nothing, some)) == len(match(some, nothing)) == 0
+
+
 def test_missing_descriptors_are_named_with_their_image() -> None:
     with pytest.raises(ConfigError, match="features B have no descriptors"):
         match(features(unit(3)), features(None, count=3))

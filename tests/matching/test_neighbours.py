@@ -1,4 +1,4 @@
-"""The quick search for nearest neighbours gives what float64 gives, wherever ties stand."""
+"""The quick search for nearest neighbours gives what float64 gives, wherever the ties are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KINDS = ("random", "signs", "copies", "almost-copies", "one", "long", "tiny")
 
 
 def vectors(kind: str, count: int, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Descriptors with as many ties as the kind says."""
+    """Descriptors with as many ties as the kind has."""
     x = rng.normal(size=(count, length))
     if kind == "signs":
         x = np.sign(x)
@@ -90,7 +90,7 @@ def test_candidates_are_reduced_on_the_way_without_a_difference(
 
 
 def test_memory_stays_bounded_where_everything_ties() -> None:
-    """Of 4,000 equal descriptors on each side, 16 million pairs tie."""
+    """4,000 equal descriptors in both images: 16 million ties."""
     import tracemalloc
 
     same = np.full((4000, 64), 0.125, np.float32)

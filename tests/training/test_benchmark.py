@@ -82,3 +82,12 @@ def test_without_matches_positions_are_not_calibrated_and_the_log_has_the_reason
 
 def test_without_pairs_there_is_no_covariance_scale(tmp_path: Path) -> None:
     assert Benchmark([], 5).covariance_scale(tmp_path) is None
+
+
+def test_held_out_photographs_that_cannot_be_read_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "skimage_cc0_bad.png").write_bytes(b"no picture")
+    broken = Benchmark([tmp_path], 3)
+    assert broken.measure(BUNDLED / DEFAULT) == {} and broken.threshold(BUNDLED / DEFAULT) is None
+    assert "skimage_cc0_bad.png" in caplog.text

@@ -178,8 +178,10 @@ def record(
 
 
 def descriptors_of(features: Features, name: str) -> Float32:
-    """The descriptors of features; refuses none and values that are not finite."""
+    """The descriptors of features; refuses keypoints without, and values that are not finite."""
     if features.descriptors is None:
+        if len(features) == 0:  # OpenCV's detectors give none for an image without keypoints
+            return np.empty((0, 0), np.float32)
         raise ConfigError(
             f"features {name} have no descriptors, which matching compares: "
             "detect with descriptors=True"
@@ -216,8 +218,8 @@ def _check_same_weights(a: Features, b: Features) -> None:
                 f"features A have {key} {left} and features B {right}: descriptors of different "
                 "weights or rules cannot be compared; detect both images with one checkpoint"
             )
-    assert a.descriptors is not None
-    assert b.descriptors is not None
+    if a.descriptors is None or b.descriptors is None:
+        return  # no keypoints
     length_a, length_b = a.descriptors.shape[1], b.descriptors.shape[1]
     if length_a != length_b:
         raise ConfigError(

@@ -32,7 +32,7 @@ def within(a: Float, b: Points, radius: float) -> Iterator[NDArray[np.int64]]:
         return
     low, high = b[usable].min(axis=0) - radius, b[usable].max(axis=0) + radius
     inside = np.flatnonzero(((a >= low) & (a <= high)).all(axis=1))  # NaN is not inside
-    # The cell is larger than the radius by far more than rounding, and at most 2^20 lie in a row.
+    # The cell is larger than the radius by far more than rounding; at most 2^20 cells form a row.
     cell = max(1.001 * radius, float((high - low).max()) / 2**20, 1e-6)
     cells_b, cells_a = _cells(b[usable], low, cell), _cells(a[inside], low, cell)
     row_length = int(cells_b[:, 0].max()) + 4

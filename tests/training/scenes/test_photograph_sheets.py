@@ -75,6 +75,22 @@ def test_every_photograph_of_a_folder_is_used(tmp_path) -> None:
     assert greys == {50, 90, 130, 170}
 
 
+def test_a_photograph_that_cannot_be_read_is_reported_once_and_left_out(tmp_path, caplog) -> None:
+    for number in range(3):
+        grey = np.full((150, 150), 50 + 40 * number, np.uint8)
+        cv2.imwrite(str(tmp_path / f"{number}.png"), grey)
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    greys = {int(sheet.image[0, 0]) for sheet in sheets(tmp_path, 30)}
+    assert greys == {50, 130}
+    assert [record.message.count("1.png") for record in caplog.records] == [1]
+
+
+def test_photographs_of_which_none_can_be_read_are_an_error(tmp_path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"a\.png"):
+        sheets(tmp_path, 1)
+
+
 def test_photographs_of_several_folders_keep_their_order(tmp_path) -> None:
     for name in ("b", "a"):
         (tmp_path / name).mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from functools import lru_cache
 from pathlib import Path
@@ -11,12 +12,18 @@ import numpy as np
 
 from tiepoint import images
 from tiepoint.config import ProcessorConfig
+from tiepoint.errors import ImageError
 from tiepoint.geometry import SizeHW
 from tiepoint.images.photographs import Part, list_photos
 from tiepoint.network.inputs import as_grey
 from tiepoint.training.scenes import draws
 from tiepoint.training.scenes.basics import Grey, Rng
 from tiepoint.training.scenes.canvas import Sheet, sheet_without_corners
+
+logger = logging.getLogger(__name__)
+
+MOST_UNREADABLE = 20
+"""Unreadable photographs in a row that end the work."""
 
 SCALE = (0.75, 1.8)
 """px of the sheet per px of the photograph: random, so that the 8x8 grid of its JPEG differs."""
@@ -25,13 +32,14 @@ SCALE = (0.75, 1.8)
 def photograph(rng: Rng, size_hw: SizeHW, folders: tuple[str, ...], part: Part) -> Sheet:
     """A random crop of a random photograph, mirrored in half of the cases.
 
-    Each process lists the folders only once.
+    Each process lists the folders only once. A photograph that cannot be read is logged once, and
+    another one is taken.
 
     Raises:
         FormatError: No such folder, or no photograph of this part in it.
-        ImageError: A photograph cannot be read.
+        ImageError: Most photographs cannot be read.
     """
-    grey = read_grey(draws.pick(rng, photo_files(folders, part)))
+    grey = _random_grey(rng, photo_files(folders, part))
     if rng.random() < 0.5:
         grey = grey[:, ::-1]
     height, width = size_hw
@@ -45,6 +53,23 @@ def photograph(rng: Rng, size_hw: SizeHW, folders: tuple[str, ...], part: Part) 
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     resized = cv2.resize(crop, (width, height), interpolation=interpolation)
     return sheet_without_corners(np.asarray(resized, np.uint8))
+
+
+def _random_grey(rng: Rng, files: tuple[Path, ...]) -> Grey:
+    for left in reversed(range(MOST_UNREADABLE)):
+        path = draws.pick(rng, files)
+        try:
+            return read_grey(path)
+        except ImageError as error:
+            if not left:
+                raise
+            _report_once(path, str(error))
+    raise AssertionError("the last attempt returns or raises")
+
+
+@lru_cache(maxsize=1024)
+def _report_once(path: Path, error: str) -> None:
+    logger.warning("left out of training: %s", error)
 
 
 @lru_cache(maxsize=8)

@@ -6,6 +6,7 @@ Huang and Mumford, "Statistics of natural images and models" (1999).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.architecture import CELL_PX
+from tiepoint.errors import ImageError
 from tiepoint.geometry import SizeHW
 from tiepoint.images.photographs import Part
 from tiepoint.training.scenes.basics import Grey, Values
 from tiepoint.training.scenes.labels import SQUARE, corner_strength, ring_contrast
 from tiepoint.training.scenes.pairs import TrainingPair, TrainingView
 from tiepoint.training.scenes.photographs import photo_files, read_grey
+
+logger = logging.getLogger(__name__)
 
 EMPTY_SPREAD = 0.015  # standard deviation of a cell's smoothed greys; a cell below it is empty
 PEAK = 1e-3  # least smaller eigenvalue of a visible corner; see `labels.corner_strength`
@@ -126,12 +130,16 @@ def pair_summary(pairs: Sequence[TrainingPair]) -> dict[str, Any]:
 def photographs_at(folders: tuple[str, ...], part: Part, size_hw: SizeHW, count: int) -> list[Grey]:
     """Middles of photographs downscaled to 5/6, at even steps of the sorted list.
 
-    Photographs that are then smaller than `size_hw` are left out.
+    Photographs that cannot be read, or are then smaller than `size_hw`, are left out.
     """
     files = photo_files(folders, part)
     pieces = []
     for path in files[:: max(1, len(files) // count)][:count]:
-        grey = read_grey(path)
+        try:
+            grey = read_grey(path)
+        except ImageError as error:
+            logger.warning("left out: %s", error)
+            continue
         height, width = (round(side * PHOTO_SCALE) for side in grey.shape)
         top, left = (height - size_hw[0]) // 2, (width - size_hw[1]) // 2
         if top < 0 or left < 0:
