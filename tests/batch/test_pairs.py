@@ -19,6 +19,7 @@ from tiepoint.errors import ConfigError, OutputError
 from tiepoint.features import Features, Matches
 from tiepoint.files.writing import unwritable
 from tiepoint.formats import H5MatchesWriter, H5Writer, read_h5, read_matches_h5
+from tiepoint.network.cores import usable_cores
 
 pytest.importorskip("h5py")
 
@@ -101,6 +102,37 @@ def test_pairs_are_matched_as_they_are_asked_for(tmp_path: Path) -> None:
     with H5MatchesWriter(tmp_path / "m.h5") as writer:
         records = match_pairs(IMAGES, endless(), writer)
         assert statuses([next(records) for _ in range(3)]) == ["done", "skipped", "skipped"]
+
+
+def test_pairs_in_parallel_give_the_same_file_in_the_same_order(tmp_path: Path) -> None:
+    many = [(a, b) for a in NAMES for b in NAMES if a != b]
+    wanted = [*many, ("left/0.jpg", "missing.png"), many[0]]  # the last one is done already
+    runs = {
+        threads: match_all(tmp_path / f"{threads}.h5", pairs=wanted, threads=threads)
+        for threads in (1, 2, 5)
+    }
+    expected = ["done"] * len(many) + ["failed", "skipped"]
+    for threads, records in runs.items():
+        assert statuses(records) == expected
+        assert [(record.image_a, record.image_b) for record in records] == wanted
+        left, right = (read_matches_h5(tmp_path / f"{n}.h5") for n in (1, threads))
+        for names in many:
+            assert_equal(left[names], right[names])
+
+
+def test_matching_in_parallel_runs_on_one_core_per_pair(tmp_path: Path) -> None:
+    from threadpoolctl import threadpool_info
+
+    def blas_threads() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    before = blas_threads()
+    with H5MatchesWriter(tmp_path / "m.h5") as writer:
+        records = match_pairs(IMAGES, PAIRS, writer, threads=2)
+        next(records)
+        assert blas_threads() == {1} or usable_cores(2) == 1
+        list(records)
+    assert blas_threads() == before
 
 
 def test_a_second_run_skips_and_a_longer_one_continues(tmp_path: Path) -> None:

@@ -211,12 +211,14 @@ def match_images(
     *,
     device: DeviceName = "cpu",
     overwrite: bool = False,
+    threads: int | None = None,
 ) -> Iterator[TwoViewRecord]:
     """Match pairs of images in the database and verify their geometry; see `match_pairs`.
 
     Args:
         pairs: Names of two images each.
         config: Settings of the matches; None takes `MATCHING`.
+        threads: Number of pairs matched at a time; None takes one per core.
 
     Raises:
         OutputError: The database cannot be written, or another program holds it.
@@ -225,7 +227,7 @@ def match_images(
     ordered = ((min(names), max(names)) for names in pairs)
     settings = config or MATCHING
     for record in match_pairs(
-        features, ordered, store, settings, device=device, overwrite=overwrite
+        features, ordered, store, settings, device=device, overwrite=overwrite, threads=threads
     ):
         inliers = geometry = None
         if record.status in ("done", "skipped"):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Unpack
+from typing import Any, NamedTuple, Protocol, Unpack
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from tiepoint.batch.fingerprint import IMAGE, MASK
 from tiepoint.batch.records import PairRecord, stops_a_run
@@ -20,9 +22,12 @@ from tiepoint.errors import ConfigError, TiepointError
 from tiepoint.features import Features, Matches
 from tiepoint.formats import DamagedError, as_json
 from tiepoint.matching.match import match, record, rotation_matrix_of
+from tiepoint.network.cores import usable_cores
 
 CACHE_BYTES = 256 * 2**20
 """Default size of the features in memory."""
+
+Names = tuple[str, str]
 
 _CHECKSUMS = "features_crc32"
 _COUNT = "matches"
@@ -55,6 +60,7 @@ def match_pairs(
     device: DeviceName = "cpu",
     overwrite: bool = False,
     cache_bytes: int = CACHE_BYTES,
+    threads: int | None = None,
     **overrides: Unpack[MatchingOptions],
 ) -> Iterator[PairRecord]:
     """Match pairs of images; pairs that the file holds with the same settings are skipped.
@@ -68,6 +74,8 @@ def match_pairs(
         device: Device of `tiepoint.match`.
         overwrite: Replace matches of other settings or other features.
         cache_bytes: Memory for features, so that an image of many pairs is read once.
+        threads: Number of pairs matched at a time; None takes one per core. While they are, matrix
+            products of the whole process run on one core each.
         overrides: Single settings of `MatchingConfig`, which replace those of `config`.
 
     Yields:
@@ -77,45 +85,89 @@ def match_pairs(
         OutputError: The disk is full or the file cannot be written; finished pairs are kept.
     """
     settings = resolve(config or MatchingConfig(), overrides)
-    cache = _FeaturesCache(features, cache_bytes)
-    for names in pairs:
+    count = usable_cores(threads)
+    waiting: deque[tuple[Names, _Job | PairRecord]] = deque()
+    limits = threadpool_limits(1 if count > 1 else None, user_api="blas")
+    with limits, ThreadPoolExecutor(count) as pool:
+        cache = _FeaturesCache(features, cache_bytes)
+        run = _Run(cache, writer, settings, device, overwrite=overwrite, pool=pool)
         try:
-            record = _match_pair(names, cache, writer, settings, device, overwrite=overwrite)
-        except TiepointError as error:
-            if stops_a_run(error):
-                raise
-            record = PairRecord(*names, "failed", error=f"{', '.join(names)}: {error}")
-        yield record
+            for names in pairs:
+                while len(waiting) >= 2 * count or any(names == other for other, _ in waiting):
+                    yield run.finish(*waiting.popleft())
+                waiting.append((names, run.begin(names)))
+            while waiting:
+                yield run.finish(*waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
     writer.close()
 
 
-def _match_pair(
-    names: tuple[str, str],
-    cache: _FeaturesCache,
-    writer: MatchesStore,
-    config: MatchingConfig,
-    device: DeviceName,
-    *,
-    overwrite: bool,
-) -> PairRecord:
-    (a, checksum_a), (b, checksum_b) = (cache.get(name) for name in names)
-    matrix = rotation_matrix_of(a) if config.rotation == "auto" else None
-    wanted = {
-        **record(config, a, b, matrix),
-        _CHECKSUMS: [checksum_a, checksum_b],
-        _IMAGES: [_image_checksum(a), _image_checksum(b)],
-    }
-    redone = None
-    if names in writer and not overwrite:
-        stored = _stored_record(names, writer, wanted)
-        if isinstance(stored, PairRecord):
-            return stored
-        redone = stored
-    start = time.perf_counter()
-    matches = match(a, b, rotation_matrix=matrix, config=config, device=device)
-    milliseconds = 1000 * (time.perf_counter() - start)
-    writer.add(*names, replace(matches, meta={**wanted, _COUNT: len(matches)}))
-    return PairRecord(*names, "done", len(matches), milliseconds, redone=redone)
+class _Job(NamedTuple):
+    """A pair that is being matched."""
+
+    matches: Future[tuple[Matches, float]]
+    """The matches, and the time that they took in ms."""
+    meta: dict[str, Any]
+    redone: str | None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The steps of one pair; only the matching itself runs in other threads."""
+
+    cache: _FeaturesCache
+    writer: MatchesStore
+    config: MatchingConfig
+    device: DeviceName
+    overwrite: bool
+    pool: ThreadPoolExecutor
+
+    def begin(self, names: Names) -> _Job | PairRecord:
+        """Hand a pair to the pool; or its record if there is nothing to match."""
+        try:
+            return self._begin(names)
+        except TiepointError as error:
+            return _failed(names, error)
+
+    def _begin(self, names: Names) -> _Job | PairRecord:
+        (a, checksum_a), (b, checksum_b) = (self.cache.get(name) for name in names)
+        matrix = rotation_matrix_of(a) if self.config.rotation == "auto" else None
+        wanted = {
+            **record(self.config, a, b, matrix),
+            _CHECKSUMS: [checksum_a, checksum_b],
+            _IMAGES: [_image_checksum(a), _image_checksum(b)],
+        }
+        redone = None
+        if names in self.writer and not self.overwrite:
+            stored = _stored_record(names, self.writer, wanted)
+            if isinstance(stored, PairRecord):
+                return stored
+            redone = stored
+
+        def timed() -> tuple[Matches, float]:
+            start = time.perf_counter()
+            matches = match(a, b, rotation_matrix=matrix, config=self.config, device=self.device)
+            return matches, 1000 * (time.perf_counter() - start)
+
+        return _Job(self.pool.submit(timed), wanted, redone)
+
+    def finish(self, names: Names, begun: _Job | PairRecord) -> PairRecord:
+        """The record of a pair, after its matches have been written."""
+        if isinstance(begun, PairRecord):
+            return begun
+        try:
+            matches, milliseconds = begun.matches.result()
+            self.writer.add(*names, replace(matches, meta={**begun.meta, _COUNT: len(matches)}))
+        except TiepointError as error:
+            return _failed(names, error)
+        return PairRecord(*names, "done", len(matches), milliseconds, redone=begun.redone)
+
+
+def _failed(names: Names, error: TiepointError) -> PairRecord:
+    if stops_a_run(error):
+        raise error
+    return PairRecord(*names, "failed", error=f"{', '.join(names)}: {error}")
 
 
 def _stored_record(

@@ -134,8 +134,9 @@ def colmap(
         store = ColmapStore(database, images, camera_config)
         code = _detect(store, detector, mask_folder, overwrite=overwrite, as_json=as_json)
         matched = _match(
-            database, choice, match_config, matching_device, overwrite=overwrite, as_json=as_json
-        )
+            database, choice, match_config, matching_device,
+            overwrite=overwrite, as_json=as_json, threads=threads,
+        )  # fmt: skip
         database.close()
     finally:
         database.suspend()  # an interrupted run resumes from the partial file
@@ -228,6 +229,7 @@ def _match(
     *,
     overwrite: bool,
     as_json: bool,
+    threads: int | None,
 ) -> int:
     """Match and verify pairs of the images that have features; returns the exit code."""
     from tiepoint.batch.colmap import DatabaseFeatures, match_images
@@ -239,7 +241,10 @@ def _match(
         complain(f"no pair to match in {len(features)} images")
         return exit_codes.DONE
     with two_view_report(as_json=as_json, count=lambda: len(pairs)) as report:
-        report.follow(match_images(database, pairs, config, device=device, overwrite=overwrite))
+        records = match_images(
+            database, pairs, config, device=device, overwrite=overwrite, threads=threads
+        )
+        report.follow(records)
     if report.was_stopped:
         raise typer.Exit(report.exit_code)
     return min(report.exit_code, exit_codes.FAILED)

@@ -115,7 +115,7 @@ def match(
             options.check_file("--pairs-out", pairs_out, [".txt"], overwrite=True)
         code = _match_collection(
             features, pairs, out, config, matching_device, pairs_out,
-            overwrite=overwrite, as_json=as_json,
+            overwrite=overwrite, as_json=as_json, threads=threads,
         )  # fmt: skip
         raise typer.Exit(code)
     if pairs_out is not None:
@@ -244,6 +244,7 @@ def _match_collection(
     *,
     overwrite: bool,
     as_json: bool,
+    threads: int | None,
 ) -> int:
     """Match the images of a features file in pairs; returns the exit code."""
     from tiepoint.batch import match_pairs
@@ -269,9 +270,11 @@ def _match_collection(
         stop(str(error), exit_codes.FAILED)
     try:
         with pair_report(as_json=as_json, count=lambda: len(pairs)) as report:
-            report.follow(
-                match_pairs(features, pairs, writer, config, device=device, overwrite=overwrite)
-            )
+            records = match_pairs(
+                features, pairs, writer, config, device=device, overwrite=overwrite,
+                threads=threads,
+            )  # fmt: skip
+            report.follow(records)
     finally:
         writer.suspend()  # an interrupted run resumes from its journal
     return report.exit_code
