@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from itertools import pairwise
@@ -91,6 +92,19 @@ def test_two_images_are_matched_drawn_and_saved(views: Path) -> None:
     assert np.abs(np.median(moved, axis=0) - [16, 0]).max() < 0.5
     picture = cv2.imdecode(np.fromfile("out.png", np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape[1] > 2 * 320
+
+
+def test_the_matches_that_agree_on_a_geometry_are_counted(views: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320), dtype=np.uint8)
+    cv2.imwrite("noise.png", cv2.GaussianBlur(noise, None, 2))
+    shifted, other = run("a.png", "b.png"), run("a.png", "noise.png", "--json")
+    matches, fitting = map(
+        int, re.search(r"(\d+) matches, (\d+) of them fit one hom", shifted.stdout).groups()
+    )
+    assert 0.9 * matches < fitting <= matches
+    printed = json.loads(other.stdout)
+    assert printed["geometry"] == "degenerate" and printed["inliers"] == 0
+    assert "agree on no geometry" in run("a.png", "noise.png").stdout
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])

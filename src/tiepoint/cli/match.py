@@ -77,6 +77,15 @@ Detection = Annotated[
 ]
 
 
+_GEOMETRIES = {
+    "planar or panoramic": "{} of them fit one homography",
+    "uncalibrated": "{} of them fit two views of a scene with depth",
+    "calibrated": "{} of them fit two views of a scene with depth",
+    "degenerate": "which agree on no geometry",
+}
+"""What is printed of the geometry between two images, with the number of inliers."""
+
+
 @options.command(
     app,
     "tiepoint match a.jpg b.jpg --plot matches.png",
@@ -155,6 +164,7 @@ def _match_two(
     from tiepoint.formats import matches_npz, matches_table, save_matches
     from tiepoint.images.urls import without_credentials
     from tiepoint.matching.match import match as match_features
+    from tiepoint.registration.two_view import verify
 
     images = None if plot is None else (_image_of(names[0], a), _image_of(names[1], b))
     matches = match_features(a, b, config=config, device=device)
@@ -169,14 +179,18 @@ def _match_two(
 
         plot_matches(*images, a, b, matches, plot)
     shown = [without_credentials(name) for name in names]
+    result = verify(a, b, matches)
+    inliers = int(result.inliers.sum())
     if as_json:
         facts = {"image_a": shown[0], "image_b": shown[1], "keypoints": [len(a), len(b)]}
         files = {"output": out and str(out), "plot": plot and str(plot)}
-        typer.echo(json.dumps({**facts, "matches": len(matches), **files}))
+        found = {"matches": len(matches), "inliers": inliers, "geometry": result.geometry}
+        typer.echo(json.dumps({**facts, **found, **files}))
         return
     for name, features in zip(shown, (a, b), strict=True):
         show(f"{name}: {len(features)} keypoints", on_stderr=out == STDOUT)
-    show(f"{len(matches)} matches", on_stderr=out == STDOUT)
+    agreeing = _GEOMETRIES[result.geometry].format(inliers)
+    show(f"{len(matches)} matches, {agreeing}", on_stderr=out == STDOUT)
     for path in (out, plot):
         if path not in (None, STDOUT):
             show(f"wrote {path}", on_stderr=out == STDOUT)
