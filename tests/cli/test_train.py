@@ -328,7 +328,7 @@ def test_wrong_arguments_are_named(
 def test_a_killed_run_saves_and_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "tiepoint", "train", *FEW]
-    arguments = ["--preset", "smoke", "--steps", "40", "-o", str(folder)]
+    arguments = ["--preset", "smoke", "--steps", "20", "-o", str(folder)]
     process = subprocess.Popen(
         [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -348,11 +348,11 @@ def test_a_killed_run_saves_and_goes_on(tmp_path: Path) -> None:
     assert "--resume" in output
     manifest = json.loads((folder / "checkpoint" / "manifest.json").read_text())
     assert not manifest["finished"]
-    assert manifest["steps"] < 40
+    assert manifest["steps"] < 20
     code, output = run("train", "--resume", folder, *FEW)
     assert code == 0, output
     manifest = json.loads((folder / "checkpoint" / "manifest.json").read_text())
-    assert (manifest["finished"], manifest["steps"]) == (True, 40)
+    assert (manifest["finished"], manifest["steps"]) == (True, 20)
 
 
 def test_adapting_starts_from_the_checkpoint(tmp_path: Path) -> None:
