@@ -13,6 +13,7 @@ import io
 import re
 import shlex
 import shutil
+import tokenize
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -100,7 +101,36 @@ def run_shell(line: str) -> None:
         Path(redirected).write_bytes(result.stdout_bytes)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def is_korean(path: Path) -> bool:
+    return path.name.endswith(".ko.md")
+
+
+def without_comments(block: Block) -> tuple[str, list[str]]:
+    """The code of a block: its tokens, or the lines of a shell."""
+    if block.language != "python":
+        return block.language, [line.split("#")[0].rstrip() for line in block.text.splitlines()]
+    tokens = tokenize.generate_tokens(io.StringIO(block.text).readline)
+    kept = [t.string for t in tokens if t.type not in (tokenize.COMMENT, tokenize.NL)]
+    return block.language, kept
+
+
+@pytest.mark.parametrize(
+    "document", [d for d in DOCUMENTS if is_korean(d)], ids=lambda path: path.name
+)
+def test_korean_documents_have_the_examples_of_the_english_ones(document: Path) -> None:
+    """The English ones are run."""
+    english = blocks(document.with_name(document.name.replace(".ko.md", ".md")))
+    korean = blocks(document)
+    assert list(map(without_comments, korean)) == list(map(without_comments, english))
+    python = [
+        [promised(b.text) for b in found if b.language == "python"] for found in (korean, english)
+    ]
+    assert python[0] == python[1]
+
+
+@pytest.mark.parametrize(
+    "document", [d for d in DOCUMENTS if not is_korean(d)], ids=lambda path: path.name
+)
 def test_examples_do_what_the_document_says(
     document: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
