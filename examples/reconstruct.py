@@ -3,9 +3,9 @@
     python examples/reconstruct.py photos -o model
     python examples/reconstruct.py video-frames -o model --pairs sequential
 
-It needs pycolmap: `pip install "tiepoint[colmap]"`. The output folder has the database, COLMAP's
-models and `points.ply`, the coloured points of the largest model. The database of an interrupted
-run is continued. Photographs that cannot be read are reported and left out.
+It needs the extra `colmap`. The output folder has the database, COLMAP's models and `points.ply`,
+the coloured points of the largest model. The database of an interrupted run is continued.
+Photographs that cannot be read are reported and left out.
 Exit status: 0 all registered, 1 some are missing or an error occurred, 2 wrong usage.
 """
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 BLOCK = 1024
 """Descriptors of each image compared at a time: 8 MB of float64, whatever the counts."""
 
-MOST_CANDIDATES = 2**20
-"""Candidates kept before they are reduced to the best: 24 MB."""
+MOST_CANDIDATES = 2**18
+"""Candidates kept before they are reduced to the best, unless the counts need more: 5 MB."""
 UNIT_ROUNDOFF = 2.0**-24
 """Largest relative error of one operation in float32."""
 
@@ -84,13 +84,13 @@ def by_probability(
         sum_a.add(rows, scaled)
         sum_b.add(columns, np.ascontiguousarray(scaled.T))
     log_a, log_b = sum_a.log(), sum_b.log()
-    best_a, best_b = _Best(len(a), np.float64), _Best(len(b), np.float64)
+    best_a, best_b = _Best(len(a)), _Best(len(b))
     for rows, columns, cosines in _rounded_blocks(a, b):
         scaled = cosines.astype(np.float64) / temperature  # BLOCK BLOCK
         scaled *= 2
         scaled -= log_a[rows, None]
         scaled -= log_b[columns]
-        best_b.improve(columns, scaled.T.copy(), rows.start)
+        best_b.improve(columns, np.ascontiguousarray(scaled.T), rows.start)
         best_a.improve(rows, scaled, columns.start)
     return best_a.nearest(), best_b.nearest()
 
@@ -196,7 +196,7 @@ class _Candidates:
     def _add(self, i: Indices, j: Indices, approximate: NDArray[np.float32]) -> None:
         self._found.append((i, j, approximate))
         self._count += len(i)
-        if self._count > max(MOST_CANDIDATES, 8 * (len(self._a) + len(self._b))):
+        if self._count > max(MOST_CANDIDATES, 4 * (len(self._a) + len(self._b))):
             self._reduce()
 
     def _reduce(self) -> None:
@@ -285,30 +285,24 @@ def _rounded_blocks(
 
 
 class _Best:
-    """Best and second best score of each row over the blocks so far."""
+    """The best score of each row over the blocks so far."""
 
-    def __init__(self, count: int, kind: type[np.floating[Any]], *, second: bool = False) -> None:
+    def __init__(self, count: int) -> None:
         self._index = np.zeros(count, np.int64)
-        self._score: Float = np.full(count, -np.inf, kind)
-        self._second: Float | None = self._score.copy() if second else None
+        self._score = np.full(count, -np.inf)
 
-    def improve(self, part: slice, scores: Float, offset: int) -> None:
-        """Take the scores of a block that are strictly better; may write into `scores`."""
+    def improve(self, part: slice, scores: NDArray[np.float64], offset: int) -> None:
+        """Take the scores of a block that are strictly better."""
         rows = np.arange(len(scores))
         nearest = scores.argmax(axis=1)  # BLOCK; the first of equals
         highest = scores[rows, nearest]  # BLOCK
         best = self._score[part]
-        if self._second is not None:
-            scores[rows, nearest] = -np.inf
-            loser = np.minimum(best, highest)  # BLOCK
-            runner_up = np.maximum(scores.max(axis=1), loser)  # BLOCK
-            self._second[part] = np.maximum(self._second[part], runner_up)
         better = highest > best
         self._index[part][better] = nearest[better] + offset
         best[better] = highest[better]
 
     def nearest(self) -> Nearest:
-        return Nearest(self._index, self._score, self._second)
+        return Nearest(self._index, self._score, None)
 
 
 class _LogSum:

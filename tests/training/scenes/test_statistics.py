@@ -142,6 +142,13 @@ def test_small_photographs_are_left_out(tmp_path) -> None:
     assert len(pieces) == 1  # 70 px at 5/6 are 58
 
 
+def test_photographs_that_cannot_be_read_are_reported_and_left_out(tmp_path, caplog) -> None:
+    cv2.imwrite(str(tmp_path / "good.png"), np.full((80, 80), 90, np.uint8))
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    assert len(statistics.photographs_at((str(tmp_path),), "all", (64, 64), 5)) == 1
+    assert "bad.png" in caplog.text
+
+
 def test_photographs_are_picked_evenly(tmp_path) -> None:
     for number in range(9):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((80, 80), 20 * number, np.uint8))

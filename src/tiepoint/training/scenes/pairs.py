@@ -50,7 +50,7 @@ def training_pair(config: DataConfig, seed: int, index: int) -> TrainingPair:
     Raises:
         ConfigError: A negative seed or index.
         FormatError: No such folder of photographs, or none of the part in it.
-        ImageError: A photograph cannot be read.
+        ImageError: Most photographs cannot be read.
     """
     check_whole("seed", seed, minimum=0, unit="of the pairs")
     check_whole("index", index, minimum=0, unit="of the pair")

@@ -38,7 +38,7 @@ def write_samples(folder: Path, config: DataConfig, seed: int, count: int) -> di
     Raises:
         FormatError: The folder has no photographs.
         OutputError: It cannot be written.
-        ImageError: A photograph cannot be read.
+        ImageError: Most photographs cannot be read.
     """
     make_folder(folder, advice="name a folder")
     drawn_only = replace(config, photos=())
