@@ -41,7 +41,7 @@ def engine_of(name: str, config: MatcherConfig, tensors: dict[str, np.ndarray], 
 
 def log_p_of(a: MatcherOutput, b: MatcherOutput) -> np.ndarray:
     similarity = (a.projected @ b.projected.T).astype(np.float64)
-    rows, columns = (np.log(np.exp(similarity).sum(axis=axis, keepdims=True)) for axis in (1, 0))
+    rows, columns = (np.logaddexp.reduce(similarity, axis=axis, keepdims=True) for axis in (1, 0))
     chance = assignment.log_sigmoid
     chances = chance(a.matchability)[:, None] + chance(b.matchability)
     return 2 * similarity - rows - columns + chances
@@ -127,9 +127,23 @@ def test_matches_in_blocks_are_those_of_the_whole_matrix(monkeypatch: pytest.Mon
     assert whole.pairs.tolist() == [[i, j] for i, j, _ in expected]
     for values in (1, 143, 1000, 143 * 156):
         monkeypatch.setattr(assignment, "BLOCK_VALUES", values)
+        monkeypatch.setattr(assignment, "KEPT_VALUES", values)
         blocks = assign(a, b, 0.01)
         assert blocks.pairs.tolist() == whole.pairs.tolist()
         np.testing.assert_allclose(blocks.scores, whole.scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("spread", [1, 30, 90])
+def test_columns_far_below_the_highest_similarity_keep_their_digits(spread: float) -> None:
+    random = np.random.default_rng(0)
+    vectors = random.normal(0, 1, (50, 8)).astype(np.float32)
+    logits = np.zeros(50, np.float32)
+    a, b = (MatcherOutput(vectors * np.float32(scale), logits) for scale in (1, spread))
+    expected = {(i, j): score for i, j, score in slow_matches(log_p_of(a, b), 0.01)}
+    result = assign(a, b, 0.01)
+    pairs = [(int(i), int(j)) for i, j in result.pairs]
+    assert len(pairs) > 10 and set(pairs) == set(expected)
+    np.testing.assert_allclose(result.scores, [expected[pair] for pair in pairs], rtol=1e-3)
 
 
 def test_of_equal_keypoints_the_lower_index_matches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,8 +172,8 @@ def test_a_precision_that_does_not_exist_is_refused(precision: str) -> None:
     "sizes",
     [
         {"width": 0}, {"width": 5000}, {"width": 10, "heads": 2}, {"width": 9, "heads": 3},
-        {"heads": 0}, {"layers": 0}, {"layers": 10**9}, {"layers": True}, {"descriptor_length": 1.5},
-        {"width": 4096, "layers": 64},
+        {"heads": 0}, {"layers": 0}, {"layers": 10**9}, {"layers": True},
+        {"descriptor_length": 1.5}, {"width": 4096, "layers": 64},
     ],
 )  # fmt: skip
 def test_sizes_that_make_no_network_are_refused(sizes: dict[str, int]) -> None:

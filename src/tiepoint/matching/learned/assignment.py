@@ -18,8 +18,13 @@ from tiepoint.matching.learned.inputs import MatcherOutput
 
 Float32 = NDArray[np.float32]
 
-BLOCK_VALUES = 2**22
-"""Similarities computed at a time, 16 MB; with temporary values at most 80 MB are needed."""
+KEPT_VALUES, BLOCK_VALUES = 2**22, 2**18
+"""Similarities that are kept at most, 16 MB, and those that are worked on at a time, 1 MB, which
+fits in the cache. More are computed twice. Temporary values need about three blocks."""
+
+LOWEST, FAINT = np.float32(-80), np.float32(1e-24)
+"""Exponents are raised to the first, because denormal numbers are slow. Sums below the second,
+relative to the highest similarity, would notice that, and are computed apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,18 +53,15 @@ def assign(a: MatcherOutput, b: MatcherOutput, threshold: float) -> Assignment:
     """
     blocks = _Similarities(a.projected, b.projected)
     log_rows, log_columns = _log_sums(blocks)
-    bonus_a = log_sigmoid(a.matchability) - log_rows  # N_A
-    bonus_b = log_sigmoid(b.matchability) - log_columns  # N_B
-    index_a, best_a, index_b = _maxima(blocks, bonus_a, bonus_b)
-    scores = np.exp(best_a)  # N_A
-    mutual = index_b[index_a] == np.arange(len(index_a))
-    kept = np.flatnonzero(mutual & (scores > np.float32(threshold)))  # M
-    order = kept[np.argsort(-scores[kept], kind="stable")]  # M
-    pairs = np.stack([order, index_a[order]], axis=1)  # M 2
-    return Assignment(
-        pairs, scores[order], np.exp(log_sigmoid(a.matchability)),
-        np.exp(log_sigmoid(b.matchability)),
-    )  # fmt: skip
+    chance_a, chance_b = log_sigmoid(a.matchability), log_sigmoid(b.matchability)
+    index, best_a, best_b = _maxima(blocks, chance_a - log_rows, chance_b - log_columns)
+    kept = np.flatnonzero((best_a == best_b[index]) & (np.exp(best_a) > np.float32(threshold)))
+    _, first = np.unique(index[kept], return_index=True)  # of equals the lower index of A
+    kept = kept[np.sort(first)]  # M
+    scores = np.exp(best_a[kept])  # M
+    order = np.argsort(-scores, kind="stable")  # M
+    pairs = np.stack([kept, index[kept]], axis=1)[order]  # M 2
+    return Assignment(pairs, scores[order], np.exp(chance_a), np.exp(chance_b))
 
 
 def unmatched(count_a: int, count_b: int) -> Assignment:
@@ -75,59 +77,57 @@ def log_sigmoid(logits: Float32) -> Float32:
 
 
 class _Similarities:
-    """Blocks of rows of the similarity matrix; one block is kept, several are computed again."""
+    """Blocks of rows of the similarity matrix, which is kept or computed again for each pass."""
 
     def __init__(self, a: Float32, b: Float32) -> None:
-        self.shape = len(a), len(b)
-        self._a, self._transposed = a, b.T
-        self._rows = max(1, BLOCK_VALUES // len(b))
-        self._whole = a @ self._transposed if len(a) <= self._rows else None
+        self.a, self.b = a, b
+        self._whole = a @ b.T if len(a) * len(b) <= KEPT_VALUES else None
 
     def __iter__(self) -> Iterator[tuple[slice, Float32]]:
         """Rows of A, and their similarities to all of B."""
-        if self._whole is not None:
-            yield slice(0, len(self._a)), self._whole
-            return
-        for start in range(0, len(self._a), self._rows):
-            rows = slice(start, min(start + self._rows, len(self._a)))
-            yield rows, self._a[rows] @ self._transposed
+        count = max(1, BLOCK_VALUES // len(self.b))
+        for start in range(0, len(self.a), count):
+            rows = slice(start, min(start + count, len(self.a)))
+            yield rows, self.a[rows] @ self.b.T if self._whole is None else self._whole[rows]
 
 
 def _log_sums(blocks: _Similarities) -> tuple[Float32, Float32]:
     """log of the sum of exp of each row, N_A, and of each column, N_B."""
-    count_a, count_b = blocks.shape
-    log_rows = np.empty(count_a, np.float32)
-    highest = np.full(count_b, -np.inf, np.float32)
-    sums = np.zeros(count_b, np.float32)
+    log_rows = np.empty(len(blocks.a), np.float32)
+    sums, scale = np.zeros(len(blocks.b), np.float32), np.float32(-np.inf)
     for rows, similarity in blocks:
-        top = similarity.max(axis=1)  # rows
-        powers = np.exp(similarity - top[:, None])  # rows N_B
+        top, powers = _powers(similarity)  # rows, rows N_B
         log_rows[rows] = top + np.log(powers.sum(axis=1))
-        higher = np.maximum(highest, similarity.max(axis=0))  # N_B
-        np.subtract(similarity, higher, out=powers)
-        np.exp(powers, out=powers)
-        ones = np.ones(len(powers), np.float32)
-        sums = sums * np.exp(highest - higher) + ones @ powers  # N_B
-        highest = higher
-    return log_rows, highest + np.log(sums)
+        higher = np.maximum(scale, top.max())
+        sums = sums * np.exp(scale - higher) + np.exp(top - higher) @ powers  # N_B
+        scale = higher
+    log_columns = scale + np.log(np.maximum(sums, FAINT))
+    faint = np.flatnonzero(sums <= FAINT)
+    for columns, similarity in _Similarities(blocks.b[faint], blocks.a):
+        top, powers = _powers(similarity)
+        log_columns[faint[columns]] = top + np.log(powers.sum(axis=1))
+    return log_rows, log_columns
+
+
+def _powers(similarity: Float32) -> tuple[Float32, Float32]:
+    """The maximum of each row, N, and exp of the values relative to it, N M."""
+    top = similarity.max(axis=1)
+    powers = similarity - top[:, None]
+    np.maximum(powers, LOWEST, out=powers)
+    return top, np.exp(powers, out=powers)
 
 
 def _maxima(
     blocks: _Similarities, bonus_a: Float32, bonus_b: Float32
-) -> tuple[NDArray[np.int64], Float32, NDArray[np.int64]]:
-    """The maximum of each row of log P, its index and value, and the index of each column's."""
-    count_a, count_b = blocks.shape
-    index_a, best_a = np.empty(count_a, np.int64), np.empty(count_a, np.float32)
-    index_b, best_b = np.zeros(count_b, np.int64), np.full(count_b, -np.inf, np.float32)
+) -> tuple[NDArray[np.int64], Float32, Float32]:
+    """Index and value of the maximum of each row of log P, N_A, and the column's values, N_B."""
+    index, best_a = np.empty(len(blocks.a), np.int64), np.empty(len(blocks.a), np.float32)
+    best_b = np.full(len(blocks.b), -np.inf, np.float32)
     for rows, similarity in blocks:
-        log_p = 2 * similarity  # rows N_B
+        log_p = similarity + similarity  # rows N_B
         log_p += bonus_a[rows, None]
         log_p += bonus_b
-        index_a[rows] = log_p.argmax(axis=1)
-        best_a[rows] = np.take_along_axis(log_p, index_a[rows, None], 1)[:, 0]
-        in_block = log_p.argmax(axis=0)  # N_B
-        values = np.take_along_axis(log_p, in_block[None], 0)[0]
-        better = values > best_b  # of equals the lower index stays
-        index_b[better] = in_block[better] + rows.start
-        best_b[better] = values[better]
-    return index_a, best_a, index_b
+        index[rows] = log_p.argmax(axis=1)
+        best_a[rows] = np.take_along_axis(log_p, index[rows, None], 1)[:, 0]
+        np.maximum(best_b, log_p.max(axis=0), out=best_b)
+    return index, best_a, best_b

@@ -25,7 +25,6 @@ from tiepoint.matching.learned.architecture import (
 )
 from tiepoint.network.superpoint import add_by_path
 
-
 PADDING_LOGIT = -1e9
 """Similarity of padding: its probability is 0, and sums of such values are finite."""
 
@@ -225,7 +224,7 @@ def is_tied(config: MatcherConfig, tensors: Mapping[str, NDArray[np.float32]]) -
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None) -> Tensor:
-    """B heads N C/heads, and as keys B heads M C/heads, of which `valid`, B M, -> B heads N C/heads.
+    """Queries B heads N C/heads, keys and values B heads M C/heads, valid B M -> as the queries.
 
     torch computes the soft-max in float32. Without valid keys the result is 0.
     """
