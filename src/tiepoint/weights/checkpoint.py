@@ -50,7 +50,7 @@ Tensors = Mapping[str, NDArray[np.float32]]
 
 MAX_HEADER_BYTES = 1_000_000
 """Most bytes of the list of tensors in a safetensors file; that of a checkpoint has 3,000."""
-LISTED_NAMES = 30
+LISTED_NAMES = 12
 """Most names of tensors in an error."""
 _STORED_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 

@@ -52,8 +52,9 @@ TRANSFORMERS_DEFAULTS: Mapping[str, int] = {
     "descriptor_dim": 256, "num_attention_heads": 4, "num_hidden_layers": 9,
 }  # fmt: skip
 """Sizes that a config.json may leave out."""
-OFF = -1.0
-"""Value that disables transformers' early stopping and pruning of keypoints."""
+NEVER = 1.0
+"""Confidence with which transformers never stops early and never prunes keypoints. Its own value
+for that, -1, makes it return matches of a shape that its post-processing refuses (5.23.0)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,8 +145,8 @@ def matcher_values(
         "hidden_act": "gelu",
         "attention_bias": True,
         "attention_dropout": 0.0,
-        "depth_confidence": OFF,
-        "width_confidence": OFF,
+        "depth_confidence": NEVER,
+        "width_confidence": NEVER,
         "filter_threshold": float(threshold),
         "initializer_range": INITIALIZER_RANGE,
         "keypoint_detector_config": config_values(

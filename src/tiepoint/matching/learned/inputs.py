@@ -66,4 +66,5 @@ def angles(xy: Float32, weight: Float32) -> Float32:
 
     Summed without a matrix product, which engines may round to bfloat16 or TF32.
     """
-    return xy[:, :1] * weight[:, 0] + xy[:, 1:] * weight[:, 1]
+    turns: Float32 = xy[:, :1] * weight[:, 0] + xy[:, 1:] * weight[:, 1]
+    return turns

@@ -183,7 +183,8 @@ class MatcherNetwork(nn.Module):
 
     def _heads(self, states: Tensor) -> Tensor:
         """B N C -> B heads N C/heads."""
-        return states.unflatten(-1, (self.config.heads, -1)).transpose(1, 2)
+        B, N, _ = states.shape
+        return states.reshape(B, N, self.config.heads, -1).transpose(1, 2)
 
     def _map(self, linear: Linear, states: Tensor) -> Tensor:
         mapped: Tensor = self.get_submodule(linear.name)(states)
@@ -239,7 +240,6 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None) 
 def _rotated(states: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Each pair of channels turned by its angle, in float32: B heads N C/heads."""
     cosine, sine = rotation
-    pairs = states.float().unflatten(-1, (-1, 2))  # B heads N C/2/heads 2
-    x, y = pairs[..., 0], pairs[..., 1]
+    x, y = states[..., 0::2].float(), states[..., 1::2].float()  # B heads N C/2/heads
     turned = torch.stack([x * cosine - y * sine, y * cosine + x * sine], dim=-1)
     return turned.flatten(-2).to(states.dtype)
