@@ -58,7 +58,8 @@ def normalised(xy: Float32, size_hw: SizeHW) -> Float32:
     """
     height, width = size_hw
     half = np.array([width, height], np.float64) / 2
-    return ((xy - half) / half.max()).astype(np.float32)
+    relative: Float32 = ((xy - half) / half.max()).astype(np.float32)
+    return relative
 
 
 def angles(xy: Float32, weight: Float32) -> Float32:
