@@ -35,7 +35,7 @@ class Assignment:
         pairs: M 2 int64, indices in A and B.
         scores: M float32, the probability P of each match, in 0..1.
         matchability_a: N_A float32, the probability that a keypoint of A has a match in B.
-        matchability_b: N_B float32, likewise of B.
+        matchability_b: N_B float32, the probability that a keypoint of B has a match in A.
     """
 
     pairs: NDArray[np.int64]
