@@ -52,6 +52,8 @@ TORCH_USERS = (
     "keypoints.on_torch",
     "keypoints.positions_torch",
     "matching.neighbours_torch",
+    "matching.learned.network_torch",
+    "matching.learned.torch_engine",
     "weights.convert",
     "weights.torch_files",
     "hf",

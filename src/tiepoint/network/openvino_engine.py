@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
 import queue
 import threading
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from platform import machine
@@ -21,7 +18,13 @@ from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement, grid_hw
 from tiepoint.network.dense_maps import DenseMaps
 from tiepoint.network.openvino_graph import build_model, heatmap_model, pixel_bytes
-from tiepoint.network.runtime import capabilities, new_core, ov, refuse_after_fork
+from tiepoint.network.runtime import (
+    capabilities,
+    keep_in_child,
+    new_core,
+    ov,
+    refuse_after_fork,
+)
 from tiepoint.weights.checkpoint import Checkpoint
 
 Float32 = NDArray[np.float32]
@@ -90,7 +93,7 @@ class OpenVinoEngine:
         compiled: bool = False,
     ) -> None:
         _check_precision(checkpoint, precision)
-        _alive.add(self)
+        keep_in_child(self)
         _keep_freed_memory()
         self.precision, self.in_flight = precision, in_flight
         # OpenVINO's own default is bf16 if the processor has it, so the precision is always set.
@@ -232,22 +235,6 @@ def _keep_freed_memory() -> None:
     this one is never written to. Other C libraries are not affected.
     """
     np.empty(FREED_ONCE, np.uint8)
-
-
-_alive: weakref.WeakSet[OpenVinoEngine] = weakref.WeakSet()
-
-
-def _keep_in_child() -> None:
-    """In a forked child, never destroy the parent's networks.
-
-    Their destructors would wait forever for threads that a fork does not copy.
-    """
-    for engine in _alive:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_in_child)
 
 
 def _stack(singles: Sequence[Float32], size_hw: tuple[int, int]) -> Float32:

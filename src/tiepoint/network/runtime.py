@@ -9,13 +9,16 @@ OpenVINO first, nothing is hidden.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 from tiepoint.errors import EngineError, MissingExtraError
 
@@ -43,13 +46,16 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("the engine 'openvino'", "openvino") from error
 
-__all__ = ["capabilities", "new_core", "ops", "ov", "refuse_after_fork"]
+__all__ = ["capabilities", "keep_in_child", "new_core", "ops", "ov", "refuse_after_fork"]
 
 _is_started = False
 """Whether OpenVINO may have threads in this process."""
 
 _is_forked = False
 """Whether it had some in a process that this one was forked from."""
+
+_alive: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Engines with networks."""
 
 _asking = threading.RLock()
 """Held while OpenVINO is asked for facts, and during a fork: a child must not inherit its locks."""
@@ -92,10 +98,20 @@ def capabilities() -> list[str]:
         return list(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
+def keep_in_child(engine: object) -> None:
+    """In a forked child, never destroy the networks of an engine of the parent.
+
+    Their destructors would wait forever for threads that a fork does not copy.
+    """
+    _alive.add(engine)
+
+
 def _note_fork() -> None:
     global _is_forked  # noqa: PLW0603
     _asking.release()
     _is_forked = _is_forked or _is_started
+    for engine in _alive:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
 
 
 if hasattr(os, "register_at_fork"):

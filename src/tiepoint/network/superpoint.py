@@ -29,7 +29,7 @@ class SuperPoint(nn.Module):
         super().__init__()
         self.network_config = config
         for layer in config.layers():
-            _add_by_path(self, layer.name, _convolution(layer))
+            add_by_path(self, layer.name, _convolution(layer))
 
     def forward(
         self,
@@ -183,7 +183,8 @@ def _convolution(layer: Layer) -> nn.Conv2d:
     )
 
 
-def _add_by_path(root: nn.Module, path: str, leaf: nn.Module) -> None:
+def add_by_path(root: nn.Module, path: str, leaf: nn.Module) -> None:
+    """Add a module under a dotted name, as `state_dict` has it."""
     *parents, name = path.split(".")
     module = root
     for parent in parents:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.architecture import NetworkConfig
+from tiepoint.checks import shown
 from tiepoint.config import DescriptorSampling, DetectionConfig
 from tiepoint.errors import CheckpointError
 from tiepoint.files.paths import is_file, is_folder
@@ -49,6 +50,8 @@ Tensors = Mapping[str, NDArray[np.float32]]
 
 MAX_HEADER_BYTES = 1_000_000
 """Most bytes of the list of tensors in a safetensors file; that of a checkpoint has 3,000."""
+LISTED_NAMES = 12
+"""Most names of tensors in an error."""
 _STORED_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
@@ -120,7 +123,7 @@ def load_checkpoint(
     data = read_bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
     _check_cached(path, sha256)
-    note = _check_manifest(folder, sha256)
+    note = check_manifest(folder, sha256)
     tensors = decode_tensors(data, path)
     check_tensors(tensors, network, path)
     detection = detection_config(config, folder / CONFIG_FILE)
@@ -200,11 +203,24 @@ def check_tensors(tensors: Tensors, network: NetworkConfig, path: Path) -> None:
         side = layer.kernel_px
         expected[f"{layer.name}.weight"] = (layer.out_channels, layer.in_channels, side, side)
         expected[f"{layer.name}.bias"] = (layer.out_channels,)
+    check_shapes(tensors, expected, path, "SuperPoint network")
+
+
+def check_shapes(
+    tensors: Tensors, expected: Mapping[str, tuple[int, ...]], path: Path, kind: str
+) -> None:
+    """Raise CheckpointError unless tensors have exactly the expected names and are finite.
+
+    Args:
+        expected: Name -> shape.
+        path: File of the tensors, for the error.
+        kind: What they are the tensors of, for the error.
+    """
     missing, unexpected = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing or unexpected:
         raise CheckpointError(
-            f"{path}: not the tensors of a SuperPoint network; missing: "
-            f"{', '.join(missing) or 'none'}; unexpected: {', '.join(unexpected) or 'none'}"
+            f"{path}: not the tensors of a {kind}; missing: {_listed(missing)}; "
+            f"unexpected: {_listed(unexpected)}"
         )
     for name, shape in expected.items():
         if tensors[name].shape != shape:
@@ -213,6 +229,13 @@ def check_tensors(tensors: Tensors, network: NetworkConfig, path: Path) -> None:
             )
         if not np.isfinite(tensors[name]).all():
             raise CheckpointError(f"{path}: {name} holds NaN or infinity")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names for an error, the first few of many."""
+    more = len(names) - LISTED_NAMES
+    listed = ", ".join(shown(name)[1:-1] for name in names[:LISTED_NAMES]) or "none"
+    return f"{listed} and {more} more" if more > 0 else listed
 
 
 def _to_float32(name: str, entry: Mapping[str, Any], path: Path) -> NDArray[np.float32]:
@@ -236,8 +259,12 @@ def _check_cached(path: Path, sha256: str) -> None:
         )
 
 
-def _check_manifest(folder: Path, sha256: str) -> str:
-    """Verify the weights against the folder's manifest, if there is one; returns its note."""
+def check_manifest(folder: Path, sha256: str) -> str:
+    """Verify weights against the folder's manifest, if there is one; returns its note.
+
+    Raises:
+        CheckpointError: Other weights than those of the manifest.
+    """
     path = folder / MANIFEST_FILE
     if not is_file(path):
         return ""

@@ -1,0 +1,1 @@
+"""A learned matcher in LightGlue's layout: features of two images -> matches and matchability."""
