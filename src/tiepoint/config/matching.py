@@ -9,17 +9,31 @@ from tiepoint.checks import check_choice, check_whole, check_within
 from tiepoint.config.basics import setting
 from tiepoint.errors import ConfigError
 
+MatchMethod = Literal["nearest", "learned"]
 RotationMode = Literal["auto", "none"]
 MatchScore = Literal["cosine", "dual-softmax"]
 
 MIN_TEMPERATURE = 1e-3
 """Cosines are exact to 6e-8; at lower temperatures only the best of a row counts."""
 
+METHOD_TEXT = (
+    "Nearest neighbours of descriptors, or a learned matcher, which also weighs the positions and "
+    "all other keypoints of both images."
+)
+LAYERS_TEXT = (
+    "Number of layers of the learned matcher that run; fewer are faster and less accurate. None "
+    "runs all."
+)
+
+ONLY_NEAREST = ("mutual", "ratio", "min_similarity", "scores", "temperature")
+"""Settings of `MatchingConfig` that a learned matcher does not have."""
+
 
 @dataclass(frozen=True)
 class MatchingConfig:
-    """Selection of matches among nearest neighbours."""
+    """How two images are matched, and which matches are kept."""
 
+    method: MatchMethod = setting("nearest", METHOD_TEXT)
     mutual: bool = setting(
         True,
         "Keep mutual nearest neighbours only, not the one-sided nearest neighbours of A.",
@@ -43,15 +57,20 @@ class MatchingConfig:
         metavar="T",
     )
     min_probability: float | None = setting(
-        None, "Minimum probability, 0..1. Dual soft-max only.", metavar="P"
+        None,
+        "Minimum probability, 0..1, of dual soft-max or a learned matcher. None keeps all of the "
+        "former, and takes the latter's own minimum.",
+        metavar="P",
     )
     rotation: RotationMode = setting(
         "auto",
         "'auto' also tries A rotated in steps of 45 degrees, if the checkpoint has a rotation "
         "matrix; 'none' does not.",
     )
+    layers: int | None = setting(None, LAYERS_TEXT, metavar="N")
 
     def __post_init__(self) -> None:
+        check_method(self.method, self.layers)
         check_choice("rotation", self.rotation, get_args(RotationMode))
         check_choice("scores", self.scores, get_args(MatchScore))
         if self.ratio is not None:
@@ -63,15 +82,36 @@ class MatchingConfig:
         if self.min_probability is not None:
             check_within("min_probability", self.min_probability, 0, 1, "a probability")
         check_within("temperature", self.temperature, MIN_TEMPERATURE, 1000, "a temperature")
-        if self.scores == "cosine" and self.min_probability is not None:
+        if self.method == "learned":
+            self._check_learned()
+        elif self.scores == "cosine" and self.min_probability is not None:
             raise ConfigError(
-                "min_probability needs scores='dual-softmax'; for cosines give min_similarity"
+                "min_probability needs scores='dual-softmax' or method='learned'; for cosines give "
+                "min_similarity"
             )
         if self.scores == "dual-softmax" and self.ratio is not None:
             raise ConfigError(
                 "ratio needs scores='cosine', because the soft-max compares all neighbours itself; "
                 "give min_probability"
             )
+
+    def _check_learned(self) -> None:
+        for name in ONLY_NEAREST:
+            if getattr(self, name) != getattr(MatchingConfig, name):
+                raise ConfigError(
+                    f"{name} needs method='nearest', because a learned matcher compares all "
+                    "keypoints itself; give min_probability"
+                )
+
+
+def check_method(method: str, layers: int | None) -> None:
+    """Raise ConfigError for an unknown method, or a number of layers that it does not have."""
+    check_choice("method", method, get_args(MatchMethod))
+    if layers is None:
+        return
+    check_whole("layers", layers, minimum=1, unit="layers, or None for all")
+    if method != "learned":
+        raise ConfigError("layers needs method='learned', because only learned matchers have some")
 
 
 @dataclass(frozen=True)
@@ -103,6 +143,7 @@ class PairConfig:
 class MatchingOptions(TypedDict, total=False):
     """Settings of `MatchingConfig` by keyword."""
 
+    method: MatchMethod
     mutual: bool
     ratio: float | None
     min_similarity: float | None
@@ -110,3 +151,4 @@ class MatchingOptions(TypedDict, total=False):
     temperature: float
     min_probability: float | None
     rotation: RotationMode
+    layers: int | None

@@ -7,6 +7,7 @@ from typing import Literal, TypedDict, get_args
 
 from tiepoint.checks import check_choice, check_positive, check_whole
 from tiepoint.config.basics import setting
+from tiepoint.config.matching import LAYERS_TEXT, METHOD_TEXT, MatchMethod, check_method
 
 PoseSearch = Literal["opencv", "poselib"]
 Model = Literal["homography", "affine", "similarity", "translation", "fundamental", "essential"]
@@ -26,6 +27,8 @@ class RegistrationConfig:
         "Geometric model. homography: planes and rotating cameras; affine, similarity, "
         "translation: simpler transforms; fundamental, essential: two views of a scene with depth.",
     )
+    method: MatchMethod = setting("nearest", METHOD_TEXT)
+    layers: int | None = setting(None, LAYERS_TEXT, metavar="N")
     max_keypoints: int = setting(
         1000, "Maximum number of keypoints per image, best first.", metavar="N"
     )
@@ -55,6 +58,7 @@ class RegistrationConfig:
 
     def __post_init__(self) -> None:
         check_choice("model", self.model, get_args(Model))
+        check_method(self.method, self.layers)
         check_choice("pose_search", self.pose_search, get_args(PoseSearch))
         check_whole("max_keypoints", self.max_keypoints, minimum=1, unit="keypoints")
         check_whole("min_inliers", self.min_inliers, minimum=1, unit="matches")
@@ -69,6 +73,8 @@ class RegistrationOptions(TypedDict, total=False):
     """Settings of `RegistrationConfig` by keyword."""
 
     model: Model
+    method: MatchMethod
+    layers: int | None
     max_keypoints: int
     threshold_px: float | None
     min_inliers: int
