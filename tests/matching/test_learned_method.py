@@ -134,7 +134,7 @@ def test_hardly_any_keypoints_give_hardly_any_matches(
 
 
 def test_features_of_other_weights_are_refused(matcher: LearnedMatcher) -> None:
-    a, b = related_features(10, LENGTH)
+    a, _ = related_features(10, LENGTH)
     other = random_features(10, LENGTH, weights_sha256="1" * 64)
     with pytest.raises(ConfigError, match="cannot be compared"):
         match(a, other, method="learned", matcher=matcher)

@@ -165,13 +165,13 @@ def nearest_tensors(config: MatcherConfig, temperature: float = 0.05) -> dict[st
     assert config.descriptor_length == config.width, "descriptors are the states"
     tensors = {name: np.zeros(shape, np.float32) for name, shape in config.tensor_shapes().items()}
     scale = math.sqrt(math.sqrt(config.width) / temperature)
-    for name in tensors:
+    for name, values in tensors.items():
         if name.endswith("layer_norm.weight"):
-            tensors[name][:] = 1
+            values[:] = 1
         elif name.endswith("final_projection.weight"):
-            tensors[name] = scale * np.eye(config.width, dtype=np.float32)
+            np.fill_diagonal(values, scale)
         elif name.endswith("matchability.bias"):
-            tensors[name][:] = 10
+            values[:] = 10
     return tensors
 
 
