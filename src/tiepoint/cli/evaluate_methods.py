@@ -29,10 +29,10 @@ def chosen_methods(
     """The methods, those of the checkpoints side by side.
 
     Args:
-        names: Of --methods, separated by commas.
-        stored: Of --features.
-        nms_radius: Of a profile.
-        matcher, layers: Of the learned matcher.
+        names: Value of --methods, separated by commas.
+        stored: Values of --features.
+        nms_radius: Radius of a profile, px.
+        matcher, layers: Learned matcher, and the number of its layers that run.
 
     Raises:
         ConfigError: An unknown name, or a matcher without the method that it is for.

@@ -137,12 +137,13 @@ def checkpoint_methods(
     for checkpoint in checkpoints:
         detector = Detector(checkpoint, precision="f32", threads=threads, **options)
         name = detector.checkpoint.name if checkpoint == "default" else checkpoint
-        oversampled, exact = (partial(_tiepoint, detector, factor) for factor in (OVERSAMPLING, 1))
+        detect: Callable[[Grey, int], Features] = partial(_tiepoint, detector, OVERSAMPLING)
         if len(matching) > 1:
-            oversampled = _Remembered(oversampled)
+            detect = _Remembered(detect)
+        exact = partial(_tiepoint, detector, 1)
         settings = detector.provenance().to_json()
         for one in matching:
-            row = Method(name, oversampled, settings, detect_exactly_k=exact)
+            row = Method(name, detect, settings, detect_exactly_k=exact)
             if one == "learned":
                 learned = matcher_of(detector.checkpoint, matcher, layers=layers, threads=threads)
                 row = _with_matcher(row, learned)

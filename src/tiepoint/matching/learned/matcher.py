@@ -95,13 +95,13 @@ class LearnedMatcher:
         if self._pid != os.getpid():
             self._set_up()
         with self._lock:
-            if self._built is None:
-                self._built = _engine(self.checkpoint, self.layers, *self._settings)
-            return self._built
+            if not self._built:
+                self._built.append(_engine(self.checkpoint, self.layers, *self._settings))
+            return self._built[0]
 
     def _set_up(self) -> None:
         self._pid, self._lock = os.getpid(), threading.Lock()
-        self._built: MatcherEngine | None = None
+        self._built = list[MatcherEngine]()
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("_pid", "_lock", "_built")
