@@ -64,7 +64,7 @@ class Row:
     Attributes:
         detect: Image -> Features.
         match: Features of two images -> Matches, or anything if `estimated_by` is set.
-        options: Of `register`, which repeats both steps.
+        options: Options of `register`, which repeats both steps.
         estimated_by: Name of the row whose estimate counts.
         limit_ms: The time that is aimed at.
         stages_ms: Stage -> its times.
