@@ -251,7 +251,7 @@ def test_an_override_replaces_one_setting_and_none_is_a_value() -> None:
 def test_overrides_are_checked_like_the_fields() -> None:
     with pytest.raises(ConfigError, match="seed is -1"):
         resolve(RegistrationConfig(), {"seed": -1})
-    with pytest.raises(ConfigError, match="unknown option max_keypoint; there are model, max_key"):
+    with pytest.raises(ConfigError, match="unknown option max_keypoint; there are model, method"):
         resolve(RegistrationConfig(), {"max_keypoint": 5})
     with pytest.raises(ConfigError, match="spread needs max_keypoints"):
         resolve(DetectionConfig(max_keypoints=5, spread=True), {"max_keypoints": None})

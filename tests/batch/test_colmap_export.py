@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
+from support.checkpoints import random_checkpoint
 from support.fake_detector import FakeDetector, decoded
+from support.learned_matchers import saved
 from support.scene_views import CAMERA, SIZE_HW, views
 from tiepoint.batch import ImageRecord
 from tiepoint.batch.colmap import (
@@ -23,7 +26,7 @@ from tiepoint.batch.colmap import (
     without_distortion,
 )
 from tiepoint.batch.records import TwoViewRecord
-from tiepoint.config import PairConfig
+from tiepoint.config import MatchingConfig, PairConfig
 from tiepoint.errors import ConfigError, FormatError, ImageError, OutputError
 from tiepoint.features import Features
 from tiepoint.formats import colmap_sqlite
@@ -270,3 +273,48 @@ def test_distortion_is_removed_as_it_was_made(model: int, values: tuple[float, .
     assert np.abs(bent - ideal).max() > 1
     straight = without_distortion(camera, bent.astype(np.float32))
     np.testing.assert_allclose(straight, ideal, atol=0.01)
+
+
+class SidewaysDetector(SceneDetector):
+    """Finds a view in a file whose pixels are stored sideways."""
+
+    def _features(self, view: Features, source: str, size_hw: Any, options: Any) -> Features:
+        upright = super()._features(view, source, size_hw[::-1], options)
+        return replace(upright, meta={"source": source, "exif_orientation": 6})
+
+
+def test_features_for_matching_are_those_of_the_upright_image(tmp_path: Path) -> None:
+    """A learned matcher compares positions, and descriptors are those of the upright image."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    put(folder / "0.png", 0, SIZE_HW[::-1])
+    export(folder, tmp_path / "d.db", SidewaysDetector())
+    database = ColmapDatabase(tmp_path / "d.db")
+    stored, upright = database.read("0.png"), DatabaseFeatures(database)["0.png"]
+    database.close()
+    assert stored.size_hw == SIZE_HW[::-1] and upright.size_hw == SIZE_HW
+    np.testing.assert_allclose(upright.xy, VIEWS[0].xy, atol=1e-3)
+    assert not np.allclose(stored.xy, VIEWS[0].xy, atol=1)
+    if VIEWS[0].covariance is not None:
+        np.testing.assert_allclose(upright.covariance, VIEWS[0].covariance, atol=1e-5)
+
+
+def test_pairs_of_a_database_are_matched_by_a_learned_matcher(tmp_path: Path) -> None:
+    assert VIEWS[0].descriptors is not None
+    length = VIEWS[0].descriptors.shape[1]
+    detector = SceneDetector()
+    detector.checkpoint = random_checkpoint(length=length)  # type: ignore[attr-defined]
+    matcher = saved(tmp_path / "m", random_checkpoint(length=length))
+    folder, path = photographs(tmp_path / "images"), tmp_path / "d.db"
+    learned = MatchingConfig(method="learned")
+    records = export(folder, path, detector, matching=learned, matcher=matcher)
+    assert statuses(records) == ["done"] * 6
+    assert all(one.matches > 50 and one.geometry == "calibrated" for one in records[3:])
+    again = export(folder, path, detector, matching=learned, matcher=matcher)
+    assert statuses(again) == ["skipped"] * 6
+    others = export(folder, path, detector)
+    assert [one.status for one in others[3:]] == ["refused"] * 3
+    assert "settings.method" in others[3].error
+    with pytest.raises(ConfigError, match="tiepoint train-matcher"):
+        export(folder, tmp_path / "new.db", detector, matching=learned)
+    assert not (tmp_path / "new.db").exists()

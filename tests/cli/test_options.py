@@ -41,7 +41,8 @@ OFFERED = {
         ProcessorConfig: {"max_side", "contrast"},
         DetectionConfig: {"scales", "phases"},
         RegistrationConfig: {
-            "model", "max_keypoints", "threshold_px", "min_inliers", "guided", "seed"
+            "model", "method", "layers", "max_keypoints", "threshold_px", "min_inliers", "guided",
+            "seed",
         },
     },
 }  # fmt: skip

@@ -17,7 +17,8 @@ from support.provenance import made
 from support.rotations import D, eighth, rotated_pair, unit
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features
-from tiepoint.matching.match import match, rotation_matrix_of
+from tiepoint.matching.descriptors import rotation_matrix_of
+from tiepoint.matching.match import match
 from tiepoint.matching.rotation import best_rotation, rotate_descriptors
 from tiepoint.weights.checkpoint import BUNDLED, load_checkpoint
 from tiepoint.weights.rotation import save_rotation

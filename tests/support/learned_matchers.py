@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from support.checkpoints import random_checkpoint
 from support.provenance import made
 from tiepoint.features import Features
 from tiepoint.matching.learned.architecture import MatcherConfig
-from tiepoint.matching.learned.inputs import MatcherInput, normalised
+from tiepoint.matching.learned.folder import save_matcher
+from tiepoint.matching.learned.inputs import (
+    MatcherEngine,
+    MatcherInput,
+    MatcherOutput,
+    normalised,
+)
+from tiepoint.weights.checkpoint import Checkpoint
 
 SIZE_HW = (120, 160)
 
@@ -146,3 +155,50 @@ def slow_matches(log_p: np.ndarray, threshold: float) -> list[tuple[int, int, fl
         if int(log_p[:, j].argmax()) == i and math.exp(row[j]) > threshold:
             matches.append((i, j, math.exp(row[j])))
     return sorted(matches, key=lambda match: (-match[2], match[0]))
+
+
+def nearest_tensors(config: MatcherConfig, temperature: float = 0.05) -> dict[str, np.ndarray]:
+    """Weights that compare descriptors only: the assignment is a dual soft-max of the cosines.
+
+    Attention adds nothing to the states, and every keypoint has a match by .99995.
+    """
+    assert config.descriptor_length == config.width, "descriptors are the states"
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in config.tensor_shapes().items()}
+    scale = math.sqrt(math.sqrt(config.width) / temperature)
+    for name, values in tensors.items():
+        if name.endswith("layer_norm.weight"):
+            values[:] = 1
+        elif name.endswith("final_projection.weight"):
+            np.fill_diagonal(values, scale)
+        elif name.endswith("matchability.bias"):
+            values[:] = 10
+    return tensors
+
+
+def saved(
+    folder: Path,
+    detector: Checkpoint | None = None,
+    *,
+    layers: int = 2,
+    threshold: float = 0.1,
+    temperature: float = 0.05,
+) -> Path:
+    """A matcher's folder with `nearest_tensors`, by default for features with `made()`."""
+    detector = detector or random_checkpoint()
+    length = detector.network.descriptor_decoder_dim
+    config = MatcherConfig(length, length, heads=2, layers=layers)
+    tensors = nearest_tensors(config, temperature)
+    save_matcher(folder, config, tensors, detector, threshold=threshold, detector_tensors=False)
+    return folder
+
+
+class Recorder:
+    """An engine that keeps the inputs of its last run."""
+
+    def __init__(self, engine: MatcherEngine) -> None:
+        self._engine = engine
+        self.inputs: list[MatcherInput] = []
+
+    def run(self, a: MatcherInput, b: MatcherInput) -> tuple[MatcherOutput, MatcherOutput]:
+        self.inputs = [a, b]
+        return self._engine.run(a, b)

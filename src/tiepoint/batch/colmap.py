@@ -22,11 +22,13 @@ from tiepoint.errors import ConfigError, ImageError
 from tiepoint.features import Features, Matches
 from tiepoint.files.paths import is_folder
 from tiepoint.formats import Summary, colmap_tables
-from tiepoint.formats.colmap import ColmapDatabase, TwoViewRow
+from tiepoint.formats.colmap import ColmapDatabase, TwoViewRow, orientation_of
 from tiepoint.formats.colmap_tables import Camera, camera_of, check_params
 from tiepoint.geometry import Matrix
 from tiepoint.images.lens import read_lens
 from tiepoint.images.masks import MaskFolder
+from tiepoint.matching.learned.choice import MatcherSource, checked_matcher, matcher_of
+from tiepoint.matching.learned.matcher import LearnedMatcher
 from tiepoint.registration.two_view import Geometry, verify
 
 if TYPE_CHECKING:
@@ -164,7 +166,10 @@ def check_sizes(inputs: Iterable[Input | Unreadable], database: ColmapDatabase) 
 
 
 class DatabaseFeatures(Mapping[str, Features]):
-    """Name -> features of the images in a database, in px of the stored images."""
+    """Name -> features of the images in a database, in px of the upright images.
+
+    A learned matcher compares positions too, and descriptors are those of the upright image.
+    """
 
     def __init__(self, database: ColmapDatabase) -> None:
         self._database = database
@@ -173,7 +178,8 @@ class DatabaseFeatures(Mapping[str, Features]):
     def __getitem__(self, name: str) -> Features:
         if name not in self._names:
             raise KeyError(name)
-        return self._database.read(name)
+        features = self._database.read(name)
+        return colmap_tables.upright(features, orientation_of(features.meta))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -210,6 +216,7 @@ def match_images(
     config: MatchingConfig | None = None,
     *,
     device: DeviceName = "cpu",
+    matcher: MatcherSource = None,
     overwrite: bool = False,
     threads: int | None = None,
 ) -> Iterator[TwoViewRecord]:
@@ -218,6 +225,7 @@ def match_images(
     Args:
         pairs: Names of two images each.
         config: Settings of the matches; None takes `MATCHING`.
+        device, matcher: As for `tiepoint.match`.
         threads: Number of pairs matched at a time; None takes one per core.
 
     Raises:
@@ -227,8 +235,9 @@ def match_images(
     ordered = ((min(names), max(names)) for names in pairs)
     settings = config or MATCHING
     for record in match_pairs(
-        features, ordered, store, settings, device=device, overwrite=overwrite, threads=threads
-    ):
+        features, ordered, store, settings,
+        device=device, matcher=matcher, overwrite=overwrite, threads=threads,
+    ):  # fmt: skip
         inliers = geometry = None
         if record.status in ("done", "skipped"):
             known = database.geometry(record.image_a, record.image_b)
@@ -290,6 +299,7 @@ def export_colmap(
     masks: str | Path | None = None,
     pairs: PairConfig | None = None,
     matching: MatchingConfig | None = None,
+    matcher: MatcherSource = None,
     cameras: CameraConfig | None = None,
     overwrite: bool = False,
     **options: Unpack[DetectionOptions],
@@ -304,6 +314,7 @@ def export_colmap(
         masks: Folder of masks, named as COLMAP's; see `MaskFolder`.
         pairs: Pairs to match; None matches all.
         matching: Settings of the matches; None takes `MATCHING`.
+        matcher: Learned matcher, for `MatchingConfig(method="learned")`; as for `tiepoint.match`.
         cameras: Cameras of new images.
         overwrite: Replace keypoints and matches of other settings and other programs.
         options: Detection settings, which replace those of the detector.
@@ -321,6 +332,7 @@ def export_colmap(
         from tiepoint.detector import Detector
 
         detector = Detector()
+    matcher = matcher_of_run(matching or MATCHING, detector, matcher)
     cameras = cameras or CameraConfig()
     folder = None if masks is None else MaskFolder(Path(masks))
     database = ColmapDatabase(path, share_cameras=cameras.sharing == "folder")
@@ -333,11 +345,32 @@ def export_colmap(
             )
         ]  # fmt: skip
         chosen = choose_pairs(DatabaseFeatures(database), pairs or PairConfig())
-        records += match_images(database, chosen, matching, overwrite=overwrite)
+        records += match_images(database, chosen, matching, matcher=matcher, overwrite=overwrite)
         database.close()
     finally:
         database.suspend()
     return records
+
+
+def matcher_of_run(
+    config: MatchingConfig,
+    detector: Detector,
+    matcher: MatcherSource = None,
+    *,
+    device: DeviceName = "cpu",
+    threads: int | None = None,
+) -> LearnedMatcher | None:
+    """The learned matcher of a detector's features, before any work; None for nearest neighbours.
+
+    Raises:
+        ConfigError: A matcher for another method or of other weights, or none is found.
+        CheckpointError: No such matcher, or a damaged one.
+    """
+    layers = config.layers
+    given = checked_matcher(config.method, matcher, layers=layers, device=device, threads=threads)
+    if config.method != "learned":
+        return None
+    return matcher_of(detector.checkpoint, given, layers=layers, device=device, threads=threads)
 
 
 def check_folder(images: str | Path) -> None:

@@ -21,7 +21,10 @@ from tiepoint.config import DeviceName, MatchingConfig, MatchingOptions, resolve
 from tiepoint.errors import ConfigError, TiepointError
 from tiepoint.features import Features, Matches
 from tiepoint.formats import DamagedError, as_json
-from tiepoint.matching.match import match, record, rotation_matrix_of
+from tiepoint.matching.descriptors import rotation_matrix_of
+from tiepoint.matching.learned.choice import MatcherSource, checked_matcher, matcher_for
+from tiepoint.matching.learned.matcher import LearnedMatcher
+from tiepoint.matching.match import match, record
 from tiepoint.network.cores import usable_cores
 
 CACHE_BYTES = 256 * 2**20
@@ -58,6 +61,7 @@ def match_pairs(
     config: MatchingConfig | None = None,
     *,
     device: DeviceName = "cpu",
+    matcher: MatcherSource = None,
     overwrite: bool = False,
     cache_bytes: int = CACHE_BYTES,
     threads: int | None = None,
@@ -71,7 +75,7 @@ def match_pairs(
         writer: Writer of the matches, closed after the last pair. The caller suspends it if the run
             does not reach its end.
         config: Settings; None takes the defaults.
-        device: Device of `tiepoint.match`.
+        device, matcher: As for `tiepoint.match`.
         overwrite: Replace matches of other settings or other features.
         cache_bytes: Memory for features, so that an image of many pairs is read once.
         threads: Number of pairs matched at a time; None takes one per core. While they are, matrix
@@ -82,15 +86,21 @@ def match_pairs(
         A record for each pair, in order.
 
     Raises:
+        ConfigError: A setting out of range, or a matcher for another method.
+        CheckpointError: No such matcher, or a damaged one.
         OutputError: The disk is full or the file cannot be written; finished pairs are kept.
     """
     settings = resolve(config or MatchingConfig(), overrides)
+    matcher = checked_matcher(
+        settings.method, matcher, layers=settings.layers, device=device, threads=threads
+    )
     count = usable_cores(threads)
     waiting: deque[tuple[Names, _Job | PairRecord]] = deque()
     limits = threadpool_limits(1 if count > 1 else None, user_api="blas")
     with limits, ThreadPoolExecutor(count) as pool:
         cache = _FeaturesCache(features, cache_bytes)
-        run = _Run(cache, writer, settings, device, overwrite=overwrite, pool=pool)
+        means = _Means(settings, device, matcher, threads)
+        run = _Run(cache, writer, means, overwrite=overwrite, pool=pool)
         try:
             for names in pairs:
                 while len(waiting) >= 2 * count or any(names == other for other, _ in waiting):
@@ -112,14 +122,30 @@ class _Job(NamedTuple):
     redone: str | None
 
 
+class _Means(NamedTuple):
+    """What all pairs are matched with."""
+
+    config: MatchingConfig
+    device: DeviceName
+    matcher: LearnedMatcher | None
+    threads: int | None
+
+    def matcher_for(self, a: Features, b: Features) -> LearnedMatcher | None:
+        """The learned matcher of a pair; None for nearest neighbours."""
+        if self.config.method != "learned" or self.matcher is not None:
+            return self.matcher
+        return matcher_for(
+            a, b, layers=self.config.layers, device=self.device, threads=self.threads
+        )
+
+
 @dataclass(frozen=True)
 class _Run:
     """The steps of one pair; only the matching itself runs in other threads."""
 
     cache: _FeaturesCache
     writer: MatchesStore
-    config: MatchingConfig
-    device: DeviceName
+    means: _Means
     overwrite: bool
     pool: ThreadPoolExecutor
 
@@ -132,9 +158,11 @@ class _Run:
 
     def _begin(self, names: Names) -> _Job | PairRecord:
         (a, checksum_a), (b, checksum_b) = (self.cache.get(name) for name in names)
-        matrix = rotation_matrix_of(a) if self.config.rotation == "auto" else None
+        config, device = self.means.config, self.means.device
+        matrix = rotation_matrix_of(a) if config.rotation == "auto" else None
+        matcher = self.means.matcher_for(a, b)
         wanted = {
-            **record(self.config, a, b, matrix),
+            **record(config, a, b, matrix, matcher),
             _CHECKSUMS: [checksum_a, checksum_b],
             _IMAGES: [_image_checksum(a), _image_checksum(b)],
         }
@@ -147,7 +175,9 @@ class _Run:
 
         def timed() -> tuple[Matches, float]:
             start = time.perf_counter()
-            matches = match(a, b, rotation_matrix=matrix, config=self.config, device=self.device)
+            matches = match(
+                a, b, rotation_matrix=matrix, matcher=matcher, config=config, device=device
+            )
             return matches, 1000 * (time.perf_counter() - start)
 
         return _Job(self.pool.submit(timed), wanted, redone)

@@ -18,7 +18,7 @@ from tiepoint.errors import ConfigError, FormatError, OutputError
 if TYPE_CHECKING:
     from tiepoint.batch.colmap import CameraConfig, ColmapStore
     from tiepoint.formats.colmap import ColmapDatabase
-    from tiepoint.images.masks import MaskFolder
+    from tiepoint.matching.learned.matcher import LearnedMatcher
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -97,6 +97,7 @@ def colmap(
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     matching: Matching,
+    matcher: options.Matcher = None,
     matching_device: MatchingDevice = "cpu",
     checkpoint: options.Checkpoint = options.CHECKPOINT,
     detection: Detection,
@@ -108,42 +109,40 @@ def colmap(
 ) -> None:
     """Write keypoints and verified matches of a folder of images to COLMAP's database.
 
-    An existing database is extended: images are found by name and keep their cameras. Matches pass
-    a ratio test of 0.9 unless --ratio is given; '--ratio none' omits it. A stopped
+    An existing database is extended: images are found by name and keep their cameras. Nearest
+    neighbours pass a ratio test of 0.9 unless --ratio is given; '--ratio none' omits it. A stopped
     run resumes with the same command. Exit status: 0 all done, 1 some images or pairs failed or
     no model, 2 wrong usage, 3 nothing readable, 130 interrupted.
     """
-    from tiepoint.batch.colmap import ColmapStore, check_folder
+    from tiepoint.batch.colmap import ColmapStore, check_folder, matcher_of_run
     from tiepoint.detector import Detector
-    from tiepoint.images.masks import MaskFolder
     from tiepoint.matching.match import check_device
 
     check_folder(images)
     options.check_file("-o", out, [ENDING], overwrite=True)
     check_device(matching_device)
     _check_reconstruct(reconstruct)
-    choice, match_config = PairConfig(**pairing), _matching_config(matching)
+    choice, config = PairConfig(**pairing), _matching_config(matching)
     camera_config = _camera_config(camera_model, cameras, camera_params)
-    mask_folder = None if masks is None else MaskFolder(masks)
     detector = Detector(
         checkpoint, engine=engine, device=device, precision=precision, threads=threads,
         compiled=compiled, **detection,
     )  # fmt: skip
+    learned = matcher_of_run(config, detector, matcher, device=matching_device, threads=threads)
     database = _open(out, camera_config)
     try:
         store = ColmapStore(database, images, camera_config)
-        code = _detect(store, detector, mask_folder, overwrite=overwrite, as_json=as_json)
+        code = _detect(store, detector, masks, overwrite=overwrite, as_json=as_json)
         matched = _match(
-            database, choice, match_config, matching_device,
+            database, choice, config, matching_device, learned,
             overwrite=overwrite, as_json=as_json, threads=threads,
         )  # fmt: skip
         database.close()
     finally:
         database.suspend()  # an interrupted run resumes from the partial file
-    code = max(code, matched)
     if reconstruct is not None:
-        code = max(code, _reconstruct(out, images, reconstruct, as_json=as_json))
-    raise typer.Exit(code)
+        matched = max(matched, _reconstruct(out, images, reconstruct, as_json=as_json))
+    raise typer.Exit(max(code, matched))
 
 
 def _check_reconstruct(folder: Path | None) -> None:
@@ -160,7 +159,8 @@ def _matching_config(given: MatchingOptions) -> MatchingSettings:
     """The settings of the matches, with the ratio test that reconstruction needs."""
     from tiepoint.batch.colmap import MATCHING
 
-    if given.get("scores") == "dual-softmax":  # it compares all neighbours itself
+    if given.get("scores") == "dual-softmax" or given.get("method") == "learned":
+        # Both compare all neighbours themselves.
         return MatchingSettings(**given)
     return MatchingSettings(**{"ratio": MATCHING.ratio, **given})  # type: ignore[arg-type]
 
@@ -196,7 +196,7 @@ def _open(out: Path, cameras: CameraConfig) -> ColmapDatabase:
 def _detect(
     store: ColmapStore,
     detector: Any,
-    masks: MaskFolder | None,
+    masks: Path | None,
     *,
     overwrite: bool,
     as_json: bool,
@@ -207,7 +207,9 @@ def _detect(
     from tiepoint.batch import expand
     from tiepoint.batch.colmap import check_sizes, detect_images
     from tiepoint.batch.ignored import sentence
+    from tiepoint.images.masks import MaskFolder
 
+    mask_folder = None if masks is None else MaskFolder(masks)
     ignored: Counter[str] = Counter()
     inputs = list(expand([str(store.folder)], ignored=ignored))
     if not inputs:
@@ -215,7 +217,8 @@ def _detect(
         stop("; ".join(filter(None, notes)), exit_codes.NOTHING_READABLE)
     check_sizes(inputs, store.database)
     with image_report(as_json=as_json, count=lambda: len(inputs), ignored=ignored) as report:
-        report.follow(detect_images(inputs, detector, store, overwrite=overwrite, masks=masks))
+        records = detect_images(inputs, detector, store, overwrite=overwrite, masks=mask_folder)
+        report.follow(records)
     if report.was_stopped or report.exit_code == exit_codes.NOTHING_READABLE:
         raise typer.Exit(report.exit_code)
     return report.exit_code
@@ -226,6 +229,7 @@ def _match(
     choice: PairConfig,
     config: MatchingSettings,
     device: DeviceName,
+    matcher: LearnedMatcher | None,
     *,
     overwrite: bool,
     as_json: bool,
@@ -242,8 +246,9 @@ def _match(
         return exit_codes.DONE
     with two_view_report(as_json=as_json, count=lambda: len(pairs)) as report:
         records = match_images(
-            database, pairs, config, device=device, overwrite=overwrite, threads=threads
-        )
+            database, pairs, config,
+            device=device, matcher=matcher, overwrite=overwrite, threads=threads,
+        )  # fmt: skip
         report.follow(records)
     if report.was_stopped:
         raise typer.Exit(report.exit_code)

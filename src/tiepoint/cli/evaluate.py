@@ -12,10 +12,10 @@ import typer
 from tiepoint._version import __version__
 from tiepoint.cli import evaluate_options as options
 from tiepoint.cli import exit_codes
+from tiepoint.cli.evaluate_methods import check_times_detection, chosen_methods
 from tiepoint.cli.options import Threads, command
 from tiepoint.cli.output import STDOUT, is_quiet, write_stdout
 from tiepoint.cli.progress import with_progress
-from tiepoint.config import DetectionOptions
 from tiepoint.errors import ConfigError, FormatError, MissingExtraError, is_installed
 from tiepoint.evaluation.settings import (
     GENERATED_COUNT,
@@ -57,6 +57,7 @@ app = typer.Typer(
     app,
     "tiepoint evaluate homography hpatches --profile classic",
     "tiepoint evaluate homography mine -c base -c small -o results.json --plots plots",
+    "tiepoint evaluate homography mine --methods tiepoint,learned,sift",
 )
 def homography(
     folders: options.Folders,
@@ -75,6 +76,8 @@ def homography(
     plots: options.Plots = None,
     *,
     detection: options.Detection,
+    matcher: options.LearnedMatcher = None,
+    matching: options.Matching,
 ) -> None:
     """Score real pairs with known homographies."""
     from tiepoint.evaluation.homography import HOMOGRAPHY
@@ -85,9 +88,10 @@ def homography(
     frames = [settings.frame, settings.repeat_frame]
     if features and any(frame is not None and frame.crop_hw is not None for frame in frames):
         raise ConfigError(f"--profile {profile} crops images, --features are of whole ones")
-    chosen = _methods(
-        methods, checkpoint, detection, features, settings.nms_radius, threads=threads
-    )
+    chosen = chosen_methods(
+        methods, checkpoint, detection, features, settings.nms_radius,
+        matcher=matcher, layers=matching.get("layers"), threads=threads,
+    )  # fmt: skip
     pairs, failures = read_folders(HOMOGRAPHY, folders)
     pairs = without_large(pairs) if settings.without_large else pairs
     run_info = {"kind": "homography", "folders": list(map(str, folders)), "profile": profile}
@@ -120,15 +124,18 @@ def generated(
     plots: options.Plots = None,
     *,
     detection: options.Detection,
+    matcher: options.LearnedMatcher = None,
+    matching: options.Matching,
 ) -> None:
     """Score 1,000 graded homographies with photometric change, drawn from photographs."""
     from tiepoint.evaluation.generated import generated_pairs
     from tiepoint.evaluation.homography import HOMOGRAPHY
 
     settings = _profile(profile, k, long_side, seeds)
-    chosen = _methods(
-        methods, checkpoint, detection, nms_radius=settings.nms_radius, threads=threads
-    )
+    chosen = chosen_methods(
+        methods, checkpoint, detection, nms_radius=settings.nms_radius,
+        matcher=matcher, layers=matching.get("layers"), threads=threads,
+    )  # fmt: skip
     files = _photos(photos, part)
     pairs = generated_pairs(files, limit or GENERATED_COUNT, seed)
     names = [path.relative_to(photos).as_posix() for path in files]
@@ -156,13 +163,18 @@ def pose(
     plots: options.Plots = None,
     *,
     detection: options.Detection,
+    matcher: options.LearnedMatcher = None,
+    matching: options.Matching,
 ) -> None:
     """Score real pairs with known cameras by the relative pose estimated from matches."""
     from tiepoint.evaluation.pair_lists import read_folders
     from tiepoint.evaluation.pose import POSE
 
     settings = PoseSettings(k=k, long_side=long_side, seeds=seeds)
-    chosen = _methods(methods, checkpoint, detection, features, threads=threads)
+    chosen = chosen_methods(
+        methods, checkpoint, detection, features,
+        matcher=matcher, layers=matching.get("layers"), threads=threads,
+    )  # fmt: skip
     pairs, failures = read_folders(POSE, folders)
     run_info = {"kind": "pose", "folders": list(map(str, folders))}
     _score(
@@ -183,12 +195,17 @@ def stereo(
     as_json: options.Json = False,
     *,
     detection: options.Detection,
+    matcher: options.LearnedMatcher = None,
+    matching: options.Matching,
 ) -> None:
     """Score matches of real pairs with known depth, where no plane explains them."""
     from tiepoint.evaluation.pair_lists import read_folders
     from tiepoint.evaluation.stereo import STEREO
 
-    chosen = _methods(methods, checkpoint, detection, features, threads=threads)
+    chosen = chosen_methods(
+        methods, checkpoint, detection, features,
+        matcher=matcher, layers=matching.get("layers"), threads=threads,
+    )  # fmt: skip
     pairs, failures = read_folders(STEREO, folders)
     run_info = {"kind": "stereo", "folders": list(map(str, folders))}
     _score(
@@ -217,7 +234,8 @@ def speed(
     from tiepoint.evaluation.summary import document
 
     _check_out(out, as_json=as_json)
-    chosen = _methods(methods, checkpoint, detection, threads=threads)
+    check_times_detection(methods)
+    chosen = chosen_methods(methods, checkpoint, detection, threads=threads)
     images, failures = timing.load_images(_photos(photos, "all")[:limit], long_side)
     if not images:
         _show([], failures)
@@ -242,28 +260,6 @@ def _profile(
         raise MissingExtraError(f"--profile {profile}", "pose")
     frame = FrameSize(long_side=long_side) if long_side else settings.frame
     return replace(settings, k=k or settings.k, seeds=seeds or settings.seeds, frame=frame)
-
-
-def _methods(
-    names: str,
-    checkpoints: Sequence[str],
-    detection: DetectionOptions,
-    stored: Sequence[str] = (),
-    nms_radius: int | None = None,
-    *,
-    threads: int | None,
-) -> list[Method]:
-    from tiepoint.evaluation.methods import checkpoint_methods, method, stored_method
-
-    chosen: list[Method] = []
-    if nms_radius is not None:  # of a profile
-        detection = {**detection, "nms_radius": nms_radius}
-    for name in filter(None, map(str.strip, names.split(","))):
-        if name == "tiepoint":
-            chosen += checkpoint_methods(checkpoints, threads=threads, **detection)
-        else:
-            chosen.append(method(name))
-    return [*chosen, *map(stored_method, stored)]
 
 
 def _photos(folder: Path, part: str) -> list[Path]:

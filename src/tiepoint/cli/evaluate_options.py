@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tiepoint.cli.options import detection
-from tiepoint.config import DetectionOptions
+from tiepoint.cli.options import Matcher, Settings, detection
+from tiepoint.config import DetectionOptions, MatchingConfig, MatchingOptions
 from tiepoint.evaluation.settings import PROFILES
 
 Folders = Annotated[
@@ -29,10 +29,12 @@ Detection = Annotated[DetectionOptions, detection("scales", "phases")]
 MethodNames = Annotated[
     str,
     typer.Option(
-        help="Comma-separated: tiepoint (every --checkpoint), sift, orb, sift-opencv (SIFT with "
-        "OpenCV's quarter-pixel offset).",
+        help="Comma-separated: tiepoint (every --checkpoint), learned (the same with a learned "
+        "matcher), sift, orb, sift-opencv (SIFT with OpenCV's quarter-pixel offset).",
     ),
 ]
+Matching = Annotated[MatchingOptions, Settings(MatchingConfig, only=("layers",))]
+LearnedMatcher = Matcher
 Stored = Annotated[
     list[str],
     typer.Option(

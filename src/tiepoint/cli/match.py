@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -24,6 +24,7 @@ from tiepoint.errors import ConfigError, FormatError, ImageError, OutputError
 if TYPE_CHECKING:
     from tiepoint.detector import Detector
     from tiepoint.features import Features
+    from tiepoint.matching.learned.matcher import LearnedMatcher
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -77,6 +78,14 @@ Detection = Annotated[
 ]
 
 
+class Means(NamedTuple):
+    """What images are matched with."""
+
+    config: MatchingConfig
+    matcher: LearnedMatcher | None
+    device: DeviceName
+
+
 _GEOMETRIES = {
     "planar or panoramic": "{} of them fit one homography",
     "uncalibrated": "{} of them fit two views of a scene with depth",
@@ -90,6 +99,7 @@ _GEOMETRIES = {
     app,
     "tiepoint match a.jpg b.jpg --plot matches.png",
     "tiepoint match a.jpg b.jpg -o matches.csv",
+    "tiepoint match a.jpg b.jpg --method learned --matcher runs/matcher",
     "tiepoint match --features features.h5 -o matches.h5",
     "tiepoint match --features features.h5 --pairs sequential --window 5 -o matches.h5",
 )
@@ -104,6 +114,7 @@ def match(
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     matching: Matching,
+    matcher: options.Matcher = None,
     matching_device: MatchingDevice = "cpu",
     checkpoint: options.Checkpoint = options.CHECKPOINT,
     detection: Detection,
@@ -117,13 +128,14 @@ def match(
     A stopped run over many pairs resumes with the same command. Exit status: 0 all done, 1 some
     pairs failed, 2 wrong usage, 3 nothing readable, 130 interrupted.
     """
-    pairs, config = PairConfig(**pairing), MatchingConfig(**matching)
+    pairs = PairConfig(**pairing)
+    means = _means(MatchingConfig(**matching), matcher, matching_device, threads)
     if features is not None:
         out = _check_collection(features, images, plot, out)
         if pairs_out is not None:
             options.check_file("--pairs-out", pairs_out, [".txt"], overwrite=True)
         code = _match_collection(
-            features, pairs, out, config, matching_device, pairs_out,
+            features, pairs, out, means, pairs_out,
             overwrite=overwrite, as_json=as_json, threads=threads,
         )  # fmt: skip
         raise typer.Exit(code)
@@ -147,7 +159,21 @@ def match(
         a, b = load_or_detect(names, make_detector)
     except (ImageError, FormatError) as error:
         stop(str(error), exit_codes.NOTHING_READABLE)
-    _match_two(names, a, b, out, plot, config, matching_device, as_json=as_json)
+    _match_two(names, a, b, out, plot, means, as_json=as_json)
+
+
+def _means(
+    config: MatchingConfig, matcher: str | None, device: DeviceName, threads: int | None
+) -> Means:
+    """The settings with the learned matcher, loaded before any other work."""
+    if matcher is None:
+        return Means(config, None, device)
+    from tiepoint.matching.learned.choice import checked_matcher
+
+    loaded = checked_matcher(
+        config.method, matcher, layers=config.layers, device=device, threads=threads
+    )
+    return Means(config, loaded, device)
 
 
 def _match_two(
@@ -156,8 +182,7 @@ def _match_two(
     b: Features,
     out: Path | None,
     plot: Path | None,
-    config: MatchingConfig,
-    device: DeviceName,
+    means: Means,
     *,
     as_json: bool,
 ) -> None:
@@ -167,7 +192,7 @@ def _match_two(
     from tiepoint.registration.two_view import verify
 
     images = None if plot is None else (_image_of(names[0], a), _image_of(names[1], b))
-    matches = match_features(a, b, config=config, device=device)
+    matches = match_features(a, b, **means._asdict())
     if out == STDOUT:
         write_stdout(matches_npz.encode(matches))
     elif out is not None and out.suffix.lower() in matches_table.ENDINGS:
@@ -252,8 +277,7 @@ def _match_collection(
     path: Path,
     choice: PairConfig,
     out: Path,
-    config: MatchingConfig,
-    device: DeviceName,
+    means: Means,
     pairs_out: Path | None,
     *,
     overwrite: bool,
@@ -267,7 +291,7 @@ def _match_collection(
     from tiepoint.formats import H5MatchesWriter, read_h5
     from tiepoint.matching.match import check_device
 
-    check_device(device)
+    check_device(means.device)
     try:
         features = read_h5(path)
     except FormatError as error:
@@ -285,8 +309,8 @@ def _match_collection(
     try:
         with pair_report(as_json=as_json, count=lambda: len(pairs)) as report:
             records = match_pairs(
-                features, pairs, writer, config, device=device, overwrite=overwrite,
-                threads=threads,
+                features, pairs, writer, means.config, device=means.device,
+                matcher=means.matcher, overwrite=overwrite, threads=threads,
             )  # fmt: skip
             report.follow(records)
     finally:

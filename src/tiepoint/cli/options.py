@@ -49,6 +49,15 @@ Threads = Annotated[
         metavar="N", help="Maximum number of CPU cores for the network.", min=1, show_default="all"
     ),
 ]
+Matcher = Annotated[
+    str | None,
+    typer.Option(
+        "--matcher",
+        metavar="DIR",
+        help="Learned matcher: its folder, or the folder or name of a checkpoint with one.",
+        show_default="the checkpoint's",
+    ),
+]
 Compile = Annotated[
     bool,
     typer.Option(

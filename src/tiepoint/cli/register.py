@@ -90,7 +90,16 @@ Settings = Annotated[
     RegistrationOptions,
     options.Settings(
         RegistrationConfig,
-        only=("model", "max_keypoints", "threshold_px", "min_inliers", "guided", "seed"),
+        only=(
+            "model",
+            "method",
+            "layers",
+            "max_keypoints",
+            "threshold_px",
+            "min_inliers",
+            "guided",
+            "seed",
+        ),
     ),
 ]
 Detection = Annotated[
@@ -119,6 +128,7 @@ def register(
     as_json: Json = False,
     overwrite: options.Overwrite = False,
     registration: Settings,
+    matcher: options.Matcher = None,
     intrinsics: Intrinsics = None,
     mask_a: MaskA = None,
     mask_b: MaskB = None,
@@ -153,8 +163,8 @@ def register(
         image_a, image_b = read(a), read(b)
         _check_pixels(image_a, None if canvas else out, fill)
         result = pipeline.register(
-            image_a, image_b, detector=detector, mask_a=mask_a, mask_b=mask_b, intrinsics=cameras,
-            config=config,
+            image_a, image_b, matcher=matcher, detector=detector, mask_a=mask_a, mask_b=mask_b,
+            intrinsics=cameras, config=config,
         )  # fmt: skip
     except ImageError as error:
         stop(str(error), exit_codes.NOTHING_READABLE)

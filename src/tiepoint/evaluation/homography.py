@@ -13,14 +13,13 @@ from rich.table import Table
 from tiepoint.evaluation import homography_pairs, metrics, summary
 from tiepoint.evaluation.estimators import INLIER_FACTOR, estimate_homography
 from tiepoint.evaluation.homography_pairs import HomographyPair, LoadedHomography
-from tiepoint.evaluation.methods import Method
+from tiepoint.evaluation.methods import Method, Pairing, nearest_neighbours
 from tiepoint.evaluation.metrics import Mean, Repeatability, mean_of
 from tiepoint.evaluation.settings import HomographySettings
 from tiepoint.evaluation.summary import Line, mean_cell, number
 from tiepoint.evaluation.task import ErrorAxis, Evaluation, Figures, Task
 from tiepoint.features import Features, covariances_of
 from tiepoint.geometry import Float, Matrix
-from tiepoint.matching.match import match
 
 ESTIMATOR_NAMES = {
     "refined": "MAGSAC and robust least squares",
@@ -100,11 +99,12 @@ def measure(
     pair: LoadedHomography,
     settings: HomographySettings,
     repeated: Repeatability | None = None,
+    pairing: Pairing = nearest_neighbours,
 ) -> HomographyFigures:
     """Compare features with the ground truth; `repeated` may have been measured at another size."""
     truth = pair.homography
     best_a, best_b = a.top(settings.k), b.top(settings.k)
-    matches = _matched(best_a, best_b, settings)
+    matches = _matched(best_a, best_b, settings, pairing)
     xy_a, xy_b, _ = matches
     estimates = (estimate(matches, seed, settings) for seed in range(settings.seeds))
     repeated = repeated or _repeatability(a, b, pair, settings)
@@ -131,11 +131,11 @@ def estimate(matches: Matched, seed: int, settings: HomographySettings) -> Matri
 def matched(method: Method, pair: LoadedHomography, settings: HomographySettings) -> Matched:
     """A method's matched points on a pair."""
     a, b = method.features_of_pair(pair, settings.k)
-    return _matched(a.top(settings.k), b.top(settings.k), settings)
+    return _matched(a.top(settings.k), b.top(settings.k), settings, method.pairing)
 
 
-def _matched(a: Features, b: Features, settings: HomographySettings) -> Matched:
-    pairs = match(a, b, rotation=settings.rotation).pairs  # M 2
+def _matched(a: Features, b: Features, settings: HomographySettings, pairing: Pairing) -> Matched:
+    pairs = pairing(a, b, settings.rotation).pairs  # M 2
     return a.xy[pairs[:, 0]], b.xy[pairs[:, 1]], covariances_of(a, b, pairs)
 
 
@@ -158,7 +158,7 @@ def _measure_pair(
         if resized is not None:
             resized_ab = method.features_of_pair(resized, settings.repeat_k or settings.k)
             repeated = _repeatability(*resized_ab, resized, settings)
-        figures.append(measure(a, b, loaded, settings, repeated))
+        figures.append(measure(a, b, loaded, settings, repeated, method.pairing))
     return figures
 
 

@@ -8,6 +8,9 @@ s^n times its position in that level, off by up to 1.4 px.
 
 from __future__ import annotations
 
+import hashlib
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,12 +21,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.config import DetectionOptions
+from tiepoint.config import DetectionOptions, MatchMethod, RotationMode
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.evaluation.sizes import Grey, LoadedImages, size_hw_of
-from tiepoint.features import Features
+from tiepoint.features import Features, Matches
 from tiepoint.geometry import resize_covariance, resize_xy
+from tiepoint.matching.learned.choice import MatcherSource, matcher_of
+from tiepoint.matching.learned.matcher import LearnedMatcher
+from tiepoint.matching.match import match
+
+REMEMBERED_IMAGES = 16
+"""Images whose features are kept at a time, if two methods share them: about 40 MB."""
 
 OVERSAMPLING = 4
 """Keypoints detected per keypoint matched: repeatability takes the k best of the common view."""
@@ -32,9 +41,18 @@ ORB_SCALE = 1.2  # cv2.ORB's default step between pyramid levels
 ORB_FAST_THRESHOLDS = (20, 10, 5, 2, 1, 0)  # the first is cv2.ORB's default
 
 
+Pairing = Callable[[Features, Features, RotationMode], Matches]
+"""How the features of two images are matched; the mode as `MatchingConfig.rotation`."""
+
+
+def nearest_neighbours(a: Features, b: Features, rotation: RotationMode) -> Matches:
+    """Mutual nearest neighbours."""
+    return match(a, b, rotation=rotation)
+
+
 @dataclass(frozen=True)
 class Method:
-    """A way from an image to features.
+    """A way from an image to features, and from those of two images to matches.
 
     Attributes:
         name: Its name in the table.
@@ -42,6 +60,7 @@ class Method:
             first: the first k are matched, up to `OVERSAMPLING` times as many in all.
         settings: Further settings that decide the result; listed in the report.
         stored: Name of an image -> its features, used instead of `detect`.
+        pairing: (features A, features B, rotation mode) -> matches.
         detect_exactly_k: `detect` without oversampling, for timing; None times `detect`.
     """
 
@@ -49,6 +68,7 @@ class Method:
     detect: Callable[[Grey, int], Features]
     settings: Mapping[str, Any] = field(default_factory=dict)
     stored: Mapping[str, Features] | None = None
+    pairing: Pairing = nearest_neighbours
     detect_exactly_k: Callable[[Grey, int], Features] | None = None
 
     def features(self, image: Grey, name: str, k: int) -> Features:
@@ -93,28 +113,79 @@ def method(name: str) -> Method:
 def checkpoint_methods(
     checkpoints: Sequence[str],
     *,
+    matching: Sequence[MatchMethod] = ("nearest",),
+    matcher: MatcherSource = None,
+    layers: int | None = None,
     threads: int | None = None,
     **options: Unpack[DetectionOptions],
 ) -> list[Method]:
-    """A method for each tiepoint checkpoint, a name or a folder.
+    """A method for each tiepoint checkpoint, a name or a folder, and each way of matching.
 
     Threshold and noise floor are 0, so that every image with k local maxima gives k keypoints.
 
     Args:
+        matching: Ways of matching; "learned" is named "<checkpoint> + learned".
+        matcher, layers: Learned matcher of all checkpoints, as for `match`; None takes each one's.
         threads, options: As for `Detector`.
 
     Raises:
-        CheckpointError: No such checkpoint, or a damaged one.
+        CheckpointError: No such checkpoint or matcher, or a damaged one.
+        ConfigError: A checkpoint without a learned matcher, or a matcher of other weights.
     """
     methods = []
     options = {**options, "max_side": None, "threshold": 0.0, "noise_floor": 0.0}
     for checkpoint in checkpoints:
         detector = Detector(checkpoint, precision="f32", threads=threads, **options)
         name = detector.checkpoint.name if checkpoint == "default" else checkpoint
-        oversampled, exact = (partial(_tiepoint, detector, factor) for factor in (OVERSAMPLING, 1))
+        detect: Callable[[Grey, int], Features] = partial(_tiepoint, detector, OVERSAMPLING)
+        if len(matching) > 1:
+            detect = _Remembered(detect)
+        exact = partial(_tiepoint, detector, 1)
         settings = detector.provenance().to_json()
-        methods.append(Method(name, oversampled, settings, detect_exactly_k=exact))
+        for one in matching:
+            row = Method(name, detect, settings, detect_exactly_k=exact)
+            if one == "learned":
+                learned = matcher_of(detector.checkpoint, matcher, layers=layers, threads=threads)
+                row = _with_matcher(row, learned)
+            methods.append(row)
     return methods
+
+
+class _Remembered:
+    """Detection whose last results are kept, for methods that differ in their matching only."""
+
+    def __init__(self, detect: Callable[[Grey, int], Features]) -> None:
+        self._detect, self._lock = detect, threading.Lock()
+        self._results: OrderedDict[tuple[bytes, int], Features] = OrderedDict()
+
+    def __call__(self, image: Grey, k: int) -> Features:
+        pixels = np.ascontiguousarray(image)
+        digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
+        with self._lock:
+            features = self._results.get((digest, k))
+        if features is None:
+            features = self._detect(image, k)
+            with self._lock:
+                self._results[digest, k] = features
+                if len(self._results) > REMEMBERED_IMAGES:
+                    self._results.popitem(last=False)
+        return features
+
+
+def _with_matcher(row: Method, matcher: LearnedMatcher) -> Method:
+    """The method with a learned matcher in place of nearest neighbours."""
+
+    def pairing(a: Features, b: Features, rotation: RotationMode) -> Matches:
+        return match(a, b, method="learned", matcher=matcher, rotation=rotation)
+
+    checkpoint = matcher.checkpoint
+    settings = {
+        **row.settings,
+        "matcher_sha256": checkpoint.sha256,
+        "matcher_layers": matcher.layers,
+        "matcher_min_probability": checkpoint.threshold,
+    }
+    return replace(row, name=f"{row.name} + learned", settings=settings, pairing=pairing)
 
 
 def stored_method(text: str) -> Method:

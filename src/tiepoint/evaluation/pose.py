@@ -12,7 +12,7 @@ import numpy as np
 from tiepoint.errors import FormatError
 from tiepoint.evaluation import metrics, summary
 from tiepoint.evaluation.estimators import estimate_pose
-from tiepoint.evaluation.methods import Method
+from tiepoint.evaluation.methods import Method, Pairing, nearest_neighbours
 from tiepoint.evaluation.metrics import Mean, mean_of
 from tiepoint.evaluation.pair_lists import PairFiles, files_of_line
 from tiepoint.evaluation.settings import FrameSize, PoseSettings
@@ -21,7 +21,6 @@ from tiepoint.evaluation.summary import mean_cell
 from tiepoint.evaluation.task import ErrorAxis, Figures, Task
 from tiepoint.features import Features
 from tiepoint.geometry import Matrix
-from tiepoint.matching.match import match
 from tiepoint.registration import epipolar
 
 
@@ -110,9 +109,15 @@ def parse_line(folder: Path, group: str, fields: Sequence[str]) -> PosePair:
     return PosePair(*files_of_line(folder, group, fields), (cameras[0], cameras[1]), pose)
 
 
-def measure(a: Features, b: Features, pair: LoadedPose, settings: PoseSettings) -> PoseFigures:
+def measure(
+    a: Features,
+    b: Features,
+    pair: LoadedPose,
+    settings: PoseSettings,
+    pairing: Pairing = nearest_neighbours,
+) -> PoseFigures:
     """Match, estimate the pose once per seed, and compare it with the ground truth."""
-    pairs = match(a, b, rotation=settings.rotation).pairs  # M 2
+    pairs = pairing(a, b, settings.rotation).pairs  # M 2
     xy_a, xy_b = a.xy[pairs[:, 0]], b.xy[pairs[:, 1]]  # M 2
     fundamental = epipolar.pixel_matrix(pair.pose.essential, pair.cameras)
     off_px = epipolar.sampson_px(fundamental, xy_a, xy_b)  # M
@@ -139,8 +144,11 @@ def _measure_pair(
     pair: PosePair, methods: Sequence[Method], settings: PoseSettings
 ) -> list[PoseFigures]:
     loaded, k = pair.load(settings.long_side), settings.k
-    features = (method.features_of_pair(loaded, k) for method in methods)
-    return [measure(a.top(k), b.top(k), loaded, settings) for a, b in features]
+    figures = []
+    for method in methods:
+        a, b = method.features_of_pair(loaded, k)
+        figures.append(measure(a.top(k), b.top(k), loaded, settings, method.pairing))
+    return figures
 
 
 def _average(figures: Sequence[PoseFigures], settings: PoseSettings) -> PoseMeans:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.errors import FormatError, ImageError
-from tiepoint.evaluation.methods import Method
+from tiepoint.evaluation.methods import Method, Pairing, nearest_neighbours
 from tiepoint.evaluation.metrics import Mean, mean_of
 from tiepoint.evaluation.pair_lists import PairFiles, files_of_line
 from tiepoint.evaluation.settings import StereoSettings
@@ -25,7 +25,6 @@ from tiepoint.evaluation.task import Figures, Task
 from tiepoint.features import Features
 from tiepoint.geometry import SizeHW, resize_xy
 from tiepoint.images import read
-from tiepoint.matching.match import match
 
 DISPARITY_STEPS = 256.0
 """Levels of a disparity file per px; level 0 is unknown."""
@@ -66,7 +65,11 @@ def parse_line(folder: Path, group: str, fields: Sequence[str]) -> StereoPair:
 
 
 def measure(
-    a: Features, b: Features, disparity_px: NDArray[np.float32], sign: float
+    a: Features,
+    b: Features,
+    disparity_px: NDArray[np.float32],
+    sign: float,
+    pairing: Pairing = nearest_neighbours,
 ) -> StereoFigures:
     """Compare matches with the ground truth.
 
@@ -74,7 +77,7 @@ def measure(
         a, b: Features in px of the images that the disparities belong to.
         disparity_px: H W, 0 where it is unknown.
     """
-    pairs = match(a, b, rotation="none").pairs  # M 2
+    pairs = pairing(a, b, "none").pairs  # M 2
     xy_a, xy_b = a.xy[pairs[:, 0]].astype(np.float64), b.xy[pairs[:, 1]].astype(np.float64)
     height, width = disparity_px.shape
     columns, rows = np.clip(np.rint(xy_a).astype(int), 0, (width - 1, height - 1)).T  # M, M
@@ -97,7 +100,7 @@ def _measure_pair(
     for method in methods:
         a, b = (one.top(settings.k) for one in method.features_of_pair(loaded, settings.k))
         a, b = _in_px_of(a, size_hw_of(pixels_a)), _in_px_of(b, size_hw_of(pixels_b))
-        figures.append(measure(a, b, disparity_px, pair.sign))
+        figures.append(measure(a, b, disparity_px, pair.sign, method.pairing))
     return figures
 
 

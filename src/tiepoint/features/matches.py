@@ -26,7 +26,8 @@ class Matches:
 
     Attributes:
         pairs: M 2 int64, index in A and index in B.
-        scores: M float32; the cosine of the two descriptors, or with "dual-softmax" a probability.
+        scores: M float32; the cosine of the two descriptors, or with "dual-softmax" or a learned
+            matcher a probability.
         meta: Record of how the matches were made: settings, keypoints of each image, sources,
             version.
         turned_deg: Rotation of A that was matched, counterclockwise, a multiple of 45.

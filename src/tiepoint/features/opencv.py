@@ -111,7 +111,7 @@ def to_matches(matches: Matches) -> tuple[cv2.DMatch, ...]:
     """M `cv2.DMatch` in the order of the matches; `distance` is smaller for better matches.
 
     It is the Euclidean distance of the descriptors, as `cv2.BFMatcher(cv2.NORM_L2)` has it. For
-    "dual-softmax" it is 1 - probability.
+    "dual-softmax" and a learned matcher it is 1 - probability.
     """
     distances = _distances(matches.scores, _kind_of(matches)).tolist()
     pairs = matches.pairs.tolist()
@@ -144,8 +144,10 @@ def _distances(scores: Float32, kind: MatchScores) -> NDArray[np.float64]:
 
 def _kind_of(matches: Matches) -> MatchScores:
     settings = matches.meta.get("settings")
-    is_dual = isinstance(settings, dict) and settings.get("scores") == "dual-softmax"
-    return "dual-softmax" if is_dual else "cosine"
+    if not isinstance(settings, dict):
+        return "cosine"
+    is_probability = settings.get("method") == "learned" or settings.get("scores") == "dual-softmax"
+    return "dual-softmax" if is_probability else "cosine"
 
 
 def _check_types(values: Sequence[Any], expected: type, name: str) -> None:

@@ -7,7 +7,7 @@ adds its own columns and tables.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from tiepoint.checks import shown
 from tiepoint.errors import ConfigError
+from tiepoint.features import Features
 from tiepoint.formats.fields import damaged
-from tiepoint.geometry import Matrix, SizeHW
+from tiepoint.geometry import Matrix, SizeHW, apply_homography, stored_matrix
 
 SCHEMA = """
 CREATE TABLE cameras (
@@ -191,6 +192,19 @@ def check_params(model: str, params: tuple[float, ...]) -> None:
             f"{', '.join(names)} (px, above 0), cx, cy"
             + (f" and {distortions} of the distortion" if distortions else "")
         )
+
+
+def upright(features: Features, exif_orientation: int) -> Features:
+    """Features in px of an image as its file stores it -> in px of the upright image."""
+    if exif_orientation == 1:
+        return features
+    size_hw = turned(features.size_hw, exif_orientation)
+    matrix = np.linalg.inv(stored_matrix(size_hw, exif_orientation))
+    xy = apply_homography(matrix, features.xy).astype(np.float32)  # N 2
+    covariance, turn = features.covariance, matrix[:2, :2]
+    if covariance is not None:
+        covariance = (turn @ covariance @ turn.T).astype(np.float32)
+    return replace(features, xy=xy, size_hw=size_hw, covariance=covariance)
 
 
 def turned(size_hw: SizeHW, exif_orientation: int) -> SizeHW:

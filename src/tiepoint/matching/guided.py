@@ -9,7 +9,8 @@ from tiepoint.config import MatchingConfig
 from tiepoint.features import Features, Matches
 from tiepoint.geometry import Float, apply_homography
 from tiepoint.matching import neighbours
-from tiepoint.matching.match import descriptors_of, record, rotation_matrix_of
+from tiepoint.matching.descriptors import descriptors_of, rotation_matrix_of
+from tiepoint.matching.match import record
 from tiepoint.matching.near import within
 from tiepoint.matching.neighbours import among
 from tiepoint.matching.rotation import ROTATION_STEPS, rotate_descriptors

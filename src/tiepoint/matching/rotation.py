@@ -9,8 +9,12 @@ Source: Bökman et al., "Steerers" (CVPR 2024), for the idea; no network was tra
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
+
+from tiepoint.features import Features
 
 Float32 = NDArray[np.float32]
 
@@ -22,6 +26,53 @@ PROBE_KEYPOINTS = 300
 
 MIN_GAIN = 1.15
 """Minimum ratio of the agreement after rotation to that without, so upright pairs stay upright."""
+
+
+_DIAGONAL = 0.5**0.5
+_COSINES = (1.0, _DIAGONAL, 0.0, -_DIAGONAL, -1.0, -_DIAGONAL, 0.0, _DIAGONAL)
+"""Cosine of each number of steps; exact for right angles."""
+
+
+def rotation_between(a: Features, b: Features, matrix: Float32) -> int:
+    """Estimate the rotation of image A that matches image B best, from the best keypoints.
+
+    Args:
+        a, b: With descriptors N_A D and N_B D; neither is empty.
+        matrix: D D float32, the rotation by one step.
+
+    Returns:
+        Steps, see `best_rotation`.
+    """
+    assert a.descriptors is not None and b.descriptors is not None
+    return best_rotation(a.descriptors[_probes(a)], b.descriptors[_probes(b)], matrix)
+
+
+def rotated(features: Features, matrix: Float32, steps: int) -> Features:
+    """Predict the features of an image rotated counterclockwise about its centre.
+
+    Positions stay relative to a frame of the same size, so some are outside of it. Covariances are
+    those of the image as it was.
+
+    Args:
+        features: With descriptors N D.
+        matrix: D D float32, the rotation by one step.
+        steps: Steps of 45 degrees; at 0 the features themselves are returned.
+    """
+    if steps == 0:
+        return features
+    assert features.descriptors is not None
+    height, width = features.size_hw
+    centre = np.array([width - 1, height - 1], np.float64) / 2
+    xy = rotate_xy(features.xy - centre, steps) + centre
+    described = rotate_descriptors(features.descriptors, matrix, steps)
+    return replace(features, xy=xy.astype(np.float32), descriptors=described)
+
+
+def rotate_xy(xy: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
+    """Positions N 2 turned counterclockwise about (0, 0) by steps of 45 degrees; y points down."""
+    c, s = _COSINES[steps % ROTATION_STEPS], _COSINES[(steps - 2) % ROTATION_STEPS]
+    turned: NDArray[np.float64] = xy @ np.array([[c, -s], [s, c]])
+    return turned
 
 
 def best_rotation(a: Float32, b: Float32, matrix: Float32) -> int:
@@ -62,3 +113,9 @@ def _agreement(cosines: Float32) -> float:
     mutual = np.flatnonzero(of_b[of_a] == np.arange(len(of_a)))  # N_A
     best = np.maximum(cosines[mutual, of_a[mutual]].astype(np.float64), 0)
     return float((best**4).sum())
+
+
+def _probes(features: Features) -> NDArray[np.int64]:
+    """Indices of the best keypoints, in whatever order they are; they decide on the rotation."""
+    x, y = features.xy.T
+    return np.lexsort((x, y, -features.scores))[:PROBE_KEYPOINTS]

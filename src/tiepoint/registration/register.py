@@ -22,6 +22,8 @@ from tiepoint.errors import ConfigError
 from tiepoint.features import Features, Matches, covariances_of
 from tiepoint.geometry import Matrix, SizeHW
 from tiepoint.matching.guided import match_guided
+from tiepoint.matching.learned.choice import MatcherSource, checked_matcher
+from tiepoint.matching.learned.matcher import LearnedMatcher
 from tiepoint.matching.match import match
 from tiepoint.matching.views import kept, view_of
 from tiepoint.registration import epipolar, repeats
@@ -52,6 +54,7 @@ def register(
     b: Any,
     *,
     matches: Matches | None = None,
+    matcher: MatcherSource = None,
     detector: Detector | None = None,
     checkpoint: str | Path = "default",
     mask_a: Any = None,
@@ -64,8 +67,8 @@ def register(
 
     Args:
         a, b: Each a path, URL, bytes, PIL image, array or tensor, or its Features.
-        matches: Matches between features `a` and `b`; None matches mutual nearest neighbours,
-            rotated images too (see `tiepoint.match`).
+        matches: Matches between features `a` and `b`; None matches by `method`, rotated images too.
+        matcher: Learned matcher, for `method="learned"`; see `tiepoint.match`.
         detector: Detector for images; None takes `registration_detector(checkpoint)`, kept for
             the next call.
         mask_a, mask_b: Where keypoints are allowed in each image, an array or a file; as `mask` of
@@ -83,6 +86,7 @@ def register(
             missing or malformed; features that cannot be matched; a mask for features.
     """
     settings = resolve(config or RegistrationConfig(), overrides)
+    matcher = _loaded(settings, matches, matcher)
     cameras = epipolar.read_cameras(intrinsics, settings.model)
     guided = settings.guided and matches is None
     if matches is None:
@@ -95,7 +99,7 @@ def register(
         second = _pictured(b, mask_b, make_detector, best)
     else:
         first, second = (Pictured(features) for features in _matched(a, b, matches))
-    pair = _pair(first, second, matches, settings, cameras)
+    pair = _pair(first, second, matches, matcher, settings, cameras)
     counts = len(first.features), len(second.features), len(pair.matches)
     logger.info("%d and %d keypoints, %d matches", *counts)
     fit = _fit(pair)
@@ -123,6 +127,7 @@ def _pair(
     first: Pictured,
     second: Pictured,
     matches: Matches | None,
+    matcher: LearnedMatcher | None,
     settings: RegistrationConfig,
     cameras: epipolar.Cameras | None,
 ) -> Pair:
@@ -138,15 +143,30 @@ def _pair(
     pictures = None
     if first.picture is not None and second.picture is not None:
         pictures = first.picture, second.picture
+    a, b = first.features, second.features
+    if matches is None:
+        matches = match(a, b, matcher=matcher, method=settings.method, layers=settings.layers)
     return Pair(
-        features_a=first.features,
-        features_b=second.features,
-        matches=match(first.features, second.features) if matches is None else matches,
+        features_a=a,
+        features_b=b,
+        matches=matches,
         settings=settings,
         cameras=cameras,
         pictures=pictures,
         names=names,
     )
+
+
+def _loaded(
+    settings: RegistrationConfig, matches: Matches | None, matcher: MatcherSource
+) -> LearnedMatcher | None:
+    """The given matcher; raises for a method that contradicts the other arguments."""
+    if matches is not None and settings.method != "nearest":
+        raise ConfigError(
+            f"method is {settings.method!r} and matches are given, which need no method: leave out "
+            "one of them"
+        )
+    return checked_matcher(settings.method, matcher, layers=settings.layers)
 
 
 def _fit(pair: Pair) -> Fit | str:

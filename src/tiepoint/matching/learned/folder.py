@@ -41,6 +41,8 @@ from tiepoint.weights.folder import (
     write_files,
 )
 
+MATCHER_FOLDER = "matcher"
+"""Folder of the matcher inside the folder of the checkpoint that it was trained for."""
 MODEL_CLASS, MODEL_TYPE = "LightGlueForKeypointMatching", "lightglue"
 MATCHER_VERSION = 1
 """Version of the values under the key "tiepoint"."""
@@ -170,7 +172,7 @@ def load_matcher(folder: str | PathLike[str]) -> MatcherCheckpoint:
     values = read_json(place / CONFIG_FILE)
     config, detector = matcher_config(values, place / CONFIG_FILE)
     threshold = _threshold(values, place / CONFIG_FILE)
-    detector_sha256 = _detector_sha256(values, place / CONFIG_FILE)
+    detector_sha256 = detector_sha256_of(values, place / CONFIG_FILE)
     data = read_bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
     note = check_manifest(place, sha256)
@@ -236,7 +238,12 @@ def _threshold(values: Mapping[str, Any], path: Path) -> float:
     return float(threshold)
 
 
-def _detector_sha256(values: Mapping[str, Any], path: Path) -> str | None:
+def detector_sha256_of(values: Mapping[str, Any], path: Path) -> str | None:
+    """SHA-256 of the detector's weights in a parsed config.json; None if it has none.
+
+    Raises:
+        CheckpointError: The key "tiepoint" is malformed, or of a later version.
+    """
     mark = values.get("tiepoint")
     if mark is None:
         return None

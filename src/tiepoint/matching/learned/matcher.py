@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from os import PathLike
+from typing import Any
 
 import numpy as np
 
 from tiepoint.checks import check_choice, check_whole, check_within
 from tiepoint.errors import ConfigError, MissingExtraError, is_installed
 from tiepoint.features import Features
+from tiepoint.matching.descriptors import descriptors_of
 from tiepoint.matching.learned.assignment import Assignment, assign, unmatched
 from tiepoint.matching.learned.folder import MatcherCheckpoint, load_matcher
 from tiepoint.matching.learned.inputs import MatcherEngine, MatcherInput, normalised
-from tiepoint.matching.match import descriptors_of
+from tiepoint.network.cores import cpu_quota, usable_cores
 
 ENGINES = ("openvino", "torch")
 
 
 class LearnedMatcher:
-    """A matcher that is loaded once and called for many pairs.
+    """A matcher that is loaded once and called for many pairs. Thread-safe and picklable.
+
+    A child process may be forked before the matcher is made, or spawned at any time. After a fork
+    of a process in which OpenVINO has run, calls raise an `EngineError` with this advice.
 
     Args:
         checkpoint: Folder, or what `load_matcher` returns.
@@ -57,7 +64,10 @@ class LearnedMatcher:
             raise ConfigError(f"device is {device!r}, expected 'cpu' for engine 'openvino'")
         if engine == "torch" and precision != "f32":
             raise ConfigError(f"precision is {precision!r}, expected 'f32' for engine 'torch'")
-        self._engine = _engine(checkpoint, self.layers, engine, device, precision, threads)
+        self.device = device
+        self._settings = (engine, device, precision, threads)
+        self._set_up()
+        self._running()  # refuses nonsense at birth
 
     def __call__(self, a: Features, b: Features, *, threshold: float | None = None) -> Assignment:
         """Match two images.
@@ -78,7 +88,28 @@ class LearnedMatcher:
         inputs = [self._input(a, "A"), self._input(b, "B")]
         if len(a) == 0 or len(b) == 0:
             return unmatched(len(a), len(b))
-        return assign(*self._engine.run(*inputs), limit)
+        return assign(*self._running().run(*inputs), limit)
+
+    def _running(self) -> MatcherEngine:
+        """The engine of this process, because its threads do not survive a fork."""
+        if self._pid != os.getpid():
+            self._set_up()
+        with self._lock:
+            if not self._built:
+                self._built.append(_engine(self.checkpoint, self.layers, *self._settings))
+            return self._built[0]
+
+    def _set_up(self) -> None:
+        self._pid, self._lock = os.getpid(), threading.Lock()
+        self._built = list[MatcherEngine]()
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_pid", "_lock", "_built")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._set_up()
 
     def _input(self, features: Features, name: str) -> MatcherInput:
         descriptors = descriptors_of(features, name)
@@ -132,4 +163,6 @@ def _engine(
         return TorchMatcher(config, tensors, layers=layers, device=device)
     from tiepoint.matching.learned.openvino_engine import OpenVinoMatcher
 
+    if threads is None and cpu_quota() is not None:  # which OpenVINO does not know
+        threads = usable_cores()
     return OpenVinoMatcher(config, tensors, layers=layers, precision=precision, threads=threads)
