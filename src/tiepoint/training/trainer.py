@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 SAVE_EVERY_S = 60.0
 
 P = TypeVar("P", bound=Schedule)
-Items = TypeVar("Items", covariant=True)
+Items_co = TypeVar("Items_co", covariant=True)
 Given = TypeVar("Given")
 B = TypeVar("B")
 
 
-class Source(Protocol[Items]):
+class Source(Protocol[Items_co]):
     """An endless source of batches, determined by its seed and first step."""
 
-    def __iter__(self) -> Iterator[Items]:
+    def __iter__(self) -> Iterator[Items_co]:
         """Batches, one per step."""
 
     def close(self) -> None:
@@ -249,7 +249,11 @@ class Loop(ABC, Generic[P, Given, B]):
     def _update_average(self) -> None:
         keep = min(self.preset.average, (1 + self.progress.step) / (10 + self.progress.step))
         average, network = (
-            [value for value in chain(each.parameters(), each.buffers()) if value.is_floating_point()]
+            [
+                value
+                for value in chain(each.parameters(), each.buffers())
+                if value.is_floating_point()
+            ]
             for each in (self.average, self.network)
         )  # each tensor once, whereas a state dict repeats shared ones
         with torch.no_grad():
