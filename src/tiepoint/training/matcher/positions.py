@@ -86,7 +86,9 @@ def elsewhere(xy: NDArray[np.float32], view: OwnedView, other: OwnedView) -> Els
     owner = np.where(on_edge & (front > 0), front, centre)  # N
     result = np.full((len(xy), 2), np.nan)
     # Next to a patch a keypoint may be of the patch or of the scene.
-    doubtful = np.array(on_edge | ((centre == COVERED) & (nearby != COVERED).any(axis=1)))
+    doubtful: NDArray[np.bool_] = np.array(
+        on_edge | ((centre == COVERED) & (nearby != COVERED).any(axis=1))
+    )
     for number in np.unique(owner[owner > 0]):
         own = np.flatnonzero(owner == number)
         on_sheet = apply_homography(np.linalg.inv(view.to_view[number - 1]), xy[own])
