@@ -13,7 +13,7 @@ all keypoints of the other image has no match. What is between them is left out 
 
 
 class Side(NamedTuple):
-    """Keypoints of one image of each pair.
+    """Keypoints of one image of each pair; N is at least 1, padding included.
 
     Attributes:
         xy: B N 2 float32, px.
@@ -55,14 +55,13 @@ def labels(a: Side, b: Side) -> Labels:
     padding = ~(a.valid[:, :, None] & b.valid[:, None])
     in_a, in_b = (one.masked_fill_(padding, torch.inf) for one in (in_a, in_b))
     both, nearer = torch.maximum(in_a, in_b), torch.minimum(in_a, in_b)
-    best_a, of_a = _least(both, 2)  # B N_A
-    _, of_b = _least(both, 1)  # B N_B
+    best_a, of_a = both.min(2)  # B N_A
+    of_b = both.argmin(1)  # B N_B
     numbers = torch.arange(both.shape[1], device=both.device)
     mutual = (of_b.gather(1, of_a) == numbers) & (best_a <= MATCH_PX)  # B N_A
     matched = torch.zeros_like(padding)
     matched.scatter_(2, of_a[..., None], mutual[..., None])
-    alone_a = _least(nearer, 2)[0] > UNMATCHABLE_PX
-    alone_b = _least(nearer, 1)[0] > UNMATCHABLE_PX
+    alone_a, alone_b = (nearer.amin(axis) > UNMATCHABLE_PX for axis in (2, 1))
     return Labels(
         matched,
         alone_a & a.valid & ~a.doubtful,
@@ -75,14 +74,3 @@ def _distances(places: Tensor, xy: Tensor) -> Tensor:
     x = places[:, :, None, 0] - xy[:, None, :, 0]
     y = places[:, :, None, 1] - xy[:, None, :, 1]
     return torch.nan_to_num(torch.hypot(x, y), nan=torch.inf, posinf=torch.inf)
-
-
-def _least(values: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """The minimum along an axis and its first index; infinite and 0 where there are no values."""
-    if values.shape[axis] == 0:
-        shape = values.sum(axis).shape
-        return values.new_full(shape, torch.inf), torch.zeros(
-            shape, dtype=torch.int64, device=values.device
-        )
-    least = values.min(axis)
-    return least.values, least.indices

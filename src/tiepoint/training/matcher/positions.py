@@ -93,7 +93,7 @@ def elsewhere(xy: NDArray[np.float32], view: OwnedView, other: OwnedView) -> Els
         own = np.flatnonzero(owner == number)
         on_sheet = apply_homography(np.linalg.inv(view.to_view[number - 1]), xy[own])
         there = apply_homography(other.to_view[number - 1], on_sheet)  # M 2
-        known = np.isfinite(there).all(axis=1)
+        known: NDArray[np.bool_] = np.isfinite(there[:, 0])
         known[known] = inside(there[known], size_hw_of(other.owner))
         own, there = own[known], there[known]
         around = _owners(other.owner, there, EDGE_PX)  # M K
