@@ -156,9 +156,17 @@ def test_a_bank_of_other_weights_or_settings_is_refused(
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"version": 2}', '{"version": 1, "key": 5}', '{"version": 1, "key": {}, "shards": -1}',
-     '{"version": 1, "key": {}, "seconds": "x"}', '{"version": 1, "key": {}, "other": 1}'],
-)  # fmt: skip
+    [
+        "",
+        "[]",
+        "{}",
+        '{"version": 2}',
+        '{"version": 1, "key": 5}',
+        '{"version": 1, "key": {}, "shards": -1}',
+        '{"version": 1, "key": {}, "seconds": "x"}',
+        '{"version": 1, "key": {}, "other": 1}',
+    ],
+)
 def test_a_damaged_record_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / RECORD_FILE).write_text(text)
     with pytest.raises(TrainingError, match="not the record of a bank"):

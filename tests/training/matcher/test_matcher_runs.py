@@ -56,7 +56,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scenes that are not drawn, a checkpoint that is not on disk, a record every two steps."""
     monkeypatch.setattr(bank, "drawn_scenes", fake_drawing)
     monkeypatch.setattr(bank, "SHARD_SCENES", 2)
-    monkeypatch.setattr(runs, "load_checkpoint", lambda name: named(name))
+    monkeypatch.setattr(runs, "load_checkpoint", named)
     monkeypatch.setattr(trainer, "LOG_EVERY", 2)
 
 
@@ -85,7 +85,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bank, "drawn_scenes", fake_drawing)
         patch.setattr(bank, "SHARD_SCENES", 2)
-        patch.setattr(runs, "load_checkpoint", lambda name: named(name))
+        patch.setattr(runs, "load_checkpoint", named)
         patch.setattr(trainer, "LOG_EVERY", 2)
         folder = tmp_path_factory.mktemp("run") / "whole"
         result = train(folder)
@@ -135,8 +135,9 @@ class Killed(BaseException):
     """As if the process had ended."""
 
 
-@pytest.mark.parametrize("at_line", [1, 3, 4, 5])
-@pytest.mark.parametrize("how", ["signal", "kill"])
+@pytest.mark.parametrize(
+    ("how", "at_line"), [("kill", 2), ("kill", 5), ("signal", 1), ("signal", 6)]
+)
 def test_a_stopped_run_resumes_by_the_same_command_bit_for_bit(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, how: str, at_line: int
 ) -> None:
@@ -192,8 +193,8 @@ def test_a_longer_budget_continues_a_run(tmp_path: Path) -> None:
     assert read_state(tmp_path, MatcherPreset).progress.step == 5
 
 
-def test_a_state_of_the_detector_is_no_state_of_the_matcher(whole: Path) -> None:
-    with pytest.raises(TrainingError, match="not a training state"):
+def test_a_state_of_the_matcher_is_no_state_of_the_detector(whole: Path) -> None:
+    with pytest.raises(TiepointError, match="does not know"):
         load_state(whole)
 
 
@@ -250,7 +251,7 @@ def test_a_manifest_of_something_else_is_refused(
 
 
 def test_a_short_training_beats_random_weights_clearly(tmp_path: Path) -> None:
-    preset = replace(tiny_preset(steps=250, scenes=40, held_out=4), benchmark_every=1000)
+    preset = replace(tiny_preset(steps=160, scenes=24, held_out=2), benchmark_every=1000)
     train(tmp_path, preset)
     validation = Validation(open_held_out(tmp_path / "features"))
     device = torch.device("cpu")
@@ -258,9 +259,9 @@ def test_a_short_training_beats_random_weights_clearly(tmp_path: Path) -> None:
     before = validation.measure(random.average, device)["planar"]
     after = json.loads((tmp_path / "manifest.json").read_text())["held_out"]["planar"]
     assert before["recall"] < 0.1
-    assert after["recall"] > 0.6 and after["precision"] > 0.8
-    assert after["last_layer"] < 0.5 * before["last_layer"]
-    assert after["within_3px"] > 0.6
+    assert after["recall"] > 0.5 and after["precision"] > 0.7
+    assert after["last_layer"] < 0.6 * before["last_layer"]
+    assert after["within_3px"] > 0.5
 
 
 def test_a_matcher_that_learns_nothing_ends_the_run(
