@@ -77,7 +77,7 @@ def test_a_killed_command_leaves_no_workers_and_is_resumed_by_the_same_command(
     [
         ([], "CHECKPOINT"),
         (["nowhere"], "nowhere"),
-        (["small", "--preset", "huge"], "--preset"),
+        (["small", "--preset", "huge"], "preset is 'huge'"),
         (["small", "--minutes", "5", "--steps", "5"], "minutes and steps"),
         (["small", "--minutes", "0"], "minutes"),
         (["small", "--width", "97"], "multiple"),

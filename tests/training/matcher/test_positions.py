@@ -17,8 +17,9 @@ from tiepoint.training.matcher.positions import (
 )
 from tiepoint.training.scenes.basics import Matrix
 from tiepoint.training.scenes.composition import Scene, plain_sheet
-from tiepoint.training.scenes.groups import GroupGeometry, ViewGroup, view_group
+from tiepoint.training.scenes.groups import ViewGroup, view_group
 from tiepoint.training.scenes.render import NOBODY, render
+from tiepoint.training.scenes.settings import GroupGeometry
 
 SIZE_HW = 120, 160
 SAFE_PX = EDGE_PX + 2.5

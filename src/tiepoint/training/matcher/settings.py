@@ -11,8 +11,7 @@ from tiepoint.checks import check_choice, check_positive, check_whole, check_wit
 from tiepoint.errors import ConfigError
 from tiepoint.images.photographs import PARTS, Part
 from tiepoint.matching.learned.architecture import MatcherConfig
-from tiepoint.training.scenes.groups import GroupGeometry
-from tiepoint.training.scenes.settings import DataConfig, Photometry
+from tiepoint.training.scenes.settings import DataConfig, GroupGeometry, Photometry
 from tiepoint.training.schedule import MAX_COUNT, AnyStage, Schedule, check_stages, with_tuples
 
 VIEWS = 4

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.checks import check_positive, check_within
-from tiepoint.errors import ConfigError
 from tiepoint.evaluation.views import grid_xy, onto_plane, overlap, translation
 from tiepoint.geometry import SizeHW, inside
 from tiepoint.training.scenes import boxes, cameras, draws
@@ -22,7 +20,7 @@ from tiepoint.training.scenes.basics import Matrix, Rng
 from tiepoint.training.scenes.canvas import Sheet
 from tiepoint.training.scenes.composition import Scene
 from tiepoint.training.scenes.render import Plane
-from tiepoint.training.scenes.settings import RASTER_PER_PX, Geometry
+from tiepoint.training.scenes.settings import RASTER_PER_PX, Geometry, GroupGeometry
 
 TRIES = 40
 SOFTENED_AFTER = 10
@@ -30,34 +28,6 @@ SOFTENED_AFTER = 10
 
 OWN = Geometry()
 """Tilt and rotation of the reference camera itself."""
-
-
-@dataclass(frozen=True)
-class GroupGeometry:
-    """Limits of the difference between any two views.
-
-    Attributes:
-        scale: Largest relative scale; the smallest is its inverse.
-        tilt_deg: Largest angle between two viewing directions.
-        roll_deg: Largest relative in-plane rotation.
-        shift: Largest shift between two views, relative to their size, 0..1.
-        min_overlap: Smallest common view: the larger of its shares in both images, 0..1.
-    """
-
-    scale: float = 2.5
-    tilt_deg: float = 60.0
-    roll_deg: float = 25.0
-    shift: float = 0.9
-    min_overlap: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_positive("scale", self.scale, finite=True)
-        if self.scale < 1:
-            raise ConfigError(f"scale is {self.scale}, expected 1 or more")
-        check_within("tilt_deg", self.tilt_deg, 0, 120, "degrees")
-        check_within("roll_deg", self.roll_deg, 0, 360, "degrees")
-        for name in ("shift", "min_overlap"):
-            check_within(name, getattr(self, name), 0, 1, "a share")
 
 
 @dataclass(frozen=True, eq=False)
