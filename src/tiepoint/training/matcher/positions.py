@@ -16,8 +16,8 @@ COVERED = -1
 """Owner of px that an object right in front of the lens covers."""
 
 EDGE_PX, CORNER_PX = 2.5, 1.5
-"""Distance from the edge of a plane within which its visibility is uncertain; and distance within
-which a keypoint on an edge belongs to the plane in front."""
+"""Within the first distance from a plane's edge, its visibility is uncertain. Within the second, a
+keypoint on an edge belongs to the plane in front."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,8 @@ class Elsewhere:
 
     Attributes:
         xy: N 2 float32, px; NaN where the other view does not show the point, or nobody knows.
-        doubtful: N bool. A doubtful keypoint may have a match at `xy`, but never counts as
-            unmatchable: it is on an edge, or its point is at one in the other view.
+        doubtful: N bool: on an edge, or its point is at one in the other view. Such a keypoint may
+            have a match at `xy`, but never counts as unmatchable.
     """
 
     xy: NDArray[np.float32]

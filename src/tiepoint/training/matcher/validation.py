@@ -86,9 +86,9 @@ class Validation:
         left out.
 
         Returns:
-            "last_layer" (loss), "precision", "recall"; "within_3px", the share of homographies
-            with corners within 3 px, or "auc_10deg", the area under the pose errors up to 10
-            degrees.
+            "last_layer" (loss), "precision" and "recall". For flat scenes "within_3px": share of
+            homographies with corners within 3 px. For two cameras "auc_10deg": area under the
+            pose errors up to 10 degrees.
         """
         figures: dict[str, dict[str, float]] = {}
         for kind in ("planar", "two_camera"):
