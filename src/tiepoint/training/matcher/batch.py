@@ -129,7 +129,11 @@ def held_out_pairs(scenes: Scenes) -> list[tuple[int, int, int]]:
 
 
 def collate(pairs: Pairs, device: torch.device) -> MatcherBatch:
-    """Pad a batch, move it to a device, and label it there."""
+    """Pad a batch, copy it to a device, and label it there.
+
+    The copy is in torch's own memory, whose alignment is always the same: products of matrices may
+    round differently with another, and a resumed run would not repeat every bit.
+    """
     points, sides = [], []
     for number in range(2):
         one = [pair[number] for pair in pairs]
@@ -142,14 +146,14 @@ def collate(pairs: Pairs, device: torch.device) -> MatcherBatch:
             values = np.full((len(one), N, *arrays[0].shape[1:]), fill, arrays[0].dtype)
             for row, array in zip(values, arrays, strict=True):
                 row[: len(array)] = array
-            return torch.from_numpy(values).to(device)
+            return torch.tensor(values, device=device)
 
         counts = np.array([len(side) for side in one])
-        valid = torch.from_numpy(np.arange(longest) < counts[:, None]).to(device)  # B N
+        valid = torch.tensor(np.arange(longest) < counts[:, None], device=device)  # B N
         places = np.zeros((len(one), longest, 2), np.float32)
         for row, side in zip(places, one, strict=True):
             row[: len(side)] = normalised(side.xy, side.size_hw)
-        points.append(Points(torch.from_numpy(places).to(device), padded("descriptors", 0), valid))
+        points.append(Points(torch.tensor(places, device=device), padded("descriptors", 0), valid))
         sides.append(
             Side(padded("xy", 0), padded("other_xy", np.nan), padded("doubtful", 0), valid)
         )
