@@ -62,12 +62,19 @@ TORCH_USERS = (
     "integrations.kornia",
     "training",
     "cli.train",
+    "cli.train_matcher",
     "cli.adapt",
 )
 TORCH_FREE = (
     "training.scenes",
     "training.fit_rotation",
     "training.presets",
+    "training.schedule",
+    "training.matcher.settings",
+    "training.matcher.positions",
+    "training.matcher.drawing",
+    "training.matcher.workers",
+    "training.matcher.bank",
     "training.sample_images",
 )
 

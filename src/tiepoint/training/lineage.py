@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -15,13 +15,16 @@ from tiepoint.files.paths import is_folder
 from tiepoint.files.reading import read_json
 from tiepoint.training.detector.network import TrainableSuperPoint, widen
 from tiepoint.training.export import commit, machine
-from tiepoint.training.presets import Preset, with_tuples
+from tiepoint.training.presets import Preset
 from tiepoint.training.scenes.settings import DataConfig, Geometry, Photometry
+from tiepoint.training.schedule import Schedule, with_tuples
 from tiepoint.training.state import Progress, RunConfig, State
 from tiepoint.weights.folder import MANIFEST_FILE
 
 CHECKPOINT_FOLDER = "checkpoint"
 RANDOM_WEIGHTS = "random weights"
+
+P = TypeVar("P", bound=Schedule)
 
 
 class Recipe(NamedTuple):
@@ -91,14 +94,14 @@ def run_info(data: DataConfig, origin: str) -> dict[str, Any]:
     return {"data": asdict(data), "origin": origin, "commit": commit()}
 
 
-def same_run(state: State, recipe: Recipe) -> bool:
+def same_run(state: State[Preset], recipe: Recipe) -> bool:
     """Whether a stored run has a recipe's preset, data and seed."""
     run = state.run
     same_data = data_from_json(run.info["data"]) == recipe.data
     return same_data and run.seed == recipe.seed and run.preset == recipe.preset
 
 
-def manifest_of(folder: Path, run: RunConfig, progress: Progress) -> dict[str, Any]:
+def manifest_of(folder: Path, run: RunConfig[P], progress: Progress) -> dict[str, Any]:
     """The manifest of a run: recipe, data, origin, progress and machine as plain values."""
     preset = run.preset
     return {
@@ -118,7 +121,7 @@ def manifest_of(folder: Path, run: RunConfig, progress: Progress) -> dict[str, A
     }
 
 
-def continued_run_info(data: DataConfig, start: Path, state: State) -> dict[str, Any]:
+def continued_run_info(data: DataConfig, start: Path, state: State[Preset]) -> dict[str, Any]:
     """`RunConfig.info` of a run that starts from the run in folder `start`, with its manifest."""
     try:
         path = start / CHECKPOINT_FOLDER / MANIFEST_FILE
@@ -130,7 +133,7 @@ def continued_run_info(data: DataConfig, start: Path, state: State) -> dict[str,
 
 
 def starting_weights(
-    state: State, folder: Path, preset: Preset, seed: int
+    state: State[Preset], folder: Path, preset: Preset, seed: int
 ) -> dict[str, torch.Tensor]:
     """The averaged network of a finished run, as the initial weights of another run.
 
@@ -169,7 +172,7 @@ def starting_weights(
         raise TrainingError(f"{folder}: {error}; start from another run") from error
 
 
-def unfreeze_widened_blocks(preset: Preset, start: RunConfig) -> Preset:
+def unfreeze_widened_blocks(preset: Preset, start: RunConfig[Preset]) -> Preset:
     """Limit the frozen blocks to those as wide as in the run that the new one starts from."""
     networks = start.preset.network, preset.network
     widths = zip(*(network.encoder_hidden_sizes for network in networks), strict=True)

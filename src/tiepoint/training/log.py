@@ -31,6 +31,14 @@ CURVES = (
     ("repeatability loss", ("repeat",)),
     ("images per second, waiting x 100", ("images_per_s", "waiting_percent")),
     ("held-out pairs within 3 px, repeatability", ("within_3px", "repeatability")),
+    ("matching loss (nats), all layers and last layer", ("all_layers", "last_layer")),
+    ("matches: precision, recall", ("precision", "recall")),
+    ("held-out loss of the last layer", ("planar_last_layer", "two_camera_last_layer")),
+    (
+        "held-out precision, recall",
+        ("planar_precision", "planar_recall", "two_camera_precision", "two_camera_recall"),
+    ),
+    ("held-out homographies, poses", ("planar_within_3px", "two_camera_auc_10deg")),
 )
 
 
@@ -75,7 +83,11 @@ class LogRecord:
         """The record for a terminal, under 120 columns."""
         figures = self.figures
         parts = [f"{self.done:4.0%} {self.stage:9s} step {self.step:6d}"]
-        parts.append(f"detector {figures.get('detector', math.nan):.3f}")
+        if "last_layer" in figures:
+            parts.append(f"loss {figures['all_layers']:.3f} last layer {figures['last_layer']:.3f}")
+            parts.append(f"precision {figures['precision']:.2f} recall {figures['recall']:.2f}")
+        else:
+            parts.append(f"detector {figures.get('detector', math.nan):.3f}")
         if "descriptor" in figures:
             descriptor, accuracy = figures["descriptor"], figures["accuracy"]
             parts.append(f"descriptor {descriptor:.2f} matched {accuracy:.0%}")

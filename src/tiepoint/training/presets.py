@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from itertools import accumulate
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Self
 
 from tiepoint.architecture import CELL_PX, NetworkConfig
 from tiepoint.checks import check_choice, check_positive, check_whole, check_within
 from tiepoint.errors import ConfigError
 from tiepoint.training.scenes.settings import DataConfig
+from tiepoint.training.schedule import MAX_COUNT, AnyStage, Schedule, check_stages, with_tuples
 
-MAX_SIDE_PX, MAX_COUNT = 8192, 1_000_000
-"""Limits of a recipe, which may come from another's manifest."""
+MAX_SIDE_PX = 8192
+"""Limit of the sizes of a recipe, which may come from another's manifest."""
 
 PresetName = Literal["large", "small", "cpu", "smoke"]
 
@@ -74,136 +73,44 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Preset:
-    """A training recipe. Together with data and seed it determines a run.
+class Preset(Schedule):
+    """A recipe of the detector. Together with data and seed it determines a run.
 
     Attributes:
-        minutes: Budget in minutes; None where `steps` or `stage_steps` is the budget.
-        steps: Budget in steps, or None.
-        stage_steps: Budget in steps per stage, or None. It repeats a run whose budget was minutes.
-        learning_rate: Peak learning rate, reached after `warm_up_steps`. A cosine then lowers it to
-            `final_rate` times the peak at the end of the budget.
-        final_rate: Final learning rate relative to the peak, 0..1.
-        warm_up_steps: Steps of linear warm-up.
-        weight_decay: AdamW's weight decay of the convolution weights.
-        average: Decay per step of the exponential moving average of the weights.
-        clip: Maximum norm of the gradient.
         points: Number of points per pair in the descriptor loss, satellites not counted.
         batch_norm: Whether convolutions have a batch norm; False fine-tunes a folded checkpoint.
         frozen_blocks: Number of encoder blocks, from the first, that are not trained, 0..4.
-        benchmark_every: Steps between held-out benchmarks, of `benchmark_pairs` pairs each.
-        bf16: Whether convolutions run in bfloat16.
+        benchmark_pairs: Number of pairs of a held-out benchmark.
     """
 
     name: str
     network: NetworkConfig
     stages: tuple[Stage, ...]
-    minutes: float | None = None
-    steps: int | None = None
-    stage_steps: tuple[int, ...] | None = None
-    learning_rate: float = 1e-3
-    final_rate: float = 0.01
-    warm_up_steps: int = 100
-    weight_decay: float = 1e-4
-    average: float = 0.999
-    clip: float = 1.0
-    points: int = 96
-    batch_norm: bool = True
-    frozen_blocks: int = 0
-    benchmark_every: int = 1000
-    benchmark_pairs: int = 24
-    bf16: bool = True
+    points: int = field(default=96, kw_only=True)
+    batch_norm: bool = field(default=True, kw_only=True)
+    frozen_blocks: int = field(default=0, kw_only=True)
+    benchmark_pairs: int = field(default=24, kw_only=True)
 
     def __post_init__(self) -> None:
-        total = sum(stage.share for stage in self.stages)
-        if not self.stages or not math.isclose(total, 1):
-            raise ConfigError(
-                f"preset {self.name!r}: the shares of its stages sum to {total}, expected 1"
-            )
-        budgets = [self.minutes, self.steps, self.stage_steps]
-        if sum(budget is not None for budget in budgets) != 1:
-            raise ConfigError(
-                f"preset {self.name!r}: minutes, steps and stage_steps are {budgets}, expected one "
-                "of them and None for the others"
-            )
-        if self.stage_steps is not None and len(self.stage_steps) != len(self.stages):
-            raise ConfigError(
-                f"stage_steps has {len(self.stage_steps)} numbers, expected one for each of "
-                f"{len(self.stages)} stages"
-            )
-        self._check_numbers()
-        for budget in self.stage_steps or (self.minutes or self.steps or 0,):
-            check_positive("the budget in minutes or steps", budget, finite=True)
-
-    def _check_numbers(self) -> None:
-        for name in ("learning_rate", "clip"):
-            check_positive(name, getattr(self, name), finite=True)
-        for name in ("final_rate", "average", "weight_decay"):
-            check_within(name, getattr(self, name), 0, 1, "a share")
-        for name, minimum in (
-            ("warm_up_steps", 0), ("points", 1), ("benchmark_every", 1), ("benchmark_pairs", 0),
-        ):  # fmt: skip
+        self.check_schedule()
+        for name, minimum in (("points", 1), ("benchmark_pairs", 0)):
             number = getattr(self, name)
             check_whole(name, number, minimum=minimum, maximum=MAX_COUNT, unit="a count")
         check_within("frozen_blocks", self.frozen_blocks, 0, 4, "a number of encoder blocks")
 
-    def done(self, step: int, seconds: float) -> float:
-        """Fraction of the budget spent after `step` steps and `seconds` of training, 0..1."""
-        if self.minutes is not None:
-            return min(1.0, seconds / (60 * self.minutes))
-        if self.steps is not None:
-            return min(1.0, step / self.steps)
-        assert self.stage_steps is not None
-        done = 0.0
-        for stage, steps in zip(self.stages, self.stage_steps, strict=True):
-            if step < steps:
-                return done + stage.share * step / steps
-            done, step = done + stage.share, step - steps
-        return 1.0
-
-    def stage_at(self, done: float) -> int:
-        """Index of the stage at a fraction of the budget, 0..1."""
-        ends = list(accumulate(stage.share for stage in self.stages))
-        return min(sum(done >= end - 1e-9 for end in ends), len(self.stages) - 1)
-
-    def rate_at(self, done: float, step: int) -> float:
-        """Learning rate at a fraction of the budget, 0..1, and a step."""
-        warm = min(1.0, (step + 1) / max(1, self.warm_up_steps))
-        cosine = (1 + math.cos(math.pi * min(1.0, done))) / 2
-        return self.learning_rate * warm * (self.final_rate + (1 - self.final_rate) * cosine)
-
-    def with_budget(self, minutes: float | None, steps: int | None) -> Preset:
-        """Replace the budget, or keep it if both are None; two budgets raise ConfigError."""
-        if minutes is not None and steps is not None:
-            raise ConfigError("both minutes and steps are given, expected one of them as budget")
-        if minutes is None and steps is None:
-            return self
-        return replace(self, minutes=minutes, steps=steps, stage_steps=None)
+    @property
+    def parts(self) -> Sequence[AnyStage]:
+        """The stages."""
+        return self.stages
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Preset:
-        """Rebuild a preset from `dataclasses.asdict`, also after it was stored as JSON.
-
-        Raises:
-            ConfigError: A recipe of another version of tiepoint.
-        """
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """See `Schedule.from_json`."""
         values = with_tuples(values)
         stages = values["stages"]
-        unknown = {name for stage in stages for name in stage} - {f.name for f in fields(Stage)}
-        if unknown:
-            raise ConfigError(
-                f"the recipe's stages have {', '.join(sorted(unknown))}, which this version of "
-                "tiepoint does not know; check out the commit that the manifest names"
-            )
+        check_stages(stages, [f.name for f in fields(Stage)])
         network = NetworkConfig(**values["network"])
         return cls(**{**values, "network": network, "stages": tuple(Stage(**s) for s in stages)})
-
-
-def with_tuples(value: Any) -> Any:
-    """Replace lists by tuples, in dicts and tuples too, because JSON has no tuples."""
-    if isinstance(value, Mapping):
-        return {name: with_tuples(item) for name, item in value.items()}
-    return tuple(map(with_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 PHASE_WEIGHT = 1.0

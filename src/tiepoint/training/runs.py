@@ -228,13 +228,13 @@ def _require_exact_rules(checkpoint: Checkpoint) -> None:
 
 
 def _run(
-    config: RunConfig,
+    config: RunConfig[Preset],
     folder: Path,
     photos: Sequence[Path],
     execution: Execution,
     *,
     start: Mapping[str, Tensor] | None = None,
-    state: State | None = None,
+    state: State[Preset] | None = None,
 ) -> Result:
     """Train with log, benchmark and checkpoint until the end of the budget, or a signal."""
     device, compiled = find_device(execution.device), execution.compiled

@@ -11,7 +11,7 @@ import io
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from tiepoint.checks import check_whole, check_within, is_number, shown
 from tiepoint.errors import TiepointError, TrainingError
 from tiepoint.files.writing import write_bytes
 from tiepoint.training.presets import Preset
+from tiepoint.training.schedule import Schedule
 from tiepoint.weights import torch_files
 
 STATE_FILE = "state.pt"
@@ -29,11 +30,14 @@ STATE_VERSION = 1
 _OPTIMISER_NAME = re.compile(OPTIMISER_FILES.format(step=r"\d{1,20}").replace(".", r"\."))
 
 
+P = TypeVar("P", bound=Schedule)
+
+
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Generic[P]):
     """Everything that determines a run; `info` is for the manifest (`lineage.run_info`)."""
 
-    preset: Preset
+    preset: P
     seed: int
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -64,7 +68,7 @@ class Progress:
 
 
 @dataclass
-class State:
+class State(Generic[P]):
     """State of a run.
 
     Attributes:
@@ -73,7 +77,7 @@ class State:
         recent: Running means that decide whether a run is hopeless.
     """
 
-    run: RunConfig
+    run: RunConfig[P]
     progress: Progress
     network: dict[str, Tensor]
     average: dict[str, Tensor]
@@ -86,7 +90,7 @@ class State:
         return self.run.preset.done(self.progress.step, self.progress.seconds) >= 1
 
 
-def save_state(folder: Path, state: State) -> None:
+def save_state(folder: Path, state: State[P]) -> None:
     """Write a state, or raise OutputError; the previous one stays valid until it is complete."""
     optimiser = OPTIMISER_FILES.format(step=state.progress.step)
     run = state.run
@@ -106,11 +110,17 @@ def save_state(folder: Path, state: State) -> None:
             old.unlink(missing_ok=True)
 
 
-def load_state(folder: Path, *, optimiser: bool = True) -> State:
+def load_state(folder: Path, *, optimiser: bool = True) -> State[Preset]:
+    """Read the state of a detector's run; see `read_state`."""
+    return read_state(folder, Preset, optimiser=optimiser)
+
+
+def read_state(folder: Path, recipe: type[P], *, optimiser: bool = True) -> State[P]:
     """Read a state written by `save_state`, without executing anything.
 
     Args:
         folder: Folder of the run.
+        recipe: Class of the run's recipe.
         optimiser: Whether to read the optimiser's state, which only resuming needs.
 
     Raises:
@@ -128,7 +138,7 @@ def load_state(folder: Path, *, optimiser: bool = True) -> State:
         if not _OPTIMISER_NAME.fullmatch(optimiser_file):
             raise ValueError(f"optimiser_file is {shown(optimiser_file)}")
         state = State(
-            RunConfig(Preset.from_json(run["preset"]), run["seed"], run["about"]),
+            RunConfig(recipe.from_json(run["preset"]), run["seed"], run["about"]),
             Progress(**values["progress"]), values["network"], values["average"],
             _unpack(folder / optimiser_file) if optimiser else {}, values["recent"],
         )  # fmt: skip
@@ -143,7 +153,7 @@ def load_state(folder: Path, *, optimiser: bool = True) -> State:
         ) from error
 
 
-def _check(state: State) -> None:
+def _check(state: State[P]) -> None:
     """Raise for progress and other values of the wrong type or out of range."""
     progress = state.progress
     for name in ("step", "stage", "stage_step", "images", "skipped", "streak"):
@@ -151,7 +161,7 @@ def _check(state: State) -> None:
     for name in ("seconds", "waited"):
         check_within(name, getattr(progress, name), 0, 1e12, "seconds")
     check_whole("seed", state.run.seed, minimum=0, maximum=2**63 - 1, unit="a seed")
-    stages = [stage.name for stage in state.run.preset.stages]
+    stages = [stage.name for stage in state.run.preset.parts]
     if progress.stage >= len(stages) or not set(progress.stage_steps) <= set(stages):
         raise ValueError(f"progress in stage {progress.stage} of {len(stages)}")
     for steps in progress.stage_steps.values():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from tiepoint.training.detector.objective import Objective, objective
 from tiepoint.training.log import LogRecord
 from tiepoint.training.monitor import LOG_EVERY, Window, check_learning, check_streak
 from tiepoint.training.presets import Preset, Stage
+from tiepoint.training.schedule import AnyStage, Schedule
 from tiepoint.training.state import Progress, RunConfig, State, save_state
 
 if TYPE_CHECKING:
@@ -29,19 +32,20 @@ if TYPE_CHECKING:
 
 SAVE_EVERY_S = 60.0
 
+P = TypeVar("P", bound=Schedule)
+Items_co = TypeVar("Items_co", covariant=True)
+Given = TypeVar("Given")
+B = TypeVar("B")
 
-class PairSource(Protocol):
+
+class Source(Protocol[Items_co]):
     """An endless source of batches, determined by its seed and first step."""
 
-    def __iter__(self) -> Iterator[Sequence[TrainingPair]]:
+    def __iter__(self) -> Iterator[Items_co]:
         """Batches, one per step."""
 
     def close(self) -> None:
         """Stop its workers."""
-
-
-OpenSource = Callable[[Stage, int], PairSource]
-"""(stage, index of the next step) -> batches of the stage's size from that step on."""
 
 
 @dataclass
@@ -55,31 +59,30 @@ class Hooks:
     """
 
     record: Callable[[LogRecord], None] = lambda record: None
-    benchmark: Callable[[Trainer], None] = lambda trainer: None
-    saved: Callable[[Trainer], None] = lambda trainer: None
+    benchmark: Callable[[Any], None] = lambda trainer: None
+    saved: Callable[[Any], None] = lambda trainer: None
 
 
-class Trainer:
-    """A run: its network, moving average, optimiser and progress.
+class Loop(ABC, Generic[P, Given, B]):
+    """A run of any network: its weights, their moving average, optimiser and progress.
 
     Args:
+        open_source: (stage, index of the next step) -> batches of the stage from that step on.
         folder: Folder of the state; created if missing.
         start: State dict to start from; None starts from random weights.
         compiled: Whether the network runs through torch.compile. On a CPU it triples the speed,
             after a minute's wait per stage, and needs a C++ compiler.
-        teacher: Larger network to learn from; see `objective`.
     """
 
     def __init__(
         self,
-        config: RunConfig,
-        open_source: OpenSource,
+        config: RunConfig[P],
+        open_source: Callable[[Any, int], Source[Given]],
         folder: Path,
         device: torch.device,
         *,
         start: Mapping[str, Tensor] | None = None,
         compiled: bool = False,
-        teacher: nn.Module | None = None,
         hooks: Hooks | None = None,
     ) -> None:
         self.config, self.folder, self.device = config, folder, device
@@ -87,12 +90,10 @@ class Trainer:
         self.hooks = hooks or Hooks()
         self.progress = Progress()
         self.recent: dict[str, float] = {}
-        self._open_source, self._teacher = open_source, teacher
+        self._open_source = open_source
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.network = TrainableSuperPoint(
-                preset.network, batch_norm=preset.batch_norm, frozen_blocks=preset.frozen_blocks
-            )
+            self.network = self.new_network()
         if start is not None:
             self.network.load_state_dict(dict(start))
         self.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -103,7 +104,30 @@ class Trainer:
         self.optimiser = _optimiser(self.network, preset)
         self._generator = torch.Generator(device)
 
-    def restore(self, state: State) -> None:
+    @abstractmethod
+    def new_network(self) -> nn.Module:
+        """The network with random weights."""
+
+    @abstractmethod
+    def collate(self, items: Given) -> B:
+        """What a source gives for a step, as tensors on the device."""
+
+    @abstractmethod
+    def images_in(self, batch: B) -> int:
+        """Number of images of a batch."""
+
+    @abstractmethod
+    def objective(self, batch: B, stage: Any, generator: torch.Generator) -> Objective:
+        """The loss of a batch."""
+
+    @abstractmethod
+    def check(self, means: Mapping[str, float], stage: Any) -> None:
+        """Raise HopelessError when a late run has learnt nothing; `means` are the latest record's.
+
+        Keeps running means in `recent`.
+        """
+
+    def restore(self, state: State[P]) -> None:
         """Continue from a saved state of this run; its preset may have had another budget.
 
         Raises:
@@ -154,7 +178,7 @@ class Trainer:
         save_state(self.folder, state)
         self.hooks.saved(self)
 
-    def step(self, batch: Batch, stage: Stage) -> Objective:
+    def step(self, batch: B, stage: Any) -> Objective:
         """Do one optimiser step on a batch; without a finite gradient it is skipped."""
         progress = self.progress
         for group in self.optimiser.param_groups:
@@ -163,10 +187,7 @@ class Trainer:
         self._generator.manual_seed((self.config.seed << 32) + progress.step)
         self.network.train()
         norms = [buffer.clone() for buffer in self.network.buffers()]
-        result = objective(
-            self._forward, batch, stage, self.preset.points, self._generator,
-            self._precision(), self._teacher,
-        )  # fmt: skip
+        result = self.objective(batch, stage, self._generator)
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(result.loss)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.preset.clip)
@@ -182,12 +203,12 @@ class Trainer:
         progress.step += 1
         progress.stage_step += 1
         progress.stage_steps[stage.name] = progress.stage_steps.get(stage.name, 0) + 1
-        progress.images += len(batch.pixels)
+        progress.images += self.images_in(batch)
         return result
 
     def _steps_of(self, stage_number: int) -> Iterator[None]:
         """Train within one stage, yielding after each step."""
-        stage, progress = self.preset.stages[stage_number], self.progress
+        stage, progress = self.preset.parts[stage_number], self.progress
         if progress.stage != stage_number:
             progress.stage, progress.stage_step = stage_number, 0
         source = self._open_source(stage, progress.step)
@@ -196,14 +217,14 @@ class Trainer:
             batches = iter(source)
             while self.done < 1 and self.preset.stage_at(self.done) == stage_number:
                 start = time.monotonic()
-                pairs = next(batches)
+                items = next(batches)
                 waited = time.monotonic() - start
-                batch = collate(pairs, self.device)
+                batch = self.collate(items)
                 result = self.step(batch, stage)
                 seconds = time.monotonic() - start
                 progress.seconds += seconds
                 progress.waited += waited
-                window.add_step(seconds, waited, len(batch.pixels))
+                window.add_step(seconds, waited, self.images_in(batch))
                 if progress.streak == 0:
                     window.add({"loss": result.loss, **result.figures})
                 check_streak(progress)
@@ -214,7 +235,7 @@ class Trainer:
         finally:
             source.close()
 
-    def _record(self, window: Window, stage: Stage) -> None:
+    def _record(self, window: Window, stage: AnyStage) -> None:
         means, seconds = window.means(), max(window.seconds, 1e-9)
         record = LogRecord(
             self.progress.step, stage.name, self.done, figures=means,
@@ -223,21 +244,78 @@ class Trainer:
             left_s=self.progress.seconds * (1 / max(self.done, 1e-9) - 1),
         )  # fmt: skip
         self.hooks.record(record)
-        check_learning(self.recent, means, self.progress, stage)
+        self.check(means, stage)
 
     def _update_average(self) -> None:
         keep = min(self.preset.average, (1 + self.progress.step) / (10 + self.progress.step))
-        average, network = self.average.state_dict(), self.network.state_dict()
-        floating = [name for name, value in average.items() if value.is_floating_point()]
+        average, network = (
+            [
+                value
+                for value in chain(each.parameters(), each.buffers())
+                if value.is_floating_point()
+            ]
+            for each in (self.average, self.network)
+        )  # each tensor once, whereas a state dict repeats shared ones
         with torch.no_grad():
-            torch._foreach_lerp_(
-                [average[name] for name in floating], [network[name] for name in floating], 1 - keep
-            )
+            torch._foreach_lerp_(average, network, 1 - keep)
 
     def _precision(self) -> AbstractContextManager[object]:
         if not self.preset.bf16 or not _computes_in_bf16(self.device):
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
+
+
+class Trainer(Loop[Preset, "Sequence[TrainingPair]", Batch]):
+    """A run of the detector.
+
+    Args:
+        teacher: Larger network to learn from; see `objective`.
+    """
+
+    network: TrainableSuperPoint
+
+    def __init__(
+        self,
+        config: RunConfig[Preset],
+        open_source: Callable[[Stage, int], Source[Sequence[TrainingPair]]],
+        folder: Path,
+        device: torch.device,
+        *,
+        start: Mapping[str, Tensor] | None = None,
+        compiled: bool = False,
+        teacher: nn.Module | None = None,
+        hooks: Hooks | None = None,
+    ) -> None:
+        self._teacher = teacher
+        super().__init__(
+            config, open_source, folder, device, start=start, compiled=compiled, hooks=hooks
+        )
+
+    def new_network(self) -> TrainableSuperPoint:
+        """See `Loop.new_network`."""
+        preset = self.config.preset
+        return TrainableSuperPoint(
+            preset.network, batch_norm=preset.batch_norm, frozen_blocks=preset.frozen_blocks
+        )
+
+    def collate(self, items: Sequence[TrainingPair]) -> Batch:
+        """See `Loop.collate`."""
+        return collate(items, self.device)
+
+    def images_in(self, batch: Batch) -> int:
+        """See `Loop.images_in`."""
+        return len(batch.pixels)
+
+    def objective(self, batch: Batch, stage: Stage, generator: torch.Generator) -> Objective:
+        """See `Loop.objective`."""
+        return objective(
+            self._forward, batch, stage, self.preset.points, generator,
+            self._precision(), self._teacher,
+        )  # fmt: skip
+
+    def check(self, means: Mapping[str, float], stage: Stage) -> None:
+        """See `Loop.check`."""
+        check_learning(self.recent, means, self.progress, stage)
 
 
 def _computes_in_bf16(device: torch.device) -> bool:
@@ -248,7 +326,7 @@ def _computes_in_bf16(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def _optimiser(network: nn.Module, preset: Preset) -> torch.optim.Optimizer:
+def _optimiser(network: nn.Module, preset: Schedule) -> torch.optim.Optimizer:
     """AdamW; norms and biases have no weight decay."""
     trained = [p for p in network.parameters() if p.requires_grad]
     groups = [

@@ -33,7 +33,9 @@ from tiepoint.weights.checkpoint import (
 from tiepoint.weights.folder import (
     CONFIG_FILE,
     INITIALIZER_RANGE,
+    MANIFEST_FILE,
     WEIGHTS_FILE,
+    Contents,
     config_values,
     network_config,
     read_bytes,
@@ -91,8 +93,10 @@ def save_matcher(
     *,
     threshold: float = DEFAULT_THRESHOLD,
     detector_tensors: bool = True,
+    half: bool = False,
+    manifest: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a matcher's config.json and model.safetensors.
+    """Write a matcher's config.json and model.safetensors, and a manifest if there is one.
 
     Args:
         folder: New or existing folder.
@@ -102,6 +106,8 @@ def save_matcher(
         threshold: Least probability of a match, 0..1.
         detector_tensors: Also store the weights of the detector, as transformers expects them.
             tiepoint itself does not need them.
+        half: Store float16, half the size; tiepoint computes in float32 anyway.
+        manifest: Record of the training, for manifest.json; the weights' SHA-256 is added.
 
     Raises:
         ConfigError: A detector of another descriptor length, or a threshold out of range.
@@ -117,9 +123,13 @@ def save_matcher(
     }
     if detector_tensors:
         stored |= {f"{DETECTOR_PREFIX}{name}": array for name, array in detector.tensors.items()}
-    weights = save(stored, metadata={"format": "pt"})
-    values = matcher_values(config, detector, threshold)
-    write_files(folder, {WEIGHTS_FILE: weights, CONFIG_FILE: values})
+    kind = np.float16 if half else np.float32
+    weights = save({n: array.astype(kind) for n, array in stored.items()}, {"format": "pt"})
+    files: dict[str, Contents] = {WEIGHTS_FILE: weights}
+    if manifest is not None:
+        files[MANIFEST_FILE] = {**manifest, "sha256": hashlib.sha256(weights).hexdigest()}
+    files[CONFIG_FILE] = matcher_values(config, detector, threshold)
+    write_files(folder, files)
 
 
 def matcher_values(

@@ -204,10 +204,10 @@ def box_views(rng: Rng, geometry: Geometry, size_hw: SizeHW, sheets: Sequence[Sh
         scale = cameras.relative_scale(rng, geometry) ** strength
         zoom = scale**-0.5 * math.exp(rng.uniform(-0.1, 0.25))
         own_roll = cameras.own_roll(rng, geometry, upright=True)
-        first = _camera(rng, world, zoom, own_roll, 0.0)
+        first = aimed_camera(rng, world, zoom, own_roll, 0.0)
         tilt = math.radians(rng.uniform(0, geometry.tilt_deg)) * strength
         roll = cameras.relative_roll(rng, geometry) * strength
-        second = _camera(rng, world, scale, roll, tilt, first)
+        second = aimed_camera(rng, world, scale, roll, tilt, first)
         if not (world.is_clear(first) and world.is_clear(second)):
             continue
         to_views = first.homography(plane), second.homography(plane)
@@ -223,7 +223,7 @@ def box_views(rng: Rng, geometry: Geometry, size_hw: SizeHW, sheets: Sequence[Sh
     return ViewPair(planes, (a[0], b[0]), (a[1], b[1]))
 
 
-def _camera(
+def aimed_camera(
     rng: Rng, world: World, zoom: float, roll: float, tilt: float, base: Camera | None = None
 ) -> Camera:
     """A camera that looks near the middle of the scene, one focal length in front of the origin.

@@ -87,7 +87,11 @@ def scene_number(config: DataConfig, index: int) -> int:
 def draw_scene(config: DataConfig, rng: Rng) -> Scene:
     """A new scene of a kind drawn from the mix."""
     kinds, shares = zip(*config.shares().items(), strict=True)
-    kind = str(rng.choice(kinds, p=shares))
+    return scene_of(str(rng.choice(kinds, p=shares)), config, rng)
+
+
+def scene_of(kind: str, config: DataConfig, rng: Rng) -> Scene:
+    """A new scene of one kind."""
     height, width = (round(RASTER_PER_PX * SHEET_SIDES * side) for side in config.size_hw)
     backdrop = texture(rng, 96).image
     backdrop = np.asarray(cv2.GaussianBlur(backdrop, (0, 0), math.exp(rng.uniform(0, 2.5))))

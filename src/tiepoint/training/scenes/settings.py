@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from tiepoint.architecture import CELL_PX
-from tiepoint.checks import check_choice, check_whole, check_within
+from tiepoint.checks import check_choice, check_positive, check_whole, check_within
 from tiepoint.errors import ConfigError
 from tiepoint.images.photographs import PARTS, Part
 
@@ -62,6 +62,34 @@ class Geometry:
         ):
             for name in names:
                 check_within(name, getattr(self, name), 0, high, unit)
+
+
+@dataclass(frozen=True)
+class GroupGeometry:
+    """Limits of the difference between any two views of a scene with several.
+
+    Attributes:
+        scale: Largest relative scale; the smallest is its inverse.
+        tilt_deg: Largest angle between two viewing directions.
+        roll_deg: Largest relative in-plane rotation.
+        shift: Largest shift between two views, relative to their size, 0..1.
+        min_overlap: Smallest common view: the larger of its shares in both images, 0..1.
+    """
+
+    scale: float = 2.5
+    tilt_deg: float = 60.0
+    roll_deg: float = 25.0
+    shift: float = 0.9
+    min_overlap: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_positive("scale", self.scale, finite=True)
+        if self.scale < 1:
+            raise ConfigError(f"scale is {self.scale}, expected 1 or more")
+        check_within("tilt_deg", self.tilt_deg, 0, 120, "degrees")
+        check_within("roll_deg", self.roll_deg, 0, 360, "degrees")
+        for name in ("shift", "min_overlap"):
+            check_within(name, getattr(self, name), 0, 1, "a share")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The learned matcher's training: a bank of features with exact positions, losses, runs."""
