@@ -247,6 +247,11 @@ def _check_pixels(pixel_values: Tensor, pixel_mask: Tensor | None) -> None:
             f"pixel_values has shape {shape}, expected B 2 C H W: pairs of images, as from "
             "LightGlueImageProcessor"
         )
+    if not pixel_values.is_floating_point() or not bool(torch.isfinite(pixel_values).all()):
+        raise ConfigError(
+            f"pixel_values is {pixel_values.dtype} with NaN, infinity or whole numbers, expected "
+            "floating point in 0..1, as from the processor"
+        )
     expected = (*shape[:2], *shape[3:])
     if pixel_mask is not None and tuple(pixel_mask.shape) != expected:
         raise ConfigError(
