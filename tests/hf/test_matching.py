@@ -42,7 +42,7 @@ def pair(photographs: list[np.ndarray]) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def other(photographs: list[np.ndarray]) -> list[np.ndarray]:
     """Two photographs of other sizes and shapes."""
-    return [photographs[0][:97, :131], photographs[3][:60, :150]]
+    return [photographs[0][150:247, 180:311], photographs[2][150:210, 200:350]]
 
 
 @pytest.fixture(scope="module")

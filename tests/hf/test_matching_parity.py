@@ -27,6 +27,7 @@ from support.guide_matchers import (  # noqa: E402
     detector_of,
     make_matcher,
     make_pair_processor,
+    mild_tensors,
     nearest_tensors,
     views,
 )
@@ -52,6 +53,11 @@ SIZE = {"height": 96, "width": 128}
 def pairs(photographs: list[np.ndarray]) -> list[list[np.ndarray]]:
     """Two pairs with different counts of keypoints."""
     return [views(photographs[1][:150, :200]), [photographs[2], photographs[3]]]
+
+
+def weights_of(sizes: MatcherConfig) -> dict[str, np.ndarray]:
+    """Random weights with which some keypoints match."""
+    return mild_tensors(sizes) if sizes == CONFIG else random_tensors(sizes, tied=False)
 
 
 def assert_equal_outputs(ours: Any, their: Any) -> int:
@@ -98,7 +104,7 @@ def their_random(theirs: Any, sizes: MatcherConfig, **settings: Any) -> Any:
             is_weight = parameter.ndim > 1
             step = (12 if "score_b" in name else 1.4) / parameter[0].numel() ** 0.5
             parameter.add_(torch.randn_like(parameter) * (step if is_weight else 0.05))
-    own = {n: torch.from_numpy(array) for n, array in random_tensors(sizes, tied=False).items()}
+    own = {n: torch.from_numpy(array) for n, array in weights_of(sizes).items()}
     assert not model.load_state_dict(own, strict=False).unexpected_keys
     centre_descriptors(model.keypoint_detector)
     return model.eval()
@@ -131,11 +137,11 @@ def test_a_folder_of_ours_gives_equal_results_in_transformers(
     theirs: Any, tmp_path: Path, pairs: Any, sizes: MatcherConfig, saved_by: str
 ) -> None:
     if saved_by == "save_matcher":
-        tensors = random_tensors(sizes)
+        tensors = weights_of(sizes)
         detector = detector_of(TRANSFORMERS_RULES, sizes)
         save_matcher(tmp_path, sizes, tensors, detector, threshold=1e-4)
     else:
-        model = make_matcher(TRANSFORMERS_RULES, sizes, filter_threshold=1e-4)
+        model = make_matcher(TRANSFORMERS_RULES, sizes, weights_of(sizes), filter_threshold=1e-4)
         model.save_pretrained(tmp_path)
         make_pair_processor(TRANSFORMERS_RULES).save_pretrained(tmp_path)
     their, info = theirs.AutoModelForKeypointMatching.from_pretrained(
@@ -153,7 +159,7 @@ def test_a_folder_of_ours_gives_equal_results_in_transformers(
 def test_a_folder_of_the_exact_rules_loads_in_transformers_under_its_own(
     theirs: Any, tmp_path: Path, pairs: Any
 ) -> None:
-    save_matcher(tmp_path, CONFIG, random_tensors(CONFIG), detector_of(EXACT_RULES), threshold=1e-4)
+    save_matcher(tmp_path, CONFIG, mild_tensors(CONFIG), detector_of(EXACT_RULES), threshold=1e-4)
     their = theirs.AutoModelForKeypointMatching.from_pretrained(tmp_path)
     assert theirs.AutoImageProcessor.from_pretrained(tmp_path).do_grayscale
     config = LightGlueConfig.from_pretrained(tmp_path)

@@ -20,7 +20,7 @@ from tiepoint.weights.folder import config_values
 
 LENGTH = load_checkpoint("small").network.descriptor_decoder_dim
 CONFIG = MatcherConfig(descriptor_length=LENGTH, width=24, heads=2, layers=3)
-NEAREST = MatcherConfig(descriptor_length=LENGTH, width=LENGTH, heads=2, layers=1)
+NEAREST = MatcherConfig(descriptor_length=LENGTH, width=LENGTH, heads=2, layers=2)
 
 
 def detector_of(rules: Rules, config: MatcherConfig = CONFIG) -> Checkpoint:
