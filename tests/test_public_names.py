@@ -17,7 +17,9 @@ PLAIN = {
     "warp",
 }  # fmt: skip
 GUIDE = {
-    "AutoImageProcessor", "SuperPointConfig", "SuperPointForKeypointDetection",
+    "AutoImageProcessor", "AutoModelForKeypointMatching", "LightGlueConfig",
+    "LightGlueForKeypointMatching", "LightGlueImageProcessor", "LightGlueKeypointMatchingOutput",
+    "SuperPointConfig", "SuperPointForKeypointDetection",
     "SuperPointImageProcessor", "SuperPointKeypointDescriptionOutput",
 }  # fmt: skip
 

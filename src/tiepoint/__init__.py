@@ -39,12 +39,21 @@ if TYPE_CHECKING:
     from tiepoint.formats import load_matches as load_matches
     from tiepoint.formats import save as save
     from tiepoint.formats import save_matches as save_matches
+    from tiepoint.hf.auto import AutoImageProcessor as AutoImageProcessor
+    from tiepoint.hf.auto import AutoModelForKeypointMatching as AutoModelForKeypointMatching
+    from tiepoint.hf.matching_model import LightGlueConfig as LightGlueConfig
+    from tiepoint.hf.matching_model import (
+        LightGlueForKeypointMatching as LightGlueForKeypointMatching,
+    )
+    from tiepoint.hf.matching_model import (
+        LightGlueKeypointMatchingOutput as LightGlueKeypointMatchingOutput,
+    )
+    from tiepoint.hf.matching_processor import LightGlueImageProcessor as LightGlueImageProcessor
     from tiepoint.hf.model import SuperPointConfig as SuperPointConfig
     from tiepoint.hf.model import SuperPointForKeypointDetection as SuperPointForKeypointDetection
     from tiepoint.hf.model import (
         SuperPointKeypointDescriptionOutput as SuperPointKeypointDescriptionOutput,
     )
-    from tiepoint.hf.processor import AutoImageProcessor as AutoImageProcessor
     from tiepoint.hf.processor import SuperPointImageProcessor as SuperPointImageProcessor
     from tiepoint.images.samples import sample_views as sample_views
     from tiepoint.integrations.opencv import OpenCVFeature as OpenCVFeature
@@ -56,7 +65,8 @@ if TYPE_CHECKING:
     from tiepoint.registration.warping import warp as warp
 
 _HOME = {
-    "AutoImageProcessor": "hf.processor",
+    "AutoImageProcessor": "hf.auto",
+    "AutoModelForKeypointMatching": "hf.auto",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "DetectionConfig": "config",
@@ -65,6 +75,10 @@ _HOME = {
     "Features": "features",
     "FormatError": "errors",
     "ImageError": "errors",
+    "LightGlueConfig": "hf.matching_model",
+    "LightGlueForKeypointMatching": "hf.matching_model",
+    "LightGlueImageProcessor": "hf.matching_processor",
+    "LightGlueKeypointMatchingOutput": "hf.matching_model",
     "Matches": "features",
     "MatchingConfig": "config",
     "MissingExtraError": "errors",
@@ -92,7 +106,9 @@ _HOME = {
     "warp": "registration.warping",
 }
 
-_NEEDS_TORCH = ("hf.model", "hf.processor")
+_NEEDS_TORCH = (
+    "hf.auto", "hf.matching_model", "hf.matching_processor", "hf.model", "hf.processor",
+)  # fmt: skip
 
 # A star import must work without torch, so it leaves the guide's names out.
 __all__ = [  # noqa: PLE0604 - all are strings

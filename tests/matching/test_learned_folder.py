@@ -49,7 +49,8 @@ def test_a_folder_holds_what_was_saved(folder: Path) -> None:
     expected = random_tensors(CONFIG)
     assert set(matcher.tensors) == set(expected)
     assert all(np.array_equal(matcher.tensors[name], expected[name]) for name in expected)
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", WEIGHTS]
+    names = ["config.json", WEIGHTS, "preprocessor_config.json"]
+    assert sorted(path.name for path in folder.iterdir()) == names
 
 
 def test_the_weights_of_the_detector_are_optional(tmp_path: Path, folder: Path) -> None:

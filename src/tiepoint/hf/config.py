@@ -1,12 +1,12 @@
-"""The guide's config: the network's widths and the detection settings, in transformers' names."""
+"""The config of a detector: widths and detection settings, in transformers' names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, Unpack
+from typing import Any, ClassVar, Self, TypeVar, Unpack
 
 import torch
 
@@ -58,7 +58,88 @@ class ConfigOptions(LoadOptions, total=False):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SuperPointConfig(JsonSettings, Publishable):
+class ModelConfig(JsonSettings, Publishable):
+    """Reading and writing of config.json, for a dataclass of settings in transformers' names.
+
+    Unknown keys of a config.json become attributes and are saved again.
+    """
+
+    model_type: ClassVar[str]
+    _commit_message = "Upload a config with tiepoint"
+    _left_out: ClassVar[Mapping[str, Any]] = {
+        "output_hidden_states": False, "return_dict": True, "dtype": None, "tiepoint": None,
+    }  # fmt: skip
+    """Settings that config.json leaves out if they have this value."""
+    _left_out_means: ClassVar[Mapping[str, Any]] = {"tiepoint": None}
+    """Settings that mean something else than the class's default if config.json has none."""
+
+    output_hidden_states: bool = False
+    return_dict: bool = True
+    dtype: torch.dtype | str | None = None
+    tiepoint: Mapping[str, Any] | None = None
+
+    @classmethod
+    def _load(
+        cls,
+        name_or_path: str | PathLike[str] | None,
+        dtype: torch.dtype | str | None,
+        options: Mapping[str, object],
+    ) -> Self:
+        folder, settings = locate_checkpoint(name_or_path, options, setting_names(cls))
+        if dtype is not None:
+            settings["dtype"] = dtype
+        path = folder / CONFIG_FILE
+        try:
+            return cls.from_dict({**read_json(path), **settings})
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+        """Build the config that a parsed config.json describes.
+
+        Raises:
+            ConfigError: It describes another kind of model, or a setting is out of range.
+        """
+        values = dict(settings)
+        kind = values.pop("model_type", cls.model_type)
+        if kind != cls.model_type:
+            raise ConfigError(f"model_type is {kind!r}, expected {cls.model_type!r}")
+        former_name = values.pop("torch_dtype", None)
+        if former_name is not None:
+            values.setdefault("dtype", former_name)
+        names = setting_names(cls)
+        known = {name: values.pop(name) for name in names & set(values)}
+        return build(cls, {**cls._left_out_means, **known}, values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as in config.json, without defaults that such files leave out."""
+        values = {**vars(self), "model_type": self.model_type}
+        values["dtype"] = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
+        left_out = self._left_out
+        return {k: v for k, v in values.items() if k not in left_out or v != left_out[k]}
+
+    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+        """Write config.json into a new or existing folder; may raise OutputError."""
+        write_files(folder, {CONFIG_FILE: self.to_dict()}, sort_keys=True)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment] # settings may change
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({settings})"
+
+
+def setting_names(config_class: type[ModelConfig]) -> frozenset[str]:
+    """Names of the settings that a dataclass of settings has."""
+    return frozenset(each.name for each in fields(config_class))
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SuperPointConfig(ModelConfig):
     """The contents of a SuperPoint checkpoint's config.json.
 
     Built in code it follows the exact rules; with `tiepoint=None`, transformers' rules. Unknown
@@ -84,7 +165,6 @@ class SuperPointConfig(JsonSettings, Publishable):
     """
 
     model_type: ClassVar = "superpoint"
-    _commit_message = "Upload a config with tiepoint"
 
     encoder_hidden_sizes: Sequence[int] = NetworkConfig.encoder_hidden_sizes
     decoder_hidden_size: int = NetworkConfig.decoder_hidden_size
@@ -140,51 +220,4 @@ class SuperPointConfig(JsonSettings, Publishable):
         **options: Unpack[ConfigOptions],
     ) -> SuperPointConfig:
         """Load the config of a checkpoint; like the model's `from_pretrained`."""
-        folder, settings = locate_checkpoint(name_or_path, options, SETTINGS)
-        if dtype is not None:
-            settings["dtype"] = dtype
-        path = folder / CONFIG_FILE
-        try:
-            return cls.from_dict({**read_json(path), **settings})
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from error
-
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> SuperPointConfig:
-        """Build the config that a parsed config.json describes.
-
-        Raises:
-            ConfigError: It describes another kind of model, or a setting is out of range.
-        """
-        values = dict(settings)
-        kind = values.pop("model_type", cls.model_type)
-        if kind != cls.model_type:
-            raise ConfigError(f"model_type is {kind!r}, expected {cls.model_type!r}")
-        former_name = values.pop("torch_dtype", None)
-        if former_name is not None:
-            values.setdefault("dtype", former_name)
-        known = {name: values.pop(name) for name in SETTINGS & set(values)}
-        return build(cls, {"tiepoint": None, **known}, values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as in config.json, without defaults that such files leave out."""
-        values = {**vars(self), "model_type": self.model_type}
-        values["dtype"] = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
-        return {k: v for k, v in values.items() if k not in _LEFT_OUT or v != _LEFT_OUT[k]}
-
-    def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write config.json into a new or existing folder; may raise OutputError."""
-        write_files(folder, {CONFIG_FILE: self.to_dict()}, sort_keys=True)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SuperPointConfig) and self.to_dict() == other.to_dict()
-
-    __hash__ = None  # type: ignore[assignment] # settings may change
-
-    def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
-        return f"{type(self).__name__}({settings})"
-
-
-SETTINGS = frozenset(SuperPointConfig.__dataclass_fields__)
-_LEFT_OUT = {"output_hidden_states": False, "return_dict": True, "dtype": None, "tiepoint": None}
+        return cls._load(name_or_path, dtype, options)

@@ -55,12 +55,12 @@ def read_all(images: Any) -> list[NDArray[Any]]:
 
 def _read(image: Any) -> NDArray[Any]:
     """Pixels in the nominal range of their type, as transformers' processor expects them."""
-    source = read(_usual_layout(image))
+    source = read(usual_layout(image))
     check_nominal(source, complete=True)
     return source.pixels
 
 
-def _usual_layout(image: Any) -> Any:
+def usual_layout(image: Any) -> Any:
     """An array that can only be C H W -> H W C, a tensor that can only be H W C -> C H W."""
     if getattr(image, "ndim", None) != 3:
         return image

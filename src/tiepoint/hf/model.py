@@ -7,12 +7,9 @@ transformers 5.23.0; see `transformers_rules`. The state dict has transformers' 
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 from typing import Any, Unpack
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,13 +17,18 @@ from tiepoint.architecture import CELL_PX
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import SizeHW, whole_cells
 from tiepoint.hf import transformers_rules
-from tiepoint.hf.config import SETTINGS, ConfigOptions, SuperPointConfig
+from tiepoint.hf.config import ConfigOptions, SuperPointConfig, setting_names
 from tiepoint.hf.outputs import SuperPointKeypointDescriptionOutput
-from tiepoint.hf.pretrained import Publishable, as_dtype, locate_checkpoint
+from tiepoint.hf.pretrained import (
+    PretrainedModel,
+    load_device,
+    load_dtype,
+    locate_checkpoint,
+)
 from tiepoint.keypoints.on_torch import FlatKeypoints, describe, select
 from tiepoint.network.superpoint import SuperPoint, cell_mask, cells_to_heatmap
 from tiepoint.weights.checkpoint import load_checkpoint
-from tiepoint.weights.folder import CONFIG_FILE, MODEL_CLASS, WEIGHTS_FILE, read_json, write_files
+from tiepoint.weights.folder import CONFIG_FILE, MODEL_CLASS, read_json
 
 __all__ = [
     "SuperPointConfig",
@@ -34,16 +36,13 @@ __all__ = [
     "SuperPointKeypointDescriptionOutput",
 ]
 
-_IN_FILE = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-
-class SuperPointForKeypointDetection(SuperPoint, Publishable):
+class SuperPointForKeypointDetection(SuperPoint, PretrainedModel):
     """SuperPoint network with keypoint detection and description.
 
     Built from a config, its weights are random; `from_pretrained` loads a checkpoint.
     """
 
-    main_input_name = "pixel_values"
     base_model_prefix = "superpoint"
     config_class = SuperPointConfig
 
@@ -55,20 +54,6 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
                 nn.init.normal_(module.weight, std=config.initializer_range)
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights."""
-        return next(self.parameters()).dtype
-
-    def num_parameters(self, only_trainable: bool = False) -> int:
-        """Number of weights; optionally only of those that have gradients."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
 
     def forward(  # type: ignore[override] # the guide's names, in place of the bare network's
         self,
@@ -133,7 +118,7 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
         batch, _, height, width = grey.shape
         sizes_hw = [(height, width)] * batch
         if pixel_mask is not None:
-            sizes_hw = _valid_sizes(pixel_mask, (batch, height, width))
+            sizes_hw = valid_sizes(pixel_mask, (batch, height, width))
         padded_hw = whole_cells((height, width))
         if padded_hw != (height, width):
             beyond = (0, padded_hw[1] - width, 0, padded_hw[0] - height)
@@ -191,7 +176,7 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
             CheckpointError: Nothing of that name, a damaged file, or tensors that do not fit.
             ConfigError: A setting out of range, or an unknown one.
         """
-        folder, settings = locate_checkpoint(name_or_path, options, SETTINGS)
+        folder, settings = locate_checkpoint(name_or_path, options, setting_names(SuperPointConfig))
         stored = read_json(folder / CONFIG_FILE) if config is None else config.to_dict()
         config = SuperPointConfig.from_dict({**stored, **settings})
         checkpoint = load_checkpoint(folder)
@@ -200,13 +185,10 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
                 f"{config.network()} does not fit the weights of {folder}, which have "
                 f"{checkpoint.network}; leave the widths out, or build a model from the config"
             )
-        choices = (torch_dtype if dtype is None else dtype, config.dtype)
-        chosen = next((d for d in choices if d not in (None, "auto")), None)
-        torch_type = as_dtype(_dtype_in(folder / WEIGHTS_FILE) if chosen is None else chosen)
-        config.dtype = torch_type
+        config.dtype = load_dtype(folder, torch_dtype if dtype is None else dtype, config.dtype)
         model = cls(config)
         model.load(checkpoint.tensors)
-        return model.to(device=_device(device, device_map), dtype=torch_type).eval()
+        return model.to(device=load_device(device, device_map), dtype=config.dtype).eval()
 
     def save_pretrained(
         self, folder: str | PathLike[str], *, dtype: torch.dtype | str = torch.float32
@@ -220,16 +202,12 @@ class SuperPointForKeypointDetection(SuperPoint, Publishable):
         Raises:
             OutputError: It cannot be written.
         """
-        in_file, state = as_dtype(dtype), self.state_dict()
-        tensors = {name: state[name].detach().to("cpu", in_file).contiguous() for name in state}
         vars(self.config)["architectures"] = [MODEL_CLASS]
         self.config.dtype = self.dtype
-        config = {**self.config.to_dict(), "dtype": "float32"}
-        weights = save(tensors, metadata={"format": "pt"})
-        write_files(folder, {WEIGHTS_FILE: weights, CONFIG_FILE: config}, sort_keys=True)
+        self._write(folder, self.config.to_dict(), dtype)
 
 
-def _valid_sizes(pixel_mask: Tensor, expected: tuple[int, int, int]) -> list[SizeHW]:
+def valid_sizes(pixel_mask: Tensor, expected: tuple[int, int, int]) -> list[SizeHW]:
     """The (height, width) px of each image in a B H W mask of 1 and 0."""
     if tuple(pixel_mask.shape) != expected:
         raise ConfigError(
@@ -269,25 +247,3 @@ def _pad(
         descriptors=padded(descriptors),
         mask=(rank < counts[:, None]).int(),
     )
-
-
-def _device(
-    device: torch.device | str | None, device_map: torch.device | str | None
-) -> torch.device | str | None:
-    """The device of one of the two arguments; see `from_pretrained`."""
-    if device is not None and device_map is not None:
-        raise ConfigError("device and device_map are both given, expected one of them")
-    if isinstance(device_map, dict):
-        raise ConfigError(
-            f"device_map is {device_map}, expected one device: the network is not split"
-        )
-    if device_map == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device if device_map is None else device_map
-
-
-def _dtype_in(path: Path) -> str:
-    """Type of the tensors in a verified file."""
-    with safe_open(path, framework="pt") as file:
-        first = next(iter(file.keys()))
-        return _IN_FILE[file.get_slice(first).get_dtype()]

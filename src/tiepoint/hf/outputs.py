@@ -1,4 +1,4 @@
-"""Return types of the guide's processor and model, with access by attribute and by key."""
+"""Return types of the guides' processors and models, with access by attribute and by key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,34 @@ from tiepoint.errors import ConfigError
 
 
 @dataclass(eq=False)
-class SuperPointKeypointDescriptionOutput(Mapping[str, Any]):
+class ModelOutput(Mapping[str, Any]):
+    """Access to the fields of a model's output in the ways of transformers."""
+
+    # Comparing tensors elementwise has no single result, so outputs compare by identity.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __iter__(self) -> Iterator[str]:
+        return (f.name for f in fields(self) if getattr(self, f.name) is not None)
+
+    def __len__(self) -> int:
+        return len(self.to_tuple())
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        """A field by name, or an item or slice of the tuple."""
+        if not isinstance(key, str):
+            return self.to_tuple()[key]
+        if key not in tuple(self):
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The fields that are not None, in their order."""
+        return tuple(getattr(self, name) for name in self)
+
+
+@dataclass(eq=False)
+class SuperPointKeypointDescriptionOutput(ModelOutput):
     """Keypoints of a batch, padded to the largest count N.
 
     A field is an attribute, a key and, unless it is None, an item of the tuple: `out.scores`,
@@ -40,27 +67,33 @@ class SuperPointKeypointDescriptionOutput(Mapping[str, Any]):
     mask: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
 
-    # Comparing tensors elementwise has no single result, so outputs compare by identity.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
 
-    def __iter__(self) -> Iterator[str]:
-        return (f.name for f in fields(self) if getattr(self, f.name) is not None)
+@dataclass(eq=False)
+class LightGlueKeypointMatchingOutput(ModelOutput):
+    """Matches of B pairs of images, padded to the largest count of keypoints N.
 
-    def __len__(self) -> int:
-        return len(self.to_tuple())
+    Access as in `SuperPointKeypointDescriptionOutput`. Padding has match -1 and score 0.
 
-    def __getitem__(self, key: str | int | slice) -> Any:
-        """A field by name, or an item or slice of the tuple."""
-        if not isinstance(key, str):
-            return self.to_tuple()[key]
-        if key not in tuple(self):
-            raise KeyError(key)
-        return getattr(self, key)
+    Attributes:
+        loss: Always None.
+        matches: B 2 N int64; for each keypoint the index of its match in the other image, or -1.
+        matching_scores: B 2 N float32; the probability of the match in 0..1, and 0 if there is
+            none. A match below the config's threshold has a score too, and -1 in `matches`.
+        keypoints: B 2 N 2 float32, (x, y) relative to the image, as the detector returns them.
+        prune: B 2 N int64, the number of layers that saw the keypoint; 1 for padding. Keypoints
+            are never pruned.
+        mask: B 2 N int32, 1 for a keypoint and 0 for padding.
+        hidden_states, attentions: Always None.
+    """
 
-    def to_tuple(self) -> tuple[Any, ...]:
-        """The fields that are not None, in their order."""
-        return tuple(getattr(self, name) for name in self)
+    loss: Tensor | None = None
+    matches: Tensor | None = None
+    matching_scores: Tensor | None = None
+    keypoints: Tensor | None = None
+    prune: Tensor | None = None
+    mask: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 class BatchFeature(UserDict[str, Any]):

@@ -1,4 +1,4 @@
-"""Loading, saving and publishing, shared by the guide's model, config and processor."""
+"""Loading, saving and publishing, shared by the guides' models, configs and processors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, Unpack, cast
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import nn
 
 from tiepoint.errors import CheckpointError, ConfigError
 from tiepoint.files.paths import is_folder
 from tiepoint.files.writing import write_bytes
 from tiepoint.weights.checkpoint import locate
-from tiepoint.weights.folder import read_json
+from tiepoint.weights.folder import CONFIG_FILE, WEIGHTS_FILE, read_json, write_files
 from tiepoint.weights.hub import HubOptions, PushOptions, push
 
 Built = TypeVar("Built")
@@ -23,6 +26,8 @@ Built = TypeVar("Built")
 DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name) for name in ("float64", "float32", "float16", "bfloat16")
 }
+
+_IN_FILE = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 class LoadOptions(HubOptions, total=False):
@@ -41,6 +46,34 @@ def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
     if known is None:
         raise ConfigError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}, or 'auto'")
     return known
+
+
+def load_dtype(folder: Path, *choices: torch.dtype | str | None) -> torch.dtype:
+    """The type of a model's weights: the first choice that is one, or else that of the file."""
+    chosen = next((d for d in choices if d not in (None, "auto")), None)
+    return as_dtype(_dtype_in(folder / WEIGHTS_FILE) if chosen is None else chosen)
+
+
+def _dtype_in(path: Path) -> str:
+    """Type of the tensors in a verified file."""
+    with safe_open(path, framework="pt") as file:
+        first = next(iter(file.keys()))
+        return _IN_FILE[file.get_slice(first).get_dtype()]
+
+
+def load_device(
+    device: torch.device | str | None, device_map: torch.device | str | None
+) -> torch.device | str | None:
+    """The device that one of the two arguments of `from_pretrained` names; None is the CPU."""
+    if device is not None and device_map is not None:
+        raise ConfigError("device and device_map are both given, expected one of them")
+    if isinstance(device_map, dict):
+        raise ConfigError(
+            f"device_map is {device_map}, expected one device: the network is not split"
+        )
+    if device_map == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device if device_map is None else device_map
 
 
 def locate_checkpoint(
@@ -148,3 +181,36 @@ class Publishable:
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return push(folder, repo_id, **options)
+
+
+class PretrainedModel(nn.Module, Publishable):
+    """Habits of transformers' models, for a network with a config."""
+
+    main_input_name = "pixel_values"
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next(self.parameters()).dtype
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """Number of weights; optionally only of those that have gradients."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+
+    def _write(
+        self,
+        folder: str | PathLike[str],
+        settings: Mapping[str, Any],
+        dtype: torch.dtype | str,
+    ) -> None:
+        """Write config.json, stating float32, and model.safetensors in a type."""
+        in_file, state = as_dtype(dtype), self.state_dict()
+        tensors = {name: state[name].detach().to("cpu", in_file).contiguous() for name in state}
+        weights = save(tensors, metadata={"format": "pt"})
+        config = {**settings, "dtype": "float32"}
+        write_files(folder, {WEIGHTS_FILE: weights, CONFIG_FILE: config}, sort_keys=True)

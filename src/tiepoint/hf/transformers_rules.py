@@ -67,10 +67,15 @@ def prepare(images: Any, settings: Preparation, return_tensors: str | None) -> A
         ImageError: An image that transformers refuses, too.
     """
     pixels = [_preprocess(_channels_first(image), settings) for image in flat_list(images)]
-    if return_tensors is None or len({one.shape for one in pixels}) == 1:
-        return stack(pixels, return_tensors)
     if return_tensors == "np" and len({len(one) for one in pixels}) > 1:
         return np.asarray(pixels, dtype=object)  # grey and colour: an array of arrays
+    return stack_equal(pixels, return_tensors)
+
+
+def stack_equal(pixels: list[Array], return_tensors: str | None) -> Any:
+    """Arrays C H W -> see `outputs.stack`; ImageError if their shapes differ."""
+    if return_tensors is None or len({one.shape for one in pixels}) == 1:
+        return stack(pixels, return_tensors)
     shapes = ", ".join(str(one.shape) for one in pixels)
     raise ImageError(
         f"images of shapes {shapes} fit into no batch under transformers' rules: "

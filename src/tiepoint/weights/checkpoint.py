@@ -122,7 +122,7 @@ def load_checkpoint(
     network = network_config(config, folder / CONFIG_FILE)
     data = read_bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
-    _check_cached(path, sha256)
+    check_cached(path, sha256)
     note = check_manifest(folder, sha256)
     tensors = decode_tensors(data, path)
     check_tensors(tensors, network, path)
@@ -249,8 +249,12 @@ def _to_float32(name: str, entry: Mapping[str, Any], path: Path) -> NDArray[np.f
     return stored.astype(np.float32).reshape(shape)
 
 
-def _check_cached(path: Path, sha256: str) -> None:
-    """Verify a cached file against the SHA-256 in its blob name."""
+def check_cached(path: Path, sha256: str) -> None:
+    """Verify a file in the Hub's cache against the SHA-256 in its blob's name.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
     expected = sha256_in_cache(path)
     if expected not in (None, sha256):
         raise CheckpointError(

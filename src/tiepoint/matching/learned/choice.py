@@ -12,7 +12,7 @@ from tiepoint.config import DeviceName
 from tiepoint.errors import CheckpointError, ConfigError, is_installed
 from tiepoint.features import Features
 from tiepoint.files.paths import is_file
-from tiepoint.matching.learned.folder import MATCHER_FOLDER, detector_sha256_of
+from tiepoint.matching.learned.folder import MATCHER_FOLDER, named_detector
 from tiepoint.matching.learned.matcher import LearnedMatcher
 from tiepoint.weights.checkpoint import (
     BUNDLED,
@@ -205,7 +205,7 @@ def _folder_beside(checkpoint: str) -> Path | None:
 @lru_cache(maxsize=16)
 def _detector_sha256(folder: str, _: tuple[object, ...]) -> str | None:
     path = Path(folder) / CONFIG_FILE
-    return detector_sha256_of(read_json(path), path)
+    return named_detector(read_json(path), path)
 
 
 @lru_cache(maxsize=KEPT_MATCHERS)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tiepoint.matching.learned.architecture import MatcherConfig
 from tiepoint.weights.checkpoint import (
     Checkpoint,
     Tensors,
+    check_cached,
     check_manifest,
     check_shapes,
     check_tensors,
@@ -34,10 +35,12 @@ from tiepoint.weights.folder import (
     CONFIG_FILE,
     INITIALIZER_RANGE,
     MANIFEST_FILE,
+    PREPROCESSOR_FILE,
     WEIGHTS_FILE,
     Contents,
     config_values,
     network_config,
+    preprocessor_values,
     read_bytes,
     read_json,
     write_files,
@@ -46,6 +49,7 @@ from tiepoint.weights.folder import (
 MATCHER_FOLDER = "matcher"
 """Folder of the matcher inside the folder of the checkpoint that it was trained for."""
 MODEL_CLASS, MODEL_TYPE = "LightGlueForKeypointMatching", "lightglue"
+PAIR_PROCESSOR_CLASS = "LightGlueImageProcessor"
 MATCHER_VERSION = 1
 """Version of the values under the key "tiepoint"."""
 DETECTOR_PREFIX = "keypoint_detector."
@@ -74,6 +78,7 @@ class MatcherCheckpoint:
             if config.json has none, as transformers writes it.
         tensors: Name -> float32 array, exactly the ones that `config` names.
         note: One line; empty unless a manifest has one.
+        detector_tensors: Name -> float32 array of the detector; empty if the folder has none.
     """
 
     name: str
@@ -83,6 +88,7 @@ class MatcherCheckpoint:
     detector_sha256: str | None
     tensors: Tensors
     note: str = ""
+    detector_tensors: Tensors = field(default_factory=dict)
 
 
 def save_matcher(
@@ -96,7 +102,7 @@ def save_matcher(
     half: bool = False,
     manifest: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a matcher's config.json and model.safetensors, and a manifest if there is one.
+    """Write a matcher's config.json and model.safetensors, and the files that belong to them.
 
     Args:
         folder: New or existing folder.
@@ -104,8 +110,8 @@ def save_matcher(
         tensors: Name -> float32 array, as `config.tensor_shapes` lists them.
         detector: Checkpoint whose descriptors the matcher was trained on.
         threshold: Least probability of a match, 0..1.
-        detector_tensors: Also store the weights of the detector, as transformers expects them.
-            tiepoint itself does not need them.
+        detector_tensors: Also store the weights of the detector and preprocessor_config.json, as
+            transformers expects them. tiepoint itself does not need them.
         half: Store float16, half the size; tiepoint computes in float32 anyway.
         manifest: Record of the training, for manifest.json; the weights' SHA-256 is added.
 
@@ -129,6 +135,10 @@ def save_matcher(
     if manifest is not None:
         files[MANIFEST_FILE] = {**manifest, "sha256": hashlib.sha256(weights).hexdigest()}
     files[CONFIG_FILE] = matcher_values(config, detector, threshold)
+    if detector_tensors:
+        files[PREPROCESSOR_FILE] = {
+            **preprocessor_values(detector.rules), "image_processor_type": PAIR_PROCESSOR_CLASS,
+        }  # fmt: skip
     write_files(folder, files)
 
 
@@ -182,9 +192,10 @@ def load_matcher(folder: str | PathLike[str]) -> MatcherCheckpoint:
     values = read_json(place / CONFIG_FILE)
     config, detector = matcher_config(values, place / CONFIG_FILE)
     threshold = _threshold(values, place / CONFIG_FILE)
-    detector_sha256 = detector_sha256_of(values, place / CONFIG_FILE)
+    detector_sha256 = named_detector(values, place / CONFIG_FILE)
     data = read_bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
+    check_cached(path, sha256)
     note = check_manifest(place, sha256)
     tensors, of_detector = {}, {}
     for name, array in decode_tensors(data, path).items():
@@ -196,7 +207,9 @@ def load_matcher(folder: str | PathLike[str]) -> MatcherCheckpoint:
     if of_detector:
         check_tensors(of_detector, detector, path)
     name = os.fspath(folder)
-    return MatcherCheckpoint(name, sha256, config, threshold, detector_sha256, tensors, note)
+    return MatcherCheckpoint(
+        name, sha256, config, threshold, detector_sha256, tensors, note, of_detector
+    )
 
 
 def matcher_config(values: Mapping[str, Any], path: Path) -> tuple[MatcherConfig, NetworkConfig]:
@@ -248,8 +261,8 @@ def _threshold(values: Mapping[str, Any], path: Path) -> float:
     return float(threshold)
 
 
-def detector_sha256_of(values: Mapping[str, Any], path: Path) -> str | None:
-    """SHA-256 of the detector's weights in a parsed config.json; None if it has none.
+def named_detector(values: Mapping[str, Any], path: Path) -> str | None:
+    """The SHA-256 of the detector's weights that a parsed config.json names; None if it does not.
 
     Raises:
         CheckpointError: The key "tiepoint" is malformed, or of a later version.

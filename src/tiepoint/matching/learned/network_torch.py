@@ -88,7 +88,7 @@ class MatcherNetwork(nn.Module):
 
     def __init__(self, config: MatcherConfig, *, tied: bool = True) -> None:
         super().__init__()
-        self.config = config
+        self.matcher_config = config
         for linear in config.linears():
             leaf = nn.Linear(linear.in_channels, linear.out_channels, bias=linear.bias)
             add_by_path(self, linear.name, leaf)
@@ -127,7 +127,7 @@ class MatcherNetwork(nn.Module):
         states = self._states(a), self._states(b)
         rotations = self._rotation(a.xy), self._rotation(b.xy)
         heads = []
-        for layer in self.config.matcher_layers()[:layers]:
+        for layer in self.matcher_config.matcher_layers()[:layers]:
             after_a = self._self_attention(states[0], rotations[0], a.valid, layer.self_block)
             after_b = self._self_attention(states[1], rotations[1], b.valid, layer.self_block)
             states = (
@@ -138,12 +138,12 @@ class MatcherNetwork(nn.Module):
         return heads
 
     def _states(self, points: Points) -> Tensor:
-        first = self.config.input_projection()
+        first = self.matcher_config.input_projection()
         return points.descriptors if first is None else self._map(first, points.descriptors)
 
     def _rotation(self, xy: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of each pair's angle, B 1 N C/2/heads each, in float32."""
-        weight = self.get_parameter(f"{self.config.positions().name}.weight").float()
+        weight = self.get_parameter(f"{self.matcher_config.positions().name}.weight").float()
         xy = xy.float()
         angles = xy[..., :1] * weight[:, 0] + xy[..., 1:] * weight[:, 1]  # B N C/2/heads
         return torch.cos(angles)[:, None], torch.sin(angles)[:, None]
@@ -176,7 +176,7 @@ class MatcherNetwork(nn.Module):
     def _head(
         self, states: tuple[Tensor, Tensor], layer: MatcherLayer, a: Points, b: Points
     ) -> Head:
-        scale = self.config.width**-0.25  # of each image; of the product it is C^-1/2
+        scale = self.matcher_config.width**-0.25  # of each image; of the product it is C^-1/2
         projected = [self._map(layer.projection, one) * scale for one in states]
         logits = [self._map(layer.matchability, one)[..., 0] for one in states]
         return Head(projected[0], projected[1], logits[0], logits[1], a.valid, b.valid)
@@ -184,7 +184,7 @@ class MatcherNetwork(nn.Module):
     def _heads(self, states: Tensor) -> Tensor:
         """B N C -> B heads N C/heads."""
         B, N, _ = states.shape
-        return states.reshape(B, N, self.config.heads, -1).transpose(1, 2)
+        return states.reshape(B, N, self.matcher_config.heads, -1).transpose(1, 2)
 
     def _map(self, linear: Linear, states: Tensor) -> Tensor:
         mapped: Tensor = self.get_submodule(linear.name)(states)
