@@ -35,6 +35,19 @@ def fingerprint(path: str | PathLike[str]) -> dict[str, Any] | None:
     }
 
 
+def contents_fingerprint(source: str | bytes) -> dict[str, Any] | None:
+    """The fingerprint without the time, which is equal for copies of a file.
+
+    Args:
+        source: Path of the file, or its bytes.
+    """
+    if isinstance(source, bytes):
+        head = hashlib.sha256(source[:HEAD_BYTES]).hexdigest()
+        return {"bytes": len(source), "head_sha256": head}
+    state = fingerprint(source)
+    return state and {name: value for name, value in state.items() if name != "modified_ns"}
+
+
 def has_changed(stored: Mapping[str, Any], name: str, current: Mapping[str, Any] | None) -> bool:
     """Whether an input differs from the one in the `meta` of stored results.
 

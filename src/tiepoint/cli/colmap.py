@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
 
@@ -16,13 +17,22 @@ from tiepoint.config import MatchingConfig as MatchingSettings
 from tiepoint.errors import ConfigError, FormatError, OutputError
 
 if TYPE_CHECKING:
+    from tiepoint.batch import ImageRecord, Input, Unreadable
     from tiepoint.batch.colmap import CameraConfig, ColmapStore
     from tiepoint.formats.colmap import ColmapDatabase
-    from tiepoint.images.masks import MaskFolder
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 ENDING = ".db"
+
+
+class _ToStore(Protocol):
+    """Stores the features of images, and gives a record for each."""
+
+    def __call__(
+        self, inputs: Sequence[Input | Unreadable], store: ColmapStore, *, overwrite: bool
+    ) -> Iterator[ImageRecord]: ...
+
 
 Images = Annotated[
     Path, typer.Argument(metavar="IMAGES", help="Folder of the images, searched recursively.")
@@ -38,6 +48,15 @@ Masks = Annotated[
         metavar="DIR",
         help="Folder of masks; black and transparent pixels get no keypoints. The mask of a/b.jpg "
         "is a/b.jpg.png.",
+    ),
+]
+FeaturesPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--features",
+        metavar="PATH",
+        help="Take the features of this store, .h5 file or folder of features files, and detect "
+        "nothing.",
     ),
 ]
 CameraModel = Annotated[
@@ -89,6 +108,7 @@ def colmap(
     *,
     out: Out,
     masks: Masks = None,
+    features: FeaturesPath = None,
     pairing: Pairing,
     camera_model: CameraModel = "SIMPLE_RADIAL",
     cameras: Cameras = "folder",
@@ -114,8 +134,6 @@ def colmap(
     no model, 2 wrong usage, 3 nothing readable, 130 interrupted.
     """
     from tiepoint.batch.colmap import ColmapStore, check_folder
-    from tiepoint.detector import Detector
-    from tiepoint.images.masks import MaskFolder
     from tiepoint.matching.match import check_device
 
     check_folder(images)
@@ -124,15 +142,14 @@ def colmap(
     _check_reconstruct(reconstruct)
     choice, match_config = PairConfig(**pairing), _matching_config(matching)
     camera_config = _camera_config(camera_model, cameras, camera_params)
-    mask_folder = None if masks is None else MaskFolder(masks)
-    detector = Detector(
-        checkpoint, engine=engine, device=device, precision=precision, threads=threads,
-        compiled=compiled, **detection,
+    images_to = _way_to_store(
+        features, masks, checkpoint, engine=engine, device=device, precision=precision,
+        threads=threads, compiled=compiled, **detection,
     )  # fmt: skip
     database = _open(out, camera_config)
     try:
         store = ColmapStore(database, images, camera_config)
-        code = _detect(store, detector, mask_folder, overwrite=overwrite, as_json=as_json)
+        code = _store_images(store, images_to, overwrite=overwrite, as_json=as_json)
         matched = _match(
             database, choice, match_config, matching_device,
             overwrite=overwrite, as_json=as_json, threads=threads,
@@ -193,19 +210,58 @@ def _open(out: Path, cameras: CameraConfig) -> ColmapDatabase:
         stop(str(error), exit_codes.FAILED)
 
 
-def _detect(
-    store: ColmapStore,
-    detector: Any,
-    masks: MaskFolder | None,
-    *,
-    overwrite: bool,
-    as_json: bool,
+def _from_features(path: Path, masks: Path | None) -> _ToStore:
+    """The way from stored features to the database; exits if they cannot be read."""
+    from tiepoint.batch.stored import store_images
+    from tiepoint.formats.many_images import read_features
+
+    if masks is not None:
+        raise ConfigError("--masks is for detection: drop it, or --features")
+    try:
+        features = read_features(path)
+    except FormatError as error:
+        stop(str(error), exit_codes.NOTHING_READABLE)
+
+    def records(
+        inputs: Sequence[Input | Unreadable], store: ColmapStore, *, overwrite: bool
+    ) -> Iterator[ImageRecord]:
+        return store_images(inputs, features, store, overwrite=overwrite)
+
+    return records
+
+
+def _way_to_store(
+    features: Path | None, masks: Path | None, checkpoint: str, **options: Any
+) -> _ToStore:
+    """The way from images, or from stored features, to the database."""
+    if features is not None:
+        return _from_features(features, masks)
+    from tiepoint.batch.colmap import detect_images
+    from tiepoint.detector import Detector
+    from tiepoint.images.masks import MaskFolder
+
+    mask_folder = None if masks is None else MaskFolder(masks)
+    detector = Detector(checkpoint, **options)
+
+    def records(
+        inputs: Sequence[Input | Unreadable], store: ColmapStore, *, overwrite: bool
+    ) -> Iterator[ImageRecord]:
+        return detect_images(inputs, detector, store, overwrite=overwrite, masks=mask_folder)
+
+    return records
+
+
+def _store_images(
+    store: ColmapStore, images_to: _ToStore, *, overwrite: bool, as_json: bool
 ) -> int:
-    """Detect in all images of the folder; returns the exit code, or exits without any image."""
+    """Store the features of all images of the folder; returns the exit code.
+
+    It exits without any image.
+    """
     from collections import Counter
 
     from tiepoint.batch import expand
-    from tiepoint.batch.colmap import check_sizes, detect_images
+    from tiepoint.batch.colmap import check_sizes
     from tiepoint.batch.ignored import sentence
 
     ignored: Counter[str] = Counter()
@@ -215,7 +271,7 @@ def _detect(
         stop("; ".join(filter(None, notes)), exit_codes.NOTHING_READABLE)
     check_sizes(inputs, store.database)
     with image_report(as_json=as_json, count=lambda: len(inputs), ignored=ignored) as report:
-        report.follow(detect_images(inputs, detector, store, overwrite=overwrite, masks=masks))
+        report.follow(images_to(inputs, store, overwrite=overwrite))
     if report.was_stopped or report.exit_code == exit_codes.NOTHING_READABLE:
         raise typer.Exit(report.exit_code)
     return report.exit_code
