@@ -22,6 +22,7 @@ from tiepoint.batch.inputs import Input, Unreadable, as_typed, expand_one
 from tiepoint.batch.tars import Tar, is_tar_name, without_ending
 from tiepoint.checks import check_whole
 from tiepoint.errors import ConfigError, ImageError
+from tiepoint.files.paths import exists, is_folder
 from tiepoint.images.download import MAX_BYTES
 from tiepoint.images.photographs import is_image_name
 from tiepoint.images.urls import is_url, without_credentials
@@ -163,7 +164,8 @@ def list_sources(
     with the path as typed. A tar is named as a folder would be, without its ending.
 
     Args:
-        arguments: Files, folders, globs, tars, URLs of http(s) and of fsspec, or "-".
+        arguments: Files, folders, globs, tars, URLs of http(s) and of fsspec, or "-". Tars in a
+            folder are not taken, because they may be copies of what is beside them.
         listing: Lines that "-" represents, one argument each, read as needed.
         ignored: Counts the files that are not taken; see `ignored.kind_of`.
 
@@ -187,21 +189,24 @@ def _list_one(
         yield from _list_remote(argument, ignored, alone=alone)
     elif is_url(argument) and is_tar_name(urlsplit(argument).path):
         yield Tar(argument, PurePosixPath() if alone else _path_of(argument))
-    elif is_tar_name(argument) and "\0" not in argument and not Path(argument).is_dir():
-        yield from _list_tars(argument, alone=alone)
+    elif "\0" in argument or exists(argument) or not glob.has_magic(argument):
+        if is_tar_name(argument) and "\0" not in argument and not is_folder(argument):
+            yield Tar(argument, PurePosixPath() if alone else as_typed(without_ending(argument)))
+        else:
+            yield from expand_one(argument, ignored, alone=alone)
     else:
+        if not is_image_name(argument):
+            yield from _list_tars(argument, alone=alone)
         yield from expand_one(argument, ignored, alone=alone)
 
 
 def _list_tars(argument: str, *, alone: bool) -> Iterator[Tar]:
-    if not glob.has_magic(argument) or Path(argument).exists():
-        prefix = as_typed(without_ending(argument))
-        yield Tar(argument, PurePosixPath() if alone else prefix)
-        return
+    """The tars of a glob."""
     parts = Path(argument).parts
     fixed = Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
     prefix = PurePosixPath() if alone else as_typed(str(fixed))
-    for path in sorted(set(glob.iglob(argument, recursive=True))):  # noqa: PTH207 - as for images
+    matches = glob.iglob(argument, recursive=True)  # noqa: PTH207 - as for images
+    for path in sorted(filter(is_tar_name, set(matches))):
         below = PurePosixPath(*Path(path).relative_to(fixed).parts)
         yield Tar(path, prefix / without_ending(str(below)))
 
@@ -221,7 +226,7 @@ def _list_remote(
         return
     try:
         for url, below, size_bytes in remote.list_files(argument):
-            if is_tar_name(below):
+            if is_glob and is_tar_name(below):
                 yield Tar(url, prefix / without_ending(below))
             elif not is_image_name(below):
                 if kind := kind_of(PurePosixPath(below).name):

@@ -63,7 +63,8 @@ def list_files(url: str) -> Iterator[Found]:
     if is_glob:
         matches = _asked(shown, partial(files.glob, root, detail=True))
         entries = [entry for _, entry in sorted(matches.items())]
-        yield from _visible(files, fixed, (e for e in entries if e["type"] != "directory"))
+        base = split_glob(url)[0]
+        yield from _visible(base, fixed, (e for e in entries if e["type"] != "directory"))
         return
     waiting = [root]
     while waiting:
@@ -77,7 +78,7 @@ def list_files(url: str) -> Iterator[Found]:
         below = [name for name in folders if name.startswith(f"{folder}/")]
         waiting += sorted(below, reverse=True)  # the last is the next
         ordered = (names[one] for one in sorted(names) if names[one]["type"] != "directory")
-        yield from _visible(files, root, ordered)
+        yield from _visible(url, root, ordered)
 
 
 def read_bytes(url: str) -> bytes:
@@ -152,9 +153,11 @@ def _asked(name: str, work: Callable[[], Value], *, attempts: int | None = None)
     return once() if attempts == 1 else patiently(once)
 
 
-def _visible(files: Any, root: str, entries: Iterator[Any]) -> Iterator[Found]:
+def _visible(base: str, root: str, entries: Iterator[Any]) -> Iterator[Found]:
+    """Entries below `root` with URLs below `base`, which is the same place as typed."""
     for entry in entries:
-        path = entry["name"]
-        below = path[len(root) :].lstrip("/") or path.rpartition("/")[2]
-        if not any(part.startswith(".") and part not in (".", "..") for part in below.split("/")):
-            yield Found(files.unstrip_protocol(path), below, entry.get("size"))
+        below = entry["name"][len(root) :].strip("/")
+        url = f"{base.rstrip('/')}/{below}" if below else base
+        name = below or root.rpartition("/")[2]
+        if not any(part.startswith(".") and part not in (".", "..") for part in name.split("/")):
+            yield Found(url, name, entry.get("size"))

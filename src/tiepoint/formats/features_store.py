@@ -272,7 +272,7 @@ class StoreFeatures(Mapping[str, Features]):
                 "%s: %d names are in two shards, the first is read; was it made from several "
                 "sources one by one? Give them in one command", path, twice,
             )  # fmt: skip
-        names = sorted(self._places, key=_in_folders)
+        names = sorted(self._places, key=in_folders)
         self._places = {name: self._places[name] for name in names}
         if not self._places:
             raise FormatError(f"{path}: no image has features yet; run tiepoint detect first")
@@ -296,8 +296,8 @@ class StoreFeatures(Mapping[str, Features]):
         return f"{type(self).__name__}({str(self.path)!r}, {len(self)} images)"
 
 
-def _in_folders(name: str) -> str:
-    """Key by which names are sorted as in an HDF5 file, folder by folder."""
+def in_folders(name: str) -> str:
+    """Key by which image names are sorted as in an HDF5 file, folder by folder."""
     return name.replace("/", "\0")
 
 

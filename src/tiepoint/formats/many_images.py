@@ -11,7 +11,7 @@ from tiepoint.errors import FormatError
 from tiepoint.features import Features
 from tiepoint.files.paths import is_folder
 from tiepoint.formats import FORMATS, hdf5, load, read_h5
-from tiepoint.formats.features_store import StoreFeatures, is_store
+from tiepoint.formats.features_store import StoreFeatures, in_folders, is_store
 
 
 class FilesFeatures(Mapping[str, Features]):
@@ -69,9 +69,8 @@ def read_features(path: str | PathLike[str]) -> Mapping[str, Features]:
 def _files_below(folder: Path) -> dict[str, Path]:
     """Name of each image -> its features file, sorted."""
     files: dict[str, Path] = {}
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
+    for place, _, names in os.walk(folder):
+        for name in names:
             stem, ending = os.path.splitext(name)  # noqa: PTH122 - a million times
             if ending.lower() not in FORMATS or name.startswith("."):
                 continue
@@ -84,4 +83,4 @@ def _files_below(folder: Path) -> dict[str, Path]:
             f"{folder}: neither a store nor a folder with features files; expected what tiepoint "
             "detect -o wrote"
         )
-    return files
+    return {image: files[image] for image in sorted(files, key=in_folders)}
