@@ -1,4 +1,4 @@
-"""Sources that do not answer now: tried again a few times, then told apart from bad ones."""
+"""Sources that do not answer now are tried again a few times; bad ones are not."""
 
 from __future__ import annotations
 

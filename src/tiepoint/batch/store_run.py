@@ -94,7 +94,7 @@ def run_store(
 ) -> Iterator[ImageRecord]:
     """Make the shards of a worker that are not made yet.
 
-    A shard that another run is making is passed over, and looked at once more at the end.
+    A shard that another run is making is passed over, and tried once more at the end.
 
     Args:
         listing: All images, of all workers.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from tiepoint.cli import exit_codes
+from tiepoint.cli.output import show
 from tiepoint.cli.report import image_report, stop
 from tiepoint.errors import ConfigError, FormatError, OutputError
 from tiepoint.files.paths import exists, is_file, is_folder
@@ -137,6 +138,10 @@ class StoreOptions:
             stop(str(error), exit_codes.FAILED)
         job = ShardJob(out, manifest, detector, masks, overwrite=overwrite, retry_failed=self.retry)
 
+        if next(listing.shards(manifest.shards, worker), None) is None and not listing.unreadable:
+            show(f"no image for run {worker.index} of {worker.count}", on_stderr=True)
+            return exit_codes.DONE
+
         def count() -> int | None:
             return None if listing.tars else listing.count(manifest.shards, worker)
 
@@ -168,11 +173,11 @@ def describe(path: Path, *, as_json: bool) -> str:
     Raises:
         FormatError: No store.
     """
-    from tiepoint.formats.features_store import read_manifest, records
+    from tiepoint.formats.features_store import FailureRow, read_manifest, records
 
     manifest = read_manifest(path)
     shards = images = keypoints = size_bytes = 0
-    seconds, failures = 0.0, []
+    seconds, failures = 0.0, list[FailureRow]()
     for record in records(path, manifest.identity):
         shards += 1
         images += len(record.images)
