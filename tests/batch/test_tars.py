@@ -167,6 +167,15 @@ def test_a_changed_tar_is_done_again(here: Path) -> None:
     assert statuses(again) == {"done": 2} and {row.redone for row in again} == {"the tar changed"}
 
 
+def test_features_of_a_tar_that_is_gone_stay(here: Path) -> None:
+    path = tar(here / "t.tar", {"x.png": picture(30), "bad.png": b""})
+    fill(here / "a.store", path)
+    path.unlink()
+    assert statuses(fill(here / "a.store", path)) == {"skipped": 1, "failed": 1}
+    assert statuses(fill(here / "a.store", path, retry_failed=True)) == {"skipped": 1, "failed": 1}
+    assert set(StoreFeatures(here / "a.store")) == {"x.png"}
+
+
 def test_a_tar_is_a_shard_of_its_own_and_workers_share_them(here: Path) -> None:
     for number in range(4):
         tar(here / f"{number}.tar", {f"{n}.png": picture() for n in range(3)})

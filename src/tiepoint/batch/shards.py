@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tiepoint.batch import remote, tars
-from tiepoint.batch.fingerprint import IMAGE, contents_fingerprint
+from tiepoint.batch.fingerprint import IMAGE, contents_fingerprint, is_same_source
 from tiepoint.batch.listing import Shard
 from tiepoint.batch.patience import is_temporary, patiently
 from tiepoint.batch.records import ImageRecord
@@ -124,7 +124,10 @@ def shard_steps(shard: Shard, job: ShardJob) -> Generator[ImageRecord, None, Sha
         before, redone = _earlier(shard, job, path)
         made_from = source_of(shard)
         if before is not None and shard.tar is not None and before.source != made_from:
-            before, redone = None, "the tar changed"
+            if "bytes" in made_from:
+                before, redone = None, "the tar changed"
+            else:  # away, which is no reason to lose its features
+                made_from = dict(before.source)
         work = _Shard(shard, job, path, before, redone)
         if before is not None and not work.has_work:
             yield from _skipped(shard, before, path)
@@ -217,7 +220,7 @@ class _Shard:
             shown = without_credentials(source)
             if self._listed[name] != source:
                 yield FailureRow(name, f"{shown}: {_clash(name)}", False)
-            elif name in self._rows and not _is_same(self._rows[name][1].source, source):
+            elif name in self._rows and not is_same_source(self._rows[name][1].source, source):
                 other = self._rows[name][1].source
                 yield FailureRow(name, f"{shown}: {_clash(name)}, {other}", False)
 
@@ -383,16 +386,6 @@ def _meta(features: Features, item: _Item) -> dict[str, Any]:
     known = isinstance(item.data, str | bytes)
     state = contents_fingerprint(item.data) if known else None
     return dict(features.meta) if state is None else {**features.meta, IMAGE: state}
-
-
-def _is_same(stored: str, source: str) -> bool:
-    """Whether a row's source is this one, as far as can be seen."""
-    if stored in (source, without_credentials(source)):
-        return True
-    try:
-        return Path(stored).samefile(source)
-    except (OSError, ValueError):  # it may be the same, seen from another folder
-        return True
 
 
 def _clash(name: str) -> str:
