@@ -35,6 +35,8 @@ SIZE_WH = (160, 120)
 DISTINCT = 64
 """Different pictures among the generated ones; the others are links to them."""
 PER_FOLDER = 1000
+MOST_KILLED = 600
+"""Images of the runs that are killed."""
 SHORTEST_S, LONGEST_S = 0.5, 6.0
 """Time before a kill, s."""
 
@@ -55,7 +57,8 @@ def main() -> None:
         listing(options.names, Path(place))
         runs(options.images, options.checkpoint, Path(place))
         if options.kills:
-            kills(options.kills, options.checkpoint, options.seed, Path(place))
+            images = min(options.images, MOST_KILLED)
+            kills(options.kills, images, options.checkpoint, options.seed, Path(place))
 
 
 def names(count: int) -> Iterator[str]:
@@ -97,8 +100,8 @@ def runs(count: int, checkpoint: str, place: Path) -> None:
         seconds, memory_mb = run(folder, store, checkpoint)
         total = sum(1 for _ in folder.rglob("*.jpg"))
         size_mb = sum(path.stat().st_size for path in store.iterdir()) / 1e6
-        rate = total / max(seconds - start_s, 1e-9)
-        print(f"| {total} | {rate:.1f} | {memory_mb:.0f} | {size_mb:.1f} |", flush=True)
+        rate = f"{total / (seconds - start_s):.1f}" if seconds > start_s else "too few images"
+        print(f"| {total} | {rate} | {memory_mb:.0f} | {size_mb:.1f} |", flush=True)
 
 
 def run(folder: Path, store: Path, checkpoint: str) -> tuple[float, float]:
@@ -110,9 +113,9 @@ def run(folder: Path, store: Path, checkpoint: str) -> tuple[float, float]:
     return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
-def kills(count: int, checkpoint: str, seed: int, place: Path) -> None:
+def kills(count: int, images: int, checkpoint: str, seed: int, place: Path) -> None:
     """Kill two runs at a time until `count` have been killed; they start again after each."""
-    folder, draw = pictures(place / "killed", 600), random.Random(seed)
+    folder, draw = pictures(place / "killed", images), random.Random(seed)
     run(folder, place / "whole.store", checkpoint)  # of as many shards
     store, killed, ended = place / "killed.store", 0, 0
     while killed < count:
