@@ -16,6 +16,10 @@ class ImageError(TiepointError):
     """An image could not be read: missing, not an image, truncated, empty, NaN, wrong type."""
 
 
+class UnreachableError(ImageError):
+    """A server or disk did not give an image now, and may at the next attempt."""
+
+
 class CheckpointError(TiepointError):
     """A checkpoint is missing, damaged, or lacks tensors that its config names."""
 

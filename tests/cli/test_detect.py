@@ -19,7 +19,7 @@ from tiepoint import Detector, load
 from tiepoint.cli import app
 from tiepoint.cli.detect import FeaturesFormat
 from tiepoint.config import ProcessorConfig
-from tiepoint.formats import FORMATS
+from tiepoint.formats import ALL_FORMATS, FORMATS
 from tiepoint.images import photographs
 from tiepoint.weights.checkpoint import BUNDLED, DEFAULT, load_checkpoint
 
@@ -309,7 +309,7 @@ def test_an_unexpected_error_keeps_its_traceback(
 
 
 def test_the_formats_are_those_of_the_library() -> None:
-    assert [f".{name}" for name in get_args(FeaturesFormat)] == list(FORMATS)
+    assert [f".{name}" for name in get_args(FeaturesFormat)] == list(ALL_FORMATS)
 
 
 def test_results_of_another_precision_come_with_a_remedy(

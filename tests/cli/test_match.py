@@ -279,7 +279,7 @@ def test_a_killed_run_keeps_every_finished_pair(collection: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "got 0; for many pairs give --features FILE.h5"),
+        ([], "got 0; for many pairs give --features PATH"),
         (["a.png"], "expected two images or features files, got 1"),
         (["a.png", "b.png", "-o", "m.h5"], "-o m.h5: the ending picks the format, one of .npz"),
         (

@@ -173,5 +173,5 @@ def test_features_from_a_file_are_a_method_in_px_of_the_smaller_image(tmp_path: 
         mine.features(small, "set/2.png", 1000)
     with pytest.raises(FormatError, match="a drawn image"):
         mine.features(small, "", 1000)
-    with pytest.raises(ConfigError, match="expected NAME=FILE.h5"):
+    with pytest.raises(ConfigError, match="expected NAME=PATH"):
         stored_method("f.h5")

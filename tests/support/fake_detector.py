@@ -12,16 +12,23 @@ import numpy as np
 from support.provenance import made
 from tiepoint.errors import ImageError
 from tiepoint.features import Features, Provenance
+from tiepoint.images.reading import SourceImage
 from tiepoint.streaming import Detection
 
 
-def decoded(source: str) -> Any:
-    """The pixels of a file, or None."""
+def decoded(source: Any) -> Any:
+    """The pixels of a file, of its bytes or of an image that was read; or None."""
+    if isinstance(source, SourceImage):
+        return source.pixels
     try:
-        data = Path(source).read_bytes()
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
     except (OSError, ValueError):
         return None
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+
+
+def name_of(source: Any) -> str:
+    return source if isinstance(source, str) else str(source.name)
 
 
 class FakeDetector:
@@ -52,11 +59,11 @@ class FakeDetector:
             self.masks.append(mask_path)
             pixels = decoded(source)
             if pixels is None:
-                yield Detection(source, None, ImageError(f"{source}: not an image"))
+                yield Detection(source, None, ImageError(f"{name_of(source)}: not an image"))
                 continue
             height, width = pixels.shape[:2]
             count = width // 10
-            meta: dict[str, Any] = {"source": source, "exif_orientation": 1}
+            meta: dict[str, Any] = {"source": name_of(source), "exif_orientation": 1}
             if mask_path is not None:
                 meta["mask"] = str(mask_path)
             features = Features(

@@ -27,7 +27,12 @@ from tiepoint.formats.colmap_tables import Camera, camera_of, check_params
 from tiepoint.geometry import Matrix
 from tiepoint.images.lens import read_lens
 from tiepoint.images.masks import MaskFolder
-from tiepoint.matching.learned.choice import MatcherSource, checked_matcher, matcher_of
+from tiepoint.matching.learned.choice import (
+    MatcherSource,
+    checked_matcher,
+    matcher_for,
+    matcher_of,
+)
 from tiepoint.matching.learned.matcher import LearnedMatcher
 from tiepoint.registration.two_view import Geometry, verify
 
@@ -354,13 +359,16 @@ def export_colmap(
 
 def matcher_of_run(
     config: MatchingConfig,
-    detector: Detector,
+    made_by: Detector | Features | None,
     matcher: MatcherSource = None,
     *,
     device: DeviceName = "cpu",
     threads: int | None = None,
 ) -> LearnedMatcher | None:
-    """The learned matcher of a detector's features, before any work; None for nearest neighbours.
+    """The learned matcher of a run, before any work; None for nearest neighbours.
+
+    Args:
+        made_by: The detector of the run, or features of its weights; None if there are none.
 
     Raises:
         ConfigError: A matcher for another method or of other weights, or none is found.
@@ -368,9 +376,11 @@ def matcher_of_run(
     """
     layers = config.layers
     given = checked_matcher(config.method, matcher, layers=layers, device=device, threads=threads)
-    if config.method != "learned":
-        return None
-    return matcher_of(detector.checkpoint, given, layers=layers, device=device, threads=threads)
+    if config.method != "learned" or made_by is None:
+        return given
+    if isinstance(made_by, Features):
+        return matcher_for(made_by, made_by, given, layers=layers, device=device, threads=threads)
+    return matcher_of(made_by.checkpoint, given, layers=layers, device=device, threads=threads)
 
 
 def check_folder(images: str | Path) -> None:

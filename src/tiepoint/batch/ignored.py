@@ -22,7 +22,7 @@ COMPANIONS = frozenset(
         # results, of this program and of others
         *(".npz", ".npy", ".h5", ".hdf5", ".db", ".parquet", ".partial", ".lock", ".mat"),
         *(".pkl", ".pt", ".pth", ".safetensors", ".onnx", ".ply", ".las", ".laz", ".obj", ".mtl"),
-        *(".zip", ".tar", ".gz", ".7z", ".rar", ".md5", ".sha256", ".bak", ".tmp"),
+        *(".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".md5", ".sha256", ".bak", ".tmp"),
     }
 )
 """Endings of files that are no pictures. They are left out without a word."""

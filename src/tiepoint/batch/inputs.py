@@ -65,7 +65,7 @@ def expand(
     """
     counts: Counter[str] = Counter() if ignored is None else ignored
     if len(arguments) == 1 and arguments[0] != "-":
-        yield from _expand_one(arguments[0], counts, alone=True)  # one walk meets nothing twice
+        yield from expand_one(arguments[0], counts, alone=True)  # one walk meets nothing twice
         return
     yield from _distinct(_expand_all(arguments, listing, counts))
 
@@ -77,14 +77,15 @@ def _expand_all(
         if argument == "-":
             for line in listing:
                 if name := line.rstrip("\r\n"):
-                    yield from _expand_one(name, ignored, alone=False)
+                    yield from expand_one(name, ignored, alone=False)
         else:
-            yield from _expand_one(argument, ignored, alone=False)
+            yield from expand_one(argument, ignored, alone=False)
 
 
-def _expand_one(
+def expand_one(
     argument: str, ignored: Counter[str], *, alone: bool
 ) -> Iterator[Input | Unreadable]:
+    """The images that one argument of `expand` names; `alone` if there is no other argument."""
     shown = without_credentials(argument)
     shown = shown if len(shown) <= _NAMED_LENGTH else f"{shown[:_NAMED_LENGTH]}..."
     if not argument:
@@ -97,11 +98,11 @@ def _expand_one(
         if is_url(argument):
             yield Input(argument, _name_of_url(argument))
         elif os.path.isdir(argument):  # noqa: PTH112 - Path.is_dir raises for some names
-            yield from _walk(argument, PurePosixPath() if alone else _as_typed(argument), ignored)
+            yield from _walk(argument, PurePosixPath() if alone else as_typed(argument), ignored)
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             yield from _glob(argument, ignored, alone=alone)
         else:
-            yield _input_or_refusal(argument, _as_typed(argument))
+            yield _input_or_refusal(argument, as_typed(argument))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or without_credentials(str(error))
         yield Unreadable(shown, f"{shown}: cannot be used ({reason}); check it")
@@ -178,7 +179,7 @@ def _glob(pattern: str, ignored: Counter[str], *, alone: bool) -> Iterator[Input
     parts = Path(pattern).parts
     fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
     base = Path(*parts[:fixed])
-    prefix = PurePosixPath() if alone else _as_typed(str(base))
+    prefix = PurePosixPath() if alone else as_typed(str(base))
     matches = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - pathlib's enters hidden folders
     for path in map(Path, sorted(set(matches))):
         below = path.relative_to(base)
@@ -193,7 +194,7 @@ def _glob(pattern: str, ignored: Counter[str], *, alone: bool) -> Iterator[Input
             yield _input_or_refusal(str(path), name)
 
 
-def _as_typed(argument: str) -> PurePosixPath:
+def as_typed(argument: str) -> PurePosixPath:
     """The path itself if it is below the current folder, else its last part."""
     path = Path(argument)
     if path.is_absolute() or path.drive or ".." in path.parts:

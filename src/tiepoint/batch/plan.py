@@ -176,7 +176,7 @@ def _refuse_other_settings(label: str, stored: Summary, wanted: Provenance) -> N
     names = made.differences(Provenance(**as_json(wanted.to_json())))
     if names:
         differences = ", ".join(
-            f"{name} {_entry(made, name)!r} instead of {_entry(wanted, name)!r}" for name in names
+            f"{name} {made.entry(name)!r} instead of {wanted.entry(name)!r}" for name in names
         )
         hint = ""
         if names == ["precision"]:  # the default of another machine
@@ -199,10 +199,3 @@ def _is_file(path: str) -> bool:
         return is_file(path)
     except (OSError, ValueError):
         return False
-
-
-def _entry(provenance: Provenance, name: str) -> Any:
-    """The entry that `Provenance.differences` calls "settings.x" or "x"."""
-    group, _, setting = name.partition(".")
-    value = getattr(provenance, group)
-    return value.get(setting) if setting else value

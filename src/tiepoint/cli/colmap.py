@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
 
@@ -16,13 +17,25 @@ from tiepoint.config import MatchingConfig as MatchingSettings
 from tiepoint.errors import ConfigError, FormatError, OutputError
 
 if TYPE_CHECKING:
+    from tiepoint.batch import ImageRecord, Input, Unreadable
     from tiepoint.batch.colmap import CameraConfig, ColmapStore
+    from tiepoint.detector import Detector
+    from tiepoint.features import Features
     from tiepoint.formats.colmap import ColmapDatabase
     from tiepoint.matching.learned.matcher import LearnedMatcher
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 ENDING = ".db"
+
+
+class _ToStore(Protocol):
+    """Stores the features of images, and gives a record for each."""
+
+    def __call__(
+        self, inputs: Sequence[Input | Unreadable], store: ColmapStore, *, overwrite: bool
+    ) -> Iterator[ImageRecord]: ...
+
 
 Images = Annotated[
     Path, typer.Argument(metavar="IMAGES", help="Folder of the images, searched recursively.")
@@ -38,6 +51,15 @@ Masks = Annotated[
         metavar="DIR",
         help="Folder of masks; black and transparent pixels get no keypoints. The mask of a/b.jpg "
         "is a/b.jpg.png.",
+    ),
+]
+FeaturesPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--features",
+        metavar="PATH",
+        help="Take the features of this store, .h5 file or folder of features files, and detect "
+        "nothing.",
     ),
 ]
 CameraModel = Annotated[
@@ -89,6 +111,7 @@ def colmap(
     *,
     out: Out,
     masks: Masks = None,
+    features: FeaturesPath = None,
     pairing: Pairing,
     camera_model: CameraModel = "SIMPLE_RADIAL",
     cameras: Cameras = "folder",
@@ -115,7 +138,6 @@ def colmap(
     no model, 2 wrong usage, 3 nothing readable, 130 interrupted.
     """
     from tiepoint.batch.colmap import ColmapStore, check_folder, matcher_of_run
-    from tiepoint.detector import Detector
     from tiepoint.matching.match import check_device
 
     check_folder(images)
@@ -124,15 +146,15 @@ def colmap(
     _check_reconstruct(reconstruct)
     choice, config = PairConfig(**pairing), _matching_config(matching)
     camera_config = _camera_config(camera_model, cameras, camera_params)
-    detector = Detector(
-        checkpoint, engine=engine, device=device, precision=precision, threads=threads,
-        compiled=compiled, **detection,
+    images_to, made_by = _way_to_store(
+        features, masks, checkpoint, engine=engine, device=device, precision=precision,
+        threads=threads, compiled=compiled, **detection,
     )  # fmt: skip
-    learned = matcher_of_run(config, detector, matcher, device=matching_device, threads=threads)
+    learned = matcher_of_run(config, made_by, matcher, device=matching_device, threads=threads)
     database = _open(out, camera_config)
     try:
         store = ColmapStore(database, images, camera_config)
-        code = _detect(store, detector, masks, overwrite=overwrite, as_json=as_json)
+        code = _store_images(store, images_to, overwrite=overwrite, as_json=as_json)
         matched = _match(
             database, choice, config, matching_device, learned,
             overwrite=overwrite, as_json=as_json, threads=threads,
@@ -193,23 +215,60 @@ def _open(out: Path, cameras: CameraConfig) -> ColmapDatabase:
         stop(str(error), exit_codes.FAILED)
 
 
-def _detect(
-    store: ColmapStore,
-    detector: Any,
-    masks: Path | None,
-    *,
-    overwrite: bool,
-    as_json: bool,
-) -> int:
-    """Detect in all images of the folder; returns the exit code, or exits without any image."""
-    from collections import Counter
+def _from_features(path: Path, masks: Path | None) -> tuple[_ToStore, Features | None]:
+    """The way from stored features to the database; exits if they cannot be read."""
+    from tiepoint.batch.stored import store_images
+    from tiepoint.formats.many_images import read_features
 
-    from tiepoint.batch import expand
-    from tiepoint.batch.colmap import check_sizes, detect_images
-    from tiepoint.batch.ignored import sentence
+    if masks is not None:
+        raise ConfigError("--masks is for detection: drop it, or --features")
+    try:
+        features = read_features(path)
+    except FormatError as error:
+        stop(str(error), exit_codes.NOTHING_READABLE)
+
+    def records(
+        inputs: Sequence[Input | Unreadable], store: ColmapStore, *, overwrite: bool
+    ) -> Iterator[ImageRecord]:
+        return store_images(inputs, features, store, overwrite=overwrite)
+
+    return records, next(iter(features.values()), None)
+
+
+def _way_to_store(
+    features: Path | None, masks: Path | None, checkpoint: str, **options: Any
+) -> tuple[_ToStore, Detector | Features | None]:
+    """The way from images, or from stored features, to the database, and what names the weights."""
+    if features is not None:
+        return _from_features(features, masks)
+    from tiepoint.batch.colmap import detect_images
+    from tiepoint.detector import Detector
     from tiepoint.images.masks import MaskFolder
 
     mask_folder = None if masks is None else MaskFolder(masks)
+    detector = Detector(checkpoint, **options)
+
+    def records(
+        inputs: Sequence[Input | Unreadable], store: ColmapStore, *, overwrite: bool
+    ) -> Iterator[ImageRecord]:
+        return detect_images(inputs, detector, store, overwrite=overwrite, masks=mask_folder)
+
+    return records, detector
+
+
+def _store_images(
+    store: ColmapStore, images_to: _ToStore, *, overwrite: bool, as_json: bool
+) -> int:
+    """Store the features of all images of the folder; returns the exit code.
+
+    It exits without any image.
+    """
+    from collections import Counter
+
+    from tiepoint.batch import expand
+    from tiepoint.batch.colmap import check_sizes
+    from tiepoint.batch.ignored import sentence
+
     ignored: Counter[str] = Counter()
     inputs = list(expand([str(store.folder)], ignored=ignored))
     if not inputs:
@@ -217,8 +276,7 @@ def _detect(
         stop("; ".join(filter(None, notes)), exit_codes.NOTHING_READABLE)
     check_sizes(inputs, store.database)
     with image_report(as_json=as_json, count=lambda: len(inputs), ignored=ignored) as report:
-        records = detect_images(inputs, detector, store, overwrite=overwrite, masks=mask_folder)
-        report.follow(records)
+        report.follow(images_to(inputs, store, overwrite=overwrite))
     if report.was_stopped or report.exit_code == exit_codes.NOTHING_READABLE:
         raise typer.Exit(report.exit_code)
     return report.exit_code

@@ -17,7 +17,8 @@ Source = Annotated[
     Path,
     typer.Argument(
         metavar="IN",
-        help="Weights: Magic Leap's .pth, a .safetensors or a .bin file. With --to, features .h5.",
+        help="Weights: Magic Leap's .pth, a .safetensors or a .bin file. With --to, features: "
+        "an .h5 file or a store.",
     ),
 ]
 Folder = Annotated[

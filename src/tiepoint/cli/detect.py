@@ -11,24 +11,25 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tiepoint.cli import exit_codes, options
+from tiepoint.cli import exit_codes, options, store
 from tiepoint.cli.output import STDOUT, write_stdout
-from tiepoint.cli.report import image_report, stop
+from tiepoint.cli.report import Report, image_report, stop
 from tiepoint.config import DetectionOptions
 from tiepoint.errors import ConfigError, OutputError
 from tiepoint.files.paths import exists, is_folder
 
 if TYPE_CHECKING:
-    from tiepoint.batch import Input, Store, Unreadable
+    from tiepoint.batch import ImageRecord, Input, Store, Unreadable
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 DEFAULT_OUT = Path("tiepoint-out")
 DEFAULT_ENDING = ".npz"
+COLLECTION_ENDING = ".h5"
 OTHER_FILE_ENDINGS = frozenset(
     {".db", ".hdf5", ".mat", ".npy", ".pkl", ".pt", ".txt", ".xml", ".yaml", ".yml"}
 )
@@ -37,14 +38,15 @@ OTHER_FILE_ENDINGS = frozenset(
 COUNT_AT_MOST = 100_000
 """Images counted in advance for the progress bar; counting a million takes seconds."""
 
-FeaturesFormat = Literal["npz", "json", "csv", "parquet", "geojson"]
+FeaturesFormat = Literal["npz", "json", "csv", "parquet", "geojson", "h5"]
 """Endings of features files, without their dot."""
 
 Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUT",
-        help="Images, folders (searched recursively), globs, URLs; - reads a list from stdin.",
+        help="Images, folders (searched recursively), globs, URLs; - reads a list from stdin. For "
+        "a store also tars, and URLs of s3://, gs:// and the like.",
     ),
 ]
 Out = Annotated[
@@ -54,15 +56,17 @@ Out = Annotated[
         "-o",
         metavar="PATH",
         help="Folder for one features file per image; a .npz, .json, .csv, .parquet or .geojson "
-        "file for one image; a .h5 file for all images; or - for the file of one image on stdout.",
+        "file for one image; a .h5 file for all images; a .store folder for any number of images "
+        "in shards; or - for the file of one image on stdout.",
     ),
 ]
 Format = Annotated[
     FeaturesFormat | None,
     typer.Option(
         "--format",
-        help="Format of the files in a folder. CSV and GeoJSON are without descriptors.",
-        show_default="npz",
+        help="Format of the files in a folder, or h5 or parquet of those in a store. CSV and "
+        "GeoJSON are without descriptors.",
+        show_default="npz, in a store h5",
     ),
 ]
 Plot = Annotated[
@@ -93,6 +97,7 @@ Detection = Annotated[
     "tiepoint detect photos -o features.h5",
     "find photos -name '*.jpg' | tiepoint detect - -o features.h5 --max-keypoints 4000",
     "tiepoint detect photos --masks masks --plot -o results",
+    "tiepoint detect s3://bucket/photos -o features.store --shard 3/16",
 )
 def detect(
     inputs: Inputs,
@@ -104,6 +109,9 @@ def detect(
     as_json: options.Json = False,
     masks: Masks = None,
     half: Half = False,
+    shards: store.Shards = None,
+    shard: store.ShardOf = None,
+    retry_failed: store.RetryFailed = False,
     checkpoint: options.Checkpoint = options.CHECKPOINT,
     detection: Detection,
     engine: options.Engine = options.AUTO,
@@ -118,12 +126,16 @@ def detect(
     same command. Exit status: 0 all done, 1 some images failed, 2 wrong usage, 3 nothing
     readable, 130 interrupted.
     """
-    ending = _ending(out, features_format)
-    _check_format(ending, plot=plot, half=half)
-    if out == STDOUT and (as_json or plot):
-        raise ConfigError("-o - writes the features to stdout: drop --json and --plot")
+    of_store = store.StoreOptions(features_format, shards, shard, half=half, retry=retry_failed)
     ignored: Counter[str] = Counter()
-    sources = _sources(inputs, out, ignored)
+    if is_store := store.is_store_path(out):
+        ending = of_store.check(out, plot=plot)
+        images: Any = store.list_all(inputs, _lines_of_stdin(), ignored)
+    else:
+        of_store.refuse()
+        ending = _ending(out, features_format)
+        _check_format(out, ending, plot=plot, half=half, as_json=as_json)
+        images = _sources(inputs, out, ignored)
     from tiepoint.batch import run
     from tiepoint.detector import Detector
     from tiepoint.formats import WITHOUT_DESCRIPTORS
@@ -136,14 +148,26 @@ def detect(
         checkpoint, engine=engine, device=device, precision=precision, threads=threads,
         compiled=compiled, **detection,
     )  # fmt: skip
+    if is_store:
+        code = of_store.detect(
+            out, images, detector, mask_folder, ignored, overwrite=overwrite, as_json=as_json
+        )
+        raise typer.Exit(code)
     with (
-        _store(out, ending, plot=plot, half=half) as store,
-        image_report(
-            as_json=as_json, has_table=out != STDOUT, count=lambda: _count(inputs), ignored=ignored
-        ) as report,
+        _store(out, ending, plot=plot, half=half) as results,
+        _report(inputs, out, ignored, as_json=as_json) as report,
     ):
-        report.follow(run(sources, detector, store, overwrite=overwrite, masks=mask_folder))
+        report.follow(run(images, detector, results, overwrite=overwrite, masks=mask_folder))
     raise typer.Exit(report.exit_code)
+
+
+def _report(
+    inputs: list[str], out: Path, ignored: Counter[str], *, as_json: bool
+) -> Report[ImageRecord]:
+    has_table = out != STDOUT
+    return image_report(
+        as_json=as_json, has_table=has_table, count=lambda: _count(inputs), ignored=ignored
+    )
 
 
 def _ending(out: Path, features_format: FeaturesFormat | None) -> str:
@@ -152,6 +176,10 @@ def _ending(out: Path, features_format: FeaturesFormat | None) -> str:
 
     ending = out.suffix.lower()
     wanted = None if features_format is None else f".{features_format}"
+    if wanted == COLLECTION_ENDING != ending:
+        raise ConfigError(
+            f"-o {out} with --format h5: name one .h5 file for all images, or a .store folder"
+        )
     if ending in ALL_FORMATS:
         if wanted not in (None, ending):
             raise ConfigError(f"-o {out} is a {ending} file, but --format is {wanted}: drop one")
@@ -171,9 +199,11 @@ def _ending(out: Path, features_format: FeaturesFormat | None) -> str:
     return wanted or DEFAULT_ENDING
 
 
-def _check_format(ending: str, *, plot: bool, half: bool) -> None:
+def _check_format(out: Path, ending: str, *, plot: bool, half: bool, as_json: bool) -> None:
     from tiepoint.formats import FORMATS, features_parquet
 
+    if out == STDOUT and (as_json or plot):
+        raise ConfigError("-o - writes the features to stdout: drop --json and --plot")
     if FORMATS.get(ending) is features_parquet:
         features_parquet.load_pyarrow()
     if plot and ending not in FORMATS:

@@ -39,9 +39,9 @@ Stored = Annotated[
     list[str],
     typer.Option(
         "--features",
-        metavar="NAME=FILE.h5",
-        help="Features of the same images from a file (tiepoint's or hloc's layout) as a further "
-        "method; repeat for more.",
+        metavar="NAME=PATH",
+        help="Features of the same images from an .h5 file (tiepoint's or hloc's layout), a store "
+        "or a folder of features files as a further method; repeat for more.",
     ),
 ]
 K = Annotated[int, typer.Option(help="Keypoints matched per image.", min=1)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import platform
 from importlib import metadata
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -27,9 +28,19 @@ OPENCV_PACKAGES = (
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@options.command(app, "tiepoint info --json")
-def info(as_json: options.Json = False) -> None:
-    """Show the version, engines, devices and bundled checkpoints."""
+@options.command(app, "tiepoint info --json", "tiepoint info features.store")
+def info(
+    store: Annotated[
+        Path | None, typer.Argument(metavar="[STORE]", help="Store of features to describe.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show the version, engines, devices and bundled checkpoints, or what a store has."""
+    if store is not None:
+        from tiepoint.cli.store import describe
+
+        typer.echo(describe(store, as_json=as_json))
+        return
     facts = _facts()
     typer.echo(json.dumps(facts) if as_json else _as_text(facts))
 

@@ -20,6 +20,7 @@ from tiepoint.config import (
     PairConfig,
 )
 from tiepoint.errors import ConfigError, FormatError, ImageError, OutputError
+from tiepoint.files.paths import is_folder
 
 if TYPE_CHECKING:
     from tiepoint.detector import Detector
@@ -39,7 +40,9 @@ Images = Annotated[
 FeaturesFile = Annotated[
     Path | None,
     typer.Option(
-        "--features", metavar="FILE.h5", help="Match pairs of the images in this features file."
+        "--features",
+        metavar="PATH",
+        help="Match pairs of the images in this .h5 file, store or folder of features files.",
     ),
 ]
 PairsOut = Annotated[
@@ -101,7 +104,7 @@ _GEOMETRIES = {
     "tiepoint match a.jpg b.jpg -o matches.csv",
     "tiepoint match a.jpg b.jpg --method learned --matcher runs/matcher",
     "tiepoint match --features features.h5 -o matches.h5",
-    "tiepoint match --features features.h5 --pairs sequential --window 5 -o matches.h5",
+    "tiepoint match --features features.store --pairs sequential --window 5 -o matches.h5",
 )
 def match(
     images: Images = None,
@@ -123,7 +126,7 @@ def match(
     precision: options.Precision = options.AUTO,
     threads: options.Threads = None,
 ) -> None:
-    """Match the keypoints of two images, or of many pairs of images in a features .h5 file.
+    """Match the keypoints of two images, or of many pairs of images with stored features.
 
     A stopped run over many pairs resumes with the same command. Exit status: 0 all done, 1 some
     pairs failed, 2 wrong usage, 3 nothing readable, 130 interrupted.
@@ -140,7 +143,7 @@ def match(
         )  # fmt: skip
         raise typer.Exit(code)
     if pairs_out is not None:
-        raise ConfigError("--pairs-out is for many pairs: give --features FILE.h5")
+        raise ConfigError("--pairs-out is for many pairs: give --features PATH")
     if as_json and out == STDOUT:
         raise ConfigError("--json and -o - both write to stdout: give -o a file")
     names = _check_two(images, out, plot, overwrite=overwrite)
@@ -240,7 +243,7 @@ def _check_two(
     if not images or len(images) != 2:
         raise ConfigError(
             f"expected two images or features files, got {len(images or [])}; for many pairs give "
-            "--features FILE.h5"
+            "--features PATH"
         )
     for option, path, endings in (("-o", out, MATCHES_ENDINGS), ("--plot", plot, (".png",))):
         if path is None or (option, path) == ("-o", STDOUT):
@@ -263,10 +266,10 @@ def _check_collection(
         raise ConfigError("--features matches many images: drop A and B, and --plot")
     if out is None or out.suffix.lower() != COLLECTION_ENDING:
         raise ConfigError(f"--features needs a file for the matches: -o NAME{COLLECTION_ENDING}")
-    if features.suffix.lower() != COLLECTION_ENDING:
+    if features.suffix.lower() != COLLECTION_ENDING and not is_folder(features):
         raise ConfigError(
-            f"--features {features}: expected a {COLLECTION_ENDING} file, as written by tiepoint "
-            f"detect -o NAME{COLLECTION_ENDING}"
+            f"--features {features}: expected a {COLLECTION_ENDING} file, a store or a folder, as "
+            f"written by tiepoint detect -o NAME{COLLECTION_ENDING}"
         )
     if features.resolve() == out.resolve():
         raise ConfigError(f"-o {out} is the features file; name another file for the matches")
@@ -288,12 +291,13 @@ def _match_collection(
     from tiepoint.batch import match_pairs
     from tiepoint.batch.pair_choice import choose_pairs
     from tiepoint.files.writing import make_folder
-    from tiepoint.formats import H5MatchesWriter, read_h5
+    from tiepoint.formats import H5MatchesWriter
+    from tiepoint.formats.many_images import read_features
     from tiepoint.matching.match import check_device
 
     check_device(means.device)
     try:
-        features = read_h5(path)
+        features = read_features(path)
     except FormatError as error:
         stop(str(error), exit_codes.NOTHING_READABLE)
     pairs = choose_pairs(features, choice, on_skip=lambda error: complain(f"left out: {error}"))

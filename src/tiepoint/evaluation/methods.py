@@ -189,7 +189,7 @@ def _with_matcher(row: Method, matcher: LearnedMatcher) -> Method:
 
 
 def stored_method(text: str) -> Method:
-    """Features from a file as a method: `NAME=FILE.h5`, in hloc's layout or tiepoint's.
+    """Features from files as a method: `NAME=PATH`, of a store or an .h5 file in hloc's layout.
 
     Raises:
         ConfigError: `text` has another form.
@@ -198,10 +198,10 @@ def stored_method(text: str) -> Method:
     """
     name, _, path = text.partition("=")
     if not name or not path:
-        raise ConfigError(f"--features is {text!r}, expected NAME=FILE.h5")
-    from tiepoint.formats import read_h5
+        raise ConfigError(f"--features is {text!r}, expected NAME=PATH of features")
+    from tiepoint.formats.many_images import read_features
 
-    stored, stat = read_h5(path), Path(path).stat()
+    stored, stat = read_features(path), Path(path).stat()
     settings = {"file": path, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
     return Method(name, _not_detected, settings, stored)
 

@@ -65,6 +65,12 @@ class Provenance:
             raise ConfigError("provenance has values of the wrong type, expected texts")
         return cls(**values)
 
+    def entry(self, name: str) -> Any:
+        """The value of an entry that `differences` names, such as "settings.threshold"."""
+        group, _, setting = name.partition(".")
+        value = getattr(self, group)
+        return value.get(setting) if setting else value
+
     def differences(self, other: Provenance) -> list[str]:
         """Entries that may change keypoints and differ: weights, rules and settings."""
         names = [

@@ -47,7 +47,9 @@ def make_folder(folder: str | PathLike[str], *, advice: str = "choose another fo
     return path
 
 
-def write_bytes(path: str | PathLike[str], data: bytes, *, follow: bool = True) -> None:
+def write_bytes(
+    path: str | PathLike[str], data: bytes, *, follow: bool = True, durable: bool = False
+) -> None:
     """Write a whole file or none: an earlier one stays until the new one is complete.
 
     Two processes may write the same path; the file of the later one stays.
@@ -56,11 +58,15 @@ def write_bytes(path: str | PathLike[str], data: bytes, *, follow: bool = True) 
         path: The file.
         data: Its contents.
         follow: Keep a symbolic link and write the file that it leads to; or replace the link.
+        durable: Return when the disk has it, so that a power failure does not lose it.
 
     Raises:
         OutputError: The file cannot be written; its `__cause__` is the OSError.
     """
-    with replacing(Path(path), follow=follow) as partial, partial.open("xb") as file:
+    with (
+        replacing(Path(path), follow=follow, durable=durable) as partial,
+        partial.open("xb") as file,
+    ):
         file.write(data)
 
 
@@ -70,10 +76,11 @@ def behind_links(path: str | PathLike[str]) -> Path:
 
 
 @contextmanager
-def replacing(path: Path, *, follow: bool = True) -> Iterator[Path]:
+def replacing(path: Path, *, follow: bool = True, durable: bool = False) -> Iterator[Path]:
     """Path of a new file in the same folder, which replaces `path` at the end.
 
     A symbolic link stays, and the file that it leads to is replaced, unless `follow` is False.
+    With `durable` the file is on the disk before it replaces the other.
 
     Raises:
         OutputError: It cannot be written. The file at `path` stays, and the new one is removed.
@@ -84,12 +91,25 @@ def replacing(path: Path, *, follow: bool = True) -> Iterator[Path]:
     partial = target.with_name(name)
     try:
         yield partial
+        if durable:
+            _flush(partial)
         partial.replace(target)
+        if durable and os.name != "nt":  # Windows opens no folder
+            _flush(target.parent)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:  # also when interrupted
         with suppress(OSError):  # a folder that cannot be looked into: the error is known already
             partial.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_stale(folder: Path) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
@@ -38,7 +38,7 @@ class H5Writer(hdf5.GroupWriter[str]):
         self._half = half
         self._dataset_like: set[str] = set()  # folders with the name of a data set
         for name in (*self._journal, *self._stored):
-            self._note_folders(name)
+            self._dataset_like.update(dataset_folders(name))
 
     def __contains__(self, name: object) -> bool:
         return name in self._journal or name in self._stored
@@ -75,10 +75,10 @@ class H5Writer(hdf5.GroupWriter[str]):
                 what JSON cannot or is too long.
             OutputError: The journal cannot be written (its `__cause__` is the OSError).
         """
-        self._check_name(name)
+        check_place(name, self, self._dataset_like)
         hdf5.json_attribute(name, fields.meta_text(features))  # refused now, not at the end
         self._journal.add(name, features_npz.encode(features))
-        self._note_folders(name)
+        self._dataset_like.update(dataset_folders(name))
 
     def _groups_of(self, path: Path) -> Mapping[str, str]:
         return hloc_features.H5Features(path).groups
@@ -87,21 +87,33 @@ class H5Writer(hdf5.GroupWriter[str]):
         hloc_features.write_group(file, name, self.read(name), half=self._half)
         return name
 
-    def _check_name(self, name: str) -> None:
-        hdf5.check_name(name)
-        parts = name.split("/")
-        parents = ["/".join(parts[:end]) for end in range(1, len(parts)) if parts[end] in DATASETS]
-        clashes = [parent for parent in parents if parent in self]
-        clashes += [path for key in DATASETS if (path := f"{name}/{key}") in self._dataset_like]
-        if clashes:
-            raise FormatError(
-                f"image name {name!r}: its group would be in the place of the data of "
-                f"{clashes[0]!r}; rename one of the two"
-            )
 
-    def _note_folders(self, name: str) -> None:
-        """Remember folders with the name of a data set, so that none is written there."""
-        parts = name.split("/")
-        for end in range(1, len(parts)):
-            if parts[end] in DATASETS:
-                self._dataset_like.add("/".join(parts[: end + 1]))
+def check_place(name: str, images: Container[str], folders: Container[str]) -> None:
+    """Raise unless an image's group can be written: no data of another image is in its place.
+
+    Args:
+        name: Name of the image.
+        images: Names of the images that the file has.
+        folders: `dataset_folders` of these names.
+
+    Raises:
+        FormatError: No relative path, or a clash.
+    """
+    hdf5.check_name(name)
+    parts = name.split("/")
+    parents = ["/".join(parts[:end]) for end in range(1, len(parts)) if parts[end] in DATASETS]
+    clashes = [parent for parent in parents if parent in images]
+    clashes += [path for key in DATASETS if (path := f"{name}/{key}") in folders]
+    if clashes:
+        raise FormatError(
+            f"image name {name!r}: its group would be in the place of the data of "
+            f"{clashes[0]!r}; rename one of the two"
+        )
+
+
+def dataset_folders(name: str) -> Iterator[str]:
+    """The folders of an image that have the name of a data set, so that none is written there."""
+    parts = name.split("/")
+    for end in range(1, len(parts)):
+        if parts[end] in DATASETS:
+            yield "/".join(parts[: end + 1])

@@ -21,6 +21,10 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.
 """Errors of file systems without locks."""
 
 
+class LockedError(OutputError):
+    """Another run is writing the file."""
+
+
 class WriteLock:
     """The right to write a file, held until it is released or this process ends.
 
@@ -30,7 +34,8 @@ class WriteLock:
         path: The file to write; it need not exist.
 
     Raises:
-        OutputError: Another run holds the lock, or the folder cannot be written to.
+        LockedError: Another run holds the lock.
+        OutputError: The folder cannot be written to.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +53,7 @@ class WriteLock:
                 self._file = path.with_name(f".{path.name}.lock-owner")
                 self._lock = _acquired(SoftFileLock(self._file, thread_local=False))
         except Timeout as error:
-            raise OutputError(
+            raise LockedError(
                 f"{path}: another run is writing it; wait until that ends, or name another file"
             ) from error
         except OSError as error:

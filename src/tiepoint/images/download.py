@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from tiepoint.errors import ImageError
+from tiepoint.errors import ImageError, UnreachableError
 from tiepoint.images.urls import without_credentials
 
 TIMEOUT_S = 20.0
@@ -28,8 +28,8 @@ def fetch(url: str) -> bytes:
     and its connections are closed, which ends it.
 
     Raises:
-        ImageError: Not reachable, refused, not found, too slow, too large, cut short, redirected
-            to another scheme.
+        UnreachableError: Not reachable, too slow, cut short, or the server is busy.
+        ImageError: Refused, not found, too large, redirected to another scheme.
     """
     from tiepoint.images.transfer import Transfer  # on first use, because its imports take 50 ms
 
@@ -40,7 +40,7 @@ def fetch(url: str) -> bytes:
         thread.start()
         thread.join(TOTAL_TIMEOUT_S)
         if thread.is_alive():
-            raise ImageError(
+            raise UnreachableError(
                 f"{name}: still not complete after {TOTAL_TIMEOUT_S:g} s "
                 f"({transfer.received} bytes); download it and pass the file"
             )

@@ -71,6 +71,25 @@ class SourceImage:
         return height, width
 
 
+class NamedBytes(bytes):
+    """The bytes of an image file, with the name that results and messages state.
+
+    Args:
+        data: Contents of the file.
+        name: Where it came from.
+    """
+
+    name: str
+
+    def __new__(cls, data: bytes, name: str) -> NamedBytes:
+        named = super().__new__(cls, data)
+        named.name = name
+        return named
+
+    def __reduce__(self) -> tuple[type[NamedBytes], tuple[bytes, str]]:
+        return type(self), (bytes(self), self.name)
+
+
 def read(
     source: Source, *, channel_order: ChannelOrder = "rgb", max_pixels: int | None = None
 ) -> SourceImage:
@@ -121,7 +140,8 @@ def decoded_of(
     if isinstance(source, str | os.PathLike):
         return _read_named(os.fsdecode(source), limit)
     if isinstance(source, bytes | bytearray | memoryview):
-        return decode(io.BytesIO(source), "bytes", limit), "bytes"
+        name = source.name if isinstance(source, NamedBytes) else "bytes"
+        return decode(io.BytesIO(source), name, limit), name
     if isinstance(source, Image.Image):
         name = _text(getattr(source, "filename", "")) or "PIL image"
         return from_pil(source, name, limit), name

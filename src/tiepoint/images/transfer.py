@@ -16,11 +16,13 @@ from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from tiepoint._version import __version__
-from tiepoint.errors import ImageError
+from tiepoint.errors import ImageError, UnreachableError
 
 _CHUNK = 1 << 16
 _URL_CHARACTERS = "/%:=&?~#+!$,;'@()*[]"
 MOST_REDIRECTS = 10
+BUSY = (408, 425, 429)
+"""Answers of a server that takes the request later, besides those from 500 on."""
 _LONGEST_REASON = 200
 _ANY_CREDENTIALS = re.compile(r"[^\s/'\"]+@")
 
@@ -92,12 +94,15 @@ class Transfer:
         except urllib.error.HTTPError as error:
             with error:
                 hint = "check the address" if error.code in (404, 410) else "open it in a browser"
-                raise ImageError(
+                is_temporary = error.code in BUSY or error.code >= 500
+                raise (UnreachableError if is_temporary else ImageError)(
                     f"{self._name}: the server answered {error.code} {_shown(error.reason)}, "
                     f"expected an image; {hint}"
                 ) from error
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except (ValueError, http.client.InvalidURL) as error:
             raise ImageError(f"{self._name}: {self._reason(error)}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise UnreachableError(f"{self._name}: {self._reason(error)}") from error
 
     def _opener(self) -> urllib.request.OpenerDirector:
         """Only http and https; `build_opener` would add ftp, files and data."""
@@ -132,7 +137,7 @@ class Transfer:
                 "downloads; download it and pass the file"
             )
         if declared is not None and self.received < declared:
-            raise ImageError(
+            raise UnreachableError(
                 f"{self._name}: cut short after {self.received} of {declared} bytes; try again"
             )
         return b"".join(chunks)

@@ -24,7 +24,7 @@ def convert_features(
     """Write the features and matches of many images for another program.
 
     Args:
-        features_file: Features .h5 file.
+        features_file: Features .h5 file or store.
         folder: OpenSfM's dataset, openMVG's matches folder or MicMac's folder of images.
         program: "opensfm", "openmvg" or "micmac".
         matches_file: Matches .h5 file; MicMac needs it.
@@ -38,10 +38,11 @@ def convert_features(
         OutputError: A file cannot be written.
         MissingExtraError: The extra `hdf5` is not installed.
     """
-    from tiepoint.formats import read_h5, read_matches_h5
+    from tiepoint.formats import read_matches_h5
+    from tiepoint.formats.many_images import read_features
 
     check_choice("program", program, get_args(Program))
-    features = read_h5(features_file)
+    features = read_features(features_file)
     matches: Mapping[tuple[str, str], Matches] = {}
     if matches_file is not None:
         matches = read_matches_h5(matches_file)

@@ -1,0 +1,235 @@
+"""Files of a shard: features of some hundred images, written one after the other.
+
+HDF5 has hloc's layout, see `hloc_features`. Parquet (extra `parquet`) has a row and a row group for
+each image, with these columns:
+
+    name                string
+    height, width       int32, px
+    x, y, score         lists of N float32
+    scale_px, cov_xx, cov_xy, cov_yy
+                        lists of N float32, or null
+    descriptors         list of N * D float32, keypoint by keypoint; or null
+    descriptor_length   int32, D; or null
+    meta                string, JSON
+
+Neither has a time in it, so that the same features in the same order give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tiepoint.features import Features
+from tiepoint.features.tables import (
+    COVARIANCE,
+    POSITION,
+    SCALE,
+    Columns,
+    columns_of,
+    covariance_from,
+)
+from tiepoint.files.reading import open_regular
+from tiepoint.files.writing import replacing, unwritable
+from tiepoint.formats import features_parquet, fields, hdf5, hdf5_reading, hloc_features
+from tiepoint.formats.hloc_features_writer import check_place, dataset_folders
+
+ShardFormat = Literal["h5", "parquet"]
+"""Ending of the files, without its dot."""
+
+Add = Callable[[str, Features], None]
+"""(name of an image, its features) -> stored as the next image of the file."""
+
+_KEY, _LAYOUT = b"tiepoint", b'{"convention": "center0", "layout": "images 1"}'
+_OPTIONAL = (SCALE, *COVARIANCE)
+_SINGLE = ("height", "width", "descriptor_length", "meta")
+
+
+def load_library(layout: ShardFormat) -> None:
+    """Raise MissingExtraError unless the library of a format is installed."""
+    if layout == "h5":
+        hdf5_reading.load_h5py()
+    else:
+        features_parquet.load_pyarrow()
+
+
+@contextmanager
+def shard_writer(path: Path, layout: ShardFormat, *, half: bool = False) -> Iterator[Add]:
+    """Write a file of several images, whole and on the disk at the end, or not at all.
+
+    Args:
+        path: The file, which replaces an earlier one.
+        layout: Its format.
+        half: Descriptors as float16, in HDF5 only.
+
+    Yields:
+        A function that adds the features of an image. It raises a `FormatError` for a name that is
+        no relative path or clashes with that of another image, and for values that no file keeps.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with replacing(path, durable=True) as partial:
+        if layout == "h5":
+            with _h5_writer(path, partial, half=half) as add:
+                yield add
+        else:
+            with _parquet_writer(partial) as add:
+                yield add
+
+
+def read_image(path: Path, layout: ShardFormat, name: str, row: int) -> Features:
+    """The features of one image.
+
+    Args:
+        path: The file.
+        layout: Its format.
+        name: Name of the image.
+        row: Number of images added before it.
+
+    Raises:
+        FormatError: The file cannot be read, is damaged, or does not have this image.
+    """
+    if layout == "parquet":
+        return _read_row(path, name, row)
+    where = f"{path}: {name}"
+    with hdf5.opened(path) as file, fields.as_damaged(where, hdf5.BROKEN):
+        return hloc_features.read_group(hdf5_reading.group_at(file, name), where)
+
+
+@contextmanager
+def _h5_writer(path: Path, partial: Path, *, half: bool) -> Iterator[Add]:
+    h5py, images, folders = hdf5_reading.load_h5py(), set[str](), set[str]()
+    with _errors_of_h5py(path):
+        file = h5py.File(partial, "w")
+
+    def add(name: str, features: Features) -> None:
+        fields.check_finite(features)  # now, because nothing may be left of a refused image
+        hdf5.json_attribute(name, fields.meta_text(features))
+        check_place(name, images, folders)
+        images.add(name)
+        folders.update(dataset_folders(name))
+        with _errors_of_h5py(path):
+            hloc_features.write_group(file, name, features, half=half)
+
+    try:
+        yield add
+    finally:
+        with _errors_of_h5py(path):
+            file.close()
+
+
+@contextmanager
+def _errors_of_h5py(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except hdf5.BROKEN as error:
+        raise unwritable(path, error) from error
+
+
+@contextmanager
+def _parquet_writer(partial: Path) -> Iterator[Add]:
+    arrow = features_parquet.load_pyarrow()
+    from pyarrow import parquet
+
+    schema = _schema(arrow)
+
+    def add(name: str, features: Features) -> None:
+        fields.check_finite(features)
+        hdf5.check_name(name)
+        writer.write_table(arrow.table(_row(arrow, name, features), schema=schema))
+
+    with open(partial, "xb") as file:  # noqa: PTH123 - pyarrow closes no file of ours
+        writer = parquet.ParquetWriter(
+            file, schema, use_dictionary=False, write_statistics=False, store_schema=True
+        )
+        with _closing(writer):
+            yield add
+
+
+@contextmanager
+def _closing(writer: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        writer.close()
+
+
+def _schema(arrow: Any) -> Any:
+    text, whole, numbers = arrow.string(), arrow.int32(), arrow.list_(arrow.float32())
+    columns = [
+        ("name", text), ("height", whole), ("width", whole),
+        *((column, numbers) for column in (*POSITION, *_OPTIONAL, "descriptors")),
+        ("descriptor_length", whole), ("meta", text),
+    ]  # fmt: skip
+    return arrow.schema(columns, metadata={_KEY: _LAYOUT})
+
+
+def _row(arrow: Any, name: str, features: Features) -> dict[str, Any]:
+    """The columns of one image, with one element each."""
+    height, width = features.size_hw
+    held: Columns = columns_of(features)
+    length = None
+    if features.descriptors is not None:
+        held["descriptors"] = features.descriptors.reshape(-1)
+        length = features.descriptors.shape[1]
+    kind = arrow.list_(arrow.float32())
+    lists = {}
+    for column in (*POSITION, *_OPTIONAL, "descriptors"):
+        if column not in held:
+            lists[column] = arrow.array([None], kind)
+            continue
+        values = arrow.array(np.ascontiguousarray(held[column], np.float32))
+        lists[column] = arrow.ListArray.from_arrays(arrow.array([0, len(values)], "int32"), values)
+    return {
+        "name": [name], "height": [height], "width": [width], **lists,
+        "descriptor_length": [length], "meta": [fields.meta_text(features)],
+    }  # fmt: skip
+
+
+def _read_row(path: Path, name: str, row: int) -> Features:
+    arrow, where = features_parquet.load_pyarrow(), f"{path}: {name}"
+    from pyarrow import parquet
+
+    broken = (arrow.ArrowException, ValueError, LookupError, OSError, TypeError)
+    with fields.as_damaged(where, broken), open_regular(path) as stream:
+        file = parquet.ParquetFile(arrow.PythonFile(stream, mode="r"))
+        kept = file.schema_arrow.metadata or {}
+        if kept.get(_KEY) != _LAYOUT or not file.schema_arrow.equals(_schema(arrow)):
+            raise ValueError("no file of images that tiepoint wrote")
+        group = file.metadata.row_group(row)
+        stored = [group.column(index) for index in range(group.num_columns)]
+        values = sum(column.num_values for column in stored)
+        fields.check_expansion(4 * values, path.stat().st_size)
+        table = file.read_row_group(row, use_threads=False)
+        cells = {column: table.column(column)[0] for column in table.column_names}
+        if cells["name"].as_py() != name:
+            raise ValueError(f"row {row} is of {cells['name'].as_py()!r}")
+        columns: Columns = {
+            column: cell.values.to_numpy(zero_copy_only=False)
+            for column in (*POSITION, *_OPTIONAL, "descriptors")
+            if (cell := cells[column]).is_valid
+        }
+        return _features(where, columns, {key: cells[key].as_py() for key in _SINGLE})
+
+
+def _features(where: str, columns: Columns, single: dict[str, Any]) -> Features:
+    """Features from the columns of one image, or an error that states what does not fit."""
+    fields.require(POSITION, columns, where)
+    descriptors = columns.get("descriptors")
+    if descriptors is not None:
+        descriptors = descriptors.reshape(len(columns["x"]), single["descriptor_length"])
+    return fields.features_from(
+        where,
+        xy=np.stack([columns["x"], columns["y"]], axis=1),
+        scores=columns["score"],
+        descriptors=descriptors,
+        covariance=covariance_from(columns),
+        scales_px=columns.get(SCALE),
+        size_hw=(single["height"], single["width"]),
+        meta=fields.parse_meta(single["meta"], where),
+    )
