@@ -52,6 +52,7 @@ SIZES = ("320x240", "640x480", "1920x1080")
 PEER, FULL = "transformers", "full"
 DRAWN = "640x480"
 COLOURS = {"f32": "tab:blue", "bf16": "tab:green", "f16": "tab:olive", "int8": "tab:orange"}
+TICKS_MS = (5, 10, 20, 50, 100, 200, 500, 1000)
 PAUSE_S = 0.05
 """Between two methods: threads of the one that still spin would take cores from the next."""
 
@@ -257,6 +258,7 @@ def draw(rows: dict[str, dict[str, float]], accuracy: dict[str, float], path: Pa
         axes.annotate(name, (spent_ms[-1], shares[-1]), xytext=(7, -3), color=colour,
                       textcoords="offset points", ha="left")  # fmt: skip
     axes.set_xscale("log")
+    axes.set_xticks(TICKS_MS, [f"{tick}" for tick in TICKS_MS])
     axes.margins(x=0.2, y=0.12)
     axes.set_xlabel(f"ms for one 480x640 image, {os.cpu_count()} cores")
     axes.set_ylabel("generated pairs within 3 px")
