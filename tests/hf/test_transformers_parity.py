@@ -119,7 +119,7 @@ def test_transformers_finds_the_same_points_with_the_bundled_weights(
 ) -> None:
     """The same pixels given to both; ours settle on them afterwards, within half the NMS radius."""
     grey = np.ascontiguousarray(to_grey(photographs[0])[:240, :320])
-    detector = Detector(precision="f32", max_side=None, scales=(1,))
+    detector = Detector(precision="f32", max_side=None, scales=(1,), phases=1)
     model = theirs.SuperPointForKeypointDetection.from_pretrained(locate("default"))
     pixels = torch.from_numpy(grey)[None, None].expand(1, 3, 240, 320)
     with torch.no_grad():
