@@ -176,12 +176,16 @@ class MatcherPreset(Schedule):
 
 MatcherPresetName = Literal["cpu", "gpu", "smoke"]
 
+FEW = MatcherStage("few", 0.7, counts=(128, 192, 256, 384))
+MANY = MatcherStage("many", 0.3, counts=(256, 512, 768, 1000))
+"""A pair of 1,000 keypoints costs ten times as much as one of 256, and teaches hardly more."""
+
 MATCHER_PRESETS: Mapping[str, MatcherPreset] = {
     preset.name: preset
     for preset in (
         MatcherPreset(
-            "cpu", MatcherConfig(), minutes=120, learning_rate=5e-4, warm_up_steps=300,
-            benchmark_every=1500,
+            "cpu", MatcherConfig(), (FEW, MANY), minutes=120, learning_rate=8e-4,
+            warm_up_steps=300, benchmark_every=1500,
         ),
         MatcherPreset(
             "gpu", MatcherConfig(), (MatcherStage(step_keypoints=16_384),), minutes=40,
