@@ -12,7 +12,7 @@ from support.checkpoints import random_checkpoint
 from support.onnx_graphs import run_model
 from tiepoint import ConfigError, EngineError, MissingExtraError, OutputError
 from tiepoint.cli import app
-from tiepoint.export import check, write
+from tiepoint.export import check, runtimes, write
 
 pytest.importorskip("onnx", reason="needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
@@ -46,6 +46,9 @@ def test_the_file_finds_keypoints_in_images_of_any_size(here: Path) -> None:
         (["model.onnx", "--scales", "2"], "expected scales up to 1"),
         (["model.onnx", "-c", "nowhere"], "nowhere"),
         (["model.onnx", "--phases", "3"], "expected 1, 2 or 4"),
+        (["model.onnx", "--layers", "2"], "needs --matcher"),
+        (["model.onnx", "--matcher", "there", "--nms-radius", "2"], "--nms-radius cannot be given"),
+        (["model.onnx", "--matcher", "nowhere"], "nowhere"),
     ],
 )
 def test_wrong_usage_writes_nothing(here: Path, arguments: list[str], message: str) -> None:
@@ -70,18 +73,18 @@ def test_a_runtime_that_moves_keypoints_is_caught(
 ) -> None:
     import numpy as np
 
-    load = check._onnx_runtime
+    load = runtimes.onnx_runtime
 
-    def shifted(data: bytes, threads: int | None) -> check.Runtime:
+    def shifted(data: bytes, threads: int | None) -> runtimes.Runtime:
         exact = load(data, threads)
 
-        def run(inputs: check.Arrays) -> check.Arrays:
+        def run(inputs: runtimes.Arrays) -> runtimes.Arrays:
             outputs = dict(exact(inputs))
             return outputs | {"keypoints": outputs["keypoints"] + np.float32(0.5)}
 
         return run
 
-    monkeypatch.setattr(check, "_onnx_runtime", shifted)
+    monkeypatch.setattr(runtimes, "onnx_runtime", shifted)
     image = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
     with pytest.raises(EngineError, match="ONNX Runtime: 0 of"):
         write.export_onnx("model.onnx", random_checkpoint(), images=[image])
@@ -113,3 +116,20 @@ def test_unknown_settings_and_endings_are_refused(here: Path) -> None:
         write.export_onnx("model.onnx", checkpoint, profile="other")  # type: ignore[arg-type]
     with pytest.raises(OutputError, match="no-folder"):
         write.export_onnx("no-folder/model.onnx", checkpoint)
+
+
+def test_a_matcher_is_exported_in_place_of_the_detector(here: Path) -> None:
+    from support.learned_matchers import random_tensors
+    from tiepoint.matching.learned.architecture import MatcherConfig
+    from tiepoint.matching.learned.folder import save_matcher
+    from tiepoint.weights.checkpoint import load_checkpoint
+
+    small = load_checkpoint("small")
+    config = MatcherConfig(small.network.descriptor_decoder_dim, width=24, heads=2, layers=3)
+    save_matcher("mine", config, random_tensors(config), small)
+    result = run(
+        "m.onnx", "--matcher", "mine", "--layers", "2", "--threshold", "1e-6", "--count", "1"
+    )
+    assert result.exit_code == 0, result.output
+    assert "matches are those of tiepoint" in result.stdout
+    assert result.stdout.endswith("wrote m.onnx\n") and Path("m.onnx").is_file()

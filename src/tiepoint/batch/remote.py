@@ -89,8 +89,8 @@ def read_bytes(url: str) -> bytes:
             attempt may succeed.
     """
     files, path = _filesystem(url)
-    data: bytes = _asked(without_credentials(url), lambda: files.cat_file(path), attempts=1)
-    if len(data) > MAX_BYTES:
+    data: bytes = _asked(without_credentials(url), lambda: files.cat_file(path), again=False)
+    if len(data) > MAX_BYTES:  # listings state sizes, but not of all storages
         raise too_large(without_credentials(url))
     return data
 
@@ -139,8 +139,8 @@ def _filesystem(url: str) -> tuple[Any, str]:
     return files, path
 
 
-def _asked(name: str, work: Callable[[], Value], *, attempts: int | None = None) -> Value:
-    """What a storage answers; asked again while it does not, unless `attempts` is 1."""
+def _asked(name: str, work: Callable[[], Value], *, again: bool = True) -> Value:
+    """What a storage answers; without one it is asked several times, if `again`."""
 
     def once() -> Value:
         try:
@@ -150,7 +150,7 @@ def _asked(name: str, work: Callable[[], Value], *, attempts: int | None = None)
         except Exception as error:  # each storage has errors of its own
             raise unreadable(name, error) from error
 
-    return once() if attempts == 1 else patiently(once)
+    return patiently(once) if again else once()
 
 
 def _visible(base: str, root: str, entries: Iterator[Any]) -> Iterator[Found]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from tiepoint.config import DetectionConfig
 from tiepoint.detector import Detector
 from tiepoint.errors import is_installed
+from tiepoint.export import runtimes
 from tiepoint.export.model import COLMAP_MIN_SCORE, Profile, colmap_exponent, max_places
+from tiepoint.export.runtimes import Arrays, Runtime
 from tiepoint.images.quiet import opencv_quiet
 from tiepoint.weights.checkpoint import Checkpoint
 
 Float32 = NDArray[np.float32]
-
-Arrays = Mapping[str, NDArray[Any]]
-Runtime = Callable[[Arrays], Arrays]
-"""Runs a model on inputs by name."""
 
 MAX_OFFSET_PX, MAX_SCORE_DIFFERENCE, MIN_COSINE = 0.01, 1e-3, 0.999
 """Largest differences of the same keypoint. Round-off on photographs is 10 times smaller."""
@@ -126,9 +124,9 @@ def runtimes_of(
 ) -> Iterator[tuple[str, Runtime]]:
     """The installed runtimes with the model loaded, and their names."""
     if is_installed("onnxruntime"):
-        yield "ONNX Runtime", _onnx_runtime(data, threads)
+        yield "ONNX Runtime", runtimes.onnx_runtime(data, threads)
     if is_installed("openvino"):
-        yield "OpenVINO", _openvino(data, threads)
+        yield "OpenVINO", runtimes.openvino(data, threads)
     if profile == "opencv" and hasattr(cv2, "ALIKED"):
         yield "OpenCV", _opencv(data)
 
@@ -202,33 +200,6 @@ def common(expected: Points, points: Points) -> tuple[int, float]:
 
 def _pair(x: float, y: float) -> Float32:
     return np.array([x, y], np.float32)
-
-
-def _onnx_runtime(data: bytes, threads: int | None) -> Runtime:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    options.intra_op_num_threads = threads or 0  # 0: all
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
-
-
-def _openvino(data: bytes, threads: int | None) -> Runtime:
-    from tiepoint.network.runtime import new_core
-
-    core = new_core()
-    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}  # bfloat16 may be the default
-    if threads is not None:
-        options["INFERENCE_NUM_THREADS"] = threads
-    model = core.compile_model(core.read_model(data), "CPU", options)
-
-    def run(inputs: Arrays) -> Arrays:
-        outputs = model(dict(inputs))
-        return {name: outputs[one] for one in model.outputs for name in one.get_names()}
-
-    return run
 
 
 def _opencv(data: bytes) -> Runtime:

@@ -1,4 +1,4 @@
-"""A checkpoint -> an ONNX file, compared with `Detector` before it is written."""
+"""A checkpoint or a matcher -> an ONNX file, compared with tiepoint before it is written."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.checks import check_choice, check_known
+from tiepoint.checks import check_choice, check_known, check_within
 from tiepoint.config import DetectionConfig, resolve
+from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, EngineError, MissingExtraError, is_installed
 from tiepoint.export.check import Agreement, compare
+from tiepoint.export.matcher_check import MatchAgreement, compare_matches
+from tiepoint.export.matcher_model import build_matcher_model
 from tiepoint.export.model import Profile, build_model
 from tiepoint.files.writing import write_bytes
-from tiepoint.weights.checkpoint import Checkpoint, load_checkpoint
+from tiepoint.matching.learned.choice import given_matcher
+from tiepoint.matching.learned.folder import MatcherCheckpoint
+from tiepoint.matching.learned.matcher import LearnedMatcher
+from tiepoint.weights.checkpoint import Checkpoint, bundled_checkpoints, load_checkpoint
 
 SETTINGS = ("max_keypoints", "threshold", "nms_radius", "border", "subpixel", "scales", "phases")
 """Settings of `DetectionConfig` that a file may be given."""
@@ -57,14 +63,8 @@ def export_onnx(
         MissingExtraError: The extra `onnx` is not installed.
         OutputError: The file cannot be written.
     """
-    path = Path(path)
-    if path.suffix.lower() != ".onnx":
-        raise ConfigError(f"{path}: expected a file ending in .onnx")
-    check_choice("profile", profile, get_args(Profile))
+    path = _checked(path, profile)
     check_known(settings, SETTINGS)
-    for library in ("onnx", "onnxruntime"):
-        if not is_installed(library):
-            raise MissingExtraError("export to ONNX", "onnx")
     loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
     detection: DetectionConfig = resolve(loaded.detection, settings)
     data = build_model(loaded, detection, profile).SerializeToString()
@@ -74,6 +74,110 @@ def export_onnx(
         _check(path, agreements)
     write_bytes(path, data)
     return agreements
+
+
+def export_matcher_onnx(
+    path: str | PathLike[str],
+    matcher: str | PathLike[str] | LearnedMatcher,
+    *,
+    profile: Profile = "generic",
+    layers: int | None = None,
+    threshold: float | None = None,
+    images: Iterable[NDArray[np.uint8]] | None = None,
+    checkpoint: str | Path | Checkpoint | None = None,
+    threads: int | None = None,
+) -> list[MatchAgreement]:
+    """Write a learned matcher as an ONNX file, from keypoints of two images to their matches.
+
+    Args:
+        path: The file, ending in .onnx; an existing one is replaced.
+        matcher: As for `tiepoint.match`.
+        profile: Inputs and outputs: "generic" and "colmap" are the LightGlue matcher of COLMAP 4,
+            "opencv" is `cv2.LightGlueMatcher` of OpenCV 5.
+        layers: Number of layers in the file; None takes all.
+        threshold: Least probability of a match; None takes the matcher's.
+        images: `H W` or `H W 3` RGB uint8; the file must find the matches of the matcher between
+            each image and a turned copy of it. None compares nothing.
+        checkpoint: Detector for the comparison; None takes the bundled one that the matcher was
+            trained on.
+        threads: Maximum number of cores of the comparison; None takes all.
+
+    Returns:
+        The comparison with `LearnedMatcher` in each installed runtime.
+
+    Raises:
+        CheckpointError: No such matcher or checkpoint, or a damaged one.
+        ConfigError: A setting out of range, or a checkpoint of other weights.
+        EngineError: The matches differ from those of the matcher, or there are none; nothing is
+            written.
+        MissingExtraError: The extra `onnx` is not installed.
+        OutputError: The file cannot be written.
+    """
+    path = _checked(path, profile)
+    loaded = given_matcher(matcher, layers=layers, threads=threads)
+    limit = loaded.checkpoint.threshold if threshold is None else threshold
+    check_within("threshold", limit, 0, 1, "a probability")
+    model = build_matcher_model(loaded.checkpoint, loaded.layers, limit, profile)
+    data = model.SerializeToString()
+    agreements = []
+    if images is not None:
+        detector = Detector(
+            _detector_of(loaded.checkpoint, checkpoint), device="cpu", precision="f32",
+            threads=threads,
+        )  # fmt: skip
+        agreements = compare_matches(
+            data, loaded, detector, profile, images, threshold=limit, threads=threads
+        )
+        _check_matches(path, agreements)
+    write_bytes(path, data)
+    return agreements
+
+
+def _checked(path: str | PathLike[str], profile: Profile) -> Path:
+    """The path of a file to write, when everything is there to write it."""
+    path = Path(path)
+    if path.suffix.lower() != ".onnx":
+        raise ConfigError(f"{path}: expected a file ending in .onnx")
+    check_choice("profile", profile, get_args(Profile))
+    for library in ("onnx", "onnxruntime"):
+        if not is_installed(library):
+            raise MissingExtraError("export to ONNX", "onnx")
+    return path
+
+
+def _detector_of(matcher: MatcherCheckpoint, given: str | Path | Checkpoint | None) -> Checkpoint:
+    """The checkpoint that a matcher was trained on."""
+    if given is not None:
+        loaded = given if isinstance(given, Checkpoint) else load_checkpoint(given)
+        if matcher.detector_sha256 not in (None, loaded.sha256):
+            raise ConfigError(
+                f"checkpoint {loaded.name!r} has weights_sha256 {loaded.sha256}, expected "
+                f"{matcher.detector_sha256} by matcher {matcher.name!r}: give the checkpoint that "
+                "the matcher was trained on"
+            )
+        return loaded
+    for name in bundled_checkpoints():
+        loaded = load_checkpoint(name)
+        if loaded.sha256 == matcher.detector_sha256:
+            return loaded
+    raise ConfigError(
+        f"matcher {matcher.name!r} was trained on weights_sha256 {matcher.detector_sha256}, which "
+        "no bundled checkpoint has: give the checkpoint that it was trained on (--checkpoint)"
+    )
+
+
+def _check_matches(path: Path, agreements: Sequence[MatchAgreement]) -> None:
+    if not any(one.matches for one in agreements):
+        raise EngineError(
+            f"{path}: not written, because the sample images have no match to compare; give "
+            "images with structure, or a lower threshold"
+        )
+    wrong = [str(one) for one in agreements if not one.is_good]
+    if wrong:
+        raise EngineError(
+            f"{path}: not written, because its matches differ; {'; '.join(wrong)}. Update the "
+            "runtime, or report this with the name of the matcher"
+        )
 
 
 def _check(path: Path, agreements: Sequence[Agreement]) -> None:

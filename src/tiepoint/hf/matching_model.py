@@ -146,7 +146,7 @@ class LightGlueForKeypointMatching(MatcherNetwork, PretrainedModel):
         valid = mask.bool()
         a, b = (Points(xy[:, i], states[:, i], valid[:, i]) for i in (0, 1))
         if mask.shape[-1]:
-            matches, scores = _assign(super().forward(a, b)[-1], self.config.filter_threshold)
+            matches, scores = _assign(self.last_head(a, b), self.config.filter_threshold)
         else:
             matches, scores = mask.long(), mask.float()  # B 2 0
         layers = self.config.num_hidden_layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from support.checkpoints import random_checkpoint
 from support.matcher_scenes import fake_scene
 from tiepoint.errors import TiepointError, TrainingError
-from tiepoint.training.matcher import bank, drawing, workers
+from tiepoint.training.matcher import bank, drawing
 from tiepoint.training.matcher.bank import (
     HELD_OUT_FILE,
     PER_KEYPOINT,
@@ -226,12 +227,13 @@ def test_held_out_scenes_take_photographs_of_the_other_part(tmp_path: Path) -> N
     assert DATA.part == "training"
 
 
-def test_a_dead_worker_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = workers._Pool(Drawing(CHECKPOINT, DATA, 3), 1)
-    pool._processes[0].kill()
+def test_a_dead_worker_is_reported() -> None:
+    scenes = drawn_scenes(Drawing(CHECKPOINT, DATA, 3), range(9), 1, Event())
+    next(scenes)
+    [worker] = multiprocessing.active_children()
+    worker.kill()
     with pytest.raises(TiepointError, match="died"):
-        list(pool.run(range(1), Event()))
-    pool.close()
+        list(scenes)
 
 
 def test_each_scene_has_one_of_the_nms_radii() -> None:

@@ -16,6 +16,7 @@ import pytest
 from support.scene_parts import same_pair
 from tiepoint.errors import ConfigError, FormatError, TiepointError
 from tiepoint.training.scenes import loader as loader_module
+from tiepoint.training.scenes import processes
 from tiepoint.training.scenes.loader import AHEAD, PairLoader
 from tiepoint.training.scenes.pairs import training_pair
 from tiepoint.training.scenes.settings import DataConfig
@@ -113,7 +114,7 @@ def test_a_worker_that_dies_is_reported() -> None:
     crew = PairLoader(CONFIG, 0, 2, workers=1)
     next(crew)
     os.kill(workers_alive()[0].pid, signal.SIGKILL)
-    with pytest.raises(TiepointError, match=r"a worker that draws pairs died.*use fewer workers"):
+    with pytest.raises(TiepointError, match=r"a worker that draws scenes died.*use fewer workers"):
         for _ in range(10):
             next(crew)
 
@@ -144,7 +145,7 @@ def test_a_slow_worker_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_that_hangs_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader_module, "POLL_S", 0.05)
     monkeypatch.setattr(loader_module, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(loader_module, "END_S", 0.3)
+    monkeypatch.setattr(processes, "END_S", 0.3)
     crew = PairLoader(DataConfig(size_hw=(64, 64), bank=64), 0, 1, workers=1)
     worker = workers_alive()[0].pid
     os.kill(worker, signal.SIGSTOP)

@@ -7,7 +7,7 @@ Source: LightGlue (Lindenberger et al. 2023), section 3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -124,9 +124,19 @@ class MatcherNetwork(nn.Module):
         Returns:
             The head of each layer that ran; `log_assignment` makes probabilities of it.
         """
+        return [self._head(*after, a, b) for after in self._layers(a, b, layers)]
+
+    def last_head(self, a: Points, b: Points, *, layers: int | None = None) -> Head:
+        """The last of `forward`'s heads; the others are not computed."""
+        *_, after = self._layers(a, b, layers)
+        return self._head(*after, a, b)
+
+    def _layers(
+        self, a: Points, b: Points, layers: int | None
+    ) -> Iterator[tuple[MatcherLayer, tuple[Tensor, Tensor]]]:
+        """Each layer, and the states of both images after it, B N C."""
         states = self._states(a), self._states(b)
         rotations = self._rotation(a.xy), self._rotation(b.xy)
-        heads = []
         for layer in self.matcher_config.matcher_layers()[:layers]:
             after_a = self._self_attention(states[0], rotations[0], a.valid, layer.self_block)
             after_b = self._self_attention(states[1], rotations[1], b.valid, layer.self_block)
@@ -134,8 +144,7 @@ class MatcherNetwork(nn.Module):
                 self._cross_attention(after_a, after_b, b.valid, layer.cross_block),
                 self._cross_attention(after_b, after_a, a.valid, layer.cross_block),
             )
-            heads.append(self._head(states, layer, a, b))
-        return heads
+            yield layer, states
 
     def _states(self, points: Points) -> Tensor:
         first = self.matcher_config.input_projection()
@@ -174,7 +183,7 @@ class MatcherNetwork(nn.Module):
         return states + self._map(block.contract, hidden)  # B N C
 
     def _head(
-        self, states: tuple[Tensor, Tensor], layer: MatcherLayer, a: Points, b: Points
+        self, layer: MatcherLayer, states: tuple[Tensor, Tensor], a: Points, b: Points
     ) -> Head:
         scale = self.matcher_config.width**-0.25  # of each image; of the product it is C^-1/2
         projected = [self._map(layer.projection, one) * scale for one in states]

@@ -6,26 +6,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tiepoint.matching.learned.architecture import (
     NORM_EPSILON,
     Block,
-    Linear,
     MatcherConfig,
     MatcherLayer,
 )
+from tiepoint.matching.learned.folded import Affine, Maps
 from tiepoint.network.runtime import ops, ov
 from tiepoint.weights.checkpoint import Tensors
-
-Float64 = NDArray[np.float64]
-
-
-class _Affine(NamedTuple):
-    """A linear map whose weights may come from several of the table."""
-
-    weight: Float64  # out in
-    bias: Float64  # out
 
 
 class _Rotation(NamedTuple):
@@ -50,13 +40,10 @@ def build_model(config: MatcherConfig, tensors: Tensors, layers: int) -> ov.Mode
 
 
 class _Graph:
-    """Turns the table into nodes.
-
-    Maps that follow one another without a non-linearity are multiplied when the graph is built.
-    """
+    """Turns the table into nodes."""
 
     def __init__(self, config: MatcherConfig, tensors: Tensors) -> None:
-        self._config, self._tensors = config, tensors
+        self._config, self._maps = config, Maps(config, tensors)
 
     def model(self, layers: Sequence[MatcherLayer]) -> ov.Model:
         config = self._config
@@ -66,9 +53,9 @@ class _Graph:
             cosine = ops.parameter([-1, config.head_width // 2], np.float32, f"cos_{side}")
             sine = ops.parameter([-1, config.head_width // 2], np.float32, f"sin_{side}")
             parameters += [descriptors, cosine, sine]
-            first = config.input_projection()
+            first = self._maps.first()
             node = descriptors.output(0)
-            states.append(node if first is None else self._affine(node, self._map(first)))
+            states.append(node if first is None else _affine(node, first))
             rotations.append(_Rotation(self._each(cosine), self._each(sine)))
         for layer in layers:
             states = [
@@ -76,20 +63,13 @@ class _Graph:
                 for state, rotation in zip(states, rotations, strict=True)
             ]
             states = self._cross_attention(states[0], states[1], layer.cross_block)
-        head = self._head(layers[-1])
-        return ov.Model([self._affine(state, head) for state in states], parameters, "matcher")
+        head = self._maps.head(layers[-1])
+        return ov.Model([_affine(state, head) for state in states], parameters, "matcher")
 
     def _self_attention(self, state: ov.Output, rotation: _Rotation, block: Block) -> ov.Output:
         """Attention inside an image; queries and keys are rotated by their positions."""
-        query, key = self._map(block.query), self._map(block.key)
-        # A quarter turn of each pair of channels is linear, so it is part of the weights.
-        parts = (query, _quarter_turn(query), key, _quarter_turn(key), self._map(block.value))
-        stacked = _Affine(
-            np.concatenate([part.weight for part in parts]),
-            np.concatenate([part.bias for part in parts]),
-        )
-        projected = ops.split(self._affine(state, stacked), 1, len(parts))  # N C each
-        q, q_turned, k, k_turned, v = (projected.output(i) for i in range(len(parts)))
+        projected = ops.split(_affine(state, self._maps.self_attention(block)), 1, 5)  # N C each
+        q, q_turned, k, k_turned, v = (projected.output(i) for i in range(5))
         attended = self._attention(
             _rotated(q, q_turned, rotation), _rotated(k, k_turned, rotation), v
         )
@@ -97,9 +77,9 @@ class _Graph:
 
     def _cross_attention(self, a: ov.Output, b: ov.Output, block: Block) -> list[ov.Output]:
         """Attention of each image to the other, both from the states before."""
-        query, key, value = (self._map(one) for one in (block.query, block.key, block.value))
-        q_a, k_a, v_a = (self._affine(a, one) for one in (query, key, value))
-        q_b, k_b, v_b = (self._affine(b, one) for one in (query, key, value))
+        maps = self._maps.attention(block)
+        q_a, k_a, v_a = (_affine(a, one) for one in maps)
+        q_b, k_b, v_b = (_affine(b, one) for one in maps)
         return [
             self._mlp(a, self._attention(q_a, k_b, v_b), block),
             self._mlp(b, self._attention(q_b, k_a, v_a), block),
@@ -118,51 +98,23 @@ class _Graph:
 
     def _mlp(self, state: ov.Output, attended: ov.Output, block: Block) -> ov.Output:
         """Add to the states what the MLP makes of them and the attention's result."""
-        C = self._config.width
-        expand, output = self._map(block.expand), self._map(block.output)
-        after = expand.weight[:, C:]  # the part that reads the attention's result
-        combined = _Affine(
-            np.concatenate([expand.weight[:, :C], after @ output.weight], axis=1),
-            expand.bias + after @ output.bias,
-        )
-        node = self._affine(ops.concat([state, attended], 1).output(0), combined)  # N 2C
+        mlp = self._maps.mlp(block)
+        node = _affine(ops.concat([state, attended], 1).output(0), mlp.expand)  # N 2C
         node = ops.mvn(node, np.array([1]), True, NORM_EPSILON, "inside_sqrt").output(0)
-        scale, shift = (self._tensors[f"{block.norm}.{part}"] for part in ("weight", "bias"))
-        node = ops.multiply(node, ops.constant(scale[None], np.float32)).output(0)
-        node = ops.add(node, ops.constant(shift[None], np.float32)).output(0)
-        node = self._affine(ops.gelu(node, "erf").output(0), self._map(block.contract))  # N C
+        node = ops.multiply(node, ops.constant(mlp.scale[None], np.float32)).output(0)
+        node = ops.add(node, ops.constant(mlp.shift[None], np.float32)).output(0)
+        node = _affine(ops.gelu(node, "erf").output(0), mlp.contract)  # N C
         return ops.add(state, node).output(0)
-
-    def _head(self, layer: MatcherLayer) -> _Affine:
-        """States to the projected vectors and the matchability, N C+1."""
-        projection, matchability = self._map(layer.projection), self._map(layer.matchability)
-        scale = self._config.width**-0.25  # of each image; of the product it is C^-1/2
-        return _Affine(
-            np.concatenate([projection.weight * scale, matchability.weight]),
-            np.concatenate([projection.bias * scale, matchability.bias]),
-        )
 
     def _each(self, node: ov.Node) -> ov.Output:
         """The angles of one head's pairs -> those of all channels, N C."""
-        pairs = np.repeat(np.arange(self._config.head_width // 2), 2)
-        return ops.gather(node, np.tile(pairs, self._config.heads), 1).output(0)
-
-    def _map(self, linear: Linear) -> _Affine:
-        weight, bias = (self._tensors[f"{linear.name}.{part}"] for part in ("weight", "bias"))
-        return _Affine(weight.astype(np.float64), bias.astype(np.float64))
-
-    def _affine(self, node: ov.Output, affine: _Affine) -> ov.Output:
-        weight = ops.constant(affine.weight.astype(np.float32), np.float32)
-        bias = ops.constant(affine.bias[None].astype(np.float32), np.float32)
-        return ops.add(ops.matmul(node, weight, False, True), bias).output(0)
+        return ops.gather(node, self._maps.channels(), 1).output(0)
 
 
-def _quarter_turn(affine: _Affine) -> _Affine:
-    """The map followed by (x, y) -> (-y, x) on each pair of output channels."""
-    weight, bias = np.empty_like(affine.weight), np.empty_like(affine.bias)
-    weight[0::2], weight[1::2] = -affine.weight[1::2], affine.weight[0::2]
-    bias[0::2], bias[1::2] = -affine.bias[1::2], affine.bias[0::2]
-    return _Affine(weight, bias)
+def _affine(node: ov.Output, affine: Affine) -> ov.Output:
+    weight = ops.constant(affine.weight.astype(np.float32), np.float32)
+    bias = ops.constant(affine.bias[None].astype(np.float32), np.float32)
+    return ops.add(ops.matmul(node, weight, False, True), bias).output(0)
 
 
 def _rotated(node: ov.Output, turned: ov.Output, rotation: _Rotation) -> ov.Output:

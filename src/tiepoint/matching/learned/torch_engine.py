@@ -39,7 +39,7 @@ class TorchMatcher:
     @torch.inference_mode()
     def run(self, a: MatcherInput, b: MatcherInput) -> tuple[MatcherOutput, MatcherOutput]:
         """See `MatcherEngine.run`."""
-        head = self._network(self._points(a), self._points(b), layers=self._layers)[-1]
+        head = self._network.last_head(self._points(a), self._points(b), layers=self._layers)
         return (
             MatcherOutput(head.projected_a[0].cpu().numpy(), head.matchability_a[0].cpu().numpy()),
             MatcherOutput(head.projected_b[0].cpu().numpy(), head.matchability_b[0].cpu().numpy()),

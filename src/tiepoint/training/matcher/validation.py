@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from tiepoint.evaluation.estimators import estimate_homography, estimate_pose
 from tiepoint.evaluation.metrics import area_shares, corner_error
 from tiepoint.evaluation.pose import pose_error_deg
 from tiepoint.geometry import Matrix
-from tiepoint.matching.learned.network_torch import log_assignment
+from tiepoint.matching.learned.network_torch import MatcherNetwork, log_assignment
 from tiepoint.registration.epipolar import Pose
 from tiepoint.training.matcher.bank import Scenes
 from tiepoint.training.matcher.batch import PairSide, best, collate, held_out_pairs, side_of
@@ -81,8 +80,8 @@ class Validation:
         ]
 
     @torch.no_grad()
-    def measure(self, network: nn.Module, device: torch.device) -> dict[str, dict[str, float]]:
-        """Figures of a `MatcherNetwork` by row, "planar" and "two_camera"; rows without pairs are
+    def measure(self, network: MatcherNetwork, device: torch.device) -> dict[str, dict[str, float]]:
+        """Figures by row, "planar" and "two_camera"; rows without pairs are
         left out.
 
         Returns:
@@ -132,11 +131,11 @@ def flat_figures(figures: dict[str, dict[str, float]]) -> dict[str, float]:
 
 
 def _batch_figures(
-    network: nn.Module, pairs: Sequence[HeldOut], device: torch.device
+    network: MatcherNetwork, pairs: Sequence[HeldOut], device: torch.device
 ) -> list[dict[str, float]]:
     """The figures of each pair."""
     batch = collate([pair.sides for pair in pairs], device)
-    part = log_assignment(network(batch.a, batch.b)[-1])
+    part = log_assignment(network.last_head(batch.a, batch.b))
     found = mutual_maxima(part.matched, MATCH_THRESHOLD).cpu().numpy()  # B N_A N_B
     figures = []
     for row, pair in enumerate(pairs):

@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import multiprocessing
 import time
-import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -23,6 +21,13 @@ from tiepoint.checks import check_whole
 from tiepoint.errors import ConfigError, TiepointError
 from tiepoint.geometry import SizeHW
 from tiepoint.training.scenes.pairs import TrainingPair, TrainingView, training_pair
+from tiepoint.training.scenes.processes import (
+    CONTEXT,
+    Workers,
+    portable,
+    received,
+    set_up_worker,
+)
 from tiepoint.training.scenes.settings import DataConfig
 
 logger = logging.getLogger(__name__)
@@ -30,7 +35,6 @@ logger = logging.getLogger(__name__)
 AHEAD = 3  # batches in flight beyond the requested one
 PATIENCE_S = 600.0  # longest silence of all workers before they count as hung
 POLL_S = 10.0  # longest single wait for a worker
-END_S = 5.0  # longest wait for a worker to end; then it is killed
 
 
 class PairLoader:
@@ -71,8 +75,7 @@ class PairLoader:
         self._closed = False
         self._done: dict[int, dict[int, tuple[int, int, str]]] = {}
         """Step -> position -> (corners of A, corners of B, kind)."""
-        self._pipes: list[Connection] = []
-        self._processes: list[Any] = []
+        self._workers: Workers | None = None
         if workers:
             self._start(workers)
             self._request(start_step)
@@ -91,7 +94,7 @@ class PairLoader:
         first = self.step * self.batch_size
         indices = range(first, first + self.batch_size)
         try:
-            if self._pipes:
+            if self._workers is not None:
                 batch = self._take(self.step)
             else:
                 batch = [training_pair(self.config, self.seed, index) for index in indices]
@@ -110,47 +113,28 @@ class PairLoader:
     def close(self) -> None:
         """End the workers; the iteration then stops."""
         self._closed = True
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.join(timeout=END_S)
-            if process.exitcode is None:
-                logger.warning("%s does not end by itself and is killed", process.name)
-                process.kill()
-                process.join(timeout=END_S)
-        for pipe in self._pipes:
-            pipe.close()
-        self._processes, self._pipes = [], []
+        if self._workers is not None:
+            self._workers.close()
 
     def _start(self, workers: int) -> None:
         """Start worker processes and the shared memory that they fill."""
-        # Not forked: the caller may have a GPU and threads, which a fork would break.
-        context = multiprocessing.get_context("spawn")
         self._slots = AHEAD + 1
         dtype = _view_dtype(self.config.size_hw)
-        memory = context.RawArray("B", self._slots * self.batch_size * 2 * dtype.itemsize)
+        memory = CONTEXT.RawArray("B", self._slots * self.batch_size * 2 * dtype.itemsize)
         self._views = np.frombuffer(memory, dtype).reshape(-1, 2)
-        for number in range(workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(
-                target=run_worker,
-                args=(theirs, self.config, self.seed, self.batch_size, memory),
-                name=f"tiepoint-pairs-{number}",
-                daemon=True,
-            )
-            process.start()
-            theirs.close()
-            self._pipes.append(ours)
-            self._processes.append(process)
+        arguments = self.config, self.seed, self.batch_size, memory
+        self._workers = Workers(run_worker, arguments, workers, "tiepoint-pairs")
 
     def _request(self, step: int) -> None:
         """Request all batches up to `AHEAD` beyond a step from the workers."""
+        assert self._workers is not None
+        pipes = self._workers.pipes
         while self._requested <= step + AHEAD:
-            shares: list[list[int]] = [[] for _ in self._pipes]
+            shares: list[list[int]] = [[] for _ in pipes]
             first = self._requested * self.batch_size
             for index in range(first, first + self.batch_size):
                 shares[index % self.config.bank % len(shares)].append(index)
-            for pipe, share in zip(self._pipes, shares, strict=True):
+            for pipe, share in zip(pipes, shares, strict=True):
                 if share:
                     pipe.send((self._requested % self._slots, share))
             self._done[self._requested] = {}
@@ -158,9 +142,10 @@ class PairLoader:
 
     def _take(self, step: int) -> list[TrainingPair]:
         """The pairs of a step, copied from the shared memory."""
+        assert self._workers is not None
         last_sign = time.monotonic()
         while len(self._done[step]) < self.batch_size:
-            ready = wait(self._pipes, timeout=POLL_S)
+            ready = wait(self._workers.pipes, timeout=POLL_S)
             for pipe in ready:
                 self._receive(pipe)
             silent_s = time.monotonic() - last_sign
@@ -188,16 +173,7 @@ class PairLoader:
         return TrainingPair(a, b, a_to_b, b_to_a, kind)
 
     def _receive(self, pipe: Any) -> None:
-        try:
-            message = pipe.recv()
-        except (EOFError, ConnectionError) as error:
-            raise TiepointError(
-                "a worker that draws pairs died, perhaps for lack of memory: "
-                "use fewer workers or a smaller bank"
-            ) from error
-        if isinstance(message, BaseException):
-            raise message
-        index, numbers = message
+        index, numbers = received(pipe)
         step, position = divmod(index, self.batch_size)
         self._done[step][position] = numbers
 
@@ -214,13 +190,7 @@ def run_worker(
     pipe: Connection, config: DataConfig, seed: int, batch_size: int, memory: Any
 ) -> None:
     """Main function of a worker: draw the requested pairs until the pipe closes."""
-    import signal
-
-    import cv2
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer handles Ctrl-C
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    cv2.setNumThreads(1)  # there is one process per core already
+    set_up_worker()
     views = np.frombuffer(memory, _view_dtype(config.size_hw)).reshape(-1, 2)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
@@ -229,7 +199,7 @@ def run_worker(
                 try:
                     pair = training_pair(config, seed, index)
                 except Exception as error:  # noqa: BLE001 - the trainer must raise it
-                    pipe.send(_portable(error, index))
+                    pipe.send(portable(error, f"pair {index}"))
                     return
                 number = slot * batch_size + index % batch_size
                 views["flow"][number] = pair.a_to_b, pair.b_to_a
@@ -238,11 +208,3 @@ def run_worker(
                     views["corners_xy"][number, n, : len(view.corners_xy)] = view.corners_xy
                 numbers = len(pair.a.corners_xy), len(pair.b.corners_xy), pair.kind
                 pipe.send((index, numbers))
-
-
-def _portable(error: Exception, index: int) -> TiepointError:
-    """An error that can be pickled to the other process."""
-    if isinstance(error, TiepointError):
-        return error
-    trace = "".join(traceback.format_exception(error))
-    return TiepointError(f"pair {index} could not be drawn:\n{trace}")
