@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py --output demo-out
 
-test: lint types tests
+test: lint tests
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -18,12 +18,12 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
-# Two processes side by side that take about as long. One has all tests of training, whose torch
-# shares nothing with the other.
+# Two processes of pytest side by side that take about as long, and mypy beside them. One has all
+# tests of training, whose torch shares nothing with the other.
 WITH_TRAINING := tests/training tests/evaluation tests/weights tests/hf tests/cli tests/formats tests/export \
-	tests/integrations
+	tests/integrations tests/examples
 tests: $(VENV)/dev.stamp
-	$(MAKE) --jobs=2 --output-sync=target tests-library tests-training
+	$(MAKE) --jobs=3 --output-sync=target types tests-library tests-training
 
 tests-library: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest $(WITH_TRAINING:%=--ignore=%)

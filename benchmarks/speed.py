@@ -51,6 +51,7 @@ KEYPOINTS = 1000
 SIZES = ("320x240", "640x480", "1920x1080")
 PEER, FULL = "transformers", "full"
 DRAWN = "640x480"
+PEER_COLOUR = "0.4"
 COLOURS = {"f32": "tab:blue", "bf16": "tab:green", "f16": "tab:olive", "int8": "tab:orange"}
 TICKS_MS = (5, 10, 20, 50, 100, 200, 500, 1000)
 PAUSE_S = 0.05
@@ -238,28 +239,42 @@ def show(size: str, rows: dict[str, dict[str, float]]) -> None:
 def draw(rows: dict[str, dict[str, float]], accuracy: dict[str, float], path: Path) -> None:
     """Accuracy over milliseconds, of the methods of which both are known.
 
-    One curve per network and precision, from one to two phases.
+    One line per network and precision, from one phase (hollow) to two. Peers far below the networks
+    are named in the corner.
     """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7.5, 5), constrained_layout=True)
+    figure, axes = plt.subplots(figsize=(7.5, 4.5), constrained_layout=True)
     curves: dict[str, list[tuple[float, float]]] = {}
     for name, share in accuracy.items():
         if name in rows:
             curves.setdefault(name.split(",")[0], []).append((rows[name]["median_ms"], share))
-    for name, points in sorted(curves.items()):
-        spent_ms, shares = zip(*sorted(points), strict=True)
-        is_peer = " " not in name
-        colour = "0.4" if is_peer else COLOURS[name.split()[1]]
-        axes.plot(spent_ms, shares, "o-", color=colour, markersize=5)
-        axes.annotate(name, (spent_ms[-1], shares[-1]), xytext=(7, -3), color=colour,
-                      textcoords="offset points", ha="left")  # fmt: skip
+    peers = {name: points[0] for name, points in curves.items() if " " not in name}
+    networks = {name: sorted(points) for name, points in curves.items() if " " in name}
+    lowest = min(share for points in networks.values() for _, share in points) - 0.02
+    legend: dict[str, Any] = {}
+    for name, points in networks.items():
+        network, precision = name.split()
+        spent_ms, shares = zip(*points, strict=True)
+        [legend[precision]] = axes.plot(spent_ms, shares, "o-", color=COLOURS[precision])
+        axes.plot(spent_ms[0], shares[0], "o", color=COLOURS[precision], markerfacecolor="white")
+        if precision == "f32":  # the slowest, so that its name is to the right of all
+            axes.annotate(network, points[-1], xytext=(8, -4), textcoords="offset points")
+    for name, point in peers.items():
+        if point[1] >= lowest:
+            axes.plot(*point, "s", color=PEER_COLOUR)
+            axes.annotate(name, point, xytext=(8, -4), textcoords="offset points")
+    below = [f"{n}: {ms:.1f} ms, {share:.2f}" for n, (ms, share) in peers.items() if share < lowest]
+    axes.text(0.02, 0.03, "\n".join(below), transform=axes.transAxes, color=PEER_COLOUR)
+    axes.legend(legend.values(), legend, title="hollow: one cell phase", loc="upper left")
     axes.set_xscale("log")
     axes.set_xticks(TICKS_MS, [f"{tick}" for tick in TICKS_MS])
-    axes.margins(x=0.2, y=0.12)
+    axes.minorticks_off()
+    axes.margins(x=0.12, y=0.1)
+    axes.set_ylim(bottom=lowest)
     axes.set_xlabel(f"ms for one 480x640 image, {os.cpu_count()} cores")
     axes.set_ylabel("generated pairs within 3 px")
     axes.grid(alpha=0.3)

@@ -1,10 +1,12 @@
 """Verdicts of `register` on situations that invite a wrong answer (benchmarks/situations.py).
 
-Unrelated pairs must be refused. True pairs should be registered, and may be refused; a registered
+Unrelated pairs must be refused: blank frames, overlays, and photographs of different scenes, of
+which the features are matched. True pairs should be registered, and may be refused; a registered
 one is wrong if it is off by more than 5 px rms over the common view. Zoomed pairs are registered
 in both orders, which must give one verdict and inverse matrices.
 
-python benchmarks/verdicts.py --photos ../shared/photos
+    python benchmarks/verdicts.py --photos ../shared/photos
+    python benchmarks/verdicts.py --photos ../shared/photos --method learned --matcher runs/base
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ import argparse
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 import situations
 from situations import CHANGES, OVERLAYS, Situation
-from tiepoint.config import Model, Precision
+from tiepoint.config import MatchMethod, Model, Precision
+from tiepoint.detector import Detector
 from tiepoint.geometry import apply_homography, inside
 from tiepoint.images.photographs import list_photos
 from tiepoint.registration.register import register, registration_detector
@@ -35,6 +38,7 @@ COUNTS = {
     "changed": 90,
     "jpeg": 100,
     "zoom": 60,
+    "unrelated": 4000,
 }
 WRONG_PX = 5.0
 GRID = 10
@@ -46,26 +50,34 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--precision", default="auto", choices=get_args(Precision))
     parser.add_argument("--model", default="homography", choices=get_args(Model))
+    parser.add_argument("--method", default="nearest", choices=get_args(MatchMethod))
+    parser.add_argument("--matcher", help="folder of a learned matcher; default: the checkpoint's")
     parser.add_argument("--kinds", nargs="*", default=list(COUNTS), choices=COUNTS)
     parser.add_argument("--share", type=float, default=1.0, help="part of the pairs, 0..1")
     options = parser.parse_args()
     photos = list_photos(options.photos)
     detector = registration_detector(options.checkpoint, precision=options.precision)
-    print(f"{detector}, model {options.model}\n")
+    method = {"method": options.method, "matcher": options.matcher}
+    how = {"model": options.model, **method}
+    print(f"{detector}, model {options.model}, {options.method}\n")
     print(f"{'':34s} pairs  registered  wrong  off by more than 2 / 3 sd  median px  sd px")
     asymmetric = 0
     fixed: list[float] = []  # agreement and coverage of unrelated pairs refused by their sum
     for name in options.kinds:
+        count = max(1, round(options.share * COUNTS[name]))
+        if name == "unrelated":
+            print(unrelated_row(detector, photos, count, **how), flush=True)
+            continue
         rows: dict[str, list[tuple[Situation, Registration]]] = defaultdict(list)
-        for pair in drawn(name, photos, max(1, round(options.share * COUNTS[name]))):
+        for pair in drawn(name, photos, count):
             both = pair.image_a, pair.image_b
             cameras = [camera(image) for image in both] if options.model == "essential" else None
-            result = register(*both, detector=detector, model=options.model, intrinsics=cameras)
+            result = register(*both, detector=detector, intrinsics=cameras, **how)
             rows[pair.kind].append((pair, result))
             if pair.truth is None and "something fixed" in result.reason:
                 fixed.append(result.agreement + result.coverage)
             if name == "zoom":
-                back = register(*both[::-1], detector=detector, model=options.model)
+                back = register(*both[::-1], detector=detector, **how)
                 asymmetric += not inverse(result, back)
         for kind, results in rows.items():
             print(row(kind, results), flush=True)
@@ -95,6 +107,22 @@ def drawn(name: str, photos: list[Path], count: int) -> Iterator[Situation]:
             yield situations.heavily_compressed(rng, photos)
         else:
             yield situations.zoomed(rng, photos)
+
+
+def unrelated_row(detector: Detector, photos: list[Path], count: int, **how: Any) -> str:
+    """Random pairs of photographs; the names of registered ones, to be looked at, follow."""
+    rng = np.random.default_rng(len(COUNTS))
+    pairs = [rng.choice(len(photos), 2, replace=False) for _ in range(count)]
+    features = {number: detector(photos[number]) for number in sorted({*np.ravel(pairs).tolist()})}
+    found = [
+        (photos[a].name, photos[b].name)
+        for a, b in pairs
+        if register(features[a], features[b], **how).success
+    ]
+    return "\n".join(
+        [f"{'photographs of different scenes':34s} {count:5d}  {len(found):10d}",
+         *(f"    {a} {b}" for a, b in found)]
+    )  # fmt: skip
 
 
 def row(kind: str, results: list[tuple[Situation, Registration]]) -> str:

@@ -88,11 +88,16 @@ class ModelConfig(JsonSettings, Publishable):
         folder, settings = locate_checkpoint(name_or_path, options, setting_names(cls))
         if dtype is not None:
             settings["dtype"] = dtype
-        path = folder / CONFIG_FILE
+        path = cls.place(folder) / CONFIG_FILE
         try:
             return cls.from_dict({**read_json(path), **settings})
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+
+    @classmethod
+    def place(cls, folder: Path) -> Path:
+        """The folder of this kind of model in that of a checkpoint."""
+        return folder
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Self:

@@ -12,18 +12,20 @@ import torch
 
 from tiepoint.checks import check_within, shown
 from tiepoint.errors import CheckpointError, ConfigError
+from tiepoint.files.paths import is_file
 from tiepoint.hf.config import ModelConfig, SuperPointConfig
 from tiepoint.hf.pretrained import LoadOptions, as_dtype
 from tiepoint.matching.learned.architecture import MatcherConfig
 from tiepoint.matching.learned.folder import (
     DEFAULT_THRESHOLD,
+    MATCHER_FOLDER,
     MODEL_TYPE,
     NEVER,
     TRANSFORMERS_DEFAULTS,
     matcher_config,
     named_detector,
 )
-from tiepoint.weights.folder import INITIALIZER_RANGE, Rules
+from tiepoint.weights.folder import CONFIG_FILE, INITIALIZER_RANGE, Rules
 
 EARLY: Mapping[str, float] = {"depth_confidence": 0.95, "width_confidence": 0.99}
 """transformers' defaults, for a config.json that leaves them out."""
@@ -164,6 +166,12 @@ class LightGlueConfig(ModelConfig):
     ) -> LightGlueConfig:
         """Load the config of a matcher; like the model's `from_pretrained`."""
         return cls._load(name_or_path, dtype, options)
+
+    @classmethod
+    def place(cls, folder: Path) -> Path:
+        """A checkpoint may have its matcher in a folder inside."""
+        inner = folder / MATCHER_FOLDER
+        return inner if is_file(inner / CONFIG_FILE) else folder
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Self:

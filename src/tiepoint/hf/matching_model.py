@@ -182,7 +182,8 @@ class LightGlueForKeypointMatching(MatcherNetwork, PretrainedModel):
         """Load a matcher with its detector, in evaluation mode.
 
         Args:
-            name_or_path: A folder or a Hub id.
+            name_or_path: A folder, a Hub id, or a checkpoint with a folder `matcher`, such as a
+                bundled name; None is the bundled default.
             detector: Checkpoint of the detector: a bundled name, a folder or a Hub id. None is
                 the one in the matcher's file or, if it has none, the bundled one whose SHA-256
                 its config names.
@@ -196,9 +197,8 @@ class LightGlueForKeypointMatching(MatcherNetwork, PretrainedModel):
                 detector.
             ConfigError: A setting out of range, or an unknown one.
         """
-        if name_or_path is None:
-            raise CheckpointError("no matcher was named, expected the folder or Hub id of one")
         folder, settings = locate_checkpoint(name_or_path, options, setting_names(LightGlueConfig))
+        folder = LightGlueConfig.place(folder)
         stored = read_json(folder / CONFIG_FILE) if config is None else config.to_dict()
         try:
             config = LightGlueConfig.from_dict({**stored, **settings})

@@ -17,7 +17,7 @@ from torch import nn
 from tiepoint.errors import CheckpointError, ConfigError
 from tiepoint.files.paths import is_folder
 from tiepoint.files.writing import write_bytes
-from tiepoint.weights.checkpoint import locate
+from tiepoint.weights.checkpoint import bundled_checkpoints, locate
 from tiepoint.weights.folder import CONFIG_FILE, WEIGHTS_FILE, read_json, write_files
 from tiepoint.weights.hub import HubOptions, PushOptions, push
 
@@ -34,7 +34,7 @@ class LoadOptions(HubOptions, total=False):
     """Arguments of `from_pretrained` that find a checkpoint.
 
     Attributes:
-        subfolder: Folder inside a local checkpoint's folder; not for Hub ids.
+        subfolder: Folder inside a local or bundled checkpoint's folder; not for Hub ids.
     """
 
     subfolder: str
@@ -103,13 +103,15 @@ def locate_checkpoint(
     hub = {name: value for name, value in options.items() if name in of_hub}
     checkpoint = "default" if name_or_path is None else name_or_path
     subfolder = str(options.get("subfolder") or "")
-    if subfolder and not is_folder(Path(checkpoint)):
+    is_local = checkpoint in ("default", *bundled_checkpoints()) or is_folder(Path(checkpoint))
+    if subfolder and not is_local:
         raise CheckpointError(
             f"subfolder {subfolder!r} of {checkpoint}: only a local folder has subfolders; "
             "download the repository and give its folder"
         )
-    return locate(Path(checkpoint) / subfolder if subfolder else checkpoint,
-                  **cast("HubOptions", hub)), given  # fmt: skip
+    if subfolder:
+        return locate(locate(checkpoint) / subfolder, **cast("HubOptions", hub)), given
+    return locate(checkpoint, **cast("HubOptions", hub)), given
 
 
 def build(
