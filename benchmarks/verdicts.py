@@ -110,7 +110,7 @@ def drawn(name: str, photos: list[Path], count: int) -> Iterator[Situation]:
 
 
 def unrelated_row(detector: Detector, photos: list[Path], count: int, **how: Any) -> str:
-    """Random pairs of photographs; the names of registered ones, to be looked at, follow."""
+    """Random pairs of photographs, and the names of those that are registered."""
     rng = np.random.default_rng(len(COUNTS))
     pairs = [rng.choice(len(photos), 2, replace=False) for _ in range(count)]
     features = {number: detector(photos[number]) for number in sorted({*np.ravel(pairs).tolist()})}
