@@ -138,6 +138,7 @@ def colmap(
     no model, 2 wrong usage, 3 nothing readable, 130 interrupted.
     """
     from tiepoint.batch.colmap import ColmapStore, check_folder, matcher_of_run
+    from tiepoint.batch.pair_choice import rules_of
     from tiepoint.matching.match import check_device
 
     check_folder(images)
@@ -145,6 +146,7 @@ def colmap(
     check_device(matching_device)
     _check_reconstruct(reconstruct)
     choice, config = PairConfig(**pairing), _matching_config(matching)
+    rules_of(choice.pairs)
     camera_config = _camera_config(camera_model, cameras, camera_params)
     images_to, made_by = _way_to_store(
         features, masks, checkpoint, engine=engine, device=device, precision=precision,
@@ -156,7 +158,7 @@ def colmap(
         store = ColmapStore(database, images, camera_config)
         code = _store_images(store, images_to, overwrite=overwrite, as_json=as_json)
         matched = _match(
-            database, choice, config, matching_device, learned,
+            database, images, choice, config, matching_device, learned,
             overwrite=overwrite, as_json=as_json, threads=threads,
         )  # fmt: skip
         database.close()
@@ -284,6 +286,7 @@ def _store_images(
 
 def _match(
     database: ColmapDatabase,
+    images: Path,
     choice: PairConfig,
     config: MatchingSettings,
     device: DeviceName,
@@ -295,10 +298,10 @@ def _match(
 ) -> int:
     """Match and verify pairs of the images that have features; returns the exit code."""
     from tiepoint.batch.colmap import DatabaseFeatures, match_images
-    from tiepoint.batch.pair_choice import choose_pairs
+    from tiepoint.cli.pairs import choose
 
     features = DatabaseFeatures(database)
-    pairs = choose_pairs(features, choice, on_skip=lambda error: complain(f"left out: {error}"))
+    pairs = choose(features, choice, images, threads)
     if not pairs:
         complain(f"no pair to match in {len(features)} images")
         return exit_codes.DONE
