@@ -144,15 +144,23 @@ def match(
     A stopped run over many pairs resumes with the same command. Exit status: 0 all done, 1 some
     pairs failed, 2 wrong usage, 3 nothing readable, 130 interrupted.
     """
+    from tiepoint.matching.match import check_device
+
     pairs = PairConfig(**pairing)
     means = _means(MatchingConfig(**matching), matcher, matching_device, threads)
     if features is not None:
         _check_collection(features, images, plot, out, pairs_out)
+        check_device(matching_device)
         chosen = _choose(features, pairs, image_folder, threads)
         if pairs_out is not None:
             _write_pairs(pairs_out, chosen.pairs, overwrite=overwrite)
         if out is None:
-            show(f"wrote {len(chosen.pairs)} pairs to {pairs_out}")
+            images_count, count = len(chosen.features), len(chosen.pairs)
+            if as_json:
+                facts = {"images": images_count, "pairs": count, "output": str(pairs_out)}
+                typer.echo(json.dumps(facts))
+            else:
+                show(f"wrote {count} pairs of {images_count} images to {pairs_out}")
             raise typer.Exit(exit_codes.DONE)
         code = _match_collection(
             chosen, out, means, overwrite=overwrite, as_json=as_json, threads=threads
@@ -288,8 +296,8 @@ def _check_collection(
         raise ConfigError("--features matches many images: drop A and B, and --plot")
     if out is None and pairs_out is None:
         raise ConfigError(
-            f"--features needs a file for the matches: -o NAME{COLLECTION_ENDING}, or for the pairs "
-            "alone: --pairs-out NAME.txt"
+            f"--features needs a file for the matches: -o NAME{COLLECTION_ENDING}, or for the "
+            "pairs alone: --pairs-out NAME.txt"
         )
     if out is not None and out.suffix.lower() != COLLECTION_ENDING:
         raise ConfigError(f"--features needs a file for the matches: -o NAME{COLLECTION_ENDING}")
@@ -341,9 +349,7 @@ def _match_collection(
     from tiepoint.batch import match_pairs
     from tiepoint.files.writing import make_folder
     from tiepoint.formats import H5MatchesWriter
-    from tiepoint.matching.match import check_device
 
-    check_device(means.device)
     features, pairs = chosen
     make_folder(out.parent, advice="choose another folder with -o")
     try:
