@@ -23,7 +23,11 @@ SEOUL = {1: "N", 2: (37.0, 33.0, 36.0), 3: "E", 4: (126.0, 58.0, 48.0)}
 def photo(path: Path, gps: dict[int, Any] | None) -> Path:
     exif = Image.Exif()
     if gps is not None:
-        exif.get_ifd(ExifTags.IFD.GPSInfo).update(gps)
+        exif[int(ExifTags.IFD.GPSInfo)] = gps
+    if path.suffix == ".tif":  # Pillow writes only parsed blocks to it
+        parsed = Image.open(photo(path.with_suffix(".jpg"), gps)).getexif()
+        parsed.get_ifd(ExifTags.IFD.GPSInfo)
+        exif = parsed
     Image.new("L", (8, 8)).save(path, exif=exif)
     return path
 

@@ -33,6 +33,7 @@ from tiepoint.formats import H5Features
 from tiepoint.formats.features_store import MANIFEST, StoreFeatures, records
 from tiepoint.formats.lock import WriteLock
 from tiepoint.matching.image_vectors import (
+    Projection,
     Vocabulary,
     checked_descriptors,
     learned_centres,
@@ -250,23 +251,16 @@ def _stored_vocabulary(folder: Path, fingerprint: str) -> Vocabulary | None:
         if hashlib.sha256(stored).hexdigest() != head.get("vocabulary"):
             return None
         with np.load(io.BytesIO(stored), allow_pickle=False) as arrays:
-            found = [arrays[name] for name in ("centres", "mean", "projection")]
+            projection = Projection(arrays["mean"], arrays["matrix"]) if "mean" in arrays else None
+            return Vocabulary(arrays["centres"], projection)
     except (FormatError, OSError, ValueError, KeyError):
         return None
-    centres, mean, projection = found
-    return Vocabulary(centres, mean, projection)
 
 
 def _store_vocabulary(folder: Path, fingerprint: str, vocabulary: Vocabulary) -> None:
     buffer = io.BytesIO()
-    projection = vocabulary.projection
-    length = vocabulary.centres.size
-    np.savez(
-        buffer,
-        centres=vocabulary.centres,
-        mean=np.zeros(length, np.float32) if vocabulary.mean is None else vocabulary.mean,
-        projection=np.eye(length, dtype=np.float32) if projection is None else projection,
-    )
+    projection = {} if vocabulary.projection is None else vocabulary.projection._asdict()
+    np.savez(buffer, centres=vocabulary.centres, **projection)
     stored = buffer.getvalue()
     head = {"made_from": fingerprint, "vocabulary": hashlib.sha256(stored).hexdigest()}
     vectors = folder / "vectors.f16"

@@ -11,6 +11,7 @@ import typer
 
 from tiepoint.cli import exit_codes, options
 from tiepoint.cli.output import show
+from tiepoint.cli.pairs import checked_choice, choose
 from tiepoint.cli.report import complain, image_report, stop, two_view_report
 from tiepoint.config import DetectionOptions, DeviceName, MatchingOptions, PairConfig
 from tiepoint.config import MatchingConfig as MatchingSettings
@@ -138,15 +139,13 @@ def colmap(
     no model, 2 wrong usage, 3 nothing readable, 130 interrupted.
     """
     from tiepoint.batch.colmap import ColmapStore, check_folder, matcher_of_run
-    from tiepoint.batch.pair_choice import rules_of
     from tiepoint.matching.match import check_device
 
     check_folder(images)
     options.check_file("-o", out, [ENDING], overwrite=True)
     check_device(matching_device)
     _check_reconstruct(reconstruct)
-    choice, config = PairConfig(**pairing), _matching_config(matching)
-    rules_of(choice.pairs)
+    choice, config = checked_choice(PairConfig(**pairing)), _matching_config(matching)
     camera_config = _camera_config(camera_model, cameras, camera_params)
     images_to, made_by = _way_to_store(
         features, masks, checkpoint, engine=engine, device=device, precision=precision,
@@ -298,7 +297,6 @@ def _match(
 ) -> int:
     """Match and verify pairs of the images that have features; returns the exit code."""
     from tiepoint.batch.colmap import DatabaseFeatures, match_images
-    from tiepoint.cli.pairs import choose
 
     features = DatabaseFeatures(database)
     pairs = choose(features, choice, images, threads)

@@ -11,6 +11,7 @@ import typer
 
 from tiepoint.cli import exit_codes, options
 from tiepoint.cli.output import STDOUT, show, write_stdout
+from tiepoint.cli.pairs import checked_choice, choose
 from tiepoint.cli.report import pair_report, stop
 from tiepoint.config import (
     DetectionOptions,
@@ -144,32 +145,22 @@ def match(
     A stopped run over many pairs resumes with the same command. Exit status: 0 all done, 1 some
     pairs failed, 2 wrong usage, 3 nothing readable, 130 interrupted.
     """
-    from tiepoint.matching.match import check_device
-
-    pairs = PairConfig(**pairing)
+    pairs = checked_choice(PairConfig(**pairing))
     means = _means(MatchingConfig(**matching), matcher, matching_device, threads)
     if features is not None:
         _check_collection(features, images, plot, out, pairs_out)
-        check_device(matching_device)
         chosen = _choose(features, pairs, image_folder, threads)
         if pairs_out is not None:
-            _write_pairs(pairs_out, chosen.pairs, overwrite=overwrite)
+            _write_pairs(pairs_out, chosen, overwrite=overwrite, as_json=as_json, alone=out is None)
         if out is None:
-            images_count, count = len(chosen.features), len(chosen.pairs)
-            if as_json:
-                facts = {"images": images_count, "pairs": count, "output": str(pairs_out)}
-                typer.echo(json.dumps(facts))
-            else:
-                show(f"wrote {count} pairs of {images_count} images to {pairs_out}")
             raise typer.Exit(exit_codes.DONE)
         code = _match_collection(
             chosen, out, means, overwrite=overwrite, as_json=as_json, threads=threads
         )
         raise typer.Exit(code)
-    if image_folder is not None:
-        raise ConfigError("--images is for many pairs: give --features PATH")
-    if pairs_out is not None:
-        raise ConfigError("--pairs-out is for many pairs: give --features PATH")
+    for option, value in (("--images", image_folder), ("--pairs-out", pairs_out)):
+        if value is not None:
+            raise ConfigError(f"{option} is for many pairs: give --features PATH")
     if as_json and out == STDOUT:
         raise ConfigError("--json and -o - both write to stdout: give -o a file")
     names = _check_two(images, out, plot, overwrite=overwrite)
@@ -195,6 +186,9 @@ def _means(
     config: MatchingConfig, matcher: str | None, device: DeviceName, threads: int | None
 ) -> Means:
     """The settings with the learned matcher, loaded before any other work."""
+    from tiepoint.matching.match import check_device
+
+    check_device(device)
     if matcher is None:
         return Means(config, None, device)
     from tiepoint.matching.learned.choice import checked_matcher
@@ -321,11 +315,8 @@ class _Chosen(NamedTuple):
 
 def _choose(path: Path, choice: PairConfig, images: Path | None, threads: int | None) -> _Chosen:
     """The chosen pairs; exits if there are none."""
-    from tiepoint.batch.pair_choice import rules_of
-    from tiepoint.cli.pairs import choose
     from tiepoint.formats.many_images import read_features
 
-    rules_of(choice.pairs)
     try:
         features = read_features(path)
     except FormatError as error:
@@ -368,15 +359,26 @@ def _match_collection(
     return report.exit_code
 
 
-def _write_pairs(path: Path, pairs: Sequence[tuple[str, str]], *, overwrite: bool) -> None:
-    """Write the names of the pairs; a resumed run finds its own file."""
+def _write_pairs(
+    path: Path, chosen: _Chosen, *, overwrite: bool, as_json: bool, alone: bool
+) -> None:
+    """Write the names of the pairs; a resumed run finds its own file.
+
+    Args:
+        alone: Whether nothing is matched, so that the counts are printed.
+    """
     from tiepoint.files.paths import is_file
     from tiepoint.files.writing import write_bytes
     from tiepoint.matching.pairing import pairs_text
 
-    content = pairs_text(pairs).encode()
+    content = pairs_text(chosen.pairs).encode()
     if is_file(path) and not overwrite and path.read_bytes() != content:
         raise ConfigError(
             f"--pairs-out {path} exists and has other pairs; name another file, or give --overwrite"
         )
     write_bytes(path, content)
+    images, pairs = len(chosen.features), len(chosen.pairs)
+    if alone and as_json:
+        typer.echo(json.dumps({"images": images, "pairs": pairs, "output": str(path)}))
+    elif alone:
+        show(f"wrote {pairs} pairs of {images} images to {path}")

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from tiepoint.features import Features
 
 
+def checked_choice(choice: PairConfig) -> PairConfig:
+    """The choice itself, whose rules are known; raises ConfigError for others."""
+    from tiepoint.batch.pair_choice import rules_of
+
+    rules_of(choice.pairs)
+    return choice
+
+
 def choose(
     features: Mapping[str, Features], choice: PairConfig, images: Path | None, threads: int | None
 ) -> ChosenPairs:

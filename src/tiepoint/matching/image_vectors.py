@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,24 +23,34 @@ _ROWS = 16_384  # of a table of similarities at a time
 _LEAST_VARIANCE = 1e-6  # relative to the largest, which float32 vectors still resolve
 
 
+class Projection(NamedTuple):
+    """Projection of vectors onto fewer values.
+
+    Attributes:
+        mean: G float32, subtracted first.
+        matrix: G L float32, with the whitening in it.
+    """
+
+    mean: NDArray[np.float32]
+    matrix: NDArray[np.float32]
+
+
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
     """What the vectors of a collection are made with.
 
     Attributes:
         centres: K D float32, the descriptors that residuals are taken from.
-        mean: K D values float32, the mean vector; None before a projection is learned.
-        projection: (K D) L float32, with the whitening in it; None as for the mean.
+        projection: Projection of the K D values; None keeps them.
     """
 
     centres: NDArray[np.float32]
-    mean: NDArray[np.float32] | None = None
-    projection: NDArray[np.float32] | None = None
+    projection: Projection | None = None
 
     @property
     def length(self) -> int:
         """Number of values of a vector."""
-        return self.centres.size if self.projection is None else self.projection.shape[1]
+        return self.centres.size if self.projection is None else self.projection.matrix.shape[1]
 
     def vector(self, features: Features) -> NDArray[np.float32]:
         """The vector of an image: residuals to the nearest centres (VLAD), projected.
@@ -75,7 +86,7 @@ class Vocabulary:
         pooled = _unit((np.sign(sums) * np.sqrt(np.abs(sums))).ravel())  # K D values
         if self.projection is None or not pooled.any():
             return pooled[: self.length]
-        return _unit((pooled - self.mean) @ self.projection)
+        return _unit((pooled - self.projection.mean) @ self.projection.matrix)
 
 
 def checked_descriptors(features: Features) -> NDArray[np.float32]:
@@ -126,7 +137,7 @@ def with_projection(
     check_whole("length", length, minimum=1, unit="components")
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     centred = vectors - mean
-    # Of M < K D vectors the products are fewer than the covariances.
+    # M < K D vectors have fewer products with each other than covariances.
     variances, combinations = np.linalg.eigh((centred @ centred.T).astype(np.float64))  # M, M M
     variances, combinations = variances[::-1][:length], combinations[:, ::-1][:, :length]
     kept = variances > _LEAST_VARIANCE * max(variances[0], 0)
@@ -135,7 +146,8 @@ def with_projection(
     variances, combinations = variances[kept], combinations[:, kept]
     axes = centred.T @ (combinations / np.sqrt(variances)).astype(np.float32)  # (K D) L
     weights = (variances / len(vectors)) ** -0.25
-    return Vocabulary(vocabulary.centres, mean, (axes * weights.astype(np.float32)))
+    projection = Projection(mean, axes * weights.astype(np.float32))
+    return Vocabulary(vocabulary.centres, projection)
 
 
 def spherical_means(
@@ -174,7 +186,7 @@ def nearest_centres(
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
-def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+def _unit(vector: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     length = np.linalg.norm(vector)
     result: NDArray[np.float32] = (vector / (length or 1)).astype(np.float32)
     return result

@@ -62,7 +62,8 @@ def near_pairs(
         keys = np.minimum(own, other) * len(known) + np.maximum(own, other)
         found.append(np.unique(keys))
     keys = np.unique(np.concatenate(found))
-    return known[np.stack([keys // len(known), keys % len(known)], axis=1)]  # P 2
+    pairs: Pairs = known[np.stack([keys // len(known), keys % len(known)], axis=1)]  # P 2
+    return pairs
 
 
 class _Blocks:

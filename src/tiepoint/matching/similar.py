@@ -43,7 +43,7 @@ class _Best(NamedTuple):
     """The best of some images so far, in no order: similarities, and indices with -1 for none."""
 
     similarity: NDArray[np.float32]
-    index: NDArray[np.int64]
+    others: NDArray[np.int64]
 
 
 def similar_pairs(
@@ -140,14 +140,17 @@ def _neighbours(
         return _top(_Best(similarity, np.broadcast_to(part.members, similarity.shape)), kept)
 
     for part, found in read_ahead(parts, compare, workers):
-        before = _Best(best.similarity[part.rows], best.index[part.rows])
-        merged = _Best(*(np.hstack(both) for both in zip(before, found, strict=True)))
-        best.similarity[part.rows], best.index[part.rows] = _top(merged, kept)
+        before = _Best(best.similarity[part.rows], best.others[part.rows])
+        merged = _Best(
+            np.hstack([before.similarity, found.similarity]),
+            np.hstack([before.others, found.others]),
+        )
+        best.similarity[part.rows], best.others[part.rows] = _top(merged, kept)
     rows_at_once = max(1, _RERANK_VALUES // (kept * vectors.shape[1]))
     starts = range(0, len(vectors), rows_at_once)
 
     def ranked(start: int) -> NDArray[np.int64]:
-        return _ranked(vectors, start, best.index[start : start + rows_at_once], k)
+        return _ranked(vectors, start, best.others[start : start + rows_at_once], k)
 
     return np.concatenate([found for _, found in read_ahead(starts, ranked, workers)])
 
@@ -157,7 +160,10 @@ def _top(found: _Best, kept: int) -> _Best:
     if found.similarity.shape[1] <= kept:
         return found
     chosen = np.argpartition(-found.similarity, kept - 1, axis=1)[:, :kept]
-    return _Best(*(np.take_along_axis(table, chosen, axis=1) for table in found))
+    return _Best(
+        np.take_along_axis(found.similarity, chosen, axis=1),
+        np.take_along_axis(found.others, chosen, axis=1),
+    )
 
 
 def _ranked(vectors: Vectors, start: int, index: NDArray[np.int64], k: int) -> NDArray[np.int64]:
