@@ -18,6 +18,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,7 +76,8 @@ def main() -> None:
     if len(options.folders) != 2:
         parser.error("expected the folders of the real pairs and of the photographs")
     detector = Detector(options.checkpoint, max_keypoints=options.max_keypoints)
-    collection = collected(*options.folders, detector)
+    pairs, photos = options.folders
+    collection = collected(pairs, photos, detector)
     print(f"{len(collection.features)} images, {len(collection.partners)} with partners")
     names = " | ".join(f"{k} nearest" for k in NEAREST)
     print(f"| vector | values | ms | {names} |\n|{'---|' * (3 + len(NEAREST))}", flush=True)
@@ -101,6 +104,7 @@ def collected(pairs: Path, photos: Path, detector: Detector) -> Collection:
     rng = np.random.default_rng(5)
     for path in sorted(path for path in photos.rglob("*") if path.suffix in SUFFIXES):
         image = cv2.imread(str(path))
+        assert image is not None, path
         both = [detector(view(image, rng), channel_order="bgr") for _ in range(2)]
         first = len(features)
         features += both
@@ -118,7 +122,7 @@ def true_pairs(folder: Path, names: list[str]) -> Iterator[tuple[str, str]]:
                 yield tuple(f"{listed.parent.name}/{part}" for part in parts[:2])  # type: ignore[misc]
 
 
-def view(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def view(image: NDArray[Any], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Another view of a photograph: 0.6 of its sides, turned, zoomed, tilted, other exposure."""
     height, width = image.shape[:2]
     w, h = int(0.6 * width), int(0.6 * height)
@@ -131,7 +135,8 @@ def view(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8
     matrix = cv2.getPerspectiveTransform(source.astype(np.float32), target)
     warped = cv2.warpPerspective(image, matrix, (w, h), borderMode=cv2.BORDER_REFLECT_101)
     exposed = 255 * (warped / 255) ** rng.uniform(0.6, 1.6) * rng.uniform(0.7, 1.2)
-    return np.clip(exposed, 0, 255).astype(np.uint8)
+    result: NDArray[np.uint8] = np.clip(exposed, 0, 255).astype(np.uint8)
+    return result
 
 
 def candidates(images: list[Features]) -> Iterator[tuple[str, Vectors, float]]:
@@ -154,10 +159,7 @@ def candidates(images: list[Features]) -> Iterator[tuple[str, Vectors, float]]:
     sample = np.concatenate(rows)
     for count in (32, 64, 128):
         vocabulary = Vocabulary(spherical_means(sample, count))
-        weighted = made(
-            f"VLAD {count}, by scores", lambda image, v=vocabulary: by_scores(image, v.centres)
-        )
-        yield weighted
+        yield made(f"VLAD {count}, by scores", partial(by_scores, centres=vocabulary.centres))
         plain = made(f"VLAD {count}", vocabulary.vector)
         yield plain
         yield f"VLAD {count}, principal components", projected(plain[1], 0), plain[2]
@@ -220,7 +222,7 @@ def sequences(count: int, length: int) -> Vectors:
     """Sequences of 50 images at 500 kinds of places, in random order."""
     rng = np.random.default_rng(0)
     kinds = rng.standard_normal((500, length)).astype(np.float32)
-    rows = []
+    rows: list[NDArray[np.float64]] = []
     for _ in range(-(-count // SEQUENCE)):
         shown = rng.standard_normal(length)
         for _ in range(SEQUENCE):
@@ -254,8 +256,8 @@ def search(vectors: Vectors) -> None:
         start = time.process_time()
         found = ask(queries)
         seconds = (time.process_time() - start) * count / len(queries)
-        right = np.mean([len(set(a) & set(b)) for a, b in zip(nearest, found, strict=True)])
-        print(f"| {name} | {build:.0f} | {seconds:.0f} | {right / (k + 1):.3f} |", flush=True)
+        right = sum(len(set(a) & set(b)) for a, b in zip(nearest, found, strict=True))
+        print(f"| {name} | {build:.0f} | {seconds:.0f} | {right / nearest.size:.3f} |", flush=True)
 
 
 def packages(vectors: Vectors, k: int) -> Iterator[tuple[str, float, Callable[[Vectors], Any]]]:
@@ -263,7 +265,7 @@ def packages(vectors: Vectors, k: int) -> Iterator[tuple[str, float, Callable[[V
     count, length = vectors.shape
     start = time.process_time()
     try:
-        import faiss
+        faiss = import_module("faiss")
 
         faiss.omp_set_num_threads(1)
         graph = faiss.IndexHNSWFlat(length, 32, faiss.METRIC_INNER_PRODUCT)
@@ -281,9 +283,10 @@ def packages(vectors: Vectors, k: int) -> Iterator[tuple[str, float, Callable[[V
         print("| faiss is not installed | | | |")
     start = time.process_time()
     try:
-        from usearch.index import Index
-
-        index = Index(ndim=length, metric="ip", dtype="f16", connectivity=32, expansion_add=64)
+        usearch = import_module("usearch.index")
+        index = usearch.Index(
+            ndim=length, metric="ip", dtype="f16", connectivity=32, expansion_add=64
+        )
         index.add(np.arange(count), vectors, threads=1)
         yield (
             "usearch",
@@ -294,7 +297,7 @@ def packages(vectors: Vectors, k: int) -> Iterator[tuple[str, float, Callable[[V
         print("| usearch is not installed | | | |")
     start = time.process_time()
     try:
-        import hnswlib
+        hnswlib = import_module("hnswlib")
 
         small_world = hnswlib.Index("ip", length)
         small_world.init_index(count, M=32, ef_construction=64)

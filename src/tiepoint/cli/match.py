@@ -161,9 +161,7 @@ def match(
     for option, value in (("--images", image_folder), ("--pairs-out", pairs_out)):
         if value is not None:
             raise ConfigError(f"{option} is for many pairs: give --features PATH")
-    if as_json and out == STDOUT:
-        raise ConfigError("--json and -o - both write to stdout: give -o a file")
-    names = _check_two(images, out, plot, overwrite=overwrite)
+    names = _check_two(images, out, plot, overwrite=overwrite, as_json=as_json)
 
     def make_detector() -> Detector:
         from tiepoint.detector import Detector
@@ -257,9 +255,16 @@ def _image_of(name: str, features: Features) -> str:
 
 
 def _check_two(
-    images: Sequence[str] | None, out: Path | None, plot: Path | None, *, overwrite: bool
+    images: Sequence[str] | None,
+    out: Path | None,
+    plot: Path | None,
+    *,
+    overwrite: bool,
+    as_json: bool,
 ) -> Sequence[str]:
     """The names of A and B; raises for wrong arguments before any work."""
+    if as_json and out == STDOUT:
+        raise ConfigError("--json and -o - both write to stdout: give -o a file")
     if not images or len(images) != 2:
         raise ConfigError(
             f"expected two images or features files, got {len(images or [])}; for many pairs give "
