@@ -163,6 +163,26 @@ def test_two_runs_do_not_write_one_file(file: Path) -> None:
     lock.release()
 
 
+def test_a_place_that_cannot_be_written_keeps_nothing(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path(f"{file}.similar").write_text("in the way")
+    np.testing.assert_array_equal(vectors(file), in_memory(file))
+    assert "image vectors are not kept" in caplog.text
+
+
+def test_a_large_collection_without_descriptors_has_no_vectors(here: Path, large: None) -> None:
+    pytest.importorskip("h5py")
+    bare = Features(np.zeros((1, 2), np.float32), np.ones(1, np.float32), None, (8, 8))
+    with H5Writer(here / "f.h5") as writer:
+        for number in range(30):
+            writer.add(f"{number}.jpg", bare)
+    left_out = LeftOut("similar")
+    found = image_vectors.image_vectors(read_features(here / "f.h5"), left_out)
+    assert not found.any() and len(found) == 30
+    assert "similar: 30 images, the first 0.jpg: features have no" in str(next(left_out.errors()))
+
+
 def test_a_store_keeps_its_vectors_beside_it(here: Path, large: None) -> None:
     pytest.importorskip("h5py")
     folder = here / "some.store"

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tiepoint.errors import ConfigError
-from tiepoint.matching import similar
+from tiepoint.matching import pairing, similar
 from tiepoint.matching.similar import similar_pairs
 
 
@@ -79,10 +79,13 @@ def test_fewer_than_two_images_give_no_pair(count: int) -> None:
     assert similar_pairs(np.zeros((3, 4), np.float32)).shape == (0, 2)
 
 
-def test_nonsense_is_refused() -> None:
+def test_nonsense_and_too_many_pairs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="k is True"):
         similar_pairs(np.eye(3, dtype=np.float32), True)
     with pytest.raises(ConfigError, match="probes is 0"):
         similar_pairs(np.eye(3, dtype=np.float32), 1, probes=0)
     with pytest.raises(ConfigError, match=r"shape \(3,\)"):
         similar_pairs(np.ones(3, np.float32))
+    monkeypatch.setattr(pairing, "MOST_PAIRS", 100)
+    with pytest.raises(ConfigError, match="the 19 most similar of 20 images are 190 pairs"):
+        similar_pairs(vectors(20), 50)

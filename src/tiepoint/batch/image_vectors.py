@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from tiepoint.batch.left_out import LeftOut
-from tiepoint.errors import ConfigError, FormatError, TiepointError
+from tiepoint.errors import ConfigError, FormatError, OutputError, TiepointError
 from tiepoint.features import Features
 from tiepoint.files.reading import read_json
 from tiepoint.files.writing import make_folder, unwritable, write_bytes
 from tiepoint.formats import H5Features
 from tiepoint.formats.features_store import MANIFEST, StoreFeatures, records
-from tiepoint.formats.lock import WriteLock
+from tiepoint.formats.lock import LockedError, WriteLock
 from tiepoint.matching.image_vectors import (
     Projection,
     Vocabulary,
@@ -42,6 +43,8 @@ from tiepoint.matching.image_vectors import (
 from tiepoint.matching.similar import Vectors
 from tiepoint.network.cores import usable_cores
 from tiepoint.streaming import read_ahead
+
+_log = getLogger(__name__)
 
 ENDING = ".similar"
 SAMPLE = 2048
@@ -80,7 +83,8 @@ def image_vectors(
 
     Raises:
         ConfigError: Descriptors of several lengths.
-        OutputError: The folder cannot be written, or another run is writing it.
+        OutputError: The disk is full, or another run is writing the vectors. If there cannot be
+            such a folder, they are made in memory, with a warning in the log.
     """
     make = _Maker(features, list(features), left_out, usable_cores(threads), on_image)
     path = getattr(features, "path", None)
@@ -116,14 +120,19 @@ class _Maker:
 
     def kept(self, folder: Path, fingerprint: str) -> Vectors:
         """All vectors in a file, which an earlier run may have begun."""
-        make_folder(folder)
-        lock = WriteLock(folder / "vectors.f16")
+        try:
+            lock = WriteLock(make_folder(folder) / "vectors.f16")
+        except LockedError:
+            raise
+        except OutputError as error:
+            _log.warning("image vectors are not kept, so the next run makes them again: %s", error)
+            return self.in_memory()
         try:
             vocabulary = _stored_vocabulary(folder, fingerprint)
             if vocabulary is None:
                 vocabulary = self.vocabulary()
                 if vocabulary is None:
-                    return np.zeros((len(self.names), 1), np.float32)
+                    return self.in_memory()  # which counts the reasons
                 _store_vocabulary(folder, fingerprint, vocabulary)
             with _writing(folder / "vectors.f16"):
                 self._complete(folder / "vectors.f16", vocabulary)

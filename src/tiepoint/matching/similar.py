@@ -14,7 +14,7 @@ from tiepoint.checks import check_whole
 from tiepoint.config import PairConfig
 from tiepoint.errors import ConfigError
 from tiepoint.matching.image_vectors import nearest_centres, spherical_means
-from tiepoint.matching.pairing import Pairs, neighbour_pairs
+from tiepoint.matching.pairing import Pairs, check_pairs, neighbour_pairs
 from tiepoint.network.cores import usable_cores
 from tiepoint.streaming import read_ahead
 
@@ -27,6 +27,7 @@ _ROWS = 256  # of a table of similarities at a time
 _SPARE = 8  # neighbours kept beyond k, because float32 products are not exact
 _PER_CELL = 64  # vectors of the sample that each centre is learned from
 _CELL_STEPS = 8
+_TABLE_VALUES = 2**22  # of similarities to the members of a cell at a time
 _RERANK_VALUES = 2**24
 
 Vectors = NDArray[np.float32] | NDArray[np.float16]
@@ -72,7 +73,8 @@ def similar_pairs(
         whose vector is zero is in no pair.
 
     Raises:
-        ConfigError: k, threads or probes below 1, or vectors of another shape.
+        ConfigError: k, threads or probes below 1, vectors of another shape, or more pairs than
+            `MOST_PAIRS`.
     """
     check_whole("k", k, minimum=1, unit="images")
     check_whole("probes", probes, minimum=1, unit="cells")
@@ -84,9 +86,13 @@ def similar_pairs(
     k = min(k, len(usable) - 1)
     if k < 1:
         return np.empty((0, 2), np.int64)
+    check_pairs(len(usable) * k // 2, f"the {k} most similar of {len(usable)} images")
     # BLAS on one core: its sums then depend on the shapes alone, and parts run side by side.
     with threadpool_limits(1, user_api="blas"):
-        parts = _whole(usable) if len(usable) <= most_exact else _cells(vectors, usable, probes)
+        if len(usable) <= most_exact:
+            vectors, parts = np.asarray(vectors, np.float32), _whole(usable)
+        else:
+            parts = _cells(vectors, usable, probes)
         neighbours = _neighbours(vectors, parts, k, usable_cores(threads))
     return neighbour_pairs(neighbours)
 
@@ -120,8 +126,9 @@ def _cells(vectors: Vectors, usable: NDArray[np.int64], probes: int) -> Iterator
         members = usable[by_home[home_ends[cell] : home_ends[cell + 1]]]
         rows = usable[by_probe[probe_ends[cell] : probe_ends[cell + 1]] // probes]
         if len(members):
-            for start in range(0, len(rows), 16 * _ROWS):
-                yield _Part(rows[start : start + 16 * _ROWS], members)
+            step = max(1, _TABLE_VALUES // len(members))
+            for start in range(0, len(rows), step):
+                yield _Part(rows[start : start + step], members)
 
 
 def _neighbours(
