@@ -19,7 +19,7 @@ from tiepoint.network.cores import usable_cores
 from tiepoint.streaming import read_ahead
 
 MOST_EXACT = 50_000
-"""Most images of which all pairs are compared: half a minute on one core."""
+"""Most images of which all pairs are compared: about a minute on one core."""
 PROBES = 32
 """Cells that are searched for an image."""
 
@@ -28,7 +28,7 @@ _SPARE = 8  # neighbours kept beyond k, because float32 products are not exact
 _PER_CELL = 64  # vectors of the sample that each centre is learned from
 _CELL_STEPS = 8
 _TABLE_VALUES = 2**22  # of similarities to the members of a cell at a time
-_RERANK_VALUES = 2**24
+_RERANK_VALUES = 2**21
 
 Vectors = NDArray[np.float32] | NDArray[np.float16]
 
@@ -126,7 +126,7 @@ def _cells(vectors: Vectors, usable: NDArray[np.int64], probes: int) -> Iterator
         members = usable[by_home[home_ends[cell] : home_ends[cell + 1]]]
         rows = usable[by_probe[probe_ends[cell] : probe_ends[cell + 1]] // probes]
         if len(members):
-            step = max(1, _TABLE_VALUES // len(members))
+            step = min(max(1, _TABLE_VALUES // len(members)), 16 * _ROWS)
             for start in range(0, len(rows), step):
                 yield _Part(rows[start : start + step], members)
 
