@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,18 @@ def test_damaged_and_empty_images_are_counted_by_reason(here: Path) -> None:
         "images'",
         "similar: 3 images, the first bad0: damaged; make it again",
     ]
+
+
+def test_features_are_read_in_the_thread_of_the_caller() -> None:
+    class OfOneThread(dict[str, Features]):
+        def __getitem__(self, name: str) -> Features:
+            assert threading.current_thread() is threading.main_thread()
+            return super().__getitem__(name)
+
+    images = OfOneThread(collection(0, 1, 0, 1))
+    errors: list[TiepointError] = []
+    pairs = choose_pairs(images, PairConfig("similar,gps", k=1), errors.append)
+    assert len(pairs) == 2 and len(errors) == 1  # no image has a path
 
 
 def test_many_reasons_end_with_a_count() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,43 +43,51 @@ def image_places(
         n 2 latitude and longitude in the order of the features, degrees; NaN if unknown.
     """
     places = np.full((len(features), 2), np.nan)
-    paths = _paths(features, images)
-    for row, (name, place) in enumerate(read_ahead(features, partial(_place, paths), READERS)):
+    named = _paths(features, images)
+    for row, (image, place) in enumerate(read_ahead(named, _place, READERS)):
         if isinstance(place, str):
-            left_out.add(name, place)
+            left_out.add(image.name, place)
         else:
             places[row] = place
         on_image()
     return places
 
 
-def _place(path_of: Callable[[str], str | None], name: str) -> Place | str:
+class _Named(NamedTuple):
+    """An image with the path of its file; or the reason why there is none."""
+
+    name: str
+    path: str | None
+    reason: str = _NO_FILE
+
+
+def _place(image: _Named) -> Place | str:
     """The place of an image, or the reason why it has none."""
+    if image.path is None or not is_file(image.path):
+        return image.reason
     try:
-        path = path_of(name)
-        if path is None or not is_file(path):
-            return _NO_FILE
-        return read_place(path) or _NO_PLACE
+        return read_place(image.path) or _NO_PLACE
     except ImageError as error:
         return str(error)
-    except TiepointError as error:  # damaged features
-        return f"its path cannot be read: {error}"
 
 
-def _paths(features: Mapping[str, Features], images: Path | None) -> Callable[[str], str | None]:
-    """Name of an image -> path of its file."""
+def _paths(features: Mapping[str, Features], images: Path | None) -> Iterator[_Named]:
+    """The images with their paths. Features are read in the thread of the caller."""
     if images is not None:
-        return lambda name: str(images / name)
-    if isinstance(features, StoreFeatures):  # records have the paths, and are read at once
-        return dict(_sources(features)).get
-    return lambda name: _text(features[name].meta.get("source"))
+        yield from (_Named(name, str(images / name)) for name in features)
+    elif isinstance(features, StoreFeatures):  # records have the paths, and are read at once
+        sources = dict(_sources(features))
+        yield from (_Named(name, sources.get(name)) for name in features)
+    else:
+        for name in features:
+            try:
+                source = features[name].meta.get("source")
+                yield _Named(name, source if isinstance(source, str) else None)
+            except TiepointError as error:
+                yield _Named(name, None, f"its path cannot be read: {error}")
 
 
 def _sources(features: StoreFeatures) -> Iterator[tuple[str, str]]:
     for record in records(features.path, features.manifest.identity):
         for row in record.images:
             yield row.name, row.source
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None

@@ -14,12 +14,12 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,13 @@ def image_vectors(
         if len(features) <= SAMPLE or not isinstance(features, StoreFeatures | H5Features):
             return make.in_memory()
         return make.kept(Path(f"{path}{ENDING}"), _fingerprint(features))
+
+
+class _Read(NamedTuple):
+    """An image that was read: its features, or the reason why there are none."""
+
+    name: str
+    features: Features | str
 
 
 @dataclass(frozen=True)
@@ -175,19 +182,29 @@ class _Maker:
     ) -> Iterator[NDArray[np.float32] | None]:
         """The vector of each image; None, with the reason counted, if it has none."""
 
-        def vector(name: str) -> NDArray[np.float32] | str:
+        def vector(read: _Read) -> NDArray[np.float32] | str:
+            if isinstance(read.features, str):
+                return read.features
             try:
-                made = vocabulary.vector(self.features[name])
+                made = vocabulary.vector(read.features)
             except TiepointError as error:
                 return str(error)
             return made if made.any() else _EMPTY
 
-        for name, made in read_ahead(names, vector, self.workers):
+        for read, made in read_ahead(self._read(names), vector, self.workers):
             if isinstance(made, str):
-                self.left_out.add(name, made)
+                self.left_out.add(read.name, made)
             yield None if isinstance(made, str) else made
             if report:
                 self.on_image()
+
+    def _read(self, names: Iterable[str]) -> Iterator[_Read]:
+        """The images one by one, in the thread of the caller, which a database demands."""
+        for name in names:
+            try:
+                yield _Read(name, self.features[name])
+            except TiepointError as error:
+                yield _Read(name, str(error))
 
     def vocabulary(self) -> Vocabulary | None:
         """The vocabulary of the collection; None if no image has descriptors."""
@@ -196,16 +213,14 @@ class _Maker:
         chosen = np.sort(rng.choice(len(self.names), count, replace=False))
         names = [self.names[row] for row in chosen]
 
-        def some(name: str) -> NDArray[np.float32] | None:
-            try:
-                descriptors = checked_descriptors(self.features[name])
-            except TiepointError:
-                return None  # reported when its vector is made
-            rows = np.linspace(0, len(descriptors) - 1, min(_PER_IMAGE, len(descriptors)))
-            return descriptors[rows.astype(np.int64)]
-
-        read = read_ahead(names, some, self.workers)
-        sample = [one for _, one in read if one is not None]
+        sample: list[NDArray[np.float32]] = []
+        for read in self._read(names):
+            if isinstance(read.features, str):
+                continue  # reported when its vector is made
+            with suppress(TiepointError):
+                descriptors = checked_descriptors(read.features)
+                rows = np.linspace(0, len(descriptors) - 1, min(_PER_IMAGE, len(descriptors)))
+                sample.append(descriptors[rows.astype(np.int64)])
         if not sample:
             return None
         if len({one.shape[1] for one in sample}) > 1:
