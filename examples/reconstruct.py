@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("images", type=Path, help="folder of photographs of one scene")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--max-keypoints", type=int, default=4096, help="per photograph (4096)")
-    pairs_help = "pairs to match: all, sequential (frames of a video) or similar (many photographs)"
+    pairs_help = "pairs to match, as in tiepoint colmap: all, sequential, similar, gps or a file"
     parser.add_argument("--pairs", default="all", help=pairs_help)
     args = parser.parse_args()
     if not args.images.is_dir():

@@ -206,6 +206,13 @@ def test_a_choice_of_pairs_needs_a_neighbour_at_least() -> None:
     for name in ("window", "k"):
         with pytest.raises(ConfigError, match=f"{name} is 0, expected a whole number >= 1"):
             replace(PairConfig(), **{name: 0})
+    with pytest.raises(ConfigError, match="gps_k is 0, expected a whole number >= 1"):
+        PairConfig(gps_k=0)
+    with pytest.raises(ConfigError, match="gps_metres is nan, expected a number above 0"):
+        PairConfig(gps_metres=float("nan"))
+    with pytest.raises(ConfigError, match="expected one of them at least"):
+        PairConfig(gps_k=None)
+    assert PairConfig(gps_k=None, gps_metres=50.0).gps_k is None
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,14 @@ def test_a_folder_becomes_a_database_and_the_same_command_skips_it(tmp_path: Pat
     assert again.exit_code == exit_codes.DONE and again.stderr.count("3 skipped") == 2
 
 
+def test_pairs_are_chosen_by_what_the_database_and_the_files_hold(tmp_path: Path) -> None:
+    folder, path = photographs(tmp_path / "images"), tmp_path / "d.db"
+    result = colmap(folder, "-o", path, *QUICK, "--pairs", "similar,gps", "--k", 1)
+    assert result.exit_code == exit_codes.DONE
+    assert "left out: gps: 3 images" in result.stderr and "similar: " not in result.stderr
+    assert tables(path)["matches"] == 2
+
+
 def test_json_has_a_line_for_each_image_and_pair(tmp_path: Path) -> None:
     folder = photographs(tmp_path / "images", 2)
     result = colmap(folder, "-o", tmp_path / "d.db", "--json", *QUICK)

@@ -7,13 +7,13 @@ import os
 import re
 import signal
 import subprocess
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 from typer.testing import CliRunner
 
 from support.detect_runs import COMMAND, ENVIRONMENT, files_below
@@ -174,20 +174,43 @@ def test_pairs_are_chosen_as_asked(collection: Path) -> None:
     (collection / "pairs.txt").write_text("right/3.jpg left/1.jpg\n")
     common = ("--features", "features.h5", "--pairs")
     assert run(*common, "sequential", "--window", 1, "-o", "s.h5").exit_code == 0
-    assert pairs_of("s.h5") == {(0, 1), (1, 2), (2, 3)}
+    assert pairs_of("s.h5") == {(0, 1), (2, 3)}  # each folder is a sequence
     assert run(*common, "sequential", "--window", 2, "--quadratic", "-o", "q.h5").exit_code == 0
-    assert pairs_of("q.h5") == {(0, 1), (1, 2), (2, 3), (0, 2), (1, 3)}
+    assert pairs_of("q.h5") == {(0, 1), (2, 3)}
     assert run(*common, "pairs.txt", "-o", "l.h5").exit_code == 0
     assert pairs_of("l.h5") == {(3, 1)}
     assert run(*common, "similar", "--k", 1, "-o", "k.h5").exit_code == 0
     assert 2 <= len(pairs_of("k.h5")) <= 3
+    assert run(*common, "sequential,pairs.txt", "-o", "u.h5").exit_code == 0
+    assert pairs_of("u.h5") == {(0, 1), (3, 1), (2, 3)}
+
+
+def test_pairs_are_chosen_by_where_the_images_were_taken(collection: Path) -> None:
+    for name, latitude in zip(NAMES[:3], (48.0, 48.001, 48.0015), strict=True):
+        exif = Image.Exif()
+        gps = {1: "N", 2: (latitude, 0.0, 0.0), 3: "E", 4: (11.0, 0.0, 0.0)}
+        exif[int(ExifTags.IFD.GPSInfo)] = gps
+        (collection / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(collection / "photos" / name, exif=exif)
+    common = ("--features", "features.h5", "--pairs", "gps", "--images", "photos")
+    result = run(*common, "--gps-metres", 100, "-o", "g.h5")
+    assert result.exit_code == 0 and pairs_of("g.h5") == {(1, 2)}
+    assert "left out: gps: right/3.jpg: its image is not at the path" in result.stderr
+    result = run(*common, "--gps-k", "none", "--gps-metres", 120, "--pairs-out", "p.txt")
+    assert result.exit_code == 0 and "wrote 2 pairs of 4 images to p.txt" in result.stdout
+    assert Path("p.txt").read_text() == "left/0.jpg left/1.jpg\nleft/1.jpg right/2.jpg\n"
+    assert sorted(path.name for path in collection.glob("*.*")) == ["features.h5", "g.h5", "p.txt"]
+    wrong = run(*common, "--gps-k", "none", "-o", "w.h5")
+    assert wrong.exit_code == 2 and "--gps-k and --gps-metres are 'none'" in wrong.stderr
+    counts = run(*common, "--pairs-out", "p.txt", "--overwrite", "--json")
+    assert json.loads(counts.stdout) == {"images": 4, "pairs": 3, "output": "p.txt"}
 
 
 def test_the_chosen_pairs_are_written_for_hloc(collection: Path) -> None:
     chosen = ("--features", "features.h5", "--pairs", "sequential", "--window", 1, "-o", "s.h5")
     assert run(*chosen, "--pairs-out", "p.txt").exit_code == 0
     lines = [tuple(line.split()) for line in Path("p.txt").read_text().splitlines()]
-    assert lines == list(pairwise(NAMES))
+    assert lines == [NAMES[:2], NAMES[2:]]
     assert run(*chosen, "--pairs-out", "p.txt").exit_code == 0  # a resumed run
     Path("p.txt").write_text("mine\n")
     again = run(*chosen, "--pairs-out", "p.txt")
@@ -200,7 +223,7 @@ def test_a_second_run_skips_what_is_there_and_adds_the_rest(collection: Path) ->
     common = ("--features", "features.h5", "-o", "m.h5")
     assert run(*common, "--pairs", "sequential", "--window", 1).exit_code == 0
     again = run(*common, "--json")
-    assert again.exit_code == 0 and "3 done, 3 skipped" in again.stderr
+    assert again.exit_code == 0 and "4 done, 2 skipped" in again.stderr
     rows = [json.loads(line) for line in again.stdout.splitlines()]
     images = read_h5("features.h5")
     for row in rows:
@@ -235,7 +258,7 @@ def test_one_bad_image_does_not_stop_the_others(collection: Path) -> None:
     assert "left/0.jpg, left/1.jpg: features B have no descriptors" in result.stderr
     assert pairs_of("m.h5") == {(0, 2), (0, 3), (2, 3)}
     alike = run("--features", "features.h5", "-o", "k.h5", "--pairs", "similar")
-    assert alike.exit_code == 0 and "left out: features have no descriptors" in alike.stderr
+    assert alike.exit_code == 0 and "similar: left/1.jpg: features have no" in alike.stderr
     assert pairs_of("k.h5") == {(0, 2), (0, 3), (2, 3)}
 
 
@@ -299,6 +322,8 @@ def test_a_killed_run_keeps_every_finished_pair(collection: Path) -> None:
         (["a.png", "b.png", "--features", "f.h5", "-o", "m.h5"], "drop A and B"),
         (["--features", "f.h5"], "-o NAME.h5"),
         (["a.png", "b.png", "--pairs-out", "p.txt"], "--pairs-out is for many pairs"),
+        (["a.png", "b.png", "--images", "d"], "--images is for many pairs"),
+        (["--features", "f.h5", "--pairs-out", "p.csv"], "--pairs-out p.csv: the ending"),
         (["--features", "f.npz", "-o", "m.h5"], "expected a .h5 file"),
         (["--features", "f.h5", "-o", "f.h5"], "is the features file"),
     ],
@@ -314,7 +339,8 @@ def test_wrong_usage_is_reported_before_any_work(
 
 def test_an_unknown_choice_of_pairs_and_a_wrong_list_are_wrong_usage(collection: Path) -> None:
     common = ("--features", "features.h5", "-o", "m.h5", "--pairs")
-    assert "expected 'all', 'sequential', 'similar', or a text file" in run(*common, "some").stderr
+    unknown = run(*common, "some")
+    assert "expected 'all', 'sequential', 'similar', 'gps', or a text file" in unknown.stderr
     Path("pairs.txt").write_text("left/0.jpg nobody.jpg\n")
     wrong = run(*common, "pairs.txt")
     assert wrong.exit_code == 2 and "pairs.txt, line 1: no image 'nobody.jpg'" in wrong.stderr

@@ -80,6 +80,7 @@ def test_an_option_has_the_name_default_and_text_of_its_setting(
     assert (
         option.help.replace("--max-side", "max_side")
         .replace("--max-keypoints", "max_keypoints")
+        .replace("--gps-metres", "gps_metres")
         .replace("tiepoint ", "tiepoint ")
         .split()
         == words

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tiepoint
 from tiepoint.config import PairConfig
 from tiepoint.errors import ConfigError, FormatError
-from tiepoint.features import Features
 from tiepoint.matching import pairing
-
-
-def features(count: int, length: int = 6, seed: int = 0) -> Features:
-    rng = np.random.default_rng(seed)
-    rows = rng.standard_normal((count, length))
-    return Features(
-        np.zeros((count, 2), np.float32),
-        rng.random(count).astype(np.float32),
-        (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32),
-        (10, 10),
-    )
+from tiepoint.matching.similar import similar_pairs
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
@@ -55,99 +41,59 @@ def test_nonsense_is_refused() -> None:
         pairing.all_pairs(-1)
     with pytest.raises(ConfigError, match="window is 0, expected a whole number >= 1"):
         pairing.sequential_pairs(3, 0)
-    with pytest.raises(ConfigError, match="k is True"):
-        pairing.similar_pairs(np.eye(3, dtype=np.float32), True)
-    with pytest.raises(ConfigError, match=r"shape \(3,\)"):
-        pairing.similar_pairs(np.ones(3, np.float32))
 
 
 def test_the_defaults_stand_in_the_configuration_alone() -> None:
     window = inspect.signature(pairing.sequential_pairs).parameters["window"]
     assert window.default == PairConfig().window
-    assert inspect.signature(pairing.similar_pairs).parameters["k"].default == PairConfig().k
+    k = inspect.signature(similar_pairs).parameters["k"]
+    assert k.default == PairConfig().k
 
 
-def slow_similar(table: np.ndarray, k: int) -> list[tuple[int, int]]:
-    found = set()
-    usable = [i for i in range(len(table)) if table[i].any()]
-    for i in usable:
-        alike = {j: np.float32(np.dot(table[i].astype(float), table[j])) for j in usable if j != i}
-        for j in sorted(alike, key=lambda j, alike=alike: (-alike[j], j))[:k]:
-            found.add((min(i, j), max(i, j)))
-    return sorted(found)
-
-
-@pytest.mark.parametrize("rows", [3, 256])
-@pytest.mark.parametrize("k", [1, 3, 100])
-def test_similar_pairs_equal_the_slow_twin(
-    k: int, rows: int, monkeypatch: pytest.MonkeyPatch
+@given(st.lists(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=8), max_size=4))
+def test_a_union_has_each_pair_once_in_the_direction_of_the_first(
+    choices: list[list[tuple[int, int]]],
 ) -> None:
-    monkeypatch.setattr(pairing, "_ROWS", rows)
-    table = np.array(features(20, length=5).descriptors)
-    table[[3, 9, 14]] = table[3]  # ties
-    table[[5, 6]] = 0  # images without keypoints
-    found = pairing.similar_pairs(table, k)
-    assert [tuple(pair) for pair in found.tolist()] == slow_similar(table, k)
-    assert not np.isin(found, [5, 6]).any()
+    parts = []
+    for choice in choices:
+        seen: dict[frozenset[int], tuple[int, int]] = {}
+        for i, j in choice:
+            if i != j:
+                seen.setdefault(frozenset((i, j)), (i, j))
+        parts.append(list(seen.values()))
+    found = pairing.united_pairs([np.array(part, np.int64).reshape(-1, 2) for part in parts])
+    first: dict[frozenset[int], tuple[int, int]] = {}
+    for part in parts:
+        for pair in part:
+            first.setdefault(frozenset(pair), pair)
+    expected = list(first.values()) if len(parts) == 1 else sorted(first.values(), key=sorted)
+    assert [tuple(pair) for pair in found.tolist()] == expected
 
 
-@pytest.mark.parametrize("count", [0, 1])
-def test_fewer_than_two_images_give_no_pair(count: int) -> None:
-    assert pairing.similar_pairs(np.ones((count, 4), np.float32)).shape == (0, 2)
+def test_neighbours_become_pairs_once_each() -> None:
+    neighbours = np.array([[2, 1], [0, -1], [-1, -1], [2, 0]])
+    assert pairing.neighbour_pairs(neighbours).tolist() == [[0, 1], [0, 2], [0, 3], [2, 3]]
+    assert pairing.neighbour_pairs(np.empty((0, 3), np.int64)).shape == (0, 2)
 
 
-def test_the_global_descriptor_equals_the_sum_over_keypoints() -> None:
-    image = features(30)
-    assert image.descriptors is not None
-    table = np.zeros((6, 6))
-    for score, row in zip(image.scores, image.descriptors.astype(float), strict=True):
-        table += score * np.outer(row, row)
-    expected = [
-        np.sign(v) * np.sqrt(abs(v))
-        for i in range(6)
-        for j in range(i, 6)
-        for v in [table[i, j] * (1 if i == j else np.sqrt(2))]
-    ]
-    expected /= np.linalg.norm(expected)
-    np.testing.assert_allclose(pairing.global_descriptor(image), expected, atol=1e-6)
+def test_a_sequence_has_numbers_by_value_and_stays_in_its_folder() -> None:
+    names = ["b/f10.jpg", "b/f2.jpg", "a/x.jpg", "b/f02.jpg", "b/f1.jpg", "top.jpg", "b/f.jpg"]
+    found = [[names[index] for index in folder] for folder in pairing.in_sequence(names)]
+    in_b = ["b/f1.jpg", "b/f02.jpg", "b/f2.jpg", "b/f10.jpg", "b/f.jpg"]
+    assert found == [["top.jpg"], ["a/x.jpg"], in_b]
+    assert pairing.in_sequence([]) == []
 
 
-def test_an_image_without_keypoints_has_a_descriptor_of_zeros() -> None:
-    assert not pairing.global_descriptor(features(0)).any()
+def test_numbers_longer_than_python_converts_are_in_order_too() -> None:
+    names = ["f" + "9" * 5000, "f" + "8" * 5000, "f" + "1" + "0" * 5000]
+    assert pairing.in_sequence(names) == [[1, 0, 2]]
 
 
-def test_the_order_of_keypoints_changes_a_global_descriptor_by_rounding_only() -> None:
-    image = features(50)
-    turned = image.take(np.arange(50)[::-1])
-    np.testing.assert_allclose(
-        pairing.global_descriptor(image), pairing.global_descriptor(turned), atol=1e-6
-    )
-
-
-def test_features_that_cannot_be_pooled_are_refused() -> None:
-    image = features(3)
-    bare = Features(image.xy, image.scores, None, (10, 10))
-    with pytest.raises(ConfigError, match="no descriptors"):
-        pairing.global_descriptor(bare)
-    broken = np.array(image.descriptors)
-    broken[0, 0] = np.nan
-    with pytest.raises(ConfigError, match="not finite"):
-        pairing.global_descriptor(replace(image, descriptors=broken))
-
-
-def test_real_photographs_find_their_own_scene(shared: Path) -> None:
-    detector = tiepoint.Detector(max_side=480, max_keypoints=500)
-    table, scenes = [], []
-    for scene in ("oxford/bikes", "oxford/ubc", "iguazu", "strecha/fountain-P11"):
-        folder = shared / "eval" / scene
-        files = sorted(path for path in folder.iterdir() if path.suffix in (".png", ".jpg"))[:4]
-        for file in files:
-            image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
-            table.append(pairing.global_descriptor(detector(image)))
-            scenes.append(scene)
-    pairs = pairing.similar_pairs(np.array(table), 1)
-    right = [scenes[i] == scenes[j] for i, j in pairs.tolist()]
-    assert np.mean(right) > 0.8  # by chance .2
+def test_more_pairs_than_memory_holds_are_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match="all pairs of 1000000 images are 499,999,500,000 pairs"):
+        pairing.all_pairs(1_000_000)
+    with pytest.raises(ConfigError, match="sequential pairs of 1000000 images"):
+        pairing.sequential_pairs(1_000_000, 1000)
 
 
 NAMES = ["a.jpg", "sub/b.jpg", "my photo.jpg", "사진.jpg"]

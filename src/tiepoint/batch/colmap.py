@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.batch.inputs import Input, Unreadable, expand
-from tiepoint.batch.pair_choice import choose_pairs
+from tiepoint.batch.pair_choice import Means, choose_pairs
 from tiepoint.batch.pairs import match_pairs
 from tiepoint.batch.records import ImageRecord, TwoViewRecord
 from tiepoint.batch.run import run
@@ -349,7 +349,8 @@ def export_colmap(
                 overwrite=overwrite, masks=folder, **options,
             )
         ]  # fmt: skip
-        chosen = choose_pairs(DatabaseFeatures(database), pairs or PairConfig())
+        means = Means(images=Path(images))
+        chosen = choose_pairs(DatabaseFeatures(database), pairs or PairConfig(), means=means)
         records += match_images(database, chosen, matching, matcher=matcher, overwrite=overwrite)
         database.close()
     finally:

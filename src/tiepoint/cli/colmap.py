@@ -11,6 +11,7 @@ import typer
 
 from tiepoint.cli import exit_codes, options
 from tiepoint.cli.output import show
+from tiepoint.cli.pairs import checked_choice, choose
 from tiepoint.cli.report import complain, image_report, stop, two_view_report
 from tiepoint.config import DetectionOptions, DeviceName, MatchingOptions, PairConfig
 from tiepoint.config import MatchingConfig as MatchingSettings
@@ -144,7 +145,7 @@ def colmap(
     options.check_file("-o", out, [ENDING], overwrite=True)
     check_device(matching_device)
     _check_reconstruct(reconstruct)
-    choice, config = PairConfig(**pairing), _matching_config(matching)
+    choice, config = checked_choice(PairConfig(**pairing)), _matching_config(matching)
     camera_config = _camera_config(camera_model, cameras, camera_params)
     images_to, made_by = _way_to_store(
         features, masks, checkpoint, engine=engine, device=device, precision=precision,
@@ -156,7 +157,7 @@ def colmap(
         store = ColmapStore(database, images, camera_config)
         code = _store_images(store, images_to, overwrite=overwrite, as_json=as_json)
         matched = _match(
-            database, choice, config, matching_device, learned,
+            database, images, choice, config, matching_device, learned,
             overwrite=overwrite, as_json=as_json, threads=threads,
         )  # fmt: skip
         database.close()
@@ -284,6 +285,7 @@ def _store_images(
 
 def _match(
     database: ColmapDatabase,
+    images: Path,
     choice: PairConfig,
     config: MatchingSettings,
     device: DeviceName,
@@ -295,10 +297,9 @@ def _match(
 ) -> int:
     """Match and verify pairs of the images that have features; returns the exit code."""
     from tiepoint.batch.colmap import DatabaseFeatures, match_images
-    from tiepoint.batch.pair_choice import choose_pairs
 
     features = DatabaseFeatures(database)
-    pairs = choose_pairs(features, choice, on_skip=lambda error: complain(f"left out: {error}"))
+    pairs = choose(features, choice, images, threads)
     if not pairs:
         complain(f"no pair to match in {len(features)} images")
         return exit_codes.DONE

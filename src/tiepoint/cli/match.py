@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -11,7 +11,8 @@ import typer
 
 from tiepoint.cli import exit_codes, options
 from tiepoint.cli.output import STDOUT, show, write_stdout
-from tiepoint.cli.report import complain, pair_report, stop
+from tiepoint.cli.pairs import checked_choice, choose
+from tiepoint.cli.report import pair_report, stop
 from tiepoint.config import (
     DetectionOptions,
     DeviceName,
@@ -23,6 +24,7 @@ from tiepoint.errors import ConfigError, FormatError, ImageError, OutputError
 from tiepoint.files.paths import is_folder
 
 if TYPE_CHECKING:
+    from tiepoint.batch.pair_choice import ChosenPairs
     from tiepoint.detector import Detector
     from tiepoint.features import Features
     from tiepoint.matching.learned.matcher import LearnedMatcher
@@ -50,7 +52,17 @@ PairsOut = Annotated[
     typer.Option(
         "--pairs-out",
         metavar="FILE.txt",
-        help="Also write the names of the chosen pairs, two per line, as hloc reads them.",
+        help="Write the names of the chosen pairs, two per line, as hloc reads them. Without -o "
+        "nothing is matched.",
+    ),
+]
+ImageFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        metavar="DIR",
+        help="Folder of the images, whose EXIF blocks 'gps' reads.",
+        show_default="their paths at detection",
     ),
 ]
 Out = Annotated[
@@ -105,12 +117,14 @@ _GEOMETRIES = {
     "tiepoint match a.jpg b.jpg --method learned --matcher runs/matcher",
     "tiepoint match --features features.h5 -o matches.h5",
     "tiepoint match --features features.store --pairs sequential --window 5 -o matches.h5",
+    "tiepoint match --features features.store --pairs gps,similar --k 10 --pairs-out pairs.txt",
 )
 def match(
     images: Images = None,
     *,
     features: FeaturesFile = None,
     pairing: Pairing,
+    image_folder: ImageFolder = None,
     pairs_out: PairsOut = None,
     out: Out = None,
     plot: Plot = None,
@@ -131,22 +145,23 @@ def match(
     A stopped run over many pairs resumes with the same command. Exit status: 0 all done, 1 some
     pairs failed, 2 wrong usage, 3 nothing readable, 130 interrupted.
     """
-    pairs = PairConfig(**pairing)
+    pairs = checked_choice(PairConfig(**pairing))
     means = _means(MatchingConfig(**matching), matcher, matching_device, threads)
     if features is not None:
-        out = _check_collection(features, images, plot, out)
+        _check_collection(features, images, plot, out, pairs_out)
+        chosen = _choose(features, pairs, image_folder, threads)
         if pairs_out is not None:
-            options.check_file("--pairs-out", pairs_out, [".txt"], overwrite=True)
+            _write_pairs(pairs_out, chosen, overwrite=overwrite, as_json=as_json, alone=out is None)
+        if out is None:
+            raise typer.Exit(exit_codes.DONE)
         code = _match_collection(
-            features, pairs, out, means, pairs_out,
-            overwrite=overwrite, as_json=as_json, threads=threads,
-        )  # fmt: skip
+            chosen, out, means, overwrite=overwrite, as_json=as_json, threads=threads
+        )
         raise typer.Exit(code)
-    if pairs_out is not None:
-        raise ConfigError("--pairs-out is for many pairs: give --features PATH")
-    if as_json and out == STDOUT:
-        raise ConfigError("--json and -o - both write to stdout: give -o a file")
-    names = _check_two(images, out, plot, overwrite=overwrite)
+    for option, value in (("--images", image_folder), ("--pairs-out", pairs_out)):
+        if value is not None:
+            raise ConfigError(f"{option} is for many pairs: give --features PATH")
+    names = _check_two(images, out, plot, overwrite=overwrite, as_json=as_json)
 
     def make_detector() -> Detector:
         from tiepoint.detector import Detector
@@ -169,6 +184,9 @@ def _means(
     config: MatchingConfig, matcher: str | None, device: DeviceName, threads: int | None
 ) -> Means:
     """The settings with the learned matcher, loaded before any other work."""
+    from tiepoint.matching.match import check_device
+
+    check_device(device)
     if matcher is None:
         return Means(config, None, device)
     from tiepoint.matching.learned.choice import checked_matcher
@@ -237,9 +255,16 @@ def _image_of(name: str, features: Features) -> str:
 
 
 def _check_two(
-    images: Sequence[str] | None, out: Path | None, plot: Path | None, *, overwrite: bool
+    images: Sequence[str] | None,
+    out: Path | None,
+    plot: Path | None,
+    *,
+    overwrite: bool,
+    as_json: bool,
 ) -> Sequence[str]:
     """The names of A and B; raises for wrong arguments before any work."""
+    if as_json and out == STDOUT:
+        raise ConfigError("--json and -o - both write to stdout: give -o a file")
     if not images or len(images) != 2:
         raise ConfigError(
             f"expected two images or features files, got {len(images or [])}; for many pairs give "
@@ -259,29 +284,58 @@ def _check_two(
 
 
 def _check_collection(
-    features: Path, images: Sequence[str] | None, plot: Path | None, out: Path | None
-) -> Path:
-    """The path of the matches; raises for wrong arguments before any work."""
+    features: Path,
+    images: Sequence[str] | None,
+    plot: Path | None,
+    out: Path | None,
+    pairs_out: Path | None,
+) -> None:
+    """Raise ConfigError for wrong arguments before any work."""
     if images or plot is not None:
         raise ConfigError("--features matches many images: drop A and B, and --plot")
-    if out is None or out.suffix.lower() != COLLECTION_ENDING:
+    if out is None and pairs_out is None:
+        raise ConfigError(
+            f"--features needs a file for the matches: -o NAME{COLLECTION_ENDING}, or for the "
+            "pairs alone: --pairs-out NAME.txt"
+        )
+    if out is not None and out.suffix.lower() != COLLECTION_ENDING:
         raise ConfigError(f"--features needs a file for the matches: -o NAME{COLLECTION_ENDING}")
+    if pairs_out is not None:
+        options.check_file("--pairs-out", pairs_out, [".txt"], overwrite=True)
     if features.suffix.lower() != COLLECTION_ENDING and not is_folder(features):
         raise ConfigError(
             f"--features {features}: expected a {COLLECTION_ENDING} file, a store or a folder, as "
             f"written by tiepoint detect -o NAME{COLLECTION_ENDING}"
         )
-    if features.resolve() == out.resolve():
+    if out is not None and features.resolve() == out.resolve():
         raise ConfigError(f"-o {out} is the features file; name another file for the matches")
-    return out
+
+
+class _Chosen(NamedTuple):
+    """Features and the pairs to match among them."""
+
+    features: Mapping[str, Features]
+    pairs: ChosenPairs
+
+
+def _choose(path: Path, choice: PairConfig, images: Path | None, threads: int | None) -> _Chosen:
+    """The chosen pairs; exits if there are none."""
+    from tiepoint.formats.many_images import read_features
+
+    try:
+        features = read_features(path)
+    except FormatError as error:
+        stop(str(error), exit_codes.NOTHING_READABLE)
+    pairs = choose(features, choice, images, threads)
+    if not pairs:
+        stop(f"{path}: no pair to match in {len(features)} images", exit_codes.NOTHING_READABLE)
+    return _Chosen(features, pairs)
 
 
 def _match_collection(
-    path: Path,
-    choice: PairConfig,
+    chosen: _Chosen,
     out: Path,
     means: Means,
-    pairs_out: Path | None,
     *,
     overwrite: bool,
     as_json: bool,
@@ -289,22 +343,10 @@ def _match_collection(
 ) -> int:
     """Match the images of a features file in pairs; returns the exit code."""
     from tiepoint.batch import match_pairs
-    from tiepoint.batch.pair_choice import choose_pairs
     from tiepoint.files.writing import make_folder
     from tiepoint.formats import H5MatchesWriter
-    from tiepoint.formats.many_images import read_features
-    from tiepoint.matching.match import check_device
 
-    check_device(means.device)
-    try:
-        features = read_features(path)
-    except FormatError as error:
-        stop(str(error), exit_codes.NOTHING_READABLE)
-    pairs = choose_pairs(features, choice, on_skip=lambda error: complain(f"left out: {error}"))
-    if not pairs:
-        stop(f"{path}: no pair to match in {len(features)} images", exit_codes.NOTHING_READABLE)
-    if pairs_out is not None:
-        _write_pairs(pairs_out, pairs, overwrite=overwrite)
+    features, pairs = chosen
     make_folder(out.parent, advice="choose another folder with -o")
     try:
         writer = H5MatchesWriter(out)
@@ -322,15 +364,26 @@ def _match_collection(
     return report.exit_code
 
 
-def _write_pairs(path: Path, pairs: Sequence[tuple[str, str]], *, overwrite: bool) -> None:
-    """Write the names of the pairs; a resumed run finds its own file."""
+def _write_pairs(
+    path: Path, chosen: _Chosen, *, overwrite: bool, as_json: bool, alone: bool
+) -> None:
+    """Write the names of the pairs; a resumed run finds its own file.
+
+    Args:
+        alone: Whether nothing is matched, so that the counts are printed.
+    """
     from tiepoint.files.paths import is_file
     from tiepoint.files.writing import write_bytes
     from tiepoint.matching.pairing import pairs_text
 
-    content = pairs_text(pairs).encode()
+    content = pairs_text(chosen.pairs).encode()
     if is_file(path) and not overwrite and path.read_bytes() != content:
         raise ConfigError(
             f"--pairs-out {path} exists and has other pairs; name another file, or give --overwrite"
         )
     write_bytes(path, content)
+    images, pairs = len(chosen.features), len(chosen.pairs)
+    if alone and as_json:
+        typer.echo(json.dumps({"images": images, "pairs": pairs, "output": str(path)}))
+    elif alone:
+        show(f"wrote {pairs} pairs of {images} images to {path}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
 
-from tiepoint.checks import check_choice, check_whole, check_within
+from tiepoint.checks import check_choice, check_positive, check_whole, check_within
 from tiepoint.config.basics import setting
 from tiepoint.errors import ConfigError
 
@@ -120,8 +120,9 @@ class PairConfig:
 
     pairs: str = setting(
         "all",
-        "Pairs to match: 'all'; 'sequential', in the order of the names; 'similar', by global "
-        "descriptors; or a text file with two names per line.",
+        "Pairs to match: 'all'; 'sequential', in the order of the names of each folder; 'similar', "
+        "by what the images show; 'gps', by where they were taken; or a text file with two names "
+        "per line. Several with commas between give the pairs of each.",
         metavar="WHICH",
     )
     window: int = setting(
@@ -134,10 +135,25 @@ class PairConfig:
     k: int = setting(
         20, "'similar': number of most similar images that each image is matched with.", metavar="K"
     )
+    gps_k: int | None = setting(
+        20,
+        "'gps': number of nearest images that each image is matched with. None takes all within "
+        "`gps_metres`.",
+        metavar="K",
+    )
+    gps_metres: float | None = setting(
+        None, "'gps': largest distance of two images. None has no limit.", metavar="METRES"
+    )
 
     def __post_init__(self) -> None:
         check_whole("window", self.window, minimum=1, unit="images")
         check_whole("k", self.k, minimum=1, unit="images")
+        if self.gps_k is not None:
+            check_whole("gps_k", self.gps_k, minimum=1, unit="images")
+        if self.gps_metres is not None:
+            check_positive("gps_metres", self.gps_metres)
+        elif self.gps_k is None:
+            raise ConfigError("gps_k and gps_metres are None, expected one of them at least")
 
 
 class MatchingOptions(TypedDict, total=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from os import PathLike
 
@@ -11,12 +12,14 @@ from numpy.typing import NDArray
 from tiepoint.checks import check_whole, shown
 from tiepoint.config import PairConfig
 from tiepoint.errors import ConfigError, FormatError
-from tiepoint.features import Features
 from tiepoint.files.reading import text_lines
 
 Pairs = NDArray[np.int64]
 
-_ROWS = 256  # of a table of similarities at a time
+MOST_PAIRS = 100_000_000
+"""Most pairs of a choice: 1.6 GB, and weeks of matching."""
+
+_NUMBERS = re.compile("([0-9]+)")
 
 
 def all_pairs(count: int) -> Pairs:
@@ -26,11 +29,28 @@ def all_pairs(count: int) -> Pairs:
         P 2 int64 with i < j, P = count (count - 1) / 2.
 
     Raises:
-        ConfigError: A negative count.
+        ConfigError: A negative count, or one with more pairs than `MOST_PAIRS`.
     """
     check_whole("count", count, minimum=0, unit="images")
-    i, j = np.triu_indices(count, k=1)  # P each
-    return np.stack([i, j], axis=1).astype(np.int64)
+    check_pairs(count * (count - 1) // 2, f"all pairs of {count} images")
+    following = np.arange(count - 1, -1, -1)  # images after each
+    i = np.repeat(np.arange(count), following)  # P
+    before = np.repeat(np.cumsum(following) - following, following)  # pairs of the images before i
+    return np.stack([i, np.arange(len(i)) - before + i + 1], axis=1)
+
+
+def check_pairs(count: int, which: str) -> None:
+    """Raise ConfigError for more pairs than memory and time allow.
+
+    Args:
+        count: Number of pairs.
+        which: What they are, for the message.
+    """
+    if count > MOST_PAIRS:
+        raise ConfigError(
+            f"{which} are {count:,} pairs, expected up to {MOST_PAIRS:,}; choose fewer, such as "
+            "'similar', 'sequential' or 'gps' with fewer neighbours"
+        )
 
 
 def sequential_pairs(
@@ -55,81 +75,71 @@ def sequential_pairs(
     steps = set(range(1, min(window, count - 1) + 1))
     if quadratic:
         steps |= {2**power for power in range(min(window, count.bit_length()))}
-    pairs = [(i, i + step) for i in range(count) for step in sorted(steps) if i + step < count]
-    return _as_pairs(pairs)
+    check_pairs(count * len(steps), f"sequential pairs of {count} images")
+    i = np.repeat(np.arange(count), len(steps))
+    j = i + np.tile(np.array(sorted(steps), np.int64), count)
+    return np.stack([i, j], axis=1)[j < count]
 
 
-def similar_pairs(descriptors: NDArray[np.float32], k: int = PairConfig.k) -> Pairs:
-    """Every image with its k most similar images.
-
-    Args:
-        descriptors: n G, from `global_descriptor`.
-        k: Images for each. The relation is not mutual, so an image can be in more than k pairs.
-
-    Returns:
-        P 2 int64 with i < j, sorted. Of equally similar images the lower index is taken. An image
-        whose descriptor is zero is in no pair.
-
-    Raises:
-        ConfigError: k below 1, or descriptors of another shape.
-    """
-    check_whole("k", k, minimum=1, unit="images")
-    if descriptors.ndim != 2:
-        raise ConfigError(f"descriptors have shape {descriptors.shape}, expected (images, G)")
-    count = len(descriptors)
-    empty = np.abs(descriptors).sum(axis=1) == 0  # n
-    pairs: set[tuple[int, int]] = set()
-    for start in range(0, count, _ROWS):
-        rows = np.arange(start, min(start + _ROWS, count))  # R
-        # Summed in float64 and rounded, so that equal images tie in any order.
-        similarity = descriptors[rows].astype(np.float64) @ descriptors.astype(np.float64).T  # R n
-        similarity = similarity.astype(np.float32)
-        similarity[np.arange(len(rows)), rows] = -np.inf
-        similarity[:, empty] = -np.inf
-        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]  # R k
-        for i, others in zip(rows.tolist(), nearest, strict=True):
-            if not empty[i]:
-                usable = others[similarity[i - start, others] > -np.inf]
-                pairs.update((min(i, j), max(i, j)) for j in usable.tolist())
-    return _as_pairs(sorted(pairs))
-
-
-def global_descriptor(features: Features) -> NDArray[np.float32]:
-    """One vector for a whole image, made of its keypoints' descriptors.
-
-    Second-order pooling: the sum over keypoints of score * d d^T, of which the upper triangle is
-    kept, with signed square roots and unit length. Before the roots, the dot product of two images
-    is the sum of the squared cosines of all pairs of their keypoints, so that few good matches
-    count more than many poor ones.
+def neighbour_pairs(neighbours: NDArray[np.int64]) -> Pairs:
+    """Every image with its neighbours, each pair once.
 
     Args:
-        features: With descriptors N D.
+        neighbours: n k, indices of the neighbours of each image; -1 for none.
 
     Returns:
-        D (D + 1) / 2 float32 of unit length; zeros without keypoints, similar to nothing.
-
-    Raises:
-        ConfigError: Features without descriptors, or with values that are not finite.
-
-    Source:
-        Carreira et al., Semantic Segmentation with Second-Order Pooling, ECCV 2012. The roots:
-        Perronnin et al., Improving the Fisher Kernel, ECCV 2010.
+        P 2 int64 with i < j, sorted.
     """
-    if features.descriptors is None:
-        raise ConfigError(
-            "features have no descriptors, which similarity needs: detect with descriptors=True"
-        )
-    local = features.descriptors.astype(np.float64)  # N D
-    table = (local * features.scores[:, None]).T @ local  # D D
-    if not np.isfinite(table).all():
-        raise ConfigError("features have scores or descriptors that are not finite: detect again")
-    rows, columns = np.triu_indices(len(table))
-    pooled = table[rows, columns]  # G
-    pooled[rows != columns] *= np.sqrt(2)  # they occur twice in the table
-    pooled = np.sign(pooled) * np.sqrt(np.abs(pooled))
-    length = np.linalg.norm(pooled)
-    result: NDArray[np.float32] = (pooled / (length or 1)).astype(np.float32)
-    return result
+    count = len(neighbours)
+    own = np.repeat(np.arange(count), neighbours.shape[1])
+    other = neighbours.ravel()
+    own, other = own[other >= 0], other[other >= 0]
+    keys = np.unique(np.minimum(own, other) * count + np.maximum(own, other))
+    return np.stack([keys // max(count, 1), keys % max(count, 1)], axis=1)  # P 2
+
+
+def united_pairs(parts: Sequence[Pairs]) -> Pairs:
+    """The pairs of several choices, each once.
+
+    Returns:
+        P 2 int64. One choice keeps its order; several are sorted. A pair that is in two choices has
+        the direction of the first.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    pairs = np.concatenate([np.empty((0, 2), np.int64), *parts])
+    low, high = pairs.min(axis=1), pairs.max(axis=1)
+    order = np.lexsort((high, low))  # stable, so the first choice comes first
+    low, high = low[order], high[order]
+    is_first = np.ones(len(pairs), np.bool_)
+    is_first[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
+    return pairs[order][is_first]
+
+
+def in_sequence(names: Sequence[str]) -> list[list[int]]:
+    """The images of each folder in the order in which cameras number them.
+
+    Numbers in names count as numbers: frame2.jpg comes before frame10.jpg.
+
+    Returns:
+        Indices into the names, folder by folder.
+    """
+    folders: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        folders.setdefault(name.rpartition("/")[0], []).append(index)
+    for members in folders.values():
+        members.sort(key=lambda index: _natural(names[index]))
+    return [folders[folder] for folder in sorted(folders, key=_natural)]
+
+
+def _natural(name: str) -> tuple[list[tuple[int, str, str]], str]:
+    """Sort key: text as text, numbers by value, of any length."""
+    parts = [
+        (len(part.lstrip("0")), part.lstrip("0"), "") if odd else (0, "", part)
+        for number, part in enumerate(_NUMBERS.split(name))
+        for odd in (number % 2,)
+    ]
+    return parts, name
 
 
 def listed_pairs(path: str | PathLike[str], names: Sequence[str]) -> Pairs:
