@@ -19,6 +19,6 @@ class DeadlyDetector(FakeDetector):
 
     def stream(self, sources: Iterable[str], **options: Any) -> Iterator[Detection]:
         paths = list(sources)
-        if self.deadly in paths:
+        if any(isinstance(path, str) and path == self.deadly for path in paths):
             os._exit(1)
         return super().stream(paths, **options)

@@ -35,11 +35,14 @@ POLL_S, NODES_S = 1.0, 5.0
 LOOK_S = 180.0
 """Time in which each node must answer whether it sees the files, s."""
 
+START_S = 60.0
+"""Time after which a run without any worker warns, s; it waits on."""
+
 LOCK_WAIT_S = 120.0
 """Time in which a lost worker may still hold its lock: NFS frees it after a lease of 90 s."""
 
 MOST_LOSSES = 4
-"""Workers that may end while they make one shard; it is hardly by chance then."""
+"""Workers that end while they make one shard, or start on one node; it is not by chance then."""
 
 _SAMPLES = 8
 
@@ -208,7 +211,7 @@ class _Pool:
             except self.ray.exceptions.GetTimeoutError:
                 reason = f"gave no answer within {LOOK_S:.0f} s"
             except (self.ray.exceptions.RayError, RuntimeError) as error:  # no tiepoint there
-                reason = f"cannot run tiepoint ({last_line(error)}); install it there"
+                reason = f"cannot run tiepoint ({in_short(error)}); install it there"
             if reason is not None:
                 reasons.append(f"node {_name(node)} {reason}")
         if reasons:
@@ -227,7 +230,9 @@ class _Run:
         self._is_last_round = False
         self._losses: Counter[str] = Counter()
         self._lost_at: dict[str, float] = {}
+        self._failed_starts: Counter[str] = Counter()  # in a row, by node
         self._idle: list[_Actor] = []
+        self._warn_at: float | None = time.monotonic() + START_S
         self._calls: dict[Any, tuple[_Actor, Shard | None]] = {}  # None: the worker starts
 
     def records(self) -> Iterator[ImageRecord]:
@@ -238,14 +243,21 @@ class _Run:
             if time.monotonic() > looked + NODES_S:
                 self._await_start(self._pool.join())
                 looked = time.monotonic()
-            if not self._calls:
+            if self._calls:
+                done, _ = self._ray.wait(list(self._calls), num_returns=1, timeout=POLL_S)
+                for call in done:
+                    yield from self._finish(call)
+            elif not self._idle:
                 raise OutputError(
                     "no node of the Ray cluster is left that can work; repeat the same command "
                     "when there is one"
                 )
-            done, _ = self._ray.wait(list(self._calls), num_returns=1, timeout=POLL_S)
-            for call in done:
-                yield from self._finish(call)
+            self._warn_if_none_starts()
+
+    def _warn_if_none_starts(self) -> None:
+        if self._warn_at is not None and time.monotonic() > self._warn_at:
+            self._warn_at = None
+            logger.warning("no worker has started yet: other programs may have the nodes' cores")
 
     def _await_start(self, actors: list[_Actor]) -> None:
         self._calls |= {actor.handle.start.remote(): (actor, None) for actor in actors}
@@ -280,13 +292,15 @@ class _Run:
         except self._ray.exceptions.RayTaskError:  # a mistake of ours, with its traceback
             raise
         except self._ray.exceptions.RayError as error:
-            yield from self._lose(actor, shard, last_line(error))
+            yield from self._lose(actor, shard, in_short(error))
             return
         if shard is None and result is not None:
             logger.warning("node %s is left out: it %s", _name(actor.node), result)
             self._pool.drop(actor)
             return
         self._idle.append(actor)
+        self._warn_at = None
+        self._failed_starts[actor.node["NodeID"]] = 0
         if isinstance(result, LockedError):
             yield from self._wait_for_lock(shard, result)  # type: ignore[arg-type]
         elif isinstance(result, TiepointError):
@@ -303,11 +317,13 @@ class _Run:
 
     def _lose(self, actor: _Actor, shard: Shard | None, reason: str) -> Iterator[ImageRecord]:
         """Take back the shard of a worker that ended, and start another worker."""
-        where = _name(actor.node)
+        where, node = _name(actor.node), actor.node["NodeID"]
+        self._failed_starts[node] += shard is None
+        if self._failed_starts[node] < MOST_LOSSES:
+            self._await_start(self._pool.replace(actor))
         if shard is None:
-            logger.warning("node %s is left out: its worker did not start (%s)", where, reason)
+            logger.warning("a worker on node %s did not start (%s)", where, reason)
             return
-        self._await_start(self._pool.replace(actor))
         self._losses[shard.name] += 1
         self._lost_at[shard.name] = time.monotonic()
         if self._losses[shard.name] < MOST_LOSSES:
@@ -324,10 +340,10 @@ class _Run:
         yield from refused(shard, error, f"{MOST_LOSSES} workers ended while they made the shard")
 
 
-def last_line(error: BaseException) -> str:
-    """The end of a message of Ray's, which may have a traceback before it."""
+def in_short(error: BaseException) -> str:
+    """A sentence of a message of Ray's, which may have a traceback before it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return lines[-1].partition(". ")[0] if lines else type(error).__name__
 
 
 def _on(node: dict[str, Any]) -> Any:
