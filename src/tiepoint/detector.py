@@ -7,7 +7,9 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Executor
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, get_args, overload
 
@@ -228,6 +230,12 @@ class Detector:
             levels.append((as_numpy(maps.of_image(0, placement)[1]), placement))
         return levels
 
+    def with_threads(self, threads: int) -> Detector:
+        """A detector whose network takes at most this number of cores; for engine "openvino"."""
+        other = copy(self)
+        other._engines = self._engines.with_threads(threads)
+        return other
+
     def provenance(self, **options: Unpack[DetectionOptions]) -> Provenance:
         """The provenance of features made with these options."""
         return self._request(options).provenance
@@ -266,21 +274,14 @@ class Detector:
         nominal = request.processor.contrast == "none"
         read = Reader(request.masks, request.channel_order, nominal=nominal)
         if engine.in_flight == 1:
-
-            def detect(images: Sequence[SourceImage]) -> list[Features]:
-                return self._detect(images, request, workload)
-
+            detect = partial(self._detect, request=request, workload=workload)
             return in_batches(sources, read, detect, engine.batch_size)
         return concurrently(
             sources, read, lambda image: self._detect_one(image, request), engine.in_flight
         )
 
     def _detect_one(self, image: SourceImage, request: Request) -> Features:
-        """Detect in one image of a stream.
-
-        Inputs above `LARGE_PX`, and images whose concurrent run failed, are processed one at a
-        time.
-        """
+        """Detect in one image of a stream; alone if it is large, or failed beside others."""
         input_px = math.prod(fit_inside(image.size_hw, request.processor.max_side))
         if input_px * max(request.detection.scales) ** 2 <= LARGE_PX:
             try:

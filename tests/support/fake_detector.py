@@ -20,6 +20,8 @@ def decoded(source: Any) -> Any:
     """The pixels of a file, of its bytes or of an image that was read; or None."""
     if isinstance(source, SourceImage):
         return source.pixels
+    if isinstance(source, np.ndarray):
+        return source
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
     except (OSError, ValueError):
@@ -28,11 +30,13 @@ def decoded(source: Any) -> Any:
 
 
 def name_of(source: Any) -> str:
-    return source if isinstance(source, str) else str(source.name)
+    return source if isinstance(source, str) else str(getattr(source, "name", "array"))
 
 
 class FakeDetector:
     """Finds one keypoint per 10 px of width."""
+
+    engine, device = "fake", "cpu"
 
     def __init__(self, threshold: float = 0.5, precision: str = "f32") -> None:
         self.threshold, self.precision = threshold, precision

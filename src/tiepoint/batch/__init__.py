@@ -7,6 +7,7 @@ earlier run stopped, and one bad image harms no other.
 
 from __future__ import annotations
 
+from tiepoint.batch.detect_batch import DetectBatch as DetectBatch
 from tiepoint.batch.inputs import Input as Input
 from tiepoint.batch.inputs import Unreadable as Unreadable
 from tiepoint.batch.inputs import expand as expand

@@ -108,10 +108,7 @@ def run_store(
         FormatError: The store has images of another tar under equal names.
         OutputError: The disk is full or read-only.
     """
-    _refuse_other_tars(listing, job)
-    remove_stale(job.folder)
-    for item in listing.unreadable:
-        yield ImageRecord(item.source, "failed", error=item.reason)
+    yield from begin(listing, job)
     busy: list[Shard] = []
     for shard in listing.shards(job.manifest.shards, worker or Worker()):
         try:
@@ -123,14 +120,26 @@ def run_store(
         try:
             yield from shard_steps(shard, job)
         except LockedError as error:
-            yield from _refused(shard, str(error))
+            yield from refused(shard, str(error), "another run is writing the shard")
 
 
-def _refused(shard: Shard, error: str) -> Iterator[ImageRecord]:
+def begin(listing: Listing, job: ShardJob) -> Iterator[ImageRecord]:
+    """The records of what cannot be read, before any shard.
+
+    Raises:
+        FormatError: The store has images of another tar under equal names.
+    """
+    _refuse_other_tars(listing, job)
+    remove_stale(job.folder)
+    for item in listing.unreadable:
+        yield ImageRecord(item.source, "failed", error=item.reason)
+
+
+def refused(shard: Shard, error: str, reason: str) -> Iterator[ImageRecord]:
+    """The records of the images of a shard that is not made; see `ImageRecord`."""
     sources = [source for _, source in shard.sources]
     for source in sources or [shard.tar.source if shard.tar is not None else shard.name]:
-        shown = without_credentials(source)
-        yield ImageRecord(shown, "refused", error=error, reason="another run is writing the shard")
+        yield ImageRecord(without_credentials(source), "refused", error=error, reason=reason)
 
 
 def _refuse_other_tars(listing: Listing, job: ShardJob) -> None:

@@ -98,6 +98,7 @@ Detection = Annotated[
     "find photos -name '*.jpg' | tiepoint detect - -o features.h5 --max-keypoints 4000",
     "tiepoint detect photos --masks masks --plot -o results",
     "tiepoint detect s3://bucket/photos -o features.store --shard 3/16",
+    "tiepoint detect photos -o features.store --ray auto",
 )
 def detect(
     inputs: Inputs,
@@ -112,6 +113,7 @@ def detect(
     shards: store.Shards = None,
     shard: store.ShardOf = None,
     retry_failed: store.RetryFailed = False,
+    ray: store.Ray = None,
     checkpoint: options.Checkpoint = options.CHECKPOINT,
     detection: Detection,
     engine: options.Engine = options.AUTO,
@@ -126,15 +128,14 @@ def detect(
     same command. Exit status: 0 all done, 1 some images failed, 2 wrong usage, 3 nothing
     readable, 130 interrupted.
     """
-    of_store = store.StoreOptions(features_format, shards, shard, half=half, retry=retry_failed)
+    of_store = store.StoreOptions(features_format, shards, shard, half, retry_failed, ray, threads)
     ignored: Counter[str] = Counter()
     if is_store := store.is_store_path(out):
         ending = of_store.check(out, plot=plot)
         images: Any = store.list_all(inputs, _lines_of_stdin(), ignored)
     else:
         of_store.refuse()
-        ending = _ending(out, features_format)
-        _check_format(out, ending, plot=plot, half=half, as_json=as_json)
+        ending = _format(out, features_format, plot=plot, half=half, as_json=as_json)
         images = _sources(inputs, out, ignored)
     from tiepoint.batch import run
     from tiepoint.detector import Detector
@@ -145,8 +146,8 @@ def detect(
     if ending in WITHOUT_DESCRIPTORS:
         detection["descriptors"] = False
     detector = Detector(
-        checkpoint, engine=engine, device=device, precision=precision, threads=threads,
-        compiled=compiled, **detection,
+        checkpoint, engine=engine, device=of_store.device(engine, device), precision=precision,
+        threads=threads, compiled=compiled, **detection,
     )  # fmt: skip
     if is_store:
         code = of_store.detect(
@@ -199,9 +200,13 @@ def _ending(out: Path, features_format: FeaturesFormat | None) -> str:
     return wanted or DEFAULT_ENDING
 
 
-def _check_format(out: Path, ending: str, *, plot: bool, half: bool, as_json: bool) -> None:
+def _format(
+    out: Path, wanted: FeaturesFormat | None, *, plot: bool, half: bool, as_json: bool
+) -> str:
+    """The ending of the features files; raises for options that it does not go with."""
     from tiepoint.formats import FORMATS, features_parquet
 
+    ending = _ending(out, wanted)
     if out == STDOUT and (as_json or plot):
         raise ConfigError("-o - writes the features to stdout: drop --json and --plot")
     if FORMATS.get(ending) is features_parquet:
@@ -210,6 +215,7 @@ def _check_format(out: Path, ending: str, *, plot: bool, half: bool, as_json: bo
         raise ConfigError(f"--plot: a {ending} file holds no images; give -o a folder")
     if half and ending in FORMATS:
         raise ConfigError(f"--half: {ending} files hold float32; give -o a .h5 file, or drop it")
+    return ending
 
 
 def _sources(inputs: list[str], out: Path, ignored: Counter[str]) -> Iterator[Input | Unreadable]:

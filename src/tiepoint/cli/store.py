@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -20,6 +20,9 @@ from tiepoint.files.paths import exists, is_file, is_folder
 
 if TYPE_CHECKING:
     from tiepoint.batch.listing import Listing, Worker
+    from tiepoint.batch.records import ImageRecord
+    from tiepoint.batch.shards import ShardJob
+    from tiepoint.config import DeviceName, EngineName
     from tiepoint.detector import Detector
     from tiepoint.formats.shard_files import ShardFormat
     from tiepoint.images.masks import MaskFolder
@@ -54,6 +57,17 @@ RetryFailed = Annotated[
         "be reached are tried again anyway.",
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Share the work of a store among the machines of a Ray cluster: auto for the cluster "
+        "of this machine, or HOST:PORT. All must see the images and the store under the same "
+        "paths.",
+        show_default="this machine alone",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,8 @@ class StoreOptions:
         shard: Worker, as "i/n", or None.
         half: Whether descriptors are float16.
         retry: Whether failures are tried again.
+        ray: Address of a Ray cluster, or None.
+        threads: Cores of each worker on a Ray cluster, or None.
     """
 
     features_format: str | None
@@ -73,6 +89,8 @@ class StoreOptions:
     shard: str | None
     half: bool
     retry: bool
+    ray: str | None = None
+    threads: int | None = None
 
     def refuse(self) -> None:
         """Raise ConfigError if an option is given that only stores have."""
@@ -80,6 +98,7 @@ class StoreOptions:
             "--shards": self.shards is not None,
             "--shard": self.shard is not None,
             "--retry-failed": self.retry,
+            "--ray": self.ray is not None,
         }
         for option, is_given in given.items():
             if is_given:
@@ -109,6 +128,15 @@ class StoreOptions:
         except ConfigError as error:
             raise ConfigError(f"--shard {self.shard}: {error}") from error
 
+    def device(self, engine: EngineName, device: DeviceName) -> DeviceName:
+        """The device of the network; connects to the Ray cluster if there is one."""
+        if self.ray is None:
+            return device
+        from tiepoint.batch.ray_cluster import connect, device_on_ray
+
+        connect(self.ray)
+        return device_on_ray(engine, device)
+
     def detect(
         self,
         out: Path,
@@ -122,7 +150,7 @@ class StoreOptions:
     ) -> int:
         """Detect in all images of a listing, or in those of one worker; returns the exit code."""
         from tiepoint.batch.shards import ShardJob
-        from tiepoint.batch.store_run import open_store, run_store
+        from tiepoint.batch.store_run import open_store
         from tiepoint.files.writing import make_folder
 
         layout, worker = cast("ShardFormat | None", self.features_format), self.worker()
@@ -146,8 +174,17 @@ class StoreOptions:
             return None if listing.tars else listing.count(manifest.shards, worker)
 
         with image_report(as_json=as_json, count=count, ignored=ignored) as report:
-            report.follow(run_store(listing, job, worker))
+            report.follow(self._run(listing, job, worker))
         return report.exit_code
+
+    def _run(self, listing: Listing, job: ShardJob, worker: Worker) -> Iterator[ImageRecord]:
+        if self.ray is None:
+            from tiepoint.batch.store_run import run_store
+
+            return run_store(listing, job, worker)
+        from tiepoint.batch.ray import run_on_ray
+
+        return run_on_ray(listing, job, worker, threads=self.threads)
 
 
 def is_store_path(out: Path) -> bool:

@@ -86,9 +86,8 @@ def replacing(path: Path, *, follow: bool = True, durable: bool = False) -> Iter
         OutputError: It cannot be written. The file at `path` stays, and the new one is removed.
     """
     # The name is short, because that of `path` may already be as long as the file system allows.
-    name = f".tiepoint-{_machine()}-{os.getpid()}-{secrets.token_hex(6)}.partial"
     target = behind_links(path) if follow else path
-    partial = target.with_name(name)
+    partial = target.with_name(temporary_name())
     try:
         yield partial
         if durable:
@@ -101,6 +100,11 @@ def replacing(path: Path, *, follow: bool = True, durable: bool = False) -> Iter
     finally:  # also when interrupted
         with suppress(OSError):  # a folder that cannot be looked into: the error is known already
             partial.unlink(missing_ok=True)
+
+
+def temporary_name() -> str:
+    """A new name of a file that `remove_stale` removes when this process has ended."""
+    return f".tiepoint-{_machine()}-{os.getpid()}-{secrets.token_hex(6)}.partial"
 
 
 def _flush(path: Path) -> None:

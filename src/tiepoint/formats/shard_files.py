@@ -45,7 +45,14 @@ Add = Callable[[str, Features], None]
 """(name of an image, its features) -> stored as the next image of the file."""
 
 _KEY, _LAYOUT = b"tiepoint", b'{"convention": "center0", "layout": "images 1"}'
-_OPTIONAL = (SCALE, *COVARIANCE)
+
+LISTS = (*POSITION, SCALE, *COVARIANCE, "descriptors")
+COLUMNS: dict[str, Literal["text", "whole", "list"]] = {
+    "name": "text", "height": "whole", "width": "whole", **dict.fromkeys(LISTS, "list"),
+    "descriptor_length": "whole", "meta": "text",
+}  # fmt: skip
+"""Columns of Parquet, and of `DetectBatch`; lists are of float32."""
+
 _SINGLE = ("height", "width", "descriptor_length", "meta")
 
 
@@ -136,12 +143,13 @@ def _parquet_writer(partial: Path) -> Iterator[Add]:
     arrow = features_parquet.load_pyarrow()
     from pyarrow import parquet
 
-    schema = _schema(arrow)
+    schema = _schema_of_file()
 
     def add(name: str, features: Features) -> None:
-        fields.check_finite(features)
+        row = row_of(name, features)
         hdf5.check_name(name)
-        writer.write_table(arrow.table(_row(arrow, name, features), schema=schema))
+        cells = {column: arrow.array([row[column]], schema.field(column).type) for column in row}
+        writer.write_table(arrow.table(cells, schema=schema))
 
     with open(partial, "xb") as file:  # noqa: PTH123 - pyarrow closes no file of ours
         writer = parquet.ParquetWriter(
@@ -159,36 +167,37 @@ def _closing(writer: Any) -> Iterator[None]:
         writer.close()
 
 
-def _schema(arrow: Any) -> Any:
-    text, whole, numbers = arrow.string(), arrow.int32(), arrow.list_(arrow.float32())
-    columns = [
-        ("name", text), ("height", whole), ("width", whole),
-        *((column, numbers) for column in (*POSITION, *_OPTIONAL, "descriptors")),
-        ("descriptor_length", whole), ("meta", text),
-    ]  # fmt: skip
-    return arrow.schema(columns, metadata={_KEY: _LAYOUT})
+def _schema_of_file() -> Any:
+    return arrow_schema().with_metadata({_KEY: _LAYOUT})
 
 
-def _row(arrow: Any, name: str, features: Features) -> dict[str, Any]:
-    """The columns of one image, with one element each."""
+def arrow_schema() -> Any:
+    """The columns of a file, as a schema of pyarrow's."""
+    arrow = features_parquet.load_pyarrow()
+    kinds = {"text": arrow.string(), "whole": arrow.int32(), "list": arrow.list_(arrow.float32())}
+    return arrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+
+
+def row_of(name: str, features: Features) -> dict[str, Any]:
+    """One image as a row: text, whole numbers, and arrays of float32; None for what is absent.
+
+    Raises:
+        FormatError: Values that are not finite, or `meta` that JSON has no form for.
+    """
+    fields.check_finite(features)
     height, width = features.size_hw
     held: Columns = columns_of(features)
     length = None
     if features.descriptors is not None:
         held["descriptors"] = features.descriptors.reshape(-1)
         length = features.descriptors.shape[1]
-    kind = arrow.list_(arrow.float32())
-    lists = {}
-    for column in (*POSITION, *_OPTIONAL, "descriptors"):
-        if column not in held:
-            lists[column] = arrow.array([None], kind)
-            continue
-        values = arrow.array(np.ascontiguousarray(held[column], np.float32))
-        lists[column] = arrow.ListArray.from_arrays(arrow.array([0, len(values)], "int32"), values)
-    return {
-        "name": [name], "height": [height], "width": [width], **lists,
-        "descriptor_length": [length], "meta": [fields.meta_text(features)],
-    }  # fmt: skip
+    lists = {
+        column: np.ascontiguousarray(held[column], np.float32) if column in held else None
+        for column in LISTS
+    }
+    single = {"name": name, "height": height, "width": width, "descriptor_length": length}
+    values = {**single, **lists, "meta": fields.meta_text(features)}
+    return {column: values[column] for column in COLUMNS}
 
 
 def _read_row(path: Path, name: str, row: int) -> Features:
@@ -199,7 +208,7 @@ def _read_row(path: Path, name: str, row: int) -> Features:
     with fields.as_damaged(where, broken), open_regular(path) as stream:
         file = parquet.ParquetFile(arrow.PythonFile(stream, mode="r"))
         kept = file.schema_arrow.metadata or {}
-        if kept.get(_KEY) != _LAYOUT or not file.schema_arrow.equals(_schema(arrow)):
+        if kept.get(_KEY) != _LAYOUT or not file.schema_arrow.equals(arrow_schema()):
             raise ValueError("no file of images that tiepoint wrote")
         group = file.metadata.row_group(row)
         stored = [group.column(index) for index in range(group.num_columns)]
@@ -211,7 +220,7 @@ def _read_row(path: Path, name: str, row: int) -> Features:
             raise ValueError(f"row {row} is of {cells['name'].as_py()!r}")
         columns: Columns = {
             column: cell.values.to_numpy(zero_copy_only=False)
-            for column in (*POSITION, *_OPTIONAL, "descriptors")
+            for column in LISTS
             if (cell := cells[column]).is_valid
         }
         return _features(where, columns, {key: cells[key].as_py() for key in _SINGLE})

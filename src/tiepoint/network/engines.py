@@ -8,6 +8,7 @@ import platform
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from typing import Any, NamedTuple, get_args
 
 from tiepoint.checks import check_choice, check_whole
@@ -129,6 +130,14 @@ class EnginePool:
                     threads=self._threads,
                 )
             return self._engines[workload]
+
+    def with_threads(self, threads: int) -> EnginePool:
+        """Engines of the same kind on at most this number of cores; see `check_threads`."""
+        check_threads(self.choice.engine, threads)
+        other = copy(self)
+        other._threads = threads
+        other._set_up()
+        return other
 
     def _set_up(self) -> None:
         self._pid = os.getpid()
