@@ -130,6 +130,23 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32], pairs: Indices) -> N
     return found
 
 
+def rounding_margin(a: NDArray[np.float32], b: NDArray[np.float32]) -> np.float32 | None:
+    """Bound of how far two float32 cosines of equal float64 ones differ; None if it may not hold.
+
+    A sum of D products errs by at most D u |x| |y| in any order, u the unit roundoff; the factors
+    below leave room for the roundings of the bound itself.
+
+    Source:
+        Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.1.
+    """
+    with np.errstate(over="ignore"):
+        longest = [float(np.sqrt(np.einsum("ij,ij->i", x, x).max())) for x in (a, b)]
+    product = longest[0] * longest[1]
+    if not 1e-6 < product < 1e6:  # float32 products may overflow, or lose their last digits
+        return None
+    return np.float32(2.5 * (a.shape[1] + 4) * UNIT_ROUNDOFF * product)
+
+
 def _best_of(count: int, own: Indices, other: Indices, scores: Float, second: bool) -> Nearest:
     """For each of `count` vectors, the best of the pairs whose index `own` is its own."""
     order = np.lexsort((other, -scores, own))  # P: by vector, the best first, ties by index
@@ -152,7 +169,7 @@ class _Candidates:
     def __init__(self, a: NDArray[np.float32], b: NDArray[np.float32], kept: int) -> None:
         """`kept` is 1 for the nearest neighbours, 2 for the second nearest as well."""
         self._a, self._b, self._kept = a, b, kept
-        self._margin = _margin(a, b)
+        self._margin = rounding_margin(a, b)
         self._bar_a, self._bar_b = _Bar(len(a), kept), _Bar(len(b), kept)
         self._found: list[tuple[Indices, Indices, NDArray[np.float32]]] = []
         """Indices into a and b with the float32 cosine, which is inf where it is not known."""
@@ -246,23 +263,6 @@ class _Bar:
             np.maximum(self._second[part], second, out=self._second[part])
         np.maximum(best, highest, out=best)
         return self.level[part]
-
-
-def _margin(a: NDArray[np.float32], b: NDArray[np.float32]) -> np.float32 | None:
-    """Bound of how far two float32 cosines of equal float64 ones differ; None if it may not hold.
-
-    A sum of D products errs by at most D u |x| |y| in any order, u the unit roundoff; the factors
-    below leave room for the roundings of the bound itself.
-
-    Source:
-        Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.1.
-    """
-    with np.errstate(over="ignore"):
-        longest = [float(np.sqrt(np.einsum("ij,ij->i", x, x).max())) for x in (a, b)]
-    product = longest[0] * longest[1]
-    if not 1e-6 < product < 1e6:  # float32 products may overflow, or lose their last digits
-        return None
-    return np.float32(2.5 * (a.shape[1] + 4) * UNIT_ROUNDOFF * product)
 
 
 def _blocks(

@@ -10,11 +10,13 @@ Source: Bökman et al., "Steerers" (CVPR 2024), for the idea; no network was tra
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.features import Features
+from tiepoint.matching.neighbours import rounding_margin
 
 Float32 = NDArray[np.float32]
 
@@ -27,6 +29,8 @@ PROBE_KEYPOINTS = 300
 MIN_GAIN = 1.15
 """Minimum ratio of the agreement after rotation to that without, so upright pairs stay upright."""
 
+
+_CANDIDATES = range(1 - ROTATION_STEPS // 2, ROTATION_STEPS // 2 + 1)
 
 _DIAGONAL = 0.5**0.5
 _COSINES = (1.0, _DIAGONAL, 0.0, -_DIAGONAL, -1.0, -_DIAGONAL, 0.0, _DIAGONAL)
@@ -88,27 +92,90 @@ def best_rotation(a: Float32, b: Float32, matrix: Float32) -> int:
     """
     if len(a) == 0 or len(b) == 0:
         return 0
-    candidates = range(1 - ROTATION_STEPS // 2, ROTATION_STEPS // 2 + 1)
-    rotated = np.concatenate([rotate_descriptors(a, matrix, steps) for steps in candidates])
-    cosines = rotated.astype(np.float64) @ b.astype(np.float64).T  # 8 N_A, N_B
-    parts = np.split(cosines.astype(np.float32), ROTATION_STEPS)  # rounded, so that equals tie
-    agreement = dict(zip(candidates, map(_agreement, parts), strict=True))
-    best = max(candidates, key=lambda steps: (agreement[steps], -abs(steps), steps))
-    return best if agreement[best] > MIN_GAIN * agreement[0] else 0
+    rotated = np.stack([rotate_descriptors(a, matrix, steps) for steps in _CANDIDATES])  # 8 N_A D
+    bounds = _agreement_bounds(rotated, b)
+    steps = None if bounds is None else _clearly_best(*bounds)
+    return _best_exactly(rotated, b) if steps is None else steps
 
 
 def rotate_descriptors(descriptors: Float32, matrix: Float32, steps: int) -> Float32:
     """Predict the descriptors N D of an image rotated counterclockwise by `steps` of 45 degrees."""
     if steps == 0:
         return descriptors
-    power = np.linalg.matrix_power(matrix.astype(np.float64), abs(steps))  # D D
+    power = _powers(matrix.tobytes(), matrix.dtype.str, len(matrix))[abs(steps)]  # D D
     rotated = descriptors.astype(np.float64) @ (power.T if steps > 0 else power)  # N D
     result: Float32 = rotated.astype(np.float32)
     return result
 
 
+@lru_cache(maxsize=4)
+def _powers(matrix: bytes, dtype: str, size: int) -> tuple[NDArray[np.float64], ...]:
+    """Powers 0 ... 4 of a matrix, D D each: all that rotations need, for as long as it is used."""
+    base = np.frombuffer(matrix, dtype).reshape(size, size).astype(np.float64)
+    return tuple(np.linalg.matrix_power(base, steps) for steps in range(ROTATION_STEPS // 2 + 1))
+
+
+def _agreement_bounds(
+    rotated: Float32, b: Float32
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Lower and upper bound of the `_agreement` of each candidate, from float32 cosines.
+
+    Args:
+        rotated: 8 N_A D.
+        b: N_B D.
+
+    Returns:
+        8 each; None if the error of float32 cosines is not bounded.
+    """
+    count, of_a, of_b = len(rotated), rotated.shape[1], len(b)
+    flat = rotated.reshape(count * of_a, -1)  # 8 N_A, D
+    margin = rounding_margin(flat, b)
+    if margin is None:
+        return None
+    cosines = flat @ b.T  # 8 N_A, N_B
+    best_a = cosines[np.arange(len(flat)), cosines.argmax(axis=1)]  # faster than max, 8 N_A
+    best_b = cosines.reshape(count, of_a, of_b).max(axis=1, keepdims=True)  # 8 1 N_B
+    near_a = np.flatnonzero(cosines >= best_a[:, None] - margin)
+    near_b = cosines.reshape(count, of_a, of_b) >= best_b - margin  # 8 N_A N_B
+    mutual = near_a[near_b.ravel()[near_a]]  # with all mutual nearest neighbours
+    near_b = np.flatnonzero(near_b)
+    rivals_a = np.bincount(near_a // of_b)
+    rivals_b = np.bincount(near_b // (of_a * of_b) * of_b + near_b % of_b)
+    candidate, column = mutual // (of_a * of_b), mutual % of_b
+    sure = (rivals_a[mutual // of_b] == 1) & (rivals_b[candidate * of_b + column] == 1)
+    cosine = np.maximum(cosines.ravel()[mutual].astype(np.float64), 0)
+    low, high = (
+        np.asarray(np.bincount(candidate, weights, count), np.float64)
+        for weights in (sure * np.maximum(cosine - margin, 0) ** 4, (cosine + margin) ** 4)
+    )
+    return low, high
+
+
+def _clearly_best(low: NDArray[np.float64], high: NDArray[np.float64]) -> int | None:
+    """The steps that win whatever the agreements are within their bounds; None if it is open."""
+    upright = _CANDIDATES.index(0)
+    if (np.delete(high, upright) <= MIN_GAIN * low[upright]).all():
+        return 0
+    best = int(low.argmax())
+    if low[best] > np.delete(high, best).max() and low[best] > MIN_GAIN * high[upright]:
+        return _CANDIDATES[best]
+    return None
+
+
+def _best_exactly(rotated: Float32, b: Float32) -> int:
+    """The steps of the best candidate, of 8 N_A D; as `best_rotation`."""
+    flat = rotated.reshape(-1, rotated.shape[2]).astype(np.float64)  # 8 N_A, D
+    parts = np.split((flat @ b.astype(np.float64).T).astype(np.float32), len(rotated))
+    agreement = dict(zip(_CANDIDATES, map(_agreement, parts), strict=True))
+    best = max(_CANDIDATES, key=lambda steps: (agreement[steps], -abs(steps), steps))
+    return best if agreement[best] > MIN_GAIN * agreement[0] else 0
+
+
 def _agreement(cosines: Float32) -> float:
-    """Sum of the fourth powers of the cosines N_A N_B of mutual nearest neighbours."""
+    """Sum of the fourth powers of the cosines N_A N_B of mutual nearest neighbours.
+
+    The cosines are sums in float64, rounded, so that equals tie.
+    """
     of_a, of_b = cosines.argmax(axis=1), np.ascontiguousarray(cosines.T).argmax(axis=1)
     mutual = np.flatnonzero(of_b[of_a] == np.arange(len(of_a)))  # N_A
     best = np.maximum(cosines[mutual, of_a[mutual]].astype(np.float64), 0)
