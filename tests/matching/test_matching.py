@@ -12,7 +12,7 @@ from support.provenance import made
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features, Provenance
 from tiepoint.geometry import apply_homography
-from tiepoint.matching import neighbours
+from tiepoint.matching import guided, near, neighbours
 from tiepoint.matching.guided import match_guided
 from tiepoint.matching.match import match
 
@@ -161,12 +161,15 @@ def placed(count: int, seed: int) -> Features:
     )
 
 
+@pytest.mark.parametrize("few", [0, guided.FEW])
 @pytest.mark.parametrize("counts", [(70, 90), (1, 1), (0, 5), (5, 0)])
 def test_guided_matching_equals_the_slow_twin(
-    counts: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    counts: tuple[int, int], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Near by the model, most alike of these, and mutually so; over several blocks."""
     monkeypatch.setattr(neighbours, "BLOCK", 16)
+    monkeypatch.setattr(near, "MOST_PAIRS", 200)
+    monkeypatch.setattr(guided, "FEW", few)
     a, b = placed(counts[0], 1), placed(counts[1], 2)
     matrix = np.array([[0.9, 0.1, 4], [-0.1, 1.1, 2], [1e-3, 0, 1]])
     there = apply_homography(matrix, a.xy)

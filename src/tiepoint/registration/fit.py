@@ -14,6 +14,7 @@ from tiepoint.architecture import CELL_PX
 from tiepoint.config import RegistrationConfig
 from tiepoint.features import Features, Matches, covariances_of
 from tiepoint.geometry import Matrix, apply_homography, inside
+from tiepoint.matching import neighbours
 from tiepoint.matching.guided import aligned_descriptors
 from tiepoint.matching.near import within
 from tiepoint.registration import appearance, derivatives, epipolar, planar, verification
@@ -178,24 +179,24 @@ class Fit(Pair):
         return float(near.all(axis=1).mean()) if len(near) else 0.0
 
     @cached_property
-    def similarities(self) -> NDArray[np.float32] | None:
-        """N_A N_B: cosines of all keypoints; None without descriptors."""
-        if self.features_a.descriptors is None or self.features_b.descriptors is None:
+    def descriptors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """N_A D and N_B D, with those of A rotated as the matches are; None without them."""
+        a, b = self.features_a, self.features_b
+        if a.descriptors is None or b.descriptors is None:
             return None
-        turned_deg = self.matches.turned_deg
-        a, b = aligned_descriptors(self.features_a, self.features_b, turned_deg)
-        return np.asarray(a @ b.T)
+        return aligned_descriptors(a, b, self.matches.turned_deg)
 
     @cached_property
     def answered_cells(self) -> NDArray[np.float64] | None:
         """See `verification.answered_cells`; None without descriptors."""
-        if self.similarities is None:
+        if self.descriptors is None:
             return None
         a, b = self.features_a, self.features_b
         mapped = apply_homography(self.estimate.matrix, a.xy)  # N_A 2
         answered = np.zeros(len(a), bool)
-        for i, j in (pairs.T for pairs in within(mapped, b.xy, ANSWER_PX * self.input_px)):
-            answered[i[self.similarities[i, j] >= ANSWER_SIMILARITY]] = True
+        for pairs in within(mapped, b.xy, ANSWER_PX * self.input_px):
+            cosines = neighbours.cosines(*self.descriptors, pairs)
+            answered[pairs[cosines >= ANSWER_SIMILARITY, 0]] = True
         shown = inside(mapped, b.size_hw)
         return verification.answered_cells(a.xy, a.size_hw, shown, answered)
 
