@@ -60,6 +60,7 @@ def test_the_block_size_changes_nothing(block: int, monkeypatch: pytest.MonkeyPa
     a, b = unit(33, seed=3), unit(47, seed=4)
     whole = match(features(a), features(b))
     monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(neighbours, "ROWS", block)
     assert_equals_slow_twin(a, b)
     np.testing.assert_array_equal(match(features(a), features(b)).pairs, whole.pairs)
 
@@ -69,6 +70,7 @@ def test_of_equal_descriptors_the_lower_index_wins(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(neighbours, "ROWS", block)
     kinds = unit(4, length=67, seed=5)
     a, b = kinds[[2, 0, 2, 1, 0, 2, 1]], kinds[[1, 1, 0, 2, 2, 0, 3, 1]]
     result = match(features(a), features(b))
@@ -168,6 +170,7 @@ def test_guided_matching_equals_the_slow_twin(
 ) -> None:
     """Near by the model, most alike of these, and mutually so; over several blocks."""
     monkeypatch.setattr(neighbours, "BLOCK", 16)
+    monkeypatch.setattr(neighbours, "ROWS", 16)
     monkeypatch.setattr(near, "MOST_PAIRS", 200)
     monkeypatch.setattr(guided, "FEW", few)
     a, b = placed(counts[0], 1), placed(counts[1], 2)

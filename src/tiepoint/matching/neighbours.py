@@ -7,6 +7,7 @@ several times as fast, so `by_cosine` takes them to find candidates, and float64
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,15 @@ from numpy.typing import NDArray
 BLOCK = 1024
 """Descriptors of each image compared at a time: 8 MB of float64, whatever the counts."""
 
+ROWS = 256
+"""Descriptors of A compared at a time by float32 cosines: 1 MB, which stays in the cache."""
+
 MOST_CANDIDATES = 2**18
 """Candidates kept before they are reduced to the best, unless the counts need more: 5 MB."""
 UNIT_ROUNDOFF = 2.0**-24
 """Largest relative error of one operation in float32."""
+
+_kept = threading.local()
 
 Float = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
@@ -55,9 +61,9 @@ def by_cosine(
         For a, indices into b; and for b, indices into a.
     """
     candidates = _Candidates(a, b, kept=2 if second else 1)
-    for row in range(0, len(a), BLOCK):
+    for row in range(0, len(a), ROWS):
         for column in range(0, len(b), BLOCK):
-            candidates.add_block(slice(row, row + BLOCK), slice(column, column + BLOCK))
+            candidates.add_block(slice(row, row + ROWS), slice(column, column + BLOCK))
     return candidates.nearest()
 
 
@@ -123,8 +129,8 @@ def best_of_either(pairs: Indices, scores: Float, kept: int = 1) -> NDArray[np.b
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32], pairs: Indices) -> NDArray[np.float64]:
     """P: cosine of the two descriptors of each pair, summed in float64."""
     found = np.empty(len(pairs))
-    for start in range(0, len(pairs), BLOCK):
-        part = slice(start, start + BLOCK)
+    for start in range(0, len(pairs), ROWS):
+        part = slice(start, start + ROWS)
         left, right = a[pairs[part, 0]].astype(np.float64), b[pairs[part, 1]].astype(np.float64)
         found[part] = np.einsum("ij,ij->i", left, right)
     return found
@@ -163,6 +169,15 @@ def _best_of(count: int, own: Indices, other: Indices, scores: Float, second: bo
     return Nearest(index, score, runner_up)
 
 
+def _scratch() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Memory of this thread for one block; fresh one would take as long as the work in it."""
+    if getattr(_kept, "size", None) != ROWS * BLOCK:
+        _kept.size = ROWS * BLOCK
+        _kept.arrays = np.empty(_kept.size, np.float32), np.empty((2, _kept.size), np.bool_)
+    arrays: tuple[NDArray[np.float32], NDArray[np.bool_]] = _kept.arrays
+    return arrays
+
+
 class _Candidates:
     """Pairs that may be nearest neighbours: all whose float32 cosine is near the best so far."""
 
@@ -174,8 +189,7 @@ class _Candidates:
         self._found: list[tuple[Indices, Indices, NDArray[np.float32]]] = []
         """Indices into a and b with the float32 cosine, which is inf where it is not known."""
         self._count = 0
-        self._scratch = np.empty(BLOCK**2, np.float32), np.empty((2, BLOCK**2), np.bool_)
-        """Fresh memory for each block would take as long as the work in it."""
+        self._scratch = _scratch()
 
     def add_block(self, rows: slice, columns: slice) -> None:
         """Compare some vectors of a with some of b."""

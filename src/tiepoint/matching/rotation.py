@@ -92,10 +92,9 @@ def best_rotation(a: Float32, b: Float32, matrix: Float32) -> int:
     """
     if len(a) == 0 or len(b) == 0:
         return 0
-    rotated = np.stack([rotate_descriptors(a, matrix, steps) for steps in _CANDIDATES])  # 8 N_A D
-    bounds = _agreement_bounds(rotated, b)
-    steps = None if bounds is None else _clearly_best(*bounds)
-    return _best_exactly(rotated, b) if steps is None else steps
+    bounds = [_agreement_bounds(rotate_descriptors(a, matrix, steps), b) for steps in _CANDIDATES]
+    steps = _clearly_best(*np.array(bounds).T)
+    return _best_exactly(a, b, matrix) if steps is None else steps
 
 
 def rotate_descriptors(descriptors: Float32, matrix: Float32, steps: int) -> Float32:
@@ -115,40 +114,23 @@ def _powers(matrix: bytes, dtype: str, size: int) -> tuple[NDArray[np.float64], 
     return tuple(np.linalg.matrix_power(base, steps) for steps in range(ROTATION_STEPS // 2 + 1))
 
 
-def _agreement_bounds(
-    rotated: Float32, b: Float32
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Lower and upper bound of the `_agreement` of each candidate, from float32 cosines.
-
-    Args:
-        rotated: 8 N_A D.
-        b: N_B D.
-
-    Returns:
-        8 each; None if the error of float32 cosines is not bounded.
-    """
-    count, of_a, of_b = len(rotated), rotated.shape[1], len(b)
-    flat = rotated.reshape(count * of_a, -1)  # 8 N_A, D
-    margin = rounding_margin(flat, b)
+def _agreement_bounds(a: Float32, b: Float32) -> tuple[float, float]:
+    """Lower and upper bound of the `_agreement` of N_A D and N_B D, from float32 cosines."""
+    margin = rounding_margin(a, b)
     if margin is None:
-        return None
-    cosines = flat @ b.T  # 8 N_A, N_B
-    best_a = cosines[np.arange(len(flat)), cosines.argmax(axis=1)]  # faster than max, 8 N_A
-    best_b = cosines.reshape(count, of_a, of_b).max(axis=1, keepdims=True)  # 8 1 N_B
+        return 0.0, np.inf
+    cosines = a @ b.T  # N_A N_B
+    count_b = cosines.shape[1]
+    best_a = cosines[np.arange(len(cosines)), cosines.argmax(axis=1)]  # N_A; faster than max
     near_a = np.flatnonzero(cosines >= best_a[:, None] - margin)
-    near_b = cosines.reshape(count, of_a, of_b) >= best_b - margin  # 8 N_A N_B
-    mutual = near_a[near_b.ravel()[near_a]]  # with all mutual nearest neighbours
-    near_b = np.flatnonzero(near_b)
-    rivals_a = np.bincount(near_a // of_b)
-    rivals_b = np.bincount(near_b // (of_a * of_b) * of_b + near_b % of_b)
-    candidate, column = mutual // (of_a * of_b), mutual % of_b
-    sure = (rivals_a[mutual // of_b] == 1) & (rivals_b[candidate * of_b + column] == 1)
+    is_near_b = (cosines >= cosines.max(axis=0) - margin).ravel()
+    mutual = near_a[is_near_b[near_a]]  # with all mutual nearest neighbours
+    rivals_a = np.bincount(near_a // count_b)  # N_A
+    rivals_b = np.bincount(np.flatnonzero(is_near_b) % count_b)  # N_B
+    sure = (rivals_a[mutual // count_b] == 1) & (rivals_b[mutual % count_b] == 1)
     cosine = np.maximum(cosines.ravel()[mutual].astype(np.float64), 0)
-    low, high = (
-        np.asarray(np.bincount(candidate, weights, count), np.float64)
-        for weights in (sure * np.maximum(cosine - margin, 0) ** 4, (cosine + margin) ** 4)
-    )
-    return low, high
+    low, high = np.maximum(cosine[sure] - margin, 0), cosine + margin
+    return float((low**4).sum()), float((high**4).sum())
 
 
 def _clearly_best(low: NDArray[np.float64], high: NDArray[np.float64]) -> int | None:
@@ -162,10 +144,11 @@ def _clearly_best(low: NDArray[np.float64], high: NDArray[np.float64]) -> int | 
     return None
 
 
-def _best_exactly(rotated: Float32, b: Float32) -> int:
-    """The steps of the best candidate, of 8 N_A D; as `best_rotation`."""
-    flat = rotated.reshape(-1, rotated.shape[2]).astype(np.float64)  # 8 N_A, D
-    parts = np.split((flat @ b.astype(np.float64).T).astype(np.float32), len(rotated))
+def _best_exactly(a: Float32, b: Float32, matrix: Float32) -> int:
+    """As `best_rotation`, by exact cosines."""
+    rotated = np.concatenate([rotate_descriptors(a, matrix, steps) for steps in _CANDIDATES])
+    cosines = rotated.astype(np.float64) @ b.astype(np.float64).T  # 8 N_A, N_B
+    parts = np.split(cosines.astype(np.float32), ROTATION_STEPS)
     agreement = dict(zip(_CANDIDATES, map(_agreement, parts), strict=True))
     best = max(_CANDIDATES, key=lambda steps: (agreement[steps], -abs(steps), steps))
     return best if agreement[best] > MIN_GAIN * agreement[0] else 0

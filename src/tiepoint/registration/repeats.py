@@ -35,7 +35,7 @@ LEAST_MATCHES = 8
 
 MAX_RIVALS = 16
 
-_ROWS = 256  # keypoints of A compared at a time
+_ROWS = 100  # keypoints of A compared at a time
 
 DECISIVE_RATIO, DECISIVE_GAP = 0.7, 0.15
 """A model beats another if it leaves less than this share of the other's residual energy, or less
