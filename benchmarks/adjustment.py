@@ -33,8 +33,8 @@ from tiepoint.detector import Detector
 from tiepoint.features import Features
 from tiepoint.formats.colmap import ColmapDatabase
 from tiepoint.geometry import Matrix
+from tiepoint.registration.derivatives import homogeneous
 from tiepoint.registration.epipolar import cross, sampson_px
-from tiepoint.registration.planar import homogeneous
 
 Array = NDArray[np.float64]
 

@@ -23,8 +23,8 @@ from tiepoint.batch.colmap import (
     DatabaseFeatures,
     detect_images,
     export_colmap,
-    without_distortion,
 )
+from tiepoint.batch.colmap_pairs import without_distortion
 from tiepoint.batch.records import TwoViewRecord
 from tiepoint.config import MatchingConfig, PairConfig
 from tiepoint.errors import ConfigError, FormatError, ImageError, OutputError

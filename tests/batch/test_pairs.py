@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,40 @@ def test_pairs_are_matched_as_they_are_asked_for(tmp_path: Path) -> None:
     with H5MatchesWriter(tmp_path / "m.h5") as writer:
         records = match_pairs(IMAGES, endless(), writer)
         assert statuses([next(records) for _ in range(3)]) == ["done", "skipped", "skipped"]
+
+
+def test_pairs_are_examined_by_the_threads_that_match_them(tmp_path: Path) -> None:
+    main, asked, examined = threading.get_ident(), [], {}
+
+    def examine(names: tuple[str, str]) -> Callable[[Matches], None]:
+        assert threading.get_ident() == main
+        asked.append(names)
+
+        def note(matches: Matches) -> None:
+            assert threading.get_ident() != main
+            examined[names] = len(matches)
+
+        return note
+
+    records = match_all(tmp_path / "m.h5", threads=2, examine=examine)
+    assert statuses(records) == ["done"] * 6
+    assert asked == PAIRS
+    assert examined == {(one.image_a, one.image_b): one.matches for one in records}
+    match_all(tmp_path / "m.h5", threads=2, examine=examine)
+    assert asked == PAIRS  # finished ones are not examined again
+
+
+def test_a_pair_that_cannot_be_examined_fails_alone(tmp_path: Path) -> None:
+    def examine(names: tuple[str, str]) -> Callable[[Matches], None]:
+        def refuse(_: Matches) -> None:
+            if names == PAIRS[1]:
+                raise ConfigError("no such camera")
+
+        return refuse
+
+    records = match_all(tmp_path / "m.h5", examine=examine)
+    assert statuses(records) == ["done", "failed", *["done"] * 4]
+    assert records[1].error is not None and "no such camera" in records[1].error
 
 
 def test_pairs_in_parallel_give_the_same_file_in_the_same_order(tmp_path: Path) -> None:

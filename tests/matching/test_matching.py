@@ -12,7 +12,7 @@ from support.provenance import made
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features, Provenance
 from tiepoint.geometry import apply_homography
-from tiepoint.matching import neighbours
+from tiepoint.matching import guided, near, neighbours
 from tiepoint.matching.guided import match_guided
 from tiepoint.matching.match import match
 
@@ -60,6 +60,7 @@ def test_the_block_size_changes_nothing(block: int, monkeypatch: pytest.MonkeyPa
     a, b = unit(33, seed=3), unit(47, seed=4)
     whole = match(features(a), features(b))
     monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(neighbours, "ROWS", block)
     assert_equals_slow_twin(a, b)
     np.testing.assert_array_equal(match(features(a), features(b)).pairs, whole.pairs)
 
@@ -69,6 +70,7 @@ def test_of_equal_descriptors_the_lower_index_wins(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(neighbours, "ROWS", block)
     kinds = unit(4, length=67, seed=5)
     a, b = kinds[[2, 0, 2, 1, 0, 2, 1]], kinds[[1, 1, 0, 2, 2, 0, 3, 1]]
     result = match(features(a), features(b))
@@ -161,12 +163,16 @@ def placed(count: int, seed: int) -> Features:
     )
 
 
+@pytest.mark.parametrize("few", [0, guided.FEW])
 @pytest.mark.parametrize("counts", [(70, 90), (1, 1), (0, 5), (5, 0)])
 def test_guided_matching_equals_the_slow_twin(
-    counts: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    counts: tuple[int, int], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Near by the model, most alike of these, and mutually so; over several blocks."""
     monkeypatch.setattr(neighbours, "BLOCK", 16)
+    monkeypatch.setattr(neighbours, "ROWS", 16)
+    monkeypatch.setattr(near, "MOST_PAIRS", 200)
+    monkeypatch.setattr(guided, "FEW", few)
     a, b = placed(counts[0], 1), placed(counts[1], 2)
     matrix = np.array([[0.9, 0.1, 4], [-0.1, 1.1, 2], [1e-3, 0, 1]])
     there = apply_homography(matrix, a.xy)

@@ -134,6 +134,7 @@ def test_every_setting_equals_the_slow_twin(
     config: MatchingConfig, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(neighbours, "ROWS", block)
     result = assert_equals_slow_twin(config, *two_views())
     assert 5 < len(result) <= 60
 

@@ -68,6 +68,7 @@ def test_neighbours_of_few_are_those_of_float64(
     counts: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(neighbours, "BLOCK", 64)
+    monkeypatch.setattr(neighbours, "ROWS", 64)
     rng = np.random.default_rng(0)
     a, b = (vectors("copies", count, 128, rng) for count in counts)
     assert_equals_slow(a, b)
@@ -79,6 +80,7 @@ def test_candidates_are_reduced_on_the_way_without_a_difference(
     rng = np.random.default_rng(0)
     a, b = vectors("almost-copies", 900, 32, rng), vectors("copies", 800, 32, rng)
     monkeypatch.setattr(neighbours, "BLOCK", 64)
+    monkeypatch.setattr(neighbours, "ROWS", 64)
     monkeypatch.setattr(neighbours, "MOST_CANDIDATES", 100)
     reduced = []
     reduce = neighbours._Candidates._reduce

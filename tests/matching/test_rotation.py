@@ -17,6 +17,7 @@ from support.provenance import made
 from support.rotations import D, eighth, rotated_pair, unit
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features
+from tiepoint.matching import rotation
 from tiepoint.matching.descriptors import rotation_matrix_of
 from tiepoint.matching.match import match
 from tiepoint.matching.rotation import best_rotation, rotate_descriptors
@@ -36,6 +37,37 @@ def test_images_with_nothing_in_common_are_not_rotated() -> None:
         a, b = unit(rng.normal(size=(200, D))), unit(rng.normal(size=(200, D)))
         assert best_rotation(a, b, eighth(seed)) == 0
     assert best_rotation(a[:0], b, eighth()) == best_rotation(a, b[:0], eighth()) == 0
+
+
+def test_the_rotation_is_that_of_exact_cosines() -> None:
+    """Float32 with bounds of its error, held to float64: also where it leaves the choice open."""
+    rng = np.random.default_rng(2)
+    left_open = 0
+    for seed in range(60):
+        a, b = rotated_pair(int(rng.integers(-3, 5)), noise=(0.05, 0.3, 1, 5)[seed % 4])
+        if seed % 5 == 0:
+            a[::2], b[1::2] = a[0], b[1]  # equals
+        matrix = eighth()
+        if seed % 7 == 0:
+            matrix = unit(matrix + rng.normal(0, 0.02, matrix.shape))
+        exact = rotation._best_exactly(a, b, matrix)
+        assert best_rotation(a, b, matrix) == exact
+        bounds = []
+        for steps in range(-3, 5):
+            rotated = rotate_descriptors(a, matrix, steps)
+            low, high = rotation._agreement_bounds(rotated, b)
+            cosines = (rotated.astype(np.float64) @ b.T.astype(np.float64)).astype(np.float32)
+            assert low <= rotation._agreement(cosines) <= high
+            bounds.append((low, high))
+        clear = rotation._clearly_best(*np.array(bounds).T)
+        assert clear in (None, exact)
+        left_open += clear is None
+    assert 0 < left_open < 30
+
+
+def test_descriptors_whose_cosines_overflow_are_compared_exactly() -> None:
+    a, b = rotated_pair(2)
+    assert best_rotation(a * np.float32(1e10), b * np.float32(1e10), eighth()) == 2
 
 
 def test_rotating_is_step_by_step_and_has_an_inverse() -> None:

@@ -34,7 +34,7 @@ def deviation(
     within_px: float = 1e9,
 ) -> np.ndarray:
     """P: root of the variances in x and y."""
-    covariance = planar.point_covariance(model, matrix, a, b, places, within_px)
+    covariance = planar.model_covariance(model, matrix, a, b, within_px).at(places)
     return np.sqrt(np.trace(covariance, axis1=1, axis2=2))
 
 
@@ -230,17 +230,6 @@ def test_distances_do_not_depend_on_the_sign_or_scale_of_the_matrix() -> None:
     for factor in (1, -1, -0.01):
         found = planar.distances_px(factor * MATRICES["homography"], a, b)
         np.testing.assert_allclose(found, expected, rtol=1e-9)
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_the_derivatives_are_those_of_finite_differences(model: str) -> None:
-    """The Jacobian of a transformed point, by small steps in x and y."""
-    matrix, xy, step = MATRICES[model], scattered(10), 1e-4
-    for point, jacobian in zip(xy, planar.local_jacobian(matrix, xy), strict=True):
-        ends = point + step * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
-        right, left, down, up = apply_homography(matrix, ends)
-        expected = np.stack([right - left, down - up], axis=1) / (2 * step)
-        np.testing.assert_allclose(jacobian, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_the_refinement_equals_iteratively_reweighted_least_squares_of_an_affine() -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
+from typing import TYPE_CHECKING, Literal, Unpack, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
+from tiepoint.batch.colmap_pairs import NAMES, VerifiedMatches
 from tiepoint.batch.inputs import Input, Unreadable, expand
 from tiepoint.batch.pair_choice import Means, choose_pairs
 from tiepoint.batch.pairs import match_pairs
@@ -19,12 +17,11 @@ from tiepoint.batch.stores import Store
 from tiepoint.checks import check_choice
 from tiepoint.config import DeviceName, MatchingConfig, PairConfig
 from tiepoint.errors import ConfigError, ImageError
-from tiepoint.features import Features, Matches
+from tiepoint.features import Features
 from tiepoint.files.paths import is_folder
 from tiepoint.formats import Summary, colmap_tables
-from tiepoint.formats.colmap import ColmapDatabase, TwoViewRow, orientation_of
+from tiepoint.formats.colmap import ColmapDatabase, orientation_of
 from tiepoint.formats.colmap_tables import Camera, camera_of, check_params
-from tiepoint.geometry import Matrix
 from tiepoint.images.lens import read_lens
 from tiepoint.images.masks import MaskFolder
 from tiepoint.matching.learned.choice import (
@@ -34,7 +31,6 @@ from tiepoint.matching.learned.choice import (
     matcher_of,
 )
 from tiepoint.matching.learned.matcher import LearnedMatcher
-from tiepoint.registration.two_view import Geometry, verify
 
 if TYPE_CHECKING:
     from tiepoint.config import DetectionOptions
@@ -43,19 +39,9 @@ if TYPE_CHECKING:
 CameraSharing = Literal["folder", "image"]
 """Which images share a camera."""
 
-CONFIGURATIONS: dict[Geometry, int] = {
-    "degenerate": 1,
-    "calibrated": 2,
-    "uncalibrated": 3,
-    "planar or panoramic": 6,
-}
-"""COLMAP's numbers of the configurations that `verify` distinguishes."""
-
 MATCHING = MatchingConfig(ratio=0.9)
 """Default for reconstruction. Without a ratio test, matches between repeated structures agree over
 many images and bend a model (benchmarks/reconstruction.py, entry-P10)."""
-
-NAMES: dict[int, str] = {number: name for name, number in CONFIGURATIONS.items()}
 
 
 @dataclass(frozen=True)
@@ -193,28 +179,6 @@ class DatabaseFeatures(Mapping[str, Features]):
         return len(self._names)
 
 
-class _VerifiedMatches:
-    """The matches of a database; each pair is verified on its way in."""
-
-    def __init__(self, database: ColmapDatabase) -> None:
-        self.path = database.path
-        self._database = database
-
-    def __contains__(self, names: object) -> bool:
-        assert isinstance(names, tuple)
-        return self._database.has_matches(*names)
-
-    def meta(self, names: tuple[str, str]) -> Mapping[str, Any]:
-        return self._database.pair_meta(*names) or {}
-
-    def add(self, name_a: str, name_b: str, matches: Matches) -> None:
-        geometry = verified(self._database, name_a, name_b, matches)
-        self._database.add_pair(name_a, name_b, matches.pairs, geometry, matches.meta)
-
-    def close(self) -> None:
-        return
-
-
 def match_images(
     database: ColmapDatabase,
     pairs: Iterable[tuple[str, str]],
@@ -236,12 +200,12 @@ def match_images(
     Raises:
         OutputError: The database cannot be written, or another program holds it.
     """
-    features, store = DatabaseFeatures(database), _VerifiedMatches(database)
+    features, store = DatabaseFeatures(database), VerifiedMatches(database)
     ordered = ((min(names), max(names)) for names in pairs)
     settings = config or MATCHING
     for record in match_pairs(
         features, ordered, store, settings,
-        device=device, matcher=matcher, overwrite=overwrite, threads=threads,
+        device=device, matcher=matcher, overwrite=overwrite, threads=threads, examine=store.examine,
     ):  # fmt: skip
         inliers = geometry = None
         if record.status in ("done", "skipped"):
@@ -249,51 +213,6 @@ def match_images(
             if known is not None:
                 geometry, inliers = NAMES.get(known[0], str(known[0])), known[1]
         yield TwoViewRecord(**vars(record), inliers=inliers, geometry=geometry)
-
-
-def verified(database: ColmapDatabase, name_a: str, name_b: str, matches: Matches) -> TwoViewRow:
-    """The geometry of the matches of two images in the database."""
-    names = name_a, name_b
-    both = [database.read(name, descriptors=False) for name in names]
-    cameras: list[Matrix] = []
-    rays_px: list[NDArray[np.float64]] = []
-    for name, features in zip(names, both, strict=True):
-        camera = database.camera(name)
-        assert camera is not None
-        if camera.has_prior_focal and camera.intrinsics is not None:
-            cameras.append(camera.intrinsics)
-            rays_px.append(without_distortion(camera, features.xy))
-    known = len(cameras) == 2
-    result = verify(
-        both[0],
-        both[1],
-        matches,
-        cameras=(cameras[0], cameras[1]) if known else None,
-        rays_px=(rays_px[0], rays_px[1]) if known else None,
-    )
-    return TwoViewRow(
-        CONFIGURATIONS[result.geometry],
-        matches.pairs[result.inliers],
-        result.fundamental,
-        result.essential,
-        result.homography,
-        None if result.pose is None else (result.pose.rotation, result.pose.translation),
-    )
-
-
-def without_distortion(camera: Camera, xy: NDArray[np.float32]) -> NDArray[np.float64]:
-    """N 2 px, as a camera without distortion would have them."""
-    intrinsics, distortion = camera.intrinsics, camera.distortion
-    assert intrinsics is not None
-    points = xy.astype(np.float64)
-    if len(points) == 0 or not distortion.any():
-        return points
-    import cv2
-
-    is_fisheye = camera.model == colmap_tables.FISHEYE
-    undistort: Any = cv2.fisheye.undistortPoints if is_fisheye else cv2.undistortPoints
-    ideal = undistort(points[:, None], intrinsics, distortion, P=intrinsics)  # N 1 2
-    return np.nan_to_num(np.asarray(ideal, np.float64)[:, 0], nan=1e9, posinf=1e9, neginf=-1e9)
 
 
 def export_colmap(

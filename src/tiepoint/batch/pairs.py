@@ -6,7 +6,7 @@ import json
 import time
 import zlib
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,6 +65,7 @@ def match_pairs(
     overwrite: bool = False,
     cache_bytes: int = CACHE_BYTES,
     threads: int | None = None,
+    examine: Callable[[Names], Callable[[Matches], None]] | None = None,
     **overrides: Unpack[MatchingOptions],
 ) -> Iterator[PairRecord]:
     """Match pairs of images; pairs that the file holds with the same settings are skipped.
@@ -80,6 +81,8 @@ def match_pairs(
         cache_bytes: Memory for features, so that an image of many pairs is read once.
         threads: Number of pairs matched at a time; None takes one per core. While they are, matrix
             products of the whole process run on one core each.
+        examine: Called with the names of each pair that is to be matched. What it returns is called
+            with the matches, in the thread that found them, before the writer gets them.
         overrides: Single settings of `MatchingConfig`, which replace those of `config`.
 
     Yields:
@@ -100,7 +103,7 @@ def match_pairs(
     with limits, ThreadPoolExecutor(count) as pool:
         cache = _FeaturesCache(features, cache_bytes)
         means = _Means(settings, device, matcher, threads)
-        run = _Run(cache, writer, means, overwrite=overwrite, pool=pool)
+        run = _Run(cache, writer, means, examine, overwrite=overwrite, pool=pool)
         try:
             for names in pairs:
                 while len(waiting) >= 2 * count or any(names == other for other, _ in waiting):
@@ -141,11 +144,12 @@ class _Means(NamedTuple):
 
 @dataclass(frozen=True)
 class _Run:
-    """The steps of one pair; only the matching itself runs in other threads."""
+    """The steps of one pair; only matching and examining run in other threads."""
 
     cache: _FeaturesCache
     writer: MatchesStore
     means: _Means
+    examine: Callable[[Names], Callable[[Matches], None]] | None
     overwrite: bool
     pool: ThreadPoolExecutor
 
@@ -172,13 +176,17 @@ class _Run:
             if isinstance(stored, PairRecord):
                 return stored
             redone = stored
+        examined = None if self.examine is None else self.examine(names)
 
         def timed() -> tuple[Matches, float]:
             start = time.perf_counter()
             matches = match(
                 a, b, rotation_matrix=matrix, matcher=matcher, config=config, device=device
             )
-            return matches, 1000 * (time.perf_counter() - start)
+            milliseconds = 1000 * (time.perf_counter() - start)
+            if examined is not None:
+                examined(matches)
+            return matches, milliseconds
 
         return _Job(self.pool.submit(timed), wanted, redone)
 

@@ -22,7 +22,7 @@ from tiepoint.evaluation.settings import HomographySettings
 from tiepoint.features import Features
 from tiepoint.geometry import apply_homography
 from tiepoint.matching.match import match
-from tiepoint.registration import planar
+from tiepoint.registration import derivatives
 from tiepoint.weights.folder import CONFIG_FILE, read_json, rules_of, write_file
 
 SAME_PX = 4.0
@@ -123,7 +123,7 @@ def differences(
     offset = b.xy[j] - apply_homography(pair.homography, xy_a)  # M 2
     near = np.hypot(*offset.T) <= SAME_PX
     i, j, xy_a, offset = i[near], j[near], xy_a[near], offset[near]
-    jacobian = planar.local_jacobian(pair.homography, xy_a)  # M 2 2
+    jacobian = derivatives.local_jacobian(pair.homography, xy_a)  # M 2 2
     mapped = jacobian @ a.covariance[i] @ jacobian.transpose(0, 2, 1)  # M 2 2
     return offset, mapped + b.covariance[j]
 

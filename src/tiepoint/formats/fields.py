@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -77,6 +78,8 @@ def as_json(value: Any, name: str = "meta") -> Any:
     Raises:
         FormatError: A value that JSON has no form for, NaN and infinity among them.
     """
+    if type(value) in (str, int, bool, NoneType):  # most values, and NumPy's are none of these
+        return value
     if isinstance(value, np.generic | np.ndarray):
         return as_json(value.tolist(), name)
     if isinstance(value, PathLike):

@@ -133,8 +133,9 @@ class H5MatchesWriter(hdf5.GroupWriter[Names]):
                 f"{name_a} and {name_b}: index {matches.pairs.max()}, files keep up to "
                 f"{fields.MAX_KEYPOINTS - 1}"
             )
-        _attributes(names, matches)  # refused now, not at the end
-        self._journal.add(_journal_key(names), matches_npz.encode(matches))
+        text = fields.meta_text(matches)
+        _attributes(names, text)  # refused now, not at the end
+        self._journal.add(_journal_key(names), matches_npz.encode(matches, text))
         self._groups[group] = names
         self._names.add(names)
 
@@ -166,8 +167,8 @@ def _group(name_a: str, name_b: str) -> str:
     return f"{name_a.replace('/', '-')}/{name_b.replace('/', '-')}"
 
 
-def _attributes(names: Names, matches: Matches) -> dict[str, np.bytes_]:
-    texts = {"names": json.dumps(names), "meta": fields.meta_text(matches)}
+def _attributes(names: Names, meta_text: str) -> dict[str, np.bytes_]:
+    texts = {"names": json.dumps(names), "meta": meta_text}
     return {key: hdf5.json_attribute(" and ".join(names), text) for key, text in texts.items()}
 
 
@@ -186,7 +187,7 @@ def _write_group(file: Any, names: Names, matches: Matches) -> None:
     partners, scores = np.full(count, -1, np.int32), np.zeros(count, np.float32)  # N_A each
     partners[index_a], scores[index_a] = index_b, matches.scores
     group["matches0"], group["matching_scores0"] = partners, scores
-    group.attrs.update(_attributes(names, matches))
+    group.attrs.update(_attributes(names, fields.meta_text(matches)))
 
 
 def _read_group(group: Any, where: str) -> Matches:

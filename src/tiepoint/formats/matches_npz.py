@@ -47,11 +47,15 @@ def load_matches(path: str | PathLike[str]) -> Matches:
     return decode(Path(path), str(path))
 
 
-def encode(matches: Matches) -> bytes:
-    """The file's bytes."""
+def encode(matches: Matches, meta_text: str | None = None) -> bytes:
+    """The file's bytes.
+
+    Args:
+        meta_text: What `fields.meta_text` returns for the matches, if it is known already.
+    """
     return packed(
         kind=np.array(KIND),
-        meta=np.array(fields.meta_text(matches)),
+        meta=np.array(fields.meta_text(matches) if meta_text is None else meta_text),
         pairs=matches.pairs,
         scores=matches.scores,
     )

@@ -15,8 +15,13 @@ from tiepoint.matching.near import within
 from tiepoint.matching.neighbours import among
 from tiepoint.matching.rotation import ROTATION_STEPS, rotate_descriptors
 
+Float32 = NDArray[np.float32]
+
 GUIDED_MIN_SIMILARITY = 0.4
 """Minimum cosine, low because the model has reduced the choice to a few keypoints."""
+
+FEW = 4
+"""Near pairs per keypoint, up to which all are kept until the last is known."""
 
 
 def match_guided(
@@ -42,8 +47,8 @@ def match_guided(
     Returns:
         Matches, best score first; ties by the index in A.
     """
-    a, b = aligned_descriptors(features_a, features_b, turned_deg)
     rotation_matrix = rotation_matrix_of(features_a)
+    a, b = _aligned(features_a, features_b, turned_deg, rotation_matrix)
     mapped = apply_homography(matrix, features_a.xy)  # N_A 2
 
     pairs, cosines = _near_pairs(a, b, mapped, features_b.xy, within_px)
@@ -64,28 +69,38 @@ def match_guided(
 
 
 def _near_pairs(
-    a: NDArray[np.float32],
-    b: NDArray[np.float32],
+    a: Float32,
+    b: Float32,
     mapped: Float,
-    xy_b: NDArray[np.float32],
+    xy_b: Float32,
     within_px: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Pairs P 2 of near keypoints and their cosines: all that may be nearest neighbours."""
     found, scores = [np.empty((0, 2), np.int64)], [np.empty(0)]
     for pairs in within(mapped, xy_b, within_px):
         cosines = neighbours.cosines(a, b, pairs)
-        best = neighbours.best_of_either(pairs, cosines)
-        found.append(pairs[best])
-        scores.append(cosines[best])
+        many = len(pairs) > FEW * (len(a) + len(b))
+        kept = neighbours.best_of_either(pairs, cosines) if many else slice(None)
+        found.append(pairs[kept])
+        scores.append(cosines[kept])
     return np.concatenate(found), np.concatenate(scores)
 
 
 def aligned_descriptors(
     features_a: Features, features_b: Features, turned_deg: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[Float32, Float32]:
     """N_A D and N_B D, with those of A rotated as `Matches.turned_deg` states."""
+    rotation_matrix = rotation_matrix_of(features_a) if turned_deg else None
+    return _aligned(features_a, features_b, turned_deg, rotation_matrix)
+
+
+def _aligned(
+    features_a: Features,
+    features_b: Features,
+    turned_deg: int,
+    rotation_matrix: Float32 | None,
+) -> tuple[Float32, Float32]:
     a, b = descriptors_of(features_a, "A"), descriptors_of(features_b, "B")
-    rotation_matrix = rotation_matrix_of(features_a)
     if turned_deg and rotation_matrix is not None:
         a = rotate_descriptors(a, rotation_matrix, turned_deg * ROTATION_STEPS // 360)
     return a, b

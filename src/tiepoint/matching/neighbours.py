@@ -7,6 +7,7 @@ several times as fast, so `by_cosine` takes them to find candidates, and float64
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,15 @@ from numpy.typing import NDArray
 BLOCK = 1024
 """Descriptors of each image compared at a time: 8 MB of float64, whatever the counts."""
 
+ROWS = 256
+"""Descriptors of A compared at a time by float32 cosines: 1 MB, which stays in the cache."""
+
 MOST_CANDIDATES = 2**18
 """Candidates kept before they are reduced to the best, unless the counts need more: 5 MB."""
 UNIT_ROUNDOFF = 2.0**-24
 """Largest relative error of one operation in float32."""
+
+_kept = threading.local()
 
 Float = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
@@ -55,9 +61,9 @@ def by_cosine(
         For a, indices into b; and for b, indices into a.
     """
     candidates = _Candidates(a, b, kept=2 if second else 1)
-    for row in range(0, len(a), BLOCK):
+    for row in range(0, len(a), ROWS):
         for column in range(0, len(b), BLOCK):
-            candidates.add_block(slice(row, row + BLOCK), slice(column, column + BLOCK))
+            candidates.add_block(slice(row, row + ROWS), slice(column, column + BLOCK))
     return candidates.nearest()
 
 
@@ -123,11 +129,28 @@ def best_of_either(pairs: Indices, scores: Float, kept: int = 1) -> NDArray[np.b
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32], pairs: Indices) -> NDArray[np.float64]:
     """P: cosine of the two descriptors of each pair, summed in float64."""
     found = np.empty(len(pairs))
-    for start in range(0, len(pairs), BLOCK):
-        part = slice(start, start + BLOCK)
+    for start in range(0, len(pairs), ROWS):
+        part = slice(start, start + ROWS)
         left, right = a[pairs[part, 0]].astype(np.float64), b[pairs[part, 1]].astype(np.float64)
         found[part] = np.einsum("ij,ij->i", left, right)
     return found
+
+
+def rounding_margin(a: NDArray[np.float32], b: NDArray[np.float32]) -> np.float32 | None:
+    """Bound of how far two float32 cosines of equal float64 ones differ; None if it may not hold.
+
+    A sum of D products errs by at most D u |x| |y| in any order, u the unit roundoff; the factors
+    below leave room for the roundings of the bound itself.
+
+    Source:
+        Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.1.
+    """
+    with np.errstate(over="ignore"):
+        longest = [float(np.sqrt(np.einsum("ij,ij->i", x, x).max())) for x in (a, b)]
+    product = longest[0] * longest[1]
+    if not 1e-6 < product < 1e6:  # float32 products may overflow, or lose their last digits
+        return None
+    return np.float32(2.5 * (a.shape[1] + 4) * UNIT_ROUNDOFF * product)
 
 
 def _best_of(count: int, own: Indices, other: Indices, scores: Float, second: bool) -> Nearest:
@@ -146,19 +169,27 @@ def _best_of(count: int, own: Indices, other: Indices, scores: Float, second: bo
     return Nearest(index, score, runner_up)
 
 
+def _scratch() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Memory of this thread for one block; fresh one would take as long as the work in it."""
+    if getattr(_kept, "size", None) != ROWS * BLOCK:
+        _kept.size = ROWS * BLOCK
+        _kept.arrays = np.empty(_kept.size, np.float32), np.empty((2, _kept.size), np.bool_)
+    arrays: tuple[NDArray[np.float32], NDArray[np.bool_]] = _kept.arrays
+    return arrays
+
+
 class _Candidates:
     """Pairs that may be nearest neighbours: all whose float32 cosine is near the best so far."""
 
     def __init__(self, a: NDArray[np.float32], b: NDArray[np.float32], kept: int) -> None:
         """`kept` is 1 for the nearest neighbours, 2 for the second nearest as well."""
         self._a, self._b, self._kept = a, b, kept
-        self._margin = _margin(a, b)
+        self._margin = rounding_margin(a, b)
         self._bar_a, self._bar_b = _Bar(len(a), kept), _Bar(len(b), kept)
         self._found: list[tuple[Indices, Indices, NDArray[np.float32]]] = []
         """Indices into a and b with the float32 cosine, which is inf where it is not known."""
         self._count = 0
-        self._scratch = np.empty(BLOCK**2, np.float32), np.empty((2, BLOCK**2), np.bool_)
-        """Fresh memory for each block would take as long as the work in it."""
+        self._scratch = _scratch()
 
     def add_block(self, rows: slice, columns: slice) -> None:
         """Compare some vectors of a with some of b."""
@@ -246,23 +277,6 @@ class _Bar:
             np.maximum(self._second[part], second, out=self._second[part])
         np.maximum(best, highest, out=best)
         return self.level[part]
-
-
-def _margin(a: NDArray[np.float32], b: NDArray[np.float32]) -> np.float32 | None:
-    """Bound of how far two float32 cosines of equal float64 ones differ; None if it may not hold.
-
-    A sum of D products errs by at most D u |x| |y| in any order, u the unit roundoff; the factors
-    below leave room for the roundings of the bound itself.
-
-    Source:
-        Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.1.
-    """
-    with np.errstate(over="ignore"):
-        longest = [float(np.sqrt(np.einsum("ij,ij->i", x, x).max())) for x in (a, b)]
-    product = longest[0] * longest[1]
-    if not 1e-6 < product < 1e6:  # float32 products may overflow, or lose their last digits
-        return None
-    return np.float32(2.5 * (a.shape[1] + 4) * UNIT_ROUNDOFF * product)
 
 
 def _blocks(

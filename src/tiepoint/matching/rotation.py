@@ -10,11 +10,13 @@ Source: Bökman et al., "Steerers" (CVPR 2024), for the idea; no network was tra
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.features import Features
+from tiepoint.matching.neighbours import rounding_margin
 
 Float32 = NDArray[np.float32]
 
@@ -27,6 +29,8 @@ PROBE_KEYPOINTS = 300
 MIN_GAIN = 1.15
 """Minimum ratio of the agreement after rotation to that without, so upright pairs stay upright."""
 
+
+_CANDIDATES = range(1 - ROTATION_STEPS // 2, ROTATION_STEPS // 2 + 1)
 
 _DIAGONAL = 0.5**0.5
 _COSINES = (1.0, _DIAGONAL, 0.0, -_DIAGONAL, -1.0, -_DIAGONAL, 0.0, _DIAGONAL)
@@ -88,27 +92,73 @@ def best_rotation(a: Float32, b: Float32, matrix: Float32) -> int:
     """
     if len(a) == 0 or len(b) == 0:
         return 0
-    candidates = range(1 - ROTATION_STEPS // 2, ROTATION_STEPS // 2 + 1)
-    rotated = np.concatenate([rotate_descriptors(a, matrix, steps) for steps in candidates])
-    cosines = rotated.astype(np.float64) @ b.astype(np.float64).T  # 8 N_A, N_B
-    parts = np.split(cosines.astype(np.float32), ROTATION_STEPS)  # rounded, so that equals tie
-    agreement = dict(zip(candidates, map(_agreement, parts), strict=True))
-    best = max(candidates, key=lambda steps: (agreement[steps], -abs(steps), steps))
-    return best if agreement[best] > MIN_GAIN * agreement[0] else 0
+    bounds = [_agreement_bounds(rotate_descriptors(a, matrix, steps), b) for steps in _CANDIDATES]
+    steps = _clearly_best(*np.array(bounds).T)
+    return _best_exactly(a, b, matrix) if steps is None else steps
 
 
 def rotate_descriptors(descriptors: Float32, matrix: Float32, steps: int) -> Float32:
     """Predict the descriptors N D of an image rotated counterclockwise by `steps` of 45 degrees."""
     if steps == 0:
         return descriptors
-    power = np.linalg.matrix_power(matrix.astype(np.float64), abs(steps))  # D D
+    power = _powers(matrix.tobytes(), matrix.dtype.str, len(matrix))[abs(steps)]  # D D
     rotated = descriptors.astype(np.float64) @ (power.T if steps > 0 else power)  # N D
     result: Float32 = rotated.astype(np.float32)
     return result
 
 
+@lru_cache(maxsize=4)
+def _powers(matrix: bytes, dtype: str, size: int) -> tuple[NDArray[np.float64], ...]:
+    """Powers 0 ... 4 of a matrix, D D each: all that rotations need, for as long as it is used."""
+    base = np.frombuffer(matrix, dtype).reshape(size, size).astype(np.float64)
+    return tuple(np.linalg.matrix_power(base, steps) for steps in range(ROTATION_STEPS // 2 + 1))
+
+
+def _agreement_bounds(a: Float32, b: Float32) -> tuple[float, float]:
+    """Lower and upper bound of the `_agreement` of N_A D and N_B D, from float32 cosines."""
+    margin = rounding_margin(a, b)
+    if margin is None:
+        return 0.0, np.inf
+    cosines = a @ b.T  # N_A N_B
+    count_b = cosines.shape[1]
+    best_a = cosines[np.arange(len(cosines)), cosines.argmax(axis=1)]  # N_A; faster than max
+    near_a = np.flatnonzero(cosines >= best_a[:, None] - margin)
+    is_near_b = (cosines >= cosines.max(axis=0) - margin).ravel()
+    mutual = near_a[is_near_b[near_a]]  # with all mutual nearest neighbours
+    rivals_a = np.bincount(near_a // count_b)  # N_A
+    rivals_b = np.bincount(np.flatnonzero(is_near_b) % count_b)  # N_B
+    sure = (rivals_a[mutual // count_b] == 1) & (rivals_b[mutual % count_b] == 1)
+    cosine = np.maximum(cosines.ravel()[mutual].astype(np.float64), 0)
+    low, high = np.maximum(cosine[sure] - margin, 0), cosine + margin
+    return float((low**4).sum()), float((high**4).sum())
+
+
+def _clearly_best(low: NDArray[np.float64], high: NDArray[np.float64]) -> int | None:
+    """The steps that win whatever the agreements are within their bounds; None if it is open."""
+    upright = _CANDIDATES.index(0)
+    if (np.delete(high, upright) <= MIN_GAIN * low[upright]).all():
+        return 0
+    best = int(low.argmax())
+    if low[best] > np.delete(high, best).max() and low[best] > MIN_GAIN * high[upright]:
+        return _CANDIDATES[best]
+    return None
+
+
+def _best_exactly(a: Float32, b: Float32, matrix: Float32) -> int:
+    """As `best_rotation`, by exact cosines."""
+    rotated = np.concatenate([rotate_descriptors(a, matrix, steps) for steps in _CANDIDATES])
+    cosines = rotated.astype(np.float64) @ b.astype(np.float64).T  # 8 N_A, N_B
+    parts = np.split(cosines.astype(np.float32), ROTATION_STEPS)
+    agreement = dict(zip(_CANDIDATES, map(_agreement, parts), strict=True))
+    best = max(_CANDIDATES, key=lambda steps: (agreement[steps], -abs(steps), steps))
+    return best if agreement[best] > MIN_GAIN * agreement[0] else 0
+
+
 def _agreement(cosines: Float32) -> float:
-    """Sum of the fourth powers of the cosines N_A N_B of mutual nearest neighbours."""
+    """Sum of the fourth powers of the cosines N_A N_B of mutual nearest neighbours.
+
+    The cosines are sums in float64, rounded, so that equals tie.
+    """
     of_a, of_b = cosines.argmax(axis=1), np.ascontiguousarray(cosines.T).argmax(axis=1)
     mutual = np.flatnonzero(of_b[of_a] == np.arange(len(of_a)))  # N_A
     best = np.maximum(cosines[mutual, of_a[mutual]].astype(np.float64), 0)

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from tiepoint.config import Model
 from tiepoint.errors import ConfigError, MissingExtraError, is_installed
 from tiepoint.geometry import Float, Matrix
+from tiepoint.registration.derivatives import homogeneous
 from tiepoint.registration.models import MODELS
-from tiepoint.registration.planar import CONFIDENCE, ITERATIONS, homogeneous
+from tiepoint.registration.planar import CONFIDENCE, ITERATIONS
 
 FUNDAMENTAL_MATCHES = 8
 """Matches that OpenCV's estimator of the fundamental matrix asks for; 7 determine it."""

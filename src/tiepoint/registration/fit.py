@@ -14,9 +14,10 @@ from tiepoint.architecture import CELL_PX
 from tiepoint.config import RegistrationConfig
 from tiepoint.features import Features, Matches, covariances_of
 from tiepoint.geometry import Matrix, apply_homography, inside
+from tiepoint.matching import neighbours
 from tiepoint.matching.guided import aligned_descriptors
 from tiepoint.matching.near import within
-from tiepoint.registration import appearance, epipolar, planar, verification
+from tiepoint.registration import appearance, derivatives, epipolar, planar, verification
 from tiepoint.registration.appearance import Picture
 from tiepoint.registration.estimation import Estimate, matched_xy
 from tiepoint.registration.models import MODELS, ModelFacts, inlier_px
@@ -178,45 +179,49 @@ class Fit(Pair):
         return float(near.all(axis=1).mean()) if len(near) else 0.0
 
     @cached_property
-    def similarities(self) -> NDArray[np.float32] | None:
-        """N_A N_B: cosines of all keypoints; None without descriptors."""
-        if self.features_a.descriptors is None or self.features_b.descriptors is None:
+    def descriptors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """N_A D and N_B D, with those of A rotated as the matches are; None without them."""
+        a, b = self.features_a, self.features_b
+        if a.descriptors is None or b.descriptors is None:
             return None
-        turned_deg = self.matches.turned_deg
-        a, b = aligned_descriptors(self.features_a, self.features_b, turned_deg)
-        return np.asarray(a @ b.T)
+        return aligned_descriptors(a, b, self.matches.turned_deg)
 
     @cached_property
     def answered_cells(self) -> NDArray[np.float64] | None:
         """See `verification.answered_cells`; None without descriptors."""
-        if self.similarities is None:
+        if self.descriptors is None:
             return None
         a, b = self.features_a, self.features_b
         mapped = apply_homography(self.estimate.matrix, a.xy)  # N_A 2
         answered = np.zeros(len(a), bool)
-        for i, j in (pairs.T for pairs in within(mapped, b.xy, ANSWER_PX * self.input_px)):
-            answered[i[self.similarities[i, j] >= ANSWER_SIMILARITY]] = True
+        for pairs in within(mapped, b.xy, ANSWER_PX * self.input_px):
+            cosines = neighbours.cosines(*self.descriptors, pairs)
+            answered[pairs[cosines >= ANSWER_SIMILARITY, 0]] = True
         shown = inside(mapped, b.size_hw)
         return verification.answered_cells(a.xy, a.size_hw, shown, answered)
 
-    def deviations_px(
-        self, places_xy: NDArray[np.float64], *, in_a: bool = False
-    ) -> NDArray[np.float64]:
-        """P: standard deviation of a plane model at places of A, P 2, px of B or of A."""
+    @cached_property
+    def covariance(self) -> planar.ModelCovariance:
+        """How well a plane model is known, without the errors that neighbours share."""
         model, matrix, (xy_a, xy_b) = self.settings.model, self.estimate.matrix, self.xy
         covariances = covariances_of(self.features_a, self.features_b, self.matches.pairs)
         deviation_px = None
         if covariances is not None:
             deviation_px = planar.match_deviation_px(matrix, xy_a, *covariances)
-        covariance = SHARED_ERRORS**2 * planar.point_covariance(
-            model, matrix, xy_a, xy_b, places_xy, self.within_px, deviation_px
-        )  # P 2 2
+        return planar.model_covariance(model, matrix, xy_a, xy_b, self.within_px, deviation_px)
+
+    def deviations_px(
+        self, places_xy: NDArray[np.float64], *, in_a: bool = False
+    ) -> NDArray[np.float64]:
+        """P: standard deviation of a plane model at places of A, P 2, px of B or of A."""
+        matrix = self.estimate.matrix
+        covariance = SHARED_ERRORS**2 * self.covariance.at(places_xy)  # P 2 2
         common_px = math.hypot(LEAST_SD * self.input_px, self.blocks_px)
         covariance = covariance + np.eye(2) * common_px**2 / 2
         known = np.isfinite(covariance).all(axis=(1, 2))  # P
         covariance[~known] = 0
         if in_a:
-            slopes = np.linalg.pinv(planar.local_jacobian(matrix, places_xy[known]))
+            slopes = np.linalg.pinv(derivatives.local_jacobian(matrix, places_xy[known]))
             covariance[known] = slopes @ covariance[known] @ slopes.transpose(0, 2, 1)
         deviations = np.sqrt(np.trace(covariance, axis1=1, axis2=2))  # P
         return np.where(known, deviations, np.inf)

@@ -6,6 +6,7 @@ robust least squares fits the model.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -14,6 +15,12 @@ from numpy.typing import NDArray
 
 from tiepoint.config import Model
 from tiepoint.geometry import Float, Matrix, apply_homography
+from tiepoint.registration.derivatives import (
+    in_local,
+    linearised,
+    local_coordinates,
+    local_jacobian,
+)
 from tiepoint.registration.models import MODELS
 
 ITERATIONS = 10_000
@@ -21,6 +28,9 @@ CONFIDENCE = 0.9999
 REFINEMENT_ROUNDS = 20
 MIN_GAIN = 1e-6
 """Refinement ends when a step lowers the robust cost by less than this fraction."""
+
+WELL_CONDITIONED = 1e-8
+"""Ratio of the least to the largest eigenvalue from which normal equations are used."""
 
 ROBUST_SHARE = 2 / 3
 """Distance at which a match weighs a quarter, as a fraction of the inlier threshold."""
@@ -90,50 +100,81 @@ def refine(
     """
     a, b = np.asarray(xy_a, np.float64), np.asarray(xy_b, np.float64)  # M 2
     scale = _scale(within_px, deviation_px, len(a))  # M
-    distances = distances_px(matrix, a, b)  # M
+    offsets = _offsets(matrix, a, b)  # M 2
+    distances = _lengths(offsets)  # M
     if (distances <= within_px).sum() < MODELS[model].sample_size:
         return matrix, distances <= within_px
     matrix = facing(matrix, a[distances <= within_px])
+    local = local_coordinates(a)
+    points = in_local(local, a)  # M 3
+    squares = _squares(distances, scale)  # M
     for _ in range(REFINEMENT_ROUNDS):
-        weights = ((1 + (distances / scale) ** 2) * scale) ** -2  # M
-        better = _gauss_newton(model, matrix, a, b, weights)
+        weights = np.square(1 / ((1 + squares) * scale))  # M
+        better = _gauss_newton(model, matrix, local, points, offsets, weights)
         if better is None:
             break
-        new_distances = distances_px(better, a, b)  # M
-        cost = _robust_cost(distances, scale)
-        gain = cost - _robust_cost(new_distances, scale)
+        new_offsets = _offsets(better, a, b)  # M 2
+        new_distances = _lengths(new_offsets)  # M
+        new_squares = _squares(new_distances, scale)  # M
+        cost = _robust_cost(squares)
+        gain = cost - _robust_cost(new_squares)
         if not gain > 0:
             break
-        matrix, distances = better, new_distances
+        matrix, offsets, distances, squares = better, new_offsets, new_distances, new_squares
         if gain < MIN_GAIN * cost:
             break
     return matrix, distances <= within_px
 
 
-def _robust_cost(distances: Array, scale: Array) -> float:
+def _squares(distances: Array, scale: Array) -> Array:
+    """M squares of the distances over the scale; finite, and 1e300 at least as good as infinite."""
+    squares: Array = np.minimum(np.square(distances / scale), 1e300)
+    return squares
+
+
+def _robust_cost(squares: Array) -> float:
     """The cost that Geman and McClure's weights minimise: 0..1 per match."""
-    squares = (distances / scale) ** 2  # M
-    with np.errstate(invalid="ignore"):
-        return float(np.where(np.isfinite(squares), squares / (1 + squares), 1.0).sum())
+    return float((squares / (1 + squares)).sum())
 
 
 def _gauss_newton(
-    model: Model, matrix: Matrix, a: Array, b: Array, weights: Array
+    model: Model, matrix: Matrix, local: Matrix, points: Array, offsets: Array, weights: Array
 ) -> Matrix | None:
-    """One step of least squares on the distances in B, with M weights."""
-    local, tangent, slopes = _linearised(model, matrix, a, a)
-    used = np.isfinite(slopes).all(axis=(1, 2)) & (weights > 0)  # M
-    root = np.sqrt(weights[used])[:, None]  # M 1
-    residuals = (b - apply_homography(matrix, a))[used] * root  # M 2
-    rows = (slopes[used] * root[:, :, None]).reshape(-1, tangent.shape[1])  # 2M K
+    """One step of least squares on the distances in B.
+
+    Args:
+        local: The local coordinates of A, as `local_coordinates` gives them.
+        points: M 3, all points of A in them.
+        offsets: M 2, px, of the transformed points from their partners.
+        weights: M.
+    """
+    from_local = matrix @ local
+    in_front = points @ from_local[2] > 0
+    used = np.flatnonzero(in_front & (weights > 0))  # U
+    root = np.sqrt(weights[used])  # U
+    tangent, slopes = linearised(model, from_local, points[used])
+    rows = (slopes * root[:, None]).reshape(-1, tangent.shape[1])  # 2U K
+    residuals = -(offsets[used].T * root).ravel()  # 2U
     try:
-        step = np.linalg.lstsq(rows, residuals.ravel(), rcond=None)[0]  # K
+        step = _least_squares(rows, residuals)  # K
     except np.linalg.LinAlgError:
         return None
-    from_local = matrix @ local
     norm = np.linalg.norm(from_local)
     moved = from_local / norm + (tangent @ step).reshape(3, 3)
     return as_matrix(norm * moved @ np.linalg.inv(local))
+
+
+def _least_squares(rows: Array, residuals: Array) -> Array:
+    """K: the x with the least |rows x - residuals|, and the shortest one if several have it.
+
+    By the normal equations, several times as fast as the singular values of the rows, unless they
+    would cost more than half of the digits.
+    """
+    values, vectors = np.linalg.eigh(rows.T @ rows)  # K, K K
+    if values[0] > WELL_CONDITIONED * values[-1]:
+        solution: Array = vectors @ ((vectors.T @ (rows.T @ residuals)) / values)
+        return solution
+    return np.asarray(np.linalg.lstsq(rows, residuals, rcond=None)[0])
 
 
 def distances_px(matrix: Matrix, xy_a: Float, xy_b: Float) -> Array:
@@ -141,8 +182,20 @@ def distances_px(matrix: Matrix, xy_a: Float, xy_b: Float) -> Array:
 
     Infinite for points that the matrix maps behind the camera.
     """
-    offsets = apply_homography(facing(matrix, xy_a), xy_a) - np.asarray(xy_b, np.float64)  # M 2
-    return np.nan_to_num(np.hypot(offsets[:, 0], offsets[:, 1]), nan=np.inf)
+    return _lengths(_offsets(matrix, xy_a, xy_b))
+
+
+def _offsets(matrix: Matrix, xy_a: Float, xy_b: Float) -> Array:
+    """M 2: transformed points of A less their partners; NaN for those behind the camera."""
+    offsets: Array = apply_homography(facing(matrix, xy_a), xy_a) - xy_b
+    return offsets
+
+
+def _lengths(offsets: Array) -> Array:
+    """M: lengths of M 2 vectors; infinite for NaN."""
+    lengths: Array = np.hypot(offsets[:, 0], offsets[:, 1])
+    lengths[np.isnan(lengths)] = np.inf
+    return lengths
 
 
 def facing(matrix: Matrix, xy: Float) -> Matrix:
@@ -151,59 +204,84 @@ def facing(matrix: Matrix, xy: Float) -> Matrix:
     return -matrix if (w < 0).sum() > (w > 0).sum() else matrix
 
 
-def point_covariance(
+@dataclass(frozen=True, eq=False)
+class ModelCovariance:
+    """How well a plane model is known.
+
+    Attributes:
+        from_local: 3x3, from local coordinates of A to px of B.
+        local: 3x3, from these coordinates to px of A.
+        of_parameters: K K, covariance of the free parameters; None if the matches do not
+            overdetermine the model.
+    """
+
+    model: Model
+    from_local: Matrix
+    local: Matrix
+    of_parameters: Array | None
+
+    def at(self, places_xy: Float) -> Array:
+        """P 2 2: covariance of transformed places, P 2 px of A, px^2 of B.
+
+        Infinite where it is unknown, and for places at infinity or behind the camera.
+        """
+        if self.of_parameters is None:
+            return np.full((len(places_xy), 2, 2), np.inf)
+        known = np.asarray(np.isfinite(places_xy).all(axis=1))  # P
+        points = in_local(self.local, np.where(known[:, None], places_xy, 0.0))  # P 3
+        slopes = linearised(self.model, self.from_local, points)[1].transpose(1, 0, 2)  # P 2 K
+        with np.errstate(invalid="ignore", over="ignore"):
+            covariance = slopes @ self.of_parameters @ slopes.transpose(0, 2, 1)  # P 2 2
+        known &= np.isfinite(covariance).all(axis=(1, 2))
+        return np.where(known[:, None, None], covariance, np.inf)
+
+
+def model_covariance(
     model: Model,
     matrix: Matrix,
     xy_a: Float,
     xy_b: Float,
-    places_xy: Float,
     within_px: float,
     deviation_px: Array | None = None,
-) -> Array:
-    """P 2 2: covariance of transformed places, px^2 of B, for a model that `refine` returned.
+) -> ModelCovariance:
+    """How well a model that `refine` returned is known.
 
     The sandwich estimator of robust regression (Huber, Robust Statistics, section 6.3): unlike
     plain least squares it accounts for the weights, and for wrong matches that happen to be near
-    the model. Infinite when the matches do not overdetermine the model, or for places at infinity.
+    the model.
 
     Args:
         xy_a, xy_b: M 2, px, all matches that the model was fitted to.
-        places_xy: P 2, px of A.
         within_px, deviation_px: As for `refine`.
     """
-    unknown = np.full((len(places_xy), 2, 2), np.inf)
     a, b = np.asarray(xy_a, np.float64), np.asarray(xy_b, np.float64)  # M 2
     distances = distances_px(matrix, a, b)  # M
-    inliers = distances <= within_px
-    count, parameters = int(inliers.sum()), MODELS[model].degrees_of_freedom
+    count, parameters = int((distances <= within_px).sum()), MODELS[model].degrees_of_freedom
+    near = distances <= _OUTLYING * within_px  # farther ones have no weight
+    a, distances = a[near], distances[near]
+    local = local_coordinates(a)
+    from_local = facing(matrix, a) @ local
+    unknown = ModelCovariance(model, from_local, local, None)
     redundancy = 2 * count - parameters
     if redundancy <= 0:
         return unknown
-    near = distances <= _OUTLYING * within_px  # farther ones have no weight
-    a, b, distances = a[near], b[near], distances[near]
-    matrix = facing(matrix, a)
-    places = np.nan_to_num(np.asarray(places_xy, np.float64))  # P 2
-    _, _, slopes = _linearised(model, matrix, a, np.concatenate([a, places]))
-    rows, at_places = slopes[: len(a)], slopes[len(a) :]
-    scale = np.linalg.norm(rows.reshape(-1, parameters), axis=0)  # K
-    if not np.isfinite(rows).all() or (scale == 0).any():
+    rows = linearised(model, from_local, in_local(local, a))[1].reshape(-1, parameters)  # 2M K
+    size = np.linalg.norm(rows, axis=0)  # K
+    if not np.isfinite(rows).all() or (size == 0).any():
         return unknown
-    rows, at_places = rows / scale, at_places / scale
+    rows /= size
     spread = _scale(within_px, deviation_px if deviation_px is None else deviation_px[near], len(a))
     ratio = (distances / spread) ** 2  # M
-    weight = ((1 + ratio) * spread) ** -2  # M
+    weight = 1 / np.square((1 + ratio) * spread)  # M
     curvature = weight * (1 - ratio) / (1 + ratio)  # M
-    information = np.einsum("m,mik,mil->kl", curvature, rows, rows)
-    scatter = np.einsum("m,mik,mil->kl", (weight * distances) ** 2 / 2, rows, rows)
+    information = (rows.T * np.tile(curvature, 2)) @ rows  # K K
+    scatter = (rows.T * np.tile((weight * distances) ** 2 / 2, 2)) @ rows  # K K
     values = np.linalg.eigvalsh(information)
     if values[0] <= 1e-11 * values[-1]:
         return unknown
     half = np.linalg.solve(information, scatter)
-    of_model = np.linalg.solve(information, half.T) * (2 * count / redundancy)  # K K
-    with np.errstate(invalid="ignore"):
-        covariance = at_places @ of_model @ at_places.transpose(0, 2, 1)  # P 2 2
-    finite = np.isfinite(covariance).all(axis=(1, 2)) & np.isfinite(places_xy).all(axis=1)
-    return np.where(finite[:, None, None], covariance, np.inf)
+    of_scaled = np.linalg.solve(information, half.T) * (2 * count / redundancy)  # K K
+    return replace(unknown, of_parameters=of_scaled / np.outer(size, size))
 
 
 def _scale(within_px: float, deviation_px: Array | None, count: int) -> Array:
@@ -217,26 +295,6 @@ def _scale(within_px: float, deviation_px: Array | None, count: int) -> Array:
     return result
 
 
-def _linearised(
-    model: Model, matrix: Matrix, xy_a: Float, places_xy: Float
-) -> tuple[Matrix, Array, Array]:
-    """Derivatives of transformed places with respect to the free parameters of the model.
-
-    Returns:
-        local: 3x3, to px of A from coordinates of order one, so that the rank of the equations
-            depends on the geometry alone.
-        tangent: 9 K, the directions in which the entries of `matrix @ local`, of norm 1, may move.
-        slopes: P 2 K.
-    """
-    centre = np.asarray(xy_a, np.float64).mean(axis=0) if len(xy_a) else np.zeros(2)
-    size = max(float(np.abs(np.asarray(places_xy) - centre).max(initial=0)), 1.0)
-    local = np.array([[size, 0, centre[0]], [0, size, centre[1]], [0, 0, 1]])
-    from_local = matrix @ local  # 3 3
-    from_local /= np.linalg.norm(from_local)
-    tangent = _tangent(model, from_local)  # 9 K
-    return local, tangent, _slopes(from_local, (places_xy - centre) / size) @ tangent
-
-
 def match_deviation_px(
     matrix: Matrix, xy_a: Float, covariance_a: Float, covariance_b: Float
 ) -> Array:
@@ -245,23 +303,10 @@ def match_deviation_px(
     An approximation of the matrix suffices.
     """
     slopes = local_jacobian(matrix, xy_a)  # M 2 2
-    total = slopes @ covariance_a @ slopes.transpose(0, 2, 1) + covariance_b  # M 2 2
-    variance = np.trace(total, axis1=1, axis2=2) / 2  # M
+    of_a = (slopes @ covariance_a * slopes).sum(axis=(1, 2))  # M, traces of J C J^T
+    variance = (of_a + covariance_b[:, 0, 0] + covariance_b[:, 1, 1]) / 2  # M
     deviation: Array = np.sqrt(np.maximum(variance, 0))
     return deviation
-
-
-def local_jacobian(matrix: Matrix, xy: Float) -> Array:
-    """N 2 2: derivative of the transformed points, px of B per px of A along x and y."""
-    w = (homogeneous(xy) @ matrix[2])[:, None, None]  # N 1 1
-    mapped = apply_homography(matrix, xy)  # N 2
-    jacobian: Array = (matrix[:2, :2] - mapped[:, :, None] * matrix[2, :2]) / w
-    return jacobian
-
-
-def homogeneous(xy: Float) -> Array:
-    """N 3: (x, y, 1), float64."""
-    return np.column_stack([np.asarray(xy, np.float64), np.ones(len(xy))])
 
 
 def as_matrix(estimate: object) -> Matrix | None:
@@ -289,31 +334,3 @@ def _commonest_shift(a: Array, b: Array, within_px: float) -> Array:
         costs[rows] = np.minimum(squared, within_px**2).sum(axis=1)
     best: Array = shifts[costs.argmin()]
     return np.column_stack([np.eye(2), best])
-
-
-def _tangent(model: Model, matrix: Matrix) -> Array:
-    """9 K: the directions in which the entries of the matrix may move, row by row."""
-    if model == "homography":
-        return np.linalg.svd(matrix.reshape(1, 9))[2][1:].T  # all but its own scale
-    count = MODELS[model].degrees_of_freedom
-    if model == "affine":
-        return np.eye(9)[:, :count]
-    directions = np.zeros((9, 4))  # shift in x, shift in y, scale, rotation
-    directions[2, 0] = directions[5, 1] = 1
-    directions[[0, 4], 2] = 1
-    directions[1, 3], directions[3, 3] = -1, 1
-    return directions[:, :count]
-
-
-def _slopes(matrix: Matrix, xy: Float) -> Array:
-    """N 2 9: derivatives of the transformed points with respect to the entries of the matrix."""
-    points = homogeneous(xy)  # N 3
-    mapped = points @ matrix.T  # N 3
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        w = np.where(mapped[:, 2:] > 0, mapped[:, 2:], np.nan)  # N 1
-        scaled = points / w  # N 3
-        xy_b = mapped[:, :2] / w  # N 2
-    slopes = np.zeros((len(xy), 2, 9))
-    slopes[:, 0, 0:3] = slopes[:, 1, 3:6] = scaled
-    slopes[:, :, 6:9] = -xy_b[:, :, None] * scaled[:, None, :]
-    return slopes

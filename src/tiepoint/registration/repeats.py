@@ -35,6 +35,8 @@ LEAST_MATCHES = 8
 
 MAX_RIVALS = 16
 
+_ROWS = 100  # keypoints of A compared at a time
+
 DECISIVE_RATIO, DECISIVE_GAP = 0.7, 0.15
 """A model beats another if it leaves less than this share of the other's residual energy, or less
 by this much of the contrast."""
@@ -72,11 +74,12 @@ def decide(fit: Fit) -> tuple[Rival | None, str | None]:
         The rival that fits the pictures better than the model and all others, or None; and the
         objection if no model is clearly the best.
     """
-    if fit.similarities is None:
+    if fit.descriptors is None:
         return None, None
     xy_a, xy_b = (f.xy.astype(np.float64) for f in (fit.features_a, fit.features_b))
     model, matrix = fit.settings.model, fit.estimate.matrix
-    rivals = find_rivals(model, matrix, xy_a, xy_b, fit.similarities, fit.input_px)
+    similar = similar_pairs(*fit.descriptors)
+    rivals = find_rivals(model, matrix, xy_a, xy_b, similar, fit.input_px)
     rivals = [rival for rival in rivals if _differ(fit, rival.matrix, matrix)]
     if fit.pictures is None:
         strong = [rival for rival in rivals if rival.strength >= LEAST_RIVAL_UNSEEN]
@@ -126,12 +129,30 @@ def _differ(fit: Fit, matrix: Matrix, other: Matrix) -> bool:
     return bool(np.median(distance) > _NEAR_PX / 2 * fit.input_px)
 
 
+def similar_pairs(
+    a: NDArray[np.float32], b: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """C indices into a and C into b: each vector with all that are about as similar as the best.
+
+    Args:
+        a, b: N_A D and N_B D, descriptors.
+    """
+    rows, columns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for start in range(0, len(a) if len(b) else 0, _ROWS):
+        cosines = a[start : start + _ROWS] @ b.T  # ROWS N_B
+        best = np.maximum(cosines.max(axis=1, keepdims=True), LEAST_SIMILARITY)  # ROWS 1
+        similar = np.flatnonzero(cosines >= best - SIMILARITY_GAP)
+        rows.append(similar // len(b) + start)
+        columns.append(similar % len(b))
+    return np.concatenate(rows), np.concatenate(columns)
+
+
 def find_rivals(
     model: Model,
     matrix: Matrix,
     xy_a: Float,
     xy_b: Float,
-    similarities: NDArray[np.float32],
+    similar: tuple[NDArray[np.int64], NDArray[np.int64]],
     input_px: float,
 ) -> list[Rival]:
     """Models a shift away from `matrix` that many similar keypoints agree on, strongest first.
@@ -139,13 +160,10 @@ def find_rivals(
     Args:
         matrix: 3x3, x_B ~ H x_A.
         xy_a, xy_b: N_A 2 and N_B 2, all keypoints, px.
-        similarities: N_A N_B, cosines.
+        similar: See `similar_pairs`.
         input_px: px of B per px of the network's input.
     """
-    if 0 in similarities.shape:
-        return []
-    best = np.maximum(similarities.max(axis=1, keepdims=True), LEAST_SIMILARITY)  # N_A 1
-    rows, columns = np.nonzero(similarities >= best - SIMILARITY_GAP)  # C
+    rows, columns = similar  # C
     shifts = (xy_b[columns] - apply_homography(matrix, xy_a)[rows]) / input_px  # C 2
     finite = np.isfinite(shifts).all(axis=1)
     rows, columns, shifts = rows[finite], columns[finite], shifts[finite]
@@ -173,13 +191,19 @@ def _peaks(shifts: NDArray[np.float64]) -> list[tuple[NDArray[np.float64], float
     half = _REACH_BINS // 2
     bins = np.floor(shifts / _BIN_PX + 0.5).astype(int) + half  # C 2
     bins = bins[((bins >= 0) & (bins < _REACH_BINS)).all(axis=1)]
-    counts = np.zeros((_REACH_BINS, _REACH_BINS), np.float32)
-    np.add.at(counts, (bins[:, 1], bins[:, 0]), 1)
+    if len(bins) == 0:
+        return []
+    low = np.maximum(bins.min(axis=0) - 1, 0)  # 2; the window reaches one bin farther
+    width, height = np.minimum(bins.max(axis=0) + 2, _REACH_BINS) - low
+    x, y = (bins - low).T
+    counts = np.bincount(y * width + x, minlength=height * width).astype(np.float32)
+    counts = counts.reshape(height, width)
     counts = cv2.boxFilter(counts, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
     highest = cv2.dilate(counts, np.ones((5, 5), np.uint8))
-    y, x = np.nonzero((counts >= highest) & (counts >= LEAST_MATCHES))
-    places = (np.stack([x, y], axis=1) - half) * _BIN_PX  # P 2
+    peaks = np.flatnonzero((counts >= highest) & (counts >= LEAST_MATCHES))
+    y, x = peaks // width, peaks % width
     strengths = counts[y, x]
+    places = (np.stack([x, y], axis=1) + low - half) * _BIN_PX  # P 2
     order = np.argsort(-strengths, kind="stable")
     far = np.hypot(*places.T) > _NEAR_PX
     return [(places[i], float(strengths[i])) for i in order if far[i]]

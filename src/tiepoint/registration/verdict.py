@@ -83,12 +83,13 @@ def report(fit: Fit, objection: str | None) -> Registration:
         agreement = math.nan if fit.share_alike is None else fit.share_alike
         distances = planar.distances_px(matrix, *shown.inliers_xy)
         corners = corners_xy(shown.features_a.size_hw)
-        if not forward:  # deviations follow from the fit in its own direction
-            corners = apply_homography(matrix, corners)
-        overlap_sd_px, corner_sd_px = (
-            rms(fit.deviations_px(places, in_a=not forward))
-            for places in (fit.common.places_xy, corners)
-        )
+        if forward:
+            overlap_sd_px, corner_sd_px = fit.overlap_sd_px, rms(fit.deviations_px(corners))
+        else:  # deviations follow from the fit in its own direction
+            overlap_sd_px, corner_sd_px = (
+                rms(fit.deviations_px(places, in_a=True))
+                for places in (fit.common.places_xy, apply_homography(matrix, corners))
+            )
     if known and is_plane:
         matrix = matrix / matrix[2, 2]
     return Registration(

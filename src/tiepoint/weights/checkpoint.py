@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
@@ -89,8 +90,14 @@ class Checkpoint:
 
 def bundled_checkpoints() -> list[str]:
     """Names of the checkpoints inside the package, the default first."""
-    names = sorted(path.parent.name for path in BUNDLED.glob(f"*/{CONFIG_FILE}"))
-    return sorted(names, key=lambda name: (name != DEFAULT, name))
+    return list(_names_in(BUNDLED))
+
+
+@lru_cache(maxsize=1)
+def _names_in(bundled: Path) -> tuple[str, ...]:
+    """Names of the checkpoints in the package's folder, which does not change while it runs."""
+    names = (path.parent.name for path in bundled.glob(f"*/{CONFIG_FILE}"))
+    return tuple(sorted(names, key=lambda name: (name != DEFAULT, name)))
 
 
 def absolute_name(checkpoint: Checkpoint) -> str:

@@ -52,7 +52,8 @@ def load_rotation(checkpoint: str, weights_sha256: str, length: int) -> Float32 
         changed = path.stat().st_mtime_ns
     except FileNotFoundError:
         return None
-    return _read_rotation(path.resolve(), changed, weights_sha256, length)
+    path = path if path.is_absolute() else path.resolve()
+    return _read_rotation(path, changed, weights_sha256, length)
 
 
 def rotation_crc32(checkpoint: Checkpoint) -> str | None:
