@@ -125,9 +125,11 @@ def machine(engine: str) -> str:
         version = f"openvino {openvino.__version__}"
     processor = platform.processor()
     information = Path("/proc/cpuinfo")
-    if information.exists():
-        names = [n for n in information.read_text().splitlines() if n.startswith("model name")]
-        processor = names[0].partition(":")[2].strip() if names else processor
+    if information.exists():  # processors of several generations may have one name
+        lines = [line.partition(":") for line in information.read_text().splitlines()]
+        known = {name.strip(): value.strip() for name, _, value in reversed(lines)}
+        fields = ("model name", "cpu family", "model")
+        processor = " ".join(known[name] for name in fields if name in known) or processor
     libraries = f"numpy {np.__version__}, opencv {cv2.__version__}"
     return f"{version}, {libraries}, {processor}, {os.cpu_count()} cores"
 

@@ -177,8 +177,8 @@ def test_detectors_and_matchers_are_not_taken_for_one_another(tmp_path: Path) ->
         LightGlueImageProcessor.from_pretrained(tmp_path / "detector")
     with pytest.raises(CheckpointError, match="expected 'SuperPointImageProcessor'"):
         SuperPointImageProcessor.from_pretrained(tmp_path / "matcher")
-    with pytest.raises(CheckpointError, match="no matcher was named"):
-        AutoModelForKeypointMatching.from_pretrained()
+    with pytest.raises(ConfigError, match="'superpoint', expected 'lightglue'"):
+        AutoModelForKeypointMatching.from_pretrained("small", subfolder=".")
 
 
 def test_a_config_in_code_has_the_sizes_of_transformers_and_the_exact_rules() -> None:
@@ -283,3 +283,23 @@ def test_what_is_pushed_to_the_hub_loads_by_its_id(hub: Any) -> None:
     assert AutoImageProcessor.from_pretrained("someone/matcher").type_name == (
         "LightGlueImageProcessor"
     )
+
+
+def test_a_matcher_in_the_folder_of_its_detector_is_found(tmp_path: Path) -> None:
+    make_model(EXACT_RULES).save_pretrained(tmp_path)
+    make_processor(EXACT_RULES).save_pretrained(tmp_path)
+    own = make_matcher()
+    own.save_pretrained(tmp_path / "matcher")
+    make_pair_processor().save_pretrained(tmp_path / "matcher")
+    inner = LightGlueConfig.from_pretrained(tmp_path, filter_threshold=0.3)
+    assert inner.filter_threshold == 0.3 and inner.matcher() == own.config.matcher()
+    for options in ({}, {"subfolder": "matcher"}):
+        loaded = AutoModelForKeypointMatching.from_pretrained(tmp_path, **options)
+        assert all(
+            torch.equal(value, own.state_dict()[name])
+            for name, value in loaded.state_dict().items()
+        )
+    processor = AutoImageProcessor.from_pretrained(tmp_path, subfolder="matcher")
+    assert isinstance(processor, LightGlueImageProcessor)
+    with pytest.raises(CheckpointError, match="no-folder"):
+        AutoModelForKeypointMatching.from_pretrained("base", subfolder="no-folder")
