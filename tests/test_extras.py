@@ -49,6 +49,7 @@ def test_torch_alone_detects_and_pillow_alone_reads_jpegs(tmp_path: Path) -> Non
         ("tiepoint.Detector(engine='openvino')", "openvino"),
         ("tiepoint.Detector()", "openvino"),
         ("tiepoint.Detector('org/name')", "hub"),
+        ("from tiepoint.batch.ray_cluster import connect; connect('auto')", "ray"),
     ],
 )
 def test_an_error_names_the_extra_that_is_missing(expression: str, extra: str) -> None:
@@ -58,5 +59,5 @@ try:
 except tiepoint.MissingExtraError as error:
     print(error)
 """
-    missing = ("openvino", "huggingface_hub", "torch")
+    missing = ("openvino", "huggingface_hub", "torch", "ray")
     assert f"tiepoint[{extra}]" in run(missing, code)

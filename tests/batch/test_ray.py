@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +22,11 @@ from support.store_runs import (
     statuses,
     store_job,
 )
-from tiepoint import Detector
+from tiepoint import Detector, __version__
 from tiepoint.batch import ray as on_ray
 from tiepoint.batch.listing import Listing, list_sources
 from tiepoint.batch.ray_cluster import connect
+from tiepoint.batch.ray_worker import Sight, look
 from tiepoint.batch.records import ImageRecord
 from tiepoint.errors import ConfigError
 from tiepoint.formats.features_store import StoreFeatures, shard_path
@@ -170,3 +172,53 @@ def test_nothing_is_lost_or_made_twice_if_a_worker_and_a_node_are_killed(
     assert shard_bytes(here / "ray.store") == shard_bytes(here / "local.store")
     assert len(StoreFeatures(here / "ray.store")) == 40
     assert whole_files(here / "ray.store") == whole_files(here / "local.store")
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "threads", "on_gpu", "expected"),
+    [
+        (8, 0, None, False, [(8, 0)]),
+        (8, 0, 3, False, [(3, 0)] * 2),
+        (2, 0, 4, False, [(2, 0)]),
+        (0, 0, None, False, []),
+        (8, 2, None, False, [(8, 0)]),
+        (8, 2, None, True, [(4, 1)] * 2),
+        (1, 4, None, True, [(1, 1)]),
+        (8, 0, None, True, []),
+    ],
+)
+def test_a_node_has_as_many_workers_as_fit(
+    cores: int, gpus: int, threads: int | None, on_gpu: bool, expected: list[tuple[int, int]]
+) -> None:
+    has = {"CPU": float(cores), "GPU": float(gpus), "memory": 1e9}
+    assert on_ray.places(has, threads, on_gpu=on_gpu) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "no cluster answers .*ray start --head"),
+        ("elsewhere", "expected auto or HOST:PORT"),
+    ],
+)
+def test_an_address_without_a_cluster_is_refused(
+    address: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ConfigError, match=message):
+        connect(address)
+
+
+def test_a_node_looks_at_everything_that_it_needs(photos: Path, here: Path) -> None:
+    token = here / "token"
+    token.touch()
+    sight = Sight(here, Path("token"), ("photos/0/000.png",), __version__)
+    assert look(sight) is None
+    for worse, reason in (
+        (replace(sight, version="0.0"), "instead of 0.0; install the same"),
+        (replace(sight, token=Path("none/token")), f"does not see the store {here / 'none'}"),
+        (replace(sight, sources=("photos/none.png",)), "does not see the image"),
+    ):
+        assert reason in str(look(worse))

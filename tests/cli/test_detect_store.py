@@ -119,6 +119,7 @@ def test_a_tar_goes_to_a_store(photos: Path, here: Path) -> None:
         (["-o", "out", "--shards", 2], "--shards is for stores: give -o NAME.store"),
         (["-o", "x.h5", "--shard", "0/2"], "--shard is for stores"),
         (["-o", "out", "--retry-failed"], "--retry-failed is for stores"),
+        (["-o", "out", "--ray", "auto"], "--ray is for stores"),
         (["-o", "x.store", "--shard", "2/2"], "numbered from 0 to 1"),
         (["-o", "x.store", "--shard", "one"], "such as 0/8"),
         (["-o", "x.store", "--format", "csv"], "the files of a store are h5 or parquet"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -108,11 +108,21 @@ def _samples(shards: Iterator[Shard]) -> tuple[str, ...]:
     return tuple(found)
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """What a worker takes of its node: cores, and GPUs (0 or 1)."""
 
     cores: int
     gpus: int
+
+
+def places(has: Mapping[str, float], threads: int | None, *, on_gpu: bool) -> list[Place]:
+    """The workers that fit on a node with these resources; see `run_on_ray`."""
+    cores, gpus = int(has.get("CPU", 0)), int(has.get("GPU", 0)) if on_gpu else 0
+    if cores == 0 or (on_gpu and gpus == 0):
+        return []
+    each = min(threads or max(1, cores // max(1, gpus)), cores)
+    count = cores // each
+    return [Place(each, min(1, gpus))] * (min(count, gpus) if on_gpu else count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +137,7 @@ class _Actor:
 
     handle: Any
     node: dict[str, Any]
-    place: _Place
+    place: Place
 
 
 class _Pool:
@@ -175,20 +185,13 @@ class _Pool:
         self._known |= {node["NodeID"] for node in nodes}
         return nodes
 
-    def _places(self, node: dict[str, Any]) -> list[_Place]:
-        """The workers that fit on a node."""
-        has = node["Resources"]
-        cores, gpus = int(has.get("CPU", 0)), int(has.get("GPU", 0)) if self._on_gpu else 0
-        if cores == 0 or (self._on_gpu and gpus == 0):
-            return []
-        each = min(self._threads or max(1, cores // max(1, gpus)), cores)
-        count = cores // each
-        return [_Place(each, min(1, gpus))] * (min(count, gpus) if self._on_gpu else count)
+    def _places(self, node: dict[str, Any]) -> list[Place]:
+        return places(node["Resources"], self._threads, on_gpu=self._on_gpu)
 
     def _start_all(self, node: dict[str, Any]) -> list[_Actor]:
         return [self._start(node, place) for place in self._places(node)]
 
-    def _start(self, node: dict[str, Any], place: _Place) -> _Actor:
+    def _start(self, node: dict[str, Any], place: Place) -> _Actor:
         made = self.ray.remote(ShardWorker).options(
             num_cpus=place.cores, num_gpus=place.gpus, scheduling_strategy=_on(node)
         )
