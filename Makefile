@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo pictures test lint types tests tests-library tests-training docs clean
+.PHONY: demo pictures test lint types tests tests-library tests-training test-ray docs clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py --output demo-out
@@ -30,6 +30,11 @@ tests-library: $(VENV)/dev.stamp
 
 tests-training: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest $(WITH_TRAINING)
+
+# Detection on a cluster of two nodes, apart from `test`: Ray takes 240 MB and starts slowly.
+test-ray: $(VENV)/dev.stamp
+	$(PIP) --editable '.[ray]'
+	$(BIN)/python -m pytest tests/batch/test_ray.py
 
 # The pictures of README and docs.
 pictures: $(VENV)/dev.stamp
