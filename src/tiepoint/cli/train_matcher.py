@@ -75,6 +75,14 @@ Workers = Annotated[
     int | None,
     typer.Option(help="Number of processes that draw scenes. Default: one per core.", min=0),
 ]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Start from the weights of this matcher: its folder, or the folder or name of a "
+        "checkpoint with one. Give another --seed. Default: random weights.",
+    ),
+]
 Repeat = Annotated[
     Path | None,
     typer.Option(
@@ -99,6 +107,7 @@ def train_matcher(
     layers: Layers = None,
     scenes: Scenes = None,
     device: options.Device = options.AUTO,
+    start: Start = None,
     repeat: Repeat = None,
     minutes: Minutes = None,
     steps: Steps = None,
@@ -116,7 +125,8 @@ def train_matcher(
     _check_choices(
         checkpoint, repeat,
         {"minutes": minutes, "steps": steps, "scenes": scenes, "width": width, "layers": layers,
-         "seed": seed or None, "preset": None if preset == DEFAULT_PRESET else preset},
+         "seed": seed or None, "start": start,
+         "preset": None if preset == DEFAULT_PRESET else preset},
     )  # fmt: skip
     workers = usable_cores() if workers is None else workers
     execution = train.prepare_execution(workers, device, threads)
@@ -140,7 +150,7 @@ def train_matcher(
             data = settings.SMOKE_DATA if preset == "smoke" else settings.MatcherData()
             data = replace(data, photos=folders)
             result = runs.train_matcher(
-                checkpoint, out, recipe, data, seed=seed, execution=execution
+                checkpoint, out, recipe, data, seed=seed, start=start, execution=execution
             )
     except HopelessError as error:
         typer.echo(f"tiepoint: {error}", err=True)

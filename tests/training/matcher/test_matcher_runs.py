@@ -19,7 +19,7 @@ import torch
 
 from support.checkpoints import random_checkpoint
 from support.matcher_scenes import fake_scene, tiny_preset
-from tiepoint.errors import TiepointError, TrainingError
+from tiepoint.errors import CheckpointError, TiepointError, TrainingError
 from tiepoint.features import Features
 from tiepoint.matching.learned.folder import load_matcher
 from tiepoint.matching.learned.matcher import LearnedMatcher
@@ -71,9 +71,12 @@ def train(
     checkpoint: str = "fake",
     seed: int = 0,
     echo: Callable[[str], None] = lambda line: None,
+    start: Path | None = None,
 ) -> MatcherResult:
     execution = Execution(device="cpu", echo=echo)
-    return train_matcher(checkpoint, folder, preset, data, seed=seed, execution=execution)
+    return train_matcher(
+        checkpoint, folder, preset, data, seed=seed, start=start, execution=execution
+    )
 
 
 def weights(folder: Path) -> bytes:
@@ -162,6 +165,30 @@ def test_a_stopped_run_resumes_by_the_same_command_bit_for_bit(
     assert weights(tmp_path) == weights(whole)
     steps = [json.loads(x)["step"] for x in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(steps) and steps[-1] == 6
+
+
+def test_a_run_starts_from_the_weights_of_another_matcher(whole: Path, tmp_path: Path) -> None:
+    still = replace(PRESET, learning_rate=1e-12, weight_decay=0.0)
+    assert train(tmp_path / "next", still, seed=1, start=whole).finished
+    before, after = (load_matcher(folder).tensors for folder in (whole, tmp_path / "next"))
+    for name, array in before.items():
+        np.testing.assert_allclose(after[name], array, atol=1e-3)
+    manifest = json.loads((tmp_path / "next" / "manifest.json").read_text())
+    assert manifest["origin"] == f"matcher {load_matcher(whole).sha256}"
+    assert train(tmp_path / "next", still, seed=1, start=whole).finished
+    with pytest.raises(TrainingError, match="has another run"):
+        train(tmp_path / "next", still, seed=1)
+    with pytest.raises(TrainingError, match="only finished runs that began with random weights"):
+        repeat_matcher(tmp_path / "next", tmp_path / "again")
+
+
+def test_a_start_of_other_sizes_is_refused(whole: Path, tmp_path: Path) -> None:
+    wider = replace(PRESET, network=replace(PRESET.network, layers=3))
+    with pytest.raises(TrainingError, match="start from a matcher of the same sizes"):
+        train(tmp_path, wider, start=whole)
+    with pytest.raises(CheckpointError, match="nowhere"):
+        train(tmp_path, start=tmp_path / "nowhere")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_finished_run_stays_as_it_is(whole: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from os import PathLike
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -14,7 +15,8 @@ from tiepoint.errors import TrainingError
 from tiepoint.files.paths import exists, is_folder
 from tiepoint.files.reading import read_json
 from tiepoint.files.writing import make_folder
-from tiepoint.matching.learned.folder import save_matcher
+from tiepoint.matching.learned.choice import matcher_folder
+from tiepoint.matching.learned.folder import MatcherCheckpoint, load_matcher, save_matcher
 from tiepoint.training.export import commit
 from tiepoint.training.lineage import RANDOM_WEIGHTS, manifest_of
 from tiepoint.training.log import LOG_FILE, Log, LogRecord, read_log
@@ -28,7 +30,7 @@ from tiepoint.training.matcher.settings import (
     check_minutes,
     check_seed,
 )
-from tiepoint.training.matcher.trainer import MatcherTrainer
+from tiepoint.training.matcher.trainer import MatcherTrainer, as_tensors
 from tiepoint.training.matcher.validation import Validation, flat_figures, score
 from tiepoint.training.setup import Execution, find_device, stopped_by_signals
 from tiepoint.training.state import STATE_FILE, RunConfig, State, read_state
@@ -70,6 +72,7 @@ def train_matcher(
     data: MatcherData,
     *,
     seed: int = 0,
+    start: str | PathLike[str] | None = None,
     execution: Execution = HERE,
 ) -> MatcherResult:
     """Train a matcher on a checkpoint's descriptors, or resume the run in the folder.
@@ -81,16 +84,21 @@ def train_matcher(
         checkpoint: Bundled name, folder or Hub id of the detector.
         folder: Folder of the run. A stopped run with the same arguments is resumed; its budget may
             be another one.
+        start: Matcher whose weights are the first ones: its folder, or the folder or name of a
+            checkpoint with one. Give another seed, so that the scenes are others. None starts from
+            random weights.
 
     Raises:
-        CheckpointError: No such checkpoint.
+        CheckpointError: No such checkpoint or matcher.
         ConfigError: No such device, or a setting out of range.
         TrainingError: The folder has another run, or the run is hopeless.
     """
     check_seed(seed)
     check_minutes(preset.minutes)
     detector, device = load_checkpoint(checkpoint), find_device(execution.device)
-    state = _stored_state(folder, detector, preset, data, seed)
+    initial = None if start is None else _initial(start, preset)
+    origin = RANDOM_WEIGHTS if initial is None else f"matcher {initial.sha256}"
+    state = _stored_state(folder, detector, preset, data, seed, origin)
     builder = BankBuilder(
         folder / FEATURES_FOLDER, detector, data, seed, preset.scenes, preset.held_out
     )
@@ -105,8 +113,11 @@ def train_matcher(
         if preset.minutes is not None:
             left = preset.minutes - builder.record.seconds / 60
             preset = preset.with_budget(max(left, LEAST_TRAINING_SHARE * preset.minutes), None)
-        run = _Run(folder, detector, builder, preset, data, seed, execution)
-        finished = run.train(device, state, stop)
+        info = {**_identity(detector, data), "origin": origin}
+        config = RunConfig(preset, seed, info)
+        finished = _Run(folder, detector, builder, config, execution).train(
+            device, state, stop, initial
+        )
     return MatcherResult(finished, stop.number, folder, has_matcher=exists(folder / WEIGHTS_FILE))
 
 
@@ -140,8 +151,11 @@ def repeat_matcher(
         )
         named, seed = values["detector"], values["seed"]
         name, sha256 = checkpoint or named["checkpoint"], named["sha256"]
-        if not values["finished"]:
-            raise TrainingError(f"{path}: the run is not finished; only finished ones are repeated")
+        if not values["finished"] or values["origin"] != RANDOM_WEIGHTS:
+            raise TrainingError(
+                f"{path}: started from {values['origin']}, finished: {values['finished']}; only "
+                "finished runs that began with random weights can be repeated"
+            )
         check_seed(seed)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise TrainingError(
@@ -165,22 +179,23 @@ class _Run:
         folder: Path,
         detector: Checkpoint,
         builder: BankBuilder,
-        preset: MatcherPreset,
-        data: MatcherData,
-        seed: int,
+        config: RunConfig[MatcherPreset],
         execution: Execution,
     ) -> None:
         self._folder, self._detector, self._execution = folder, detector, execution
         features, scenes = builder.folder, builder.counted
         self._scenes: Scenes = open_scenes(features, builder.record.shards)
         self._validation = Validation(open_held_out(features))
-        info = {
-            **_identity(detector, data), "scenes": scenes, "origin": RANDOM_WEIGHTS,
-            "commit": commit(),
-        }  # fmt: skip
-        self._config = RunConfig(preset, seed, info)
+        info = {**config.info, "scenes": scenes, "commit": commit()}
+        self._config = replace(config, info=info)
 
-    def train(self, device: Any, state: State[MatcherPreset] | None, stop: Event) -> bool:
+    def train(
+        self,
+        device: Any,
+        state: State[MatcherPreset] | None,
+        stop: Event,
+        initial: MatcherCheckpoint | None,
+    ) -> bool:
         """Train until the budget is spent or a signal comes; whether it is spent."""
         config, scenes = self._config, self._scenes
         if state is not None:
@@ -192,7 +207,8 @@ class _Run:
                 step,
             )
 
-        trainer = MatcherTrainer(config, open_source, self._folder, device)
+        start = None if initial is None else as_tensors(initial)
+        trainer = MatcherTrainer(config, open_source, self._folder, device, start=start)
         if state is not None:
             trainer.restore(state)
         make_folder(self._folder)
@@ -241,8 +257,24 @@ class _Run:
             _update_manifest(self._folder / MANIFEST_FILE, manifest)
 
 
+def _initial(start: str | PathLike[str], preset: MatcherPreset) -> MatcherCheckpoint:
+    """The matcher that a run starts from; TrainingError if it has other sizes."""
+    loaded = load_matcher(matcher_folder(start))
+    if loaded.config != preset.network:
+        raise TrainingError(
+            f"{start}: its network is {loaded.config}, expected {preset.network}; start from a "
+            "matcher of the same sizes, or give its --width and --layers"
+        )
+    return loaded
+
+
 def _stored_state(
-    folder: Path, detector: Checkpoint, preset: MatcherPreset, data: MatcherData, seed: int
+    folder: Path,
+    detector: Checkpoint,
+    preset: MatcherPreset,
+    data: MatcherData,
+    seed: int,
+    origin: str,
 ) -> State[MatcherPreset] | None:
     """The state of the run in a folder, which must be the same run; None without one."""
     if not exists(folder / STATE_FILE):
@@ -252,12 +284,13 @@ def _stored_state(
     try:
         same = own["data"] == given["data"]
         same &= own["detector"]["sha256"] == given["detector"]["sha256"]
+        same &= own["origin"] == origin
     except (LookupError, TypeError):
         same = False
     if not same or run.seed != seed or not run.preset.same_recipe(preset):
         raise TrainingError(
-            f"{folder}: has another run (other recipe, data, seed or detector); give the arguments "
-            "of that run to resume it, or another folder"
+            f"{folder}: has another run (other recipe, data, seed, start or detector); give the "
+            "arguments of that run to resume it, or another folder"
         )
     return state
 

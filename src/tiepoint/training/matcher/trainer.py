@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from tiepoint.matching.learned.folder import MatcherCheckpoint
 from tiepoint.matching.learned.network_torch import MatcherNetwork
 from tiepoint.training.detector.objective import Objective
 from tiepoint.training.matcher.batch import MatcherBatch, Pairs, collate
@@ -17,6 +18,11 @@ from tiepoint.training.trainer import Loop
 HOPELESS_AFTER, HOPELESS_RECALL = 3000, 0.02
 """Number of steps after which a run must have learnt something, and the least recall by then. A run
 of the default recipe has a recall above .5 by then."""
+
+
+def as_tensors(matcher: MatcherCheckpoint) -> dict[str, torch.Tensor]:
+    """The weights of a matcher as the state dict that a run starts from."""
+    return {name: torch.from_numpy(array.copy()) for name, array in matcher.tensors.items()}
 
 
 class MatcherTrainer(Loop[MatcherPreset, Pairs, MatcherBatch]):
