@@ -150,9 +150,8 @@ class DetectBatch:
     def _detect(self, items: Sequence[Any]) -> Iterator[Features | TiepointError]:
         """The features or the error of each item, in order."""
         good = [item for item in items if not isinstance(item, TiepointError)]
-        if (
-            good
-        ):  # from an iterator, because the results of a list depend on its length by round-off
+        if good:
+            # From an iterator: results of a list depend on its length by round-off.
             detections = self._detector().stream(iter(good))
         for item in items:
             if isinstance(item, TiepointError):
