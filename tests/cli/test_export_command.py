@@ -95,7 +95,7 @@ def test_a_comparison_without_keypoints_writes_nothing(here: Path) -> None:
     import numpy as np
 
     for images in ((), (np.zeros((40, 48), np.uint8),)):
-        with pytest.raises(EngineError, match="no keypoint to compare"):
+        with pytest.raises(EngineError, match="no keypoints to compare"):
             write.export_onnx("model.onnx", "small", images=images)
     assert not Path("model.onnx").exists()
 

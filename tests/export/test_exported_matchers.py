@@ -165,7 +165,7 @@ def test_a_file_with_other_matches_is_not_written(
     matcher = LearnedMatcher(checkpoint_of(MatcherConfig(descriptor_length=64)))
     for given, message in (
         ([MatchAgreement("ONNX Runtime", 200, 150)], "150 of 200 matches"),
-        ([MatchAgreement("ONNX Runtime", 0, 0)], "no match to compare"),
+        ([MatchAgreement("ONNX Runtime", 0, 0)], "no matches to compare"),
     ):
         monkeypatch.setattr(write, "compare_matches", lambda *_, given=given, **__: given)
         with pytest.raises(EngineError, match=message):

@@ -68,6 +68,11 @@ class Agreement:
     max_offset_px: float
 
     @property
+    def total(self) -> int:
+        """Number of keypoints that were compared."""
+        return self.keypoints
+
+    @property
     def is_good(self) -> bool:
         """Whether enough keypoints are the same."""
         return self.same >= MIN_SAME * self.keypoints

@@ -52,6 +52,11 @@ class MatchAgreement:
     same: int
 
     @property
+    def total(self) -> int:
+        """Number of matches that were compared."""
+        return self.matches
+
+    @property
     def is_good(self) -> bool:
         """Whether enough matches are the same."""
         return self.same >= MIN_SAME * self.matches

@@ -71,7 +71,7 @@ def export_onnx(
     agreements = []
     if images is not None:
         agreements = compare(data, loaded, detection, profile, images, threads=threads)
-        _check(path, agreements)
+        _check(path, agreements, "keypoints")
     write_bytes(path, data)
     return agreements
 
@@ -128,7 +128,7 @@ def export_matcher_onnx(
         agreements = compare_matches(
             data, loaded, detector, profile, images, threshold=limit, threads=threads
         )
-        _check_matches(path, agreements)
+        _check(path, agreements, "matches")
     write_bytes(path, data)
     return agreements
 
@@ -166,29 +166,16 @@ def _detector_of(matcher: MatcherCheckpoint, given: str | Path | Checkpoint | No
     )
 
 
-def _check_matches(path: Path, agreements: Sequence[MatchAgreement]) -> None:
-    if not any(one.matches for one in agreements):
+def _check(path: Path, agreements: Sequence[Agreement | MatchAgreement], plural: str) -> None:
+    """Raise EngineError unless all runtimes agree, on more than nothing."""
+    if not any(one.total for one in agreements):
         raise EngineError(
-            f"{path}: not written, because the sample images have no match to compare; give "
+            f"{path}: not written, because the sample images have no {plural} to compare; give "
             "images with structure, or a lower threshold"
         )
     wrong = [str(one) for one in agreements if not one.is_good]
     if wrong:
         raise EngineError(
-            f"{path}: not written, because its matches differ; {'; '.join(wrong)}. Update the "
-            "runtime, or report this with the name of the matcher"
-        )
-
-
-def _check(path: Path, agreements: Sequence[Agreement]) -> None:
-    if not any(one.keypoints for one in agreements):
-        raise EngineError(
-            f"{path}: not written, because the sample images have no keypoint to compare; give "
-            "images with structure, or a lower threshold"
-        )
-    wrong = [str(one) for one in agreements if not one.is_good]
-    if wrong:
-        raise EngineError(
-            f"{path}: not written, because its keypoints differ; {'; '.join(wrong)}. Update the "
-            "runtime, or report this with the name of the checkpoint"
+            f"{path}: not written, because its {plural} differ; {'; '.join(wrong)}. Update the "
+            "runtime, or report this with the name of what was exported"
         )

@@ -10,12 +10,8 @@ from typing import Any, NamedTuple
 
 from PIL import ExifTags
 
-from tiepoint.errors import ImageError
-from tiepoint.files.reading import open_regular
-from tiepoint.files.writing import special_kind
-from tiepoint.images.openers import open_image, pillow_warnings_silenced
-
-_PREFIX_BYTES = 16
+from tiepoint.images.header import image_header
+from tiepoint.images.openers import pillow_warnings_silenced
 
 
 class Place(NamedTuple):
@@ -36,16 +32,12 @@ def read_place(path: str | PathLike[str]) -> Place | None:
     Raises:
         ImageError: No such file, or not an image.
     """
-    if kind := special_kind(path):
-        raise ImageError(f"{path}: {kind}, expected an image file")
-    try:
-        with open_regular(path) as stream:
-            image = open_image(stream, stream.read(_PREFIX_BYTES), str(path))
-            with pillow_warnings_silenced(), suppress(Exception):  # a damaged EXIF block
-                return place_of(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"{path}: cannot be read ({reason}); check the path") from error
+    with (
+        image_header(path) as image,
+        pillow_warnings_silenced(),
+        suppress(Exception),  # a damaged EXIF block
+    ):
+        return place_of(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
     return None
 
 

@@ -11,18 +11,14 @@ from typing import Any
 
 from PIL import ExifTags
 
-from tiepoint.errors import ImageError
-from tiepoint.files.reading import open_regular
-from tiepoint.files.writing import special_kind
-from tiepoint.images.openers import open_image, pillow_warnings_silenced
+from tiepoint.images.header import image_header
+from tiepoint.images.openers import pillow_warnings_silenced
 
 FILM_DIAGONAL_MM = math.hypot(36.0, 24.0)
 """Diagonal of 35 mm film, which defines the equivalent focal length (CIPA DCG-001), as COLMAP."""
 
 _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 """EXIF's units of the focal plane's resolution: inch, cm, mm, um."""
-
-_PREFIX_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -48,19 +44,11 @@ def read_lens(path: str | PathLike[str]) -> Lens:
     Raises:
         ImageError: No such file, or not an image.
     """
-    if kind := special_kind(path):
-        raise ImageError(f"{path}: {kind}, expected an image file")
-    try:
-        with open_regular(path) as stream:
-            prefix = stream.read(_PREFIX_BYTES)
-            image = open_image(stream, prefix, str(path))
-            size_wh: tuple[int, int] = image.size
-            focal_px = None
-            with pillow_warnings_silenced(), suppress(Exception):  # a damaged EXIF block
-                focal_px = focal_length_px(image.getexif().get_ifd(ExifTags.IFD.Exif), size_wh)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"{path}: cannot be read ({reason}); check the path") from error
+    with image_header(path) as image:
+        size_wh: tuple[int, int] = image.size
+        focal_px = None
+        with pillow_warnings_silenced(), suppress(Exception):  # a damaged EXIF block
+            focal_px = focal_length_px(image.getexif().get_ifd(ExifTags.IFD.Exif), size_wh)
     return Lens(size_wh, focal_px)
 
 
