@@ -22,7 +22,7 @@ from tiepoint.files.writing import write_bytes
 from tiepoint.matching.learned.choice import given_matcher
 from tiepoint.matching.learned.folder import MatcherCheckpoint
 from tiepoint.matching.learned.matcher import LearnedMatcher
-from tiepoint.weights.checkpoint import Checkpoint, bundled_checkpoints, load_checkpoint
+from tiepoint.weights.checkpoint import Checkpoint, bundled_with, load_checkpoint
 
 SETTINGS = ("max_keypoints", "threshold", "nms_radius", "border", "subpixel", "scales", "phases")
 """Settings of `DetectionConfig` that a file may be given."""
@@ -156,10 +156,9 @@ def _detector_of(matcher: MatcherCheckpoint, given: str | Path | Checkpoint | No
                 "the matcher was trained on"
             )
         return loaded
-    for name in bundled_checkpoints():
-        loaded = load_checkpoint(name)
-        if loaded.sha256 == matcher.detector_sha256:
-            return loaded
+    bundled = bundled_with(matcher.detector_sha256)
+    if bundled is not None:
+        return bundled
     raise ConfigError(
         f"matcher {matcher.name!r} was trained on weights_sha256 {matcher.detector_sha256}, which "
         "no bundled checkpoint has: give the checkpoint that it was trained on (--checkpoint)"

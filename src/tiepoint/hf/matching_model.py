@@ -35,7 +35,12 @@ from tiepoint.matching.learned.network_torch import (
     Points,
     log_assignment,
 )
-from tiepoint.weights.checkpoint import Checkpoint, bundled_checkpoints, load_checkpoint
+from tiepoint.weights.checkpoint import (
+    Checkpoint,
+    bundled_checkpoints,
+    bundled_with,
+    load_checkpoint,
+)
 from tiepoint.weights.folder import CONFIG_FILE, read_json
 
 __all__ = [
@@ -301,10 +306,9 @@ def _detector_tensors(
 
 def _bundled(matcher: MatcherCheckpoint) -> Checkpoint:
     """The bundled checkpoint whose SHA-256 a matcher names."""
-    for name in bundled_checkpoints() if matcher.detector_sha256 is not None else ():
-        checkpoint = load_checkpoint(name)
-        if checkpoint.sha256 == matcher.detector_sha256:
-            return checkpoint
+    checkpoint = bundled_with(matcher.detector_sha256)
+    if checkpoint is not None:
+        return checkpoint
     named = matcher.detector_sha256 or "none"
     raise CheckpointError(
         f"matcher {matcher.name!r} has no weights of a detector, and no bundled checkpoint "

@@ -138,6 +138,15 @@ def load_checkpoint(
     return Checkpoint(name, sha256, network, detection, rules, tensors, note, commit, maxima)
 
 
+def bundled_with(sha256: str | None) -> Checkpoint | None:
+    """The bundled checkpoint whose weights have this SHA-256; None if there is none."""
+    for name in bundled_checkpoints() if sha256 is not None else ():
+        checkpoint = load_checkpoint(name)
+        if checkpoint.sha256 == sha256:
+            return checkpoint
+    return None
+
+
 def locate(checkpoint: str | PathLike[str], **hub: Unpack[HubOptions]) -> Path:
     """The folder of a checkpoint, downloaded first if necessary; see `load_checkpoint`."""
     return _find(checkpoint, hub)[1]
