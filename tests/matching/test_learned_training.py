@@ -20,6 +20,7 @@ from tiepoint.matching.learned.architecture import MatcherConfig
 from tiepoint.matching.learned.inputs import MatcherInput
 from tiepoint.matching.learned.network_torch import (
     Head,
+    LogAssignment,
     MatcherNetwork,
     Points,
     is_tied,
@@ -45,14 +46,15 @@ def pairs() -> tuple[list[MatcherInput], list[MatcherInput]]:
     return [matcher_input(a) for a, _ in features], [matcher_input(b) for _, b in features]
 
 
-def test_every_layer_of_a_padded_batch_equals_the_slow_twin() -> None:
+@pytest.mark.parametrize("training", [False, True])
+def test_every_layer_of_a_padded_batch_equals_the_slow_twin(training: bool) -> None:
     tensors = random_tensors(CONFIG)
     sides_a, sides_b = pairs()
-    with torch.no_grad():
+    with torch.set_grad_enabled(training):
         heads = MatcherNetwork.of(CONFIG, tensors)(batch(sides_a, 33), batch(sides_b, 26))
     assert len(heads) == CONFIG.layers
     for layer, head in enumerate(heads, 1):
-        log_p = log_assignment(head)
+        log_p = LogAssignment(*(one.detach() for one in log_assignment(head)))
         assert log_p.matched.dtype == torch.float32 and log_p.matched.isfinite().all()
         for i, (a, b) in enumerate(zip(sides_a, sides_b, strict=True)):
             expected = slow_matcher(CONFIG, tensors, a, b, layer)

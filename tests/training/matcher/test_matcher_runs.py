@@ -291,12 +291,13 @@ def test_a_short_training_beats_random_weights_clearly(tmp_path: Path) -> None:
     assert after["within_3px"] > 0.5
 
 
-def test_a_matcher_that_learns_nothing_ends_the_run(
+def test_a_matcher_whose_recall_stays_low_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tiepoint.training.matcher import trainer as matcher_trainer
 
     monkeypatch.setattr(matcher_trainer, "HOPELESS_AFTER", 4)
+    monkeypatch.setattr(matcher_trainer, "HOPELESS_RECALL", 0.99)
     with pytest.raises(HopelessError, match="recall is"):
         train(tmp_path, replace(PRESET, steps=20, learning_rate=1e-9))
 

@@ -236,14 +236,26 @@ def is_tied(config: MatcherConfig, tensors: Mapping[str, NDArray[np.float32]]) -
 def _attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None) -> Tensor:
     """Queries B heads N C/heads, keys and values B heads M C/heads, valid B M -> as the queries.
 
-    torch computes the soft-max in float32. Without valid keys the result is 0.
+    The soft-max is computed in float32. Without valid keys the result is 0.
     """
     if valid is None:
-        return functional.scaled_dot_product_attention(query, key, value)
+        return _products(query, key, value, None)
     any_valid = valid.any(dim=-1, keepdim=True)  # B 1
     mask = (valid | ~any_valid)[:, None, None]  # B 1 1 M; a soft-max over nothing would be NaN
-    attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    return attended * any_valid[:, None, None]
+    return _products(query, key, value, mask) * any_valid[:, None, None]
+
+
+def _products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention without a special case. In training on a CPU, torch's own takes three times as long
+    for a few hundred keypoints; without gradients it is used, because it needs no N x M weights.
+    """
+    if query.device.type != "cpu" or not query.requires_grad:
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    with torch.autocast("cpu", enabled=False):
+        logits = query @ (key * key.shape[-1] ** -0.5).transpose(-1, -2)  # B heads N M
+        if mask is not None:
+            logits = logits + torch.zeros_like(mask, dtype=logits.dtype).masked_fill_(~mask, -1e9)
+        return torch.softmax(logits, dim=-1) @ value  # bfloat16 is summed in float32 inside
 
 
 def _rotated(states: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

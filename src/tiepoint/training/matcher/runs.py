@@ -30,6 +30,7 @@ from tiepoint.training.matcher.settings import (
     check_minutes,
     check_seed,
 )
+from tiepoint.training.matcher.start import first_weights, sampled_descriptors
 from tiepoint.training.matcher.trainer import MatcherTrainer, as_tensors
 from tiepoint.training.matcher.validation import Validation, flat_figures, score
 from tiepoint.training.setup import Execution, find_device, stopped_by_signals
@@ -207,7 +208,11 @@ class _Run:
                 step,
             )
 
-        start = None if initial is None else as_tensors(initial)
+        start = (
+            first_weights(config.preset.network, config.seed, sampled_descriptors(scenes))
+            if initial is None
+            else as_tensors(initial)
+        )
         trainer = MatcherTrainer(config, open_source, self._folder, device, start=start)
         if state is not None:
             trainer.restore(state)
