@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tiepoint import Detector, __version__
 from tiepoint import keypoints as steps
 from tiepoint.config import DetectionOptions, resolve_detection
-from tiepoint.detector import extract
+from tiepoint.keypoints.extraction import extract
 from tiepoint.features import Features
 from tiepoint.geometry import Placement
 from tiepoint.images.reading import read

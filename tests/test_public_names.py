@@ -12,7 +12,8 @@ PLAIN = {
     "CheckpointError", "ConfigError", "DetectionConfig", "Detector", "EngineError", "Features",
     "FormatError", "ImageError", "Matches", "MatchingConfig", "MissingExtraError",
     "NetworkConfig", "OpenCVFeature", "OutputError", "ProcessorConfig", "TiepointError",
-    "__version__", "load", "load_matches", "match", "plot", "plot_matches", "save", "save_matches",
+    "__version__", "detect_tiled", "load", "load_matches", "match", "plot", "plot_matches", "save",
+    "save_matches",
     "Registration", "RegistrationConfig", "RegistrationError", "register", "sample_views",
     "warp",
 }  # fmt: skip

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from tiepoint.registration.register import register as register
     from tiepoint.registration.result import Registration as Registration
     from tiepoint.registration.warping import warp as warp
+    from tiepoint.tiles.detection import detect_tiled as detect_tiled
 
 _HOME = {
     "AutoImageProcessor": "hf.auto",
@@ -94,6 +95,7 @@ _HOME = {
     "SuperPointImageProcessor": "hf.processor",
     "SuperPointKeypointDescriptionOutput": "hf.model",
     "TiepointError": "errors",
+    "detect_tiled": "tiles.detection",
     "load": "formats",
     "load_matches": "formats",
     "match": "matching.match",

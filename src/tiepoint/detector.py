@@ -6,7 +6,6 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Executor
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint import keypoints as steps
 from tiepoint._version import __version__
 from tiepoint.checks import check_choice
 from tiepoint.config import (
-    DescriptorSampling,
     DetectionConfig,
     DetectionOptions,
     DeviceName,
@@ -36,11 +33,13 @@ from tiepoint.geometry import Placement, fit_inside
 from tiepoint.images.arrays import ChannelOrder
 from tiepoint.images.masks import MaskSource, check_masks, in_input, mask_of, read_masked
 from tiepoint.images.reading import SourceImage
+from tiepoint.keypoints.extraction import extract
 from tiepoint.keypoints.result import Keypoints, in_image, merge_scales, tighten_threshold
+from tiepoint.keypoints.selection import Area
 from tiepoint.network.dense_maps import as_numpy
 from tiepoint.network.engine import Engine, Workload
 from tiepoint.network.engines import MAX_STREAMS, EnginePool
-from tiepoint.network.inputs import GreyImage, as_grey, pyramid
+from tiepoint.network.inputs import GreyImage, as_grey, pad_to, pyramid, size_of
 from tiepoint.streaming import (
     Detection,
     Reader,
@@ -48,7 +47,6 @@ from tiepoint.streaming import (
     failure_message,
     in_batches,
     require_all,
-    submit,
 )
 from tiepoint.weights.checkpoint import Checkpoint, absolute_name, load_checkpoint
 from tiepoint.weights.rotation import rotation_crc32
@@ -57,9 +55,6 @@ Float32 = NDArray[np.float32]
 
 LARGE_PX = 2**21
 """Inputs above this are processed one at a time on all cores; each takes half a gigabyte."""
-
-MIN_ASYNC_PX = 2**17
-"""Smaller maps stay on the calling thread: handing them over costs more than it saves."""
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +126,7 @@ class Detector:
         )
         self.engine, self.device, self.precision = self._engines.choice
         self._options = options
-        self._request({})  # refuses nonsense at birth
+        self.request({})  # refuses nonsense at birth
         logger.info("%r", self)
 
     @overload
@@ -183,7 +178,7 @@ class Detector:
         if isinstance(source, list | tuple):
             stream = self.stream(source, mask=mask, channel_order=channel_order, **options)
             return require_all(stream, len(source))
-        request = self._request(options, mask, channel_order)
+        request = self.request(options, mask, channel_order)
         check_masks(mask, 1)
         self._engines.get("single")  # after a fork it may refuse, before other threads are needed
         nominal = request.processor.contrast == "none"
@@ -215,20 +210,49 @@ class Detector:
         if isinstance(sources, str | bytes | os.PathLike):
             kind = type(sources).__name__
             raise ConfigError(f"stream takes a list or iterator of images, got one {kind}; wrap it")
-        request = self._request(options, mask, channel_order)  # refuses nonsense before any image
+        request = self.request(options, mask, channel_order)  # refuses nonsense before any image
         check_masks(mask, len(sources) if isinstance(sources, Sized) else None)
         return self._stream(sources, request)
 
     def dense_descriptors(self, image: SourceImage) -> list[tuple[list[Float32], Placement]]:
         """D h w of each phase at each scale of one image, for `keypoints.describe`; and the
         mapping from px of the image to px of that scale's input."""
-        request, engine, levels = self._request({}), self._engines.get("single"), []
+        request, engine, levels = self.request({}), self._engines.get("single"), []
         grey = as_grey(image.pixels, request.processor, image.valid)
         for inputs, (placement,) in pyramid([grey], request.detection.scales):
             phases = request.detection.phases
             maps = engine.run(inputs, [placement], descriptors=True, phases=phases)
             levels.append((as_numpy(maps.of_image(0, placement)[1]), placement))
         return levels
+
+    def in_window(
+        self,
+        grey: Float32,
+        detection: DetectionConfig,
+        mask: NDArray[np.bool_] | None = None,
+        area: Area | None = None,
+    ) -> Keypoints[Float32]:
+        """Keypoints of a part of an image at one scale, in px of the part.
+
+        Args:
+            grey: H W in 0..1, the network's input; sides are padded to multiples of 8.
+            detection: What becomes a keypoint.
+            mask: H W, where keypoints are allowed; None = everywhere.
+            area: Rows and columns of the keypoints' pixels; None = all.
+        """
+        placement = Placement(size_of(grey), size_of(grey))
+        inputs = pad_to(grey, placement.padded_hw)[None, None]
+        maps = self._engines.get("stream").run(
+            inputs, [placement], descriptors=detection.descriptors, phases=detection.phases
+        )
+        heatmap, dense = maps.of_image(0, placement)
+        (heatmap,), fields = as_numpy([heatmap]), None if dense is None else as_numpy(dense)
+        return extract(heatmap, fields, grey, detection, self.checkpoint.sampling, mask, area=area)
+
+    @property
+    def in_flight(self) -> int:
+        """Number of images that a stream processes at once."""
+        return self._engines.get("stream").in_flight
 
     def with_threads(self, threads: int) -> Detector:
         """A detector whose network takes at most this number of cores; for engine "openvino"."""
@@ -238,14 +262,15 @@ class Detector:
 
     def provenance(self, **options: Unpack[DetectionOptions]) -> Provenance:
         """The provenance of features made with these options."""
-        return self._request(options).provenance
+        return self.request(options).provenance
 
-    def _request(
+    def request(
         self,
         options: DetectionOptions,
         masks: MaskSource = None,
         channel_order: ChannelOrder = "rgb",
     ) -> Request:
+        """Resolve the settings of one call; arguments and errors as for a call."""
         check_choice("channel_order", channel_order, get_args(ChannelOrder))
         given: DetectionOptions = {**self._options, **options}
         processor, detection = resolve_detection(self.checkpoint.detection, given)
@@ -341,41 +366,6 @@ class Detector:
             f"Detector({self.checkpoint.name!r}, engine={self.engine!r}, "
             f"device={self.device!r}, precision={self.precision!r})"
         )
-
-
-def extract(
-    heatmap: Float32,
-    dense: Sequence[Float32] | None,
-    image: Float32,
-    detection: DetectionConfig,
-    sampling: DescriptorSampling,
-    mask: NDArray[np.bool_] | None = None,
-    executor: Executor | None = None,
-) -> Keypoints[Float32]:
-    """Dense maps of one image -> its keypoints, step by step.
-
-    Args:
-        heatmap, dense: See `DenseMaps.of_image`.
-        image: H W in 0..1, the network's input without padding.
-        mask: H W, where keypoints are allowed; None = everywhere.
-        executor: Computes the Hessian response while pixels are selected; None: afterwards.
-    """
-    heatmap, image = np.ascontiguousarray(heatmap), np.ascontiguousarray(image)
-    helper = executor if image.size >= MIN_ASYNC_PX else None
-    pending = submit(helper, steps.hessian_response, image) if detection.subpixel else None
-    pixels = steps.candidates(heatmap, detection, mask)
-    pixels = steps.top_k(heatmap, pixels, detection.max_keypoints)  # N
-    around = steps.heat_mass(heatmap, pixels)
-    if pending is None:
-        xy = steps.pixel_centres(pixels)  # N 2
-    else:
-        response = pending()  # H W
-        steps.zero_outside(response, detection.border, mask)
-        xy = steps.refine(pixels, around, response, detection.nms_radius)  # N 2
-    scale = detection.covariance_scale
-    covariance = None if scale is None else steps.covariance(around, scale)  # N 2 2
-    descriptors = None if dense is None else steps.describe(dense, xy, sampling)  # N D
-    return Keypoints(xy, heatmap[pixels], descriptors, covariance)
 
 
 def _features(

@@ -12,7 +12,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any, NamedTuple, TypeVar
 
@@ -173,22 +173,6 @@ def failure_message(
         f"{names}: the engine failed at max_side={max_side} ({reason[0]}); "
         "if memory ran out, lower max_side"
     )
-
-
-def submit(
-    executor: Executor | None, work: Callable[[Value], Done], value: Value
-) -> Callable[[], Done]:
-    """Start work on another thread; calling what is returned waits for it, or does it if no thread
-    has started it."""
-    if executor is None:
-        return lambda: work(value)
-    try:
-        future = executor.submit(work, value)
-    except RuntimeError:  # no thread can be started, or the interpreter exits
-        logger.debug("no helper thread: the work is done by the caller")
-        executor.shutdown(wait=False, cancel_futures=True)  # or it would keep the value
-        return lambda: work(value)
-    return lambda: work(value) if future.cancel() else future.result()
 
 
 def read_ahead(

@@ -16,13 +16,12 @@ from support import twins
 from support.heatmaps import as_heatmap
 from support.selection import extract_batch
 from tiepoint.config import DetectionConfig
-from tiepoint.detector import extract
 from tiepoint.geometry import Placement
 from tiepoint.keypoints import hessian_response
+from tiepoint.keypoints.extraction import extract, submit
 from tiepoint.keypoints.positions import mean_shift
 from tiepoint.keypoints.selection import Pixels
 from tiepoint.network.dense_maps import DenseMaps
-from tiepoint.streaming import submit
 
 SIZE = (48, 56)
 

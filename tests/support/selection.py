@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from tiepoint.config import DetectionConfig
-from tiepoint.detector import extract
 from tiepoint.geometry import Placement
 from tiepoint.keypoints import candidates, heat_mass, pixel_centres, refine, top_k
+from tiepoint.keypoints.extraction import extract
 from tiepoint.keypoints.result import Keypoints, Masks
 from tiepoint.network.dense_maps import DenseMaps
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tiepoint.config import DetectionOptions
     from tiepoint.detector import Detector
     from tiepoint.streaming import Detection
+    from tiepoint.tiles.stream import TiledDetector
 
 FIRST_GROUP, GROUP = 32, 256
 """Inputs planned before their images are read, which bounds memory for a million paths. The first
@@ -31,7 +32,7 @@ group is smaller, so that the first result comes soon. Cores may be idle between
 
 def run(
     inputs: Iterable[Input | Unreadable],
-    detector: Detector,
+    detector: Detector | TiledDetector,
     store: Store,
     *,
     overwrite: bool = False,
@@ -84,7 +85,10 @@ def _tidied(inputs: Iterable[Input | Unreadable], store: Store) -> Iterator[Inpu
 
 
 def _run_group(
-    plans: list[ImageRecord | Task], detector: Detector, store: Store, options: DetectionOptions
+    plans: list[ImageRecord | Task],
+    detector: Detector | TiledDetector,
+    store: Store,
+    options: DetectionOptions,
 ) -> Iterator[ImageRecord]:
     tasks = [item for item in plans if isinstance(item, Task) and item.stored is None]
     sources, masks = [task.source for task in tasks], [task.mask for task in tasks]

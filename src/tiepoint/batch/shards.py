@@ -43,6 +43,7 @@ from tiepoint.streaming import read_ahead
 if TYPE_CHECKING:
     from tiepoint.config import DetectionOptions
     from tiepoint.detector import Detector
+    from tiepoint.tiles.stream import TiledDetector
 
 READERS = 8
 """Remote images requested at a time, because each answer takes a tenth of a second."""
@@ -66,7 +67,7 @@ class ShardJob:
 
     folder: Path
     manifest: Manifest
-    detector: Detector
+    detector: Detector | TiledDetector
     masks: MaskFolder | None = None
     options: DetectionOptions = field(default_factory=dict)  # type: ignore[assignment]
     overwrite: bool = False

@@ -7,15 +7,15 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from tiepoint.cli import exit_codes, options, store
+from tiepoint.cli import exit_codes, options, store, tiles
 from tiepoint.cli.output import STDOUT, write_stdout
 from tiepoint.cli.report import Report, image_report, stop
 from tiepoint.config import DetectionOptions
@@ -24,6 +24,9 @@ from tiepoint.files.paths import exists, is_folder
 
 if TYPE_CHECKING:
     from tiepoint.batch import ImageRecord, Input, Store, Unreadable
+    from tiepoint.detector import Detector
+    from tiepoint.images.masks import MaskFolder
+    from tiepoint.tiles.stream import TiledDetector
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -97,6 +100,7 @@ Detection = Annotated[
     "tiepoint detect photos -o features.h5",
     "find photos -name '*.jpg' | tiepoint detect - -o features.h5 --max-keypoints 4000",
     "tiepoint detect photos --masks masks --plot -o results",
+    "tiepoint detect orthophoto.tif --tile --max-keypoints 50000 -o orthophoto.npz",
     "tiepoint detect s3://bucket/photos -o features.store --shard 3/16",
     "tiepoint detect photos -o features.store --ray auto",
 )
@@ -116,6 +120,9 @@ def detect(
     ray: store.Ray = None,
     checkpoint: options.Checkpoint = options.CHECKPOINT,
     detection: Detection,
+    tile: tiles.Tile = False,
+    tile_px: tiles.TilePx = None,
+    on_damage: tiles.OnDamage = None,
     engine: options.Engine = options.AUTO,
     device: options.Device = options.AUTO,
     precision: options.Precision = options.AUTO,
@@ -137,7 +144,6 @@ def detect(
         of_store.refuse()
         ending = _format(out, features_format, plot=plot, half=half, as_json=as_json)
         images = _sources(inputs, out, ignored)
-    from tiepoint.batch import run
     from tiepoint.detector import Detector
     from tiepoint.formats import WITHOUT_DESCRIPTORS
     from tiepoint.images.masks import MaskFolder
@@ -145,21 +151,40 @@ def detect(
     mask_folder = None if masks is None else MaskFolder(masks)
     if ending in WITHOUT_DESCRIPTORS:
         detection["descriptors"] = False
-    detector = Detector(
+    of_tiles = tiles.TileOptions(tile, tile_px, on_damage, detection)
+    detector: Any = Detector(
         checkpoint, engine=engine, device=of_store.device(engine, device), precision=precision,
         threads=threads, compiled=compiled, **detection,
     )  # fmt: skip
     if is_store:
-        code = of_store.detect(
+        detector = of_tiles.detector(detector)
+        raise typer.Exit(of_store.detect(
             out, images, detector, mask_folder, ignored, overwrite=overwrite, as_json=as_json
-        )
-        raise typer.Exit(code)
-    with (
-        _store(out, ending, plot=plot, half=half) as results,
-        _report(inputs, out, ignored, as_json=as_json) as report,
-    ):
-        report.follow(run(images, detector, results, overwrite=overwrite, masks=mask_folder))
-    raise typer.Exit(report.exit_code)
+        ))  # fmt: skip
+    into = _Into(_store(out, ending, plot=plot, half=half), overwrite, mask_folder)
+    report = _report(inputs, out, ignored, as_json=as_json)
+    raise typer.Exit(into.detect(images, of_tiles.detector(detector, report.show_part), report))
+
+
+class _Into(NamedTuple):
+    """Where the results of a run go: files, not shards of a store."""
+
+    results: AbstractContextManager[Store]
+    overwrite: bool
+    masks: MaskFolder | None
+
+    def detect(
+        self,
+        images: Iterator[Input | Unreadable],
+        detector: Detector | TiledDetector,
+        report: Report[ImageRecord],
+    ) -> int:
+        """Run, and return the exit status."""
+        from tiepoint.batch import run
+
+        with self.results as store, report:
+            report.follow(run(images, detector, store, overwrite=self.overwrite, masks=self.masks))
+        return report.exit_code
 
 
 def _report(

@@ -107,6 +107,14 @@ class Report(Generic[RecordT]):
             self._stopped = exit_codes.INTERRUPTED
             complain("interrupted; repeat the same command to resume")
 
+    def show_part(self, done: int, total: int) -> None:
+        """Show how many parts of the current image are done."""
+        if self._progress is None or total == 1:
+            return
+        if len(self._progress.task_ids) == 1:
+            self._progress.add_task("tiles", total=total)
+        self._progress.update(self._progress.task_ids[1], completed=done, total=total)
+
     @property
     def exit_code(self) -> int:
         """0 all done, 1 some failed, 3 nothing readable, 130 interrupted."""

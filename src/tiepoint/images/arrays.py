@@ -76,7 +76,9 @@ class Decoded:
         return visible if self.valid is None else visible & self.valid
 
 
-def from_array(array: Array, name: str, channel_order: ChannelOrder, *, layout: Layout) -> Decoded:
+def from_array(
+    array: Array, name: str, channel_order: ChannelOrder, *, layout: Layout, clip: bool = True
+) -> Decoded:
     """Check an array and convert it to pixels.
 
     Args:
@@ -84,6 +86,8 @@ def from_array(array: Array, name: str, channel_order: ChannelOrder, *, layout: 
             bool, whole numbers or floats. A masked array has no data where a channel is masked.
         name: Name in error messages.
         channel_order: Order of the colours, "rgb" or "bgr"; alpha is last in both.
+        clip: Whether floats up to `RANGE_SLACK` outside 0..1 are clipped to it; False for a part of
+            an image, whose other parts decide it too.
 
     Returns:
         `H W` or `H W 3` RGB, C-contiguous; the array itself if it needs no conversion.
@@ -96,7 +100,7 @@ def from_array(array: Array, name: str, channel_order: ChannelOrder, *, layout: 
         if array.mask is not np.ma.nomask:
             masked = _any_channel(_channels_last(np.ma.getmaskarray(array), name, layout))
         array = np.asarray(array.data)
-    pixels = _supported_values(_channels_last(array, name, layout), name)  # H W or H W C
+    pixels = _supported_values(_channels_last(array, name, layout), name, clip)  # H W or H W C
     pixels = np.ascontiguousarray(pixels)
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     if channels == 1:
@@ -140,14 +144,17 @@ def _channels_last(array: Array, name: str, layout: Layout) -> Array:
     raise ImageError(f"{name}: shape {shape}, {expected}{hint}")
 
 
-def _supported_values(array: Array, name: str) -> Pixels:
+def _supported_values(array: Array, name: str, clip: bool) -> Pixels:
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "b":
         return array.astype(np.uint8) * np.uint8(255)
     if kind == "u" and size in (1, 2):  # other byte order -> this machine's
         return array.astype(f"u{size}", copy=False)
     if kind == "f" and size in (2, 4, 8):
-        return as_float32(array)
+        if clip:
+            return as_float32(array)
+        with np.errstate(over="ignore"):
+            return array.astype(np.float32, copy=False)
     if kind in "iu":
         return whole_as_floats(array)
     raise ImageError(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +35,8 @@ only noise. White noise keeps 0.25; photographs keep 0.62 at least, with noise o
 NOISE_LEVELS = 2 / 255
 """Standard deviation of the noise of such an image after the stretch: below the noise floors."""
 
-_DETAIL_PX = 4.0  # standard deviation of the blur that leaves shading
-_LEAST_SIDE_PX = 16
+DETAIL_PX = 4.0  # standard deviation of the blur that leaves shading
+LEAST_SIDE_PX = 16
 
 MIN_USE = 0.5
 """Part of the nominal range that an image uses if "auto" keeps its values."""
@@ -42,8 +46,13 @@ SAMPLE_PX = 1 << 20
 
 
 def nominal_white(pixels: Pixels) -> float:
-    """White of the type: 255, 65535, or 1 for floats; black is 0."""
-    return {1: 255.0, 2: 65535.0}.get(pixels.dtype.itemsize, 1.0)
+    """White of an image's type; black is 0."""
+    return white_of(pixels.dtype)
+
+
+def white_of(dtype: np.dtype[Any]) -> float:
+    """White of a type: 255 of uint8, 65535 of uint16, or 1, also for numbers that become floats."""
+    return {"u1": 255.0, "u2": 65535.0}.get(dtype.str[1:], 1.0)
 
 
 def check_nominal(image: SourceImage, *, complete: bool = False) -> None:
@@ -79,6 +88,25 @@ def check_nominal(image: SourceImage, *, complete: bool = False) -> None:
     )
 
 
+@dataclass(frozen=True)
+class Spread:
+    """How the values of an image are spread, with the nominal white of its type as 1.
+
+    Attributes:
+        lowest, highest: Extremes.
+        low, high: `PERCENTILES`.
+        step: Difference between neighbouring values; None is that of float32.
+        noise: (black, white) -> `noise_of_blank` of the image, clipped to this range.
+    """
+
+    lowest: float
+    highest: float
+    low: float
+    high: float
+    step: float | None
+    noise: Callable[[float, float], float]
+
+
 def range_of(
     grey: NDArray[np.floating],
     valid: NDArray[np.bool_] | None,
@@ -96,18 +124,50 @@ def range_of(
         eight_bit: Whether the image has 8 bits, which "auto" keeps.
         step: Difference between neighbouring values in `grey`; None is that of float32.
     """
-    if contrast == "none" or (contrast == "auto" and eight_bit):
+    if keeps_nominal(contrast, eight_bit=eight_bit):
         return None
     values = grey if valid is None else grey[valid]
     if values.size == 0:
         return None
-    lowest, highest = float(values.min()), float(values.max())
-    low, high = _robust(values, lowest, highest)
+    low, high = (float(v) for v in np.percentile(sample_of(values), PERCENTILES))
+
+    def noise(black: float, white: float) -> float:
+        return noise_of_blank(np.clip(grey, black, white))  # no hot pixels
+
+    return range_by(
+        Spread(float(values.min()), float(values.max()), low, high, step, noise), contrast
+    )
+
+
+def keeps_nominal(contrast: Contrast, *, eight_bit: bool) -> bool:
+    """Whether the nominal range is kept without a look at the values; see `range_of`."""
+    return contrast == "none" or (contrast == "auto" and eight_bit)
+
+
+def sample_of(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """About `SAMPLE_PX` of the values, in equal steps."""
+    flat = values.ravel()
+    return flat[:: sample_step(flat.size)]
+
+
+def sample_step(count: int) -> int:
+    """Step in which `sample_of` takes values."""
+    return max(1, count // SAMPLE_PX)
+
+
+def range_by(spread: Spread, contrast: Contrast) -> Range | None:
+    """The range to stretch to 0..1 by the spread of the values; None keeps the nominal one."""
+    lowest, highest, low, high = spread.lowest, spread.highest, spread.low, spread.high
+    if low == high:
+        low, high = lowest, highest
+    else:
+        margin = MARGIN * (high - low)
+        low, high = max(lowest, low - margin), min(highest, high + margin)
     if contrast == "auto" and in_unit_range(lowest, highest) and high - low >= MIN_USE:
         return None
     largest = max(abs(low), abs(high))
-    least = MIN_STEPS * (step or float(np.finfo(np.float32).eps) * largest)
-    least = max(least, noise_of_blank(np.clip(grey, low, high)) / NOISE_LEVELS)  # no hot pixels
+    least = MIN_STEPS * (spread.step or float(np.finfo(np.float32).eps) * largest)
+    least = max(least, spread.noise(low, high) / NOISE_LEVELS)
     if high - low < least or high == low:
         middle, half = (low + high) / 2, (least or 1.0) / 2
         low, high = middle - half, middle + half
@@ -120,26 +180,28 @@ def noise_of_blank(grey: NDArray[np.floating]) -> float:
     Args:
         grey: H W, finite.
     """
-    if min(grey.shape) < _LEAST_SIDE_PX:
+    if min(grey.shape) < LEAST_SIDE_PX:
         return 0.0
-    level = np.asarray(grey - grey.mean(), np.float32)
-    detail = level - cv2.GaussianBlur(level, (0, 0), _DETAIL_PX)  # H W
-    variance = float(detail.var())
+    detail = fine_detail(np.asarray(grey - grey.mean(), np.float32))  # H W
+    return noise_by(float(detail.var()), float(averaged_2x2(detail).var()))
+
+
+def fine_detail(level: NDArray[np.float32]) -> NDArray[np.float32]:
+    """H W without shading; the mean was taken away before, for float32's sake."""
+    return np.asarray(level - cv2.GaussianBlur(level, (0, 0), DETAIL_PX))
+
+
+def averaged_2x2(detail: NDArray[np.float32]) -> NDArray[np.float32]:
+    """H W -> H/2 W/2; an odd last row or column is left out."""
     height, width = (side // 2 for side in detail.shape)
-    averaged = detail[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean(axis=(1, 3))
-    is_noise = float(averaged.var()) < NOISE_SHARE * variance
-    return float(np.sqrt(variance)) if is_noise else 0.0
+    blocks = detail[: 2 * height, : 2 * width].reshape(height, 2, width, 2)
+    return np.asarray(blocks.mean(axis=(1, 3)))
 
 
-def _robust(values: NDArray[np.floating], lowest: float, highest: float) -> Range:
-    """The percentiles with a margin; the extremes if the percentiles are equal."""
-    flat = values.ravel()
-    sample = flat[:: max(1, flat.size // SAMPLE_PX)]
-    low, high = (float(value) for value in np.percentile(sample, PERCENTILES))
-    if low == high:
-        return lowest, highest
-    margin = MARGIN * (high - low)
-    return max(lowest, low - margin), min(highest, high + margin)
+def noise_by(variance: float, averaged: float) -> float:
+    """Standard deviation of the noise by the variances of fine detail before and after averaging;
+    0 if there is more than noise."""
+    return float(np.sqrt(variance)) if averaged < NOISE_SHARE * variance else 0.0
 
 
 def step_of(pixels: Pixels) -> float | None:

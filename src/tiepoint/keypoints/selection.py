@@ -19,6 +19,10 @@ from tiepoint.keypoints.nms import suppress
 Float32 = NDArray[np.float32]
 
 
+Area = tuple[slice, slice]
+"""Rows and columns of a rectangle."""
+
+
 class Pixels(NamedTuple):
     """Pixels of a map.
 
@@ -72,6 +76,14 @@ def top_k(heatmap: Float32, pixels: Pixels, k: int | None) -> Pixels:
         rows, columns, scores = rows[enough], columns[enough], scores[enough]
     order = np.argsort(-scores, kind="stable")[:k]
     return Pixels(rows[order], columns[order])
+
+
+def within(pixels: Pixels, area: Area) -> Pixels:
+    """The pixels in a rectangle, in the same order."""
+    chosen = np.ones(len(pixels.rows), bool)
+    for at, one in zip(pixels, area, strict=True):
+        chosen &= (at >= one.start) & (at < one.stop)
+    return Pixels(pixels.rows[chosen], pixels.columns[chosen])
 
 
 def zero_outside(values: NDArray[Any], border: int, mask: NDArray[np.bool_] | None) -> None:

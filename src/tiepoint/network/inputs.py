@@ -14,7 +14,7 @@ from tiepoint.config import ProcessorConfig
 from tiepoint.geometry import Placement, SizeHW, fit_inside, with_longer_side
 from tiepoint.images.arrays import not_finite
 from tiepoint.images.gaps import blanked, filled, valid_in
-from tiepoint.images.ranges import Range, nominal_white, range_of, step_of
+from tiepoint.images.ranges import Range, nominal_white, range_of, step_of, white_of
 
 LUMA = np.array([[0.299, 0.587, 0.114]], dtype=np.float32)
 """Weights of R, G, B in grey (ITU-R BT.601), as Pillow and OpenCV use them."""
@@ -43,11 +43,7 @@ class GreyImage:
     @property
     def value_range(self) -> Range | None:
         """`stretch` in the image's own values."""
-        if self.stretch is None:
-            return None
-        white = nominal_white(self.pixels)
-        black, white = (float(f"{end * white:.7g}") for end in self.stretch)  # as float32 has them
-        return black, white
+        return None if self.stretch is None else own_range(self.stretch, self.pixels.dtype)
 
     def at(self, scale: float) -> NDArray[np.float32]:
         """`H W` grey at a scale; smaller ones are made from `grey`, larger ones from `pixels`."""
@@ -80,13 +76,20 @@ def as_grey(
     reduced = resize(pixels, config.max_side)
     known = None if valid is None else valid_in(valid, size_of(reduced))
     eight_bit = pixels.dtype == np.uint8
-    luma, stretch = _luma(reduced), None
+    values, stretch = luma(reduced), None
     if config.contrast == "stretch" or (config.contrast == "auto" and not eight_bit):
         step = step_of(pixels)
-        stretch = range_of(luma, known, contrast=config.contrast, eight_bit=eight_bit, step=step)
-    grey = _levels(luma, stretch, clip=pixels.dtype.kind == "f")
+        stretch = range_of(values, known, contrast=config.contrast, eight_bit=eight_bit, step=step)
+    grey = _levels(values, stretch, clip=pixels.dtype.kind == "f")
     grey = grey if known is None else filled(grey, known)
     return GreyImage(pixels, valid, grey, stretch)
+
+
+def own_range(stretch: Range, dtype: np.dtype[Any]) -> Range:
+    """A range with the nominal white of a type as 1 -> in its own values."""
+    white = white_of(dtype)
+    black, white = (float(f"{end * white:.7g}") for end in stretch)  # as float32 has them
+    return black, white
 
 
 def prepare(
@@ -163,20 +166,19 @@ def resize_to(image: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[Any]:
 
 def to_grey(image: NDArray[Any], stretch: Range | None = None) -> NDArray[np.float32]:
     """`H W` or `H W 3` -> `H W` float32 in 0..1; see `GreyImage.stretch`."""
-    return _levels(_luma(image), stretch, clip=image.dtype.kind == "f")
+    return _levels(luma(image), stretch, clip=image.dtype.kind == "f")
 
 
 def _levels(
-    luma: NDArray[np.floating], stretch: Range | None, *, clip: bool
+    values: NDArray[np.floating], stretch: Range | None, *, clip: bool
 ) -> NDArray[np.float32]:
     if stretch is None:
-        return np.asarray(np.clip(luma, 0, 1) if clip else luma, np.float32)
+        return np.asarray(np.clip(values, 0, 1) if clip else values, np.float32)
     black, white = stretch
-    levels = np.clip((luma - black) * (1 / (white - black)), 0, 1)
-    return np.asarray(levels, np.float32)
+    return np.asarray(np.clip((values - black) * (1 / (white - black)), 0, 1), np.float32)
 
 
-def _luma(image: NDArray[Any]) -> NDArray[np.floating]:
+def luma(image: NDArray[Any]) -> NDArray[np.floating]:
     """`H W` or `H W 3` -> `H W` with the nominal white as 1; float64 of float64, else float32."""
     kind = np.float64 if image.dtype == np.float64 else np.float32
     scale = np.float32(1 / nominal_white(image))

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.config import ProcessorConfig
-from tiepoint.detector import extract
 from tiepoint.errors import ConfigError
 from tiepoint.keypoints import describe
+from tiepoint.keypoints.extraction import extract
 from tiepoint.matching.rotation import ROTATION_STEPS
 from tiepoint.network.engine import Engine
 from tiepoint.network.engines import build_engine, resolve_engine

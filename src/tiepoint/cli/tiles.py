@@ -1,0 +1,71 @@
+"""Options of commands that detect in tiles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from tiepoint.config import DetectionOptions, ProcessorConfig
+from tiepoint.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tiepoint.detector import Detector
+    from tiepoint.tiles.detection import Progress
+
+Tile = Annotated[
+    bool,
+    typer.Option(
+        "--tile",
+        help="Detect tile by tile at the native size, in bounded memory, with the keypoints of the "
+        "image as a whole. GeoTIFF and the like are read in windows (extra geo).",
+    ),
+]
+TilePx = Annotated[
+    int | None,
+    typer.Option(metavar="PX", min=64, help="Side of a tile, px; a multiple of 8.",
+                 show_default="1024"),
+]  # fmt: skip
+OnDamage = Annotated[
+    Literal["raise", "skip"] | None,
+    typer.Option(
+        help="A tile that cannot be read: raise ends the image, skip records it and continues.",
+        show_default="raise",
+    ),
+]
+
+
+class TileOptions:
+    """The tile options of a command.
+
+    Args:
+        tile, tile_px, on_damage: As given; None is not given.
+        detection: The settings of the detector. With tiles, a `max_side` that is the default
+            becomes the native size.
+
+    Raises:
+        ConfigError: An option that needs `--tile`.
+    """
+
+    def __init__(
+        self,
+        tile: bool,
+        tile_px: int | None,
+        on_damage: Literal["raise", "skip"] | None,
+        detection: DetectionOptions,
+    ) -> None:
+        self._tile, self._given = tile, {"tile_px": tile_px, "on_damage": on_damage}
+        for name, value in self._given.items():
+            if value is not None and not tile:
+                raise ConfigError(f"{name} needs --tile")
+        if tile and detection.get("max_side") == ProcessorConfig().max_side:
+            detection["max_side"] = None
+
+    def detector(self, detector: Detector, progress: Progress | None = None) -> Any:
+        """The detector, in tiles if the command is; `progress` shows those of an image."""
+        if not self._tile:
+            return detector
+        from tiepoint.tiles.stream import TiledDetector
+
+        given: Any = {name: value for name, value in self._given.items() if value is not None}
+        return TiledDetector(detector, progress=progress, **given)

@@ -1,0 +1,51 @@
+"""Any source -> an image that is read in windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tiepoint.errors import ImageError
+from tiepoint.images.arrays import ChannelOrder
+from tiepoint.images.raster import RasterWindows, is_raster
+from tiepoint.images.reading import is_source, read
+from tiepoint.images.windows import ArrayWindows, WindowSource
+
+
+@contextmanager
+def open_windows(source: Any, channel_order: ChannelOrder = "rgb") -> Iterator[WindowSource]:
+    """Open an image to read windows of it, and close its file afterwards.
+
+    Args:
+        source: A `WindowSource`; an array or an object that is sliced like one; a file that GDAL
+            reads in windows (extra `geo`: GeoTIFF, COG, VRT, JPEG 2000 and others); or any other
+            source of `images.read`, which is decoded as a whole.
+        channel_order: Order of the colours in arrays.
+
+    Raises:
+        ImageError: The image cannot be read, or is too large to be decoded as a whole.
+    """
+    if isinstance(source, WindowSource):
+        yield source
+        return
+    if is_raster(source):
+        with RasterWindows(source) as opened:
+            yield opened
+        return
+    if _is_sliced(source):
+        yield ArrayWindows(source, channel_order=channel_order)
+        return
+    if not is_source(source):
+        raise ImageError(
+            f"an object of type {type(source).__name__} is not an image: expected an array, a "
+            "path, or an object with size_hw, dtype and read(window, level)"
+        )
+    image = read(source, channel_order=channel_order)
+    yield ArrayWindows(image.pixels, image.name, valid=image.valid)
+
+
+def _is_sliced(source: Any) -> bool:
+    """Whether an object has a shape, a type and slices. A tensor is C H W: it is read whole."""
+    names = ("shape", "dtype", "__getitem__")
+    return all(hasattr(source, name) for name in names) and not hasattr(source, "dim")

@@ -1,0 +1,224 @@
+"""Detection in tiles gives the keypoints of the whole image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tiepoint import Detector, Features
+from tiepoint.errors import ConfigError, ImageError
+from tiepoint.images.arrays import Decoded
+from tiepoint.images.reading import read
+from tiepoint.images.samples import sample_views
+from tiepoint.images.windows import ArrayWindows, Window
+from tiepoint.tiles.detection import LARGE_PX, detect_tiled
+from tiepoint.tiles.margins import margin_px
+
+SCORE, XY_PX, COSINE = 1e-5, 2e-3, 1e-4
+"""Largest differences, by round-off."""
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    """A picture of 264x345 px in colour, with structure at every seam."""
+    return read(sample_views()[0]).pixels[40:304, 100:445]
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector("small", precision="f32", max_side=None)
+
+
+def assert_same(tiled: Features, whole: Features) -> None:
+    assert len(tiled) == len(whole) > 20
+    assert tiled.size_hw == whole.size_hw
+    order = [np.lexsort((np.rint(f.xy[:, 0] * 4), np.rint(f.xy[:, 1] * 4))) for f in (tiled, whole)]
+    distance = np.abs(tiled.xy[order[0]][:, None] - whole.xy[order[1]]).max(axis=2)
+    nearest = distance.argmin(axis=1)
+    assert distance.min(axis=1).max() < XY_PX
+    assert len(set(nearest)) == len(whole)
+    a, b = order[0], order[1][nearest]
+    np.testing.assert_allclose(tiled.scores[a], whole.scores[b], atol=SCORE)
+    assert (np.diff(tiled.scores) <= 0).all()
+    assert tiled.scales_px is not None and whole.scales_px is not None
+    np.testing.assert_allclose(tiled.scales_px[a], whole.scales_px[b], rtol=1e-6)
+    for name in ("descriptors", "covariance"):
+        mine, theirs = getattr(tiled, name), getattr(whole, name)
+        assert (mine is None) == (theirs is None)
+        if mine is not None:
+            np.testing.assert_allclose(mine[a], theirs[b], atol=COSINE)
+
+
+@pytest.mark.parametrize("tile_px", [64, 96, 136, 200, 512])
+def test_any_tile_size_gives_the_keypoints_of_the_whole(
+    picture: np.ndarray, detector: Detector, tile_px: int
+) -> None:
+    assert_same(detect_tiled(picture, detector, tile_px=tile_px), detector(picture))
+
+
+@pytest.mark.parametrize("offset", range(8))
+def test_every_position_of_a_seam_in_a_cell(
+    picture: np.ndarray, detector: Detector, offset: int
+) -> None:
+    part = picture[offset:200, 2 * offset : 260]
+    assert_same(detect_tiled(part, detector, tile_px=64), detector(part))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_keypoints": 60},
+        {"nms_radius": 0, "max_keypoints": 300},
+        {"nms_radius": 11},
+        {"border": 40},
+        {"phases": 4, "scales": (1,)},
+        {"phases": 1, "scales": (1, 0.5, 0.31)},
+        {"subpixel": False},
+        {"descriptors": False},
+        {"threshold": 0.05, "contrast": "stretch"},
+    ],
+    ids=str,
+)
+def test_all_settings(picture: np.ndarray, detector: Detector, settings: dict[str, Any]) -> None:
+    tiled = detect_tiled(picture, detector, tile_px=104, **settings)
+    assert_same(tiled, detector(picture, **settings))
+
+
+def deep(picture: np.ndarray) -> np.ndarray:
+    return picture.astype(np.uint16) * 37 + 900
+
+
+def gappy(picture: np.ndarray) -> np.ndarray:
+    values = picture[..., 0].astype(np.float32) * 3 - 100
+    values[70:150, 100:230], values[3, 200], values[:, :9] = np.nan, np.inf, np.nan
+    return values
+
+
+def transparent(picture: np.ndarray) -> np.ndarray:
+    alpha = np.full((*picture.shape[:2], 1), 255, np.uint8)
+    alpha[:, 120:160] = 0
+    return np.concatenate([picture, alpha], axis=2)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        deep,
+        gappy,
+        transparent,
+        lambda p: p.astype(np.float32) / 255,
+        lambda p: p[..., 0].astype(np.int32) * 70_000,
+        lambda p: np.ma.masked_inside(p[..., 1], 60, 64),
+        lambda p: p[..., 0] > 128,
+    ],
+    ids=["deep", "gaps", "alpha", "floats", "int32", "masked", "bool"],
+)
+def test_all_types_have_the_range_of_the_whole(
+    picture: np.ndarray, detector: Detector, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tiepoint.images.windows.BLOCK_PX", 9000)  # many strips
+    image = make(picture)
+    tiled, whole = detect_tiled(image, detector, tile_px=104), detector(image)
+    assert_same(tiled, whole)
+    assert tiled.meta.get("value_range") == pytest.approx(whole.meta.get("value_range"))
+
+
+def test_a_mask_allows_the_same_keypoints(picture: np.ndarray, detector: Detector) -> None:
+    mask = np.ones(picture.shape[:2], np.uint8)
+    mask[90:170, 40:300] = 0
+    tiled = detect_tiled(picture, detector, tile_px=72, mask=mask)
+    assert_same(tiled, detector(picture, mask=mask))
+    with pytest.raises(ConfigError, match=r"mask has \(height, width\) \(90, 345\), expected"):
+        detect_tiled(picture, detector, mask=mask[:90])
+
+
+def test_memory_maps_and_datasets_are_read_in_windows(
+    picture: np.ndarray, detector: Detector, tmp_path: Path
+) -> None:
+    h5py = pytest.importorskip("h5py")
+    np.save(tmp_path / "picture.npy", picture)
+    mapped = np.load(tmp_path / "picture.npy", mmap_mode="r")
+    whole = detector(picture)
+    assert_same(detect_tiled(mapped, detector, tile_px=160), whole)
+    with h5py.File(tmp_path / "picture.h5", "w") as file:
+        stored = file.create_dataset("pixels", data=picture, chunks=(64, 64, 3))
+        assert_same(detect_tiled(stored, detector, tile_px=160), whole)
+
+
+class Damaged(ArrayWindows):
+    """An image that cannot be read around one pixel."""
+
+    def read(self, window: Window, level: int = 0) -> Decoded:
+        rows, columns = window.slices
+        if rows.start <= 20 < rows.stop and columns.start <= 300 < columns.stop:
+            raise ImageError("broken here")
+        return super().read(window, level)
+
+
+@pytest.mark.parametrize("make", [lambda p: p, deep])
+def test_a_damaged_tile_ends_the_run_or_is_left_out(
+    picture: np.ndarray, detector: Detector, make: Any
+) -> None:
+    image = Damaged(make(picture))
+    with pytest.raises(ImageError, match="broken here"):
+        detect_tiled(image, detector, tile_px=104, scales=(1,))
+    tiled = detect_tiled(image, detector, tile_px=104, scales=(1,), on_damage="skip")
+    assert [208, 0, 104, 104] in tiled.meta["damaged"]
+    assert len(tiled.meta["damaged"]) < 12
+    left = tiled.xy[tiled.xy[:, 1] > 210]
+    assert len(left) > 5
+
+
+def test_progress_counts_all_tiles_of_all_scales(picture: np.ndarray, detector: Detector) -> None:
+    seen: list[tuple[int, int]] = []
+    detect_tiled(
+        picture, detector, tile_px=136, scales=(1, 0.5), progress=lambda *n: seen.append(n)
+    )
+    assert seen == [(i + 1, 8) for i in range(8)]
+
+
+class Endless:
+    """A window source of any size without pixels."""
+
+    name, dtype, has_gaps = "endless", np.dtype(np.uint8), False
+
+    def __init__(self, size_hw: tuple[int, int]) -> None:
+        self.size_hw, self.levels = size_hw, [size_hw]
+
+    def read(self, window: Window, level: int = 0) -> Decoded:
+        raise AssertionError("refused before any pixel is read")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"spread": True, "max_keypoints": 9}, "spread is not possible in tiles"),
+        ({"scales": (1, 2)}, "expected at most 1 in tiles"),
+        ({"max_side": 800}, "max_side is 800, but tiles show an image at its native size"),
+        ({"tile_px": 100}, "tile_px is 100, expected a multiple of 8"),
+        ({"tile_px": 8}, "tile_px is 8, expected"),
+        ({"on_damage": "ignore"}, "on_damage"),
+        ({"threshold": 3}, "threshold is 3"),
+        ({}, "without max_keypoints"),
+    ],
+    ids=str,
+)
+def test_what_tiles_cannot_do_is_refused_before_any_pixel(
+    detector: Detector, settings: dict[str, Any], message: str
+) -> None:
+    size = (1, LARGE_PX + 1) if not settings else (100, 100)
+    with pytest.raises(ConfigError, match=message):
+        detect_tiled(Endless(size), detector, **settings)
+
+
+def test_the_margin_covers_network_and_suppression() -> None:
+    assert margin_px(0) == 56 and margin_px(4) % 8 == 0 and margin_px(4) >= 56 + 36
+
+
+def test_an_image_smaller_than_a_cell_has_no_keypoints(detector: Detector) -> None:
+    tiled = detect_tiled(np.zeros((5, 7), np.uint8), detector)
+    assert len(tiled) == 0 and tiled.descriptors is not None
+    assert tiled.descriptors.shape == detector(np.zeros((5, 7), np.uint8)).descriptors.shape
