@@ -57,8 +57,13 @@ class TileOptions:
         self._tile, self._given = tile, {"tile_px": tile_px, "on_damage": on_damage}
         for name, value in self._given.items():
             if value is not None and not tile:
-                raise ConfigError(f"{name} needs --tile")
-        if tile and detection.get("max_side") == ProcessorConfig().max_side:
+                raise ConfigError(f"--{name.replace('_', '-')} needs --tile")
+        if tile:
+            side = detection.get("max_side")
+            if side not in (None, ProcessorConfig().max_side):
+                raise ConfigError(
+                    f"max_side is {side}, but tiles show an image at its native size; leave it out"
+                )
             detection["max_side"] = None
 
     def detector(self, detector: Detector, progress: Progress | None = None) -> Any:
@@ -68,4 +73,7 @@ class TileOptions:
         from tiepoint.tiles.stream import TiledDetector
 
         given: Any = {name: value for name, value in self._given.items() if value is not None}
-        return TiledDetector(detector, progress=progress, **given)
+        try:
+            return TiledDetector(detector, progress=progress, **given)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("tile_px", "--tile-px")) from error

@@ -80,7 +80,7 @@ def detect_tiled(
     Args:
         source: An array or anything that is sliced like one (memory map, zarr, dask, h5py), a
             raster file (extra `geo`), a `WindowSource`, or any other image, which is decoded whole.
-        detector: None takes `Detector()`.
+        detector: None takes `Detector()`. Its own `max_side` has no effect.
         mask: Where keypoints are allowed (0: not there), of the image's size: an array or another
             source that is read in windows; None allows them everywhere.
         tile_px: Side of a tile, px of the input, a multiple of 8.
