@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tiepoint.reports.pieces import Facts, Message, Piece, Section, Table, Verdict
-from tiepoint.reports.plain import UNKNOWN, flat, number, text
+from tiepoint.reports.plain import UNKNOWN, flat, listed, number
 from tiepoint.reports.words import Words
 
 MOST_METHODS = 100
+VERDICTS = ("registered", "not registered", "failed")
+TIMES = ("detection, ms", "matching, ms", "fit, ms")
 
 
 def comparison_section(
@@ -21,50 +23,34 @@ def comparison_section(
     Raises:
         LookupError, TypeError, ValueError, AttributeError: Damaged values.
     """
-    methods = values["methods"]
-    headings = [
-        words(name)
-        for name in (
-            "method", "verdict", "keypoints", "matches", "inliers", "from the others, px",
-            "consensus", "detection, ms", "matching, ms", "fit, ms", "reason",
-        )
-    ]  # fmt: skip
-    rows = [_row(one, words) for one in methods[:MOST_METHODS]]
-    table = Table(
-        words("Methods"),
-        headings,
-        rows,
-        str(values["conclusion"]),
-        max(0, len(methods) - MOST_METHODS),
-    )
+    methods = values["methods"][:MOST_METHODS]
+    timed = any(one["times_ms"] for one in methods)
+    names = ["method", "verdict", "keypoints", "matches", "inliers", "from the others, px"]
+    names += ["consensus", *(TIMES if timed else ())]
+    rows = [_row(one, words, timed=timed) for one in methods]
+    note, left_out = Message(values["conclusion"]), max(0, len(values["methods"]) - MOST_METHODS)
+    tables: list[Piece] = [Table(words("Methods"), list(map(words, names)), rows, note, left_out)]
+    reasons = [(str(one["name"]), Message(one["reason"])) for one in methods if not one["success"]]
+    if reasons:
+        headings = [words("method"), words("reason")]
+        tables.append(Table(words("Failures"), headings, reasons))
     threads = values["threads"]
     made = [
         (words("image A"), str(values["a"])),
         (words("image B"), str(values["b"])),
-        (words("versions"), text(values["versions"])),
-        (
-            words("machine"),
-            words(
-                "CPU threads: network {network}, OpenCV {opencv}",
-                network=threads["network"],
-                opencv=threads["opencv"],
-            ),
-        ),
+        (words("versions"), listed(values["versions"])),
+        (words("CPU threads"), listed(threads)),
         (words("date of the file"), file_date),
         (words("file"), str(file)),
     ]
-    made += [
-        (f"{one['name']}: SHA-256", str(one["settings"]["weights_sha256"]))
-        for one in methods
-        if "weights_sha256" in one["settings"]
-    ]
-    settings = flat(
-        {**values["settings"], "methods": {one["name"]: one["settings"] for one in methods}}
-    )
-    pieces: list[Piece] = [
-        table,
+    known = {one["name"]: one["settings"] for one in methods}
+    for name, settings in known.items():
+        if "weights_sha256" in settings:
+            made.append((f"{name}: SHA-256", str(settings["weights_sha256"])))
+    pieces = [
+        *tables,
         Facts(words("What was run"), made),
-        Facts(words("Settings"), settings, folded=True),
+        Facts(words("Settings"), flat({**values["settings"], "methods": known}), folded=True),
     ]
     title = f"{words('Comparison of methods')}: {Path(values['a']).name} → {Path(values['b']).name}"
     summary = words(
@@ -75,18 +61,23 @@ def comparison_section(
     return Section(title, pieces, summary=summary)
 
 
-def _row(one: Mapping[str, Any], words: Words) -> list[str | Verdict]:
-    times = one["times_ms"] or {}
+def _row(one: Mapping[str, Any], words: Words, *, timed: bool) -> list[str | Verdict]:
     agrees = {True: words("yes"), False: words("no")}.get(one["in_consensus"], UNKNOWN)
     good = one["verdict"] == "registered"
+    times = one["times_ms"] or {}
     return [
         str(one["name"]),
-        Verdict(words(one["verdict"]), "good" if good else "bad"),
+        Verdict(words(_known(one["verdict"])), "good" if good else "bad"),
         " / ".join(map(str, one.get("keypoints", ()))) or UNKNOWN,
         number(one.get("matches"), 0),
         number(one.get("inliers"), 0),
         number(one["from_others_px"]),
         agrees,
-        *(number(times.get(name), 1) for name in ("detect", "match", "fit")),
-        Message("" if good else str(one["reason"])),
+        *(number(times.get(name), 1) for name in ("detect", "match", "fit") if timed),
     ]
+
+
+def _known(verdict: object) -> str:
+    if verdict not in VERDICTS:
+        raise ValueError(f"a verdict is {verdict!r}, expected one of {', '.join(VERDICTS)}")
+    return str(verdict)

@@ -10,19 +10,22 @@ from typing import Any
 import numpy as np
 
 from tiepoint.reports.pieces import Chart, Facts, Message, Piece, Section, Table
-from tiepoint.reports.plain import flat, mean, number, text
+from tiepoint.reports.plain import flat, listed, mean, number, text
 from tiepoint.reports.words import Words
 
 ERRORS = {"error_px": (10.0, "px"), "error_deg": (20.0, "degrees")}
 """Errors of pairs -> upper end of the axis, and unit."""
-COLUMNS = {
-    "within": (2, "within"), "auc": (2, "AUC"), "repeatability": (2, "repeatability"),
-    "matches": (0, "matches"), "correct": (0, "correct"), "precision": (2, "precision"),
-    "matching_score": (2, "matching score"), "localisation_px": (2, "localisation, px"),
-    "median_ms": (1, "median, ms"), "low_ms": (1, "10 %, ms"), "high_ms": (1, "90 %, ms"),
-    "times": (2, "times the first"),
+MAIN = {
+    "within": (2, "within"), "repeatability": (2, "repeatability"), "matches": (0, "matches"),
+    "correct": (0, "correct"), "precision": (2, "precision"), "median_ms": (1, "median, ms"),
+    "low_ms": (1, "10 %, ms"), "high_ms": (1, "90 %, ms"), "times": (2, "times the first"),
 }  # fmt: skip
-"""Entries of a row that are shown, with decimals and heading; those with limits have one each."""
+"""Entries of a row, with decimals and heading; one with limits has a column for each."""
+MORE = {
+    "auc": (2, "AUC"), "matching_score": (2, "matching score"),
+    "localisation_px": (2, "localisation, px"),
+}  # fmt: skip
+"""The same of a second table."""
 MOST_ROWS, MOST_FAILURES, WORST = 300, 300, 8
 STEPS = 200
 MOST_CURVES = 6
@@ -38,7 +41,8 @@ def evaluation_section(
     """
     rows, pairs, failures = values["rows"], values["pairs"], values["failures"]
     methods: Mapping[str, Mapping[str, Any]] = values["methods"]
-    pieces: list[Piece] = [_table(rows, words)]
+    main, more = (_table(rows, entries, words) for entries in (MAIN, MORE))
+    pieces: list[Piece] = [table for table in (main, more) if table is not None]
     names = ("error_px", "error_deg")
     error = next((name for name in names if pairs and name in pairs[0]), None)
     if error is not None:
@@ -50,22 +54,26 @@ def evaluation_section(
     kind = str(values.get("kind", ""))
     counts = {(pair.get("group"), pair["pair"]) for pair in pairs}
     summary = words(
-        "{pairs} pairs, {methods} methods, {failures} failures",
+        "{pairs} pairs, {methods} methods, failures: {failures}",
         pairs=len(counts) if pairs else max((row.get("images", 0) for row in rows), default=0),
         methods=len(methods), failures=len(failures),
     )  # fmt: skip
     return Section(f"{words('Evaluation')}: {kind}", pieces, summary=summary)
 
 
-def _table(rows: Sequence[Mapping[str, Any]], words: Words) -> Table:
-    """The means; a method of one group follows its name."""
+def _table(
+    rows: Sequence[Mapping[str, Any]], entries: Mapping[str, tuple[int, str]], words: Words
+) -> Table | None:
+    """The means of some entries; None if the rows have none of them."""
     grouped = any("group" in row for row in rows)
     columns = [
         (heading, entry, limit, digits)
-        for entry, (digits, heading) in COLUMNS.items()
+        for entry, (digits, heading) in entries.items()
         if rows and entry in rows[0]
-        for heading, limit in _limits(heading, rows[0][entry])
+        for heading, limit in _limits(words(heading), rows[0][entry])
     ]
+    if not columns:
+        return None
     headings = [words("method"), *([words("set")] if grouped else []), words("points")]
     headings += [heading for heading, *_ in columns]
     cells = []
@@ -136,7 +144,7 @@ def _made(
     words: Words,
 ) -> list[Piece]:
     rows = [(words(name), text(values[name])) for name in ("kind", "profile") if name in values]
-    rows += [(words("versions"), text(values["versions"]))]
+    rows += [(words("versions"), listed(values["versions"]))]
     for name, settings in methods.items():
         if "weights_sha256" in settings:
             rows.append((f"{name}: SHA-256", str(settings["weights_sha256"])))

@@ -30,6 +30,8 @@ MOST_BYTES = 12_000_000
 """Size of the page, bytes; sections that would exceed it are left out, with a note."""
 MOST_LETTERS = 600
 """Longer texts are cut."""
+WIDE = 2
+"""Aspect ratio above which a picture takes the whole width."""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"
 _RESERVED = 400_000
 """Bytes for style, head and contents."""
@@ -139,37 +141,46 @@ def _table(table: Table, words: Words) -> Iterator[Element]:
     scroll.set("aria-label", _cut(table.title))
     made = SubElement(scroll, "table")
     SubElement(made, "caption").text = _cut(table.title)
+    are_words = [
+        column > 0 and not all(_is_figure(row[column]) for row in table.rows)
+        for column in range(len(table.headings))
+    ]
     head = SubElement(SubElement(made, "thead"), "tr")
-    for heading in table.headings:
-        SubElement(head, "th", {"scope": "col"}).text = _cut(heading)
+    for heading, is_text in zip(table.headings, are_words, strict=True):
+        cell = SubElement(head, "th", {"scope": "col", **({"class": "words"} if is_text else {})})
+        cell.text = _cut(heading)
     body = SubElement(made, "tbody")
     for cells in table.rows:
         row = SubElement(body, "tr")
-        for column, cell in enumerate(cells):
-            row.append(_cell(cell, is_name=column == 0))
+        for column, (value, is_text) in enumerate(zip(cells, are_words, strict=True)):
+            row.append(_cell(value, is_name=column == 0, is_text=is_text))
     yield scroll
     notes = [table.note] if table.note else []
     if table.left_out:
         notes.append(words("{count} more rows are left out.", count=table.left_out))
     for text in notes:
         note = Element("p", {"class": "note"})
-        note.text = _cut(text)
+        _put(note, text)
         yield note
 
 
-def _cell(cell: Cell, *, is_name: bool) -> Element:
+def _is_figure(cell: Cell) -> bool:
+    return not isinstance(cell, Verdict | Message) and not any(map(str.isalpha, cell))
+
+
+def _cell(cell: Cell, *, is_name: bool, is_text: bool) -> Element:
     made = Element("th", {"scope": "row"}) if is_name else Element("td")
+    if is_text:
+        made.set("class", "words long" if isinstance(cell, Message) and cell else "words")
     if isinstance(cell, Verdict):
         made.append(_verdict(cell))
-        return made
-    first, _, second = cell.partition("\n")
-    if isinstance(cell, Message):
-        made.set("class", "words")
+    elif isinstance(cell, Message):
         _put(made, cell)
     else:
+        first, _, interval = cell.partition("\n")
         made.text = _cut(first)
-        if second:  # an interval
-            SubElement(made, "small").text = _cut(second)
+        if interval:
+            SubElement(made, "small").text = _cut(interval)
     return made
 
 
@@ -188,8 +199,8 @@ def _verdict(verdict: Verdict) -> Element:
 
 
 def _picture(picture: Picture) -> Element:
-    figure = Element("figure")
     width, height = picture.size_wh
+    figure = Element("figure", {"class": "wide"} if width > WIDE * height else {})
     source = "data:image/jpeg;base64," + base64.b64encode(picture.jpeg).decode()
     size = {"width": str(width), "height": str(height)}
     SubElement(figure, "img", {"src": source, "alt": _cut(picture.alt), **size})

@@ -36,7 +36,7 @@ class Facts:
     title: str
     rows: Sequence[tuple[str, str]]
     folded: bool = False
-    """Whether the rows are shown on a click; printed always."""
+    """Whether the rows are shown on a click only."""
 
 
 @dataclass(frozen=True)

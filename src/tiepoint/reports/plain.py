@@ -38,6 +38,11 @@ def text(value: Any) -> str:
     return UNKNOWN if value is None else json.dumps(value, ensure_ascii=False)
 
 
+def listed(values: Mapping[str, Any]) -> str:
+    """Names and values in one line."""
+    return ", ".join(f"{name} {text(value)}" for name, value in values.items())
+
+
 def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Names and texts of an object, the names of nested ones joined by dots."""
     rows: list[tuple[str, str]] = []

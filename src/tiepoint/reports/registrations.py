@@ -139,7 +139,7 @@ def _made(pair: RegisteredPair, words: Words) -> list[tuple[str, str]]:
         (words("checkpoint"), text(made.get("checkpoint", unknown))),
         ("SHA-256", text(made.get("weights_sha256", unknown))),
         (words("engine"), text(made.get("engine", unknown))),
-        (words("precision"), text(made.get("precision", unknown))),
+        (words("number format"), text(made.get("precision", unknown))),
         (words("version"), record.version or unknown),
     ]
     if record.date is None:
@@ -184,16 +184,15 @@ def _drawn(pair: thumbnails.Small, record: Record, words: Words) -> list[Piece]:
             )
             pieces.append(Note(words(advice)))
         return pieces
-    count = int(one.inliers.sum())
-    fit = "Matches that fit the model: {count}, at most {limit} lines. A is on the left."
-    caption = words(fit, count=count, limit=thumbnails.MOST_LINES)
-    alt = words("Images A and B side by side with lines between the inliers")
-    pieces.append(_picture(thumbnails.matches(pair), alt, caption))
     if is_plane:
         picture, zoom = thumbnails.residuals(pair)
         longer = "Residuals of the inliers on image B, {zoom} times as long as they are."
         alt = words("Arrows from the predicted to the matched position of each inlier")
         pieces.append(_picture(picture, alt, words(longer, zoom=zoom)))
+    fit = "Matches that fit the model: {count}, at most {limit} lines. A is on the left."
+    caption = words(fit, count=int(one.inliers.sum()), limit=thumbnails.MOST_LINES)
+    alt = words("Images A and B side by side with lines between the inliers")
+    pieces.append(_picture(thumbnails.matches(pair), alt, caption))
     return pieces
 
 

@@ -115,7 +115,7 @@ def _charts(records: Sequence[Mapping[str, Any]], words: Words) -> list[Piece]:
             if len(points) > 1:
                 curves[name] = np.array(points)  # N 2
         if curves:
-            charts.append(Chart(title, words("step"), curves))
+            charts.append(Chart(words(title), words("step"), curves))
     return charts
 
 
@@ -130,4 +130,8 @@ def _held_out(records: Sequence[Mapping[str, Any]], words: Words) -> Table | Non
         if isinstance(figures, Mapping)
     ]
     title = words("Held-out pairs at step {step}", step=last["step"])
-    return Table(title, [words("method"), "within 3 px", "repeatability", "precision"], rows)
+    return Table(
+        title,
+        [words(name) for name in ("method", "within 3 px", "repeatability", "precision")],
+        rows,
+    )

@@ -71,7 +71,7 @@ def store_section(folder: Path, words: Words) -> Section:
     verdict = (
         Verdict(words("with failures"), "bad") if failed else Verdict(words("complete"), "good")
     )
-    summary = words("{images} images, {failures} failures", images=len(counts), failures=failed)
+    summary = words("{images} images, failures: {failures}", images=len(counts), failures=failed)
     return Section(f"{words('Store of features')}: {folder.name}", pieces, verdict, summary)
 
 
@@ -104,7 +104,7 @@ def _made(folder: Path, manifest: Manifest, words: Words) -> list[Piece]:
         (words("checkpoint"), made.checkpoint),
         ("SHA-256", made.weights_sha256),
         (words("engine"), f"{made.engine}, {made.device}"),
-        (words("precision"), made.precision),
+        (words("number format"), made.precision),
         (words("version"), made.tiepoint_version),
         (words("format"), text(manifest.format)),
         (words("file"), str(folder)),

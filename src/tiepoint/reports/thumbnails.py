@@ -20,7 +20,7 @@ from tiepoint.registration.result import Registration
 SIDE_PX = 640
 """Longer side of an image of a thumbnail, px."""
 QUALITY = 78
-ARROW_PX = 14.0
+ARROW_PX = 10.0
 """Length of an arrow of the median residual, px."""
 MOST_LINES = 60
 """Lines between matches."""

@@ -32,7 +32,8 @@ KOREAN = {
     "version": "버전",
     "versions": "버전",
     "checkpoint": "체크포인트",
-    "precision": "정밀도",
+    "number format": "정밀도",
+    "precision": "매칭 정밀도",
     "engine": "엔진",
     "not recorded": "기록 없음",
     "yes": "예",
@@ -50,19 +51,19 @@ KOREAN = {
     "model": "모델",
     "matrix": "행렬",
     "keypoints": "키포인트",
-    "matches": "매치",
+    "matches": "매칭",
     "inliers": "인라이어",
     "median error, px": "중앙값 오차, px",
     "rms error, px": "RMS 오차, px",
-    "standard deviation over the overlap, px": "겹친 영역의 표준 편차, px",
+    "standard deviation over the overlap, px": "겹치는 영역의 표준 편차, px",
     "coverage": "커버리지",
-    "agreement": "일치율",
+    "agreement": "일치도",
     "A aligned with B: A in red over B in cyan. Aligned parts are grey.": (
         "B에 정렬한 A: A는 빨간색, B는 청록색입니다. 맞게 정렬된 부분은 회색입니다."
     ),
     "Overlay of image A on image B": "이미지 B 위에 겹친 이미지 A",
     "Matches that fit the model: {count}, at most {limit} lines. A is on the left.": (
-        "모델에 맞는 매치 {count}개, 선은 최대 {limit}개. 왼쪽이 A입니다."
+        "모델에 맞는 매칭 {count}개, 선은 최대 {limit}개. 왼쪽이 A입니다."
     ),
     "Images A and B side by side with lines between the inliers": (
         "인라이어를 선으로 이은 이미지 A와 B"
@@ -77,7 +78,7 @@ KOREAN = {
         "파일 크기를 줄이기 위해 {count}개 쌍의 그림을 생략했습니다."
     ),
     "The file has no matched points; `tiepoint register --json --points` adds them.": (
-        "파일에 매치 좌표가 없습니다. `tiepoint register --json --points`로 추가할 수 있습니다."
+        "파일에 매칭 좌표가 없습니다. `tiepoint register --json --points`로 추가할 수 있습니다."
     ),
     "No pictures": "그림 없음",
     # Comparisons
@@ -91,9 +92,7 @@ KOREAN = {
     "matching, ms": "매칭, ms",
     "fit, ms": "추정, ms",
     "{count} methods, consensus of {agreeing}": "방법 {count}개, 합의 {agreeing}개",
-    "CPU threads: network {network}, OpenCV {opencv}": (
-        "CPU 스레드: 네트워크 {network}, OpenCV {opencv}"
-    ),
+    "CPU threads": "CPU 스레드",
     # Evaluations
     "Evaluation": "평가",
     "set": "세트",
@@ -108,10 +107,20 @@ KOREAN = {
     "degrees": "도",
     "Largest errors of {method}": "{method}의 가장 큰 오차",
     "error": "오차",
-    "{pairs} pairs, {methods} methods, {failures} failures": (
+    "{pairs} pairs, {methods} methods, failures: {failures}": (
         "{pairs}쌍, 방법 {methods}개, 실패 {failures}개"
     ),
     "name": "이름",
+    "within": "이내",
+    "repeatability": "반복성",
+    "correct": "정답",
+    "AUC": "AUC",
+    "matching score": "매칭 점수",
+    "localisation, px": "위치 오차, px",
+    "median, ms": "중앙값, ms",
+    "10 %, ms": "10%, ms",
+    "90 %, ms": "90%, ms",
+    "times the first": "첫 방법 대비 배수",
     # Runs
     "Training run": "학습",
     "finished": "완료",
@@ -131,6 +140,18 @@ KOREAN = {
     "step {step}, {records} records": "스텝 {step}, 기록 {records}개",
     "Held-out pairs at step {step}": "스텝 {step}의 검증 쌍",
     "The run has no log yet.": "아직 로그가 없습니다.",
+    "within 3 px": "3 px 이내",
+    "detector loss (nats per cell)": "검출기 손실 (셀당 nat)",
+    "descriptor loss (nats)": "디스크립터 손실 (nat)",
+    "match accuracy, cosines": "매칭 정확도, 코사인",
+    "repeatability loss": "반복성 손실",
+    "images per second, waiting x 100": "초당 이미지 수, 대기 비율 x 100",
+    "held-out pairs within 3 px, repeatability": "검증 쌍: 3 px 이내, 반복성",
+    "matching loss (nats), all layers and last layer": "매칭 손실 (nat): 모든 층, 마지막 층",
+    "matches: precision, recall": "매칭: 정밀도, 재현율",
+    "held-out loss of the last layer": "마지막 층의 검증 손실",
+    "held-out precision, recall": "검증 정밀도, 재현율",
+    "held-out homographies, poses": "검증 호모그래피, 자세",
     # Stores
     "Store of features": "특징 저장소",
     "complete": "완료",
@@ -147,7 +168,7 @@ KOREAN = {
     "at the next run": "다음 실행",
     "only with --retry-failed": "--retry-failed로만",
     "image": "이미지",
-    "{images} images, {failures} failures": "이미지 {images}개, 실패 {failures}개",
+    "{images} images, failures: {failures}": "이미지 {images}개, 실패 {failures}개",
     "Images by number of keypoints": "키포인트 수별 이미지",
     "share of images with at most N keypoints": "키포인트가 N개 이하인 이미지의 비율",
 }
