@@ -43,7 +43,7 @@ def test_an_option_has_one_meaning_in_all_commands(name: str) -> None:
             assert "-c" in checkpoint.opts, title
 
 
-RUNS_NO_NETWORK = {"scenes", "convert", "samples", "info"}
+RUNS_NO_NETWORK = {"scenes", "convert", "samples", "info", "report"}
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - RUNS_NO_NETWORK))

@@ -152,15 +152,15 @@ def _points(
     if values is None:
         none = np.empty((0, 2), np.float32)
         return none, none, np.empty(0, bool)
-    xy_a, xy_b = (np.array(values[name], np.float32).reshape(-1, 2) for name in "ab")
+    xy_a, xy_b = (np.array(values[name], np.float64).reshape(-1, 2) for name in "ab")  # M 2
     inliers = values["inlier"]
     if not len(xy_a) == len(xy_b) == len(inliers) <= MOST_POINTS:
         raise ValueError(f"{len(xy_a)} and {len(xy_b)} points, {len(inliers)} marks")
     if not all(type(mark) is bool for mark in inliers):
         raise ValueError("marks of inliers that are not true or false")
-    if not (np.isfinite(xy_a).all() and np.isfinite(xy_b).all()):
-        raise ValueError("points that are not finite")
-    return xy_a, xy_b, np.array(inliers, bool)
+    if not all((np.abs(xy) <= MOST_SIDE_PX).all() for xy in (xy_a, xy_b)):
+        raise ValueError(f"points beyond {MOST_SIDE_PX} px")
+    return xy_a.astype(np.float32), xy_b.astype(np.float32), np.array(inliers, bool)
 
 
 def _matrix(values: Any, model: str) -> NDArray[np.float64]:

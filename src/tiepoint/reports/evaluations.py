@@ -26,6 +26,8 @@ MORE = {
     "localisation_px": (2, "localisation, px"),
 }  # fmt: skip
 """The same of a second table."""
+UNITS = {"pose": "°"}
+"""Units of the limits by kind; px for others."""
 MOST_ROWS, MOST_FAILURES, WORST = 300, 300, 8
 STEPS = 200
 MOST_CURVES = 6
@@ -41,7 +43,8 @@ def evaluation_section(
     """
     rows, pairs, failures = values["rows"], values["pairs"], values["failures"]
     methods: Mapping[str, Mapping[str, Any]] = values["methods"]
-    main, more = (_table(rows, entries, words) for entries in (MAIN, MORE))
+    unit = UNITS.get(str(values.get("kind")), "px")
+    main, more = (_table(rows, entries, unit, words) for entries in (MAIN, MORE))
     pieces: list[Piece] = [table for table in (main, more) if table is not None]
     names = ("error_px", "error_deg")
     error = next((name for name in names if pairs and name in pairs[0]), None)
@@ -62,7 +65,10 @@ def evaluation_section(
 
 
 def _table(
-    rows: Sequence[Mapping[str, Any]], entries: Mapping[str, tuple[int, str]], words: Words
+    rows: Sequence[Mapping[str, Any]],
+    entries: Mapping[str, tuple[int, str]],
+    unit: str,
+    words: Words,
 ) -> Table | None:
     """The means of some entries; None if the rows have none of them."""
     grouped = any("group" in row for row in rows)
@@ -70,7 +76,7 @@ def _table(
         (heading, entry, limit, digits)
         for entry, (digits, heading) in entries.items()
         if rows and entry in rows[0]
-        for heading, limit in _limits(words(heading), rows[0][entry])
+        for heading, limit in _limits(words(heading), rows[0][entry], unit)
     ]
     if not columns:
         return None
@@ -88,10 +94,10 @@ def _table(
     return Table(title, headings, cells, left_out=max(0, len(rows) - MOST_ROWS))
 
 
-def _limits(heading: str, value: Any) -> list[tuple[str, str | None]]:
+def _limits(heading: str, value: Any, unit: str) -> list[tuple[str, str | None]]:
     """A heading for each limit of an entry that has several."""
     if isinstance(value, Mapping) and "mean" not in value:
-        return [(f"{heading} {limit}", str(limit)) for limit in value]
+        return [(f"{heading} {limit} {unit}", str(limit)) for limit in value]
     return [(heading, None)]
 
 

@@ -102,6 +102,8 @@ def _section(section: Section, name: str, ids: count[int], words: Words, level: 
     SubElement(heading, "span").text = _cut(section.title)
     if section.verdict is not None:
         heading.append(_verdict(section.verdict))
+    if section.summary:
+        SubElement(made, "p", {"class": "soft"}).text = _cut(section.summary)
     for are_pictures, group in groupby(section.pieces, lambda one: isinstance(one, Picture)):
         place = SubElement(made, "div", {"class": "pictures"}) if are_pictures else made
         for piece in group:

@@ -110,6 +110,6 @@ class Section:
     pieces: Sequence[Piece]
     verdict: Verdict | None = None
     summary: str = ""
-    """A line for the contents of the page."""
+    """A line below the heading, and in the contents of the page."""
     parts: Sequence[Section] = ()
     """Sections inside it, one level only."""

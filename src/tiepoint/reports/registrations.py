@@ -139,7 +139,7 @@ def _made(pair: RegisteredPair, words: Words) -> list[tuple[str, str]]:
         (words("checkpoint"), text(made.get("checkpoint", unknown))),
         ("SHA-256", text(made.get("weights_sha256", unknown))),
         (words("engine"), text(made.get("engine", unknown))),
-        (words("number format"), text(made.get("precision", unknown))),
+        (words("precision of the network"), text(made.get("precision", unknown))),
         (words("version"), record.version or unknown),
     ]
     if record.date is None:

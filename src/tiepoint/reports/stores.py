@@ -104,7 +104,7 @@ def _made(folder: Path, manifest: Manifest, words: Words) -> list[Piece]:
         (words("checkpoint"), made.checkpoint),
         ("SHA-256", made.weights_sha256),
         (words("engine"), f"{made.engine}, {made.device}"),
-        (words("number format"), made.precision),
+        (words("precision of the network"), made.precision),
         (words("version"), made.tiepoint_version),
         (words("format"), text(manifest.format)),
         (words("file"), str(folder)),

@@ -32,7 +32,7 @@ KOREAN = {
     "version": "버전",
     "versions": "버전",
     "checkpoint": "체크포인트",
-    "number format": "정밀도",
+    "precision of the network": "정밀도",
     "precision": "매칭 정밀도",
     "engine": "엔진",
     "not recorded": "기록 없음",
