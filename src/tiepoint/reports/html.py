@@ -26,7 +26,7 @@ from tiepoint.reports.pieces import (
 )
 from tiepoint.reports.words import Words
 
-MOST_BYTES = 12_000_000
+MOST_BYTES = 10_000_000
 """Size of the page, bytes; sections that would exceed it are left out, with a note."""
 MOST_LETTERS = 600
 """Longer texts are cut."""

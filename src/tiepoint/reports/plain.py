@@ -11,7 +11,7 @@ UNKNOWN = "–"
 
 
 def number(value: Any, digits: int = 2) -> str:
-    """A number with so many decimals; a dash for anything else."""
+    """A number with this many decimals; a dash for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return UNKNOWN
     return f"{value:,.{digits}f}"

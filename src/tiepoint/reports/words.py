@@ -106,7 +106,6 @@ KOREAN = {
     "px": "px",
     "degrees": "도",
     "Largest errors of {method}": "{method}의 가장 큰 오차",
-    "error": "오차",
     "{pairs} pairs, {methods} methods, failures: {failures}": (
         "{pairs}쌍, 방법 {methods}개, 실패 {failures}개"
     ),
