@@ -81,15 +81,15 @@ def test_a_method_that_fails_is_a_row_with_its_reason(comparison: Comparison) ->
 
 
 def test_the_odd_one_out_is_found(pair: Pair) -> None:
-    methods = {"sift": 0.0, "also": 0.0, "off": 40.0}
+    methods = {"sift": 0.0, "also": 0.0, "off": 6.0}
     result = compare(
         *pair, list(methods), settings=UNTIMED, source=lambda name: moved(name, methods[name])
     )
     assert result.consensus == ("sift", "also")
-    # Both pictures are asked, so the shifted one may be refused; if not, it is the odd one.
     off = result.methods[2]
-    assert off.in_consensus in (None, False)
-    assert off.in_consensus is None or (off.from_others_px or 0) > 30
+    assert off.success and off.in_consensus is False
+    assert off.from_others_px == pytest.approx(6, abs=0.01)
+    assert views.conclusion(result).endswith("odd: off")
 
 
 def test_unrelated_images_are_refused_by_every_method(
@@ -163,7 +163,7 @@ def test_the_table_has_a_row_for_each_method(comparison: Comparison) -> None:
     by_heading = {column.header: list(column.cells) for column in table.columns}
     assert by_heading["method"] == ["small", "sift", "orb", "missing"]
     assert by_heading["consensus"] == ["yes", "yes", "yes", "-"]
-    assert by_heading["detect ms"] == ["-"] * 4
+    assert "detect ms" not in by_heading  # nothing was timed
 
 
 def test_the_picture_has_a_row_for_each_method(comparison: Comparison) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -173,8 +173,7 @@ def compare(
     return _compared(pair, results, config, settings, threads)
 
 
-@dataclass(frozen=True, eq=False)
-class _Images:
+class _Images(NamedTuple):
     a: SourceImage
     b: SourceImage
 
@@ -198,12 +197,9 @@ def _run(
 ) -> tuple[Registration, Times]:
     """Register the pair by one method, as `register` does."""
     start = clock()
-    views = [approach.detect(image, config.max_keypoints) for image in (pair.a, pair.b)]
+    views = [approach.detect(image, config.max_keypoints) for image in pair]
     detected = clock()
-    pictured = (
-        Pictured(view, picture_of(image))
-        for view, image in zip(views, (pair.a, pair.b), strict=True)
-    )
+    pictured = (Pictured(view, picture_of(image)) for view, image in zip(views, pair, strict=True))
     first, second, names = ordered(*pictured)
     prepared = clock()
     matches: Matches = approach.pairing(first.features, second.features)

@@ -36,7 +36,8 @@ Picture = NDArray[np.uint8]
 
 def comparison_table(comparison: Comparison) -> Table:
     """A row per method for a terminal; reasons are in `reasons`."""
-    lines = [Line([one.name], _cells(one)) for one in comparison.methods]
+    is_timed = comparison.settings.repeats > 0
+    lines = [Line([one.name], _cells(one, is_timed=is_timed)) for one in comparison.methods]
     return table_of(
         "Methods on one pair, without ground truth", _caption(comparison), ["method"], lines
     )
@@ -121,7 +122,7 @@ def _method_json(one: ComparedMethod) -> dict[str, Any]:
     }
 
 
-def _cells(one: ComparedMethod) -> dict[str, str]:
+def _cells(one: ComparedMethod, *, is_timed: bool) -> dict[str, str]:
     result, times = one.registration, one.times
     cells = dict.fromkeys(("keypoints", "matches", "inliers"), UNKNOWN)
     cells["verdict"], cells["sd px"] = verdict(one), UNKNOWN
@@ -133,7 +134,7 @@ def _cells(one: ComparedMethod) -> dict[str, str]:
             cells["sd px"] = f"{result.overlap_sd_px:.2f}"
     cells["others px"] = _px(one.from_others_px)
     cells["consensus"] = {True: "yes", False: "no", None: UNKNOWN}[one.in_consensus]
-    for heading in ("detect", "match", "fit"):
+    for heading in ("detect", "match", "fit") if is_timed else ():
         cells[f"{heading} ms"] = UNKNOWN if times is None else f"{getattr(times, heading):.1f}"
     return cells
 
