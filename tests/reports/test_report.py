@@ -288,6 +288,24 @@ def test_bad_sources_are_listed_with_their_reasons(registered: Path, tmp_path: P
         assert len(reason) > 30 and reason[:500] in page.text
 
 
+def test_a_damaged_line_leaves_the_other_pairs(registered: Path) -> None:
+    first, last = registered.read_text().splitlines()
+    registered.write_text(f'{first}\n{{"a": 1}}\n{last}\n')
+    made = make_report([registered])
+    assert made.sections == 1 and "1 of 2 pairs registered" in Page(made.page).text
+    assert [reason.split(": ")[1] for _, reason in made.failures] == ["object 2"]
+
+
+def test_a_log_of_other_values_is_listed(run: Path) -> None:
+    (run / "log.jsonl").write_text(
+        '{"step": 1, "benchmark": {"sift": 3}}\n{"step": 2, "loss": []}\n'
+    )
+    page_of(run)
+    (run / "log.jsonl").write_bytes(b"\xff\xff")
+    made = make_report([run])
+    assert made.sections == 0 and "not the log of a run" in made.failures[0][1]
+
+
 def test_a_run_with_a_damaged_manifest_is_listed(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("[]")
     made = make_report([tmp_path])

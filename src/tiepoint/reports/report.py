@@ -24,6 +24,7 @@ from tiepoint.reports.words import Language, Words
 
 MOST_SOURCES = 200
 """Sources of one report; further ones are named in a note."""
+MOST_FAILURES = 500
 MOST_FILE_BYTES = 100_000_000
 _DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
@@ -73,9 +74,12 @@ def make_report(
             if is_folder(path):
                 sections.append(_of_folder(path, words))
             else:
-                _of_file(path, words, sections, pairs)
+                reasons = _of_file(path, words, sections, pairs)
+                failures += [(str(source), reason) for reason in reasons]
         except TiepointError as error:
             failures.append((str(source), str(error)))
+        except _DAMAGED as error:
+            failures.append((str(source), f"{source}: {_damaged(error)}"))
     if pairs:
         sections.insert(0, registrations_section(pairs, words, pictures=pictures))
     count = len(sections)
@@ -91,8 +95,9 @@ def _notes(failures: Sequence[tuple[str, str]], left_out: int, words: Words) -> 
         return []
     pieces: list[Table | Note] = []
     if failures:
-        rows = [(source, Message(reason)) for source, reason in failures]
-        pieces.append(Table(words("Failures"), [words("source"), words("reason")], rows))
+        rows = [(source, Message(reason)) for source, reason in failures[:MOST_FAILURES]]
+        headings, hidden = [words("source"), words("reason")], len(failures) - len(rows)
+        pieces.append(Table(words("Failures"), headings, rows, left_out=hidden))
     if left_out:
         text = "{count} more sources are left out, because a report has at most {limit}."
         pieces.append(Note(words(text, count=left_out, limit=MOST_SOURCES)))
@@ -112,11 +117,18 @@ def _of_folder(path: Path, words: Words) -> Section:
 
 def _of_file(
     path: Path, words: Words, sections: list[Section], pairs: list[RegisteredPair]
-) -> None:
-    """Add the section of an evaluation or comparison, or the registrations of a file."""
+) -> list[str]:
+    """Add the section of an evaluation or comparison, or the registrations of a file.
+
+    Returns:
+        Why objects of the file are left out, one reason each.
+
+    Raises:
+        FormatError: The file cannot be read, or has no JSON.
+    """
     if not exists(path):
         raise FormatError(f"{path}: no such file or folder")
-    date = _date(path)
+    date, reasons = _date(path), list[str]()
     for number, values in enumerate(_values(path), start=1):
         try:
             if is_record(values):
@@ -130,12 +142,14 @@ def _of_file(
                     "expected the output of tiepoint register --json, compare --json or evaluate -o"
                 )
         except FormatError as error:
-            raise FormatError(f"{path}: object {number}: {error}") from error
+            reasons.append(f"{path}: object {number}: {error}")
         except _DAMAGED as error:
-            raise FormatError(
-                f"{path}: object {number}: damaged ({type(error).__name__}: {error}); write the "
-                "file again"
-            ) from error
+            reasons.append(f"{path}: object {number}: {_damaged(error)}")
+    return reasons
+
+
+def _damaged(error: Exception) -> str:
+    return f"damaged ({type(error).__name__}: {error}); write it again"
 
 
 def _values(path: Path) -> list[object]:
