@@ -37,6 +37,7 @@ ORDER = (
     "evaluation",
     "integrations",
     "training",
+    "reports",
     "export",
     "cli",
     "__init__",

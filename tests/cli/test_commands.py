@@ -37,13 +37,13 @@ def test_an_option_has_one_meaning_in_all_commands(name: str) -> None:
     for title, command in commands(name).items():
         options = {flag: option for option in command.params for flag in option.opts}
         assert set(options) >= OPTIONS_OF_ALL, title
-        assert "--model" not in options or name == "register", title
+        assert "--model" not in options or name in ("register", "compare"), title
         assert "--json" not in options or options["--json"].is_flag, title
         if (checkpoint := options.get("--checkpoint")) is not None:
             assert "-c" in checkpoint.opts, title
 
 
-RUNS_NO_NETWORK = {"scenes", "convert", "samples", "info"}
+RUNS_NO_NETWORK = {"scenes", "convert", "samples", "info", "report"}
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - RUNS_NO_NETWORK))

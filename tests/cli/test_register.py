@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 
 from tiepoint import Detector, register
 from tiepoint.cli import app
+from tiepoint.config import RegistrationConfig
 from tiepoint.errors import ConfigError
 from tiepoint.images.reading import read
+from tiepoint.registration.record import record_json
 from tiepoint.registration.warping import overlay as draw_overlay
 
 runner = CliRunner()
@@ -149,7 +151,10 @@ def test_the_result_is_that_of_the_library(folder: Path) -> None:
         seed=3,
     )  # fmt: skip
     content = json.loads(printed)
-    assert content == {"a": str(a), "b": str(b), **json.loads(json.dumps(expected.summary()))}
+    config = RegistrationConfig(max_keypoints=300, guided=False, min_inliers=20, seed=3)
+    made = json.loads(json.dumps(record_json(str(a), str(b), expected, config)))
+    assert content == {**made, "date": content["date"]}
+    assert content["settings"]["min_inliers"] == 20 and content["provenance"]["weights_sha256"]
     np.testing.assert_array_equal(read(folder / "overlay.png").pixels, draw_overlay(a, b, expected))
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import typer
+
+from tiepoint.cli import module_of
 
 
 def commands(name: str) -> dict[str, typer.main.TyperCommand]:
     """A command by its name, or the commands of a group."""
-    module = import_module(f"tiepoint.cli.{name.replace('-', '_')}")
-    command = typer.main.get_command(module.app)
+    command = typer.main.get_command(module_of(name).app)
     grouped = getattr(command, "commands", {})
     return {f"{name} {other}": one for other, one in grouped.items()} or {name: command}

@@ -19,14 +19,23 @@ from tiepoint.cli import exit_codes
 from tiepoint.errors import OpenCvError, TiepointError
 
 COMMANDS = (
-    "detect", "match", "register", "colmap", "evaluate", "train", "train-matcher", "adapt",
-    "fit-rotation", "calibrate", "quantize", "scenes", "convert", "export", "samples", "info",
+    "detect", "match", "register", "compare", "colmap", "evaluate", "report", "train",
+    "train-matcher", "adapt", "fit-rotation", "calibrate", "quantize", "scenes", "convert",
+    "export", "samples", "info",
 )  # fmt: skip
-"""Each is a module of this package, with _ for -, that holds a typer app of its own."""
+"""Each is a module of this package that holds a typer app of its own; see `module_of`."""
+
+_MODULES = {"report": "html_report"}  # cli.report has the messages of all commands
 
 
 RETRY_S = 0.02
 """Delay before a signal whose exception Python dropped is raised again."""
+
+
+def module_of(command: str) -> Any:
+    """The module of a command: its name with _ for -, with one exception."""
+    name = _MODULES.get(command, command.replace("-", "_"))
+    return import_module(f"tiepoint.cli.{name}")
 
 
 class Commands(TyperGroup):
@@ -45,9 +54,7 @@ class Commands(TyperGroup):
         """The command of this name."""
         if cmd_name not in COMMANDS:
             return None
-        return typer.main.get_command(
-            import_module(f"tiepoint.cli.{cmd_name.replace('-', '_')}").app
-        )
+        return typer.main.get_command(module_of(cmd_name).app)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; a `TiepointError` means wrong usage."""

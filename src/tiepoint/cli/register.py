@@ -72,6 +72,10 @@ Checkerboard = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="Print matrix, figures and reason on stdout as JSON.")
 ]
+Points = Annotated[
+    bool,
+    typer.Option("--points", help="Add the matched points to --json, for `tiepoint report`."),
+]
 Intrinsics = Annotated[
     str | None,
     typer.Option(
@@ -110,7 +114,7 @@ Detection = Annotated[
 @options.command(
     app,
     "tiepoint register a.jpg b.jpg -o a_on_b.png --overlay check.png",
-    "tiepoint register a.jpg b.jpg --json > registration.json",
+    "tiepoint register a.jpg b.jpg --json --points > registration.json",
     "tiepoint register scan1.tif scan2.tif --model similarity --max-side none -o aligned.tif",
     "tiepoint register scan1.jpg scan2.jpg -o aligned.jpg --quality 90 --fill 255",
     "tiepoint register left.jpg right.jpg --model essential --intrinsics 1200,1200,960,540",
@@ -126,6 +130,7 @@ def register(
     overlay: Overlay = None,
     checkerboard: Checkerboard = None,
     as_json: Json = False,
+    points: Points = False,
     overwrite: options.Overwrite = False,
     registration: Settings,
     matcher: options.Matcher = None,
@@ -147,16 +152,14 @@ def register(
     config = RegistrationConfig(**registration)
     images = {"-o": out, "--overlay": overlay, "--checkerboard": checkerboard}
     wanted = {option: path for option, path in images.items() if path is not None}
-    _check_files(wanted, as_json=as_json, overwrite=overwrite)
+    _check_files(wanted, as_json=as_json, points=points, overwrite=overwrite)
     written = ", ".join(map(str, wanted.values()))
     _check_options(config.model, written, out, canvas=canvas, quality=quality, fill=fill)
     cameras = _cameras(intrinsics)
-    from tiepoint.detector import Detector
     from tiepoint.images.reading import read
     from tiepoint.registration import register as pipeline
 
-    detection["threshold"] = 0.0  # max_keypoints alone limits the keypoints
-    detector = Detector(
+    detector = pipeline.registration_detector(
         checkpoint, engine=engine, device=device, precision=precision, threads=threads, **detection
     )
     try:
@@ -169,7 +172,7 @@ def register(
     except ImageError as error:
         stop(str(error), exit_codes.NOTHING_READABLE)
     if as_json:
-        _print_json(a, b, result)
+        _print_json(a, b, result, config, points=points)
     if not result.success:
         unwritten = f"; nothing was written to {written}" if wanted else ""
         stop(f"not registered: {result.reason}{unwritten}", exit_codes.NOT_REGISTERED)
@@ -177,8 +180,12 @@ def register(
     show(_sentence(result), on_stderr=as_json or out == STDOUT)
 
 
-def _check_files(images: Mapping[str, Path], *, as_json: bool, overwrite: bool) -> None:
-    """Raise for a file that cannot be written, before any work."""
+def _check_files(
+    images: Mapping[str, Path], *, as_json: bool, points: bool, overwrite: bool
+) -> None:
+    """Raise for output that cannot be written, before any work."""
+    if points and not as_json:
+        raise ConfigError("--points adds to the output of --json, which is not given")
     if as_json and images.get("-o") == STDOUT:
         raise ConfigError("--json and -o - both write to stdout: give -o a file")
     given = {option: path for option, path in images.items() if (option, path) != ("-o", STDOUT)}
@@ -279,11 +286,15 @@ def _check_pixels(image_a: SourceImage, out: Path | None, fill: float | None) ->
         fill_value(Metadata(), image_a.pixels.dtype, fill)
 
 
-def _print_json(a: str, b: str, result: Registration) -> None:
+def _print_json(
+    a: str, b: str, result: Registration, config: RegistrationConfig, *, points: bool
+) -> None:
     from tiepoint.images.urls import without_credentials
+    from tiepoint.registration.record import record_json
 
-    names = {"a": without_credentials(a), "b": without_credentials(b)}
-    typer.echo(json.dumps({**names, **result.summary()}, ensure_ascii=False))
+    names = without_credentials(a), without_credentials(b)
+    values = record_json(*names, result, config, points=points)
+    typer.echo(json.dumps(values, ensure_ascii=False))
 
 
 def _sentence(result: Registration) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from tiepoint.checks import check_choice, check_whole
+from tiepoint.checks import check_choice, check_positive, check_whole
 from tiepoint.config import RotationMode
 from tiepoint.errors import ConfigError
 
@@ -168,3 +168,33 @@ class StereoSettings:
 
     def __post_init__(self) -> None:
         check_whole("k", self.k, minimum=1, unit="points")
+
+
+COMPARED = ("base", "small", "large", "sift", "orb")
+"""Default methods of a comparison: every bundled checkpoint, SIFT and ORB."""
+
+LEARNED_SUFFIX = "+learned"
+"""Ending of a checkpoint's name in a comparison that is matched by its learned matcher."""
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """Settings of a comparison of methods on one pair of images.
+
+    Attributes:
+        max_side: Longer side in px to which larger images are downscaled for every method; None
+            keeps the native size.
+        agree_px: Largest distance of two transforms that agree, px of the input; see
+            `agreement.distance_px`.
+        repeats: Timed repetitions after the first, untimed run; 0 measures no times.
+    """
+
+    max_side: int | None = 1024
+    agree_px: float = 3.0
+    repeats: int = 3
+
+    def __post_init__(self) -> None:
+        if self.max_side is not None:
+            check_whole("max_side", self.max_side, minimum=1, unit="px, or None for native size")
+        check_positive("agree_px", self.agree_px)
+        check_whole("repeats", self.repeats, minimum=0, unit="repetitions")

@@ -29,7 +29,7 @@ from tiepoint.matching.views import kept, view_of
 from tiepoint.registration import epipolar, repeats
 from tiepoint.registration.appearance import Picture, picture_of
 from tiepoint.registration.estimation import estimate_model, matched_xy, shuffled
-from tiepoint.registration.fit import FORWARD, Fit, Pair
+from tiepoint.registration.fit import FORWARD, Fit, Names, Pair
 from tiepoint.registration.result import Registration
 from tiepoint.registration.verdict import (
     CHECKS,
@@ -99,8 +99,25 @@ def register(
         second = _pictured(b, mask_b, make_detector, best)
     else:
         first, second = (Pictured(features) for features in _matched(a, b, matches))
-    pair = _pair(first, second, matches, matcher, settings, cameras)
-    counts = len(first.features), len(second.features), len(pair.matches)
+    first, second, names = ordered(first, second)
+    if names != FORWARD:
+        cameras = None if cameras is None else cameras[::-1]
+        matches = None if matches is None else matches.reversed()
+    if matches is None:
+        views = first.features, second.features
+        matches = match(*views, matcher=matcher, method=settings.method, layers=settings.layers)
+    pair = paired(first, second, names, matches, settings, cameras)
+    return registered(pair, guided=guided)
+
+
+def registered(pair: Pair, *, guided: bool) -> Registration:
+    """The transform between two matched images, or the reason why there is none.
+
+    Args:
+        pair: The images in the order of `ordered`, and their matches.
+        guided: Match again near the positions that an accepted plane model predicts.
+    """
+    counts = len(pair.features_a), len(pair.features_b), len(pair.matches)
     logger.info("%d and %d keypoints, %d matches", *counts)
     fit = _fit(pair)
     if isinstance(fit, str):
@@ -123,32 +140,31 @@ def registration_detector(checkpoint: str | Path = "default", **options: Any) ->
     return Detector(checkpoint, threshold=0.0, **options)
 
 
-def _pair(
-    first: Pictured,
-    second: Pictured,
-    matches: Matches | None,
-    matcher: LearnedMatcher | None,
-    settings: RegistrationConfig,
-    cameras: epipolar.Cameras | None,
-) -> Pair:
-    """The matched images, in one order whatever the caller's.
+def ordered(first: Pictured, second: Pictured) -> tuple[Pictured, Pictured, Names]:
+    """The two images in one order whatever the caller's, and the caller's names of them.
 
     So A and B exchanged give the same verdict and the inverse matrix.
     """
-    names = FORWARD
     if _key(second.features) < _key(first.features):
-        first, second, names = second, first, names[::-1]
-        cameras = None if cameras is None else cameras[::-1]
-        matches = None if matches is None else matches.reversed()
+        return second, first, FORWARD[::-1]
+    return first, second, FORWARD
+
+
+def paired(
+    first: Pictured,
+    second: Pictured,
+    names: Names,
+    matches: Matches,
+    settings: RegistrationConfig,
+    cameras: epipolar.Cameras | None = None,
+) -> Pair:
+    """Two images in the order of `ordered`, with the matches between them."""
     pictures = None
     if first.picture is not None and second.picture is not None:
         pictures = first.picture, second.picture
-    a, b = first.features, second.features
-    if matches is None:
-        matches = match(a, b, matcher=matcher, method=settings.method, layers=settings.layers)
     return Pair(
-        features_a=a,
-        features_b=b,
+        features_a=first.features,
+        features_b=second.features,
         matches=matches,
         settings=settings,
         cameras=cameras,
