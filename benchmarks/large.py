@@ -1,0 +1,113 @@
+"""Detection in tiles: time and memory of images of growing size.
+
+    python benchmarks/large.py --sides 2000 10000 40000
+
+The images are generated: memory maps of grey bytes on disk, made of copies of the bundled
+photographs that are turned, scaled and lit in other ways. Each size runs in a process of its own;
+its peak memory is without the pages of the map that the system keeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from tiepoint import Detector, detect_tiled, sample_views
+from tiepoint.images.reading import read
+
+PATCH_PX = 1000
+"""Side of a copy."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sides", type=int, nargs="+", default=[2000, 10_000, 40_000])
+    parser.add_argument("--checkpoint", default="small")
+    parser.add_argument("--keypoints", type=int, default=50_000)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run is not None:
+        measure(options.run, options.checkpoint, options.keypoints, options.precision)
+        return
+    print("| side, px | tiles | s | Mpx/s | peak memory, GB |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for side in options.sides:
+            path = scene(Path(folder, f"{side}.npy"), side)
+            command = [sys.executable, __file__, "--run", str(path), "--checkpoint",
+                       options.checkpoint, "--keypoints", str(options.keypoints), "--precision",
+                       options.precision]  # fmt: skip
+            print(
+                subprocess.run(command, check=True, capture_output=True, text=True).stdout, end=""
+            )
+            path.unlink()
+
+
+def scene(path: Path, side: int) -> Path:
+    """A file with an image of `side` x `side` px."""
+    rng = np.random.default_rng(0)
+    photos = [cv2.cvtColor(read(one).pixels, cv2.COLOR_RGB2GRAY) for one in sample_views()]
+    image = np.lib.format.open_memmap(path, "w+", np.uint8, (side, side))
+    for top in range(0, side, PATCH_PX):
+        for left in range(0, side, PATCH_PX):
+            photo = photos[int(rng.integers(len(photos)))]
+            angle, zoom = rng.uniform(0, 360), rng.uniform(2.5, 4)
+            matrix = cv2.getRotationMatrix2D((photo.shape[1] / 2, photo.shape[0] / 2), angle, zoom)
+            matrix[:, 2] += PATCH_PX / 2 - np.array(photo.shape[1::-1]) / 2
+            patch = cv2.warpAffine(
+                photo, matrix, (PATCH_PX, PATCH_PX), borderMode=cv2.BORDER_REFLECT
+            )
+            patch = np.clip(patch * rng.uniform(0.6, 1.2) + rng.uniform(-20, 20), 0, 255)
+            part = image[top : top + PATCH_PX, left : left + PATCH_PX]
+            part[...] = patch[: part.shape[0], : part.shape[1]]
+    image.flush()
+    return path
+
+
+def measure(path: Path, checkpoint: str, keypoints: int, precision: str) -> None:
+    """Print the row of one image."""
+    image = np.load(path, mmap_mode="r")
+    detector = Detector(checkpoint, precision=precision, max_keypoints=keypoints)  # type: ignore[arg-type]
+    detect_tiled(np.asarray(image[:1000, :1000]), detector)  # compiles
+    tiles = [0]
+    start = time.perf_counter()
+    with Peak() as peak:
+        detect_tiled(image, detector, progress=lambda done, total: tiles.__setitem__(0, total))
+    seconds = time.perf_counter() - start
+    side = len(image)
+    print(f"| {side:,} | {tiles[0]:,} | {seconds:.1f} | {side**2 / seconds / 1e6:.1f} | "
+          f"{peak.gb:.2f} |")  # fmt: skip
+
+
+class Peak:
+    """Peak of the process's own memory (RssAnon) while it is open, GB."""
+
+    def __init__(self) -> None:
+        self.gb = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.05):
+            status = Path("/proc/self/status").read_text(encoding="ascii")
+            self.gb = max(self.gb, int(status.partition("RssAnon:")[2].split()[0]) / 2**20)
+
+
+if __name__ == "__main__":
+    main()
