@@ -8,7 +8,7 @@ sizes are symbols.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,8 @@ class KeypointModel(nn.Module):
 
     Names and conventions are those of the ONNX profile "generic".
     """
+
+    luma: Tensor
 
     def __init__(self, checkpoint: Checkpoint, detection: DetectionConfig) -> None:
         super().__init__()
@@ -173,9 +175,8 @@ def resize(pixels: Tensor, scale: float) -> Tensor:
     sides = torch.stack([torch.full((), side, dtype=torch.int64) for side in (H, W)])  # 2
     longer = sides.amax()
     target = _rounded_ratio(longer * share.numerator, torch.full_like(longer, share.denominator))
-    height, width = _rounded_ratio(sides * target, longer).unbind()
-    down = _area_weights(H, height.item(), pixels)  # H' H
-    along = _area_weights(W, width.item(), pixels)  # W' W
+    height, width = (side.item() for side in _rounded_ratio(sides * target, longer).unbind())
+    down, along = _area_weights(H, height, pixels), _area_weights(W, width, pixels)
     narrow = torch.bmm(pixels, along.T.expand(B, -1, -1))  # B H W'
     return torch.bmm(down.expand(B, -1, -1), narrow)
 
@@ -188,10 +189,15 @@ def _rounded_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return (nearest - is_odd_tie.long()).clamp(min=1)
 
 
-def _area_weights(old: int, new: int, like: Tensor) -> Tensor:
-    """Share of each old pixel in each new one, new x old; see `pixels._area_weights`."""
-    torch._check(new >= 1)  # noqa: SLF001 - the documented way to bound a size of a trace
-    torch._check(new <= old)  # noqa: SLF001
+def _area_weights(old: int, new: Any, like: Tensor) -> Tensor:
+    """Share of each old pixel in each new one, new x old; see `pixels._area_weights`.
+
+    Args:
+        new: Whole number, in a trace a symbol.
+        like: Has the type and device of the result.
+    """
+    for bound in (new >= 1, new <= old):  # a trace knows no more of sizes that it reads
+        torch._check(bound)  # type: ignore[no-untyped-call]
     start = torch.arange(old, device=like.device) * new  # old
     first = torch.arange(new, device=like.device)[:, None] * old  # new 1
     common = torch.minimum(start + new, first + old) - torch.maximum(start, first)  # new old
