@@ -62,6 +62,8 @@ TORCH_USERS = (
     "integrations.hloc",
     "integrations.glue_factory",
     "integrations.kornia",
+    "export.torch_model",
+    "export.torch_archive",
     "training",
     "cli.train",
     "cli.train_matcher",

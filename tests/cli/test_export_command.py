@@ -41,7 +41,7 @@ def test_the_file_finds_keypoints_in_images_of_any_size(here: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model.pb"], "the ending picks the format, one of .onnx"),
+        (["model.pb"], "the ending picks the format, one of .onnx, .pt2"),
         (["there.onnx"], "give --overwrite"),
         (["model.onnx", "--scales", "2"], "expected scales up to 1"),
         (["model.onnx", "-c", "nowhere"], "nowhere"),
@@ -49,13 +49,16 @@ def test_the_file_finds_keypoints_in_images_of_any_size(here: Path) -> None:
         (["model.onnx", "--layers", "2"], "needs --matcher"),
         (["model.onnx", "--matcher", "there", "--nms-radius", "2"], "--nms-radius cannot be given"),
         (["model.onnx", "--matcher", "nowhere"], "nowhere"),
+        (["model.pt2", "--profile", "colmap"], "profile colmap is a contract of ONNX files"),
+        (["model.pt2", "--matcher", "there"], "a matcher is exported as an ONNX file"),
     ],
 )
 def test_wrong_usage_writes_nothing(here: Path, arguments: list[str], message: str) -> None:
     Path("there.onnx").write_bytes(b"mine")
     result = run(*arguments)
     assert result.exit_code == 2 and message in result.output
-    assert Path("there.onnx").read_bytes() == b"mine" and not Path("model.onnx").exists()
+    assert Path("there.onnx").read_bytes() == b"mine"
+    assert not Path("model.onnx").exists() and not Path("model.pt2").exists()
 
 
 def test_a_file_with_other_keypoints_is_not_written(

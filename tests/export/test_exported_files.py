@@ -58,7 +58,8 @@ def agreements(
 ) -> list[check.Agreement]:
     detection = resolve(checkpoint.detection, settings)
     data = build_model(checkpoint, detection, profile).SerializeToString()
-    return check.compare(data, checkpoint, detection, profile, images)
+    runtimes = check.runtimes_of(data, profile, None)
+    return check.compare(runtimes, checkpoint, detection, profile, images)
 
 
 IMAGES = [drawn(97, 131), drawn(128, 96, 1)[..., 0], drawn(61, 200, 2)]

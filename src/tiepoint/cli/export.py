@@ -1,4 +1,4 @@
-"""`tiepoint export`: a checkpoint -> an ONNX file for other programs."""
+"""`tiepoint export`: a checkpoint -> an ONNX file or a torch archive for other programs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 SETTINGS = ("max_keypoints", "threshold", "nms_radius", "border", "scales", "phases")
 
-ENDINGS = (".onnx",)
+ENDINGS = (".onnx", ".pt2")
 
-Output = Annotated[Path, typer.Argument(metavar="MODEL", help="File to write, ending in .onnx.")]
+Output = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="File to write: .onnx, or .pt2 of torch.export.")
+]
 ProfileName = Annotated[
     Literal["generic", "colmap", "opencv"],
     typer.Option(
@@ -48,6 +50,7 @@ Detection = Annotated[dict[str, Any], options.detection(*SETTINGS)]
 @options.command(
     app,
     "tiepoint export keypoints.onnx --max-keypoints 2000",
+    "tiepoint export keypoints.pt2 -c small",
     "tiepoint export colmap.onnx --profile colmap",
     "tiepoint export opencv.onnx -c small --profile opencv",
     "tiepoint export matcher.onnx --matcher my_matcher --profile colmap",
@@ -66,22 +69,30 @@ def export(
     threads: options.Threads = None,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Export a checkpoint as one ONNX file, from the image to its keypoints; or a matcher.
+    """Export a checkpoint as one file, from the image to its keypoints; or a matcher.
 
-    The file is written if ONNX Runtime and OpenVINO find the keypoints of `tiepoint detect` with
-    it in the sample images. Without a number of keypoints, it has 1000. With --matcher the file
+    MODEL.onnx is an ONNX file, MODEL.pt2 a torch.export archive. The file is written if ONNX
+    Runtime and OpenVINO, or torch, find the keypoints of `tiepoint detect` with it in the sample
+    images. Without a number of keypoints, it has 1000. With --matcher the file
     has a learned matcher, from keypoints of two images to their matches; --threshold is then the
     least probability of a match. Exit status: 0 done, 1 results differ, 2 wrong usage.
     """
     from tiepoint.cli.report import complain
-    from tiepoint.export.write import export_matcher_onnx, export_onnx
+    from tiepoint.export.write import export_matcher_onnx, export_onnx, export_torch
 
     _check_settings(matcher, settings, matching)
     options.check_file("MODEL", output, ENDINGS, overwrite=overwrite)
+    is_archive = output.suffix.lower() == ".pt2"
+    if is_archive:
+        _check_archive(output, matcher, profile)
     images = _varied(load_images(photos, count, seed))
     try:
         agreements: Sequence[object]
-        if matcher is None:
+        if is_archive:
+            agreements = export_torch(
+                output, checkpoint, images=images, threads=threads, **settings
+            )
+        elif matcher is None:
             agreements = export_onnx(
                 output, checkpoint, profile=profile, images=images, threads=threads, **settings
             )
@@ -108,6 +119,17 @@ def _check_settings(
     unused = [name for name in settings if name != "threshold"]
     if matcher is not None and unused:
         raise ConfigError(f"{', '.join(unused)} cannot be given with --matcher: it detects nothing")
+
+
+def _check_archive(output: Path, matcher: str | None, profile: str) -> None:
+    """Refuse what only ONNX files can have."""
+    if matcher is not None:
+        raise ConfigError(f"{output}: a matcher is exported as an ONNX file; give a name in .onnx")
+    if profile != "generic":
+        raise ConfigError(
+            f"{output}: profile {profile} is a contract of ONNX files; give a name in .onnx, or "
+            "omit --profile"
+        )
 
 
 def _varied(images: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:

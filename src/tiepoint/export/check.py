@@ -85,7 +85,7 @@ class Agreement:
 
 
 def compare(
-    data: bytes,
+    runtimes: Iterable[tuple[str, Runtime]],
     checkpoint: Checkpoint,
     detection: DetectionConfig,
     profile: Profile,
@@ -93,12 +93,12 @@ def compare(
     *,
     threads: int | None = None,
 ) -> list[Agreement]:
-    """Compare a model with `Detector` in float32, in each runtime that is installed.
+    """Compare a model with `Detector` in float32, in each runtime.
 
     Args:
-        data: The file's content.
+        runtimes: With the model loaded, and their names; see `runtimes_of`.
         images: `H W` or `H W 3` RGB, seen at their native size.
-        threads: Maximum number of cores of ONNX Runtime and OpenVINO; None takes all.
+        threads: Maximum number of cores of `Detector`; None takes all.
 
     Raises:
         MissingExtraError: No engine of `Detector` is installed.
@@ -106,14 +106,14 @@ def compare(
     limit = max_places(detection)
     detector = Detector(checkpoint, device="cpu", precision="f32", threads=threads)
     settings: Any = {**vars(detection), "max_keypoints": limit, "max_side": None}
-    runtimes = dict(runtimes_of(data, profile, threads))
-    counts = {name: np.zeros(2, np.int64) for name in runtimes}
-    offsets = dict.fromkeys(runtimes, 0.0)
+    loaded = dict(runtimes)
+    counts = {name: np.zeros(2, np.int64) for name in loaded}
+    offsets = dict.fromkeys(loaded, 0.0)
     for image in images:
         features = detector(image, **settings)
         assert features.descriptors is not None
         expected = Points(features.xy, features.scores, features.descriptors)
-        for name, run in runtimes.items():
+        for name, run in loaded.items():
             points = detect(run, image, detection, profile)
             same, offset_px = common(expected, points)
             counts[name] += same, max(len(expected.xy), len(points.xy))
@@ -127,7 +127,12 @@ def compare(
 def runtimes_of(
     data: bytes, profile: Profile, threads: int | None
 ) -> Iterator[tuple[str, Runtime]]:
-    """The installed runtimes with the model loaded, and their names."""
+    """The installed runtimes with an ONNX file loaded, and their names.
+
+    Args:
+        data: The file's content.
+        threads: Maximum number of cores of ONNX Runtime and OpenVINO; None takes all.
+    """
     if is_installed("onnxruntime"):
         yield "ONNX Runtime", runtimes.onnx_runtime(data, threads)
     if is_installed("openvino"):

@@ -61,14 +61,20 @@ def build_model(checkpoint: Checkpoint, detection: DetectionConfig, profile: Pro
     build = {"generic": _generic, "colmap": _colmap, "opencv": _opencv}[profile]
     graph = Graph()
     outputs = build(graph, checkpoint, detection)
-    notes = {
+    return graph.model(outputs, notes_of(checkpoint, detection, profile))
+
+
+def notes_of(
+    checkpoint: Checkpoint, detection: DetectionConfig, profile: Profile
+) -> dict[str, str]:
+    """Metadata of a file."""
+    return {
         "tiepoint": __version__,
         "profile": profile,
         "checkpoint": checkpoint.name,
         "weights_sha256": checkpoint.sha256,
         "settings": json.dumps({**vars(detection), "scales": list(detection.scales)}),
     }
-    return graph.model(outputs, notes)
 
 
 def check_detection(detection: DetectionConfig) -> None:

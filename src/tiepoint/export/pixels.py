@@ -66,7 +66,7 @@ def resize(pixels: Value, scale: float) -> Value:
     """B 1 H W -> B 1 H' W' at a scale below 1, as `cv2.INTER_AREA` does."""
     height, width = pixels.size(2), pixels.size(3)
     longer = height.maximum(width)
-    share = Fraction(str(scale)).limit_denominator(1000)
+    share = ratio_of(scale)
     target = _rounded_ratio(longer * share.numerator, longer * 0 + share.denominator)
     down, along = (
         _area_weights(side, _rounded_ratio(side * target, longer)) for side in (height, width)
@@ -74,6 +74,11 @@ def resize(pixels: Value, scale: float) -> Value:
     graph = pixels.graph
     narrow = graph.node("MatMul", pixels, along.transpose(1, 0))  # B 1 H W'
     return graph.node("MatMul", down, narrow)  # B 1 H' W'
+
+
+def ratio_of(scale: float) -> Fraction:
+    """A scale as a ratio of whole numbers."""
+    return Fraction(str(scale)).limit_denominator(1000)
 
 
 def _rounded_ratio(numerator: Value, denominator: Value) -> Value:

@@ -1,8 +1,8 @@
-"""A checkpoint or a matcher -> an ONNX file, compared with tiepoint before it is written."""
+"""A checkpoint or a matcher -> an exported file, compared with tiepoint before it is written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +14,7 @@ from tiepoint.checks import check_choice, check_known, check_within
 from tiepoint.config import DetectionConfig, resolve
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, EngineError, MissingExtraError, is_installed
-from tiepoint.export.check import Agreement, compare
+from tiepoint.export.check import Agreement, compare, runtimes_of
 from tiepoint.export.matcher_check import MatchAgreement, compare_matches
 from tiepoint.export.matcher_model import build_matcher_model
 from tiepoint.export.model import Profile, build_model
@@ -64,13 +64,56 @@ def export_onnx(
         OutputError: The file cannot be written.
     """
     path = _checked(path, profile)
-    check_known(settings, SETTINGS)
-    loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
-    detection: DetectionConfig = resolve(loaded.detection, settings)
+    loaded, detection = _resolved(checkpoint, settings)
     data = build_model(loaded, detection, profile).SerializeToString()
     agreements = []
     if images is not None:
-        agreements = compare(data, loaded, detection, profile, images, threads=threads)
+        runtimes = runtimes_of(data, profile, threads)
+        agreements = compare(runtimes, loaded, detection, profile, images, threads=threads)
+        _check(path, agreements, "keypoints")
+    write_bytes(path, data)
+    return agreements
+
+
+def export_torch(
+    path: str | PathLike[str],
+    checkpoint: str | Path | Checkpoint = "default",
+    *,
+    images: Iterable[NDArray[np.uint8]] | None = None,
+    threads: int | None = None,
+    **settings: Any,
+) -> list[Agreement]:
+    """Write a checkpoint as a `torch.export` archive with the whole way from image to keypoints.
+
+    `torch.export.load(path).module()` is a module without tiepoint, with the input and outputs of
+    the ONNX profile "generic"; the outputs are a dict. Sides of images are at least 9 px.
+
+    Args:
+        path: The file, ending in .pt2; an existing one is replaced.
+        checkpoint, images, threads, settings: As for `export_onnx`.
+
+    Returns:
+        The comparison of the archive, loaded again, with `Detector`.
+
+    Raises:
+        CheckpointError: No such checkpoint, or a damaged one.
+        ConfigError: A setting that is unknown, out of range, or not possible in a file.
+        EngineError: The keypoints differ from those of `Detector`, or the images have none;
+            nothing is written.
+        MissingExtraError: The extra `torch` is not installed.
+        OutputError: The file cannot be written.
+    """
+    path = _with_ending(path, ".pt2")
+    if not is_installed("torch"):
+        raise MissingExtraError("export to a torch.export archive", "torch")
+    from tiepoint.export.torch_archive import build_archive, torch_archive
+
+    loaded, detection = _resolved(checkpoint, settings)
+    data = build_archive(loaded, detection)
+    agreements = []
+    if images is not None:
+        runtimes = [("torch", torch_archive(data, threads))]
+        agreements = compare(runtimes, loaded, detection, "generic", images, threads=threads)
         _check(path, agreements, "keypoints")
     write_bytes(path, data)
     return agreements
@@ -134,15 +177,29 @@ def export_matcher_onnx(
 
 
 def _checked(path: str | PathLike[str], profile: Profile) -> Path:
-    """The path of a file to write, when everything is there to write it."""
-    path = Path(path)
-    if path.suffix.lower() != ".onnx":
-        raise ConfigError(f"{path}: expected a file ending in .onnx")
+    """The path of an ONNX file to write, when everything is there to write it."""
+    path = _with_ending(path, ".onnx")
     check_choice("profile", profile, get_args(Profile))
     for library in ("onnx", "onnxruntime"):
         if not is_installed(library):
             raise MissingExtraError("export to ONNX", "onnx")
     return path
+
+
+def _with_ending(path: str | PathLike[str], ending: str) -> Path:
+    path = Path(path)
+    if path.suffix.lower() != ending:
+        raise ConfigError(f"{path}: expected a file ending in {ending}")
+    return path
+
+
+def _resolved(
+    checkpoint: str | Path | Checkpoint, settings: Mapping[str, Any]
+) -> tuple[Checkpoint, DetectionConfig]:
+    """The checkpoint, and its settings with single ones replaced."""
+    check_known(settings, SETTINGS)
+    loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
+    return loaded, resolve(loaded.detection, settings)
 
 
 def _detector_of(matcher: MatcherCheckpoint, given: str | Path | Checkpoint | None) -> Checkpoint:

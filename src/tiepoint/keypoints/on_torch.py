@@ -289,12 +289,18 @@ def cell_coordinates(xy: Tensor, cells_hw: Tensor, sampling: DescriptorSampling)
 def _maxima(heatmap: Tensor, radius: int) -> Tensor:
     """Pixels that no other within `radius` exceeds; of equal ones the first in reading order."""
     highest = heatmap == _dilate(heatmap, radius)  # B H W
-    H, W = heatmap.shape[1:]
-    # Reading order as a number that float32 holds exactly up to 2**24 pixels.
-    exact = torch.float32 if H * W < 2**24 else torch.float64
-    order = torch.arange(H * W, 0, -1, dtype=exact, device=heatmap.device).reshape(1, H, W)
-    order = order * highest  # B H W
-    return highest & (order == _dilate(order, radius))
+    return highest & ~_follows(highest, radius)
+
+
+def _follows(chosen: Tensor, radius: int) -> Tensor:
+    """Pixels of B H W with a chosen one within `radius` that precedes them in reading order."""
+    numbers = chosen.float()[:, None]  # B 1 H W
+    before = functional.pad(numbers, (radius, 0))[..., :-1]  # B 1 H W+radius-1
+    before = functional.max_pool2d(before, (1, radius), 1)  # B 1 H W
+    rows = functional.max_pool2d(numbers, (1, 2 * radius + 1), 1, (0, radius))
+    above = functional.pad(rows, (0, 0, radius, 0))[..., :-1, :]  # B 1 H+radius-1 W
+    above = functional.max_pool2d(above, (radius, 1), 1)  # B 1 H W
+    return (torch.maximum(before, above) > 0)[:, 0]
 
 
 def _dilate(values: Tensor, radius: int) -> Tensor:

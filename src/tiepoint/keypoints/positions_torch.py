@@ -95,20 +95,25 @@ def hessian_response(images: Tensor, sizes_hw: Sequence[SizeHW]) -> Tensor:
         B H W, 0 in the padding.
     """
     if len(set(sizes_hw)) == 1:
-        return _response_of_size(images, sizes_hw[0])
+        return _padded_response(images, sizes_hw[0])
     each = zip(images, sizes_hw, strict=True)
-    return torch.cat([_response_of_size(image[None], size_hw) for image, size_hw in each])
+    return torch.cat([_padded_response(image[None], size_hw) for image, size_hw in each])
 
 
-def _response_of_size(images: Tensor, size_hw: SizeHW) -> Tensor:
+def _padded_response(images: Tensor, size_hw: SizeHW) -> Tensor:
     """The response of the upper left parts of that size."""
     (H, W), (height, width) = images.shape[1:], size_hw
+    response = response_of(images[:, :height, :width])
+    return functional.pad(response, (0, W - width, 0, H - height))
+
+
+def response_of(images: Tensor) -> Tensor:
+    """The Hessian response of images of one size, B H W; see `positions.hessian_response`."""
     blur = BLUR.tolist()
-    smooth = _filter(images[:, :height, :width], blur, blur)
+    smooth = _filter(images, blur, blur)
     xx, yy = _filter(smooth, SECOND, SMOOTH) / 4, _filter(smooth, SMOOTH, SECOND) / 4
     xy = _filter(smooth, FIRST, FIRST) / 4
-    response = (xx * yy - xy**2).abs() * SIGMA_PX**4
-    return functional.pad(response, (0, W - width, 0, H - height))
+    return (xx * yy - xy**2).abs() * SIGMA_PX**4
 
 
 def _filter(images: Tensor, along_x: Sequence[float], along_y: Sequence[float]) -> Tensor:

@@ -214,6 +214,4 @@ def cells_to_heatmap(logits: Tensor) -> Tensor:
     """Soft-max over the 65 channels, the first 64 laid out as pixels: B 65 h w -> B H W."""
     # Cell by cell along memory, so that equal cells come out equal to the last bit.
     cells = torch.softmax(logits.float().movedim(1, -1), dim=-1)[..., :-1]  # B h w 64
-    B, h, w, _ = cells.shape
-    rows = cells.reshape(B, h, w, CELL_PX, CELL_PX).transpose(2, 3)  # B h row w column
-    return rows.reshape(B, h * CELL_PX, w * CELL_PX)  # B H W
+    return functional.pixel_shuffle(cells.movedim(-1, 1), CELL_PX)[:, 0]  # B H W
