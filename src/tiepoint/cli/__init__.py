@@ -19,8 +19,9 @@ from tiepoint.cli import exit_codes
 from tiepoint.errors import OpenCvError, TiepointError
 
 COMMANDS = (
-    "detect", "match", "register", "colmap", "evaluate", "train", "train-matcher", "adapt",
-    "fit-rotation", "calibrate", "quantize", "scenes", "convert", "export", "samples", "info",
+    "detect", "match", "register", "serve", "colmap", "evaluate", "train", "train-matcher",
+    "adapt", "fit-rotation", "calibrate", "quantize", "scenes", "convert", "export", "samples",
+    "info",
 )  # fmt: skip
 """Each is a module of this package, with _ for -, that holds a typer app of its own."""
 
