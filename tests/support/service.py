@@ -198,6 +198,6 @@ def until(condition: Any, seconds: float = 20) -> bool:
 
 
 __all__ = [
-    "BOUNDARY", "SMALL", "Client", "Gate", "LimitConfig", "Part", "Reply", "Served", "form",
-    "gated", "picture", "png", "serving", "until",
+    "BOUNDARY", "PATIENCE_S", "SMALL", "Client", "Gate", "LimitConfig", "Part", "Reply", "Served",
+    "form", "gated", "picture", "png", "serving", "until",
 ]  # fmt: skip

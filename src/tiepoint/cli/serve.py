@@ -62,7 +62,8 @@ AllowedHosts = Annotated[
     typer.Option(
         "--allow-host",
         metavar="NAME",
-        help="Further name in the Host header, such as a reverse proxy's; needs an API key.",
+        help="Further name in the Host header on loopback, such as a reverse proxy's; needs an API "
+        "key.",
     ),
 ]
 Limits = Annotated[dict[str, Any], options.Settings(LimitConfig)]

@@ -66,6 +66,7 @@ def make_app(settings: ServiceSettings, routers: Sequence[APIRouter] = ()) -> Fa
         description=DESCRIPTION,
         docs_url=None,  # its page loads scripts of another host
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.service, app.state.metrics = service, Metrics(work)

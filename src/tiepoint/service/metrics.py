@@ -43,8 +43,10 @@ class Metrics:
             registry=self._registry,
             buckets=BUCKETS_S,
         )
-        taken = Gauge("tiepoint_places_taken", "Places taken.", registry=self._registry)
-        taken.set_function(lambda: work.taken)
+        in_flight = Gauge(
+            "tiepoint_requests_in_flight", "Requests, waiting or running.", registry=self._registry
+        )
+        in_flight.set_function(lambda: work.taken)
         running = Gauge("tiepoint_requests_running", "Threads at work.", registry=self._registry)
         running.set_function(lambda: work.running)
 

@@ -42,6 +42,10 @@ class TimedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            text = f"{self.limits.connections} connections are open already; ask again later"
+            self._refuse(ProblemError(503, "too_many_connections", text))
+            return
         self._head = self.loop.call_later(self.limits.receive_seconds, self._late_head)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -135,18 +139,17 @@ class StoppableServer(uvicorn.Server):
                 proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=1,
-                limit_concurrency=limits.connections,
                 backlog=BACKLOG,
             )
         )
         self._work: Work = service.work
         self._stop_seconds = limits.stop_seconds
+        self._at_once = False
         self.is_clean = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; a second signal stops at once."""
-        if self._work.stopping:
-            self.should_exit = self.force_exit = True
+        """Begin to stop; a second signal stops without waiting for requests."""
+        self._at_once = self._work.stopping
         self._work.stopping = True
 
     async def main_loop(self) -> None:
@@ -156,7 +159,7 @@ class StoppableServer(uvicorn.Server):
             await super().main_loop()
         finally:
             drain.cancel()
-            self.is_clean = self._work.running == 0
+            self.is_clean = self._work.running == self._work.taken == 0
 
     async def _drain(self) -> None:
         while not self._work.stopping:
@@ -164,8 +167,9 @@ class StoppableServer(uvicorn.Server):
         logger.info("stopping: %d requests are running or waiting", self._work.taken)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._stop_seconds
-        while self._work.taken and loop.time() < deadline:
+        while self._work.taken and loop.time() < deadline and not self._at_once:
             await asyncio.sleep(TICK_S)
+        self._work.abandon()
         self.should_exit = True
 
 

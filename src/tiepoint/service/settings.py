@@ -120,11 +120,11 @@ def accepted_hosts(host: str, others: tuple[str, ...] = ()) -> frozenset[str] | 
 
     Args:
         host: Address to listen on.
-        others: Further names, of a reverse proxy.
+        others: Further names on loopback, of a reverse proxy.
 
     Returns:
-        The names; None accepts any, which is safe where an API key is required.
+        The names; None accepts any, because an API key is required there.
     """
     if not is_loopback(host):
-        return frozenset(name.lower() for name in others) or None
+        return None
     return frozenset(name.lower() for name in (*LOOPBACK_NAMES, host, *others))

@@ -42,6 +42,7 @@ class Work:
         self._counting = threading.Lock()
         self._mean_seconds = 0.5
         self.stopping = False
+        self._abandoned = asyncio.Event()
         self.large = threading.Lock()
 
     @property
@@ -62,8 +63,7 @@ class Work:
             ProblemError: The service stops (503), or all places are taken (429).
         """
         if self.stopping:
-            message = "the service is stopping; ask again later"
-            raise ProblemError(503, "stopping", message, headers={"Retry-After": "5"})
+            raise stopping()
         most = self._limits.running + self._limits.queue
         if self.taken >= most:
             seconds = self._retry_seconds()
@@ -96,9 +96,10 @@ class Work:
         future = self._threads.submit(context.run, self._counted, function)
         ended = asyncio.wrap_future(future)
         gone = asyncio.ensure_future(_disconnected(receive))
+        abandoned = asyncio.ensure_future(self._abandoned.wait())
         started = loop.time()
         try:
-            waited_for: set[asyncio.Future[Any]] = {ended, gone}
+            waited_for: set[asyncio.Future[Any]] = {ended, gone, abandoned}
             await asyncio.wait(
                 waited_for,
                 timeout=self._limits.timeout_seconds,
@@ -110,14 +111,21 @@ class Work:
             waited = future.cancel()
             if gone.done():
                 raise ClientGoneError
+            if abandoned.done():
+                raise stopping()
             raise self._too_late(waited=waited)
         finally:
+            abandoned.cancel()
             gone.cancel()
             with suppress(asyncio.CancelledError):
                 await gone
             ended.add_done_callback(_retrieved)
             if not future.cancel() and not future.done():
                 self._adopt(future, loop)
+
+    def abandon(self) -> None:
+        """Answer the requests that wait or run with 503, because the process ends now."""
+        self._abandoned.set()
 
     def stop(self) -> None:
         """Forget what waits; threads that run are not waited for."""
@@ -167,6 +175,12 @@ class Work:
     def _retry_seconds(self) -> int:
         """Time until a place is free, by the mean duration of the last requests."""
         return max(1, math.ceil(self._mean_seconds / self._limits.running))
+
+
+def stopping() -> ProblemError:
+    """The answer to requests that a stop leaves without a result."""
+    message = "the service is stopping; ask again later"
+    return ProblemError(503, "stopping", message, headers={"Retry-After": "5"})
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request, Response
 
 from tiepoint._version import __version__
 from tiepoint.service import schemas
-from tiepoint.service.problems import ProblemError
 from tiepoint.service.service import service_of
+from tiepoint.service.work import stopping
 
 router = APIRouter(tags=["operation"])
 
@@ -35,7 +35,7 @@ async def live(request: Request) -> schemas.Health:
 async def ready(request: Request) -> schemas.Health:
     """The state; status 503 while the service stops."""
     if service_of(request).work.stopping:
-        raise ProblemError(503, "stopping", "the service is stopping")
+        raise stopping()
     return await live(request)
 
 
