@@ -101,6 +101,8 @@ def serve(
     from tiepoint.service.security import read_keys
     from tiepoint.service.server import StoppableServer, listen
 
+    # Clients would fill the log with their mistakes, which they get as errors.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     keys = read_keys(api_key_file)
     names = tuple(allow_host or ())
     if not keys and (not is_loopback(host) or names):

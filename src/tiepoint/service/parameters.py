@@ -63,13 +63,13 @@ def _value(name: str, text: str, kind: Any) -> Any:
         return None
     try:
         if get_origin(kind) is tuple:
-            return tuple(float(part) for part in text.split(","))
+            return tuple(_number(float, part) for part in text.split(","))
         if bool in kinds:
             return _BOOLEANS[text.lower()]
         if int in kinds:
-            return int(text)
+            return _number(int, text)
         if float in kinds:
-            return float(text)
+            return _number(float, text)
     except (ValueError, KeyError) as error:
         raise ProblemError(
             422,
@@ -80,6 +80,13 @@ def _value(name: str, text: str, kind: Any) -> Any:
             expected=expected,
         ) from error
     return text  # a choice, which the config checks
+
+
+def _number(kind: type[int] | type[float], text: str) -> int | float:
+    """A number in ASCII digits; Python also reads 1_000, and digits of other scripts."""
+    if "_" in text or not text.isascii():
+        raise ValueError(text)
+    return kind(text)
 
 
 def _expected(kind: Any) -> str:

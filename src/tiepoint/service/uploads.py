@@ -131,6 +131,10 @@ async def _parts(request: Request, opened: list[BinaryIO]) -> list[tuple[str, Up
         form = await parser.parse()
     except MultiPartException as error:
         raise ProblemError(400, "broken_multipart", error.message) from error
+    except UnicodeError as error:
+        raise ProblemError(
+            400, "broken_multipart", "the charset does not decode the form; send UTF-8"
+        ) from error
     parts = form.multi_items()
     opened += [value.file for _, value in parts if isinstance(value, UploadFile)]
     if not parser.has_ended:
