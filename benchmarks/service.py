@@ -94,6 +94,7 @@ def measure(port: int, route: str, form: bytes, clients: int, seconds: float) ->
 
         for _ in range(WARMING):
             ask()
+        connection.close()  # the service would close it while others are still warming
         warm.wait()
         until = time.perf_counter() + seconds
         while time.perf_counter() < until:

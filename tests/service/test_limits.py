@@ -157,6 +157,19 @@ def test_a_client_that_leaves_gives_its_place_back() -> None:
         assert until(lambda: work.taken == 0)
 
 
+def test_a_client_that_reads_after_sending_all_gets_the_refusal() -> None:
+    body = form(Part("image", bytes(8_000_000), "a.png"))
+    with gated(workers=1, queue=0) as (served, gate), ThreadPoolExecutor(21) as threads:
+        running = threads.submit(served.client.post, "/wait")
+        assert gate.begun.acquire(timeout=30)
+        send = [
+            threads.submit(served.client.request, "POST", "/detect", body, KIND) for _ in range(20)
+        ]
+        assert [one.result().status for one in send] == [429] * 20
+        gate.opened.set()
+        assert running.result().status == 200
+
+
 def test_one_connection_more_than_the_limit_is_refused() -> None:
     with serving(connections=2) as served, served.client.socket(), served.client.socket():
         assert until(lambda: len(served.server.server_state.connections) == 2)

@@ -93,11 +93,8 @@ def test_many_slow_clients_do_not_keep_others_out() -> None:
 
 
 @pytest.mark.parametrize("length", ["Content-Length: 999999999", "Transfer-Encoding: chunked"])
-def test_who_sends_on_after_a_refusal_is_disconnected(
-    length: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tiepoint.service.server.LINGER_S", 0.5)
-    with serving(max_bytes=1000) as served, served.client.socket() as connection:
+def test_who_sends_on_after_a_refusal_is_disconnected(length: str) -> None:
+    with serving(max_bytes=1000, receive_seconds=1) as served, served.client.socket() as connection:
         connection.sendall(f"{HEAD.format('/detect')}{length}\r\n\r\n".encode())
         block = b"2000\r\n" + b"a" * 0x2000 + b"\r\n"
         with pytest.raises((ConnectionError, TimeoutError)):

@@ -20,8 +20,6 @@ from tiepoint.service.work import Work
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-LINGER_S = 5
-"""Time in which the rest of a refused body is discarded, so that its sender reads the answer."""
 TICK_S = 0.05
 KEEP_ALIVE_S = 5
 BACKLOG = 2048
@@ -64,7 +62,9 @@ class TimedProtocol(H11Protocol):
             return
         self._time_head()
         if self.conn.their_state is h11.SEND_BODY:  # refused before its body was read
-            self._lingering = self.loop.call_later(LINGER_S, self._end_linger, self.cycle)
+            # The rest is discarded: many clients read an answer only when they have sent all.
+            seconds = self.limits.receive_seconds
+            self._lingering = self.loop.call_later(seconds, self._end_linger, self.cycle)
 
     def pause_writing(self) -> None:
         super().pause_writing()
