@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,6 @@ import tifffile
 
 from support.service import (
     BOUNDARY,
-    Client,
     Part,
     form,
     gated,
@@ -183,24 +181,12 @@ def test_one_connection_more_than_the_limit_is_refused() -> None:
             assert until(lambda: not served.server.server_state.connections)
 
 
-def test_large_inputs_run_one_at_a_time(client: Client) -> None:
-    with serving(workers=3) as served:
-        large = served.app.state.service.work.large
-        with large, ThreadPoolExecutor(1) as threads:
-            image = png(picture(0, (400, 600)))
-            late = threads.submit(served.client.post, "/detect", image=image, scales="2", phases=1)
-            small = served.client.post("/detect", image=image)
-            assert small.status == 200
-            assert not late.done() or late.result().status == 200  # 1 Mpx is not large
-        held = threading.Event()
-        with large, ThreadPoolExecutor(1) as threads:
-            image = png(picture(0, (1200, 1000)))
-            settings = {"scales": "1.4", "phases": 1, "max_keypoints": 5}
-            late = threads.submit(served.client.post, "/detect", image=image, **settings)
-            late.add_done_callback(lambda _: held.set())
-            assert not held.wait(1)
-            large.release()
-            try:
-                assert late.result().status == 200
-            finally:
-                large.acquire()
+def test_large_inputs_run_one_at_a_time_beside_small_ones() -> None:
+    with serving(workers=3) as served, ThreadPoolExecutor(1) as threads:
+        image = png(picture(0, (1200, 1000)))
+        fields = {"phases": 1, "max_keypoints": 5}
+        with served.app.state.service.work.large:  # as if one were running
+            late = threads.submit(served.client.post, "/detect", image=image, scales=1.6, **fields)
+            assert served.client.post("/detect", image=image, scales=1, **fields).status == 200
+            assert served.app.state.service.work.taken == 1 and not late.done()
+        assert late.result().status == 200
