@@ -39,6 +39,7 @@ ORDER = (
     "training",
     "reports",
     "export",
+    "service",
     "cli",
     "__init__",
     "__main__",

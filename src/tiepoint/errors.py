@@ -16,6 +16,10 @@ class ImageError(TiepointError):
     """An image could not be read: missing, not an image, truncated, empty, NaN, wrong type."""
 
 
+class TooManyPixelsError(ImageError):
+    """An image has more pixels than the limit; found by its header, before decoding."""
+
+
 class UnreachableError(ImageError):
     """A server or disk did not give an image now, and may at the next attempt."""
 

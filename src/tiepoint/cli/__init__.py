@@ -19,7 +19,7 @@ from tiepoint.cli import exit_codes
 from tiepoint.errors import OpenCvError, TiepointError
 
 COMMANDS = (
-    "detect", "match", "register", "compare", "colmap", "evaluate", "report", "train",
+    "detect", "match", "register", "compare", "serve", "colmap", "evaluate", "report", "train",
     "train-matcher", "adapt", "fit-rotation", "calibrate", "quantize", "scenes", "convert",
     "export", "samples", "info",
 )  # fmt: skip

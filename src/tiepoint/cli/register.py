@@ -199,18 +199,12 @@ def _check_files(
 
 def _cameras(text: str | None) -> list[list[list[float]]] | None:
     """The camera matrices of A and B; 3x3 each."""
-    if text is None:
-        return None
+    from tiepoint.registration.epipolar import cameras_of_text
+
     try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (4, 8):
-        raise ConfigError(
-            f"--intrinsics is {text!r}, expected FX,FY,CX,CY of both images, or of A and then of B"
-        )
-    cameras = [numbers[:4], numbers[-4:]]
-    return [[[fx, 0, cx], [0, fy, cy], [0, 0, 1]] for fx, fy, cx, cy in cameras]
+        return None if text is None else cameras_of_text(text)
+    except ConfigError as error:
+        raise ConfigError(f"--{error}") from error
 
 
 class Drawn(NamedTuple):

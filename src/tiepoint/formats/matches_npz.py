@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Matches
@@ -47,17 +47,19 @@ def load_matches(path: str | PathLike[str]) -> Matches:
     return decode(Path(path), str(path))
 
 
-def encode(matches: Matches, meta_text: str | None = None) -> bytes:
+def encode(matches: Matches, meta_text: str | None = None, **others: NDArray[np.generic]) -> bytes:
     """The file's bytes.
 
     Args:
         meta_text: What `fields.meta_text` returns for the matches, if it is known already.
+        others: Further arrays, for other programs; `decode` passes over them.
     """
     return packed(
         kind=np.array(KIND),
         meta=np.array(fields.meta_text(matches) if meta_text is None else meta_text),
         pairs=matches.pairs,
         scores=matches.scores,
+        **others,
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImagePalette, JpegImagePlugin, TiffImagePlugin
 
-from tiepoint.errors import ImageError
+from tiepoint.errors import ImageError, TooManyPixelsError
 from tiepoint.images.arrays import (
     Decoded,
     Pixels,
@@ -217,7 +217,7 @@ def _loaded(image: Image.Image, name: str, *, own: bool) -> Decoded:
 def _check_size(size_wh: tuple[int, int], name: str, max_pixels: int) -> None:
     width, height = size_wh
     if width * height > max_pixels:
-        raise ImageError(
+        raise TooManyPixelsError(
             f"{name}: {width}x{height} px are more than the limit of {max_pixels} px; "
             "raise max_pixels or TIEPOINT_MAX_PIXELS if you trust the file"
         )

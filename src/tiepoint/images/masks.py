@@ -95,11 +95,15 @@ def read_masked(
     return replace(image, mask=np.ascontiguousarray(allowed), mask_name=name)
 
 
-def allowed_by(mask: Any) -> Mask:
+def allowed_by(mask: Any, max_pixels: int | None = None) -> Mask:
     """`H W`, where a mask allows keypoints: nowhere that it is black or fully transparent.
 
     If all visible pixels are black, as in a shape drawn on nothing, transparency alone decides.
     Palettes count by their colours. In arrays of any type black is 0.
+
+    Args:
+        mask: An array, or another source of `images.read`.
+        max_pixels: As for `images.read`.
     """
     if isinstance(mask, np.ndarray):  # any type, because only zero matters
         array = np.ma.filled(mask, 0)
@@ -107,7 +111,7 @@ def allowed_by(mask: Any) -> Mask:
         visible = array[:, :, 3] != 0 if four else np.ones(array.shape[:2], bool)
         black = ~array[:, :, :3].any(axis=2) if array.ndim == 3 else array == 0
     else:
-        image = decoded_of(mask)[0]
+        image = decoded_of(mask, max_pixels=max_pixels)[0]
         seen, black = image.seen, is_black(image)
         visible = np.ones(black.shape, bool) if seen is None else seen
     allowed = visible & ~black

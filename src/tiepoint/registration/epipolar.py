@@ -97,6 +97,24 @@ def read_cameras(intrinsics: Any, model: Model) -> Cameras | None:
     return matrices[0], matrices[1]
 
 
+def cameras_of_text(text: str) -> list[list[list[float]]]:
+    """K_A and K_B, 3x3 each, from FX,FY,CX,CY of both images, or of A and then of B.
+
+    Raises:
+        ConfigError: Not 4 or 8 numbers.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (4, 8):
+        raise ConfigError(
+            f"intrinsics is {text!r}, expected FX,FY,CX,CY of both images, or of A and then of B"
+        )
+    cameras = [numbers[:4], numbers[-4:]]
+    return [[[fx, 0, cx], [0, fy, cy], [0, 0, 1]] for fx, fy, cx, cy in cameras]
+
+
 def fundamental_consensus(xy_a: Float, xy_b: Float, within_px: float) -> Matrix | None:
     """The fundamental matrix that most matches agree on; None without consensus.
 

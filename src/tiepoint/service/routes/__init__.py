@@ -1,0 +1,8 @@
+"""The routes, one module for each group.
+
+A new route is a module with a `router` here, listed in `ROUTERS`.
+"""
+
+from tiepoint.service.routes import detect, health, match, register
+
+ROUTERS = (detect.router, match.router, register.router, health.router)
