@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from tiepoint import Detector, __version__
 from tiepoint import keypoints as steps
 from tiepoint.config import DetectionOptions, resolve_detection
-from tiepoint.keypoints.extraction import extract
 from tiepoint.features import Features
 from tiepoint.geometry import Placement
 from tiepoint.images.reading import read
+from tiepoint.keypoints.extraction import extract
 from tiepoint.network.dense_maps import DenseMaps
 from tiepoint.network.engine import Engine
 from tiepoint.network.engines import build_engine, resolve_engine
