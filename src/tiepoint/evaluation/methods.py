@@ -173,10 +173,15 @@ class _Remembered:
 
 
 def _with_matcher(row: Method, matcher: LearnedMatcher) -> Method:
-    """The method with a learned matcher in place of nearest neighbours."""
+    """The method with a learned matcher in place of nearest neighbours.
+
+    Where the protocol has no rotation, the mode is "auto": the matcher is not trained on images
+    that are turned further than the rotation matrix leaves them.
+    """
 
     def pairing(a: Features, b: Features, rotation: RotationMode) -> Matches:
-        return match(a, b, method="learned", matcher=matcher, rotation=rotation)
+        mode = "auto" if rotation == "none" else rotation
+        return match(a, b, method="learned", matcher=matcher, rotation=mode)
 
     checkpoint = matcher.checkpoint
     settings = {
