@@ -21,6 +21,7 @@ from tiepoint.errors import OpenCvError, TiepointError
 COMMANDS = (
     "detect", "match", "register", "colmap", "evaluate", "train", "train-matcher", "adapt",
     "fit-rotation", "calibrate", "quantize", "scenes", "convert", "export", "samples", "info",
+    "view",
 )  # fmt: skip
 """Each is a module of this package, with _ for -, that holds a typer app of its own."""
 

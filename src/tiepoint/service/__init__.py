@@ -1,0 +1,1 @@
+"""A local process that serves pages and results over HTTP; of the extra `serve`."""
