@@ -3,7 +3,7 @@
 import { api, type Item, type Session } from "./api";
 import { announce, debounced, freshId, make } from "./dom";
 import { link, remember, type Place } from "./permalink";
-import { complain, type Screen, type Shortcut } from "./stage";
+import { base, complain, type Screen, type Shortcut } from "./stage";
 import { count, text } from "./texts";
 
 const PAGE = 60;
@@ -29,7 +29,7 @@ export class Gallery implements Screen {
     const pairs = session.pairs.map((pair) =>
       make("li", {}, make("a", { class: "pair", href: link("pair", pair.id) },
         ...[pair.a, pair.b].map((one) => thumbnail(one.id)),
-        make("span", { class: "name" }, `${pair.a.name} – ${pair.b.name}`))));
+        make("span", { class: "name", title: `${pair.a.name} – ${pair.b.name}` }, `${base(pair.a.name)} – ${base(pair.b.name)}`))));
     main.replaceChildren(make(
       "div", { class: "gallery", id: "panel", tabindex: "-1" },
       make("h1", {}, text("gallery")),
@@ -85,13 +85,16 @@ export class Gallery implements Screen {
 }
 
 function card(item: Item): HTMLElement {
+  const folder = item.name.slice(0, -base(item.name).length).replace(/\/$/, "");
   const facts = [
     item.count === null ? text("notDetected") : text("keypointsCount", { n: count(item.count) }),
     item.size_hw === null ? null : `${item.size_hw[1]} × ${item.size_hw[0]}`,
   ].filter((fact): fact is string => fact !== null);
   return make("li", {}, make(
     "a", { href: link("image", item.id) }, thumbnail(item.id),
-    make("span", { class: "name" }, item.name), make("span", { class: "muted" }, facts.join(" · ")),
+    make("span", { class: "name", title: item.name }, base(item.name)),
+    folder ? make("span", { class: "muted folder", title: folder }, folder) : null,
+    make("span", { class: "muted" }, facts.join(" · ")),
   ));
 }
 

@@ -10,7 +10,7 @@ import { PointSet } from "./layer";
 import type { Pane } from "./pane";
 import { Patch } from "./patch";
 import { link, number, remember, type Place } from "./permalink";
-import { complain, csv, Stage, stem, type Screen, type Shortcut } from "./stage";
+import { base, complain, csv, Stage, stem, type Screen, type Shortcut } from "./stage";
 import { count, text } from "./texts";
 
 const STEPS = 1000;
@@ -49,7 +49,7 @@ export class ImageView implements Screen {
   private closed = false;
 
   constructor(main: HTMLElement, private readonly item: Item & Tiles, private readonly place: Place) {
-    this.title = item.name;
+    this.title = base(item.name);
     const { values } = place;
     this.minScore = number(values, "s", 0);
     this.topK = number(values, "k", Infinity);
@@ -73,14 +73,14 @@ export class ImageView implements Screen {
     });
     this.stage.layer.onDraw = () => this.draw();
     this.stage.panel.append(
-      make("h1", {}, item.name),
+      make("h1", { title: item.name }, base(item.name)),
       section("keypoints", this.status, this.controls),
-      section("point", this.pointBox),
       section("export",
         make("div", { class: "buttons" },
           button(text("exportPng"), () => this.savePng()),
           button(text("exportCsv"), () => this.saveCsv()))),
     );
+    this.stage.inspector.append(section("point", this.pointBox));
     this.shortcuts = [
       ...this.stage.shortcuts(),
       { keys: ["n"], act: () => this.step(1) },

@@ -96,7 +96,7 @@ class Page {
           iconButton("right", text("next"), () => void this.neighbour(1)))
       : null;
     this.bar.replaceChildren(...[
-      make("span", { class: "brand" }, text("title")), nav, make("span", { class: "title", title }, title), steps,
+      make("span", { class: "brand" }, text("title")), nav, make("span", { class: "title", title }, place.kind === "gallery" ? "" : title), steps,
       language, iconButton("help", text("help"), () => this.help()),
     ].filter((one): one is HTMLElement => one !== null));
   }
@@ -156,7 +156,15 @@ class Page {
   }
 }
 
+/** OpenSeadragon adds an inline style sheet, which the policy refuses, unless it finds its mark. */
+function withoutInlineStyle(): void {
+  const mark = document.createElementNS("urn:tiepoint", "style");
+  mark.setAttribute("data-openseadragon-mobile-css", "true");
+  document.head.append(mark);
+}
+
 async function start(): Promise<void> {
+  withoutInlineStyle();
   document.documentElement.lang = currentLanguage();
   try {
     new Page(await api.session());

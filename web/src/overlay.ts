@@ -52,6 +52,7 @@ export class Overlay {
     this.a.element.hidden = mode !== "side";
     this.handle.hidden = mode !== "swipe";
     this.caption.hidden = mode !== "blink";
+    this.b.badge.textContent = mode === "swipe" ? "A | B" : "B";
     this.stage.element.classList.toggle("two", mode === "side");
     this.image?.setOpacity(mode === "side" ? 0 : 1);
     this.showsA = true;

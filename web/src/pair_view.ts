@@ -77,12 +77,13 @@ export class PairView implements Screen {
     this.stage.layer.onDraw = () => this.draw();
     this.stage.panel.append(
       make("h1", {}, this.title), this.status, this.verdictBox, this.controls,
-      section("match", this.matchBox), section("edit", this.editBox),
+      section("edit", this.editBox),
       section("export", make("div", { class: "buttons" },
         button(text("exportPng"), () => this.savePng()),
         button(text("exportMatches"), () => this.saveCsv()),
         button(text("exportJson"), () => this.saveJson()))),
     );
+    this.stage.inspector.append(section("match", this.matchBox));
     this.shortcuts = [
       ...this.stage.shortcuts(),
       { keys: ["n"], act: () => this.step(1) },
@@ -125,6 +126,7 @@ export class PairView implements Screen {
     if (this.closed) return;
     const { values } = this.place;
     this.stage.active = this.a;
+    this.follow(this.a);
     if (values.has("z"))
       this.a.view = { x: number(values, "x", 0), y: number(values, "y", 0), z: number(values, "z", 1) };
     const index = number(values, "sel", -1);
@@ -254,7 +256,7 @@ export class PairView implements Screen {
     if (this.arrows && b !== null) layer.drawArrows(matches, b, this.show, marked, this.arrowFactor);
     visible.forEach((frame, side) => {
       if (frame === null) return;
-      layer.drawEnds(matches, frame, side as 0 | 1, this.show, marked, 4);
+      layer.drawEnds(matches, frame, side as 0 | 1, this.show, marked, matches.count > FULL_LINES ? 2.5 : 4);
       this.drawPending(frame, side as 0 | 1);
     });
   }

@@ -33,14 +33,16 @@ export class Pane {
   height = 1;
   private readonly host: HTMLElement;
   private readonly notice: HTMLElement;
+  readonly badge: HTMLElement;
   private ready = false;
 
   constructor(readonly name: string, label: string, events: PaneEvents) {
     this.host = make("div", { class: "osd" });
     this.notice = make("p", { class: "notice", hidden: true });
+    this.badge = make("span", { class: "badge", "aria-hidden": "true", hidden: !name }, name);
     this.element = make(
       "div", { class: "pane", tabindex: "0", role: "application", "aria-label": label },
-      this.host, name ? make("span", { class: "badge", "aria-hidden": "true" }, name) : null, this.notice,
+      this.host, this.badge, this.notice,
     );
     const motion = prefersLessMotion() ? 0 : 0.25;
     this.viewer = OpenSeadragon({
@@ -64,6 +66,8 @@ export class Pane {
       if (!this.ready) return;
       const smooth = this.frameScale() * window.devicePixelRatio < SMOOTH_BELOW;
       (this.viewer.drawer as OpenSeadragon.DrawerBase).setImageSmoothingEnabled(smooth);
+      const { x, y, z } = this.view;
+      this.element.dataset["view"] = [x, y, z].map((value) => value.toFixed(4)).join(" ");
       events.drawn(this);
     };
     this.viewer.addHandler("update-viewport", drawn);
@@ -196,6 +200,11 @@ export class Pane {
     this.element.remove();
   }
 
+  private allLoaded(): boolean {
+    const { world } = this.viewer;
+    return Array.from({ length: world.getItemCount() }, (_, i) => world.getItemAt(i)).every((item) => item.getFullyLoaded());
+  }
+
   private frameScale(): number {
     const { viewport } = this.viewer;
     return viewport.getContainerSize().x / (viewport.getBounds(true).width * this.width);
@@ -205,7 +214,15 @@ export class Pane {
     return new Promise((resolve, reject) => {
       this.viewer.addTiledImage({
         tileSource, x: 0, y: 0, width: 1, ...options,
-        success: (event: unknown) => resolve((event as { item: OpenSeadragon.TiledImage }).item),
+        success: (event: unknown) => {
+          const { item } = event as { item: OpenSeadragon.TiledImage };
+          const loaded = (): void => {
+            this.element.toggleAttribute("data-loaded", this.allLoaded());
+          };
+          item.addHandler("fully-loaded-change", loaded);
+          loaded();
+          resolve(item);
+        },
         error: () => reject(new Error(text("imageError"))),
       } as unknown as OpenSeadragon.TileSourceSpecifier);
     });

@@ -19,7 +19,9 @@ export interface Screen {
 
 export class Stage {
   readonly element = make("div", { class: "stage" });
-  readonly panel = make("aside", { class: "panel", id: "panel", tabindex: "-1", "aria-label": text("view") });
+  /** Controls, and below them what is under the pointer. */
+  readonly panel = make("div", { class: "controls", tabindex: "0", role: "group", "aria-label": text("view") });
+  readonly inspector = make("div", { class: "inspector" });
   readonly layer: Layer;
   readonly panes: Pane[] = [];
   active: Pane | null = null;
@@ -28,7 +30,9 @@ export class Stage {
   constructor(main: HTMLElement) {
     const canvas = make("canvas", { class: "layer", "aria-hidden": "true" });
     this.element.append(canvas, this.tools());
-    main.replaceChildren(this.element, this.panel);
+    const side = make("aside", { class: "panel", id: "panel", tabindex: "-1" }, this.panel, this.inspector);
+    side.setAttribute("aria-label", text("panel"));
+    main.replaceChildren(this.element, side);
     this.layer = new Layer(canvas);
     this.watcher = new ResizeObserver(() => this.layer.request());
     this.watcher.observe(this.element);
@@ -96,9 +100,14 @@ export class Stage {
   }
 }
 
+/** A name without folders. */
+export function base(name: string): string {
+  return name.split("/").pop() || name;
+}
+
 /** A name without folders and ending, for files that are saved. */
 export function stem(name: string): string {
-  return (name.split("/").pop() ?? name).replace(/\.\w+$/, "");
+  return base(name).replace(/\.\w+$/, "");
 }
 
 /** A CSV file; float32 values with the digits that they need. */

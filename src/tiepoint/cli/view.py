@@ -90,5 +90,6 @@ def view(
     guard = Guard(bound.getsockname()[1])
     print(guard.url, flush=True)
     show("Ctrl-C ends it", on_stderr=True)
-    on_start = (lambda: None) if no_browser else partial(serving.open_browser, guard)
-    serving.serve(session, bound, guard, on_start=on_start)
+    if not no_browser:
+        serving.open_browser(guard)
+    serving.serve(session, bound, guard)

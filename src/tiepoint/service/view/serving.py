@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable
 from typing import Any
 
 from tiepoint.errors import ConfigError, import_extra
@@ -13,12 +12,14 @@ from tiepoint.service.view.guard import Guard
 from tiepoint.service.view.session import Session
 
 ADDRESS = "127.0.0.1"
-STARTED_S, STOPPED_S = 0.05, 1
-"""Interval at which the start is polled, and time for requests at the end."""
+STOPPED_S = 1
+"""Time that requests have at the end."""
 
 
 def bind(port: int) -> socket.socket:
-    """A socket at this machine's own address; port 0 takes a free one.
+    """A socket that listens at this machine's own address; port 0 takes a free one.
+
+    Requests wait until `serve` answers them.
 
     Raises:
         ConfigError: The port is in use or not allowed.
@@ -27,6 +28,7 @@ def bind(port: int) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((ADDRESS, port))
+        bound.listen()
     except OSError as error:
         bound.close()
         raise ConfigError(
@@ -49,39 +51,25 @@ def make_app(session: Session, guard: Guard) -> Any:
     return app
 
 
-def serve(
-    session: Session, bound: socket.socket, guard: Guard, *, on_start: Callable[[], None]
-) -> None:
+def serve(session: Session, bound: socket.socket, guard: Guard) -> None:
     """Answer requests until SIGINT or SIGTERM.
 
     Args:
         bound: From `bind`; closed at the end.
-        on_start: Called once when the page can be opened.
     """
     uvicorn = import_extra("uvicorn", "tiepoint view", "serve")
     config = uvicorn.Config(
         make_app(session, guard), log_level="warning", access_log=False, lifespan="off",
         server_header=False, timeout_graceful_shutdown=STOPPED_S,
     )  # fmt: skip
-    server = uvicorn.Server(config)
-    ended = threading.Event()
-
-    def wait() -> None:
-        while not server.started:
-            if ended.wait(STARTED_S):
-                return
-        on_start()
-
-    threading.Thread(target=wait, daemon=True).start()
     try:
-        server.run(sockets=[bound])
+        uvicorn.Server(config).run(sockets=[bound])
     except KeyboardInterrupt:
         pass  # uvicorn raises it again after the requests have ended
     finally:
-        ended.set()
         bound.close()
 
 
 def open_browser(guard: Guard) -> None:
     """Open the page in the browser of the system, if there is one."""
-    webbrowser.open(guard.url)
+    threading.Thread(target=webbrowser.open, args=(guard.url,), daemon=True).start()
