@@ -70,7 +70,7 @@ export interface PairMeta {
 export interface Near {
   image: string;
   name: string;
-  index: number;
+  row: number;
   x: number;
   y: number;
   cosine: number;

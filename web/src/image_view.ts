@@ -392,7 +392,7 @@ export class ImageView implements Screen {
 export function nearList(near: Near[]): HTMLElement {
   const list = make("ul");
   for (const one of near) {
-    const to = link("image", one.image, { x: one.x.toFixed(2), y: one.y.toFixed(2), z: "8", sel: String(one.index) });
+    const to = link("image", one.image, { x: one.x.toFixed(2), y: one.y.toFixed(2), z: "8", sel: String(one.row) });
     const patch = make("img", { src: api.patch(one.image, one.x, one.y), alt: "", width: "33", height: "33" });
     const words = `${stem(one.name)} (${one.x.toFixed(1)}, ${one.y.toFixed(1)})`;
     list.append(make("li", {}, make("a", { href: to }, patch, make("span", {}, words), make("span", { class: "muted" }, text("cosine", { n: one.cosine.toFixed(3) })))));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -32,7 +33,7 @@ def test_each_level_is_the_mean_of_2x2_pixels_of_the_one_before() -> None:
     image = scene(2, (1201, 1403))
     levels = ArraySource.of(image).levels
     assert len(levels) == 3 == pixels.level_count((1201, 1403))
-    for fine, coarse in zip(levels, levels[1:], strict=False):
+    for fine, coarse in pairwise(levels):
         height, width = fine.shape[:2]
         assert coarse.shape[:2] == ((height + 1) // 2, (width + 1) // 2)
         padded = np.pad(fine, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge").astype(float)

@@ -163,4 +163,4 @@ def test_nearest_descriptors_of_the_other_image_of_a_pair(served: Served) -> Non
     assert served.request(f"/api/pairs/{pair}/nearest?side=a&index=999").json() == []
     served.request(f"/api/images/{b}/points")
     elsewhere = served.request(f"/api/images/{a}/nearest?index=0").json()
-    assert [one["index"] for one in elsewhere] == [one["index"] for one in near]
+    assert [one["row"] for one in elsewhere] == [one["row"] for one in near]

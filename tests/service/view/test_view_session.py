@@ -108,7 +108,9 @@ def test_the_fit_of_stored_matches_finds_the_model_and_the_wrong_ones(pair: Sess
     result = fitted.registration
     assert result.success and result.inliers.sum() == 70
     corners = [[0, 0], [300, 200]]
-    np.testing.assert_allclose(result.transform(corners), apply_homography(MATRIX, corners), atol=0.1)
+    np.testing.assert_allclose(
+        result.transform(corners), apply_homography(MATRIX, corners), atol=0.1
+    )
     residuals = payload.residuals_px(result)
     states = payload.states_of(result, residuals)
     assert (states == np.where(result.inliers, payload.INLIER, payload.FAR)).all()
@@ -138,9 +140,7 @@ def test_too_few_matches_are_a_verdict_and_not_an_error(pair: Session) -> None:
     assert (states == payload.NO_MODEL).all()
 
 
-@pytest.mark.parametrize(
-    "edit", [Edit((80,)), Edit((-1,)), Edit((), ((np.nan, 0.0, 0.0, 0.0),))]
-)
+@pytest.mark.parametrize("edit", [Edit((80,)), Edit((-1,)), Edit((), ((np.nan, 0.0, 0.0, 0.0),))])
 def test_an_edit_of_what_is_not_there_is_refused(pair: Session, edit: Edit) -> None:
     with pytest.raises(ConfigError):
         pair.fit(only_pair(pair), edit)
@@ -169,6 +169,6 @@ def test_the_nearest_descriptors_are_those_of_a_full_comparison(pair: Session) -
     found = payload.nearest(a, 7, {"b": b})
     assert a.descriptors is not None and b.descriptors is not None
     cosines = b.descriptors.astype(float) @ a.descriptors[7].astype(float)
-    assert [one.index for one in found] == np.argsort(-cosines)[:5].tolist()
+    assert [one.row for one in found] == np.argsort(-cosines)[:5].tolist()
     assert found[0].cosine == pytest.approx(cosines.max())
     assert payload.nearest(a, 80, {"b": b}) == []

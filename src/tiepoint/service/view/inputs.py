@@ -67,8 +67,11 @@ def open_session(
             items += _of_features(path, images)
         else:
             pictures.append(argument)
-    shown = [one for one in expand(pictures) if not _note(one, notes)] if pictures else []
-    items += [Item(id_of(one.source), str(one.name), one.source) for one in shown]
+    for one in expand(pictures) if pictures else ():
+        if isinstance(one, Unreadable):
+            notes.append(one.reason)
+        else:
+            items.append(Item(id_of(one.source), str(one.name), one.source))
     if matches or (len(items) == 2 and not pairs):
         pairs.append(_pair(items, matches=_matches_of(items, matches), config=settings))
     if not items:
@@ -76,14 +79,6 @@ def open_session(
     distinct = {item.id: item for item in items}
     by_id = {pair.id: pair for pair in pairs}
     return Session(distinct, by_id, make_detector, tuple(notes))
-
-
-def _note(item: Any, notes: list[str]) -> bool:
-    """Whether an input is unreadable, which becomes a note."""
-    if isinstance(item, Unreadable):
-        notes.append(item.reason)
-        return True
-    return False
 
 
 def _image(source: str) -> Item:

@@ -130,10 +130,10 @@ def states_of(result: Registration, residuals: Array) -> NDArray[np.int64]:
 
 
 class Nearest(NamedTuple):
-    """A keypoint with a similar descriptor: image, index, place in px, and cosine."""
+    """A keypoint with a similar descriptor: image, row, place in px, and cosine."""
 
     image: str
-    index: int
+    row: int
     x: float
     y: float
     cosine: float

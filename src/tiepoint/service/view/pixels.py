@@ -99,7 +99,7 @@ def halved(pixels: Picture) -> Picture:
     height, width = pixels.shape[:2]
     if height % 2 or width % 2:
         below, right = height % 2, width % 2
-        pixels = cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_REPLICATE)  # type: ignore[assignment]
+        pixels = cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_REPLICATE)
     half_wh = (width + 1) // 2, (height + 1) // 2
     return np.asarray(cv2.resize(pixels, half_wh, interpolation=cv2.INTER_AREA), np.uint8)
 

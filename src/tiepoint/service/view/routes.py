@@ -61,7 +61,6 @@ def _check(guard: Guard, request: Request) -> None:
 
 
 def _add_page(router: APIRouter, guard: Guard) -> None:
-    @router.get("/")
     def page(request: Request) -> Response:
         if "token" not in request.query_params:
             return _file("index.html", "text/html; charset=utf-8")
@@ -69,17 +68,19 @@ def _add_page(router: APIRouter, guard: Guard) -> None:
         response.set_cookie(guard.cookie, guard.token, httponly=True, samesite="strict")
         return response
 
-    @router.get("/page/{name}")
+    router.add_api_route("/", page, methods=["GET"])
+
     def file(name: str) -> Response:
         if name not in FILES:
             raise HTTPException(404, "no such file", headers=HEADERS)
         return _file(name, FILES[name])
 
+    router.add_api_route("/page/{name}", file, methods=["GET"])
+
 
 def _add_lists(router: APIRouter, session: Session) -> None:
     items, pairs = list(session.items.values()), list(session.pairs.values())
 
-    @router.get("/api/session")
     def about() -> Response:
         return _json(
             {
@@ -92,7 +93,8 @@ def _add_lists(router: APIRouter, session: Session) -> None:
             }
         )
 
-    @router.get("/api/items")
+    router.add_api_route("/api/session", about, methods=["GET"])
+
     def some(offset: int = 0, limit: int = 60, q: str = "") -> Response:
         wanted = q.casefold()
         named = [item for item in items if wanted in item.name.casefold()]
@@ -100,32 +102,38 @@ def _add_lists(router: APIRouter, session: Session) -> None:
         part = named[first : first + min(max(0, limit), MOST_ITEMS)]
         return _json({"total": len(named), "items": [_item_json(session, one) for one in part]})
 
+    router.add_api_route("/api/items", some, methods=["GET"])
+
 
 def _add_images(router: APIRouter, session: Session) -> None:
-    @router.get("/api/images/{item_id}")
     def image(item_id: str) -> Response:
         item = _found(session.items, item_id)
         return _json({**_item_json(session, item), **_tiles_json(session, item_id)})
 
-    @router.get("/api/sources/{source_id}")
+    router.add_api_route("/api/images/{item_id}", image, methods=["GET"])
+
     def source(source_id: str) -> Response:
         return _json(_tiles_json(session, source_id))
 
-    @router.get("/api/tiles/{source_id}/{level}/{column}/{row}")
+    router.add_api_route("/api/sources/{source_id}", source, methods=["GET"])
+
     def tile(source_id: str, level: int, column: int, row: int) -> Response:
         return _answer(lambda: pixels.tile(session.source(source_id), level, column, row), PNG)
 
-    @router.get("/api/images/{item_id}/thumbnail")
+    router.add_api_route("/api/tiles/{source_id}/{level}/{column}/{row}", tile, methods=["GET"])
+
     def thumbnail(item_id: str) -> Response:
         return _answer(lambda: session.thumbnail(item_id), "image/jpeg")
 
-    @router.get("/api/images/{item_id}/patch")
+    router.add_api_route("/api/images/{item_id}/thumbnail", thumbnail, methods=["GET"])
+
     def patch(item_id: str, x: float, y: float) -> Response:
         if not (math.isfinite(x) and math.isfinite(y)):
             raise HTTPException(422, "x and y are px of the image", headers=HEADERS)
         return _answer(lambda: pixels.patch(session.source(item_id), x, y), PNG)
 
-    @router.get("/api/images/{item_id}/points")
+    router.add_api_route("/api/images/{item_id}/patch", patch, methods=["GET"])
+
     def points(item_id: str, nms_radius: int | None = None) -> Response:
         def made() -> bytes:
             features = session.features(item_id, nms_radius)
@@ -135,7 +143,8 @@ def _add_images(router: APIRouter, session: Session) -> None:
 
         return _answer(made, BINARY)
 
-    @router.get("/api/images/{item_id}/nearest")
+    router.add_api_route("/api/images/{item_id}/points", points, methods=["GET"])
+
     def nearest(item_id: str, index: int, nms_radius: int | None = None) -> Response:
         def made() -> bytes:
             features = session.features(item_id, nms_radius)
@@ -149,14 +158,16 @@ def _add_images(router: APIRouter, session: Session) -> None:
 
         return _answer(made, "application/json")
 
+    router.add_api_route("/api/images/{item_id}/nearest", nearest, methods=["GET"])
+
 
 def _add_pairs(router: APIRouter, session: Session) -> None:
-    @router.post("/api/pairs/{pair_id}/fit")
     async def fit(pair_id: str, request: Request) -> Response:
         edit = _edit(await _body(request))
         return await run_in_threadpool(_answer, lambda: _fitted(session, pair_id, edit), BINARY)
 
-    @router.get("/api/pairs/{pair_id}/nearest")
+    router.add_api_route("/api/pairs/{pair_id}/fit", fit, methods=["POST"])
+
     def nearest(pair_id: str, side: str, index: int) -> Response:
         def made() -> bytes:
             pair, result = session.pairs[pair_id], session.fit(pair_id).registration
@@ -169,6 +180,8 @@ def _add_pairs(router: APIRouter, session: Session) -> None:
             return json.dumps([{**near._asdict(), "name": name} for near in found]).encode()
 
         return _answer(made, "application/json")
+
+    router.add_api_route("/api/pairs/{pair_id}/nearest", nearest, methods=["GET"])
 
 
 def _fitted(session: Session, pair_id: str, edit: Edit) -> bytes:

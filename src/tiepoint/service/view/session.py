@@ -179,7 +179,7 @@ class Session:
     def known_features(self) -> dict[str, Features]:
         """The features that are in memory, by id of the image."""
         kept = self._features.values()
-        return {key[0]: value for key, value in kept.items() if key[1] is None}
+        return {name: kept[name, None] for name in self.items if (name, None) in kept}
 
     def fit(self, pair_id: str, edit: Edit | None = None) -> Fitted:
         """Register a pair, after changes by hand.
