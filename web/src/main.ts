@@ -50,21 +50,25 @@ class Page {
     this.main.replaceChildren(make("p", { class: "notice" }, text("loading")));
     this.buildBar(place, "");
     try {
-      const screen = await this.made(place);
-      if (turn !== this.shown) screen.destroy();
-      else this.opened(place, screen);
+      const make = await this.maker(place);
+      if (turn === this.shown) this.opened(place, make()); // another one may be wanted by now
     } catch (error) {
       if (turn === this.shown) this.failed(error);
     }
   }
 
-  private async made(place: Place): Promise<Screen> {
-    if (place.kind === "gallery") return new Gallery(this.main, this.session, place);
-    if (place.kind === "image") return new ImageView(this.main, await api.image(place.id), place);
-    const pair = this.session.pairs.find((one) => one.id === place.id);
+  /** What makes a screen, once its data is there. */
+  private async maker(place: Place): Promise<() => Screen> {
+    const { main, session } = this;
+    if (place.kind === "gallery") return () => new Gallery(main, session, place);
+    if (place.kind === "image") {
+      const item = await api.image(place.id);
+      return () => new ImageView(main, item, place);
+    }
+    const pair = session.pairs.find((one) => one.id === place.id);
     if (pair === undefined) throw new Error(text("imageError"));
     const items = await Promise.all([api.image(pair.a.id), api.image(pair.b.id)]);
-    return new PairView(this.main, pair, items, place);
+    return () => new PairView(main, pair, items, place);
   }
 
   private opened(place: Place, screen: Screen): void {
@@ -83,7 +87,7 @@ class Page {
     const language = button(text("language"), () => {
       setLanguage(currentLanguage() === "en" ? "ko" : "en");
       void this.show();
-    }, { "aria-label": text("languageName"), lang: currentLanguage() });
+    }, { "aria-label": text("languageName"), lang: currentLanguage() === "en" ? "ko" : "en" });
     const many = this.session.items > 1;
     const nav = make("nav", { "aria-label": text("gallery") },
       make("a", { href: link("gallery"), class: "home", ...(place.kind === "gallery" ? { "aria-current": "page" } : {}) }, text("gallery")),

@@ -21,7 +21,7 @@ export class Stage {
   readonly element = make("div", { class: "stage" });
   /** Controls, and below them what is under the pointer. */
   readonly panel = make("div", { class: "controls", tabindex: "0", role: "group", "aria-label": text("view") });
-  readonly inspector = make("div", { class: "inspector" });
+  readonly inspector = make("div", { class: "inspector", tabindex: "0", role: "group", "aria-label": text("inspector") });
   readonly layer: Layer;
   readonly panes: Pane[] = [];
   active: Pane | null = null;
