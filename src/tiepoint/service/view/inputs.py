@@ -106,7 +106,7 @@ def _recorded(path: Path) -> Mapping[str, Any] | None:
     try:
         held = read_json(path, most_bytes=MOST_RECORDED_BYTES)
     except (FormatError, ValueError, OSError):
-        return None  # a features file says why
+        return None  # reading it as features gives the reason
     if not isinstance(held, dict) or not set(held) >= _RECORDED:
         return None
     a, b, model = held["a"], held["b"], held["model"]

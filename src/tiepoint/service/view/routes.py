@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
-from tiepoint import __version__
+from tiepoint._version import __version__
 from tiepoint.errors import TiepointError
 from tiepoint.registration.models import PLANE_MODELS
 from tiepoint.service.view import payload, pixels
