@@ -14,7 +14,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "src" / "tiepoint" / "images" / "samples"
 WINDOW = {"width": 1000, "height": 560}
-COLOURS = 160
+MOST_BYTES = 140_000
 
 
 def main() -> int:
@@ -40,10 +40,12 @@ def main() -> int:
 
 
 def write(data: bytes, name: str) -> None:
-    """Write a screenshot with few colours, so that it is small."""
+    """Write a screenshot, with few colours if it would be large otherwise."""
+    path = ROOT / "docs" / "images" / name
     picture = Image.open(io.BytesIO(data)).convert("RGB")
-    reduced = picture.quantize(COLOURS, dither=Image.Dither.NONE)
-    reduced.save(ROOT / "docs" / "images" / name, optimize=True)
+    picture.save(path, optimize=True)
+    if path.stat().st_size > MOST_BYTES:
+        picture.quantize(256, kmeans=2, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,12 @@ class Tab:
 
 
 def centre_of(mask: NDArray[np.bool_]) -> tuple[float, float]:
-    """Mean x and y of the pixels of a mask, counted from the outer edge of the first one."""
-    rows, columns = np.nonzero(mask)
+    """Mean x and y of the pixels of a mask, counted from the outer edge of the first one.
+
+    The border is left out: an element that begins between pixels shows its neighbours there.
+    """
+    inner = np.zeros_like(mask)
+    inner[4:-4, 4:-4] = mask[4:-4, 4:-4]
+    rows, columns = np.nonzero(inner)
     assert len(rows), "nothing of this colour is on the screen"
     return float(columns.mean()) + 0.5, float(rows.mean()) + 0.5

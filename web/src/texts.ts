@@ -44,7 +44,7 @@ const en = {
   pointNamed: "Keypoint {n}: x {x}, y {y}, score {s}",
   rank: "Rank",
   scale: "Scale",
-  sd: "Standard deviation",
+  sd: "SD x, y",
   patchAlt: "Pixels around the keypoint, enlarged",
   nearest: "Most similar elsewhere",
   nearestNone: "No other image with descriptors has been opened.",

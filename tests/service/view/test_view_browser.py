@@ -95,7 +95,7 @@ def test_a_point_is_drawn_within_half_a_pixel_of_the_corner_that_it_names(
     for x, y in CORNERS:
         page.open("#/gallery", ".cards li")
         page.open(place(served, 0, x=x, y=y, z=zoom, r=4, p=0), ".legend")
-        pixel = centre_of(page.shot(".osd").min(axis=2) > 200)
+        pixel = centre_of(page.shot(".osd").min(axis=2) > 250)
         page.page.keyboard.press("k")
         page.settle()
         stage = page.shot(".osd")
