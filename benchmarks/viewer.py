@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=20)
     options = parser.parse_args(arguments)
     sys.path.insert(0, str(ROOT / "tests"))
-    from support.view_browser import Tab, browser_of, chromium
-    from support.view_server import serving_of
     from tiepoint.service.view.inputs import open_session
+
+    support, server = (import_module(f"support.view_{name}") for name in ("browser", "server"))
 
     with tempfile.TemporaryDirectory() as folder:
         path = write_scene(Path(folder), options.points)
-        with serving_of(open_session([str(path)])) as served, browser_of(chromium()) as browser:
-            tab = Tab(browser, served)
+        session = open_session([str(path)])
+        program = support.chromium()
+        with server.serving_of(session) as served, support.browser_of(program) as browser:
+            tab = support.Tab(browser, served)
             for zoom, name in ((0.12, "all points"), (1.0, "part of them"), (16.0, "pixels")):
                 rate = measure(tab, served, options.frames, zoom)
                 print(f"{options.points} points, {name} in view: {rate:.1f} frames/s")

@@ -26,6 +26,14 @@ SOFTWARE_GL = (
 WINDOW_PX = 820, 520
 LANGUAGE = {"locale": "en-US"}
 PATIENCE_S = 30.0
+FRAMES = (
+    "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame("
+    "() => requestAnimationFrame(done))))"
+)
+LOADED = (
+    "() => [...document.querySelectorAll('.pane:not([hidden])')]"
+    ".every(pane => pane.hasAttribute('data-loaded'))"
+)
 
 
 def chromium() -> str:
@@ -85,14 +93,11 @@ class Tab:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the images of all panes have loaded and two frames were drawn."""
-        self.until(
-            "() => [...document.querySelectorAll('.pane:not([hidden])')]"
-            ".every(pane => pane.hasAttribute('data-loaded'))"
-        )
-        self.page.evaluate(
-            "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-        )
+        """Wait until the images of all panes have loaded and were drawn."""
+        for _ in range(2):  # a new view asks for its tiles in the next frame
+            self.page.evaluate(FRAMES)
+            self.until(LOADED)
+        self.page.evaluate(FRAMES)
 
     def until(self, condition: str) -> None:
         """Wait for a condition; Playwright's own way needs eval, which the page forbids."""
