@@ -35,6 +35,7 @@ export class Pane {
   private readonly notice: HTMLElement;
   readonly badge: HTMLElement;
   private ready = false;
+  private smooth = true;
 
   constructor(readonly name: string, label: string, events: PaneEvents) {
     this.host = make("div", { class: "osd" });
@@ -65,7 +66,11 @@ export class Pane {
     const drawn = (): void => {
       if (!this.ready) return;
       const smooth = this.frameScale() * window.devicePixelRatio < SMOOTH_BELOW;
-      (this.viewer.drawer as OpenSeadragon.DrawerBase).setImageSmoothingEnabled(smooth);
+      if (smooth !== this.smooth) {
+        this.smooth = smooth;
+        (this.viewer.drawer as OpenSeadragon.DrawerBase).setImageSmoothingEnabled(smooth);
+        this.viewer.forceRedraw(); // this frame was drawn the other way
+      }
       const { x, y, z } = this.view;
       this.element.dataset["view"] = [x, y, z].map((value) => value.toFixed(4)).join(" ");
       events.drawn(this);

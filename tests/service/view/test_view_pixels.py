@@ -75,7 +75,7 @@ def test_a_window_of_a_source_is_that_part_of_the_level() -> None:
 
 
 def test_the_cache_drops_what_was_used_least_recently() -> None:
-    cache: BoundedCache[bytes] = BoundedCache(10, len)
+    cache: BoundedCache[str, bytes] = BoundedCache(10, len)
     for name in "ab":
         cache.get(name, lambda: b"1234")
     cache.get("a", lambda: pytest.fail("is kept"))
@@ -86,7 +86,7 @@ def test_the_cache_drops_what_was_used_least_recently() -> None:
 
 
 def test_threads_make_a_value_once_and_an_error_is_not_kept() -> None:
-    cache: BoundedCache[int] = BoundedCache(100, lambda _: 1)
+    cache: BoundedCache[str, int] = BoundedCache(100, lambda _: 1)
     calls: list[int] = []
     gate = threading.Event()
 

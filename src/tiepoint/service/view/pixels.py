@@ -24,6 +24,7 @@ FASTEST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 Picture = NDArray[np.uint8]
 """H W 3 RGB, or H W 4 RGBA."""
 
+Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
@@ -167,7 +168,7 @@ def _encoded(ending: str, pixels: Any, settings: list[int]) -> bytes:
     return bytes(data.tobytes())
 
 
-class BoundedCache(Generic[Value]):
+class BoundedCache(Generic[Key, Value]):
     """Values by key, the least recently used dropped first. Thread-safe; each is made once.
 
     Args:
@@ -177,12 +178,12 @@ class BoundedCache(Generic[Value]):
 
     def __init__(self, most_bytes: int, size_of: Callable[[Value], int]) -> None:
         self.most_bytes, self._size_of = most_bytes, size_of
-        self._values: OrderedDict[Hashable, Value] = OrderedDict()
-        self._making: dict[Hashable, threading.Lock] = {}
+        self._values: OrderedDict[Key, Value] = OrderedDict()
+        self._making: dict[Key, threading.Lock] = {}
         self._lock = threading.Lock()
         self.nbytes = 0
 
-    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+    def get(self, key: Key, make: Callable[[], Value]) -> Value:
         """The value of a key, made if it is missing; an error of `make` is raised, not kept."""
         with self._lock:
             if key in self._values:
@@ -201,12 +202,12 @@ class BoundedCache(Generic[Value]):
                     self._making.pop(key, None)
         return value
 
-    def values(self) -> dict[Hashable, Value]:
+    def values(self) -> dict[Key, Value]:
         """The values that are kept now."""
         with self._lock:
             return dict(self._values)
 
-    def _keep(self, key: Hashable, value: Value) -> None:
+    def _keep(self, key: Key, value: Value) -> None:
         with self._lock:
             self._values[key] = value
             self.nbytes += self._size_of(value)

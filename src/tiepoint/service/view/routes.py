@@ -15,6 +15,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from tiepoint._version import __version__
 from tiepoint.errors import TiepointError
+from tiepoint.features import Features
 from tiepoint.registration.models import PLANE_MODELS
 from tiepoint.service.view import payload, pixels
 from tiepoint.service.view.guard import HEADERS, Guard
@@ -100,7 +101,8 @@ def _add_lists(router: APIRouter, session: Session) -> None:
         named = [item for item in items if wanted in item.name.casefold()]
         first = max(0, offset)
         part = named[first : first + min(max(0, limit), MOST_ITEMS)]
-        return _json({"total": len(named), "items": [_item_json(session, one) for one in part]})
+        known = session.known_features()
+        return _json({"total": len(named), "items": [_item_json(known, one) for one in part]})
 
     router.add_api_route("/api/items", some, methods=["GET"])
 
@@ -108,7 +110,9 @@ def _add_lists(router: APIRouter, session: Session) -> None:
 def _add_images(router: APIRouter, session: Session) -> None:
     def image(item_id: str) -> Response:
         item = _found(session.items, item_id)
-        return _json({**_item_json(session, item), **_tiles_json(session, item_id)})
+        return _json(
+            {**_item_json(session.known_features(), item), **_tiles_json(session, item_id)}
+        )
 
     router.add_api_route("/api/images/{item_id}", image, methods=["GET"])
 
@@ -233,8 +237,8 @@ def _tiles_json(session: Session, source_id: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _item_json(session: Session, item: Item) -> dict[str, Any]:
-    known = session.known_features().get(item.id)
+def _item_json(features: Mapping[str, Features], item: Item) -> dict[str, Any]:
+    known = features.get(item.id)
     count = item.count if known is None else len(known)
     size_hw = item.size_hw if known is None else known.size_hw
     return {

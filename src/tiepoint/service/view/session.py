@@ -117,11 +117,11 @@ class Session:
     pairs: dict[str, PairItem]
     make_detector: Callable[..., Detector] = Detector
     notes: tuple[str, ...] = ()
-    _images: BoundedCache[SourceImage] = field(init=False)
-    _sources: BoundedCache[ArraySource] = field(init=False)
-    _features: BoundedCache[Features] = field(init=False)
-    _fits: BoundedCache[Fitted] = field(init=False)
-    _thumbnails: BoundedCache[bytes] = field(init=False)
+    _images: BoundedCache[str, SourceImage] = field(init=False)
+    _sources: BoundedCache[str, ArraySource] = field(init=False)
+    _features: BoundedCache[tuple[str, int | None], Features] = field(init=False)
+    _fits: BoundedCache[tuple[str, Edit], Fitted] = field(init=False)
+    _thumbnails: BoundedCache[str, bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         self._images = BoundedCache(IMAGE_BYTES // 2, lambda image: image.pixels.nbytes)
@@ -130,10 +130,8 @@ class Session:
         self._fits = BoundedCache(RESULT_BYTES, _fitted_bytes)
         self._thumbnails = BoundedCache(THUMBNAIL_BYTES, len)
         self._detectors: dict[str, Detector] = {}
-        self._making, self._decoding = (
-            threading.Lock(),
-            threading.Semaphore(THUMBNAILS_AT_ONCE),
-        )
+        self._making = threading.Lock()
+        self._decoding = threading.Semaphore(THUMBNAILS_AT_ONCE)
 
     def item(self, item_id: str) -> Item:
         """The image of an id; KeyError for another."""
@@ -178,8 +176,8 @@ class Session:
 
     def known_features(self) -> dict[str, Features]:
         """The features that are in memory, by id of the image."""
-        kept = self._features.values()
-        return {name: kept[name, None] for name in self.items if (name, None) in kept}
+        kept = self._features.values().items()
+        return {key[0]: value for key, value in kept if key[1] is None}
 
     def fit(self, pair_id: str, edit: Edit | None = None) -> Fitted:
         """Register a pair, after changes by hand.
