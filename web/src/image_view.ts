@@ -16,7 +16,7 @@ import { count, text } from "./texts";
 const STEPS = 1000;
 const COLUMNS = 7;
 const REACH_PX = 12;
-const FAINT_RADIUS = 1.5, MOST_RADIUS = 10;
+const LEAST_RADIUS = 1, FAINT_RADIUS = 1.5, MOST_RADIUS = 10;
 
 export class ImageView implements Screen {
   readonly title: string;
@@ -166,7 +166,7 @@ export class ImageView implements Screen {
             String(this.onlyScale), (value) => { this.onlyScale = Number(value); this.changed(); }).row
         : make("span"),
       this.legend(low, high),
-      slider("pointSize", { min: FAINT_RADIUS, max: MOST_RADIUS, step: 0.5, value: radius }, (v) => `${v} px`, (v) => { this.radius = v; this.changed(); }).row,
+      slider("pointSize", { min: LEAST_RADIUS, max: MOST_RADIUS, step: 0.5, value: radius }, (v) => `${v} px`, (v) => { this.radius = v; this.changed(); }).row,
       this.named("points", toggle("points", this.pointsOn, (on) => { this.pointsOn = on; this.changed(); })),
       this.named("ellipses", toggle("ellipses", this.ellipses && set.sd > 0, (on) => { this.ellipses = on; this.changed(); }), set.sd === 0),
       slider("ellipseFactor", { min: 1, max: 20, step: 1, value: this.factor }, (v) => `${v} σ`, (v) => { this.factor = v; this.changed(); }).row,
@@ -256,7 +256,7 @@ export class ImageView implements Screen {
 
   private autoRadius(): number {
     const n = this.set?.count ?? 0;
-    return n > 50_000 ? FAINT_RADIUS : n > 5_000 ? 2.5 : 4;
+    return n > 200_000 ? LEAST_RADIUS : n > 50_000 ? FAINT_RADIUS : n > 5_000 ? 2.5 : 4;
   }
 
   private isVisible(i: number): boolean {
