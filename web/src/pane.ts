@@ -69,7 +69,8 @@ export class Pane {
       if (smooth !== this.smooth) {
         this.smooth = smooth;
         (this.viewer.drawer as OpenSeadragon.DrawerBase).setImageSmoothingEnabled(smooth);
-        this.viewer.forceRedraw(); // this frame was drawn the other way
+        // This frame was drawn the other way; OpenSeadragon forgets what is asked for during one.
+        requestAnimationFrame(() => this.viewer.forceRedraw());
       }
       const { x, y, z } = this.view;
       this.element.dataset["view"] = [x, y, z].map((value) => value.toFixed(4)).join(" ");
