@@ -65,13 +65,7 @@ export class Pane {
     // One image px becomes a square: no half pixels from resampling at high zoom.
     const drawn = (): void => {
       if (!this.ready) return;
-      const smooth = this.frameScale() * window.devicePixelRatio < SMOOTH_BELOW;
-      if (smooth !== this.smooth) {
-        this.smooth = smooth;
-        (this.viewer.drawer as OpenSeadragon.DrawerBase).setImageSmoothingEnabled(smooth);
-        // This frame was drawn the other way; OpenSeadragon forgets what is asked for during one.
-        requestAnimationFrame(() => this.viewer.forceRedraw());
-      }
+      if (this.sharpen()) requestAnimationFrame(() => this.viewer.forceRedraw());
       const { x, y, z } = this.view;
       this.element.dataset["view"] = [x, y, z].map((value) => value.toFixed(4)).join(" ");
       events.drawn(this);
@@ -158,6 +152,7 @@ export class Pane {
     const { viewport } = this.viewer;
     viewport.zoomTo((to.z * this.width) / viewport.getContainerSize().x, undefined, true);
     viewport.panTo(new OpenSeadragon.Point((to.x + 0.5) / this.width, (to.y + 0.5) / this.width), true);
+    this.sharpen();
     this.viewer.forceRedraw();
   }
 
@@ -204,6 +199,15 @@ export class Pane {
   destroy(): void {
     this.viewer.destroy();
     this.element.remove();
+  }
+
+  /** Show pixels as squares where they are large; returns whether that changed. */
+  private sharpen(): boolean {
+    const smooth = this.frameScale() * window.devicePixelRatio < SMOOTH_BELOW;
+    if (smooth === this.smooth) return false;
+    this.smooth = smooth;
+    (this.viewer.drawer as OpenSeadragon.DrawerBase).setImageSmoothingEnabled(smooth);
+    return true;
   }
 
   private allLoaded(): boolean {
