@@ -1,10 +1,11 @@
 # make demo: pictures of real photographs with their keypoints.  make test: everything CI runs.
+# make view: the two sample photographs, matched, in the browser.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo pictures test lint types tests tests-library tests-training test-ray docs clean
+.PHONY: demo pictures test lint types tests tests-library tests-training test-ray docs view web clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py --output demo-out
@@ -40,6 +41,17 @@ test-ray: $(VENV)/dev.stamp
 pictures: $(VENV)/dev.stamp
 	$(BIN)/python examples/pictures.py
 
+SAMPLES := src/tiepoint/images/samples
+view: $(VENV)/view.stamp
+	$(BIN)/tiepoint view $(SAMPLES)/coffee_a.jpg $(SAMPLES)/coffee_b.jpg
+
+# The built page of `tiepoint view`, which is part of the repository; needs node and npm.
+web: web/node_modules/.package-lock.json
+	cd web && npm run --silent check && npm run --silent build
+
+web/node_modules/.package-lock.json: web/package.json web/package-lock.json
+	cd web && npm ci --ignore-scripts --no-audit --no-fund
+
 docs: $(VENV)/docs.stamp
 	$(BIN)/mkdocs build --strict --site-dir site
 
@@ -53,6 +65,10 @@ $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) torch --editable '.[dev]'
+	touch $@
+
+$(VENV)/view.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[serve]'
 	touch $@
 
 $(VENV)/docs.stamp: pyproject.toml constraints.txt | $(BIN)/python

@@ -214,15 +214,15 @@ class Detector:
         check_masks(mask, len(sources) if isinstance(sources, Sized) else None)
         return self._stream(sources, request)
 
-    def dense_descriptors(self, image: SourceImage) -> list[tuple[list[Float32], Placement]]:
-        """D h w of each phase at each scale of one image, for `keypoints.describe`; and the
-        mapping from px of the image to px of that scale's input."""
+    def dense_maps(self, image: SourceImage) -> list[tuple[Float32, list[Float32], Placement]]:
+        """The heat map H W, D h w of each phase, and the placement, at each scale of an image."""
         request, engine, levels = self.request({}), self._engines.get("single"), []
         grey = as_grey(image.pixels, request.processor, image.valid)
         for inputs, (placement,) in pyramid([grey], request.detection.scales):
             phases = request.detection.phases
             maps = engine.run(inputs, [placement], descriptors=True, phases=phases)
-            levels.append((as_numpy(maps.of_image(0, placement)[1]), placement))
+            heat, dense = maps.of_image(0, placement)
+            levels.append((as_numpy([heat])[0], as_numpy(dense), placement))
         return levels
 
     def in_window(

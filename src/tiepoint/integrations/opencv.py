@@ -77,12 +77,12 @@ class OpenCVFeature:
         xy = np.array([point.pt for point in keypoints], np.float32)  # N 2
         sizes = np.array([point.size for point in keypoints], np.float64)
         source = read(_array(image), channel_order="bgr")
-        levels = self.detector.dense_descriptors(source)
-        steps_px = np.array([placement.px_per_input_px for _, placement in levels])
+        levels = self.detector.dense_maps(source)
+        steps_px = np.array([placement.px_per_input_px for *_, placement in levels])
         wanted_px = np.where(sizes > 0, sizes / REGION_PX, steps_px.min())
         level_of = np.abs(np.log(wanted_px[:, None] / steps_px)).argmin(axis=1)  # N
         descriptors = np.empty((len(keypoints), self.descriptorSize()), np.float32)
-        for index, (dense, placement) in enumerate(levels):
+        for index, (_, dense, placement) in enumerate(levels):
             rows = level_of == index
             input_xy = resize_xy(xy[rows], placement.image_hw, placement.resized_hw)
             descriptors[rows] = describe(dense, input_xy, self.detector.checkpoint.sampling)

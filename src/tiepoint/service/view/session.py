@@ -1,0 +1,312 @@
+"""What a page shows: images and pairs by id, each read or computed when it is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tiepoint.config import RegistrationConfig
+from tiepoint.detector import Detector
+from tiepoint.errors import ConfigError, ImageError
+from tiepoint.features import Features, Matches
+from tiepoint.geometry import SizeHW
+from tiepoint.images.reading import SourceImage, read
+from tiepoint.images.urls import is_url
+from tiepoint.plotting import to_rgb8
+from tiepoint.registration import warping
+from tiepoint.registration.register import register
+from tiepoint.registration.result import Registration
+from tiepoint.service.view.pixels import ArraySource, BoundedCache, Picture, thumbnail
+
+IMAGE_BYTES, RESULT_BYTES = 1_000_000_000, 500_000_000
+"""Memory for decoded images, and for keypoints."""
+THUMBNAIL_BYTES, THUMBNAILS_AT_ONCE = 50_000_000, 2
+HAND_SD_PX = 1.0
+"""Standard deviation of a tie point placed by hand, px of the network's input."""
+HEAT_OPACITY = 0.85
+
+MOST_EDITS = 100_000
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image of the session.
+
+    Attributes:
+        id: Name in URLs.
+        name: Name that the page shows.
+        path: Path or URL of the image; None takes the path that the features state.
+        load: Reads the features from their file; None detects them.
+        count: Number of keypoints, or None if it is not known yet.
+        size_hw: Size of the image, px, or None if it is not known yet.
+    """
+
+    id: str
+    name: str
+    path: str | None
+    load: Callable[[], Features] | None = None
+    count: int | None = None
+    size_hw: SizeHW | None = None
+
+
+@dataclass(frozen=True)
+class PairItem:
+    """Two images of the session.
+
+    Attributes:
+        id: Name in URLs.
+        a, b: Ids of the images.
+        matches: Reads the matches between their stored features; None matches them.
+        config: Settings of the registration.
+        recorded: Result of an earlier registration, as `Registration.summary`, or None.
+    """
+
+    id: str
+    a: str
+    b: str
+    matches: Callable[[], Matches] | None = None
+    config: RegistrationConfig = field(default_factory=RegistrationConfig)
+    recorded: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Changes of the matches of a pair by hand.
+
+    Attributes:
+        removed: Indices of matches that are left out.
+        added: (x_A, y_A, x_B, y_B) of added tie points, px.
+    """
+
+    removed: tuple[int, ...] = ()
+    added: tuple[tuple[float, float, float, float], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A registration of a pair; `origin` is the index of each match before the edit, or -1 - k for
+    added tie point k."""
+
+    registration: Registration
+    origin: NDArray[np.int64]
+
+
+def id_of(*names: str) -> str:
+    """An id that is the same in the next run."""
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+@dataclass(eq=False)
+class Session:
+    """The images and pairs of one page. Thread-safe.
+
+    Args:
+        items, pairs: What is shown, in order.
+        make_detector: Makes the detector; called once, when it is needed first.
+        notes: Sentences about arguments that cannot be shown.
+    """
+
+    items: dict[str, Item]
+    pairs: dict[str, PairItem]
+    make_detector: Callable[..., Detector] = Detector
+    notes: tuple[str, ...] = ()
+    _images: BoundedCache[str, SourceImage] = field(init=False)
+    _sources: BoundedCache[str, ArraySource] = field(init=False)
+    _features: BoundedCache[tuple[str, int | None], Features] = field(init=False)
+    _fits: BoundedCache[tuple[str, Edit], Fitted] = field(init=False)
+    _thumbnails: BoundedCache[str, bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._images = BoundedCache(IMAGE_BYTES // 2, lambda image: image.pixels.nbytes)
+        self._sources = BoundedCache(IMAGE_BYTES // 2, lambda source: source.nbytes)
+        self._features = BoundedCache(RESULT_BYTES, _features_bytes)
+        self._fits = BoundedCache(RESULT_BYTES, _fitted_bytes)
+        self._thumbnails = BoundedCache(THUMBNAIL_BYTES, len)
+        self._detectors: dict[str, Detector] = {}
+        self._making = threading.Lock()
+        self._decoding = threading.Semaphore(THUMBNAILS_AT_ONCE)
+
+    def item(self, item_id: str) -> Item:
+        """The image of an id; KeyError for another."""
+        return self.items[item_id]
+
+    def image(self, item_id: str) -> SourceImage:
+        """The decoded image; ImageError if it cannot be read."""
+        return self._images.get(item_id, lambda: read(self._path(self.items[item_id])))
+
+    def source(self, source_id: str) -> ArraySource:
+        """Tiles of an image, of a heat map `ID-heat`, or of the aligned image of a pair
+        `ID-aligned`; KeyError for another id."""
+        item_id, _, kind = source_id.partition("-")
+        make = {"": self._picture, "heat": self._heat, "aligned": self._aligned}[kind]
+        if item_id not in (self.pairs if kind == "aligned" else self.items):
+            raise KeyError(source_id)
+        return self._sources.get(source_id, lambda: ArraySource.of(make(item_id)))
+
+    def thumbnail(self, item_id: str) -> bytes:
+        """A small JPEG of an image."""
+        item = self.items[item_id]
+
+        def make() -> bytes:
+            with self._decoding:  # decoding takes memory
+                return thumbnail(to_rgb8(read(self._path(item))))
+
+        return self._thumbnails.get(item_id, make)
+
+    def features(self, item_id: str, nms_radius: int | None = None) -> Features:
+        """Stored features, or those of a detection.
+
+        Args:
+            nms_radius: px of the network's input; detects again. None takes what is there.
+
+        Raises:
+            ImageError: The image cannot be read.
+            ConfigError: A radius out of range.
+            FormatError: The features file is damaged.
+        """
+        item = self.items[item_id]
+        return self._features.get((item_id, nms_radius), lambda: self._detect(item, nms_radius))
+
+    def known_features(self) -> dict[str, Features]:
+        """The features that are in memory, by id of the image."""
+        kept = self._features.values().items()
+        return {key[0]: value for key, value in kept if key[1] is None}
+
+    def fit(self, pair_id: str, edit: Edit | None = None) -> Fitted:
+        """Register a pair, after changes by hand.
+
+        Raises:
+            ImageError: An image cannot be read.
+            ConfigError: An edit of matches that do not exist, or of points that are not finite.
+        """
+        pair = self.pairs[pair_id]
+        edit = edit or Edit()
+        return self._fits.get((pair_id, edit), lambda: self._fit(pair, edit))
+
+    def detector(self, purpose: str = "shown") -> Detector:
+        """The detector of images that are shown, or of those of a "pair"."""
+        with self._making:
+            if purpose not in self._detectors:
+                options = {"threshold": 0.0} if purpose == "pair" else {}
+                self._detectors[purpose] = self.make_detector(**options)
+            return self._detectors[purpose]
+
+    def _path(self, item: Item) -> str:
+        if item.path is not None:
+            return item.path
+        source = self.features(item.id).meta.get("source")
+        if not isinstance(source, str) or is_url(source):
+            raise ImageError(
+                f"{item.name}: its features do not state where the image is; name the folder of "
+                "the images with --images"
+            )
+        return source
+
+    def _picture(self, item_id: str) -> Picture:
+        return to_rgb8(self.image(item_id))
+
+    def _heat(self, item_id: str) -> Picture:
+        """The network's heat map, RGBA: its square root as colour and opacity."""
+        (heat, _, _), *_ = self.detector().dense_maps(self.image(item_id))
+        strength = np.sqrt(np.clip(heat, 0, 1))
+        levels = np.rint(strength * 255).astype(np.uint8)
+        colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
+        opacity = np.rint(np.clip(2 * strength, 0, 1) * 255 * HEAT_OPACITY).astype(np.uint8)
+        return np.dstack([colours, opacity])
+
+    def _aligned(self, pair_id: str) -> Picture:
+        """Image A on the pixels of B, RGBA, transparent outside of A."""
+        pair, registration = self.pairs[pair_id], self.fit(pair_id).registration
+        area = warping.canvas_of(registration)
+        pixels = warping.warp(self._picture(pair.a), registration)
+        inside = warping.covered(registration, area)
+        return np.dstack([pixels, np.where(inside, 255, 0).astype(np.uint8)])
+
+    def _detect(self, item: Item, nms_radius: int | None) -> Features:
+        if nms_radius is None and item.load is not None:
+            return item.load()
+        image, options = self.image(item.id), dict[str, Any]()
+        if nms_radius is not None:
+            options["nms_radius"] = nms_radius
+        features: Features = self.detector()(image, **options)
+        return features
+
+    def _fit(self, pair: PairItem, edit: Edit) -> Fitted:
+        if edit != Edit():
+            return _edited(self.fit(pair.id).registration, edit, pair.config)
+        a, b = (self.items[item_id] for item_id in (pair.a, pair.b))
+        matches = None if pair.matches is None else pair.matches()
+        sources = [
+            self.image(one.id) if one.load is None else self.features(one.id) for one in (a, b)
+        ]
+        needs_detector = matches is None and any(one.load is None for one in (a, b))
+        detector = self.detector("pair") if needs_detector else None
+        result = register(*sources, matches=matches, detector=detector, config=pair.config)
+        return Fitted(result, np.arange(len(result.matches)))
+
+
+def _edited(base: Registration, edit: Edit, config: RegistrationConfig) -> Fitted:
+    """The registration of matches that were changed by hand; pictures have no part in it."""
+    count = len(base.matches)
+    if edit.removed and not 0 <= min(edit.removed) <= max(edit.removed) < count:
+        raise ConfigError(f"removed names matches beyond the {count} of this pair")
+    added = np.asarray(edit.added, np.float64).reshape(-1, 4)  # K 4
+    if not np.isfinite(added).all():
+        raise ConfigError("added has coordinates that are not finite, expected px of both images")
+    kept = np.setdiff1d(np.arange(count), edit.removed)
+    a, b = base.features_a, base.features_b
+    if len(added):
+        first = np.arange(len(added))
+        placed = np.stack([len(a) + first, len(b) + first], axis=1)  # K 2
+        a, b = _with_points(a, added[:, :2]), _with_points(b, added[:, 2:])
+    else:
+        placed = np.empty((0, 2), np.int64)
+    matches = replace(
+        base.matches,
+        pairs=np.concatenate([base.matches.pairs[kept], placed]),
+        scores=np.append(base.matches.scores[kept], np.ones(len(added), np.float32)),
+    )
+    settings = replace(config, guided=False, method="nearest")
+    result = register(a, b, matches=matches, config=settings)
+    return Fitted(result, np.append(kept, -1 - np.arange(len(added))))
+
+
+def _with_points(features: Features, xy: NDArray[np.float64]) -> Features:
+    """Features with added points, which have no descriptors."""
+    count, covariance, scales_px = len(xy), features.covariance, features.scales_px
+    if covariance is not None:
+        variance = np.float32((HAND_SD_PX * features.px_per_input_px) ** 2)
+        placed = np.broadcast_to(variance * np.eye(2, dtype=np.float32), (count, 2, 2))
+        covariance = np.concatenate([covariance, placed])
+    if scales_px is not None:
+        unit = np.full(count, features.px_per_input_px, np.float32)
+        scales_px = np.append(scales_px, unit)
+    return replace(
+        features,
+        xy=np.concatenate([features.xy, xy.astype(np.float32)]),
+        scores=np.append(features.scores, np.ones(count, np.float32)),
+        descriptors=None,
+        covariance=covariance,
+        scales_px=scales_px,
+    )
+
+
+def _features_bytes(features: Features) -> int:
+    arrays = (
+        features.xy, features.scores, features.descriptors, features.covariance,
+        features.scales_px,
+    )  # fmt: skip
+    return sum(array.nbytes for array in arrays if array is not None)
+
+
+def _fitted_bytes(fitted: Fitted) -> int:
+    result = fitted.registration
+    features = _features_bytes(result.features_a) + _features_bytes(result.features_b)
+    return features + result.matches.pairs.nbytes
