@@ -62,7 +62,7 @@ def test_two_images_are_matched_by_the_given_matcher(views: Path, matcher: Path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--method", "learned"), "no learned matcher for checkpoint 'small'"),
+        (("-c", "large", "--method", "learned"), "no learned matcher for checkpoint 'large'"),
         (("--method", "learned", "--matcher", "nothing"), "matcher 'nothing'"),
         (("--method", "learned", "--ratio", 0.8), "--ratio needs --method nearest"),
         (("--method", "learned", "--no-mutual"), "--mutual needs --method nearest"),
@@ -79,7 +79,7 @@ def test_what_does_not_go_together_is_wrong_usage(
 
 
 def test_registration_takes_the_matcher_of_the_checkpoint(views: Path, matcher: Path) -> None:
-    shutil.copytree(BUNDLED / "small", views / "mine")
+    shutil.copytree(BUNDLED / "small", views / "mine", ignore=shutil.ignore_patterns("matcher"))
     shutil.copytree(matcher, views / "mine" / "matcher")
     result = run("register", "a.png", "b.png", "-c", "mine", "--method", "learned", "--json")
     assert result.exit_code == 0, result.stderr
@@ -107,7 +107,7 @@ def test_colmap_takes_a_matcher_and_asks_for_one_before_any_work(
     for name in ("a.png", "b.png"):
         shutil.copy(views / name, views / "photos" / name)
     common = ("colmap", "photos", "-o", "d.db", *SMALL, "--method", "learned")
-    missing = run(*common)
+    missing = run(*common, "-c", "large")
     assert missing.exit_code == 2 and "no learned matcher" in missing.stderr
     assert not (views / "d.db").exists()
     result = run(*common, "--matcher", matcher)
@@ -145,8 +145,8 @@ def test_evaluation_has_rows_for_both_ways_of_matching(wall: Path, matcher: Path
         (("homography", ".", "--matcher", "m"), "--matcher needs 'learned' among --methods"),
         (("homography", ".", "--layers", 1), "--layers needs 'learned' among --methods"),
         (
-            ("homography", ".", *SMALL, "--methods", "learned"),
-            "no learned matcher for checkpoint 'small'",
+            ("homography", ".", "-c", "large", "--methods", "learned"),
+            "no learned matcher for checkpoint 'large'",
         ),
         (("speed", "--photos", ".", "--methods", "learned"), "speed times detection only"),
     ],

@@ -28,7 +28,7 @@ def checkpoint(**changes: Any) -> Write:
 
     def write(folder: Path) -> None:
         folder.mkdir()
-        for path in (BUNDLED / DEFAULT).iterdir():
+        for path in filter(Path.is_file, (BUNDLED / DEFAULT).iterdir()):
             if path.is_file() and path.name != "manifest.json":
                 (folder / path.name).write_bytes(path.read_bytes())
         for name, change in changes.items():

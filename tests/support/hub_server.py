@@ -67,7 +67,11 @@ class FakeHub(ThreadingHTTPServer):
 
     def add(self, repo_id: str, folder: Path, leave_out: tuple[str, ...] = ()) -> str:
         """Commit a folder's files to a repository; the commit's hash."""
-        files = {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in leave_out}
+        files = {
+            p.name: p.read_bytes()
+            for p in folder.iterdir()
+            if p.is_file() and p.name not in leave_out
+        }
         return self.repos.setdefault(repo_id, Repo()).commit(files)
 
     def downloads(self) -> list[str]:

@@ -133,7 +133,7 @@ def test_a_folder_wins_over_a_hub_id_of_the_same_text(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path(ID).mkdir(parents=True)
-    for file in FOLDER.iterdir():
+    for file in filter(Path.is_file, FOLDER.iterdir()):
         (Path(ID) / file.name).write_bytes(file.read_bytes())
     assert load_checkpoint(ID).revision is None
     assert stocked.log == []
