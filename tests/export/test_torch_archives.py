@@ -216,8 +216,6 @@ def test_an_archive_with_other_keypoints_is_not_written(
         write.export_torch("model.pt2", random_checkpoint(), images=IMAGES[:1], **PYRAMID)
     with pytest.raises(EngineError, match="no keypoints to compare"):
         write.export_torch("model.pt2", random_checkpoint(), images=[], **PYRAMID)
-    result = run_command("model.pt2", "--count", "1")
-    assert result.exit_code == 1 and "keypoints differ" in result.stderr
     assert not Path("model.pt2").exists()
     with pytest.raises(OutputError, match="no-folder"):
         write.export_torch("no-folder/model.pt2", random_checkpoint(), **PYRAMID)
