@@ -22,7 +22,7 @@ types: $(VENV)/dev.stamp
 # Two processes of pytest side by side that take about as long, and mypy beside them. One has all
 # tests of training, whose torch shares nothing with the other.
 WITH_TRAINING := tests/training tests/evaluation tests/weights tests/hf tests/cli tests/formats tests/export \
-	tests/integrations tests/examples
+	tests/integrations tests/examples tests/service tests/reports tests/tiles
 tests: $(VENV)/dev.stamp
 	$(MAKE) --jobs=3 --output-sync=target types tests-library tests-training
 
