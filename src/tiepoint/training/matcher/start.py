@@ -1,6 +1,6 @@
 """First weights of a matcher: it starts at nearest neighbours.
 
-With torch's own weights, the first 400 steps of a run only lead there (docs/training-log.md).
+With torch's own weights, the first 300 steps of a run only lead there (docs/training-log.md).
 """
 
 from __future__ import annotations
