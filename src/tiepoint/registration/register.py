@@ -44,9 +44,9 @@ logger = logging.getLogger(__name__)
 LEAST_SIDE_PX = 4 * CELL_PX
 """Shorter side, px of the network's input, below which few keypoints are found."""
 
-GUIDED_ROUNDS, GUIDED_REACH = 2, 1.5
-"""Rounds of guided matching, and its search radius in inlier thresholds. A radius of 1 would only
-find matches that agree with the model already."""
+GUIDED_REACH = 1.5
+"""Search radius of guided matching, in inlier thresholds. A radius of 1 would only find matches
+that agree with the model already."""
 
 
 def register(
@@ -258,22 +258,19 @@ def _decided(fit: Fit) -> tuple[Fit, str | None]:
 
 
 def _guided(fit: Fit) -> Fit:
-    """Refit an accepted plane model to matches found near it.
+    """Refit an accepted plane model to matches found near it, once: more rounds change nothing.
 
     The verdict comes first, because matches chosen by a model are no evidence for it.
     """
-    best = fit
-    for _ in range(GUIDED_ROUNDS):
-        better = _rematched(best, best.estimate.matrix)
-        if better.inliers < fit.inliers:
-            logger.debug("guided matching lost inliers; the first fit is kept")
-            return fit
-        objection = objection_to(better, CHECKS[fit.settings.model])
-        if objection is not None:
-            logger.debug("guided matching was refused (%s); the first fit is kept", objection)
-            return fit
-        best = better
-    return best
+    better = _rematched(fit, fit.estimate.matrix)
+    if better.inliers < fit.inliers:
+        logger.debug("guided matching lost inliers; the first fit is kept")
+        return fit
+    objection = objection_to(better, CHECKS[fit.settings.model])
+    if objection is not None:
+        logger.debug("guided matching was refused (%s); the first fit is kept", objection)
+        return fit
+    return better
 
 
 def _rematched(fit: Fit, matrix: Matrix) -> Fit:
