@@ -26,16 +26,18 @@ def onnx_runtime(data: bytes, threads: int | None) -> Runtime:
 
 def openvino(data: bytes, threads: int | None) -> Runtime:
     """OpenVINO on the CPU in float32; threads None takes all cores."""
-    from tiepoint.network.runtime import new_core
+    from tiepoint.network.runtime import compiled_model, new_core
+    from tiepoint.network.signal_stack import own_signal_stack
 
     core = new_core()
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}  # bfloat16 may be the default
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
-    model = core.compile_model(core.read_model(data), "CPU", options)
+    model = compiled_model(core, core.read_model(data), options)
 
     def run(inputs: Arrays) -> Arrays:
-        outputs = model(dict(inputs))
+        with own_signal_stack():
+            outputs = model(dict(inputs))
         return {name: outputs[one] for one in model.outputs for name in one.get_names()}
 
     return run

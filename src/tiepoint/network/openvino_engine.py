@@ -20,11 +20,13 @@ from tiepoint.network.dense_maps import DenseMaps
 from tiepoint.network.openvino_graph import build_model, heatmap_model, pixel_bytes
 from tiepoint.network.runtime import (
     capabilities,
+    compiled_model,
     keep_in_child,
     new_core,
     ov,
     refuse_after_fork,
 )
+from tiepoint.network.signal_stack import own_signal_stack
 from tiepoint.weights.checkpoint import Checkpoint
 
 Float32 = NDArray[np.float32]
@@ -160,13 +162,15 @@ class OpenVinoEngine:
             request = network.model.create_infer_request()
         try:
             tensor = ov.Tensor(values, shared_memory=True)
-            shared = request.infer({0: tensor}, share_outputs=True)  # without a second copy
+            with own_signal_stack():
+                shared = request.infer({0: tensor}, share_outputs=True)  # without a second copy
             outputs = [output.copy() for output in shared.values()]
         finally:
             network.idle.put(request)
         if network.heatmap is not None:
             logits = {i: ov.Tensor(outputs[i], shared_memory=True) for i in range(phases)}
-            outputs[:phases] = [network.heatmap.create_infer_request().infer(logits)[0]]
+            with own_signal_stack():
+                outputs[:phases] = [network.heatmap.create_infer_request().infer(logits)[0]]
         # Each cell's values are contiguous, as `describe` reads them.
         dense = tuple(
             np.moveaxis(output.reshape(B, *grid_hw((H, W), shift), -1), -1, 1)  # B D h w
@@ -192,8 +196,8 @@ class OpenVinoEngine:
         heatmap = None
         if is_f16:
             wide = {**self._options, "INFERENCE_PRECISION_HINT": "f32"}
-            heatmap = self._core.compile_model(heatmap_model(wanted.phases), "CPU", wide)
-        return _Network(self._core.compile_model(model, "CPU", self._options), heatmap)
+            heatmap = compiled_model(self._core, heatmap_model(wanted.phases), wide)
+        return _Network(compiled_model(self._core, model, self._options), heatmap)
 
     def _forget_oldest(self) -> None:
         """Drop the least recently used networks of one size beyond the limits; keep the last."""

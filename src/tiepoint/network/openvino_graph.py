@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from tiepoint.architecture import CELL_PX, PHASES, Layer
 from tiepoint.network import winograd
-from tiepoint.network.runtime import ops, ov
+from tiepoint.network.runtime import compiled_model, ops, ov
+from tiepoint.network.signal_stack import own_signal_stack
 from tiepoint.weights.activation_maxima import ActivationMaxima, weight_maxima
 from tiepoint.weights.checkpoint import Checkpoint, Tensors
 
@@ -295,8 +296,9 @@ def measure_activation_maxima(
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
-    model = ov.Core().compile_model(ov.Model(highest, [pixels], "highest inputs"), "CPU", options)
+    model = compiled_model(ov.Core(), ov.Model(highest, [pixels], "highest inputs"), options)
     names = [layer.name for layer in config.layers()]
     for image in images:
-        maxima = model({0: image[None, None]})
+        with own_signal_stack():
+            maxima = model({0: image[None, None]})
         yield {name: float(maxima[index]) for index, name in enumerate(names)}

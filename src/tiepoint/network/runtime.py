@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from tiepoint.errors import EngineError, MissingExtraError
+from tiepoint.network.signal_stack import own_signal_stack
 
 TELEMETRY = "openvino_telemetry"
 """The package that sends; a sub-module that is loaded already cannot be imported either."""
@@ -46,7 +47,15 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("the engine 'openvino'", "openvino") from error
 
-__all__ = ["capabilities", "keep_in_child", "new_core", "ops", "ov", "refuse_after_fork"]
+__all__ = [
+    "capabilities",
+    "compiled_model",
+    "keep_in_child",
+    "new_core",
+    "ops",
+    "ov",
+    "refuse_after_fork",
+]
 
 _is_started = False
 """Whether OpenVINO may have threads in this process."""
@@ -71,6 +80,12 @@ def new_core() -> ov.Core:
     refuse_after_fork()
     _is_started = True
     return ov.Core()
+
+
+def compiled_model(core: ov.Core, model: ov.Model, options: dict[str, Any]) -> ov.CompiledModel:
+    """A network compiled for the CPU."""
+    with own_signal_stack():
+        return core.compile_model(model, "CPU", options)
 
 
 def refuse_after_fork() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,7 +30,7 @@ from tiepoint.training.matcher.bank import open_held_out
 from tiepoint.training.matcher.drawing import SceneFeatures
 from tiepoint.training.matcher.runs import MatcherResult, repeat_matcher, train_matcher
 from tiepoint.training.matcher.settings import MatcherData, MatcherPreset
-from tiepoint.training.matcher.trainer import MatcherTrainer
+from tiepoint.training.matcher.trainer import MatcherTrainer, as_tensors
 from tiepoint.training.matcher.validation import Validation, score
 from tiepoint.training.matcher.workers import Drawing
 from tiepoint.training.monitor import HopelessError
@@ -61,7 +62,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def named(name: str) -> Checkpoint:
-    return CHECKPOINT if name == "fake" else replace(CHECKPOINT, name=name, sha256="1" * 64)
+    known = name in ("fake", CHECKPOINT.name)
+    return CHECKPOINT if known else replace(CHECKPOINT, name=name, sha256="1" * 64)
 
 
 def train(
@@ -180,6 +182,39 @@ def test_a_run_starts_from_the_weights_of_another_matcher(whole: Path, tmp_path:
         train(tmp_path / "next", still, seed=1)
     with pytest.raises(TrainingError, match="only finished runs that began with random weights"):
         repeat_matcher(tmp_path / "next", tmp_path / "again")
+
+
+def test_a_start_of_another_detector_is_adapted(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def adapted(matcher: object, old: Checkpoint, new: Checkpoint, *_: object) -> object:
+        asked.append((old.sha256, new.sha256))
+        return {n: torch.zeros_like(t) for n, t in first.items()}, 0.5
+
+    first = as_tensors(load_matcher(whole))
+    monkeypatch.setattr(runs, "transferred", adapted)
+    still = replace(PRESET, learning_rate=1e-12)
+    echoed: list[str] = []
+    assert train(tmp_path, still, start=whole, checkpoint="other", echo=echoed.append).finished
+    assert asked == [(CHECKPOINT.sha256, "1" * 64)]
+    assert any("50% of the variance of random-0's descriptors" in line for line in echoed)
+    assert not any(array.any() for array in load_matcher(tmp_path).tensors.values())
+    assert load_matcher(tmp_path).detector_sha256 == "1" * 64
+
+
+def test_a_start_whose_detector_is_gone_is_refused(whole: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(whole, alone)
+    (alone / "manifest.json").unlink()
+    with pytest.raises(TrainingError, match="start from a matcher with its manifest and detector"):
+        train(tmp_path / "next", start=alone, checkpoint="other")
+    manifest = json.loads((whole / "manifest.json").read_text())
+    manifest["detector"]["checkpoint"] = "other"  # has other weights by now
+    (alone / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(TrainingError, match=f"there are weights {'1' * 64} now"):
+        train(tmp_path / "next", start=alone, checkpoint="other")
 
 
 def test_a_start_of_other_sizes_is_refused(whole: Path, tmp_path: Path) -> None:

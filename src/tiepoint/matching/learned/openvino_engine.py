@@ -15,7 +15,15 @@ from tiepoint.matching.learned.inputs import (
     angles,
 )
 from tiepoint.matching.learned.openvino_graph import build_model
-from tiepoint.network.runtime import capabilities, keep_in_child, new_core, ov, refuse_after_fork
+from tiepoint.network.runtime import (
+    capabilities,
+    compiled_model,
+    keep_in_child,
+    new_core,
+    ov,
+    refuse_after_fork,
+)
+from tiepoint.network.signal_stack import own_signal_stack
 from tiepoint.weights.checkpoint import Tensors
 
 NEEDED = {"f32": None, "bf16": "BF16"}
@@ -53,7 +61,7 @@ class OpenVinoMatcher:
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = str(threads)
         core = new_core()
-        self._model = core.compile_model(build_model(config, tensors, layers), "CPU", options)
+        self._model = compiled_model(core, build_model(config, tensors, layers), options)
         self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         self._positions = tensors[f"{config.positions().name}.weight"]
 
@@ -70,7 +78,8 @@ class OpenVinoMatcher:
             request = self._model.create_infer_request()
         try:
             inputs = {i: ov.Tensor(value, shared_memory=True) for i, value in enumerate(values)}
-            shared = request.infer(inputs, share_outputs=True)
+            with own_signal_stack():
+                shared = request.infer(inputs, share_outputs=True)
             outputs = [output.copy() for output in shared.values()]  # N C+1 each
         finally:
             self._idle.put(request)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-from tiepoint.errors import TrainingError
+from torch import Tensor
+
+from tiepoint.errors import CheckpointError, TrainingError
 from tiepoint.files.paths import exists, is_folder
 from tiepoint.files.reading import read_json
 from tiepoint.files.writing import make_folder
@@ -32,6 +34,7 @@ from tiepoint.training.matcher.settings import (
 )
 from tiepoint.training.matcher.start import first_weights, sampled_descriptors
 from tiepoint.training.matcher.trainer import MatcherTrainer, as_tensors
+from tiepoint.training.matcher.transfer import transferred
 from tiepoint.training.matcher.validation import Validation, flat_figures, score
 from tiepoint.training.setup import Execution, find_device, stopped_by_signals
 from tiepoint.training.state import STATE_FILE, RunConfig, State, read_state
@@ -86,8 +89,8 @@ def train_matcher(
         folder: Folder of the run. A stopped run with the same arguments is resumed; its budget may
             be another one.
         start: Matcher whose weights are the first ones: its folder, or the folder or name of a
-            checkpoint with one. Give another seed, so that the scenes are others. None starts from
-            random weights.
+            checkpoint with one. Give another seed, so that the scenes are others. That of another
+            detector is adapted, see `transfer`. None starts from random weights.
 
     Raises:
         CheckpointError: No such checkpoint or matcher.
@@ -100,6 +103,9 @@ def train_matcher(
     initial = None if start is None else _initial(start, preset)
     origin = RANDOM_WEIGHTS if initial is None else f"matcher {initial.sha256}"
     state = _stored_state(folder, detector, preset, data, seed, origin)
+    old = None
+    if start is not None and initial is not None and state is None:
+        old = _other_detector(start, initial, detector)
     builder = BankBuilder(
         folder / FEATURES_FOLDER, detector, data, seed, preset.scenes, preset.held_out
     )
@@ -116,8 +122,11 @@ def train_matcher(
             preset = preset.with_budget(max(left, LEAST_TRAINING_SHARE * preset.minutes), None)
         info = {**_identity(detector, data), "origin": origin}
         config = RunConfig(preset, seed, info)
+        first = None
+        if initial is not None and state is None:
+            first = _first_tensors(initial, old, detector, data, seed, execution.echo)
         finished = _Run(folder, detector, builder, config, execution).train(
-            device, state, stop, initial
+            device, state, stop, first
         )
     return MatcherResult(finished, stop.number, folder, has_matcher=exists(folder / WEIGHTS_FILE))
 
@@ -195,7 +204,7 @@ class _Run:
         device: Any,
         state: State[MatcherPreset] | None,
         stop: Event,
-        initial: MatcherCheckpoint | None,
+        first: Mapping[str, Tensor] | None,
     ) -> bool:
         """Train until the budget is spent or a signal comes; whether it is spent."""
         config, scenes = self._config, self._scenes
@@ -208,12 +217,10 @@ class _Run:
                 step,
             )
 
-        start = (
-            first_weights(config.preset.network, config.seed, sampled_descriptors(scenes))
-            if initial is None
-            else as_tensors(initial)
-        )
-        trainer = MatcherTrainer(config, open_source, self._folder, device, start=start)
+        if first is None:
+            descriptors = sampled_descriptors(scenes)
+            first = first_weights(config.preset.network, config.seed, descriptors)
+        trainer = MatcherTrainer(config, open_source, self._folder, device, start=first)
         if state is not None:
             trainer.restore(state)
         make_folder(self._folder)
@@ -264,13 +271,54 @@ class _Run:
 
 def _initial(start: str | PathLike[str], preset: MatcherPreset) -> MatcherCheckpoint:
     """The matcher that a run starts from; TrainingError if it has other sizes."""
-    loaded = load_matcher(matcher_folder(start))
-    if loaded.config != preset.network:
+    loaded, expected = load_matcher(matcher_folder(start)), preset.network
+    if replace(loaded.config, descriptor_length=expected.descriptor_length) != expected:
         raise TrainingError(
-            f"{start}: its network is {loaded.config}, expected {preset.network}; start from a "
-            "matcher of the same sizes, or give its --width and --layers"
+            f"{start}: its network is {loaded.config}, expected {expected}; start from a matcher "
+            "of the same sizes, or give its --width and --layers"
         )
     return loaded
+
+
+def _other_detector(
+    start: str | PathLike[str], initial: MatcherCheckpoint, detector: Checkpoint
+) -> Checkpoint | None:
+    """The detector of the first matcher, if it is another one than the run's.
+
+    Raises:
+        TrainingError: Another one that its manifest does not name, or that is no longer there.
+    """
+    sha256 = initial.detector_sha256
+    if sha256 in (None, detector.sha256):
+        return None
+    path = matcher_folder(start) / MANIFEST_FILE
+    try:
+        other = load_checkpoint(read_json(path)["detector"]["checkpoint"])
+        problem = None if other.sha256 == sha256 else f"there are weights {other.sha256} now"
+    except (OSError, ValueError, LookupError, TypeError, CheckpointError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    if problem is not None:
+        raise TrainingError(
+            f"{start}: trained for other weights, {sha256}, which {path} does not lead to "
+            f"({problem}); start from a matcher with its manifest and detector, or without --start"
+        )
+    return other
+
+
+def _first_tensors(
+    initial: MatcherCheckpoint,
+    old: Checkpoint | None,
+    detector: Checkpoint,
+    data: MatcherData,
+    seed: int,
+    echo: Callable[[str], None],
+) -> Mapping[str, Tensor]:
+    """The first weights of a run that starts from a matcher, of another detector if `old` is."""
+    if old is None:
+        return as_tensors(initial)
+    tensors, explained = transferred(initial, old, detector, data, seed)
+    echo(f"start: {explained:.0%} of the variance of {old.name}'s descriptors can be predicted")
+    return tensors
 
 
 def _stored_state(
