@@ -66,12 +66,9 @@ class FakeHub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def add(self, repo_id: str, folder: Path, leave_out: tuple[str, ...] = ()) -> str:
-        """Commit a folder's files to a repository; the commit's hash."""
-        files = {
-            p.name: p.read_bytes()
-            for p in folder.iterdir()
-            if p.is_file() and p.name not in leave_out
-        }
+        """Commit a folder's files, also of folders in it, to a repository; the commit's hash."""
+        names = {p: p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+        files = {n: p.read_bytes() for p, n in names.items() if not n.startswith(leave_out)}
         return self.repos.setdefault(repo_id, Repo()).commit(files)
 
     def downloads(self) -> list[str]:
@@ -148,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.begin()
         if self.server.status:
             return self.error(self.server.status, "")
-        if found := re.fullmatch(r"/cdn/([0-9a-f]{64})/([^/]+)", path):
+        if found := re.fullmatch(r"/cdn/([0-9a-f]{64})/(.+)", path):
             for repo in self.server.repos.values():
                 for files in repo.commits.values():
                     for data in files.values():

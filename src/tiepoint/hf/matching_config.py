@@ -18,14 +18,13 @@ from tiepoint.hf.pretrained import LoadOptions, as_dtype
 from tiepoint.matching.learned.architecture import MatcherConfig
 from tiepoint.matching.learned.folder import (
     DEFAULT_THRESHOLD,
-    MATCHER_FOLDER,
     MODEL_TYPE,
     NEVER,
     TRANSFORMERS_DEFAULTS,
     matcher_config,
     named_detector,
 )
-from tiepoint.weights.folder import CONFIG_FILE, INITIALIZER_RANGE, Rules
+from tiepoint.weights.folder import CONFIG_FILE, INITIALIZER_RANGE, MATCHER_FOLDER, Rules
 
 EARLY: Mapping[str, float] = {"depth_confidence": 0.95, "width_confidence": 0.99}
 """transformers' defaults, for a config.json that leaves them out."""

@@ -30,6 +30,8 @@ ROTATION_FILE = "rotation.safetensors"
 """The matrix that rotates descriptors; see `rotation`."""
 MANIFEST_FILE = "manifest.json"
 """The training run and the SHA-256 of the weights."""
+MATCHER_FOLDER = "matcher"
+"""Folder of the learned matcher inside the folder of the checkpoint that it was trained for."""
 OPTIONAL_FILES = (PREPROCESSOR_FILE, ROTATION_FILE, QUANTIZATION_FILE)
 """Files that a checkpoint may have beside its config and its weights."""
 

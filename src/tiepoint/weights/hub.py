@@ -18,9 +18,20 @@ from typing import Any, TypedDict, Unpack
 from tiepoint._version import __version__
 from tiepoint.errors import CheckpointError, MissingExtraError, is_installed
 from tiepoint.files.paths import is_file
-from tiepoint.weights.folder import CONFIG_FILE, OPTIONAL_FILES, PREPROCESSOR_FILE, WEIGHTS_FILE
+from tiepoint.weights.folder import (
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    MATCHER_FOLDER,
+    OPTIONAL_FILES,
+    PREPROCESSOR_FILE,
+    WEIGHTS_FILE,
+)
 
 logger = logging.getLogger(__name__)
+
+MATCHER_FILES = tuple(
+    f"{MATCHER_FOLDER}/{name}" for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE)
+)
 
 TIMEOUT_S = 10.0
 """Timeout for one answer of the Hub; huggingface_hub's own default."""
@@ -118,6 +129,37 @@ def fetch(repo_id: str, **options: Unpack[HubOptions]) -> tuple[Path, str | None
     return weights.parent, commit if _COMMIT.fullmatch(commit) else None
 
 
+def fetch_matcher(repo_id: str, revision: str | None = None) -> Path | None:
+    """Download the learned matcher of the checkpoint `org/name`, unless the cache has it.
+
+    Args:
+        revision: Branch, tag or commit; None is `main`.
+
+    Returns:
+        Its folder; None if the repository has none.
+
+    Raises:
+        CheckpointError, MissingExtraError: As `fetch`.
+    """
+    _require_library(f"the learned matcher of {repo_id!r}, loaded from the Hub")
+    import huggingface_hub as hf
+
+    options = {**_LIBRARY, **_progress_bar()}
+    config_file, weights_file, manifest_file = MATCHER_FILES
+    config: str | None = None
+    with _explained(repo_id, revision):
+        with _optional(from_cache_only=False):
+            config = hf.hf_hub_download(repo_id, config_file, revision=revision, **options)
+        if config is None:
+            return None
+        folder = Path(config).parent
+        commit = folder.parent.name  # the other files must be of the same commit
+        hf.hf_hub_download(repo_id, weights_file, revision=commit, **options)
+        with _optional(from_cache_only=False):
+            hf.hf_hub_download(repo_id, manifest_file, revision=commit, **options)
+    return folder
+
+
 def sha256_in_cache(path: Path) -> str | None:
     """The SHA-256 that the Hub's cache gives as name to a file's blob; None if it is no link."""
     if not path.is_symlink():
@@ -132,7 +174,7 @@ def push(folder: str | Path, repo_id: str, **options: Unpack[PushOptions]) -> st
 
     Args:
         folder: Folder with `config.json` and `model.safetensors`. Of other files only the optional
-            ones of a checkpoint and `README.md` are uploaded. A folder with
+            ones of a checkpoint, `README.md` and those of its matcher are uploaded. A folder with
             `preprocessor_config.json` alone adds it to a checkpoint.
         repo_id: `org/name`; created if it does not exist.
 
@@ -149,7 +191,8 @@ def push(folder: str | Path, repo_id: str, **options: Unpack[PushOptions]) -> st
     _require_library("an upload to the Hub")
     import huggingface_hub as hf
 
-    allowed = (CONFIG_FILE, WEIGHTS_FILE, *OPTIONAL_FILES, "README.md")
+    own = (CONFIG_FILE, WEIGHTS_FILE, *OPTIONAL_FILES, "README.md")
+    allowed = (*own, *MATCHER_FILES, f"{MATCHER_FOLDER}/README.md")
     names = [name for name in allowed if is_file(folder / name)]
     files = [hf.CommitOperationAdd(name, folder / name) for name in names]
     api = hf.HfApi(token=options.get("token"), **_LIBRARY)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from tiepoint.config import DeviceName
 from tiepoint.errors import CheckpointError, ConfigError, is_installed
 from tiepoint.features import Features
-from tiepoint.files.paths import is_file
-from tiepoint.matching.learned.folder import MATCHER_FOLDER, named_detector
+from tiepoint.files.paths import is_file, is_folder
+from tiepoint.matching.learned.folder import named_detector
 from tiepoint.matching.learned.matcher import LearnedMatcher
 from tiepoint.weights.checkpoint import (
     BUNDLED,
@@ -22,7 +22,8 @@ from tiepoint.weights.checkpoint import (
     files_state,
     locate,
 )
-from tiepoint.weights.folder import CONFIG_FILE, WEIGHTS_FILE, read_json
+from tiepoint.weights.folder import CONFIG_FILE, MATCHER_FOLDER, WEIGHTS_FILE, read_json
+from tiepoint.weights.hub import fetch_matcher, is_id
 
 MatcherSource = str | PathLike[str] | LearnedMatcher | None
 """A bundled name, a folder or a loaded matcher; None for the matcher of the features' weights."""
@@ -41,6 +42,7 @@ class _Made(NamedTuple):
 
     checkpoint: str
     weights_sha256: str
+    revision: str | None
 
 
 def matcher_for(
@@ -58,7 +60,8 @@ def matcher_for(
         a, b: Features; without `matcher`, their provenance decides.
         matcher: A folder with a matcher, or with a checkpoint and its matcher; a bundled name; or a
             LearnedMatcher, which is returned as it is. None looks in the folder of the checkpoint
-            that made the features, then among the bundled ones.
+            that made the features, then among the bundled ones, then on the Hub if the checkpoint
+            is from there.
         layers, threads: See `LearnedMatcher`.
         device: "cpu" takes OpenVINO, a GPU torch.
 
@@ -76,7 +79,7 @@ def matcher_for(
             "features without provenance, by which a learned matcher is found: pass the folder of "
             "one as matcher (--matcher), or match with method='nearest'"
         )
-    folder = _trained_for(_Made(made.checkpoint, made.weights_sha256))
+    folder = _trained_for(_Made(made.checkpoint, made.weights_sha256, made.revision))
     return _kept(str(folder), files_state(folder), layers, device, threads)
 
 
@@ -94,7 +97,9 @@ def matcher_of(
         ConfigError: As for `matcher_for`; or a matcher of other weights.
     """
     if matcher is None:
-        folder = _trained_for(_Made(absolute_name(checkpoint), checkpoint.sha256))
+        folder = _trained_for(
+            _Made(absolute_name(checkpoint), checkpoint.sha256, checkpoint.revision)
+        )
         return _kept(str(folder), files_state(folder), layers, device, threads)
     loaded = given_matcher(matcher, layers=layers, device=device, threads=threads)
     expected = loaded.checkpoint.detector_sha256
@@ -186,6 +191,12 @@ def _trained_for(made: _Made) -> Path:
             return folder
         if name == made.checkpoint:
             others[str(folder)] = sha256
+    if is_id(made.checkpoint) and not is_folder(Path(made.checkpoint)):
+        folder = fetch_matcher(made.checkpoint, made.revision)
+        if folder is not None:
+            others[str(folder)] = _detector_sha256(str(folder), files_state(folder))
+            if others[str(folder)] == made.weights_sha256:
+                return folder
     trained = "".join(f"; {folder} is for {sha256}" for folder, sha256 in others.items())
     raise ConfigError(
         f"no learned matcher for checkpoint {made.checkpoint!r} with weights_sha256 "
@@ -194,7 +205,7 @@ def _trained_for(made: _Made) -> Path:
 
 
 def _folder_beside(checkpoint: str) -> Path | None:
-    """The folder of the matcher in a checkpoint's; of a Hub id only the local cache is used."""
+    """The folder of the matcher in a checkpoint's; of a Hub id that in the local cache."""
     try:
         folder = locate(checkpoint, local_files_only=True) / MATCHER_FOLDER
     except CheckpointError:

@@ -46,8 +46,6 @@ from tiepoint.weights.folder import (
     write_files,
 )
 
-MATCHER_FOLDER = "matcher"
-"""Folder of the matcher inside the folder of the checkpoint that it was trained for."""
 MODEL_CLASS, MODEL_TYPE = "LightGlueForKeypointMatching", "lightglue"
 PAIR_PROCESSOR_CLASS = "LightGlueImageProcessor"
 MATCHER_VERSION = 1
