@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import io
 import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support.fake_detector import FakeDetector
@@ -82,6 +88,38 @@ def test_a_truncated_tar_gives_what_is_before_the_damage(here: Path) -> None:
     assert list(StoreFeatures(here / "a.store")) == ["0.png", "1.png"]
     tar(path, [(f"{number}.png", picture()) for number in range(4)])
     assert statuses(fill(here / "a.store", path)) == {"done": 4}
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """A web server of a folder; its URL."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_tar_on_a_web_server_is_read_as_one_on_disk(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    monkeypatch.setattr(patience, "DELAYS_S", (0.0,))
+    held = {f"{number}.png": picture(20 + 10 * number) for number in range(5)}
+    local = tar(here / "x.tar", held)
+    with served(here) as url:
+        assert statuses(fill(here / "far.store", f"{url}/x.tar")) == {"done": 5}
+        assert statuses(fill(here / "gone.store", f"{url}/y.tar")) == {"failed": 1}
+    fill(here / "near.store", local)
+    far, near = (StoreFeatures(here / name) for name in ("far.store", "near.store"))
+    assert list(far) == list(near) == sorted(held)
+    for name in held:
+        np.testing.assert_array_equal(far[name].xy, near[name].xy)
 
 
 def test_a_connection_that_breaks_goes_on_behind_the_last_member(
