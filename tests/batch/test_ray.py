@@ -154,6 +154,24 @@ def test_a_node_that_does_not_see_the_images_is_named_before_any_work(
     assert whole_files(here / "x.store") == ["manifest.json"]
 
 
+def test_a_node_that_leaves_before_the_work_begins_is_left_out(
+    photos: Path, here: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    known = ray.nodes
+    gone = {**next(node for node in known() if node["Alive"]), "NodeID": "0" * 56}
+    asked: list[int] = []
+
+    def nodes() -> list[dict[str, Any]]:
+        asked.append(1)
+        return [*known(), gone] if len(asked) == 1 else known()
+
+    monkeypatch.setattr(ray, "nodes", nodes)
+    assert statuses(run(here / "x.store"))["done"] == 40
+    assert len(asked) > 1
+
+
 def test_nothing_is_lost_or_made_twice_if_a_worker_and_a_node_are_killed(
     photos: Path, here: Path, cluster: Any
 ) -> None:

@@ -150,10 +150,11 @@ class _Pool:
         self._known: set[str] = set()
         self._actors: set[_Actor] = set()
         nodes = self._new_nodes()
+        self._require_sight(nodes)
+        nodes = self._alive(nodes)
         if not nodes:
             kind = "GPU" if self._on_gpu else "CPU"
             raise ConfigError(f"the Ray cluster has no node with a {kind}; start one that has")
-        self._require_sight(nodes)
         self.starting = [actor for node in nodes for actor in self._start_all(node)]
 
     def join(self) -> list[_Actor]:
@@ -163,8 +164,7 @@ class _Pool:
     def replace(self, actor: _Actor) -> list[_Actor]:
         """A worker in the place of one that ended, if its node is still there."""
         self._actors.discard(actor)
-        alive = {node["NodeID"] for node in self.ray.nodes() if node["Alive"]}
-        return [self._start(actor.node, actor.place)] if actor.node["NodeID"] in alive else []
+        return [self._start(node, actor.place) for node in self._alive([actor.node])]
 
     def drop(self, actor: _Actor) -> None:
         """End a worker that cannot work."""
@@ -185,6 +185,11 @@ class _Pool:
         self._known |= {node["NodeID"] for node in nodes}
         return nodes
 
+    def _alive(self, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those of some nodes that are still in the cluster."""
+        alive = {node["NodeID"] for node in self.ray.nodes() if node["Alive"]}
+        return [node for node in nodes if node["NodeID"] in alive]
+
     def _places(self, node: dict[str, Any]) -> list[Place]:
         return places(node["Resources"], self._threads, on_gpu=self._on_gpu)
 
@@ -200,7 +205,9 @@ class _Pool:
         return actor
 
     def _require_sight(self, nodes: list[dict[str, Any]]) -> None:
-        """Raise ConfigError if a node cannot take part, before any work."""
+        """Raise ConfigError if a node cannot take part, before any work; it may leave."""
+        if not nodes:
+            return
         task = self.ray.remote(look)
         looks = {
             task.options(num_cpus=0, scheduling_strategy=_on(node)).remote(self._sight): node
@@ -215,7 +222,7 @@ class _Pool:
                 reason = f"gave no answer within {LOOK_S:.0f} s"
             except (self.ray.exceptions.RayError, RuntimeError) as error:  # no tiepoint there
                 reason = f"cannot run tiepoint ({in_short(error)}); install it there"
-            if reason is not None:
+            if reason is not None and self._alive([node]):
                 reasons.append(f"node {_name(node)} {reason}")
         if reasons:
             more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
