@@ -16,6 +16,7 @@ from tiepoint.batch.ignored import LINKED_FOLDERS, kind_of
 from tiepoint.batch.stores import is_overlay
 from tiepoint.files.writing import special_kind
 from tiepoint.images.photographs import is_image_name
+from tiepoint.images.slides import is_zarr_folder
 from tiepoint.images.urls import is_url, without_credentials
 
 _UNSAFE = re.compile(r'[\x00-\x1f\\:*?"<>|]')  # not allowed in a file name somewhere
@@ -97,7 +98,7 @@ def expand_one(
     try:
         if is_url(argument):
             yield Input(argument, _name_of_url(argument))
-        elif os.path.isdir(argument):  # noqa: PTH112 - Path.is_dir raises for some names
+        elif os.path.isdir(argument) and not is_zarr_folder(argument):  # noqa: PTH112 - Path.is_dir raises for some names
             yield from _walk(argument, PurePosixPath() if alone else as_typed(argument), ignored)
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             yield from _glob(argument, ignored, alone=alone)

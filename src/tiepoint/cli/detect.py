@@ -123,6 +123,7 @@ def detect(
     tile: tiles.Tile = False,
     tile_px: tiles.TilePx = None,
     on_damage: tiles.OnDamage = None,
+    channels: tiles.ChannelNumbers = None,
     engine: options.Engine = options.AUTO,
     device: options.Device = options.AUTO,
     precision: options.Precision = options.AUTO,
@@ -151,16 +152,15 @@ def detect(
     mask_folder = None if masks is None else MaskFolder(masks)
     if ending in WITHOUT_DESCRIPTORS:
         detection["descriptors"] = False
-    of_tiles = tiles.TileOptions(tile, tile_px, on_damage, detection)
+    of_tiles = tiles.TileOptions(tile, tile_px, on_damage, channels, detection)
     detector: Any = Detector(
         checkpoint, engine=engine, device=of_store.device(engine, device), precision=precision,
         threads=threads, compiled=compiled, **detection,
     )  # fmt: skip
     if is_store:
-        detector = of_tiles.detector(detector)
         raise typer.Exit(of_store.detect(
-            out, images, detector, mask_folder, ignored, overwrite=overwrite, as_json=as_json
-        ))  # fmt: skip
+            out, images, of_tiles.detector(detector), mask_folder, ignored,
+            overwrite=overwrite, as_json=as_json))  # fmt: skip
     into = _Into(_store(out, ending, plot=plot, half=half), overwrite, mask_folder)
     report = _report(inputs, out, ignored, as_json=as_json)
     raise typer.Exit(into.detect(images, of_tiles.detector(detector, report.show_part), report))

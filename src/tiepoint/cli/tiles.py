@@ -18,7 +18,8 @@ Tile = Annotated[
     typer.Option(
         "--tile",
         help="Detect tile by tile at the native size, in bounded memory, with the keypoints of the "
-        "image as a whole. GeoTIFF and the like are read in windows (extra geo).",
+        "image as a whole. GeoTIFF and the like (extra geo) and images of microscopes (extra bio) "
+        "are read in windows.",
     ),
 ]
 TilePx = Annotated[
@@ -33,18 +34,27 @@ OnDamage = Annotated[
         show_default="raise",
     ),
 ]
+ChannelNumbers = Annotated[
+    str | None,
+    typer.Option(
+        "--channels",
+        metavar="N,N,...",
+        help="Channel or band of the image, from 0 on; of several the mean is taken.",
+        show_default="(colour, or the first one)",
+    ),
+]
 
 
 class TileOptions:
     """The tile options of a command.
 
     Args:
-        tile, tile_px, on_damage: As given; None is not given.
+        tile, tile_px, on_damage, channels: As given; None is not given.
         detection: The settings of the detector. With tiles, a `max_side` that is the default
             becomes the native size.
 
     Raises:
-        ConfigError: An option that needs `--tile`.
+        ConfigError: An option that needs `--tile`, or channels that are no numbers.
     """
 
     def __init__(
@@ -52,9 +62,13 @@ class TileOptions:
         tile: bool,
         tile_px: int | None,
         on_damage: Literal["raise", "skip"] | None,
+        channels: str | None,
         detection: DetectionOptions,
     ) -> None:
-        self._tile, self._given = tile, {"tile_px": tile_px, "on_damage": on_damage}
+        self._tile = tile
+        self._given = {
+            "tile_px": tile_px, "on_damage": on_damage, "channels": _channels_of(channels)
+        }  # fmt: skip
         for name, value in self._given.items():
             if value is not None and not tile:
                 raise ConfigError(f"--{name.replace('_', '-')} needs --tile")
@@ -77,3 +91,13 @@ class TileOptions:
             return TiledDetector(detector, progress=progress, **given)
         except ConfigError as error:
             raise ConfigError(str(error).replace("tile_px", "--tile-px")) from error
+
+
+def _channels_of(text: str | None) -> tuple[int, ...] | None:
+    """The numbers of "0,2"; raises ConfigError for another form."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() for part in parts):
+        raise ConfigError(f"--channels is {text!r}, expected numbers from 0 on, such as 0 or 0,2")
+    return tuple(map(int, parts))

@@ -8,41 +8,57 @@ from typing import Any
 
 from tiepoint.errors import ImageError
 from tiepoint.images.arrays import ChannelOrder
+from tiepoint.images.planes import Channels, ChosenChannels
 from tiepoint.images.raster import RasterWindows, is_raster
 from tiepoint.images.reading import is_source, read
+from tiepoint.images.slides import is_slide, open_slide
 from tiepoint.images.windows import ArrayWindows, WindowSource
 
 
 @contextmanager
-def open_windows(source: Any, channel_order: ChannelOrder = "rgb") -> Iterator[WindowSource]:
+def open_windows(
+    source: Any, channel_order: ChannelOrder = "rgb", channels: Channels = None
+) -> Iterator[WindowSource]:
     """Open an image to read windows of it, and close its file afterwards.
 
     Args:
         source: A `WindowSource`; an array or an object that is sliced like one; a file that GDAL
-            reads in windows (extra `geo`: GeoTIFF, COG, VRT, JPEG 2000 and others); or any other
-            source of `images.read`, which is decoded as a whole.
+            reads in windows (extra `geo`: GeoTIFF, COG, VRT, JPEG 2000 and others); an image of a
+            microscope (extra `bio`; see `slides`); or any other source of `images.read`, which is
+            decoded as a whole.
         channel_order: Order of the colours in arrays.
+        channels: A channel from 0 on, which is read as grey, or several, whose mean is. None takes
+            the first three bands of a raster or the samples of a colour, or else the first channel.
 
     Raises:
-        ImageError: The image cannot be read, or is too large to be decoded as a whole.
+        ImageError: The image cannot be read, is too large to be decoded as a whole, or has no such
+            channel.
+        MissingExtraError: The extra that reads this file is not installed.
     """
+    if is_slide(source):
+        with open_slide(source, channels) as slide:
+            yield slide
+    elif is_raster(source):
+        with RasterWindows(source, channels) as raster:
+            yield raster
+    else:
+        opened = _opened(source, channel_order)
+        yield opened if channels is None else ChosenChannels(opened, channels)
+
+
+def _opened(source: Any, channel_order: ChannelOrder) -> WindowSource:
+    """A source that holds no file open."""
     if isinstance(source, WindowSource):
-        yield source
-        return
-    if is_raster(source):
-        with RasterWindows(source) as opened:
-            yield opened
-        return
+        return source
     if _is_sliced(source):
-        yield ArrayWindows(source, channel_order=channel_order)
-        return
+        return ArrayWindows(source, channel_order=channel_order)
     if not is_source(source):
         raise ImageError(
             f"an object of type {type(source).__name__} is not an image: expected an array, a "
             "path, or an object with size_hw, dtype and read(window, level)"
         )
     image = read(source, channel_order=channel_order)
-    yield ArrayWindows(image.pixels, image.name, valid=image.valid)
+    return ArrayWindows(image.pixels, image.name, valid=image.valid)
 
 
 def _is_sliced(source: Any) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from tiepoint.errors import ImageError, import_extra, is_installed
 from tiepoint.geometry import SizeHW
 from tiepoint.images.arrays import Decoded, from_array, with_alpha
+from tiepoint.images.planes import Channels, chosen_channels, fused
 from tiepoint.images.windows import Window, unreadable
 
 if TYPE_CHECKING:
@@ -58,14 +59,18 @@ def _orientation(path: str | os.PathLike[str]) -> int:
 class RasterWindows:
     """Windows of a raster file; see `windows.WindowSource`. A context manager.
 
+    Args:
+        channels: Bands without that of transparency, from 0 on: one, or several whose mean is
+            taken.
+
     Three bands or more are RGB and further ones; fewer are grey and further ones. No data have
     pixels that the file's masks exclude: by a no-data value, a mask band, or transparency.
 
     Raises:
-        ImageError: No such file, or not a raster.
+        ImageError: No such file, not a raster, or no such channel.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], channels: Channels = None) -> None:
         rasterio = import_extra("rasterio", "reading a raster in windows", "geo")
         from rasterio.enums import ColorInterp, MaskFlags
 
@@ -83,7 +88,12 @@ class RasterWindows:
         others = [i for i, kind in enumerate(kinds, 1) if kind != ColorInterp.alpha]
         if not others:
             raise ImageError(f"{self.name}: {file.count} bands, expected at least one of colour")
-        self._bands = others[:3] if len(others) >= 3 else others[:1]
+        self._is_fused = channels is not None
+        if self._is_fused:
+            chosen = chosen_channels(channels, len(others), self.name)
+            self._bands = [others[number] for number in chosen]
+        else:
+            self._bands = others[:3] if len(others) >= 3 else others[:1]
         self._alpha = next((i for i, k in enumerate(kinds, 1) if k == ColorInterp.alpha), None)
         self._palette = _palette(file, self._bands[0]) if ColorInterp.palette in kinds else None
         self.size_hw: SizeHW = (file.height, file.width)
@@ -131,7 +141,9 @@ class RasterWindows:
         if self._palette is not None:
             bands = np.moveaxis(self._palette[bands[0]], -1, 0)
         pixels = np.ascontiguousarray(np.moveaxis(bands, 0, -1))  # H W C
-        pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+        if self._is_fused and self._palette is None:
+            pixels = fused(pixels, range(pixels.shape[2]))
+        pixels = pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
         gaps = None
         if self.has_gaps:
             masks = self._file.read_masks(self._bands, **how)  # C H W

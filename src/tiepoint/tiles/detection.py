@@ -22,10 +22,11 @@ from tiepoint.checks import check_choice, check_whole
 from tiepoint.config import DetectionConfig, DetectionOptions
 from tiepoint.detector import Detector, Request
 from tiepoint.errors import ConfigError, EngineError, ImageError
-from tiepoint.features import Features
+from tiepoint.features import Features, Provenance
 from tiepoint.geometry import Placement, SizeHW
 from tiepoint.images.arrays import ChannelOrder
 from tiepoint.images.opening import open_windows
+from tiepoint.images.planes import Channels
 from tiepoint.images.windows import Window, WindowSource, tiles
 from tiepoint.keypoints.result import Keypoints, in_image, merge_scales
 from tiepoint.network.windowed import WindowedInput
@@ -67,6 +68,7 @@ def detect_tiled(
     tile_px: int = TILE_PX,
     on_damage: OnDamage = "raise",
     channel_order: ChannelOrder = "rgb",
+    channels: Channels = None,
     progress: Progress | None = None,
     **options: Unpack[DetectionOptions],
 ) -> Features:
@@ -79,7 +81,8 @@ def detect_tiled(
 
     Args:
         source: An array or anything that is sliced like one (memory map, zarr, dask, h5py), a
-            raster file (extra `geo`), a `WindowSource`, or any other image, which is decoded whole.
+            raster file (extra `geo`), an image of a microscope (extra `bio`), a `WindowSource`, or
+            any other image, which is decoded whole.
         detector: None takes `Detector()`. Its own `max_side` has no effect.
         mask: Where keypoints are allowed (0: not there), of the image's size: an array or another
             source that is read in windows; None allows them everywhere.
@@ -87,6 +90,7 @@ def detect_tiled(
         on_damage: "raise" ends at a tile that cannot be read; "skip" goes past it, and
             `meta["damaged"]` has its (x, y, width, height) in px of the image.
         channel_order: Order of the colours in arrays.
+        channels: A channel from 0 on, or several, whose mean is taken; see `open_windows`.
         progress: Called with the number of tiles that are done and of all tiles.
         options: Settings for this call, as for a call of the detector. `max_side` is None, scales
             are at most 1, and `spread` is not possible.
@@ -104,21 +108,34 @@ def detect_tiled(
     check_choice("on_damage", on_damage, get_args(OnDamage))
     check_tile(tile_px)
     request = detector.request(native(options), channel_order=channel_order)
+    request = replace(request, provenance=of_channels(request.provenance, channels))
     check_detection(request.detection, detector)
     with ExitStack() as opened:
-        image = opened.enter_context(open_windows(source, channel_order))
+        image = opened.enter_context(open_windows(source, channel_order, channels))
         allowed = None
         if mask is not None:
             allowed = _Allowed(opened.enter_context(open_windows(mask)), image)
-        pixels = math.prod(image.size_hw)
-        if request.detection.max_keypoints is None and pixels > LARGE_PX:
-            raise ConfigError(
-                f"{image.name}: {pixels:,} px without max_keypoints; give a number of keypoints, "
-                f"because above {LARGE_PX:,} px all of them may not fit into memory"
-            )
+        _check_bounded(image, request.detection)
         run = _Run(detector, image, request, allowed, tile_px, on_damage == "skip")
         keypoints = run.keypoints(progress)
         return run.features(keypoints)
+
+
+def _check_bounded(image: WindowSource, detection: DetectionConfig) -> None:
+    pixels = math.prod(image.size_hw)
+    if detection.max_keypoints is None and pixels > LARGE_PX:
+        raise ConfigError(
+            f"{image.name}: {pixels:,} px without max_keypoints; give a number of keypoints, "
+            f"because above {LARGE_PX:,} px all of them may not fit into memory"
+        )
+
+
+def of_channels(provenance: Provenance, channels: Channels) -> Provenance:
+    """A provenance whose settings have the channels, if some are chosen."""
+    if channels is None:
+        return provenance
+    numbers = [channels] if isinstance(channels, int) else list(channels)
+    return replace(provenance, settings={**provenance.settings, "channels": numbers})
 
 
 class _Allowed:
