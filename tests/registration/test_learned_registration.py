@@ -13,6 +13,7 @@ from support.registered import MATRICES, SIZE_HW, carried, corners_off_px, match
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features
 from tiepoint.matching.learned.matcher import LearnedMatcher
+from tiepoint.matching.match import match
 from tiepoint.registration.register import register
 
 LENGTH = 16
@@ -66,6 +67,22 @@ def test_the_number_of_layers_reaches_the_matcher(matcher: LearnedMatcher) -> No
         a, b, method="learned", matcher=matcher.checkpoint.name, layers=1, guided=False
     )
     assert result.matches.meta["settings"]["layers"] == 1
+
+
+def test_where_the_matcher_finds_nothing_nearest_neighbours_are_tried(
+    matcher: LearnedMatcher,
+) -> None:
+    tensors = matcher.checkpoint.tensors
+    unmatchable = {
+        name: np.full_like(array, -50) if name.endswith("matchability.bias") else array
+        for name, array in tensors.items()
+    }
+    blind = LearnedMatcher(replace(matcher.checkpoint, tensors=unmatchable))
+    a, b = described()
+    assert len(match(a, b, method="learned", matcher=blind)) == 0
+    result, nearest = register(a, b, method="learned", matcher=blind), register(a, b)
+    assert result.success and result.matches.meta.get("matcher_sha256") is None
+    np.testing.assert_array_equal(result.matrix, nearest.matrix)
 
 
 @pytest.mark.parametrize(("count_a", "count_b"), [(0, 0), (0, 40), (1, 1), (1, 40), (300, 300)])

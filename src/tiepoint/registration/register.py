@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -65,6 +66,8 @@ def register(
 ) -> Registration:
     """Estimate the transform from image A to image B; the order of keypoints has no effect.
 
+    If the matches of a learned matcher give none, those of nearest neighbours are tried.
+
     Args:
         a, b: Each a path, URL, bytes, PIL image, array or tensor, or its Features.
         matches: Matches between features `a` and `b`; None matches by `method`, rotated images too.
@@ -90,11 +93,7 @@ def register(
     cameras = epipolar.read_cameras(intrinsics, settings.model)
     guided = settings.guided and matches is None
     if matches is None:
-        best = settings.max_keypoints
-
-        def make_detector() -> Detector:
-            return detector or _kept_detector(str(checkpoint))
-
+        best, make_detector = settings.max_keypoints, partial(_detector, detector, str(checkpoint))
         first = _pictured(a, mask_a, make_detector, best)
         second = _pictured(b, mask_b, make_detector, best)
     else:
@@ -103,11 +102,14 @@ def register(
     if names != FORWARD:
         cameras = None if cameras is None else cameras[::-1]
         matches = None if matches is None else matches.reversed()
-    if matches is None:
-        views = first.features, second.features
-        matches = match(*views, matcher=matcher, method=settings.method, layers=settings.layers)
-    pair = paired(first, second, names, matches, settings, cameras)
-    return registered(pair, guided=guided)
+
+    def found(matches: Matches) -> Registration:
+        pair = paired(first, second, names, matches, settings, cameras)
+        return registered(pair, guided=guided)
+
+    if matches is not None:
+        return found(matches)
+    return _matched_and(found, first.features, second.features, settings, matcher)
 
 
 def registered(pair: Pair, *, guided: bool) -> Registration:
@@ -126,6 +128,22 @@ def registered(pair: Pair, *, guided: bool) -> Registration:
     if guided and objection is None and fit.facts.kind == "plane":
         fit = _guided(fit)
     return report(fit, objection)
+
+
+def _matched_and(
+    found: Callable[[Matches], Registration],
+    a: Features,
+    b: Features,
+    settings: RegistrationConfig,
+    matcher: LearnedMatcher | None,
+) -> Registration:
+    """What is found with matches of the method, or else of nearest neighbours."""
+    result = found(match(a, b, matcher=matcher, method=settings.method, layers=settings.layers))
+    if settings.method == "nearest" or result.success:
+        return result
+    logger.info("%s; nearest neighbours are tried", result.reason)
+    by_nearest = found(match(a, b))
+    return by_nearest if by_nearest.success else result
 
 
 class Pictured(NamedTuple):
@@ -293,6 +311,10 @@ def _key(features: Features) -> tuple[SizeHW, int, bytes]:
     """A sort key that depends on the keypoints, in whatever order they are."""
     xy = features.xy[np.lexsort(features.xy.T)]  # N 2
     return features.size_hw, len(xy), xy.tobytes()
+
+
+def _detector(given: Detector | None, checkpoint: str) -> Detector:
+    return given or _kept_detector(checkpoint)
 
 
 @kept
