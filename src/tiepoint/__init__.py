@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tiepoint.config import MatchingConfig as MatchingConfig
     from tiepoint.config import ProcessorConfig as ProcessorConfig
     from tiepoint.config import RegistrationConfig as RegistrationConfig
+    from tiepoint.config import TrackingConfig as TrackingConfig
     from tiepoint.detector import Detector as Detector
     from tiepoint.errors import CheckpointError as CheckpointError
     from tiepoint.errors import ConfigError as ConfigError
@@ -64,6 +65,9 @@ if TYPE_CHECKING:
     from tiepoint.registration.result import Registration as Registration
     from tiepoint.registration.warping import warp as warp
     from tiepoint.tiles.detection import detect_tiled as detect_tiled
+    from tiepoint.tracking.result import TrackedFrame as TrackedFrame
+    from tiepoint.tracking.track import track as track
+    from tiepoint.tracking.tracks_file import load_tracks as load_tracks
 
 _HOME = {
     "AutoImageProcessor": "hf.auto",
@@ -95,9 +99,12 @@ _HOME = {
     "SuperPointImageProcessor": "hf.processor",
     "SuperPointKeypointDescriptionOutput": "hf.model",
     "TiepointError": "errors",
+    "TrackedFrame": "tracking.result",
+    "TrackingConfig": "config",
     "detect_tiled": "tiles.detection",
     "load": "formats",
     "load_matches": "formats",
+    "load_tracks": "tracking.tracks_file",
     "match": "matching.match",
     "plot": "plotting",
     "plot_matches": "plotting",
@@ -105,6 +112,7 @@ _HOME = {
     "save": "formats",
     "save_matches": "formats",
     "register": "registration.register",
+    "track": "tracking.track",
     "warp": "registration.warping",
 }
 

@@ -40,6 +40,7 @@ from tiepoint.config.registration import (
     RegistrationConfig,
     RegistrationOptions,
 )
+from tiepoint.config.tracking import TrackingConfig, TrackingOptions
 
 __all__ = [
     "IN_CHECKPOINT",
@@ -66,6 +67,8 @@ __all__ = [
     "RegistrationConfig",
     "RegistrationOptions",
     "RotationMode",
+    "TrackingConfig",
+    "TrackingOptions",
     "resolve",
     "resolve_detection",
     "setting",
