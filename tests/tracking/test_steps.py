@@ -92,7 +92,7 @@ def test_starts_are_spaced_as_by_plain_loops(seed: int, most: int) -> None:
 def test_a_group_that_moves_by_itself_agrees_and_a_wrong_match_does_not() -> None:
     rng = np.random.default_rng(0)
     before = rng.uniform(0, 200, (300, 2))
-    after = before + [5, 2]
+    after = before + np.array([5, 2])
     group = (before[:, 0] > 140) & (before[:, 1] > 120)
     after[group] += [9, -4]
     wrong = np.flatnonzero(~group)[:5]

@@ -13,8 +13,9 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,7 +42,8 @@ _DIGITS = re.compile(r"(\d+)")
 logger = logging.getLogger(__name__)
 
 
-class VideoFrame(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class VideoFrame:
     """One frame.
 
     Attributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from tiepoint.features.frozen import freeze
 from tiepoint.geometry import Matrix, SizeHW
 
 
-def _none(*shape: int, kind: Any) -> Any:
-    return field(default_factory=lambda: np.empty(shape, kind))
+_NO_NUMBERS: Any = partial(np.empty, 0, np.int64)
+_NO_PLACES: Any = partial(np.empty, (0, 2), np.float32)
+_NO_SCORES: Any = partial(np.empty, 0, np.float32)
+_NO_FLAGS: Any = partial(np.empty, 0, bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +45,15 @@ class TrackedFrame:
     time_s: float
     source: Any
     size_hw: SizeHW | None = None
-    ids: NDArray[np.int64] = _none(0, kind=np.int64)
-    xy: NDArray[np.float32] = _none(0, 2, kind=np.float32)
-    scores: NDArray[np.float32] = _none(0, kind=np.float32)
-    ages: NDArray[np.int64] = _none(0, kind=np.int64)
-    static: NDArray[np.bool_] = _none(0, kind=bool)
+    ids: NDArray[np.int64] = field(default_factory=_NO_NUMBERS)
+    xy: NDArray[np.float32] = field(default_factory=_NO_PLACES)
+    scores: NDArray[np.float32] = field(default_factory=_NO_SCORES)
+    ages: NDArray[np.int64] = field(default_factory=_NO_NUMBERS)
+    static: NDArray[np.bool_] = field(default_factory=_NO_FLAGS)
     motion: Matrix | None = None
     is_keyframe: bool = False
     is_cut: bool = False
-    ended: NDArray[np.int64] = _none(0, kind=np.int64)
+    ended: NDArray[np.int64] = field(default_factory=_NO_NUMBERS)
     error: ImageError | None = None
 
     def __post_init__(self) -> None:

@@ -173,7 +173,8 @@ def spaced(xy: Float32, taken: Float, order: Indices, spacing_px: float, most: i
     for pairs in within(xy[free].astype(np.float64), xy[free], spacing_px):
         for i, j in pairs[pairs[:, 0] < pairs[:, 1]].tolist():
             near.setdefault(i, []).append(j)
-    chosen, refused = [], set()
+    chosen: list[int] = []
+    refused: set[int] = set()
     for place in range(len(free)):
         if place in refused:
             continue

@@ -122,7 +122,7 @@ class Tracker:
         within_px = config.threshold_px * unit_px
         live, ended = self._begun(features, described.shape[1])
         pairs, motion = self._matched(live, features, described, within_px)
-        carried = np.where(live.static[:, None], live.xy, steps.moved(live.xy, motion))  # K 2
+        carried = _carried(live, xy, pairs, motion, within_px, unit_px)  # K 2
         pairs = self._refound(live, features, described, pairs, carried, within_px)
         is_cut = len(pairs) < min(MIN_SUPPORT, len(live)) or len(ended) > 0
         overlays.follow(live, steps.moved(live.ghost, motion))
@@ -148,8 +148,8 @@ class Tracker:
         """The tracks before this frame, and the ids of all if they end: its size is another."""
         live, ended = self._live, np.empty(0, np.int64)
         if live is not None and features.size_hw != self._size_hw:
-            live, ended, self._motion = None, live.ids, None
-        if live is None or len(live) == 0:
+            ended, self._motion = live.ids, None
+        if live is None or len(live) == len(ended):
             live = _new(np.empty((0, 2)), np.empty((0, size), np.float32), 0)
         self._size_hw = features.size_hw
         return live, ended
@@ -195,10 +195,6 @@ class Tracker:
         track, keypoint = pairs.T
         lost = np.setdiff1d(np.arange(len(live)), track)
         free = np.setdiff1d(np.arange(len(features)), keypoint)
-        residuals = features.xy[keypoint] - carried[track]  # M 2
-        around = steps.local_residuals(live.xy[lost], live.xy[track], residuals)
-        around[live.static[lost]] = 0
-        carried[lost] += np.nan_to_num(around)
         more = steps.pairs_near(
             carried[lost], live.described[lost], features.xy[free], described[free],
             REFIND_REACH * within_px, REFIND_SIMILARITY,
@@ -239,6 +235,32 @@ def _new(xy: Float, described: Float32, first_id: int) -> Live:
         far_px=np.zeros(count),
         static=np.zeros(count, bool),
     )
+
+
+def _carried(
+    live: Live,
+    xy: Array,
+    pairs: Indices,
+    motion: Matrix | None,
+    within_px: float,
+    unit_px: float,
+) -> Array:
+    """K 2: where the tracks would be without the noise of this frame's positions xy, N 2.
+
+    Tracks move with the frame. Those that are unseen, or were seen elsewhere, move with their
+    surroundings; overlays do not move.
+    """
+    carried = steps.moved(live.xy, motion)  # K 2
+    track, keypoint = pairs.T
+    residuals = xy[keypoint] - carried[track]  # M 2
+    apart = np.ones(len(live), bool)
+    apart[track[np.linalg.norm(residuals, axis=1) <= within_px]] = False
+    around = steps.local_residuals(live.xy[apart], live.xy[track], residuals)
+    carried[apart] += np.nan_to_num(around)
+    still = live.static.copy()
+    is_near = np.linalg.norm(xy[keypoint] - live.xy[track], axis=1) <= overlays.STILL_PX * unit_px
+    still[track[is_near & apart[track]]] = True
+    return np.where(still[:, None], live.xy, carried)
 
 
 def _describe(live: Live, track: Indices, described: Float32) -> None:
