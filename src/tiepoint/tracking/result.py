@@ -13,7 +13,6 @@ from tiepoint.errors import ImageError
 from tiepoint.features.frozen import freeze
 from tiepoint.geometry import Matrix, SizeHW
 
-
 _NO_NUMBERS: Any = partial(np.empty, 0, np.int64)
 _NO_PLACES: Any = partial(np.empty, (0, 2), np.float32)
 _NO_SCORES: Any = partial(np.empty, 0, np.float32)

@@ -14,7 +14,7 @@ from tiepoint.config import TrackingConfig, TrackingOptions, resolve
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.features import Features
 from tiepoint.images.arrays import ChannelOrder
-from tiepoint.images.masks import MaskSource
+from tiepoint.images.masks import MaskSource, allowed_by
 from tiepoint.images.video import VideoFrame, frames_of
 from tiepoint.tracking.keyframes import KeyframeChoice
 from tiepoint.tracking.result import TrackedFrame
@@ -50,7 +50,8 @@ def track(
             `VideoFrame`s. May be endless.
         detector: Detector of the keypoints; None takes `tracking_detector(checkpoint)`.
         read_ahead: Take further frames while one is processed; not for cameras.
-        mask: Where keypoints are allowed: an array or file for all frames.
+        mask: Where keypoints are allowed: an array or file for all frames, or a function of the
+            source of a frame.
         channel_order: "rgb", or "bgr" for arrays from OpenCV.
         config: Settings; None takes the defaults.
         overrides: Single settings of `TrackingConfig`, which replace those of `config`.
@@ -59,7 +60,7 @@ def track(
         A TrackedFrame for each frame. A broken frame has an error, and tracks continue after it.
 
     Raises:
-        ImageError: The video cannot be opened, or none of its frames can be decoded.
+        ImageError: The video or the mask cannot be opened, or no frame can be decoded.
         ConfigError: A setting that is unknown or out of range; a list of masks.
         MissingExtraError: A video, and the extra `video` is not installed.
     """
@@ -74,6 +75,8 @@ def track(
             f"frames is of type {type(frames).__name__}, expected the name of a video or folder, "
             "or an iterable of images"
         )
+    if mask is not None and not callable(mask):
+        mask = allowed_by(mask)  # once, and not for each frame
     detector = detector or tracking_detector(checkpoint)
     detect = _ahead if read_ahead else _one_by_one
     found = detect(_numbered(frames), detector, {"mask": mask, "channel_order": channel_order})
