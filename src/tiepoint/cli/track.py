@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -123,33 +123,42 @@ def track(
     except ImageError as error:
         stop(str(error), exit_codes.NOTHING_READABLE)
     summary = Summary()
-    code = exit_codes.DONE
     try:
         with ExitStack() as files:
             sinks = _sinks(outputs, video, config, detector, files)
-            if as_json:
-                sinks.append(_print_json)
-
-            def run(advance: Callable[[], None]) -> None:
-                for frame in islice(frames, max_frames):
-                    summary.add(frame)
-                    for sink in sinks:
-                        sink(frame)
-                    advance()
-
-            with_progress("frames", None, run)
+            _follow(
+                islice(frames, max_frames), [*sinks, _print_json] if as_json else sinks, summary
+            )
     except ImageError as error:
         stop(str(error), exit_codes.NOTHING_READABLE)
     except OutputError as error:
-        complain(f"stopped: {error}")
-        code = exit_codes.FAILED
+        stop(f"stopped after {summary.frames} frames: {error}", exit_codes.FAILED)
     except KeyboardInterrupt:
-        complain(f"interrupted after {summary.frames} frames, which the files have")
-        code = exit_codes.INTERRUPTED
+        stop(
+            f"interrupted after {summary.frames} frames, which the files have",
+            exit_codes.INTERRUPTED,
+        )
     show(summary.sentence(), on_stderr=as_json)
     if summary.frames and summary.broken == summary.frames:
         raise typer.Exit(exit_codes.NOTHING_READABLE)
-    raise typer.Exit(code or (exit_codes.FAILED if summary.broken else exit_codes.DONE))
+    raise typer.Exit(exit_codes.FAILED if summary.broken else exit_codes.DONE)
+
+
+def _follow(
+    frames: Iterator[TrackedFrame],
+    sinks: Sequence[Callable[[TrackedFrame], None]],
+    summary: Summary,
+) -> None:
+    """Pass each frame to all sinks."""
+
+    def run(advance: Callable[[], None]) -> None:
+        for frame in frames:
+            summary.add(frame)
+            for sink in sinks:
+                sink(frame)
+            advance()
+
+    with_progress("frames", None, run)
 
 
 def _check(outputs: Outputs, *, as_json: bool, overwrite: bool) -> None:
