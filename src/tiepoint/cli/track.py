@@ -134,10 +134,7 @@ def track(
     except OutputError as error:
         stop(f"stopped after {summary.frames} frames: {error}", exit_codes.FAILED)
     except KeyboardInterrupt:
-        stop(
-            f"interrupted after {summary.frames} frames, which the files have",
-            exit_codes.INTERRUPTED,
-        )
+        stop(f"interrupted; the files have {summary.frames} frames", exit_codes.INTERRUPTED)
     show(summary.sentence(), on_stderr=as_json)
     if summary.frames and summary.broken == summary.frames:
         raise typer.Exit(exit_codes.NOTHING_READABLE)
