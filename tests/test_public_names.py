@@ -16,6 +16,7 @@ PLAIN = {
     "save_matches",
     "Registration", "RegistrationConfig", "RegistrationError", "register", "sample_views",
     "TrackedFrame", "TrackingConfig", "load_tracks", "track", "warp",
+    "Panorama", "stitch",
 }  # fmt: skip
 GUIDE = {
     "AutoImageProcessor", "AutoModelForKeypointMatching", "LightGlueConfig",

@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from tiepoint.plotting import plot_matches as plot_matches
     from tiepoint.registration.register import register as register
     from tiepoint.registration.result import Registration as Registration
+    from tiepoint.registration.stitching.stitch import Panorama as Panorama
+    from tiepoint.registration.stitching.stitch import stitch as stitch
     from tiepoint.registration.warping import warp as warp
     from tiepoint.tiles.detection import detect_tiled as detect_tiled
     from tiepoint.tracking.result import TrackedFrame as TrackedFrame
@@ -90,6 +92,7 @@ _HOME = {
     "OpenCVFeature": "integrations.opencv",
     "OutputError": "errors",
     "NetworkConfig": "architecture",
+    "Panorama": "registration.stitching.stitch",
     "ProcessorConfig": "config",
     "Registration": "registration.result",
     "RegistrationConfig": "config",
@@ -112,6 +115,7 @@ _HOME = {
     "save": "formats",
     "save_matches": "formats",
     "register": "registration.register",
+    "stitch": "registration.stitching.stitch",
     "track": "tracking.track",
     "warp": "registration.warping",
 }

@@ -46,6 +46,13 @@ OFFERED = {
             "seed",
         },
     },
+    "stitch": {
+        ProcessorConfig: {"max_side", "contrast"},
+        DetectionConfig: {"scales", "phases"},
+        RegistrationConfig: {
+            "method", "layers", "max_keypoints", "threshold_px", "min_inliers", "guided", "seed",
+        },
+    },
     "track": {
         ProcessorConfig: {"max_side", "contrast"},
         DetectionConfig: DETECTION - {"max_side", "spread"},

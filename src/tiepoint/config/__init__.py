@@ -39,6 +39,7 @@ from tiepoint.config.registration import (
     PoseSearch,
     RegistrationConfig,
     RegistrationOptions,
+    SurfaceName,
 )
 from tiepoint.config.tracking import TrackingConfig, TrackingOptions
 
@@ -67,6 +68,7 @@ __all__ = [
     "RegistrationConfig",
     "RegistrationOptions",
     "RotationMode",
+    "SurfaceName",
     "TrackingConfig",
     "TrackingOptions",
     "resolve",
