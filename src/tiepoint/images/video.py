@@ -131,11 +131,9 @@ def _of_video(av: Any, name: str) -> Iterator[VideoFrame]:
                 file = opened.enter_context(open_regular(name))
                 container = av.open(file, options=_NO_PROTOCOLS)
             opened.enter_context(container)
-        except OSError as error:  # PyAV's errors are OSErrors or ValueErrors
-            reason = error.strerror or str(error)
+        except (OSError, ValueError, av.error.FFmpegError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
             raise ImageError(f"{shown}: the video cannot be opened ({reason}); check it") from error
-        except ValueError as error:
-            raise ImageError(f"{shown}: not a video ({error}); check the file") from error
         if not container.streams.video:
             raise ImageError(f"{shown}: a file without pictures, expected a video")
         video = container.streams.video[0]
@@ -175,14 +173,14 @@ def _attempts(av: Any, container: Any, video: Any) -> Iterator[Any]:
     while True:
         try:
             packet = next(packets, None)
-        except (OSError, ValueError) as error:  # the rest of the file
+        except (OSError, ValueError, av.error.FFmpegError) as error:  # the rest of the file
             yield error
             return
         if packet is None:
             return
         try:
             frames = packet.decode()
-        except (av.error.FFmpegError, ValueError) as error:
+        except (ValueError, av.error.FFmpegError) as error:
             logger.debug("packet at %s: %s", packet.pts, error)
             yield error
             continue

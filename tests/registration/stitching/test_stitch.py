@@ -203,6 +203,16 @@ def test_places_of_a_surface_and_directions_are_inverse(surface: blending.Surfac
     np.testing.assert_allclose(places, np.stack([u, v], axis=-1).reshape(-1, 2), atol=1e-12)
 
 
+def test_an_image_of_the_pole_is_around_all_longitudes() -> None:
+    up = turned(0.3, 1.5, 0.2) @ np.linalg.inv(camera_px())  # looks upwards: y points down
+    low, high = blending.extent(up, SIZE_HW, "sphere")
+    np.testing.assert_allclose((low[0], high[0], low[1]), (-np.pi, np.pi, -np.pi / 2))
+    level = turned(0.3, 0, 0) @ np.linalg.inv(camera_px())
+    low, high = blending.extent(level, SIZE_HW, "sphere")
+    assert high[0] - low[0] == pytest.approx(2 * np.arctan(160 / FOCAL_PX), abs=0.01)
+    assert high[1] == pytest.approx(np.arctan(120 / FOCAL_PX), abs=0.01)
+
+
 def test_seams_are_half_way_between_the_borders_of_two_images() -> None:
     masks = [np.full((40, 60), 255, np.uint8), np.full((40, 60), 255, np.uint8)]
     left, right = blending.seams(masks, [(0, 0), (20, 0)], (40, 80))

@@ -21,6 +21,12 @@ Array = NDArray[np.float64]
 MAX_CANVAS_PX = 200_000_000
 """px; a panorama of more is made smaller."""
 
+MAX_SIDE_PX = 32_000
+"""Largest side, because OpenCV maps no larger pictures."""
+
+_ROWS = 256
+"""Rows that are mapped at a time: their directions are float64."""
+
 MOST_STRETCH = 40.0
 """Largest canvas, in areas of all images: more is a picture of one plane that is seen edge-on."""
 
@@ -74,7 +80,14 @@ def extent(matrix: Matrix, size_hw: SizeHW, surface: Surface) -> Array:
     sides = [(x, low), (x, high * bottom), (low, y), (high * right, y)]
     border = np.concatenate([np.stack([a, b, high], axis=1) for a, b in sides])
     places = on_surface(border @ matrix.T, surface)
-    return np.stack([places.min(axis=0), places.max(axis=0)])
+    low_high = np.stack([places.min(axis=0), places.max(axis=0)])
+    if surface == "sphere":
+        for pole, row in ((-1, 0), (1, 1)):  # inside an image, whose border goes around it
+            x, y, w = np.linalg.solve(matrix, np.array([0, pole, 0]))
+            if w > 0 and -0.5 <= x / w <= right and -0.5 <= y / w <= bottom:
+                low_high[row, 1] = pole * np.pi / 2
+                low_high[:, 0] = -np.pi, np.pi
+    return low_high
 
 
 def canvas_of(
@@ -95,7 +108,7 @@ def canvas_of(
             "the images do not fit on one plane, because some are seen nearly edge-on: choose "
             "surface 'sphere', or leave out the outer images"
         )
-    shrink = min(1.0, math.sqrt(MAX_CANVAS_PX / area))
+    shrink = min(1.0, math.sqrt(MAX_CANVAS_PX / area), MAX_SIDE_PX / float((high - low).max()))
     left, top = np.ceil(low * shrink).astype(int).tolist()
     right, bottom = np.floor(high * shrink).astype(int).tolist()
     return Canvas(surface, scale * shrink, left, top, (bottom - top + 1, right - left + 1))
@@ -113,12 +126,16 @@ def warped(
     low, high = extent(matrix, size_hw, canvas.surface) * canvas.scale
     x0, y0 = np.ceil(low).astype(int).tolist()
     x1, y1 = np.floor(high).astype(int).tolist()
-    u, v = np.meshgrid(np.arange(x0, x1 + 1), np.arange(y0, y1 + 1))
-    vectors = vectors_at(u / canvas.scale, v / canvas.scale, canvas.surface)  # h w 3
-    mapped = vectors @ np.linalg.inv(matrix).T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        xy = np.where(mapped[..., 2:] > 0, mapped[..., :2] / mapped[..., 2:], -1e6)
-    xy = np.clip(xy, -1e6, 1e6).astype(np.float32)
+    xy = np.empty((y1 - y0 + 1, x1 - x0 + 1, 2), np.float32)
+    inverse = np.linalg.inv(matrix)
+    for first in range(0, len(xy), _ROWS):
+        rows = np.arange(y0 + first, min(y0 + first + _ROWS, y1 + 1))
+        u, v = np.meshgrid(np.arange(x0, x1 + 1), rows)
+        vectors = vectors_at(u / canvas.scale, v / canvas.scale, canvas.surface)  # h w 3
+        mapped = vectors @ inverse.T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            place = np.where(mapped[..., 2:] > 0, mapped[..., :2] / mapped[..., 2:], -1e6)
+        xy[first : first + _ROWS] = np.clip(place, -1e6, 1e6)
     inside = (xy >= -0.5).all(axis=2) & (xy <= np.array(size_hw[::-1]) - 0.5).all(axis=2)
     pixels = cv2.remap(
         picture, xy[..., 0], xy[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE

@@ -120,6 +120,12 @@ def stitch(
         raise ConfigError(f"{len(images)} images, expected two or more to stitch")
     detector = detector or registration_detector(checkpoint)
     sources = [read(image) for image in images]
+    for source in sources:
+        if max(source.size_hw) > blending.MAX_SIDE_PX:
+            raise ConfigError(
+                f"{source.name}: a side of {max(source.size_hw)} px, the limit of stitching is "
+                f"{blending.MAX_SIDE_PX}: make it smaller"
+            )
     registrations = _all_pairs(sources, detector, settings, on_pair)
     links = [link_of(*pair, one) for pair, one in registrations.items() if one.success]
     members = largest_part(len(sources), links)
