@@ -230,6 +230,8 @@ def test_images_that_cannot_be_stitched_are_refused(
         stitch([photographs[0], photographs[2]], detector=DETECTOR)
     with pytest.raises(ConfigError, match="1 images, expected two or more"):
         stitch([photographs[0]], detector=DETECTOR)
+    with pytest.raises(ConfigError, match="a side of 32001 px"):
+        stitch([photographs[0], np.zeros((2, 32_001), np.uint8)], detector=DETECTOR)
     with pytest.raises(ConfigError, match="expected 'homography'"):
         stitch(photographs[:2], detector=DETECTOR, model="affine")
     with pytest.raises(ConfigError, match="surface"):

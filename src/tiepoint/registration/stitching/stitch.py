@@ -109,7 +109,8 @@ def stitch(
 
     Raises:
         ImageError: An image cannot be read.
-        ConfigError: Fewer than two images, another model, a setting out of range.
+        ConfigError: Fewer than two images, one that is too large, another model, a setting out of
+            range.
         RegistrationError: No two images belong together, or they fit on no surface.
     """
     settings = resolve(config or RegistrationConfig(), overrides)
@@ -119,13 +120,7 @@ def stitch(
     if len(images) < 2:
         raise ConfigError(f"{len(images)} images, expected two or more to stitch")
     detector = detector or registration_detector(checkpoint)
-    sources = [read(image) for image in images]
-    for source in sources:
-        if max(source.size_hw) > blending.MAX_SIDE_PX:
-            raise ConfigError(
-                f"{source.name}: a side of {max(source.size_hw)} px, the limit of stitching is "
-                f"{blending.MAX_SIDE_PX}: make it smaller"
-            )
+    sources = [_read(image) for image in images]
     registrations = _all_pairs(sources, detector, settings, on_pair)
     links = [link_of(*pair, one) for pair, one in registrations.items() if one.success]
     members = largest_part(len(sources), links)
@@ -147,6 +142,16 @@ def stitch(
     return Panorama(
         picture, valid, tuple(members), left_out, solved.kind, chosen, residual_px, registrations
     )
+
+
+def _read(image: Any) -> SourceImage:
+    source = read(image)
+    if max(source.size_hw) > blending.MAX_SIDE_PX:
+        raise ConfigError(
+            f"{source.name}: a side of {max(source.size_hw)} px, the limit of stitching is "
+            f"{blending.MAX_SIDE_PX}: make it smaller"
+        )
+    return source
 
 
 def _all_pairs(
