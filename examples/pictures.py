@@ -109,6 +109,43 @@ def draw_pictures(folder: Path) -> None:
     write(folder / "registration.jpg", in_a_row(pictures))
     for view in views:
         draw_as_in_the_guide(view, folder / f"guide_{view.name}")
+    draw_tracks(folder / "tracks.jpg")
+    draw_panorama(folder / "panorama.jpg")
+
+
+def draw_tracks(path: Path) -> None:
+    """Trails of the points of a moving camera: frames 2, 12 and 22."""
+    import tiepoint
+    from tiepoint.tracking.drawing import TrailPainter
+    from tiepoint.tracking.track import tracking_detector
+
+    photograph = read(tiepoint.sample_views()[0])
+    frames = []
+    for step in range(23):
+        matrix = cv2.getRotationMatrix2D((270, 180), 10 * np.sin(step / 8), 1.25 + 0.01 * step)
+        matrix[:, 2] += -70 - 3 * step + 33, -50 - 10 * np.sin(step / 5)
+        frames.append(cv2.warpAffine(photograph, matrix, (400, 260), flags=cv2.INTER_CUBIC))
+    paint, pictures = TrailPainter(), []
+    detector = tracking_detector(precision="f32")
+    for frame in tiepoint.track(frames, detector=detector, max_tracks=120):
+        picture = paint(frame)
+        assert picture is not None
+        pictures.append(picture)
+    write(path, in_a_row(pictures[2::10]))
+
+
+def draw_panorama(path: Path) -> None:
+    """Three views of the photograph, the middle one darker, and what `stitch` makes of them."""
+    import tiepoint
+
+    photograph = read(tiepoint.sample_views()[0])
+    parts = []
+    for degrees, left, gain in ((-6, 0, 1.0), (4, 130, 0.75), (-3, 260, 1.0)):
+        matrix = cv2.getRotationMatrix2D((left + 140, 180), degrees, 1)
+        matrix[:, 2] -= left, 30
+        part = cv2.warpAffine(photograph, matrix, (280, 300), borderMode=cv2.BORDER_REFLECT)
+        parts.append(np.asarray(part * gain, np.uint8))
+    write(path, in_a_row([*parts, tiepoint.stitch(parts).picture]))
 
 
 def inlier_matches(a: Features, b: Features) -> Matches:

@@ -15,7 +15,8 @@ PLAIN = {
     "__version__", "detect_tiled", "load", "load_matches", "match", "plot", "plot_matches", "save",
     "save_matches",
     "Registration", "RegistrationConfig", "RegistrationError", "register", "sample_views",
-    "warp",
+    "TrackedFrame", "TrackingConfig", "load_tracks", "track", "warp",
+    "Panorama", "stitch",
 }  # fmt: skip
 GUIDE = {
     "AutoImageProcessor", "AutoModelForKeypointMatching", "LightGlueConfig",

@@ -26,6 +26,7 @@ from tiepoint import (
     MatchingConfig,
     ProcessorConfig,
     RegistrationConfig,
+    TrackingConfig,
     sample_views,
 )
 from tiepoint.weights.checkpoint import load_checkpoint
@@ -221,6 +222,11 @@ def test_all_options_of_matching_are_listed_with_their_defaults(name: str) -> No
 @pytest.mark.parametrize("name", ["registration.md", "registration.ko.md"])
 def test_all_options_of_registration_are_listed_with_their_defaults(name: str) -> None:
     assert option_tables(ROOT / "docs" / name) == [written(settings_of(RegistrationConfig()))]
+
+
+@pytest.mark.parametrize("name", ["video.md", "video.ko.md"])
+def test_all_options_of_tracking_are_listed_with_their_defaults(name: str) -> None:
+    assert option_tables(ROOT / "docs" / name) == [written(settings_of(TrackingConfig()))]
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.ko.md"])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tiepoint.config import MatchingConfig as MatchingConfig
     from tiepoint.config import ProcessorConfig as ProcessorConfig
     from tiepoint.config import RegistrationConfig as RegistrationConfig
+    from tiepoint.config import TrackingConfig as TrackingConfig
     from tiepoint.detector import Detector as Detector
     from tiepoint.errors import CheckpointError as CheckpointError
     from tiepoint.errors import ConfigError as ConfigError
@@ -62,8 +63,13 @@ if TYPE_CHECKING:
     from tiepoint.plotting import plot_matches as plot_matches
     from tiepoint.registration.register import register as register
     from tiepoint.registration.result import Registration as Registration
+    from tiepoint.registration.stitching.stitch import Panorama as Panorama
+    from tiepoint.registration.stitching.stitch import stitch as stitch
     from tiepoint.registration.warping import warp as warp
     from tiepoint.tiles.detection import detect_tiled as detect_tiled
+    from tiepoint.tracking.result import TrackedFrame as TrackedFrame
+    from tiepoint.tracking.track import track as track
+    from tiepoint.tracking.tracks_file import load_tracks as load_tracks
 
 _HOME = {
     "AutoImageProcessor": "hf.auto",
@@ -86,6 +92,7 @@ _HOME = {
     "OpenCVFeature": "integrations.opencv",
     "OutputError": "errors",
     "NetworkConfig": "architecture",
+    "Panorama": "registration.stitching.stitch",
     "ProcessorConfig": "config",
     "Registration": "registration.result",
     "RegistrationConfig": "config",
@@ -95,9 +102,12 @@ _HOME = {
     "SuperPointImageProcessor": "hf.processor",
     "SuperPointKeypointDescriptionOutput": "hf.model",
     "TiepointError": "errors",
+    "TrackedFrame": "tracking.result",
+    "TrackingConfig": "config",
     "detect_tiled": "tiles.detection",
     "load": "formats",
     "load_matches": "formats",
+    "load_tracks": "tracking.tracks_file",
     "match": "matching.match",
     "plot": "plotting",
     "plot_matches": "plotting",
@@ -105,6 +115,8 @@ _HOME = {
     "save": "formats",
     "save_matches": "formats",
     "register": "registration.register",
+    "stitch": "registration.stitching.stitch",
+    "track": "tracking.track",
     "warp": "registration.warping",
 }
 

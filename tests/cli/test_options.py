@@ -21,6 +21,7 @@ from tiepoint.config import (
     PairConfig,
     ProcessorConfig,
     RegistrationConfig,
+    TrackingConfig,
     setting,
 )
 from tiepoint.errors import ConfigError
@@ -44,6 +45,18 @@ OFFERED = {
             "model", "method", "layers", "max_keypoints", "threshold_px", "min_inliers", "guided",
             "seed",
         },
+    },
+    "stitch": {
+        ProcessorConfig: {"max_side", "contrast"},
+        DetectionConfig: {"scales", "phases"},
+        RegistrationConfig: {
+            "method", "layers", "max_keypoints", "threshold_px", "min_inliers", "guided", "seed",
+        },
+    },
+    "track": {
+        ProcessorConfig: {"max_side", "contrast"},
+        DetectionConfig: DETECTION - {"max_side", "spread"},
+        TrackingConfig: {field.name for field in fields(TrackingConfig)},
     },
 }  # fmt: skip
 """Settings that each command offers, by config."""

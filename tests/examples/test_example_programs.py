@@ -29,7 +29,7 @@ from tiepoint.weights.checkpoint import load_checkpoint
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PROGRAMS = (
     "adapt.py", "compare_detectors.py", "match_with_kornia.py", "opencv_pipeline.py",
-    "reconstruct.py", "register_scans.py",
+    "reconstruct.py", "register_scans.py", "stabilise.py",
 )  # fmt: skip
 NOTEBOOK = EXAMPLES / "first_steps.ipynb"
 VIEW_A, VIEW_B = tiepoint.sample_views()
@@ -153,6 +153,38 @@ def test_a_scene_is_reconstructed_without_its_unreadable_photograph(tmp_path: Pa
     assert again.status == 2 and "has models" in again.errors
     nowhere = run("reconstruct.py", tmp_path / "nowhere", "-o", tmp_path / "new")
     assert nowhere.status == 2 and not (tmp_path / "new").exists()
+
+
+def test_a_shaky_video_is_steadied_and_its_pan_stays(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from tiepoint.tracking.track import tracking_detector
+
+    rng, photograph = np.random.default_rng(0), bgr(VIEW_A)
+    frames, steady = tmp_path / "frames", tmp_path / "steady.mp4"
+    frames.mkdir()
+    for step in range(30):
+        x, y, angle = rng.normal(0, (2.5, 2.5, 1.0))
+        matrix = cv2.getRotationMatrix2D((270, 200), angle, 1)
+        matrix[:, 2] += x - 60 - 4 * step, y - 70
+        cv2.imwrite(str(frames / f"{step}.png"), cv2.warpAffine(photograph, matrix, (320, 240)))
+    (frames / "12.png").write_bytes(b"no image")
+    done = run("stabilise.py", frames, "-o", steady)
+    assert done.status == 1 and "12.png: not an image" in done.errors
+
+    motions = {}
+    detector = tracking_detector("small", max_keypoints=400)
+    for name, video in (("shaky", frames), ("steady", steady)):
+        found = [f.motion for f in tiepoint.track(video, detector=detector) if f.error is None]
+        middle = np.array([[[160.0, 120.0]]])
+        shifts = [cv2.perspectiveTransform(middle, m)[0, 0] - middle[0, 0] for m in found[1:]]
+        angles = [np.degrees(np.arctan2(m[1, 0], m[0, 0])) for m in found[1:]]
+        motions[name] = np.column_stack([shifts, angles])
+    shake = {name: np.abs(np.diff(steps, axis=0)).mean(axis=0) for name, steps in motions.items()}
+    assert (shake["steady"] < 0.25 * shake["shaky"]).all(), shake
+    pan = np.median(motions["steady"][:, 0])
+    assert pan == pytest.approx(-4 * 1.1, abs=0.7)
+    refused = run("stabilise.py", tmp_path / "none.mp4", "-o", steady)
+    assert refused.status == 2 and "none.mp4" in refused.errors
 
 
 @pytest.mark.parametrize("detector", ["tiepoint", "sift"])

@@ -10,8 +10,16 @@ from tiepoint.cli.output import is_quiet
 Result = TypeVar("Result")
 
 
-def with_progress(unit: str, count: int, work: Callable[[Callable[[], None]], Result]) -> Result:
-    """Run `work` under a progress bar; it gets a function to call after each of `count`."""
+def with_progress(
+    unit: str, count: int | None, work: Callable[[Callable[[], None]], Result]
+) -> Result:
+    """Run `work` under a progress bar; it gets a function to call after each of `count`.
+
+    Args:
+        unit: Label of the bar.
+        count: Number of calls; None if it is unknown.
+        work: Gets the function.
+    """
     from rich.console import Console
     from rich.progress import Progress
 

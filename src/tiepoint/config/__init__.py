@@ -39,7 +39,9 @@ from tiepoint.config.registration import (
     PoseSearch,
     RegistrationConfig,
     RegistrationOptions,
+    SurfaceName,
 )
+from tiepoint.config.tracking import TrackingConfig, TrackingOptions
 
 __all__ = [
     "IN_CHECKPOINT",
@@ -66,6 +68,9 @@ __all__ = [
     "RegistrationConfig",
     "RegistrationOptions",
     "RotationMode",
+    "SurfaceName",
+    "TrackingConfig",
+    "TrackingOptions",
     "resolve",
     "resolve_detection",
     "setting",

@@ -10,6 +10,7 @@ from tiepoint.config.basics import setting
 from tiepoint.config.matching import LAYERS_TEXT, METHOD_TEXT, MatchMethod, check_method
 
 PoseSearch = Literal["opencv", "poselib"]
+SurfaceName = Literal["auto", "plane", "sphere"]
 Model = Literal["homography", "affine", "similarity", "translation", "fundamental", "essential"]
 
 

@@ -41,8 +41,12 @@ class DamagedError(FormatError):
     """A file that is cut off, damaged, or not ours."""
 
 
-Content = Literal["features", "matches"]
-_REMEDY: dict[Content, str] = {"features": "detect again", "matches": "match again"}
+Content = Literal["features", "matches", "tracks"]
+_REMEDY: dict[Content, str] = {
+    "features": "detect again",
+    "matches": "match again",
+    "tracks": "track again",
+}
 
 
 @dataclass(frozen=True)

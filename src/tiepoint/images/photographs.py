@@ -35,7 +35,7 @@ _ADVICE = (
         ),
     ),
     (
-        "extract the frames of films first, for example with ffmpeg",
+        "videos are for `tiepoint track`; for single images extract frames, as with ffmpeg",
         (".mp4", ".mov", ".avi", ".mkv", ".m4v", ".mts", ".m2ts", ".mpg", ".webm"),
     ),
     ("convert them, for example to TIFF", (".exr", ".hdr", ".jxl", ".tga", ".pfm")),

@@ -1,0 +1,1 @@
+"""Stitching: several images -> one panorama, and the images that do not belong."""

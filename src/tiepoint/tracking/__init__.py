@@ -1,0 +1,1 @@
+"""Video: keypoints of each frame, matched over time into tracks."""
