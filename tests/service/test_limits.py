@@ -82,6 +82,10 @@ def test_work_is_bounded_over_all_scales_and_phases(settings: dict[str, object])
         for path in ("/match", "/register"):
             images = {"a": png(picture()), "b": png(picture())}
             assert served.client.post(path, **images, **settings).status == 413
+        for methods in ("small", "sift"):  # at 120x160 px just within the limit
+            images = {"a": png(picture(0, (240, 320))), "b": png(picture())}
+            answer = served.client.post("/compare", **images, methods=methods)
+            assert (answer.status, answer.error["code"]) == (413, "too_many_input_pixels")
         smaller = served.client.post("/detect", image=png(picture()), scales="1", phases=1)
         assert smaller.status == 200
 
@@ -188,5 +192,5 @@ def test_large_inputs_run_one_at_a_time_beside_small_ones() -> None:
         with served.app.state.service.work.large:  # as if one were running
             late = threads.submit(served.client.post, "/detect", image=image, scales=1.6, **fields)
             assert served.client.post("/detect", image=image, scales=1, **fields).status == 200
-            assert served.app.state.service.work.taken == 1 and not late.done()
+            assert until(lambda: served.app.state.service.work.taken == 1) and not late.done()
         assert late.result().status == 200

@@ -90,7 +90,7 @@ def serve(
     precision: options.Precision = options.AUTO,
     threads: options.Threads = None,
 ) -> None:
-    """Answer HTTP requests: /detect, /match and /register, described by /docs.
+    """Answer HTTP requests: /detect, /match, /register and /compare, described by /docs.
 
     Exit status: 0 stopped by SIGTERM or SIGINT, 1 stopped before all requests had ended, 2 wrong
     usage.

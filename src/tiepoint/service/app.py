@@ -24,7 +24,7 @@ from tiepoint.service.settings import ServiceSettings
 from tiepoint.service.work import Work
 
 DESCRIPTION = """\
-Local keypoints from images: detection, matching and registration.
+Local keypoints from images: detection, matching, registration and comparison.
 
 Images are parts of a multipart form, and settings are its fields, as text. Every error is JSON:
 `{"error": {"code": ..., "message": ...}}`.
