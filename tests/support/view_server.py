@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 import tiepoint
 from tiepoint.features import Features
 from tiepoint.geometry import apply_homography
+from tiepoint.service.server import StoppableServer, listen
 from tiepoint.service.view import serving
 from tiepoint.service.view.guard import Guard
 from tiepoint.service.view.session import Session
@@ -78,19 +80,16 @@ class Served:
 @contextmanager
 def serving_of(session: Session) -> Iterator[Served]:
     """Serve a session from a thread."""
-    import uvicorn
-
-    bound = serving.bind(0)
-    guard = Guard(bound.getsockname()[1])
-    app = serving.make_app(session, guard)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=lambda: server.run(sockets=[bound]), daemon=True)
-    thread.start()
-    try:
-        yield Served(guard, session)
-    finally:
-        server.should_exit = True
-        thread.join(10)
+    with listen(serving.ADDRESS, 0) as bound:
+        guard = Guard(bound.getsockname()[1])
+        server = StoppableServer(serving.make_app(session, guard))
+        thread = threading.Thread(target=lambda: server.run(sockets=[bound]), daemon=True)
+        thread.start()
+        try:
+            yield Served(guard, session)
+        finally:
+            server.handle_exit(signal.SIGTERM, None)
+            thread.join(10)
 
 
 def unpacked(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:

@@ -102,8 +102,8 @@ async function answer(path: string, init?: RequestInit): Promise<Response> {
   }
   if (response.ok) return response;
   const body: unknown = await response.json().catch(() => ({}));
-  const { error, detail } = body as { error?: string; detail?: unknown };
-  throw new Refused(error ?? (typeof detail === "string" ? detail : `HTTP ${response.status}`));
+  const { error } = body as { error?: { message: string } };
+  throw new Refused(error?.message ?? `HTTP ${response.status}`);
 }
 
 async function json<T>(path: string, init?: RequestInit): Promise<T> {

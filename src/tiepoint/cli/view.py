@@ -72,12 +72,14 @@ def view(
     without which nothing is shown.
     """
     from tiepoint.detector import Detector
-    from tiepoint.errors import import_extra
+    from tiepoint.service.settings import check_installed
+
+    check_installed("tiepoint view")
+    from tiepoint.service.server import listen
     from tiepoint.service.view import serving
     from tiepoint.service.view.guard import Guard
     from tiepoint.service.view.inputs import open_session
 
-    import_extra("fastapi", "tiepoint view", "serve")
     make_detector = partial(
         Detector, checkpoint, engine=engine, device=device, precision=precision, threads=threads,
         **detection,
@@ -86,10 +88,10 @@ def view(
     session = open_session(inputs, images=images, config=config, make_detector=make_detector)
     for note in session.notes:
         show(f"tiepoint: {note}", on_stderr=True)
-    bound = serving.bind(port)
-    guard = Guard(bound.getsockname()[1])
-    print(guard.url, flush=True)
-    show("Ctrl-C ends it", on_stderr=True)
-    if not no_browser:
-        serving.open_browser(guard)
-    serving.serve(session, bound, guard)
+    with listen(serving.ADDRESS, port) as bound:
+        guard = Guard(bound.getsockname()[1])
+        print(guard.url, flush=True)
+        show("Ctrl-C ends it", on_stderr=True)
+        if not no_browser:
+            serving.open_browser(guard)
+        serving.serve(session, bound, guard)

@@ -120,12 +120,12 @@ class StoppableServer(uvicorn.Server):
     """uvicorn, stopped by a signal: new requests get 503 until the running ones have ended.
 
     Args:
-        app: From `make_app`.
+        app: From `make_app` or `guarded_app`.
     """
 
     def __init__(self, app: FastAPI) -> None:
-        service = app.state.service
-        limits: LimitConfig = service.settings.limits
+        self._work: Work = app.state.work
+        limits = self._work.limits
         protocol = type("Protocol", (TimedProtocol,), {"limits": limits})
         super().__init__(
             uvicorn.Config(
@@ -142,7 +142,6 @@ class StoppableServer(uvicorn.Server):
                 backlog=BACKLOG,
             )
         )
-        self._work: Work = service.work
         self._stop_seconds = limits.stop_seconds
         self._at_once = False
         self.is_clean = True
