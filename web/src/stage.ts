@@ -1,5 +1,6 @@
 // What both views share: panes under one layer, tools, the panel, exports of what is shown.
 
+import type { Data } from "./api";
 import { announce, iconButton, make, save } from "./dom";
 import { Layer } from "./layer";
 import { Pane, type PaneEvents } from "./pane";
@@ -27,7 +28,7 @@ export class Stage {
   active: Pane | null = null;
   private readonly watcher: ResizeObserver;
 
-  constructor(main: HTMLElement) {
+  constructor(main: HTMLElement, private readonly data: Data) {
     const canvas = make("canvas", { class: "layer", "aria-hidden": "true" });
     this.element.append(canvas, this.tools());
     const side = make("aside", { class: "panel", id: "panel", tabindex: "-1" }, this.panel, this.inspector);
@@ -39,7 +40,7 @@ export class Stage {
   }
 
   addPane(name: string, label: string, events: PaneEvents): Pane {
-    const pane = new Pane(name, label, events);
+    const pane = new Pane(this.data, name, label, events);
     this.panes.push(pane);
     this.element.insertBefore(pane.element, this.layer.canvas);
     this.active ??= pane;

@@ -37,7 +37,7 @@ NoBrowser = Annotated[
 ]
 Settings = Annotated[
     RegistrationOptions,
-    options.Settings(RegistrationConfig, only=("method", "threshold_px", "min_inliers")),
+    options.Settings(RegistrationConfig, only=("model", "method", "threshold_px", "min_inliers")),
 ]
 Detection = Annotated[
     DetectionOptions,
@@ -48,7 +48,7 @@ Detection = Annotated[
 @options.command(
     app,
     "tiepoint view photo.jpg",
-    "tiepoint view a.jpg b.jpg",
+    "tiepoint view a.jpg b.jpg --model fundamental",
     "tiepoint view features.store --images photos",
     "tiepoint register a.jpg b.jpg --json > registration.json && tiepoint view registration.json",
 )
@@ -59,6 +59,7 @@ def view(
     port: Port = 0,
     no_browser: NoBrowser = False,
     registration: Settings,
+    intrinsics: options.Intrinsics = None,
     checkpoint: options.Checkpoint = options.CHECKPOINT,
     detection: Detection,
     engine: options.Engine = options.AUTO,
@@ -85,7 +86,10 @@ def view(
         **detection,
     )  # fmt: skip
     config = RegistrationConfig(**registration)
-    session = open_session(inputs, images=images, config=config, make_detector=make_detector)
+    session = open_session(
+        inputs, images=images, config=config, intrinsics=options.cameras(intrinsics),
+        make_detector=make_detector,
+    )  # fmt: skip
     for note in session.notes:
         show(f"tiepoint: {note}", on_stderr=True)
     with listen(serving.ADDRESS, port) as bound:

@@ -155,7 +155,8 @@ def test_residuals_of_a_fundamental_matrix_end_on_the_epipolar_line(tmp_path: Pa
         True, "ok", "fundamental", fundamental, *features,
         tiepoint.load_matches(matches), np.zeros(80, bool),
     )  # fmt: skip
-    residuals = payload.residuals_px(result)
+    assert payload.fundamental_of(result) is fundamental
+    residuals = payload.residuals_px(result, fundamental)
     foot = result.xy_b - residuals
     lines = np.column_stack([result.xy_a, np.ones(80)]) @ fundamental.T
     on_line = (lines[:, :2] * foot).sum(axis=1) + lines[:, 2]

@@ -19,6 +19,7 @@ from tiepoint.registration.models import PLANE_MODELS
 from tiepoint.service.problems import ProblemError
 from tiepoint.service.view import payload, pixels
 from tiepoint.service.view.guard import Guard
+from tiepoint.service.view.large import LargeSource
 from tiepoint.service.view.session import MOST_EDITS, Edit, Item, PairItem, Session
 
 POLICY = (
@@ -133,9 +134,12 @@ def _add_images(router: APIRouter, session: Session) -> None:
 
     router.add_api_route("/api/images/{item_id}/patch", patch, methods=["GET"])
 
-    def points(item_id: str, nms_radius: int | None = None) -> Response:
+    def points(item_id: str, nms_radius: int | None = None, tiled: bool = False) -> Response:
         def made() -> bytes:
-            features = session.features(item_id, nms_radius)
+            if tiled:
+                features = session.features_in_tiles(item_id)
+            else:
+                features = session.features(item_id, nms_radius)
             return payload.packed(
                 payload.meta_of(features), {"points": payload.points_of(features)}
             )
@@ -186,7 +190,7 @@ def _add_pairs(router: APIRouter, session: Session) -> None:
 def _fitted(session: Session, pair_id: str, edit: Edit) -> bytes:
     pair = _found(session.pairs, pair_id)
     recorded = pair.recorded if edit == Edit() else None
-    return payload.packed_pair(session.fit(pair_id, edit), pair.config, recorded)
+    return payload.packed_pair(session.fit(pair_id, edit), pair, recorded)
 
 
 async def _body(request: Request) -> Any:
@@ -215,7 +219,8 @@ def _tiles_json(session: Session, source_id: str) -> dict[str, Any]:
     if source_id.partition("-")[0] not in {*session.items, *session.pairs}:
         raise HTTPException(404, "no such image")
     try:
-        height, width = session.source(source_id).size_hw
+        source = session.source(source_id)
+        height, width = source.size_hw
     except KeyError as error:
         raise HTTPException(404, "no such image") from error
     except (TiepointError, OSError, MemoryError) as error:
@@ -223,7 +228,7 @@ def _tiles_json(session: Session, source_id: str) -> dict[str, Any]:
     levels = pixels.level_count((height, width))
     return {
         "source": source_id, "width": width, "height": height, "levels": levels,
-        "tile": pixels.TILE_PX, "error": None,
+        "tile": pixels.TILE_PX, "error": None, "windowed": isinstance(source, LargeSource),
     }  # fmt: skip
 
 

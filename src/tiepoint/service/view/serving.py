@@ -33,7 +33,10 @@ def serve(session: Session, bound: socket.socket, guard: Guard) -> None:
     Args:
         bound: From `server.listen`.
     """
-    StoppableServer(make_app(session, guard)).run(sockets=[bound])
+    try:
+        StoppableServer(make_app(session, guard)).run(sockets=[bound])
+    finally:
+        session.close()
 
 
 def open_browser(guard: Guard) -> None:
