@@ -14,8 +14,9 @@ from support.view_server import MATRIX, scene, write_features, write_image, writ
 from tiepoint.errors import ConfigError, FormatError, ImageError
 from tiepoint.geometry import apply_homography
 from tiepoint.service.view import payload
+from tiepoint.service.view.edits import Edit, Fitted
 from tiepoint.service.view.inputs import open_session
-from tiepoint.service.view.session import Edit, Fitted, Session
+from tiepoint.service.view.session import Session
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from support.view_server import Served, serving_of, unpacked, write_image, write
 from tiepoint.config import RegistrationConfig
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.service.view import payload
+from tiepoint.service.view.edits import Edit
 from tiepoint.service.view.inputs import open_session
-from tiepoint.service.view.session import Edit, Session
+from tiepoint.service.view.session import Session
 
 INTRINSICS = [CAMERA.tolist(), CAMERA.tolist()]
 

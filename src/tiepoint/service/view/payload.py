@@ -21,7 +21,8 @@ from tiepoint.matching import neighbours
 from tiepoint.registration import epipolar
 from tiepoint.registration.models import PLANE_MODELS, inlier_px
 from tiepoint.registration.result import Registration
-from tiepoint.service.view.session import Fitted, PairItem
+from tiepoint.service.view.edits import Fitted
+from tiepoint.service.view.session import PairItem
 
 Array = NDArray[np.floating[Any]]
 

@@ -14,13 +14,12 @@ from fastapi.responses import RedirectResponse, Response
 
 from tiepoint._version import __version__
 from tiepoint.errors import TiepointError
-from tiepoint.features import Features
 from tiepoint.registration.models import PLANE_MODELS
-from tiepoint.service.problems import ProblemError
-from tiepoint.service.view import payload, pixels
+from tiepoint.service.problems import JSON_TYPE, ProblemError
+from tiepoint.service.view import answers, pixels
 from tiepoint.service.view.guard import Guard
 from tiepoint.service.view.large import LargeSource
-from tiepoint.service.view.session import MOST_EDITS, Edit, Item, PairItem, Session
+from tiepoint.service.view.session import Session
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -84,7 +83,7 @@ def _add_lists(router: APIRouter, session: Session) -> None:
                 "version": __version__,
                 "items": len(items),
                 "first": items[0].id if items else None,
-                "pairs": [_pair_json(session, pair) for pair in pairs],
+                "pairs": [answers.pair_json(session, pair) for pair in pairs],
                 "notes": list(session.notes),
                 "models": list(PLANE_MODELS),
             }
@@ -98,7 +97,9 @@ def _add_lists(router: APIRouter, session: Session) -> None:
         first = max(0, offset)
         part = named[first : first + min(max(0, limit), MOST_ITEMS)]
         known = session.known_features()
-        return _json({"total": len(named), "items": [_item_json(known, one) for one in part]})
+        return _json(
+            {"total": len(named), "items": [answers.item_json(known, one) for one in part]}
+        )
 
     router.add_api_route("/api/items", some, methods=["GET"])
 
@@ -107,7 +108,7 @@ def _add_images(router: APIRouter, session: Session) -> None:
     def image(item_id: str) -> Response:
         item = _found(session.items, item_id)
         return _json(
-            {**_item_json(session.known_features(), item), **_tiles_json(session, item_id)}
+            {**answers.item_json(session.known_features(), item), **_tiles_json(session, item_id)}
         )
 
     router.add_api_route("/api/images/{item_id}", image, methods=["GET"])
@@ -135,62 +136,29 @@ def _add_images(router: APIRouter, session: Session) -> None:
     router.add_api_route("/api/images/{item_id}/patch", patch, methods=["GET"])
 
     def points(item_id: str, nms_radius: int | None = None, tiled: bool = False) -> Response:
-        def made() -> bytes:
-            if tiled:
-                features = session.features_in_tiles(item_id)
-            else:
-                features = session.features(item_id, nms_radius)
-            return payload.packed(
-                payload.meta_of(features), {"points": payload.points_of(features)}
-            )
-
-        return _answer(made, BINARY)
+        return _answer(lambda: answers.points(session, item_id, nms_radius, in_tiles=tiled), BINARY)
 
     router.add_api_route("/api/images/{item_id}/points", points, methods=["GET"])
 
     def nearest(item_id: str, index: int, nms_radius: int | None = None) -> Response:
-        def made() -> bytes:
-            features = session.features(item_id, nms_radius)
-            others = session.known_features()
-            others.pop(item_id, None)
-            found = payload.nearest(features, index, others)
-            names = {one.image: session.items[one.image].name for one in found}
-            return json.dumps(
-                [{**one._asdict(), "name": names[one.image]} for one in found]
-            ).encode()
-
-        return _answer(made, "application/json")
+        return _answer(lambda: answers.nearest(session, item_id, index, nms_radius), JSON_TYPE)
 
     router.add_api_route("/api/images/{item_id}/nearest", nearest, methods=["GET"])
 
 
 def _add_pairs(router: APIRouter, session: Session) -> None:
     async def fit(pair_id: str, request: Request) -> Response:
-        edit = _edit(await _body(request))
-        return await run_in_threadpool(_answer, lambda: _fitted(session, pair_id, edit), BINARY)
+        body = await _body(request)
+        return await run_in_threadpool(
+            _answer, lambda: answers.fitted(session, pair_id, answers.edit_of(body)), BINARY
+        )
 
     router.add_api_route("/api/pairs/{pair_id}/fit", fit, methods=["POST"])
 
     def nearest(pair_id: str, side: str, index: int) -> Response:
-        def made() -> bytes:
-            pair, result = session.pairs[pair_id], session.fit(pair_id).registration
-            one, other = result.features_a, result.features_b
-            image = pair.b
-            if side == "b":
-                one, other, image = other, one, pair.a
-            found = payload.nearest(one, index, {image: other})
-            name = session.items[image].name
-            return json.dumps([{**near._asdict(), "name": name} for near in found]).encode()
-
-        return _answer(made, "application/json")
+        return _answer(lambda: answers.nearest_in_pair(session, pair_id, side, index), JSON_TYPE)
 
     router.add_api_route("/api/pairs/{pair_id}/nearest", nearest, methods=["GET"])
-
-
-def _fitted(session: Session, pair_id: str, edit: Edit) -> bytes:
-    pair = _found(session.pairs, pair_id)
-    recorded = pair.recorded if edit == Edit() else None
-    return payload.packed_pair(session.fit(pair_id, edit), pair, recorded)
 
 
 async def _body(request: Request) -> Any:
@@ -199,19 +167,6 @@ async def _body(request: Request) -> Any:
         return json.loads(await request.body() or b"{}")
     except ValueError as error:
         raise HTTPException(422, f"not JSON: {error}") from error
-
-
-def _edit(body: Any) -> Edit:
-    """The changes by hand in a request."""
-    try:
-        removed = tuple(int(index) for index in body.get("removed", ()))
-        added = tuple(tuple(float(number) for number in row) for row in body.get("added", ()))
-        if len(removed) + len(added) > MOST_EDITS or any(len(row) != 4 for row in added):
-            raise ValueError
-    except (AttributeError, TypeError, ValueError, OverflowError) as error:
-        text = "expected removed, a list of indices, and added, a list of [x_a, y_a, x_b, y_b]"
-        raise HTTPException(422, text) from error
-    return Edit(removed, added)  # type: ignore[arg-type]
 
 
 def _tiles_json(session: Session, source_id: str) -> dict[str, Any]:
@@ -230,22 +185,6 @@ def _tiles_json(session: Session, source_id: str) -> dict[str, Any]:
         "source": source_id, "width": width, "height": height, "levels": levels,
         "tile": pixels.TILE_PX, "error": None, "windowed": isinstance(source, LargeSource),
     }  # fmt: skip
-
-
-def _item_json(features: Mapping[str, Features], item: Item) -> dict[str, Any]:
-    known = features.get(item.id)
-    count = item.count if known is None else len(known)
-    size_hw = item.size_hw if known is None else known.size_hw
-    return {
-        "id": item.id, "name": item.name, "count": count,
-        "size_hw": None if size_hw is None else list(size_hw), "stored": item.load is not None,
-    }  # fmt: skip
-
-
-def _pair_json(session: Session, pair: PairItem) -> dict[str, Any]:
-    a, b = session.items[pair.a], session.items[pair.b]
-    names = {"a": {"id": a.id, "name": a.name}, "b": {"id": b.id, "name": b.name}}
-    return {"id": pair.id, **names}
 
 
 def _found(values: Mapping[str, Any], name: str) -> Any:

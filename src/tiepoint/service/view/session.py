@@ -7,16 +7,15 @@ import math
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from tiepoint.config import RegistrationConfig
 from tiepoint.detector import Detector
-from tiepoint.errors import ConfigError, ImageError
+from tiepoint.errors import ImageError
 from tiepoint.features import Features, Matches
 from tiepoint.geometry import SizeHW
 from tiepoint.images.opening import is_mapped, is_windowed, open_windows
@@ -26,6 +25,7 @@ from tiepoint.plotting import to_rgb8
 from tiepoint.registration import warping
 from tiepoint.registration.register import register
 from tiepoint.registration.result import Registration
+from tiepoint.service.view.edits import Edit, Fitted, edited
 from tiepoint.service.view.large import LargeSource
 from tiepoint.service.view.pixels import (
     ArraySource,
@@ -45,11 +45,7 @@ MOST_IN_TILES = 50_000
 """Keypoints of an image that is detected in tiles, if the detector has no limit."""
 THUMBNAIL_PX, HEAT_SIDE_PX = 256, 2048
 """Least longer sides of a large image that is downscaled for its thumbnail and its heat map."""
-HAND_SD_PX = 1.0
-"""Standard deviation of a tie point placed by hand, px of the network's input."""
 HEAT_OPACITY = 0.85
-
-MOST_EDITS = 100_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,7 @@ class Item:
         load: Reads the features from their file; None detects them.
         count: Number of keypoints, or None if it is not known yet.
         size_hw: Size of the image, px, or None if it is not known yet.
+        image: The image in memory, in place of a path.
     """
 
     id: str
@@ -71,6 +68,7 @@ class Item:
     load: Callable[[], Features] | None = None
     count: int | None = None
     size_hw: SizeHW | None = None
+    image: SourceImage | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,7 @@ class PairItem:
         config: Settings of the registration.
         recorded: Result of an earlier registration, as `Registration.summary`, or None.
         intrinsics: Cameras of the model "essential", as for `register`.
+        registration: Result that is shown before any change; None registers the images.
     """
 
     id: str
@@ -93,28 +92,7 @@ class PairItem:
     config: RegistrationConfig = field(default_factory=RegistrationConfig)
     recorded: Mapping[str, Any] | None = None
     intrinsics: Any = None
-
-
-@dataclass(frozen=True)
-class Edit:
-    """Changes of the matches of a pair by hand.
-
-    Attributes:
-        removed: Indices of matches that are left out.
-        added: (x_A, y_A, x_B, y_B) of added tie points, px.
-    """
-
-    removed: tuple[int, ...] = ()
-    added: tuple[tuple[float, float, float, float], ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A registration of a pair; `origin` is the index of each match before the edit, or -1 - k for
-    added tie point k."""
-
-    registration: Registration
-    origin: NDArray[np.int64]
+    registration: Registration | None = None
 
 
 def id_of(*names: str) -> str:
@@ -168,11 +146,15 @@ class Session:
                 f"{self.items[item_id].name}: {width}x{height} px are read in windows, and not as "
                 "a whole; detect its keypoints in tiles, and give their features"
             )
-        return self._images.get(item_id, lambda: read(self._path(self.items[item_id])))
+        item = self.items[item_id]
+        return item.image or self._images.get(item_id, lambda: read(self._path(item)))
 
     def large(self, item_id: str) -> LargeSource | None:
         """An image that is read in windows; None for one that is decoded as a whole."""
-        return self._windows.get(item_id, lambda: self._opened(self._path(self.items[item_id])))
+        item = self.items[item_id]
+        if item.image is not None:
+            return None
+        return self._windows.get(item_id, lambda: self._opened(self._path(item)))
 
     def source(self, source_id: str) -> TileSource:
         """Tiles of an image, of a heat map `ID-heat`, or of the aligned image of a pair
@@ -194,7 +176,7 @@ class Session:
                 large = self.large(item_id)
                 if large is not None:
                     return thumbnail(large.overview(THUMBNAIL_PX))
-                return thumbnail(to_rgb8(read(self._path(item))))
+                return thumbnail(to_rgb8(item.image or read(self._path(item))))
 
         return self._thumbnails.get(item_id, make)
 
@@ -321,7 +303,10 @@ class Session:
 
     def _fit(self, pair: PairItem, edit: Edit) -> Fitted:
         if edit != Edit():
-            return _edited(self.fit(pair.id).registration, edit, pair)
+            base = self.fit(pair.id).registration
+            return edited(base, edit, pair.config, pair.intrinsics)
+        if pair.registration is not None:
+            return Fitted(pair.registration, np.arange(len(pair.registration.matches)))
         a, b = (self.items[item_id] for item_id in (pair.a, pair.b))
         matches = None if pair.matches is None else pair.matches()
         sources = [self._to_register(one) for one in (a, b)]
@@ -332,52 +317,6 @@ class Session:
             config=pair.config,
         )  # fmt: skip
         return Fitted(result, np.arange(len(result.matches)))
-
-
-def _edited(base: Registration, edit: Edit, pair: PairItem) -> Fitted:
-    """The registration of matches that were changed by hand; pictures have no part in it."""
-    count = len(base.matches)
-    if edit.removed and not 0 <= min(edit.removed) <= max(edit.removed) < count:
-        raise ConfigError(f"removed names matches beyond the {count} of this pair")
-    added = np.asarray(edit.added, np.float64).reshape(-1, 4)  # K 4
-    if not np.isfinite(added).all():
-        raise ConfigError("added has coordinates that are not finite, expected px of both images")
-    kept = np.setdiff1d(np.arange(count), edit.removed)
-    a, b = base.features_a, base.features_b
-    if len(added):
-        first = np.arange(len(added))
-        placed = np.stack([len(a) + first, len(b) + first], axis=1)  # K 2
-        a, b = _with_points(a, added[:, :2]), _with_points(b, added[:, 2:])
-    else:
-        placed = np.empty((0, 2), np.int64)
-    matches = replace(
-        base.matches,
-        pairs=np.concatenate([base.matches.pairs[kept], placed]),
-        scores=np.append(base.matches.scores[kept], np.ones(len(added), np.float32)),
-    )
-    settings = replace(pair.config, guided=False, method="nearest")
-    result = register(a, b, matches=matches, intrinsics=pair.intrinsics, config=settings)
-    return Fitted(result, np.append(kept, -1 - np.arange(len(added))))
-
-
-def _with_points(features: Features, xy: NDArray[np.float64]) -> Features:
-    """Features with added points, which have no descriptors."""
-    count, covariance, scales_px = len(xy), features.covariance, features.scales_px
-    if covariance is not None:
-        variance = np.float32((HAND_SD_PX * features.px_per_input_px) ** 2)
-        placed = np.broadcast_to(variance * np.eye(2, dtype=np.float32), (count, 2, 2))
-        covariance = np.concatenate([covariance, placed])
-    if scales_px is not None:
-        unit = np.full(count, features.px_per_input_px, np.float32)
-        scales_px = np.append(scales_px, unit)
-    return replace(
-        features,
-        xy=np.concatenate([features.xy, xy.astype(np.float32)]),
-        scores=np.append(features.scores, np.ones(count, np.float32)),
-        descriptors=None,
-        covariance=covariance,
-        scales_px=scales_px,
-    )
 
 
 def _features_bytes(features: Features) -> int:
