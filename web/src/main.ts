@@ -6,7 +6,7 @@ import { Gallery } from "./gallery";
 import { ImageView } from "./image_view";
 import { PairView } from "./pair_view";
 import { link, parse, remember, type Place } from "./permalink";
-import { complain, type Screen } from "./stage";
+import { complain, press, type Screen } from "./stage";
 import type { Host } from "./view";
 import { currentLanguage, setLanguage, text, type Key } from "./texts";
 
@@ -145,23 +145,13 @@ class Page {
   }
 
   private key(event: KeyboardEvent): void {
-    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-    const target = event.target as HTMLElement;
-    const typing = target.matches("input:not([type=checkbox]), select, textarea");
-    if (typing && event.key !== "Escape") return;
-    const pressing = target.matches("button, a, input[type=checkbox]") && ["Enter", " "].includes(event.key);
-    if (pressing) return;
-    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const everywhere: Record<string, () => void> = {
-      "?": () => this.help(),
-      g: () => (location.hash = link("gallery")),
-      "[": () => void this.neighbour(-1),
-      "]": () => void this.neighbour(1),
-    };
-    const act = this.screen?.shortcuts.find((one) => one.keys.includes(key))?.act ?? everywhere[key];
-    if (act === undefined) return;
-    event.preventDefault();
-    act();
+    if (document.querySelector("dialog[open]")) return;
+    press(event, this.screen?.shortcuts ?? [], [
+      { keys: ["?"], act: () => this.help() },
+      { keys: ["g"], act: () => (location.hash = link("gallery")) },
+      { keys: ["["], act: () => void this.neighbour(-1) },
+      { keys: ["]"], act: () => void this.neighbour(1) },
+    ]);
   }
 }
 

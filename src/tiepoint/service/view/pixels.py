@@ -149,8 +149,13 @@ def thumbnail(pixels: Picture, side_px: int = 256) -> bytes:
     factor = min(1.0, side_px / max(height, width))
     size_wh = max(1, round(width * factor)), max(1, round(height * factor))
     small = cv2.resize(pixels, size_wh, interpolation=cv2.INTER_AREA)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 85]
-    return _encoded(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), quality)
+    return jpeg(np.asarray(small, np.uint8), 85)
+
+
+def jpeg(pixels: Picture, quality: int) -> bytes:
+    """RGB pixels as JPEG."""
+    settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    return _encoded(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), settings)
 
 
 def _encoded(ending: str, pixels: Any, settings: list[int]) -> bytes:
