@@ -52,7 +52,7 @@ export interface PointsMeta {
 export interface PairMeta {
   success: boolean;
   reason: string;
-  model: string;
+  model: "homography" | "affine" | "similarity" | "translation" | "fundamental" | "essential";
   matrix: number[][] | null;
   matches: number;
   inliers: number;

@@ -210,12 +210,12 @@ export class ImageView extends View {
     void this.patch.show(this.item.id, x, y, known ? [xx, xy, yy] : null);
     this.detail.replaceChildren(
       make("div", { class: "point" }, this.patch.element, facts([
-        [text("rank"), count(index + 1)],
         ["x", digits(x, 2)],
         ["y", digits(y, 2)],
         [text("score"), digits(score, 4)],
+        [text("rank"), count(index + 1)],
         [text("scale"), `${digits(scale, 2)} px`],
-        [text("sd"), known ? `${Math.sqrt(xx).toFixed(2)}, ${Math.sqrt(yy).toFixed(2)} px` : text("unknown")],
+        [text("sd"), known ? `${Math.sqrt(xx).toFixed(2)}, ${Math.sqrt(yy).toFixed(2)}` : text("unknown")],
       ])),
       this.nearBox,
     );

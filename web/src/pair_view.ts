@@ -217,7 +217,8 @@ export class PairView extends View {
       layer.drawLines(matches, a, b, settings.show, marked, Math.max(0.15, Math.min(1, FULL_LINES / matches.count)));
     if (settings.arrows && b !== null) layer.drawArrows(matches, b, settings.show, marked, settings.arrowFactor);
     for (const { frame, side } of sides) {
-      layer.drawEnds(matches, frame, side, settings.show, marked, matches.count > FULL_LINES ? 2.5 : 4);
+      const radius = Math.min(matches.count > FULL_LINES ? 2.5 : 4, frame.width / 160);
+      layer.drawEnds(matches, frame, side, settings.show, marked, radius);
       this.editing.draw(layer, frame, side);
     }
     if (a !== null && b !== null) this.drawEpipolar(a, b);
