@@ -1,4 +1,4 @@
-"""The widget of a notebook in a browser, with a stand-in for the kernel and for the notebook."""
+"""The widget of a notebook in a browser, with substitutes for the kernel and the notebook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The widget of a notebook: its Python side, and its script in a browser with a stand-in kernel."""
+"""The widget of a notebook: its Python side, and its script in a browser with a substitute for the kernel."""
 
 from __future__ import annotations
 
