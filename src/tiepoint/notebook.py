@@ -17,12 +17,14 @@ import cv2
 import numpy as np
 
 from tiepoint.checks import check_whole
+from tiepoint.config import RegistrationConfig
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, TiepointError, import_extra
 from tiepoint.features import Features
 from tiepoint.geometry import SizeHW, fit_inside
 from tiepoint.images.reading import SourceImage, read
 from tiepoint.images.windows import Window
+from tiepoint.registration.epipolar import read_cameras
 from tiepoint.registration.result import Registration
 from tiepoint.service.view import answers, pixels
 from tiepoint.service.view.edits import Edit
@@ -50,6 +52,7 @@ def view(
     *,
     features: Features | None = None,
     registration: Registration | None = None,
+    intrinsics: Any = None,
     checkpoint: str = "default",
     max_side: int = 2048,
     height: int = 560,
@@ -60,7 +63,8 @@ def view(
         a: Any source of `images.read`.
         b: A second one; None shows `a` alone.
         features: Keypoints of `a` alone; None detects them.
-        registration: Result of `register(a, b)`; None registers them.
+        registration: Result of `register(a, b)`; None registers them by a homography.
+        intrinsics: Cameras of a registration by an essential matrix, as for `register`.
         checkpoint: As for `Detector`, for what is detected here.
         max_side: Longer side of the pictures, px; larger images are downscaled for display.
         height: Height of the cell, CSS px.
@@ -77,25 +81,38 @@ def view(
     check_whole("max_side", max_side, minimum=LEAST_SIDE_PX, unit="px")
     check_whole("height", height, minimum=LEAST_HEIGHT_PX, unit="CSS px")
     images = [read(a)] if b is None else [read(a), read(b)]
-    if b is None:
-        if registration is not None:
-            raise ConfigError("registration is given with one image, expected both: view(a, b)")
-        if features is not None:
-            _check_size("features", features, images[0])
-    elif features is not None:
-        raise ConfigError("features are given with two images; give registration=register(a, b)")
-    elif registration is not None:
-        _check_size("registration.features_a", registration.features_a, images[0])
-        _check_size("registration.features_b", registration.features_b, images[1])
+    _check_results(features, registration, images)
     load = None if features is None else lambda: features
     items = {
         name: Item(name, image.name if image.name != "array" else name.upper(), None, load,
                    image=image)
         for name, image in zip((A, B), images, strict=False)
     }  # fmt: skip
-    pairs = {} if b is None else {PAIR: PairItem(PAIR, A, B, registration=registration)}
+    config = (
+        RegistrationConfig() if registration is None else RegistrationConfig(registration.model)
+    )
+    read_cameras(intrinsics, config.model)
+    pair = PairItem(PAIR, A, B, config=config, intrinsics=intrinsics, registration=registration)
+    pairs = {} if b is None else {PAIR: pair}
     session = Session(items, pairs, partial(Detector, checkpoint))
     return Viewer(session, max_side=max_side, height=height)
+
+
+def _check_results(
+    features: Features | None, registration: Registration | None, images: list[SourceImage]
+) -> None:
+    """Raise ConfigError for results that are not those of the images."""
+    if len(images) == 1:
+        if registration is not None:
+            raise ConfigError("registration is given with one image, expected both: view(a, b)")
+        if features is not None:
+            _check_size("features", features, images[0])
+        return
+    if features is not None:
+        raise ConfigError("features are given with two images; give registration=register(a, b)")
+    if registration is not None:
+        _check_size("registration.features_a", registration.features_a, images[0])
+        _check_size("registration.features_b", registration.features_b, images[1])
 
 
 def _check_size(name: str, features: Any, image: SourceImage) -> None:

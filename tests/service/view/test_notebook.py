@@ -1,4 +1,4 @@
-"""The widget of a notebook: its Python side, and its script in a browser with a substitute for the kernel."""
+"""The widget of a notebook: its Python side, and its script in a browser without Jupyter."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,8 +17,9 @@ pytest.importorskip("anywidget", reason="needs the extra notebook")
 
 import tiepoint
 from support.notebook_cell import Cell, Kernel
+from support.registered import CAMERA, SIZE_HW
 from support.view_browser import AXE, browser_of, chromium, grave_violations
-from support.view_server import MATRIX, scene, unpacked
+from support.view_server import MATRIX, scene, unpacked, write_two_views
 from tiepoint import notebook
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.notebook import view
@@ -86,6 +88,27 @@ def test_a_pair_shows_the_given_registration_and_fits_again(
     assert len(json.loads(data)) == 5
     content, data = kernel.ask(name="source", source="pair-aligned")
     assert content["tiles"]["type"] == "image/png" and decoded(data).shape == (240, 320, 4)
+
+
+@pytest.mark.parametrize("model", ["fundamental", "essential"])
+def test_a_pair_with_depth_keeps_its_model_and_its_cameras(tmp_path: Path, model: Any) -> None:
+    a, b, matches = write_two_views(tmp_path)
+    cameras = CAMERA if model == "essential" else None
+    result = tiepoint.register(
+        tiepoint.load(a), tiepoint.load(b), matches=tiepoint.load_matches(matches), model=model,
+        intrinsics=cameras,
+    )  # fmt: skip
+    assert result.success
+    image = np.zeros(SIZE_HW, np.uint8)
+    widget = view(image, image, registration=result, intrinsics=cameras)
+    meta, _ = unpacked(widget._first)
+    assert meta["model"] == model and np.shape(meta["fundamental"]) == (3, 3)
+    _, data = Kernel(widget).ask(name="fit", pair="pair", removed=[0], added=[])
+    again, _ = unpacked(data)
+    assert again["model"] == model and again["matches"] == meta["matches"] - 1
+    if model == "essential":
+        with pytest.raises(ConfigError, match="needs intrinsics"):
+            view(image, image, registration=result)
 
 
 def test_requests_of_one_image(images: tuple[np.ndarray, np.ndarray]) -> None:

@@ -15,6 +15,7 @@ from tiepoint.registration.register import register
 from tiepoint.registration.result import Registration
 
 MOST_EDITS = 100_000
+"""Changes in one request."""
 
 HAND_SD_PX = 1.0
 """Standard deviation of a tie point placed by hand, px of the network's input."""
