@@ -172,6 +172,27 @@ def test_a_client_that_reads_after_sending_all_gets_the_refusal() -> None:
         assert running.result().status == 200
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_the_refusal_reaches_a_client_that_keeps_no_connection(version: str) -> None:
+    """nginx asks like this by default; a reset would take the answer away."""
+    body = form(Part("image", bytes(8_000_000), "a.png"))
+    head = f"POST /detect HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\n"
+    head += f"Content-Type: {KIND['Content-Type']}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with serving(max_bytes=1_000_000, receive_seconds=2) as served:
+        for _ in range(5):
+            with served.client.socket() as connection:
+                connection.sendall(head.encode() + body)
+                answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+            assert answer.startswith(b"HTTP/1.1 413") and b"too_many_bytes" in answer
+        with served.client.socket() as connection:  # sends no end
+            connection.sendall(head.encode() + body[:-9])
+            start = time.monotonic()
+            assert until(lambda: served.server.server_state.connections)
+            assert until(lambda: not served.server.server_state.connections)
+            assert time.monotonic() - start < 10
+        assert served.app.state.work.taken == 0
+
+
 def test_one_connection_more_than_the_limit_is_refused() -> None:
     with serving(connections=2) as served, served.client.socket(), served.client.socket():
         assert until(lambda: len(served.server.server_state.connections) == 2)
