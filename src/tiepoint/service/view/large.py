@@ -19,15 +19,16 @@ from tiepoint.network.windowed_range import measured_range, without_nan
 from tiepoint.service.view.pixels import Picture, halved, level_count, level_hw
 
 STEPS = 3
-"""Levels that are reduced from finer ones at each request: a tile is then made of at most 64."""
+"""Kept levels begin this many above the coarsest one of the file, so that a tile of the levels
+between is made of at most 16 finer ones."""
 
 
 class LargeSource:
     """A `TileSource` of an image that is read in windows.
 
-    Levels that the file has are read from it. The next `STEPS` levels are averaged at each request.
-    All coarser ones are averaged in one pass over the image, at the first request of one, and kept
-    in a temporary file without a name: 1/16 byte for each pixel of the image.
+    Levels that the file has are read from it. Up to two levels above them are averaged at each
+    request. All coarser ones are made in one pass over the image, at the first request of one, and
+    kept in temporary files without names: 1/16 byte for each pixel of the image.
 
     Args:
         source: The image. Values other than 8 bits are stretched as `to_rgb8` does, by the range
