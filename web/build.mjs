@@ -16,6 +16,15 @@ await build({
   format: "esm",
   target: "es2022",
 });
+// With OpenSeadragon and the style sheet inside, because a cell of a notebook loads one file.
+await build({
+  ...shared,
+  entryPoints: [join(here, "src/notebook.ts")],
+  outfile: join(out, "notebook.js"),
+  format: "esm",
+  target: "es2022",
+  loader: { ".css": "text" },
+});
 await build({ ...shared, entryPoints: [join(here, "src/view.css")], outfile: join(out, "view.css") });
 await copyFile(join(here, "src/index.html"), join(out, "index.html"));
 

@@ -13,17 +13,20 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "src" / "tiepoint" / "images" / "samples"
+PAIR = [str(SAMPLES / f"coffee_{name}.jpg") for name in "ab"]
 WINDOW = {"width": 1000, "height": 560}
 MOST_BYTES = 140_000
 
 
 def main() -> int:
     sys.path.insert(0, str(ROOT / "tests"))
+    from support.notebook_cell import Cell
     from support.view_browser import Tab, browser_of, chromium
     from support.view_server import serving_of
+    from tiepoint.notebook import view
     from tiepoint.service.view.inputs import open_session
 
-    session = open_session([str(SAMPLES / f"coffee_{name}.jpg") for name in "ab"])
+    session = open_session(PAIR)
     (pair,), item = session.pairs, next(iter(session.items))
     with serving_of(session) as served, browser_of(chromium()) as browser:
         tab = Tab(browser, served, viewport=WINDOW)
@@ -36,6 +39,13 @@ def main() -> int:
         tab.page.wait_for_timeout(2500)
         write(tab.page.screenshot(), "viewer_pair.png")
         tab.close()
+        cell = Cell(browser, view(*PAIR), viewport=WINDOW, reduced_motion="reduce")
+        cell.wait(".verdict")
+        cell.page.locator(".pane").first.focus()
+        cell.page.keyboard.press("n")
+        cell.wait(".near li")
+        cell.page.wait_for_timeout(1500)
+        write(cell.page.locator("#cell").screenshot(), "viewer_notebook.png")
     return 0
 
 

@@ -11,7 +11,7 @@ import tiepoint
 from support.service import Client, Part
 from tiepoint.service.schemas import ERRORS
 
-ROUTES = ("/detect", "/match", "/register")
+ROUTES = ("/detect", "/match", "/register", "/compare")
 
 
 @pytest.fixture(scope="module")

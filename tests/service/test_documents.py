@@ -33,7 +33,7 @@ def test_the_curl_lines_run(client: Client, tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=120)
         assert done.returncode == 0, (line, done.stdout, done.stderr)
     assert len(tiepoint.load(tmp_path / "features.npz")) > 100
-    for name in ("keypoints.png", "matches.png", "squares.png"):
+    for name in ("keypoints.png", "matches.png", "squares.png", "methods.png"):
         assert tiepoint.Detector("small")(tmp_path / name).size_hw > (300, 300)
 
 

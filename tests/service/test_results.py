@@ -16,6 +16,13 @@ import pytest
 import tiepoint
 from support.service import SMALL, Client, Part, picture, png, serving
 from tiepoint import Detector, Features
+from tiepoint.config import RegistrationConfig
+from tiepoint.errors import ConfigError
+from tiepoint.evaluation import approaches
+from tiepoint.evaluation.approaches import Making, of_detector
+from tiepoint.evaluation.compare import compare
+from tiepoint.evaluation.comparison_views import comparison_json, comparison_picture
+from tiepoint.evaluation.settings import CompareSettings
 from tiepoint.registration import warping
 from tiepoint.registration.register import register, registration_detector
 from tiepoint.service import schemas
@@ -158,6 +165,55 @@ def test_a_registration_is_that_of_register(client: Client, views: tuple[bytes, 
     assert decoded(client.post("/register?format=png", picture="matches", **fields).body).size
 
 
+def test_a_comparison_is_that_of_compare(client: Client, views: tuple[bytes, bytes]) -> None:
+    fields: dict[str, Any] = {
+        "a": views[0], "b": views[1], "methods": "default,sift,orb", "max_keypoints": 400,
+        "max_side": 400,
+    }  # fmt: skip
+    reference = registration_detector("small", device="cpu", precision="f32", max_side=400)
+    expected = compare(
+        *views,
+        ("small", "sift", "orb"),
+        config=RegistrationConfig(max_keypoints=400),
+        settings=CompareSettings(max_side=400, repeats=0),
+        source=lambda name: of_detector(name, reference) if name == "small" else Making(400)(name),
+    )
+    assert len(expected.consensus) == 3
+    content = json.loads(json.dumps(comparison_json(expected)))
+    answer = client.post("/compare", **fields).json()
+    assert (answer.pop("a"), answer.pop("b")) == ("a.png", "b.png")
+    assert answer == {"convention": "center0", **without(content, "a", "b")}
+    packed = client.post("/compare?format=npz", **fields).body
+    with np.load(BytesIO(packed)) as arrays:
+        assert arrays["methods"].tolist() == ["small", "sift", "orb"]
+        np.testing.assert_array_equal(arrays["distances_px"], expected.distances_px)
+        for matrix, one in zip(arrays["matrices"], expected.methods, strict=True):
+            assert one.registration is not None
+            np.testing.assert_array_equal(matrix, one.registration.matrix)
+    drawn = client.post("/compare?format=png", **fields).body
+    np.testing.assert_array_equal(decoded(drawn), comparison_picture(expected))
+
+
+def without(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def test_a_method_that_fails_is_a_row_of_the_comparison(
+    client: Client, views: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ConfigError("no learned matcher in /home/secret/matcher: train one")
+
+    monkeypatch.setattr(approaches, "matcher_of", broken)
+    fields = {"a": views[0], "b": views[1], "methods": "small+learned,orb"}
+    answer = client.post("/compare", **fields)
+    failed, orb = answer.json()["methods"]
+    assert answer.status == 200 and failed["verdict"] == "failed" and orb["success"]
+    assert "no learned matcher" in failed["reason"] and b"secret" not in answer.body
+    with np.load(BytesIO(client.post("/compare?format=npz", **fields).body)) as arrays:
+        assert np.isnan(arrays["matrices"][0]).all() and np.isfinite(arrays["matrices"][1]).all()
+
+
 def test_images_that_do_not_align_are_an_answer_and_no_error(client: Client) -> None:
     fields = {"a": png(picture(5)), "b": png(np.full((64, 64), 128, np.uint8))}
     answer = client.post("/register", **fields)
@@ -211,6 +267,14 @@ def test_answers_follow_their_schemas(client: Client, views: tuple[bytes, bytes]
         schemas.MatchesAnswer.model_validate_json(matches, strict=True)
         registration = client.post("/register", a=a, b=other).body
         schemas.RegistrationAnswer.model_validate_json(registration, strict=True)
+        comparison = client.post("/compare", a=a, b=other).body
+        schemas.ComparisonAnswer.model_validate_json(comparison, strict=True)
+        for one in json.loads(comparison)["methods"]:
+            members = {
+                name: one[name] for name in schemas.RegistrationAnswer.model_fields if name in one
+            }
+            text = json.dumps({"convention": "center0", **members})
+            schemas.RegistrationAnswer.model_validate_json(text, strict=True)
     schemas.Health.model_validate_json(client.get("/health").body, strict=True)
     schemas.ErrorAnswer.model_validate_json(client.post("/detect").body, strict=True)
 
@@ -230,6 +294,7 @@ def test_no_answer_has_a_path_of_the_server(tmp_path: Path, views: tuple[bytes, 
             client.post("/match?format=npz", a=a, b=b, max_keypoints=9),
             client.post("/register", a=a, b=b),
             client.post("/match", a=a, b=b, method="learned"),
+            client.post("/compare", a=a, b=b, methods="mine,small+learned,sift"),
             client.post("/detect", image=b"no image"),
             client.post("/detect", image=a, checkpoint=str(folder)),
             client.get("/metrics"),
@@ -239,8 +304,8 @@ def test_no_answer_has_a_path_of_the_server(tmp_path: Path, views: tuple[bytes, 
             answers[6].status == 200
             and answers[6].json()["meta"]["settings"]["method"] == "learned"
         )
-        assert answers[8].error["code"] == "unknown_checkpoint"
+        assert answers[9].error["code"] == "unknown_checkpoint"
         other = client.post("/detect", image=a, max_keypoints=9, checkpoint="small")
         assert other.json()["meta"]["provenance"]["checkpoint"] == "small"
-    for answer in answers[:8]:
+    for answer in answers[:9]:
         assert b"secret" not in answer.body and str(tmp_path).encode() not in answer.body

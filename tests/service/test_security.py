@@ -68,7 +68,7 @@ def test_a_key_opens_every_route(locked: Client, headers: dict[str, str]) -> Non
 def test_without_a_valid_key_only_the_state_is_shown(
     locked: Client, headers: dict[str, str]
 ) -> None:
-    for path in ("/detect", "/match", "/register", "/nothing"):
+    for path in ("/detect", "/match", "/register", "/compare", "/nothing"):
         answer = locked.post(f"{path}?key={KEY}", image=IMAGE, headers=headers)
         assert (answer.status, answer.error["code"]) == (401, "no_key")
         assert "Bearer" in answer.headers["WWW-Authenticate"]

@@ -117,6 +117,32 @@ def test_settings_that_contradict_each_other_are_refused(client: Client) -> None
     assert answer.error["expected"].startswith("at most 4096")
 
 
+@pytest.mark.parametrize(
+    ("fields", "setting", "expected"),
+    [
+        ({"methods": "small,../../etc"}, "methods", "one of small, sift"),
+        ({"methods": "base"}, "methods", "one of small, sift"),
+        ({"methods": "sift+learned"}, "methods", "one of small, sift"),
+        ({"methods": ",".join(["sift"] * 9)}, "methods", "at most 8"),
+        ({"methods": "sift,sift"}, "methods", "at least one and no name twice"),
+        ({"methods": "small,default"}, "methods", "at least one and no name twice"),
+        ({"methods": " , "}, "methods", "at least one and no name twice"),
+        ({"agree_px": "0"}, "agree_px", None),
+        ({"repeats": "3"}, "repeats", None),
+        ({"model": "essential"}, "model", None),
+        ({"max_keypoints": "20000"}, "max_keypoints", "at most 10000"),
+        ({"methods": "small+learned", "max_keypoints": "5000"}, "max_keypoints", "at most 4096"),
+    ],
+)
+def test_a_comparison_of_what_the_service_lacks_is_refused_before_any_work(
+    client: Client, fields: dict[str, str], setting: str, expected: str | None
+) -> None:
+    answer = client.post("/compare", a=b"no image", b=b"no image", **fields)
+    error = answer.error
+    assert (answer.status, error["setting"]) == (422, setting)
+    assert expected is None or error["expected"].startswith(expected)
+
+
 @pytest.mark.parametrize("name", ["max_keypoint", "Threshold", "engine", "folder", "a" * 300])
 def test_an_unknown_setting_is_named_with_those_that_exist(client: Client, name: str) -> None:
     answer = client.post("/detect", image=IMAGE, **{name: "1"})
@@ -159,7 +185,7 @@ def test_each_default_as_text_gives_the_default_again(config: Any, parameters: A
     [
         ("/detect?format=jpeg", 422, "unknown_format"),
         ("/detect?max_keypoints=3", 422, "unknown_parameter"),
-        ("/compare", 404, "not_found"),
+        ("/compares", 404, "not_found"),
         ("/detect/", 404, "not_found"),
         ("/health", 405, "method_not_allowed"),
         ("/..%2f..%2fetc/passwd", 404, "not_found"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tiepoint
+from support.registered import SIZE_HW, two_views
 from tiepoint.features import Features
 from tiepoint.geometry import apply_homography
+from tiepoint.service.server import StoppableServer, listen
 from tiepoint.service.view import serving
 from tiepoint.service.view.guard import Guard
 from tiepoint.service.view.session import Session
@@ -78,19 +81,16 @@ class Served:
 @contextmanager
 def serving_of(session: Session) -> Iterator[Served]:
     """Serve a session from a thread."""
-    import uvicorn
-
-    bound = serving.bind(0)
-    guard = Guard(bound.getsockname()[1])
-    app = serving.make_app(session, guard)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=lambda: server.run(sockets=[bound]), daemon=True)
-    thread.start()
-    try:
-        yield Served(guard, session)
-    finally:
-        server.should_exit = True
-        thread.join(10)
+    with listen(serving.ADDRESS, 0) as bound:
+        guard = Guard(bound.getsockname()[1])
+        server = StoppableServer(serving.make_app(session, guard))
+        thread = threading.Thread(target=lambda: server.run(sockets=[bound]), daemon=True)
+        thread.start()
+        try:
+            yield Served(guard, session)
+        finally:
+            server.handle_exit(signal.SIGTERM, None)
+            thread.join(10)
 
 
 def unpacked(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
@@ -138,6 +138,24 @@ def write_features(path: Path, image: Path, xy: Any, size_hw: tuple[int, int]) -
     )
     tiepoint.save(features, path)
     return path
+
+
+def write_two_views(folder: Path) -> list[str]:
+    """Features of two views of a scene with depth by `registered.CAMERA`, and their matches.
+
+    The last 20 of 200 are wrong. The images are dark.
+    """
+    size_hw = SIZE_HW
+    a, b = two_views(noise_px=0.3)
+    rng = np.random.default_rng(8)
+    b[180:] += rng.uniform(30, 60, (20, 2))
+    dark = write_image(folder / "dark.png", np.full((*size_hw, 3), 20, np.uint8))
+    for name, xy in (("a", a), ("b", b)):
+        write_features(folder / f"{name}.npz", dark, xy, size_hw)
+    pairs = np.stack([np.arange(200)] * 2, axis=1)
+    scores = np.linspace(1, 0.5, 200, dtype=np.float32)
+    tiepoint.save_matches(tiepoint.Matches(pairs, scores), folder / "matches.npz")
+    return [str(folder / name) for name in ("a.npz", "b.npz", "matches.npz")]
 
 
 def write_pair(folder: Path) -> list[str]:

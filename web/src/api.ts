@@ -7,6 +7,10 @@ export interface Tiles {
   levels: number;
   tile: number;
   error: string | null;
+  /** Whether it is read in windows, and its keypoints are detected in tiles when asked. */
+  windowed?: boolean;
+  /** Width and height of a smaller picture that is shown in its place. */
+  shown?: [number, number];
 }
 
 export interface Item {
@@ -48,7 +52,7 @@ export interface PointsMeta {
 export interface PairMeta {
   success: boolean;
   reason: string;
-  model: string;
+  model: "homography" | "affine" | "similarity" | "translation" | "fundamental" | "essential";
   matrix: number[][] | null;
   matches: number;
   inliers: number;
@@ -61,6 +65,8 @@ export interface PairMeta {
   size_hw: [[number, number], [number, number]];
   inlier_px: number;
   is_plane: boolean;
+  /** px of A and B: x_B^T F x_A = 0; null for a plane model. */
+  fundamental: number[][] | null;
   a: PointsMeta;
   b: PointsMeta;
   differs_px: number | null;
@@ -102,8 +108,8 @@ async function answer(path: string, init?: RequestInit): Promise<Response> {
   }
   if (response.ok) return response;
   const body: unknown = await response.json().catch(() => ({}));
-  const { error, detail } = body as { error?: string; detail?: unknown };
-  throw new Refused(error ?? (typeof detail === "string" ? detail : `HTTP ${response.status}`));
+  const { error } = body as { error?: { message: string } };
+  throw new Refused(error?.message ?? `HTTP ${response.status}`);
 }
 
 async function json<T>(path: string, init?: RequestInit): Promise<T> {
@@ -132,6 +138,19 @@ export function unpack<Meta>(buffer: ArrayBuffer): Packed<Meta> {
 
 const id = encodeURIComponent;
 
+/** Where a view gets its data. */
+export interface Data {
+  source(source: string): Promise<Tiles>;
+  points(item: string, nms: number | null, tiled: boolean): Promise<Packed<PointsMeta>>;
+  nearest(item: string, index: number, nms: number | null, signal: AbortSignal): Promise<Near[]>;
+  nearestInPair(pair: string, side: "a" | "b", index: number, signal: AbortSignal): Promise<Near[]>;
+  fit(pair: string, removed: number[], added: number[][]): Promise<Packed<PairMeta>>;
+  /** URL of the pixels around a place. */
+  patch(item: string, x: number, y: number): string;
+  /** URL of a tile. */
+  tile(source: string, level: number, column: number, row: number): string;
+}
+
 export const api = {
   session: () => json<Session>("/api/session"),
   items: (offset: number, limit: number, query: string, signal: AbortSignal) =>
@@ -141,8 +160,10 @@ export const api = {
     ),
   image: (item: string) => json<Item & Tiles>(`/api/images/${id(item)}`),
   source: (source: string) => json<Tiles>(`/api/sources/${id(source)}`),
-  points: (item: string, nms: number | null) =>
-    packed<PointsMeta>(`/api/images/${id(item)}/points${nms === null ? "" : `?nms_radius=${nms}`}`),
+  points: (item: string, nms: number | null, tiled: boolean) =>
+    packed<PointsMeta>(
+      `/api/images/${id(item)}/points${tiled ? "?tiled=true" : nms === null ? "" : `?nms_radius=${nms}`}`,
+    ),
   nearest: (item: string, index: number, nms: number | null, signal: AbortSignal) =>
     json<Near[]>(
       `/api/images/${id(item)}/nearest?index=${index}${nms === null ? "" : `&nms_radius=${nms}`}`,
@@ -160,4 +181,4 @@ export const api = {
   patch: (item: string, x: number, y: number) => `/api/images/${id(item)}/patch?x=${x}&y=${y}`,
   tile: (source: string, level: number, column: number, row: number) =>
     `/api/tiles/${id(source)}/${level}/${column}/${row}`,
-};
+} satisfies Data & Record<string, unknown>;

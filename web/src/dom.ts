@@ -134,11 +134,18 @@ export function facts(rows: [string, string][]): HTMLElement {
   return list;
 }
 
+let live = document.getElementById("live");
+
+/** Where announcements are written. */
+export function announceIn(element: HTMLElement): void {
+  live = element;
+}
+
 /** Announce something to screen readers. */
 export function announce(message: string): void {
-  const live = document.getElementById("live")!;
+  if (live === null) return;
   live.textContent = "";
-  requestAnimationFrame(() => (live.textContent = message));
+  requestAnimationFrame(() => (live!.textContent = message));
 }
 
 /** Call a function once, a while after the last call. */

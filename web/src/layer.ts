@@ -210,10 +210,12 @@ export class Layer {
     this.gl.drawArraysInstanced(this.gl.TRIANGLE_STRIP, 0, 66, set.count);
   }
 
+  /** Lines from A to B, or within one pane if both are the same. */
   drawLines(set: MatchSet, a: Frame, b: Frame, show: number, selected: number, opacity: number): void {
     if (set.count === 0) return;
     this.uploadMatches(set);
-    this.gl.disable(this.gl.SCISSOR_TEST);
+    if (a === b) this.clipTo(a);
+    else this.gl.disable(this.gl.SCISSOR_TEST);
     this.begin(this.lines).view("u_view", a).view("u_other", b).float("u_width", 1.2)
       .float("u_opacity", opacity).int("u_show", show).int("u_selected", selected);
     this.gl.bindVertexArray(set.instances);

@@ -5,8 +5,9 @@ import { announce, button, iconButton, make } from "./dom";
 import { Gallery } from "./gallery";
 import { ImageView } from "./image_view";
 import { PairView } from "./pair_view";
-import { link, parse, type Place } from "./permalink";
-import { complain, type Screen } from "./stage";
+import { link, parse, remember, type Place } from "./permalink";
+import { complain, press, type Screen } from "./stage";
+import type { Host } from "./view";
 import { currentLanguage, setLanguage, text, type Key } from "./texts";
 
 const HELP: [string, Key][] = [
@@ -60,15 +61,19 @@ class Page {
   /** What makes a screen, once its data is there. */
   private async maker(place: Place): Promise<() => Screen> {
     const { main, session } = this;
+    const host: Host = {
+      data: api, link: (image, values) => link("image", image, values),
+      remember: (values) => remember(place.kind, place.id, values),
+    };
     if (place.kind === "gallery") return () => new Gallery(main, session, place);
     if (place.kind === "image") {
       const item = await api.image(place.id);
-      return () => new ImageView(main, item, place);
+      return () => new ImageView(main, host, item, place.values);
     }
     const pair = session.pairs.find((one) => one.id === place.id);
     if (pair === undefined) throw new Error(text("imageError"));
     const items = await Promise.all([api.image(pair.a.id), api.image(pair.b.id)]);
-    return () => new PairView(main, pair, items, place);
+    return () => new PairView(main, host, pair, items, place.values);
   }
 
   private opened(place: Place, screen: Screen): void {
@@ -140,23 +145,13 @@ class Page {
   }
 
   private key(event: KeyboardEvent): void {
-    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-    const target = event.target as HTMLElement;
-    const typing = target.matches("input:not([type=checkbox]), select, textarea");
-    if (typing && event.key !== "Escape") return;
-    const pressing = target.matches("button, a, input[type=checkbox]") && ["Enter", " "].includes(event.key);
-    if (pressing) return;
-    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const everywhere: Record<string, () => void> = {
-      "?": () => this.help(),
-      g: () => (location.hash = link("gallery")),
-      "[": () => void this.neighbour(-1),
-      "]": () => void this.neighbour(1),
-    };
-    const act = this.screen?.shortcuts.find((one) => one.keys.includes(key))?.act ?? everywhere[key];
-    if (act === undefined) return;
-    event.preventDefault();
-    act();
+    if (document.querySelector("dialog[open]")) return;
+    press(event, this.screen?.shortcuts ?? [], [
+      { keys: ["?"], act: () => this.help() },
+      { keys: ["g"], act: () => (location.hash = link("gallery")) },
+      { keys: ["["], act: () => void this.neighbour(-1) },
+      { keys: ["]"], act: () => void this.neighbour(1) },
+    ]);
   }
 }
 

@@ -1,6 +1,6 @@
 // A on the pixels of B: swipe between them, or switch.
 
-import { api } from "./api";
+import type { Data } from "./api";
 import { announce, make, prefersLessMotion } from "./dom";
 import type { Pane } from "./pane";
 import type { Stage } from "./stage";
@@ -22,7 +22,7 @@ export class Overlay {
 
   constructor(
     private readonly stage: Stage, private readonly a: Pane, private readonly b: Pane,
-    private readonly source: string,
+    private readonly data: Data, private readonly source: string,
   ) {
     this.handle = make("div", {
       class: "swipe", role: "slider", tabindex: "0", hidden: true, "aria-label": text("swipeHandle"),
@@ -47,7 +47,7 @@ export class Overlay {
 
   async set(mode: Mode): Promise<void> {
     this.stop();
-    if (mode !== "side") this.image ??= await this.b.over(await api.source(this.source), 1);
+    if (mode !== "side") this.image ??= await this.b.over(await this.data.source(this.source), 1);
     this.mode = mode;
     this.a.element.hidden = mode !== "side";
     this.handle.hidden = mode !== "swipe";

@@ -21,7 +21,7 @@ export function verdict(meta: PairMeta, fitted: { removed: number; added: number
     meta.success ? null : make("p", { class: "reason" }, meta.reason),
     ...notes.map((note) => make("p", { class: "hint" }, note)),
     facts([
-      [text("model"), meta.model],
+      [text("model"), text(`model_${meta.model}`)],
       [text("matches"), count(meta.matches)],
       [text("inliers"), `${count(meta.inliers)} (${share(meta.inlier_ratio)})`],
       [text("medianError"), px(meta.reprojection_px.median)],

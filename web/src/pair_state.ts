@@ -1,6 +1,6 @@
 // The matches of a pair with what was changed by hand, apart from how they are drawn.
 
-import { api, type PairMeta } from "./api";
+import type { Data, PairMeta } from "./api";
 import { MatchSet, PointSet } from "./layer";
 import { text } from "./texts";
 
@@ -31,12 +31,12 @@ export class PairState {
   /** What the matches that are shown were fitted with. */
   fitted = { removed: 0, added: 0 };
 
-  constructor(private readonly id: string) {}
+  constructor(private readonly data: Data, private readonly id: string) {}
 
   /** Register the pair with the changes so far. */
   async fit(): Promise<void> {
     const removed = [...this.removed], added = this.added.map((row) => [...row]);
-    const { meta, arrays } = await api.fit(this.id, removed, added);
+    const { meta, arrays } = await this.data.fit(this.id, removed, added);
     this.meta = meta;
     this.points = [new PointSet(arrays["points_a"]!), new PointSet(arrays["points_b"]!)];
     this.matches = new MatchSet(arrays["matches"]!);
@@ -59,6 +59,14 @@ export class PairState {
       score: values[i + 4]!, state: values[i + 5]!, dx: values[i + 6]!, dy: values[i + 7]!,
       origin: values[i + 8]!,
     };
+  }
+
+  /** Index of the keypoint in A of a match. */
+  keypoint(index: number): number {
+    const { xa, ya } = this.at(index), { values } = this.points[0].table;
+    let row = 0;
+    while (row * 7 < values.length && (values[row * 7] !== xa || values[row * 7 + 1] !== ya)) row++;
+    return row;
   }
 
   isRemoved(index: number): boolean {

@@ -1,137 +1,109 @@
 // Two images, their matches, the model between them, and changes by hand.
 
-import { api, type Item, type Pair, type Tiles } from "./api";
-import { announce, button, choice, debounced, digits, facts, make, save, section, slider, toggle } from "./dom";
-import { apply, inverse, zoomAt, type Matrix } from "./geometry";
+import type { Item, Pair, Tiles } from "./api";
+import { announce, button, digits, facts, make, save, section } from "./dom";
+import { byMatches, byPlane, epipolarLine, inverse, transposed, type Linked, type Matrix, type Point } from "./geometry";
 import { Grid } from "./grid";
-import { nearList } from "./image_view";
-import { MatchSet, type Frame } from "./layer";
+import type { Frame } from "./layer";
 import { Overlay, type Mode } from "./overlay";
+import { Editing, segments } from "./pair_edit";
 import { verdict } from "./pair_panel";
+import { MODES, pairControls, PairSettings, type Way } from "./pair_settings";
 import { COLUMNS, PairState, State } from "./pair_state";
 import type { Pane } from "./pane";
 import { Patch } from "./patch";
-import { number, remember, type Place } from "./permalink";
-import { complain, csv, Stage, stem, type Screen, type Shortcut } from "./stage";
-import { count, text, type Key } from "./texts";
+import { number } from "./permalink";
+import { complain, csv, stem } from "./stage";
+import { count, text } from "./texts";
+import { View, type Host } from "./view";
 
-const SHOWS = ["all", "inliers", "rejected", "none"] as const;
-const SHOW_TEXTS: Key[] = ["showAll", "showInliers", "showRejected", "showNone"];
-const MODES: Mode[] = ["side", "swipe", "blink"];
-const REACH_PX = 12, FULL_LINES = 120;
+const FULL_LINES = 120;
 const EVERYTHING = { topK: Infinity, minScore: 0, onlyScale: 0 };
 const FAINT: [number, number, number, number] = [0.75, 0.78, 0.82, 0.55];
 
-export class PairView implements Screen {
+export class PairView extends View {
   readonly title: string;
-  readonly shortcuts: Shortcut[];
-  private readonly stage: Stage;
   private readonly a: Pane;
   private readonly b: Pane;
   private readonly overlay: Overlay;
   private readonly state: PairState;
-  private grids: [Grid, Grid] | null = null;
-  private selected = -1;
-  private hovered = -1;
-  private show: number;
-  private lines: boolean;
-  private arrows: boolean;
-  private arrowFactor: number;
-  private unmatched: boolean;
-  private linked: boolean;
-  private adding: { x: number; y: number } | "a" | null = null;
-  private readonly status = make("p", { class: "status", role: "status" });
+  private readonly editing: Editing;
+  private readonly settings: PairSettings;
+  private readonly patches: [Patch, Patch];
   private readonly verdictBox = make("div");
-  private readonly controls = make("div");
-  private readonly matchBox = make("div");
-  private readonly editBox = make("div");
-  private readonly nearBox = make("div", { class: "near" });
-  private readonly patches: [Patch, Patch] = [new Patch(), new Patch()];
-  private asked = new AbortController();
-  private closed = false;
+  private grids: [Grid, Grid] | null = null;
+  private inliers: { a: Point; b: Point }[] = [];
+  /** The place under the pointer, for its epipolar line in the other image. */
+  private pointer: { pane: Pane; at: Point } | null = null;
 
   constructor(
-    main: HTMLElement, private readonly pair: Pair,
-    private readonly items: [Item & Tiles, Item & Tiles], private readonly place: Place,
+    main: HTMLElement, host: Host, private readonly pair: Pair,
+    private readonly items: [Item & Tiles, Item & Tiles], private readonly given: URLSearchParams,
   ) {
+    super(main, host);
+    const { data } = host;
     this.title = `${stem(pair.a.name)} – ${stem(pair.b.name)}`;
-    const { values } = place;
-    this.show = Math.max(0, SHOWS.indexOf((values.get("show") ?? "all") as (typeof SHOWS)[number]));
-    this.lines = values.get("lines") !== "0";
-    this.arrows = values.get("arrows") === "1";
-    this.arrowFactor = number(values, "af", 10);
-    this.unmatched = values.get("other") === "1";
-    this.linked = values.get("link") !== "0";
-    this.state = new PairState(pair.id);
-    this.stage = new Stage(main);
+    this.settings = new PairSettings(given);
+    this.patches = [new Patch(data), new Patch(data)];
+    this.state = new PairState(data, pair.id);
     this.stage.element.classList.add("two");
-    const events = {
-      drawn: (pane: Pane) => this.drawn(pane),
-      active: (pane: Pane) => (this.stage.active = pane),
-      hover: (pane: Pane, at: { x: number; y: number } | null) => this.hover(pane, at),
-      click: (pane: Pane, at: { x: number; y: number }) => this.click(pane, at),
-    };
-    this.a = this.stage.addPane("A", `A: ${pair.a.name}. ${text("stage")}`, events);
-    this.b = this.stage.addPane("B", `B: ${pair.b.name}. ${text("stage")}`, events);
-    this.overlay = new Overlay(this.stage, this.a, this.b, `${pair.id}-aligned`);
-    this.stage.layer.onDraw = () => this.draw();
+    this.a = this.addPane("A", `A: ${pair.a.name}`);
+    this.b = this.addPane("B", `B: ${pair.b.name}`);
+    this.overlay = new Overlay(this.stage, this.a, this.b, data, `${pair.id}-aligned`);
+    this.editing = new Editing(this.state, this.panes, this.stage.element, {
+      changed: () => this.edited(),
+      sideBySide: () => { if (this.overlay.mode !== "side") void this.setMode("side"); },
+      fit: () => void this.fit(),
+      flip: () => this.flip(),
+    });
     this.stage.panel.append(
       make("h1", {}, this.title), this.status, this.verdictBox, this.controls,
-      section("edit", this.editBox),
+      section("edit", this.editing.box),
       section("export", make("div", { class: "buttons" },
         button(text("exportPng"), () => this.savePng()),
         button(text("exportMatches"), () => this.saveCsv()),
         button(text("exportJson"), () => this.saveJson()))),
     );
-    this.stage.inspector.append(section("match", this.matchBox));
-    this.shortcuts = [
-      ...this.stage.shortcuts(),
-      { keys: ["n"], act: () => this.step(1) },
-      { keys: ["p"], act: () => this.step(-1) },
+    this.stage.inspector.append(section("match", this.detail));
+    this.shortcuts.push(
       { keys: ["k"], act: () => this.press("unmatched") },
       { keys: ["r"], act: () => this.press("arrows") },
       { keys: ["l"], act: () => this.press("link") },
       { keys: ["m"], act: () => void this.setMode(MODES[(MODES.indexOf(this.overlay.mode) + 1) % 3]!) },
       { keys: ["b"], act: () => void this.blink() },
       { keys: ["x", "Delete"], act: () => this.flip() },
-      { keys: ["a"], act: () => this.add() },
-      { keys: ["Enter"], act: () => this.placeCentre() },
+      { keys: ["a"], act: () => this.editing.toggle() },
+      { keys: ["Enter"], act: () => this.editing.putCentre() },
       { keys: ["f"], act: () => void this.fit() },
-      { keys: ["s"], act: () => this.savePng() },
-      { keys: ["c"], act: () => this.saveCsv() },
-      { keys: ["Escape"], act: () => this.escape() },
-    ];
+    );
     void this.load();
   }
 
-  destroy(): void {
-    this.closed = true;
-    this.asked.abort();
+  override destroy(): void {
     this.overlay.stop();
-    this.stage.destroy();
+    super.destroy();
   }
 
   private async load(): Promise<void> {
-    const [a, b] = this.items;
-    const opened = [a, b].map((item, side) => (item.error === null ? this.panes[side]!.open(item, null) : null));
+    const { items, panes, given } = this;
+    const opened = items.map((item, side) => (item.error === null ? panes[side]!.open(item, null) : null));
     try {
       await Promise.all([...opened, this.fit(true)]);
     } catch (error) {
       this.status.textContent = complain(error);
-      [a, b].forEach((item, side) => item.error !== null && this.panes[side]!.fail(item.error));
+      items.forEach((item, side) => item.error !== null && panes[side]!.fail(item.error));
       return;
     }
     for (const side of [0, 1] as const)
-      if (opened[side] === null) await this.panes[side].open(this.items[side], this.state.meta.size_hw[side]);
+      if (opened[side] === null) await panes[side].open(items[side], this.state.meta.size_hw[side]);
     if (this.closed) return;
-    const { values } = this.place;
     this.stage.active = this.a;
     this.follow(this.a);
-    if (values.has("z"))
-      this.a.view = { x: number(values, "x", 0), y: number(values, "y", 0), z: number(values, "z", 1) };
-    const index = number(values, "sel", -1);
-    if (index >= 0 && index < this.state.matches.count) this.select(index, true);
-    const mode = values.get("mode") as Mode | null;
+    if (given.has("z"))
+      this.a.view = { x: number(given, "x", 0), y: number(given, "y", 0), z: number(given, "z", 1) };
+    const index = number(given, "sel", -1);
+    if (index >= 0 && index < this.count) this.select(index, true);
+    const mode = given.get("mode") as Mode | null;
     if (mode !== null && MODES.includes(mode)) await this.setMode(mode);
   }
 
@@ -140,70 +112,60 @@ export class PairView implements Screen {
   }
 
   private get matrix(): Matrix | null {
-    const meta = this.state.meta as typeof this.state.meta | undefined;
-    return meta?.is_plane ? meta.matrix : null;
+    const { meta } = this.state;
+    return this.grids !== null && meta.is_plane ? meta.matrix : null;
+  }
+
+  private get way(): Way {
+    if (this.matrix !== null) return "plane";
+    return byMatches(this.inliers.map(({ a, b }) => ({ from: a, to: b })), { x: 0, y: 0 }) === null ? "none" : "matches";
   }
 
   /** Register, first or with changes by hand. */
   private async fit(first = false): Promise<void> {
+    const { state } = this;
     this.status.textContent = text("fitting");
-    if (!first) this.state.settleAdded();
-    const old = first ? null : { points: this.state.points, matches: this.state.matches };
+    if (!first) state.settleAdded();
+    const old = first ? [] : [...state.points, state.matches];
     try {
-      await this.state.fit();
+      await state.fit();
     } catch (error) {
       if (first) throw error;
       this.status.textContent = complain(error);
       return;
     }
     if (this.closed) return;
-    for (const set of old ? [...old.points, old.matches] : []) this.stage.layer.drop(set);
+    for (const set of old) this.stage.layer.drop(set);
     this.selected = this.hovered = -1;
-    const { table } = this.state.matches;
-    this.grids = [new Grid(table.values, COLUMNS, 0), new Grid(table.values, COLUMNS, 2)];
+    const { values } = state.matches.table;
+    this.grids = [new Grid(values, COLUMNS, 0), new Grid(values, COLUMNS, 2)];
+    this.inliers = Array.from({ length: this.count }, (_, i) => state.at(i)).filter((one) => one.state === State.Inlier)
+      .map(({ xa, ya, xb, yb }) => ({ a: { x: xa, y: ya }, b: { x: xb, y: yb } }));
     this.status.textContent = "";
-    this.verdictBox.replaceChildren(verdict(this.state.meta, this.state.fitted));
-    this.buildControls();
-    this.showMatch(-1);
-    this.showEdit();
-    this.stage.layer.request();
-    const { success, reason, inliers, matches } = this.state.meta;
+    this.verdictBox.replaceChildren(verdict(state.meta, state.fitted));
+    this.controls.replaceChildren(pairControls(this.settings, this.overlay.mode, this.way, state.meta.fundamental !== null, {
+      changed: () => this.changed(),
+      linked: () => {
+        this.follow(this.stage.active ?? this.a);
+        this.changed();
+      },
+      mode: (mode) => void this.setMode(mode),
+      named: (...control) => this.named(...control),
+    }));
+    this.describe(-1);
+    this.edited();
+    const { success, reason, inliers, matches } = state.meta;
     announce(`${text(success ? "registered" : "notRegistered")}. ${success ? `${text("inliers")} ${inliers}/${matches}` : reason}`);
   }
 
-  private buildControls(): void {
-    const redraw = (): void => {
-      this.stage.layer.request();
-      this.remember();
-    };
-    const linkable = this.matrix !== null;
-    const modes: [string, string][] = MODES.map((mode): [string, string] => [mode, text(mode)]);
-    const mode = choice("mode", linkable ? modes : modes.slice(0, 1), this.overlay.mode, (value) => void this.setMode(value as Mode));
-    mode.input.dataset["key"] = "mode";
-    this.controls.replaceChildren(section(
-      "view", mode.row,
-      this.named("link", toggle("link", this.linked && linkable, (on) => { this.linked = on; if (on) this.follow(this.stage.active ?? this.a); redraw(); }), !linkable),
-      linkable ? null : make("p", { class: "hint" }, text("linkNone")),
-      choice("show", SHOWS.map((name, i): [string, string] => [name, text(SHOW_TEXTS[i]!)]), SHOWS[this.show]!,
-        (value) => { this.show = SHOWS.indexOf(value as (typeof SHOWS)[number]); redraw(); }).row,
-      this.named("lines", toggle("lines", this.lines, (on) => { this.lines = on; redraw(); })),
-      this.named("arrows", toggle("arrows", this.arrows, (on) => { this.arrows = on; redraw(); })),
-      slider("arrowFactor", { min: 1, max: 50, step: 1, value: this.arrowFactor }, (v) => `× ${v}`, (v) => { this.arrowFactor = v; redraw(); }).row,
-      this.named("unmatched", toggle("unmatched", this.unmatched, (on) => { this.unmatched = on; redraw(); })),
-      make("ul", { class: "key" },
-        ...(["stateInlier", "showRejected", "stateRemoved", "stateAdded"] as Key[]).map((key) =>
-          make("li", { class: key }, text(key)))),
-    ));
+  private changed(): void {
+    this.stage.layer.request();
+    this.remember();
   }
 
-  private named(name: string, made: { row: HTMLElement; input: HTMLInputElement }, disabled = false): HTMLElement {
-    made.input.dataset["key"] = name;
-    made.input.disabled = disabled;
-    return made.row;
-  }
-
-  private press(name: string): void {
-    this.controls.querySelector<HTMLInputElement>(`input[data-key="${name}"]`)?.click();
+  private edited(): void {
+    this.editing.show(this.selected);
+    this.stage.layer.request();
   }
 
   private async setMode(mode: Mode): Promise<void> {
@@ -218,8 +180,7 @@ export class PairView implements Screen {
     if (select !== null) select.value = this.overlay.mode;
     this.stage.active = this.overlay.mode === "side" ? this.a : this.b;
     announce(`${text("mode")}: ${text(this.overlay.mode)}`);
-    this.stage.layer.request();
-    this.remember();
+    this.changed();
   }
 
   private async blink(): Promise<void> {
@@ -227,112 +188,119 @@ export class PairView implements Screen {
     else this.overlay.flip();
   }
 
-  private drawn(pane: Pane): void {
+  protected override drawn(pane: Pane): void {
     if (pane === (this.stage.active ?? this.a)) this.follow(pane);
-    this.stage.layer.draw();
-    this.remember();
+    super.drawn(pane);
   }
 
   /** Move the other pane to the same part of the scene. */
   private follow(pane: Pane): void {
-    const { matrix } = this;
-    if (!this.linked || matrix === null || this.overlay.mode !== "side") return;
-    const other = pane === this.a ? this.b : this.a, way = pane === this.a ? matrix : inverse(matrix);
-    const { x, y, z } = pane.view, to = apply(way, x, y);
-    if (to !== null) other.view = { ...to, z: z / zoomAt(way, x, y) };
+    if (!this.settings.link || this.overlay.mode !== "side") return;
+    const other = pane === this.a ? this.b : this.a, to = this.linked(pane);
+    if (to !== null) other.view = { x: to.x, y: to.y, z: pane.view.z / to.zoom };
   }
 
-  private draw(): void {
-    if (this.grids === null || this.closed) return;
-    const { layer, element } = this.stage, { matches, points } = this.state;
-    const marked = this.hovered >= 0 ? this.hovered : this.selected;
-    const visible = this.panes.map((pane) => (pane.element.hidden ? null : pane.frame(element)));
-    const [a, b] = visible as [Frame | null, Frame | null];
-    visible.forEach((frame, side) => {
-      if (frame !== null && this.unmatched) layer.drawPoints(points[side as 0 | 1], frame, EVERYTHING, 1.5, FAINT);
-    });
-    if (this.lines && a !== null && b !== null)
-      layer.drawLines(matches, a, b, this.show, marked, Math.max(0.15, Math.min(1, FULL_LINES / matches.count)));
-    if (this.arrows && b !== null) layer.drawArrows(matches, b, this.show, marked, this.arrowFactor);
-    visible.forEach((frame, side) => {
-      if (frame === null) return;
-      layer.drawEnds(matches, frame, side as 0 | 1, this.show, marked, matches.count > FULL_LINES ? 2.5 : 4);
-      this.drawPending(frame, side as 0 | 1);
-    });
+  /** Where the middle of a pane is in the other image. */
+  private linked(pane: Pane): Linked | null {
+    const forward = pane === this.a, { matrix } = this;
+    if (matrix !== null) return byPlane(forward ? matrix : inverse(matrix), pane.view);
+    return byMatches(this.inliers.map(({ a, b }) => (forward ? { from: a, to: b } : { from: b, to: a })), pane.view);
   }
 
-  /** Tie points that were added after the last fit, and a first end without its second. */
-  private drawPending(frame: Frame, side: 0 | 1): void {
-    const rows = this.state.pending.map((row) => (side === 0 ? [row[0]!, row[1]!] : [row[2]!, row[3]!]));
-    if (side === 0 && this.adding !== null && this.adding !== "a") rows.push([this.adding.x, this.adding.y]);
-    if (rows.length === 0) return;
-    const values = new Float32Array(rows.length * COLUMNS);
-    rows.forEach(([x, y], i) => values.set([x!, y!, x!, y!, 1, State.Inlier, NaN, NaN, -1], i * COLUMNS));
-    const set = new MatchSet({ rows: rows.length, columns: COLUMNS, values });
-    this.stage.layer.drawEnds(set, frame, side, 0, -1, 6);
+  protected draw(): void {
+    if (this.grids === null) return;
+    const { settings, marked } = this, { layer, element } = this.stage, { matches, points } = this.state;
+    const [a, b] = this.panes.map((pane) => (pane.element.hidden ? null : pane.frame(element))) as [Frame | null, Frame | null];
+    const sides = [a, b].flatMap((frame, side) => (frame === null ? [] : [{ frame, side: side as 0 | 1 }]));
+    if (settings.unmatched) for (const { frame, side } of sides) layer.drawPoints(points[side], frame, EVERYTHING, 1.5, FAINT);
+    if (settings.lines && a !== null && b !== null)
+      layer.drawLines(matches, a, b, settings.show, marked, Math.max(0.15, Math.min(1, FULL_LINES / matches.count)));
+    if (settings.arrows && b !== null) layer.drawArrows(matches, b, settings.show, marked, settings.arrowFactor);
+    for (const { frame, side } of sides) {
+      const radius = Math.min(matches.count > FULL_LINES ? 2.5 : 4, frame.width / 160);
+      layer.drawEnds(matches, frame, side, settings.show, marked, radius);
+      this.editing.draw(layer, frame, side);
+    }
+    if (a !== null && b !== null) this.drawEpipolar(a, b);
+  }
+
+  /** The epipolar line in the other image: of the match or the place under the pointer, or of the
+   * selected match. */
+  private drawEpipolar(a: Frame, b: Frame): void {
+    const { fundamental } = this.state.meta, { pointer } = this;
+    const index = pointer === null ? this.selected : this.hovered;
+    if (fundamental === null || (pointer === null && index < 0)) return;
+    const inA = pointer?.pane !== this.b, other = inA ? this.b : this.a;
+    const match = index < 0 ? null : this.state.at(index);
+    const at = match === null ? pointer!.at : inA ? { x: match.xa, y: match.ya } : { x: match.xb, y: match.yb };
+    const ends = epipolarLine(inA ? fundamental : transposed(fundamental), at, other.width, other.height);
+    if (ends === null) return;
+    const set = segments([ends]), frame = inA ? b : a;
+    this.stage.layer.drawLines(set, frame, frame, 0, 0, 1);
     this.stage.layer.drop(set);
   }
 
-  private isVisible(index: number): boolean {
-    const rejected = this.state.at(index).state !== State.Inlier;
-    return this.show === 0 || (this.show === 1 && !rejected) || (this.show === 2 && rejected);
+  protected get count(): number {
+    return this.grids === null ? 0 : this.state.matches.count;
   }
 
-  private find(pane: Pane, at: { x: number; y: number }): number {
+  protected get fileName(): string {
+    return this.title.replace(" – ", "-");
+  }
+
+  protected isVisible(index: number): boolean {
+    return this.settings.passes(this.state.at(index).state);
+  }
+
+  protected find(pane: Pane, at: Point, within: number): number {
     const grid = this.grids?.[pane === this.a ? 0 : 1];
-    return grid?.nearest(at.x, at.y, REACH_PX / pane.view.z, (i) => this.isVisible(i)) ?? -1;
+    if (grid === undefined || this.editing.isAdding) return -1;
+    return grid.nearest(at.x, at.y, within, (i) => this.isVisible(i));
   }
 
-  private hover(pane: Pane, at: { x: number; y: number } | null): void {
-    const found = at === null || this.adding !== null ? -1 : this.find(pane, at);
-    if (found === this.hovered) return;
-    this.hovered = found;
-    this.showMatch(found >= 0 ? found : this.selected);
-    this.stage.layer.request();
+  protected override hover(pane: Pane, at: Point | null): void {
+    this.pointer = at === null ? null : { pane, at };
+    super.hover(pane, at);
+    if (this.grids !== null && this.state.meta.fundamental !== null) this.stage.layer.request();
   }
 
-  private click(pane: Pane, at: { x: number; y: number }): void {
-    if (this.adding !== null) this.put(pane, at);
-    else this.select(this.find(pane, at), false);
+  protected override click(pane: Pane, at: Point): void {
+    if (this.editing.isAdding) this.editing.put(pane, at);
+    else super.click(pane, at);
   }
 
-  private select(index: number, reveal: boolean): void {
-    this.selected = index;
+  protected override select(index: number, reveal: boolean): void {
     this.hovered = -1;
-    if (index >= 0) {
-      const { xa, ya, xb, yb } = this.state.at(index);
-      if (reveal) {
-        this.stage.active = this.overlay.mode === "side" ? this.a : this.b;
-        if (this.overlay.mode === "side") this.a.reveal(xa, ya);
-        if (!this.linked || this.overlay.mode !== "side") this.b.reveal(xb, yb);
-      }
-      announce(text("matchNamed", { n: count(index + 1), state: this.state.words(index) }));
-    }
-    this.showMatch(index);
-    this.showEdit();
-    this.stage.layer.request();
-    this.remember();
+    super.select(index, reveal);
+    this.editing.show(index);
   }
 
-  private step(by: 1 | -1): void {
-    const n = this.grids === null ? 0 : this.state.matches.count;
-    for (let tries = 0, i = this.selected; tries < n; tries++) {
-      i = i < 0 ? (by > 0 ? 0 : n - 1) : (i + by + n) % n;
-      if (this.isVisible(i)) return this.select(i, true);
-    }
+  protected reveal(index: number): void {
+    const { xa, ya, xb, yb } = this.state.at(index), side = this.overlay.mode === "side";
+    this.stage.active = side ? this.a : this.b;
+    if (side) this.a.reveal(xa, ya);
+    if (!this.settings.link || !side) this.b.reveal(xb, yb);
   }
 
-  private showMatch(index: number): void {
-    this.asked.abort();
+  protected name(index: number): void {
+    announce(text("matchNamed", { n: count(index + 1), state: this.state.words(index) }));
+  }
+
+  protected override escape(): void {
+    if (this.editing.isAdding) this.editing.toggle();
+    else super.escape();
+  }
+
+  protected describe(index: number): void {
+    this.forget();
     if (index < 0) {
-      this.matchBox.replaceChildren(make("p", { class: "hint" }, text("matchHint")));
+      this.detail.replaceChildren(make("p", { class: "hint" }, text("matchHint")));
       return;
     }
-    const { xa, ya, xb, yb, score, dx, dy } = this.state.at(index);
+    const { xa, ya, xb, yb, score, dx, dy, origin } = this.state.at(index);
     void this.patches[0].show(this.pair.a.id, xa, ya, null);
     void this.patches[1].show(this.pair.b.id, xb, yb, null);
-    this.nearBox.replaceChildren();
-    this.matchBox.replaceChildren(
+    this.detail.replaceChildren(
       make("div", { class: "patches" }, this.patches[0].element, this.patches[1].element),
       facts([
         [text("rank"), count(index + 1)],
@@ -344,39 +312,8 @@ export class PairView implements Screen {
       ]),
       this.nearBox,
     );
-    this.askNearest(index);
-  }
-
-  /** The most similar keypoints of B to a match's keypoint of A. */
-  private readonly askNearest = debounced(180, (index: number) => {
-    if (this.closed || this.state.at(index).origin < 0) return;
-    const { xa, ya } = this.state.at(index), { values } = this.state.points[0].table;
-    let keypoint = 0;
-    while (keypoint * 7 < values.length && (values[keypoint * 7] !== xa || values[keypoint * 7 + 1] !== ya)) keypoint++;
-    this.asked = new AbortController();
-    api.nearestInPair(this.pair.id, "a", keypoint, this.asked.signal).then(
-      (near) => this.nearBox.replaceChildren(nearList(near)),
-      () => undefined,
-    );
-  });
-
-  private showEdit(): void {
-    const { state, selected } = this, chosen = selected >= 0 ? selected : -1;
-    const removed = chosen >= 0 && state.isRemoved(chosen);
-    const prompt = this.adding === null ? "editHint" : this.adding === "a" ? "addA" : "addB";
-    const flip = button(text(removed ? "restore" : "remove"), () => this.flip());
-    flip.disabled = chosen < 0;
-    const fit = button(text("fitAgain"), () => void this.fit(), { class: "primary" });
-    const undo = button(text("undoAll"), () => { this.state.discard(); this.adding = null; void this.fit(); });
-    undo.disabled = !state.changed;
-    fit.disabled = !state.changed && state.fitted.removed + state.fitted.added === 0;
-    this.editBox.replaceChildren(
-      make("p", { class: "hint" }, text(prompt)),
-      make("p", { class: "status" }, text("changes", { removed: state.removed.size, added: state.added.length })),
-      make("div", { class: "buttons" }, flip,
-        button(text(this.adding === null ? "add" : "addStop"), () => this.add()), fit, undo),
-    );
-    this.stage.element.classList.toggle("adding", this.adding !== null);
+    if (origin >= 0)
+      this.askNearest((signal) => this.host.data.nearestInPair(this.pair.id, "a", this.state.keypoint(index), signal));
   }
 
   private flip(): void {
@@ -384,82 +321,37 @@ export class PairView implements Screen {
     this.state.flip(this.selected);
     this.stage.layer.flagsChanged(this.state.matches);
     announce(this.state.words(this.selected));
-    this.showMatch(this.selected);
-    this.showEdit();
-    this.stage.layer.request();
+    this.describe(this.selected);
+    this.edited();
   }
 
-  private add(): void {
-    if (this.overlay.mode !== "side") void this.setMode("side");
-    this.adding = this.adding === null ? "a" : null;
-    if (this.adding !== null) announce(text("addA"));
-    this.showEdit();
-    this.stage.layer.request();
-  }
-
-  /** Place an end of a tie point by the keyboard: the middle of the pane. */
-  private placeCentre(): void {
-    if (this.adding === null) return;
-    const pane = this.adding === "a" ? this.a : this.b;
-    this.put(pane, pane.view);
-  }
-
-  private put(pane: Pane, at: { x: number; y: number }): void {
-    const { x, y } = at, inside = x >= -0.5 && y >= -0.5 && x <= pane.width - 0.5 && y <= pane.height - 0.5;
-    if (!inside) return;
-    if (pane === this.a) {
-      this.adding = { x, y };
-      announce(text("addB"));
-    } else if (this.adding !== "a" && this.adding !== null) {
-      this.state.added.push([this.adding.x, this.adding.y, x, y]);
-      this.adding = null;
-      announce(text("added"));
-    }
-    this.showEdit();
-    this.stage.layer.request();
-  }
-
-  private escape(): void {
-    if (this.adding !== null) this.add();
-    else this.select(-1, false);
-  }
-
-  private saveCsv(): void {
-    if (this.grids === null) return;
-    const rows: (number | string)[][] = [];
-    for (let i = 0; i < this.state.matches.count; i++) {
+  protected saveCsv(): void {
+    const rows: (number | string)[][] = [], side = this.overlay.mode === "side";
+    for (let i = 0; i < this.count; i++) {
       const { xa, ya, xb, yb, score, state, dx, dy } = this.state.at(i);
-      const inView = this.overlay.mode === "side" ? this.a.contains(xa, ya) || this.b.contains(xb, yb) : this.b.contains(xb, yb);
+      const inView = (side && this.a.contains(xa, ya)) || this.b.contains(xb, yb);
       if (!this.isVisible(i) || !inView) continue;
       const name = this.state.isRemoved(i) ? "removed" : ["inlier", "far", "no place", "no model"][state]!;
       rows.push([i, xa, ya, xb, yb, score, name, dx, dy]);
     }
     const header = ["index", "x_a", "y_a", "x_b", "y_b", "score", "state", "residual_x", "residual_y"];
-    save(`${this.title.replace(" – ", "-")}-matches.csv`, csv(header, rows));
+    if (this.grids !== null) save(`${this.fileName}-matches.csv`, csv(header, rows));
   }
 
   private saveJson(): void {
     const { differs_px: _, recorded_success: __, a: ___, b: ____, ...summary } = this.state.meta;
     const content = JSON.stringify({ a: this.pair.a.name, b: this.pair.b.name, ...summary }, null, 2);
-    save(`${this.title.replace(" – ", "-")}.json`, new Blob([content, "\n"], { type: "application/json" }));
+    save(`${this.fileName}.json`, new Blob([content, "\n"], { type: "application/json" }));
   }
 
-  private savePng(): void {
-    this.stage.savePng(`${this.title.replace(" – ", "-")}-view.png`);
-  }
-
-  private remember(): void {
-    if (this.closed || this.grids === null) return;
+  protected values(): Record<string, string> | null {
+    if (this.grids === null) return null;
     const { x, y, z } = this.a.view;
-    remember("pair", this.pair.id, {
+    return {
       x: x.toFixed(2), y: y.toFixed(2), z: z.toPrecision(4),
       ...(this.overlay.mode !== "side" ? { mode: this.overlay.mode } : {}),
-      ...(this.show ? { show: SHOWS[this.show]! } : {}),
-      ...(this.lines ? {} : { lines: "0" }),
-      ...(this.arrows ? { arrows: "1", af: String(this.arrowFactor) } : {}),
-      ...(this.unmatched ? { other: "1" } : {}),
-      ...(this.linked ? {} : { link: "0" }),
+      ...this.settings.values(),
       ...(this.selected >= 0 ? { sel: String(this.selected) } : {}),
-    });
+    };
   }
 }

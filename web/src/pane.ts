@@ -1,6 +1,6 @@
 // One image in OpenSeadragon, and the mapping between its pixels and the stage.
 
-import { api, type Tiles } from "./api";
+import type { Data, Tiles } from "./api";
 import { make, prefersLessMotion } from "./dom";
 import type { Frame } from "./layer";
 import { text } from "./texts";
@@ -37,7 +37,7 @@ export class Pane {
   private ready = false;
   private smooth = true;
 
-  constructor(readonly name: string, label: string, events: PaneEvents) {
+  constructor(private readonly data: Data, readonly name: string, label: string, events: PaneEvents) {
     this.host = make("div", { class: "osd" });
     this.notice = make("p", { class: "notice", hidden: true });
     this.badge = make("span", { class: "badge", "aria-hidden": "true", hidden: !name }, name);
@@ -96,7 +96,7 @@ export class Pane {
     this.width = tiles.error === null ? tiles.width : (size?.[1] ?? 1);
     this.height = tiles.error === null ? tiles.height : (size?.[0] ?? 1);
     if (tiles.error !== null) this.fail(tiles.error);
-    const source = tiles.error === null ? tileSource(tiles) : noTiles(this.width, this.height);
+    const source = tiles.error === null ? this.tileSource(tiles) : noTiles(this.width, this.height);
     await this.add(source, {});
     this.ready = true;
     this.viewer.viewport.goHome(true);
@@ -106,7 +106,7 @@ export class Pane {
   /** Put another image over the first one, with the same outer edges. */
   async over(tiles: Tiles, opacity: number): Promise<OpenSeadragon.TiledImage> {
     if (tiles.error !== null) throw new Error(tiles.error);
-    return this.add(tileSource(tiles), { opacity });
+    return this.add(this.tileSource(tiles), { opacity });
   }
 
   remove(image: OpenSeadragon.TiledImage): void {
@@ -210,6 +210,16 @@ export class Pane {
     return true;
   }
 
+  private tileSource(tiles: Tiles): unknown {
+    const { tile, levels, source } = tiles, last = levels - 1;
+    const [width, height] = tiles.shown ?? [tiles.width, tiles.height];
+    return {
+      width, height, tileSize: tile, tileOverlap: 0, minLevel: 0, maxLevel: last,
+      getTileUrl: (level: number, column: number, row: number) =>
+        this.data.tile(source, last - level, column, row),
+    };
+  }
+
   private allLoaded(): boolean {
     const { world } = this.viewer;
     return Array.from({ length: world.getItemCount() }, (_, i) => world.getItemAt(i)).every((item) => item.getFullyLoaded());
@@ -237,15 +247,6 @@ export class Pane {
       } as unknown as OpenSeadragon.TileSourceSpecifier);
     });
   }
-}
-
-function tileSource(tiles: Tiles): unknown {
-  const { width, height, tile, levels, source } = tiles, last = levels - 1;
-  return {
-    width, height, tileSize: tile, tileOverlap: 0, minLevel: 0, maxLevel: last,
-    getTileUrl: (level: number, column: number, row: number) =>
-      api.tile(source, last - level, column, row),
-  };
 }
 
 function noTiles(width: number, height: number): unknown {

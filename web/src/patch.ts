@@ -1,6 +1,6 @@
 // The enlarged pixels around a keypoint, with its place and its covariance.
 
-import { api } from "./api";
+import type { Data } from "./api";
 import { make } from "./dom";
 import { text } from "./texts";
 
@@ -11,13 +11,13 @@ export class Patch {
   readonly element = make("canvas", { class: "patch", role: "img", "aria-label": text("patchAlt") });
   private shown = "";
 
-  constructor() {
+  constructor(private readonly data: Data) {
     this.element.width = this.element.height = SIDE * ZOOM;
   }
 
   /** Show the surroundings of a place of an image; the covariance is xx, xy, yy in px². */
   async show(image: string, x: number, y: number, covariance: [number, number, number] | null): Promise<void> {
-    const url = api.patch(image, x, y);
+    const url = this.data.patch(image, x, y);
     this.shown = url;
     const picture = new Image();
     picture.src = url;

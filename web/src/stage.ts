@@ -1,5 +1,6 @@
 // What both views share: panes under one layer, tools, the panel, exports of what is shown.
 
+import { Gone, type Data } from "./api";
 import { announce, iconButton, make, save } from "./dom";
 import { Layer } from "./layer";
 import { Pane, type PaneEvents } from "./pane";
@@ -8,6 +9,21 @@ import { text } from "./texts";
 export interface Shortcut {
   keys: string[];
   act: () => void;
+}
+
+/** Do what a key asks of the first list that has it; returns whether one has. */
+export function press(event: KeyboardEvent, ...lists: Shortcut[][]): boolean {
+  if (event.ctrlKey || event.metaKey || event.altKey) return false;
+  const target = event.target as HTMLElement;
+  const typing = target.matches("input:not([type=checkbox]), select, textarea");
+  if (typing && event.key !== "Escape") return false;
+  if (target.matches("button, a, input[type=checkbox]") && ["Enter", " "].includes(event.key)) return false;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const found = lists.flat().find((one) => one.keys.includes(key));
+  if (found === undefined) return false;
+  event.preventDefault();
+  found.act();
+  return true;
 }
 
 /** A screen of the page. */
@@ -27,7 +43,7 @@ export class Stage {
   active: Pane | null = null;
   private readonly watcher: ResizeObserver;
 
-  constructor(main: HTMLElement) {
+  constructor(main: HTMLElement, private readonly data: Data) {
     const canvas = make("canvas", { class: "layer", "aria-hidden": "true" });
     this.element.append(canvas, this.tools());
     const side = make("aside", { class: "panel", id: "panel", tabindex: "-1" }, this.panel, this.inspector);
@@ -39,7 +55,7 @@ export class Stage {
   }
 
   addPane(name: string, label: string, events: PaneEvents): Pane {
-    const pane = new Pane(name, label, events);
+    const pane = new Pane(this.data, name, label, events);
     this.panes.push(pane);
     this.element.insertBefore(pane.element, this.layer.canvas);
     this.active ??= pane;
@@ -124,7 +140,8 @@ function cell(value: number | string): string {
 
 /** Words for an error of a request. */
 export function complain(error: unknown): string {
-  const words = error instanceof Error && error.name === "Error" && error.message ? error.message : text("serverGone");
+  const known = error instanceof Error && !(error instanceof Gone) && error.name === "Error" && error.message;
+  const words = known ? error.message : text("serverGone");
   announce(words);
   return words;
 }

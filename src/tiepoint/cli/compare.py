@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,7 +23,7 @@ from tiepoint.evaluation.settings import COMPARED, CompareSettings
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-DEFAULTS, METHOD_NAMES = CompareSettings(), ",".join(COMPARED)
+METHOD_NAMES = ",".join(COMPARED)
 TABLE_WIDTH = 132  # columns; a narrower terminal wraps the lines rather than lose figures
 
 ImageA = Annotated[str, typer.Argument(metavar="A", help="First image; a path or URL.")]
@@ -41,17 +41,6 @@ Plot = Annotated[
         metavar="FILE.png", help="Write a picture: a row per method, lines between the inliers."
     ),
 ]
-Agree = Annotated[
-    float,
-    typer.Option(
-        "--agree-px",
-        metavar="PX",
-        help="Largest distance over the overlap of two transforms that agree, px of the input.",
-    ),
-]
-Repeats = Annotated[
-    int, typer.Option(metavar="N", help="Timed runs of each method; 0 measures no times.", min=0)
-]
 Json = Annotated[bool, typer.Option("--json", help="Print everything on stdout as JSON.")]
 Settings = Annotated[
     RegistrationOptions,
@@ -61,6 +50,9 @@ Settings = Annotated[
     ),
 ]
 Detection = Annotated[DetectionOptions, options.detection("max_side")]
+Comparing = Annotated[
+    dict[str, Any], options.Settings(CompareSettings, only=("agree_px", "repeats"))
+]
 
 
 @options.command(
@@ -77,8 +69,7 @@ def compare(
     plot: Plot = None,
     as_json: Json = False,
     overwrite: options.Overwrite = False,
-    agree_px: Agree = DEFAULTS.agree_px,
-    repeats: Repeats = DEFAULTS.repeats,
+    comparing: Comparing,
     registration: Settings,
     detection: Detection,
     threads: options.Threads = None,
@@ -93,7 +84,7 @@ def compare(
         options.check_file("--plot", plot, (".png",), overwrite=overwrite)
     config = RegistrationConfig(**registration)
     max_side = detection.get("max_side", ProcessorConfig.max_side)
-    settings = CompareSettings(max_side, agree_px, repeats)
+    settings = CompareSettings(max_side, **comparing)
     names = [name for name in map(str.strip, methods.split(",")) if name]
     from tiepoint.evaluation import comparison_views as views
     from tiepoint.evaluation.compare import compare as run

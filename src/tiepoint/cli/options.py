@@ -58,6 +58,13 @@ Matcher = Annotated[
         show_default="the checkpoint's",
     ),
 ]
+Intrinsics = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FX,FY,CX,CY",
+        help="Camera of both images for --model essential, px; 8 numbers for A and then B.",
+    ),
+]
 Compile = Annotated[
     bool,
     typer.Option(
@@ -118,6 +125,16 @@ OF_KEYPOINTS = (
 def detection(*names: str) -> Settings:
     """A group of settings of `Detector`."""
     return Settings(ProcessorConfig, DetectionConfig, only=names)
+
+
+def cameras(text: str | None) -> list[list[list[float]]] | None:
+    """The camera matrices of A and B of `--intrinsics`, 3x3 each; None without the option."""
+    from tiepoint.registration.epipolar import cameras_of_text
+
+    try:
+        return None if text is None else cameras_of_text(text)
+    except ConfigError as error:
+        raise ConfigError(f"--{error}") from error
 
 
 def command(app: typer.Typer, *examples: str) -> Callable[[Callable[..., None]], Any]:

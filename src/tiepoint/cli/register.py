@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -76,13 +76,6 @@ Points = Annotated[
     bool,
     typer.Option("--points", help="Add the matched points to --json, for `tiepoint report`."),
 ]
-Intrinsics = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FX,FY,CX,CY",
-        help="Camera of both images for --model essential, px; 8 numbers for A and then B.",
-    ),
-]
 MaskA = Annotated[
     Path | None,
     typer.Option(
@@ -134,7 +127,7 @@ def register(
     overwrite: options.Overwrite = False,
     registration: Settings,
     matcher: options.Matcher = None,
-    intrinsics: Intrinsics = None,
+    intrinsics: options.Intrinsics = None,
     mask_a: MaskA = None,
     mask_b: MaskB = None,
     checkpoint: options.Checkpoint = options.CHECKPOINT,
@@ -155,7 +148,7 @@ def register(
     _check_files(wanted, as_json=as_json, points=points, overwrite=overwrite)
     written = ", ".join(map(str, wanted.values()))
     _check_options(config.model, written, out, canvas=canvas, quality=quality, fill=fill)
-    cameras = _cameras(intrinsics)
+    cameras = options.cameras(intrinsics)
     from tiepoint.images.reading import read
     from tiepoint.registration import register as pipeline
 
@@ -172,7 +165,7 @@ def register(
     except ImageError as error:
         stop(str(error), exit_codes.NOTHING_READABLE)
     if as_json:
-        _print_json(a, b, result, config, points=points)
+        _print_json(a, b, result, config, cameras, points=points)
     if not result.success:
         unwritten = f"; nothing was written to {written}" if wanted else ""
         stop(f"not registered: {result.reason}{unwritten}", exit_codes.NOT_REGISTERED)
@@ -195,16 +188,6 @@ def _check_files(
             raise ConfigError(f"{option} {path}: two options name this file; rename one")
         if not is_folder(path.absolute().parent):
             raise ConfigError(f"{option} {path}: no such folder; create it first")
-
-
-def _cameras(text: str | None) -> list[list[list[float]]] | None:
-    """The camera matrices of A and B; 3x3 each."""
-    from tiepoint.registration.epipolar import cameras_of_text
-
-    try:
-        return None if text is None else cameras_of_text(text)
-    except ConfigError as error:
-        raise ConfigError(f"--{error}") from error
 
 
 class Drawn(NamedTuple):
@@ -281,13 +264,21 @@ def _check_pixels(image_a: SourceImage, out: Path | None, fill: float | None) ->
 
 
 def _print_json(
-    a: str, b: str, result: Registration, config: RegistrationConfig, *, points: bool
+    a: str,
+    b: str,
+    result: Registration,
+    config: RegistrationConfig,
+    cameras: Sequence[Any] | None,
+    *,
+    points: bool,
 ) -> None:
     from tiepoint.images.urls import without_credentials
     from tiepoint.registration.record import record_json
 
     names = without_credentials(a), without_credentials(b)
     values = record_json(*names, result, config, points=points)
+    if cameras is not None:
+        values["intrinsics"] = cameras
     typer.echo(json.dumps(values, ensure_ascii=False))
 
 

@@ -13,18 +13,16 @@ import typer
 from tiepoint.cli import exit_codes, options
 from tiepoint.cli.output import show
 from tiepoint.cli.report import complain
-from tiepoint.errors import ConfigError, import_extra
+from tiepoint.errors import ConfigError
 from tiepoint.service.settings import (
     LimitConfig,
     ServiceSettings,
     accepted_hosts,
+    check_installed,
     is_loopback,
 )
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-LIBRARIES = ("fastapi", "uvicorn", "h11", "python_multipart", "prometheus_client")
-"""Libraries of the extra `serve`."""
 
 Host = Annotated[
     str,
@@ -90,13 +88,12 @@ def serve(
     precision: options.Precision = options.AUTO,
     threads: options.Threads = None,
 ) -> None:
-    """Answer HTTP requests: /detect, /match and /register, described by /docs.
+    """Answer HTTP requests: /detect, /match, /register and /compare, described by /docs.
 
     Exit status: 0 stopped by SIGTERM or SIGINT, 1 stopped before all requests had ended, 2 wrong
     usage.
     """
-    for library in LIBRARIES:
-        import_extra(library, "tiepoint serve", "serve")
+    check_installed("tiepoint serve")
     from tiepoint.service.app import make_app
     from tiepoint.service.security import read_keys
     from tiepoint.service.server import StoppableServer, listen

@@ -37,7 +37,7 @@ NoBrowser = Annotated[
 ]
 Settings = Annotated[
     RegistrationOptions,
-    options.Settings(RegistrationConfig, only=("method", "threshold_px", "min_inliers")),
+    options.Settings(RegistrationConfig, only=("model", "method", "threshold_px", "min_inliers")),
 ]
 Detection = Annotated[
     DetectionOptions,
@@ -48,7 +48,7 @@ Detection = Annotated[
 @options.command(
     app,
     "tiepoint view photo.jpg",
-    "tiepoint view a.jpg b.jpg",
+    "tiepoint view a.jpg b.jpg --model fundamental",
     "tiepoint view features.store --images photos",
     "tiepoint register a.jpg b.jpg --json > registration.json && tiepoint view registration.json",
 )
@@ -59,6 +59,7 @@ def view(
     port: Port = 0,
     no_browser: NoBrowser = False,
     registration: Settings,
+    intrinsics: options.Intrinsics = None,
     checkpoint: options.Checkpoint = options.CHECKPOINT,
     detection: Detection,
     engine: options.Engine = options.AUTO,
@@ -72,24 +73,29 @@ def view(
     without which nothing is shown.
     """
     from tiepoint.detector import Detector
-    from tiepoint.errors import import_extra
+    from tiepoint.service.settings import check_installed
+
+    check_installed("tiepoint view")
+    from tiepoint.service.server import listen
     from tiepoint.service.view import serving
     from tiepoint.service.view.guard import Guard
     from tiepoint.service.view.inputs import open_session
 
-    import_extra("fastapi", "tiepoint view", "serve")
     make_detector = partial(
         Detector, checkpoint, engine=engine, device=device, precision=precision, threads=threads,
         **detection,
     )  # fmt: skip
     config = RegistrationConfig(**registration)
-    session = open_session(inputs, images=images, config=config, make_detector=make_detector)
+    session = open_session(
+        inputs, images=images, config=config, intrinsics=options.cameras(intrinsics),
+        make_detector=make_detector,
+    )  # fmt: skip
     for note in session.notes:
         show(f"tiepoint: {note}", on_stderr=True)
-    bound = serving.bind(port)
-    guard = Guard(bound.getsockname()[1])
-    print(guard.url, flush=True)
-    show("Ctrl-C ends it", on_stderr=True)
-    if not no_browser:
-        serving.open_browser(guard)
-    serving.serve(session, bound, guard)
+    with listen(serving.ADDRESS, port) as bound:
+        guard = Guard(bound.getsockname()[1])
+        print(guard.url, flush=True)
+        show("Ctrl-C ends it", on_stderr=True)
+        if not no_browser:
+            serving.open_browser(guard)
+        serving.serve(session, bound, guard)

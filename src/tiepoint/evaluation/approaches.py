@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from tiepoint.config import ProcessorConfig
+from tiepoint.config import DetectionOptions, ProcessorConfig
+from tiepoint.detector import Detector
 from tiepoint.evaluation.methods import BASELINES, Method
 from tiepoint.evaluation.settings import LEARNED_SUFFIX
 from tiepoint.evaluation.sizes import to_uint8
@@ -65,27 +66,44 @@ class Making(NamedTuple):
             ConfigError: A learned matcher is asked for, and the checkpoint has none.
         """
         if name in BASELINES:
-            return _of_opencv(BASELINES[name], self.max_side)
-        return _of_checkpoint(name, self.max_side, self.threads)
+            return of_opencv(BASELINES[name], self.max_side)
+        checkpoint = name.removesuffix(LEARNED_SUFFIX)
+        detector = registration_detector(checkpoint, max_side=self.max_side, threads=self.threads)
+        return of_detector(name, detector, threads=self.threads)
 
 
-def _of_checkpoint(name: str, max_side: int | None, threads: int | None) -> Approach:
-    checkpoint = name.removesuffix(LEARNED_SUFFIX)
-    detector = registration_detector(checkpoint, max_side=max_side, threads=threads)
-    settings = detector.provenance().to_json()
+def of_detector(
+    name: str,
+    detector: Detector,
+    *,
+    threads: int | None = None,
+    **options: Unpack[DetectionOptions],
+) -> Approach:
+    """A checkpoint as a method, with the learned matcher if the name has `LEARNED_SUFFIX`.
+
+    Args:
+        threads: Maximum number of CPU cores of the learned matcher; None takes all.
+        options: Settings of the detector; without a threshold of 0 the method is not `register`.
+
+    Raises:
+        ConfigError: The checkpoint has no learned matcher.
+    """
+    settings = detector.provenance(**options).to_json()
 
     def detect(image: SourceImage, k: int) -> Features:
-        features: Features = detector(image, max_keypoints=k)
+        given: DetectionOptions = {**options, "max_keypoints": k}
+        features: Features = detector(image, **given)
         return features
 
-    if checkpoint == name:
+    if not name.endswith(LEARNED_SUFFIX):
         return Approach(name, detect, match, settings)
     matcher = matcher_of(detector.checkpoint, threads=threads)
     settings["matcher_sha256"] = matcher.checkpoint.sha256
     return Approach(name, detect, partial(match, method="learned", matcher=matcher), settings)
 
 
-def _of_opencv(method: Method, max_side: int | None) -> Approach:
+def of_opencv(method: Method, max_side: int | None) -> Approach:
+    """SIFT or ORB as a method."""
     detect_grey = method.detect_exactly_k or method.detect
 
     def detect(image: SourceImage, k: int) -> Features:

@@ -147,7 +147,7 @@ def compare(
         ConfigError: No methods, one named twice, or the model "essential", which needs cameras.
     """
     config, settings = config or RegistrationConfig(), settings or CompareSettings()
-    _check(methods, config)
+    check_methods(methods, config)
     make = source or Making(settings.max_side, threads)
     pair = _Images(read(a), read(b))
     results: list[ComparedMethod] = []
@@ -178,7 +178,8 @@ class _Images(NamedTuple):
     b: SourceImage
 
 
-def _check(methods: Sequence[str], config: RegistrationConfig) -> None:
+def check_methods(methods: Sequence[str], config: RegistrationConfig) -> None:
+    """Raise ConfigError for what `compare` refuses before any work."""
     if not methods or len(set(methods)) < len(methods):
         raise ConfigError(f"methods are {list(methods)}, expected at least one and no name twice")
     if config.model == "essential":

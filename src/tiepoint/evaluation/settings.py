@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from tiepoint.checks import check_choice, check_positive, check_whole
-from tiepoint.config import RotationMode
+from tiepoint.config import RotationMode, setting
 from tiepoint.errors import ConfigError
 
 GENERATED_COUNT = 1000
@@ -190,8 +190,12 @@ class CompareSettings:
     """
 
     max_side: int | None = 1024
-    agree_px: float = 3.0
-    repeats: int = 3
+    agree_px: float = setting(
+        3.0,
+        "Largest distance over the overlap of two transforms that agree, px of the input.",
+        metavar="PX",
+    )
+    repeats: int = setting(3, "Timed runs of each method; 0 measures no times.", metavar="N")
 
     def __post_init__(self) -> None:
         if self.max_side is not None:

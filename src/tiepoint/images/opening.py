@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tiepoint.errors import ImageError
 from tiepoint.images.arrays import ChannelOrder
@@ -22,10 +26,10 @@ def open_windows(
     """Open an image to read windows of it, and close its file afterwards.
 
     Args:
-        source: A `WindowSource`; an array or an object that is sliced like one; a file that GDAL
-            reads in windows (extra `geo`: GeoTIFF, COG, VRT, JPEG 2000 and others); an image of a
-            microscope (extra `bio`; see `slides`); or any other source of `images.read`, which is
-            decoded as a whole.
+        source: A `WindowSource`; an array or an object that is sliced like one; the path of an .npy
+            file, which is mapped; a file that GDAL reads in windows (extra `geo`: GeoTIFF, COG,
+            VRT, JPEG 2000 and others); an image of a microscope (extra `bio`; see `slides`); or any
+            other source of `images.read`, which is decoded as a whole.
         channel_order: Order of the colours in arrays.
         channels: A channel from 0 on, which is read as grey, or several, whose mean is. None takes
             the first three bands of a raster or the samples of a colour, or else the first channel.
@@ -50,6 +54,8 @@ def _opened(source: Any, channel_order: ChannelOrder) -> WindowSource:
     """A source that holds no file open."""
     if isinstance(source, WindowSource):
         return source
+    if is_mapped(source):
+        return ArrayWindows(_mapped(source), os.fsdecode(source), channel_order)
     if _is_sliced(source):
         return ArrayWindows(source, channel_order=channel_order)
     if not is_source(source):
@@ -59,6 +65,33 @@ def _opened(source: Any, channel_order: ChannelOrder) -> WindowSource:
         )
     image = read(source, channel_order=channel_order)
     return ArrayWindows(image.pixels, image.name, valid=image.valid)
+
+
+def is_windowed(path: str) -> bool:
+    """Whether `open_windows` reads a file in windows, rather than decodes it as a whole.
+
+    Raises:
+        MissingExtraError: The extra that reads the file is not installed.
+    """
+    return is_mapped(path) or is_slide(path) or is_raster(path)
+
+
+def is_mapped(source: Any) -> bool:
+    """Whether a source is the path of an .npy file."""
+    if not isinstance(source, str | os.PathLike):
+        return False
+    return Path(os.fsdecode(source)).suffix.lower() == ".npy"
+
+
+def _mapped(path: str | os.PathLike[str]) -> Any:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(
+            f"{os.fsdecode(path)}: cannot be mapped ({reason}); expected an array of numbers that "
+            "numpy.save has written"
+        ) from error
 
 
 def _is_sliced(source: Any) -> bool:

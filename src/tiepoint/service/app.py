@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -18,13 +19,13 @@ from tiepoint.service.models import Limits, Models
 from tiepoint.service.problems import JSON_TYPE, ProblemError
 from tiepoint.service.root import Root
 from tiepoint.service.routes import ROUTERS
-from tiepoint.service.security import Guarded, Hardened
+from tiepoint.service.security import Entrance, Guarded, Hardened
 from tiepoint.service.service import Service
 from tiepoint.service.settings import ServiceSettings
 from tiepoint.service.work import Work
 
 DESCRIPTION = """\
-Local keypoints from images: detection, matching and registration.
+Local keypoints from images: detection, matching, registration and comparison.
 
 Images are parts of a multipart form, and settings are its fields, as text. Every error is JSON:
 `{"error": {"code": ..., "message": ...}}`.
@@ -54,6 +55,26 @@ def make_app(settings: ServiceSettings, routers: Sequence[APIRouter] = ()) -> Fa
         work,
         None if settings.root is None else Root(settings.root),
     )
+    entrance = Entrance(settings.keys, settings.hosts)
+    all_routers = (*ROUTERS, reference.router, *routers)
+    app = guarded_app(work, all_routers, entrance, title="tiepoint", description=DESCRIPTION)
+    app.state.service = service
+    return app
+
+
+def guarded_app(
+    work: Work, routers: Iterable[APIRouter], entrance: Entrance, **about: Any
+) -> FastAPI:
+    """Routes with limits, keys, metrics, headers and one shape of errors around them.
+
+    Args:
+        work: Places of requests with a body, and their limits.
+        entrance: Who may ask.
+        about: Title and the like, for FastAPI.
+
+    Returns:
+        The application, with `app.state.work`. Serve it by `server.StoppableServer`.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -61,23 +82,22 @@ def make_app(settings: ServiceSettings, routers: Sequence[APIRouter] = ()) -> Fa
         work.stop()
 
     app = FastAPI(
-        title="tiepoint",
         version=__version__,
-        description=DESCRIPTION,
         docs_url=None,  # its page loads scripts of another host
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
+        **about,
     )
-    app.state.service, app.state.metrics = service, Metrics(work)
-    for router in (*ROUTERS, reference.router, *routers):
+    app.state.work, app.state.metrics = work, Metrics(work)
+    for router in routers:
         app.include_router(router)
     app.add_exception_handler(ProblemError, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     # The last is the outermost.
-    app.add_middleware(Limited, limits=settings.limits, work=work)
-    app.add_middleware(Guarded, keys=settings.keys, hosts=settings.hosts)
+    app.add_middleware(Limited, work=work)
+    app.add_middleware(Guarded, entrance=entrance)
     app.add_middleware(Metered, metrics=app.state.metrics)
     app.add_middleware(Hardened)
     return app

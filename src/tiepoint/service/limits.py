@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 class Limited:
     """Refuses early what is too much: before the body is read where the header shows it."""
 
-    def __init__(self, app: ASGIApp, limits: LimitConfig, work: Work) -> None:
-        self._app, self._limits, self._work = app, limits, work
+    def __init__(self, app: ASGIApp, work: Work) -> None:
+        self._app, self._limits, self._work = app, work.limits, work
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in WITHOUT_BODY:

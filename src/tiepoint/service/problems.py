@@ -21,7 +21,7 @@ from tiepoint.errors import (
 
 JSON_TYPE = "application/json"
 
-_SETTING = re.compile(r"^(\w+) (?:is|holds|has) (.+), expected (.+)$", re.DOTALL)
+_SETTING = re.compile(r"^(\w+) (?:is|are|holds|has) (.+), expected (.+)$", re.DOTALL)
 _ADVICE = re.compile(r"; raise max_pixels or \w+ if you trust the file$")
 _PATH = re.compile(r"(?<![\w:/.])(?:/[^/\s:;,'\"()]+){2,}|\b[A-Za-z]:\\[^\s:;,'\"()]+")
 

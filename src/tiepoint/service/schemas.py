@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tiepoint.service.answers import TYPES
 from tiepoint.service.parameters import Parameters
-from tiepoint.service.uploads import MULTIPART, PATH_SUFFIX
+from tiepoint.service.uploads import MULTIPART, PATH_SUFFIX, required_of
 
 Size = tuple[int, int]
 Point = tuple[float, float]
@@ -98,6 +98,47 @@ class RegistrationAnswer(_Answer):
     size_hw: tuple[Size, Size] = Field(description="Height and width of A and of B, px.")
 
 
+class ComparedMethod(BaseModel):
+    """One method of a comparison; one that ran also has the members of `RegistrationAnswer`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(description="Name of the method.", examples=["sift"])
+    verdict: Literal["registered", "not registered", "failed"] = Field(
+        description="Verdict of the checks of /register; failed if the method did not run."
+    )
+    success: bool = Field(description="Whether the images are registered.")
+    reason: str = Field(description="ok, or why not.", examples=["ok"])
+    settings: dict[str, Any] = Field(description="Weights and settings of the detection.")
+    times_ms: None = Field(description="Always null: the service measures no times.")
+    from_others_px: float | None = Field(
+        description="Median distance from the transforms of the other registered methods, px of B."
+    )
+    in_consensus: bool | None = Field(
+        description="Whether it is in the majority that agrees; null without one."
+    )
+
+
+class ComparisonAnswer(_Answer):
+    """Several methods on two images, without ground truth; `tiepoint report` reads it."""
+
+    kind: Literal["comparison"]
+    a: str = Field(description="Name of the file of A.", examples=["a.jpg"])
+    b: str = Field(description="Name of the file of B.", examples=["b.jpg"])
+    size_hw: tuple[Size, Size] = Field(description="Height and width of A and of B, px.")
+    versions: dict[str, str] = Field(description="Versions of tiepoint and OpenCV.")
+    settings: dict[str, Any] = Field(description="Settings of all methods.")
+    threads: dict[str, int] = Field(description="CPU cores of the networks and of OpenCV.")
+    agree_px: float = Field(description="Largest distance of two transforms that agree, px of B.")
+    consensus: list[str] = Field(description="Methods in the majority that agrees.")
+    conclusion: str = Field(description="The agreement in a sentence.")
+    spread_px: float | None = Field(description="Largest distance of two methods, px of B.")
+    distances_px: list[list[float | None]] = Field(
+        description="Distance of every two methods, px of B; null where one is not registered."
+    )
+    methods: list[ComparedMethod] = Field(description="The methods in the order asked for.")
+
+
 class Error(BaseModel):
     """An error, for programs and for people; some have further members."""
 
@@ -175,7 +216,6 @@ def responses(answer: type[BaseModel], npz: str, png: str) -> dict[int | str, di
 
 def request_body(
     images: Mapping[str, str],
-    required: Sequence[str],
     *groups: Parameters,
     others: Mapping[str, Any],
     example: Mapping[str, Any],
@@ -183,8 +223,7 @@ def request_body(
     """The OpenAPI description of a multipart request and of its query.
 
     Args:
-        images: Part -> what it is.
-        required: Parts that a request must have, each as a file or as a path.
+        images: Part -> what it is; those of `required_of` come as a file or as a path.
         groups: Settings.
         others: Further fields -> JSON schema.
         example: Values of some fields.
@@ -209,7 +248,7 @@ def request_body(
         "additionalProperties": False,
         "allOf": [
             {"oneOf": [{"required": [name]}, {"required": [f"{name}{PATH_SUFFIX}"]}]}
-            for name in required
+            for name in required_of(images)
         ],
     }
     format_parameter = {

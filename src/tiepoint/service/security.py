@@ -7,12 +7,13 @@ import binascii
 import hmac
 import logging
 import os
-from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tiepoint.errors import ConfigError
@@ -29,6 +30,7 @@ COMMON_HEADERS = {
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
 }
 """Headers of every answer that has none of its own: no cache keeps results, no browser runs them.
@@ -99,19 +101,27 @@ class Hardened:
             await problem.send(send_with_headers)
 
 
-class Guarded:
-    """ASGI middleware: refuses other hosts' names, other sites' pages, and requests without a key.
+class Entrance(NamedTuple):
+    """Who may ask.
 
-    Args:
+    Attributes:
         keys: Accepted keys; none accepts every request.
         hosts: See `ServiceSettings.hosts`.
+        cookie: Name of the cookie that holds the key of a page; None takes keys from headers. The
+            parameter `token` of "/" is the key as well.
     """
 
-    def __init__(
-        self, app: ASGIApp, keys: Iterable[str] = (), hosts: frozenset[str] | None = None
-    ) -> None:
-        self._app, self._hosts = app, hosts
-        self._digests = [sha256(key.encode()).digest() for key in keys]
+    keys: tuple[str, ...] = ()
+    hosts: frozenset[str] | None = None
+    cookie: str | None = None
+
+
+class Guarded:
+    """ASGI middleware: refuses other hosts' names, other sites' pages, and who has no key."""
+
+    def __init__(self, app: ASGIApp, entrance: Entrance) -> None:
+        self._app, self._entrance = app, entrance
+        self._digests = [sha256(key.encode()).digest() for key in entrance.keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (problem := self._objection(scope)) is not None:
@@ -122,7 +132,8 @@ class Guarded:
     def _objection(self, scope: Scope) -> ProblemError | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self._hosts is not None and _place(f"//{host}")[0] not in self._hosts:
+        hosts = self._entrance.hosts
+        if hosts is not None and _place(f"//{host}")[0] not in hosts:
             return ProblemError(
                 421, "unknown_host", "the Host header names another host; see docs/serve.md"
             )
@@ -131,8 +142,11 @@ class Guarded:
             return ProblemError(
                 403, "other_origin", "a page of another site may not ask this service"
             )
-        if not self._digests or scope["path"] in OPEN_PATHS or self._knows(headers):
+        if not self._digests or scope["path"] in OPEN_PATHS or self._knows(scope):
             return None
+        if self._entrance.cookie is not None:
+            text = "open the page with the URL that tiepoint view printed: it contains a token"
+            return ProblemError(403, "no_token", text)
         return ProblemError(
             401,
             "no_key",
@@ -141,10 +155,18 @@ class Guarded:
             headers={"WWW-Authenticate": 'Basic realm="tiepoint", charset="UTF-8", Bearer'},
         )
 
-    def _knows(self, headers: Headers) -> bool:
-        given = sha256(_key_of(headers).encode("utf-8", "replace")).digest()
+    def _knows(self, scope: Scope) -> bool:
+        given = sha256(self._given(scope).encode("utf-8", "replace")).digest()
         matching = [hmac.compare_digest(given, known) for known in self._digests]
         return any(matching)  # after all were compared, so that the time depends on no key
+
+    def _given(self, scope: Scope) -> str:
+        request, cookie = Request(scope), self._entrance.cookie
+        if cookie is None:
+            return _key_of(request.headers)
+        if scope["path"] == "/" and "token" in request.query_params:
+            return request.query_params["token"]
+        return request.cookies.get(cookie, "")
 
 
 def _key_of(headers: Headers) -> str:

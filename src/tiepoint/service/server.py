@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import h11
 import uvicorn
@@ -27,6 +27,45 @@ BACKLOG = 2048
 logger = logging.getLogger(__name__)
 
 
+class _Lingering:
+    """A transport that is closed when the client has sent its request to the end.
+
+    To close it with bytes unread resets the connection, and the client may lose the answer.
+    """
+
+    def __init__(self, transport: asyncio.Transport, protocol: TimedProtocol) -> None:
+        self._transport, self._protocol = transport, protocol
+        self._left: asyncio.TimerHandle | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        """Close at once, or end the answer and discard what comes for a limited time."""
+        protocol = self._protocol
+        if self._left is not None or protocol.conn.their_state is not h11.SEND_BODY:
+            self._transport.close()
+            return
+        seconds = protocol.limits.receive_seconds
+        self._left = protocol.loop.call_later(seconds, self._transport.abort)
+        protocol.flow.resume_reading()
+        self._transport.write_eof()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.forget()
+        self._transport.abort()
+
+    def forget(self) -> None:
+        """Stop the time."""
+        if self._left is not None:
+            self._left.cancel()
+
+    def is_closing(self) -> bool:
+        """Whether nothing more is answered."""
+        return self._left is not None or self._transport.is_closing()
+
+
 class TimedProtocol(H11Protocol):
     """A connection that is closed when its client is too slow.
 
@@ -39,7 +78,8 @@ class TimedProtocol(H11Protocol):
     _lingering: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._lingering_transport = _Lingering(transport, self)
+        super().connection_made(cast(asyncio.Transport, self._lingering_transport))
         if len(self.connections) > self.limits.connections:
             text = f"{self.limits.connections} connections are open already; ask again later"
             self._refuse(ProblemError(503, "too_many_connections", text))
@@ -50,9 +90,12 @@ class TimedProtocol(H11Protocol):
         for timer in (self._head, self._taking, self._lingering):
             if timer is not None:
                 timer.cancel()
+        self._lingering_transport.forget()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         super().data_received(data)
         self._time_head()
 
@@ -98,7 +141,7 @@ class TimedProtocol(H11Protocol):
 
     def _end_linger(self, cycle: object) -> None:
         if cycle is self.cycle and self.conn.their_state is h11.SEND_BODY:
-            self.transport.close()
+            self.transport.abort()
 
     def _refuse(self, problem: ProblemError) -> None:
         """Answer outside of any request, and close."""
@@ -120,12 +163,12 @@ class StoppableServer(uvicorn.Server):
     """uvicorn, stopped by a signal: new requests get 503 until the running ones have ended.
 
     Args:
-        app: From `make_app`.
+        app: From `make_app` or `guarded_app`.
     """
 
     def __init__(self, app: FastAPI) -> None:
-        service = app.state.service
-        limits: LimitConfig = service.settings.limits
+        self._work: Work = app.state.work
+        limits = self._work.limits
         protocol = type("Protocol", (TimedProtocol,), {"limits": limits})
         super().__init__(
             uvicorn.Config(
@@ -142,7 +185,6 @@ class StoppableServer(uvicorn.Server):
                 backlog=BACKLOG,
             )
         )
-        self._work: Work = service.work
         self._stop_seconds = limits.stop_seconds
         self._at_once = False
         self.is_clean = True

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tiepoint.checks import check_whole
 from tiepoint.config import DeviceName, EngineName, Precision, setting
-from tiepoint.errors import ConfigError
+from tiepoint.errors import ConfigError, import_extra
 from tiepoint.network.cores import usable_cores
 
 MOST_WORKERS = 4
@@ -105,6 +105,12 @@ class ServiceSettings:
             raise ConfigError("a service that others reach needs an API key: see docs/serve.md")
         if self.root is not None and not self.root.is_dir():
             raise ConfigError(f"root is {self.root}, expected a folder")
+
+
+def check_installed(command: str) -> None:
+    """Raise MissingExtraError without a library of the extra `serve`."""
+    for library in ("fastapi", "uvicorn", "h11", "python_multipart", "prometheus_client"):
+        import_extra(library, command, "serve")
 
 
 def is_loopback(host: str) -> bool:

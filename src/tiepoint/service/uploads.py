@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import PurePath
 from typing import BinaryIO, NamedTuple
@@ -59,15 +59,14 @@ class Form(NamedTuple):
 async def form_of(
     request: Request,
     *,
-    required: Collection[str],
-    optional: Collection[str] = (),
+    images: Collection[str],
     fields: Collection[str],
     root: Root | None,
 ) -> AsyncIterator[Form]:
     """The form of a request; its files are closed, and with that deleted, at the end.
 
     Args:
-        required, optional: Names of the parts that are images.
+        images: Names of the parts that are images; see `required_of`.
         fields: Names of the fields that are texts.
         root: Folder whose files may be named in place of uploads; None refuses them.
 
@@ -76,19 +75,19 @@ async def form_of(
     """
     opened: list[BinaryIO] = []
     try:
-        images: dict[str, Upload] = {}
+        uploads: dict[str, Upload] = {}
         texts: dict[str, str] = {}
         for name, value in await _parts(request, opened):
-            _check_part(name, value, (*required, *optional), fields, images, texts)
+            _check_part(name, value, images, fields, uploads, texts)
             if isinstance(value, UploadFile):
-                images[name] = Upload(name, _clean(value.filename or name), value.file)
+                uploads[name] = Upload(name, _clean(value.filename or name), value.file)
             elif name in fields:
                 texts[name] = value
             else:
                 part = name.removesuffix(PATH_SUFFIX)
-                images[part] = _named(part, value, root)
-                opened.append(images[part].file)
-        missing = [name for name in required if name not in images]
+                uploads[part] = _named(part, value, root)
+                opened.append(uploads[part].file)
+        missing = [name for name in required_of(images) if name not in uploads]
         if missing:
             raise ProblemError(
                 422,
@@ -96,10 +95,15 @@ async def form_of(
                 f"no part named {' and '.join(missing)}, expected an image file in each",
                 parts=missing,
             )
-        yield Form(images, texts)
+        yield Form(uploads, texts)
     finally:
         for file in opened:
             file.close()
+
+
+def required_of(images: Iterable[str]) -> list[str]:
+    """The images that a request must have: all but the masks."""
+    return [name for name in images if not name.startswith("mask")]
 
 
 class _Parser(MultiPartParser):

@@ -30,12 +30,13 @@ class Work:
     """The requests that are in the service. For one event loop.
 
     Attributes:
+        limits: Bounds of memory and of time.
         stopping: Whether new requests are refused.
         large: Lock of inputs that are processed with no other large one beside them.
     """
 
     def __init__(self, limits: LimitConfig) -> None:
-        self._limits = limits
+        self.limits = limits
         self._threads = ThreadPoolExecutor(limits.running, "tiepoint-request")
         self._requests, self._orphans = 0, 0
         self._running = 0
@@ -64,7 +65,7 @@ class Work:
         """
         if self.stopping:
             raise stopping()
-        most = self._limits.running + self._limits.queue
+        most = self.limits.running + self.limits.queue
         if self.taken >= most:
             seconds = self._retry_seconds()
             raise ProblemError(
@@ -102,7 +103,7 @@ class Work:
             waited_for: set[asyncio.Future[Any]] = {ended, gone, abandoned}
             await asyncio.wait(
                 waited_for,
-                timeout=self._limits.timeout_seconds,
+                timeout=self.limits.timeout_seconds,
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if ended.done():
@@ -154,7 +155,7 @@ class Work:
         future.add_done_callback(at_end)
 
     def _too_late(self, *, waited: bool) -> ProblemError:
-        limit = self._limits.timeout_seconds
+        limit = self.limits.timeout_seconds
         if waited:
             seconds = self._retry_seconds()
             return ProblemError(
@@ -174,7 +175,7 @@ class Work:
 
     def _retry_seconds(self) -> int:
         """Time until a place is free, by the mean duration of the last requests."""
-        return max(1, math.ceil(self._mean_seconds / self._limits.running))
+        return max(1, math.ceil(self._mean_seconds / self.limits.running))
 
 
 def stopping() -> ProblemError:

@@ -195,6 +195,20 @@ def test_the_keyboard_steps_through_keypoints_and_announces_them(
     page.page.wait_for_selector(".point", state="detached")
 
 
+def test_keypoints_are_visible_while_the_keyboard_is_on_the_image(
+    tab: Callable[..., Tab], served: Served
+) -> None:
+    page = tab()
+    page.open(place(served, 0, x=700, y=500, z=16, r=4), ".legend")
+    page.page.keyboard.press("k")
+    page.page.keyboard.press("k")
+    page.page.locator(".pane").focus()
+    assert page.page.evaluate("document.activeElement.matches('.pane:focus-visible')")
+    page.settle()
+    stage = page.shot(".osd")[8:-8, 8:-8]  # without the ring of the focus
+    assert (stage.max(axis=2).astype(int) - stage.min(axis=2) > 60).sum() > 30
+
+
 def test_the_hash_restores_the_view(tab: Callable[..., Tab], served: Served) -> None:
     page = tab()
     page.open(place(served, 1, x=100.25, y=50.5, z=3, k=7, e=1, sel=4), ".legend")
@@ -204,7 +218,7 @@ def test_the_hash_restores_the_view(tab: Callable[..., Tab], served: Served) -> 
     other.open(kept, ".point")
     assert other.view() == pytest.approx(view, abs=6e-3)
     assert shown(other) == 7 and other.page.get_by_label("Covariance ellipses").is_checked()
-    assert "5" in other.page.locator(".point dd").first.inner_text()
+    assert other.page.locator(".point dd").nth(3).inner_text() == "5"  # rank
 
 
 def test_exports_hold_what_is_shown(tab: Callable[..., Tab], served: Served) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,10 @@ import pytest
 pytest.importorskip("fastapi", reason="the page needs the extra serve")
 pytest.importorskip("uvicorn", reason="the page needs the extra serve")
 
-from support.view_browser import Tab, browser_of, chromium
+from support.view_browser import AXE, Tab, browser_of, chromium, grave_violations
 from support.view_server import MATRIX, Served, serving_of, write_pair
 from tiepoint.geometry import apply_homography
 from tiepoint.service.view.inputs import open_session
-
-AXE = Path(__file__).parents[3] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +167,6 @@ def test_axe_finds_no_serious_violation(page: Tab, served: Served, scheme: str) 
         pytest.skip("axe-core is not installed: npm ci in web/")
     (pair,) = served.session.pairs
     page.page.emulate_media(color_scheme=scheme)
-    page.page.evaluate(AXE.read_text(encoding="utf-8"))
     item = next(iter(served.session.items))
     places = (
         (f"#/pair/{pair}", ".verdict"),
@@ -180,10 +176,4 @@ def test_axe_finds_no_serious_violation(page: Tab, served: Served, scheme: str) 
     for place, ready in places:
         page.open(place, ready)
         page.page.keyboard.press("n")
-        found = page.page.evaluate("async () => (await axe.run(document)).violations")
-        grave = [
-            (one["id"], [node["html"] for node in one["nodes"]][:3])
-            for one in found
-            if one["impact"] in ("serious", "critical")
-        ]
-        assert grave == [], place
+        assert grave_violations(page.page) == [], place

@@ -11,8 +11,9 @@ import pytest
 
 from support.view_server import scene
 from tiepoint.errors import ImageError
+from tiepoint.images.windows import Window
 from tiepoint.service.view import pixels
-from tiepoint.service.view.pixels import ArraySource, BoundedCache, Window
+from tiepoint.service.view.pixels import ArraySource, BoundedCache
 
 
 def decoded(data: bytes) -> np.ndarray:

@@ -41,7 +41,7 @@ def test_no_route_answers_without_the_token(served: Served, path: str, token: st
     assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "localhost:1", ""])
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.", ""])
 def test_another_host_is_refused_whatever_the_token(served: Served, host: str) -> None:
     assert served.request("/api/session", headers={"Host": host}).status == 421
 
@@ -51,7 +51,7 @@ def test_a_request_of_another_page_is_refused(served: Served) -> None:
     path = f"/api/pairs/{pair}/fit"
     for origin in ("http://evil.example", "null"):
         answer = served.request(path, method="POST", body={}, headers={"Origin": origin})
-        assert answer.status == 421
+        assert answer.status == 403
     own = {"Origin": served.root.rstrip("/")}
     assert served.request(path, method="POST", body={}, headers=own).status == 200
 
@@ -105,7 +105,7 @@ def test_a_broken_image_is_an_error_and_the_rest_works(served: Served) -> None:
     broken = served.request(f"/api/images/{b}").json()
     assert "b.png" in broken["error"]
     tile = served.request(f"/api/tiles/{b}/0/0/0")
-    assert tile.status == 422 and "b.png" in tile.json()["error"]
+    assert tile.status == 422 and "b.png" in tile.json()["error"]["message"]
     assert served.request(f"/api/images/{b}/thumbnail").status == 422
     assert served.request(f"/api/images/{b}/points").status == 200
     assert served.request(f"/api/images/{a}").json()["error"] is None

@@ -14,8 +14,9 @@ from support.view_server import MATRIX, scene, write_features, write_image, writ
 from tiepoint.errors import ConfigError, FormatError, ImageError
 from tiepoint.geometry import apply_homography
 from tiepoint.service.view import payload
+from tiepoint.service.view.edits import Edit, Fitted
 from tiepoint.service.view.inputs import open_session
-from tiepoint.service.view.session import Edit, Fitted, Session
+from tiepoint.service.view.session import Session
 
 
 @pytest.fixture
@@ -155,7 +156,8 @@ def test_residuals_of_a_fundamental_matrix_end_on_the_epipolar_line(tmp_path: Pa
         True, "ok", "fundamental", fundamental, *features,
         tiepoint.load_matches(matches), np.zeros(80, bool),
     )  # fmt: skip
-    residuals = payload.residuals_px(result)
+    assert payload.fundamental_of(result) is fundamental
+    residuals = payload.residuals_px(result, fundamental)
     foot = result.xy_b - residuals
     lines = np.column_stack([result.xy_a, np.ones(80)]) @ fundamental.T
     on_line = (lines[:, :2] * foot).sum(axis=1) + lines[:, 2]

@@ -3,6 +3,6 @@
 A new route is a module with a `router` here, listed in `ROUTERS`.
 """
 
-from tiepoint.service.routes import detect, health, match, register
+from tiepoint.service.routes import compare, detect, health, match, register
 
-ROUTERS = (detect.router, match.router, register.router, health.router)
+ROUTERS = (detect.router, match.router, register.router, compare.router, health.router)

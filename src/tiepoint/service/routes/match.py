@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple, cast
+from typing import cast
 
 from fastapi import APIRouter, Request, Response
 
@@ -13,19 +14,20 @@ from tiepoint.formats import matches_npz
 from tiepoint.matching.match import match as match_features
 from tiepoint.plotting import plot_matches
 from tiepoint.service import schemas
-from tiepoint.service.answers import Answer, Format, format_of, json_answer, png_answer, shortest
-from tiepoint.service.models import Limits, Model
+from tiepoint.service.answers import Answer, json_answer, png_answer, shortest
+from tiepoint.service.models import Model
 from tiepoint.service.parameters import Parameters
 from tiepoint.service.routes.common import (
+    A_AND_B,
     CHECKPOINT,
     CHECKPOINT_SCHEMA,
     FACTS,
     OF_DETECTION,
+    Asked,
+    answered,
     check_learned,
     sizes,
 )
-from tiepoint.service.service import as_problem, service_of
-from tiepoint.service.uploads import Form, form_of
 
 router = APIRouter(tags=["images"])
 
@@ -35,19 +37,7 @@ DETECTION = Parameters(
     only=[name for name in OF_DETECTION if name != "descriptors"],
 )
 MATCHING = Parameters(MatchingConfig)
-IMAGES = {
-    "a": "Image file A.",
-    "b": "Image file B.",
-    "mask_a": "Mask of A; black and transparent pixels get no keypoints.",
-    "mask_b": "Mask of B.",
-}
-REQUIRED, OPTIONAL = ("a", "b"), ("mask_a", "mask_b")
 FIELDS = (*DETECTION.names, *MATCHING.names, CHECKPOINT)
-
-
-class _Settings(NamedTuple):
-    detection: DetectionOptions
-    matching: MatchingConfig
 
 
 @router.post(
@@ -59,8 +49,7 @@ class _Settings(NamedTuple):
         "Both images side by side, with lines between matches.",
     ),
     openapi_extra=schemas.request_body(
-        IMAGES,
-        REQUIRED,
+        A_AND_B,
         DETECTION,
         MATCHING,
         others={CHECKPOINT: CHECKPOINT_SCHEMA},
@@ -69,37 +58,29 @@ class _Settings(NamedTuple):
 )
 async def match(request: Request) -> Response:
     """Matches between two images, with the settings of `Detector` and of `match`."""
-    service, form_name = service_of(request), format_of(request)
-    async with form_of(
-        request, required=REQUIRED, optional=OPTIONAL, fields=FIELDS, root=service.root
-    ) as form:
-        model = service.models.get(form.texts.get(CHECKPOINT))
-        options = cast(DetectionOptions, DETECTION.given(form.texts))
-        with as_problem(FIELDS):
-            model.detector.provenance(**options)
-            settings = _Settings(options, MatchingConfig(**MATCHING.given(form.texts)))
+    return await answered(request, A_AND_B, FIELDS, _prepared)
 
-        def work() -> Answer:
-            return _matched(service.limits, model, form, settings, form_name)
 
-        return await service.answer(request, FIELDS, work)
+def _prepared(asked: Asked) -> Callable[[], Answer]:
+    model, texts = asked.model, asked.form.texts
+    options = cast(DetectionOptions, DETECTION.given(texts))
+    model.detector.provenance(**options)
+    config = MatchingConfig(**MATCHING.given(texts))
+    return lambda: _matched(asked, model, options, config)
 
 
 def _matched(
-    limits: Limits, model: Model, form: Form, settings: _Settings, form_name: Format
+    asked: Asked, model: Model, options: DetectionOptions, config: MatchingConfig
 ) -> Answer:
-    images = form.images
-    image_a = limits.image(images["a"], images.get("mask_a"))
-    image_b = limits.image(images["b"], images.get("mask_b"))
-    a = limits.detect(model, image_a, settings.detection)
-    b = limits.detect(model, image_b, settings.detection)
-    check_learned(settings.matching.method, len(a), len(b))
-    matches = match_features(a, b, config=settings.matching)
-    if form_name == "png":
+    limits, (image_a, image_b) = asked.service.limits, asked.pair()
+    a, b = (limits.detect(model, image, options) for image in (image_a, image_b))
+    check_learned(config.method, len(a), len(b))
+    matches = match_features(a, b, config=config)
+    if asked.form_name == "png":
         return png_answer(plot_matches(image_a, image_b, a, b, matches))
     if "checkpoint" in matches.meta:  # a folder is the server's
         matches = replace(matches, meta={**matches.meta, "checkpoint": model.name})
-    if form_name == "npz":
+    if asked.form_name == "npz":
         xy_a, xy_b = a.xy[matches.pairs[:, 0]], b.xy[matches.pairs[:, 1]]  # M 2
         return Answer(matches_npz.encode(matches, xy_a=xy_a, xy_b=xy_b), "npz")
     return _as_json(a, b, matches)

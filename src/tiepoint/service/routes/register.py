@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
@@ -27,13 +28,19 @@ from tiepoint.registration.models import TWO_VIEW_MODELS
 from tiepoint.registration.register import register as register_images
 from tiepoint.registration.result import Registration
 from tiepoint.service import schemas
-from tiepoint.service.answers import Answer, Format, format_of, json_answer, png_answer
-from tiepoint.service.models import Limits, Model, check_keypoints
+from tiepoint.service.answers import Answer, json_answer, png_answer
+from tiepoint.service.models import Model, check_keypoints
 from tiepoint.service.parameters import Parameters
 from tiepoint.service.problems import ProblemError
-from tiepoint.service.routes.common import CHECKPOINT, CHECKPOINT_SCHEMA, FACTS, check_learned
-from tiepoint.service.service import as_problem, service_of
-from tiepoint.service.uploads import Form, form_of
+from tiepoint.service.routes.common import (
+    A_AND_B,
+    CHECKPOINT,
+    CHECKPOINT_SCHEMA,
+    FACTS,
+    Asked,
+    answered,
+    check_learned,
+)
 
 router = APIRouter(tags=["images"])
 
@@ -44,13 +51,7 @@ DETECTION = Parameters(
 )
 REGISTRATION = Parameters(RegistrationConfig)
 PICTURE, INTRINSICS = "picture", "intrinsics"
-IMAGES = {
-    "a": "Image file to align.",
-    "b": "Image file that it is aligned with.",
-    "mask_a": "Mask of A; black and transparent pixels get no keypoints.",
-    "mask_b": "Mask of B.",
-}
-REQUIRED, OPTIONAL = ("a", "b"), ("mask_a", "mask_b")
+IMAGES = {**A_AND_B, "a": "Image file to align.", "b": "Image file that it is aligned with."}
 FIELDS = (*DETECTION.names, *REGISTRATION.names, CHECKPOINT, PICTURE, INTRINSICS)
 OTHERS: dict[str, Any] = {
     CHECKPOINT: CHECKPOINT_SCHEMA,
@@ -87,7 +88,6 @@ class _Settings(NamedTuple):
     ),
     openapi_extra=schemas.request_body(
         IMAGES,
-        REQUIRED,
         DETECTION,
         REGISTRATION,
         others=OTHERS,
@@ -99,49 +99,39 @@ async def register(request: Request) -> Response:
 
     Images that do not align are no error: `success` is false, and `reason` explains it.
     """
-    service, form_name = service_of(request), format_of(request)
-    async with form_of(
-        request, required=REQUIRED, optional=OPTIONAL, fields=FIELDS, root=service.root
-    ) as form:
-        model = service.models.get(form.texts.get(CHECKPOINT))
-        with as_problem(FIELDS):
-            settings = _settings(model, form)
-            check_keypoints(
-                settings.registration.max_keypoints, service.limits.config.max_keypoints
-            )
-
-        def work() -> Answer:
-            return _registered(service.limits, model, form, settings, form_name)
-
-        return await service.answer(request, FIELDS, work)
+    return await answered(request, IMAGES, FIELDS, _prepared)
 
 
-def _settings(model: Model, form: Form) -> _Settings:
+def _prepared(asked: Asked) -> Callable[[], Answer]:
+    model = asked.model
+    settings = _settings(model, asked.form.texts)
+    most = asked.service.limits.config.max_keypoints
+    check_keypoints(settings.registration.max_keypoints, most)
+    return lambda: _registered(asked, model, settings)
+
+
+def _settings(model: Model, texts: Mapping[str, str]) -> _Settings:
     """The settings of a request; raises ConfigError before any work."""
-    options = cast(DetectionOptions, {**DETECTION.given(form.texts), "threshold": 0.0})
+    options = cast(DetectionOptions, {**DETECTION.given(texts), "threshold": 0.0})
     model.detector.provenance(**options)
-    config = RegistrationConfig(**REGISTRATION.given(form.texts))
+    config = RegistrationConfig(**REGISTRATION.given(texts))
     check_learned(config.method, config.max_keypoints)
-    picture = form.texts.get(PICTURE, "overlay")
+    picture = texts.get(PICTURE, "overlay")
     check_choice(PICTURE, picture, get_args(PictureName))
-    text = form.texts.get(INTRINSICS)
+    text = texts.get(INTRINSICS)
     cameras = None if text is None else epipolar.cameras_of_text(text)
     epipolar.read_cameras(cameras, config.model)
     return _Settings(options, config, picture, cameras)
 
 
-def _registered(
-    limits: Limits, model: Model, form: Form, settings: _Settings, form_name: Format
-) -> Answer:
-    images = form.images
-    image_a = limits.image(images["a"], images.get("mask_a"))
-    image_b = limits.image(images["b"], images.get("mask_b"))
+def _registered(asked: Asked, model: Model, settings: _Settings) -> Answer:
+    image_a, image_b = asked.pair()
     options = settings.detection
     processor, detection = resolve_detection(model.detector.checkpoint.detection, options)
 
     def detect(image: SourceImage, **others: Any) -> Features:
         given = cast(DetectionOptions, {**options, **others})
-        return limits.alone_if_large(
+        return asked.service.limits.alone_if_large(
             image.size_hw, processor, detection, lambda: model.detector(image, **given)
         )
 
@@ -152,10 +142,10 @@ def _registered(
         intrinsics=settings.cameras,
         config=settings.registration,
     )
-    if form_name == "png":
+    if asked.form_name == "png":
         return png_answer(_picture(image_a, image_b, result, settings.picture))
     summary = {**FACTS, **result.summary()}
-    return json_answer(summary) if form_name == "json" else _as_npz(result, summary)
+    return json_answer(summary) if asked.form_name == "json" else _as_npz(result, summary)
 
 
 def _picture(

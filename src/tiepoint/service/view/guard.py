@@ -1,24 +1,14 @@
-"""Who may use the page: a random token, this machine's own address, and strict headers."""
+"""The secret of one page: a random token, in the URL that opens it and then in a cookie."""
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
 
-TOKEN_BYTES = 24
+from tiepoint.service.security import Entrance
+from tiepoint.service.settings import LOOPBACK_NAMES
 
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-"""Headers of every answer."""
+TOKEN_BYTES = 24
 
 
 @dataclass(frozen=True)
@@ -44,19 +34,6 @@ class Guard:
         return f"tiepoint-view-{self.port}"
 
     @property
-    def hosts(self) -> tuple[str, str]:
-        """Values of the header Host that name this process."""
-        return f"127.0.0.1:{self.port}", f"localhost:{self.port}"
-
-    def knows_host(self, host: str | None, origin: str | None) -> bool:
-        """Whether a request was sent to this process, and by its own page.
-
-        Another name that leads to 127.0.0.1 is refused, which stops DNS rebinding.
-        """
-        if host not in self.hosts:
-            return False
-        return origin is None or origin == f"http://{host}"
-
-    def knows(self, token: str | None) -> bool:
-        """Whether this is the token; takes as long for every wrong one."""
-        return token is not None and secrets.compare_digest(token.encode(), self.token.encode())
+    def entrance(self) -> Entrance:
+        """Who may ask: requests to a name of this machine, with the token."""
+        return Entrance((self.token,), frozenset(LOOPBACK_NAMES), self.cookie)

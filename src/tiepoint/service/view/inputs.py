@@ -18,6 +18,7 @@ from tiepoint.files.reading import read_json
 from tiepoint.formats import ALL_FORMATS, load_matches
 from tiepoint.formats.features_store import StoreFeatures, is_store, records
 from tiepoint.formats.many_images import read_features
+from tiepoint.registration.epipolar import read_cameras
 from tiepoint.registration.models import MODELS
 from tiepoint.service.view.session import Item, PairItem, Session, id_of
 
@@ -31,6 +32,7 @@ def open_session(
     *,
     images: Path | None = None,
     config: RegistrationConfig | None = None,
+    intrinsics: Any = None,
     make_detector: Callable[..., Detector] = Detector,
 ) -> Session:
     """A session of what the arguments name.
@@ -41,6 +43,7 @@ def open_session(
             Exactly two images, or two features files of one image, are a pair too.
         images: Folder of the images of features; None takes the paths that the features state.
         config: Settings of the registration of pairs.
+        intrinsics: Cameras of the model "essential", as for `register`.
         make_detector: Makes the detector, with options.
 
     Raises:
@@ -48,6 +51,7 @@ def open_session(
         ConfigError: Nothing to show, or matches without their two features files.
     """
     settings = config or RegistrationConfig()
+    read_cameras(intrinsics, settings.model)
     items: list[Item] = []
     pairs: list[PairItem] = []
     notes: list[str] = []
@@ -60,7 +64,8 @@ def open_session(
             both = [_image(recorded["a"]), _image(recorded["b"])]
             items += both
             model = RegistrationConfig(model=recorded["model"])
-            pairs.append(_pair(both, config=model, recorded=recorded))
+            cameras = recorded.get("intrinsics")
+            pairs.append(_pair(both, config=model, recorded=recorded, intrinsics=cameras))
         elif _is_matches(path):
             matches.append(path)
         elif _has_features(path):
@@ -73,7 +78,8 @@ def open_session(
         else:
             items.append(Item(id_of(one.source), str(one.name), one.source))
     if matches or (len(items) == 2 and not pairs):
-        pairs.append(_pair(items, matches=_matches_of(items, matches), config=settings))
+        matched = _matches_of(items, matches)
+        pairs.append(_pair(items, matches=matched, config=settings, intrinsics=intrinsics))
     if not items:
         raise ConfigError("; ".join(notes) or f"no image found in {', '.join(arguments)}")
     distinct = {item.id: item for item in items}
@@ -112,11 +118,12 @@ def _recorded(path: Path) -> Mapping[str, Any] | None:
     a, b, model = held["a"], held["b"], held["model"]
     if not isinstance(a, str) or not isinstance(b, str) or model not in MODELS:
         raise FormatError(f"{path}: not a registration of tiepoint register --json")
-    if model == "essential":
+    try:
+        read_cameras(held.get("intrinsics"), model)
+    except ConfigError as error:
         raise FormatError(
-            f"{path}: an essential matrix needs the cameras, which the file does not have; "
-            "expected another model"
-        )
+            f"{path}: not a registration of tiepoint register --json ({error})"
+        ) from error
     return held
 
 

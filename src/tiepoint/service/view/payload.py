@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.config import RegistrationConfig
 from tiepoint.features import Features
-from tiepoint.geometry import apply_homography, corners_xy
+from tiepoint.geometry import Matrix, apply_homography, corners_xy
 from tiepoint.matching import neighbours
+from tiepoint.registration import epipolar
 from tiepoint.registration.models import PLANE_MODELS, inlier_px
 from tiepoint.registration.result import Registration
-from tiepoint.service.view.session import Fitted
+from tiepoint.service.view.edits import Fitted
+from tiepoint.service.view.session import PairItem
 
 Array = NDArray[np.floating[Any]]
 
@@ -70,25 +71,25 @@ def meta_of(features: Features) -> dict[str, Any]:
     }
 
 
-def packed_pair(
-    fitted: Fitted, config: RegistrationConfig, recorded: Mapping[str, Any] | None
-) -> bytes:
+def packed_pair(fitted: Fitted, pair: PairItem, recorded: Mapping[str, Any] | None) -> bytes:
     """A registration for the page.
 
     The array `matches` is M 9: x and y in A, x and y in B, score, state, residual x and y in px of
     B, and the index before changes by hand.
     """
     result = fitted.registration
-    residuals = residuals_px(result)  # M 2
+    fundamental = fundamental_of(result, pair.intrinsics)
+    residuals = residuals_px(result, fundamental)  # M 2
     table = np.column_stack([
         result.xy_a, result.xy_b, result.matches.scores, states_of(result, residuals),
         residuals, fitted.origin,
     ])  # fmt: skip
     meta = {
         **result.summary(),
-        "inlier_px": inlier_px(config),
+        "inlier_px": inlier_px(pair.config),
         "px_per_input_px": [one.px_per_input_px for one in (result.features_a, result.features_b)],
         "is_plane": result.model in PLANE_MODELS,
+        "fundamental": None if fundamental is None else fundamental.tolist(),
         "a": meta_of(result.features_a),
         "b": meta_of(result.features_b),
         "differs_px": None if recorded is None else _difference_px(result, recorded),
@@ -102,19 +103,30 @@ def packed_pair(
     return packed(meta, arrays)
 
 
-def residuals_px(result: Registration) -> Array:
+def fundamental_of(result: Registration, intrinsics: Any = None) -> Matrix | None:
+    """F in px of A and B, with x_B^T F x_A = 0; None for a plane model, and without a model.
+
+    Args:
+        intrinsics: As given to `register`; needed for an essential matrix.
+    """
+    if result.matrix is None or result.model in PLANE_MODELS:
+        return None
+    cameras = epipolar.read_cameras(intrinsics, result.model)
+    return result.matrix if cameras is None else epipolar.pixel_matrix(result.matrix, cameras)
+
+
+def residuals_px(result: Registration, fundamental: Matrix | None = None) -> Array:
     """M 2: from where the model expects each match in B to where it is, px.
 
-    For a fundamental matrix the place is the nearest point of the epipolar line. NaN without a
-    model, for "essential", and where the model has no place.
+    With a fundamental matrix, of `fundamental_of`, the place is the nearest point of the epipolar
+    line. NaN without a model, and where the model has no place.
     """
-    xy_b = result.xy_b.astype(np.float64)
-    if result.matrix is None or result.model == "essential":
-        return np.full((len(xy_b), 2), np.nan)
-    xy_a = result.xy_a.astype(np.float64)
-    if result.model in PLANE_MODELS:
+    xy_a, xy_b = result.xy_a.astype(np.float64), result.xy_b.astype(np.float64)
+    if result.matrix is not None and result.model in PLANE_MODELS:
         return xy_b - apply_homography(result.matrix, xy_a)
-    lines = np.column_stack([xy_a, np.ones(len(xy_a))]) @ result.matrix.T  # M 3
+    if fundamental is None:
+        return np.full((len(xy_b), 2), np.nan)
+    lines = np.column_stack([xy_a, np.ones(len(xy_a))]) @ fundamental.T  # M 3
     signed = (lines[:, :2] * xy_b).sum(axis=1) + lines[:, 2]  # M
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(lines[:, :2] * (signed / (lines[:, :2] ** 2).sum(axis=1))[:, None])
@@ -122,8 +134,7 @@ def residuals_px(result: Registration) -> Array:
 
 def states_of(result: Registration, residuals: Array) -> NDArray[np.int64]:
     """M: `INLIER`, or why a match is none."""
-    known = np.isfinite(residuals).all(axis=1) | (result.model == "essential")
-    rejected = np.where(known, FAR, NO_PLACE)
+    rejected = np.where(np.isfinite(residuals).all(axis=1), FAR, NO_PLACE)
     if result.matrix is None:
         rejected = np.full(len(result.matches), NO_MODEL)
     return np.where(result.inliers, INLIER, rejected)

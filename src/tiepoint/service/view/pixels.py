@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tiepoint.errors import ImageError
 from tiepoint.geometry import SizeHW
+from tiepoint.images.windows import Window
 
 TILE_PX = 512
 PATCH_PX = 33
@@ -26,15 +27,6 @@ Picture = NDArray[np.uint8]
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
-
-
-class Window(NamedTuple):
-    """A part of one level, px of that level."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 class TileSource(Protocol):
@@ -91,8 +83,7 @@ class ArraySource:
 
     def read(self, window: Window, level: int) -> Picture:
         """The pixels of a window."""
-        top, left, height, width = window
-        return self.levels[level][top : top + height, left : left + width]
+        return self.levels[level][window.slices]
 
 
 def halved(pixels: Picture) -> Picture:
@@ -158,8 +149,13 @@ def thumbnail(pixels: Picture, side_px: int = 256) -> bytes:
     factor = min(1.0, side_px / max(height, width))
     size_wh = max(1, round(width * factor)), max(1, round(height * factor))
     small = cv2.resize(pixels, size_wh, interpolation=cv2.INTER_AREA)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 85]
-    return _encoded(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), quality)
+    return jpeg(np.asarray(small, np.uint8), 85)
+
+
+def jpeg(pixels: Picture, quality: int) -> bytes:
+    """RGB pixels as JPEG."""
+    settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    return _encoded(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), settings)
 
 
 def _encoded(ending: str, pixels: Any, settings: list[int]) -> bytes:

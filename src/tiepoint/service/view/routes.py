@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
 from tiepoint._version import __version__
 from tiepoint.errors import TiepointError
-from tiepoint.features import Features
 from tiepoint.registration.models import PLANE_MODELS
-from tiepoint.service.view import payload, pixels
-from tiepoint.service.view.guard import HEADERS, Guard
-from tiepoint.service.view.session import MOST_EDITS, Edit, Item, PairItem, Session
+from tiepoint.service.problems import JSON_TYPE, ProblemError
+from tiepoint.service.view import answers, pixels
+from tiepoint.service.view.guard import Guard
+from tiepoint.service.view.large import LargeSource
+from tiepoint.service.view.session import Session
 
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""What the page may load."""
 PAGE = Path(__file__).parent / "page"
 FILES = {
     "view.js": "text/javascript; charset=utf-8",
@@ -30,18 +35,18 @@ FILES = {
 }
 """Files of the page besides index.html, and their types."""
 
-MOST_ITEMS, MOST_BODY_BYTES = 200, 10_000_000
+MOST_ITEMS = 200
 BINARY, PNG = "application/octet-stream", "image/png"
 
 
 def make_router(session: Session, guard: Guard) -> APIRouter:
-    """The routes of one session; all refuse requests without its token.
+    """The routes of one session.
 
     Args:
         session: What is shown.
-        guard: Token and address.
+        guard: Its token, for the cookie of the page.
     """
-    router = APIRouter(dependencies=[Depends(partial(_check, guard))])
+    router = APIRouter()
     _add_page(router, guard)
     _add_lists(router, session)
     _add_images(router, session)
@@ -49,23 +54,13 @@ def make_router(session: Session, guard: Guard) -> APIRouter:
     return router
 
 
-def _check(guard: Guard, request: Request) -> None:
-    """Refuse a request to another name or without the token."""
-    if not guard.knows_host(request.headers.get("host"), request.headers.get("origin")):
-        raise HTTPException(421, "this address is not served here", headers=HEADERS)
-    given = request.cookies.get(guard.cookie)
-    if request.url.path == "/" and "token" in request.query_params:
-        given = request.query_params["token"]
-    if not guard.knows(given):
-        text = "open the page with the URL that tiepoint view printed: it contains a token"
-        raise HTTPException(403, text, headers=HEADERS)
-
-
 def _add_page(router: APIRouter, guard: Guard) -> None:
     def page(request: Request) -> Response:
         if "token" not in request.query_params:
-            return _file("index.html", "text/html; charset=utf-8")
-        response = RedirectResponse("/", 303, headers=HEADERS)  # the token leaves the address bar
+            page = _file("index.html", "text/html; charset=utf-8")
+            page.headers["content-security-policy"] = POLICY
+            return page
+        response = RedirectResponse("/", 303)  # the token leaves the address bar
         response.set_cookie(guard.cookie, guard.token, httponly=True, samesite="strict")
         return response
 
@@ -73,7 +68,7 @@ def _add_page(router: APIRouter, guard: Guard) -> None:
 
     def file(name: str) -> Response:
         if name not in FILES:
-            raise HTTPException(404, "no such file", headers=HEADERS)
+            raise HTTPException(404, "no such file")
         return _file(name, FILES[name])
 
     router.add_api_route("/page/{name}", file, methods=["GET"])
@@ -88,7 +83,7 @@ def _add_lists(router: APIRouter, session: Session) -> None:
                 "version": __version__,
                 "items": len(items),
                 "first": items[0].id if items else None,
-                "pairs": [_pair_json(session, pair) for pair in pairs],
+                "pairs": [answers.pair_json(session, pair) for pair in pairs],
                 "notes": list(session.notes),
                 "models": list(PLANE_MODELS),
             }
@@ -102,7 +97,9 @@ def _add_lists(router: APIRouter, session: Session) -> None:
         first = max(0, offset)
         part = named[first : first + min(max(0, limit), MOST_ITEMS)]
         known = session.known_features()
-        return _json({"total": len(named), "items": [_item_json(known, one) for one in part]})
+        return _json(
+            {"total": len(named), "items": [answers.item_json(known, one) for one in part]}
+        )
 
     router.add_api_route("/api/items", some, methods=["GET"])
 
@@ -111,7 +108,7 @@ def _add_images(router: APIRouter, session: Session) -> None:
     def image(item_id: str) -> Response:
         item = _found(session.items, item_id)
         return _json(
-            {**_item_json(session.known_features(), item), **_tiles_json(session, item_id)}
+            {**answers.item_json(session.known_features(), item), **_tiles_json(session, item_id)}
         )
 
     router.add_api_route("/api/images/{item_id}", image, methods=["GET"])
@@ -133,146 +130,84 @@ def _add_images(router: APIRouter, session: Session) -> None:
 
     def patch(item_id: str, x: float, y: float) -> Response:
         if not (math.isfinite(x) and math.isfinite(y)):
-            raise HTTPException(422, "x and y are px of the image", headers=HEADERS)
+            raise HTTPException(422, "x and y are px of the image")
         return _answer(lambda: pixels.patch(session.source(item_id), x, y), PNG)
 
     router.add_api_route("/api/images/{item_id}/patch", patch, methods=["GET"])
 
-    def points(item_id: str, nms_radius: int | None = None) -> Response:
-        def made() -> bytes:
-            features = session.features(item_id, nms_radius)
-            return payload.packed(
-                payload.meta_of(features), {"points": payload.points_of(features)}
-            )
-
-        return _answer(made, BINARY)
+    def points(item_id: str, nms_radius: int | None = None, tiled: bool = False) -> Response:
+        return _answer(lambda: answers.points(session, item_id, nms_radius, in_tiles=tiled), BINARY)
 
     router.add_api_route("/api/images/{item_id}/points", points, methods=["GET"])
 
     def nearest(item_id: str, index: int, nms_radius: int | None = None) -> Response:
-        def made() -> bytes:
-            features = session.features(item_id, nms_radius)
-            others = session.known_features()
-            others.pop(item_id, None)
-            found = payload.nearest(features, index, others)
-            names = {one.image: session.items[one.image].name for one in found}
-            return json.dumps(
-                [{**one._asdict(), "name": names[one.image]} for one in found]
-            ).encode()
-
-        return _answer(made, "application/json")
+        return _answer(lambda: answers.nearest(session, item_id, index, nms_radius), JSON_TYPE)
 
     router.add_api_route("/api/images/{item_id}/nearest", nearest, methods=["GET"])
 
 
 def _add_pairs(router: APIRouter, session: Session) -> None:
     async def fit(pair_id: str, request: Request) -> Response:
-        edit = _edit(await _body(request))
-        return await run_in_threadpool(_answer, lambda: _fitted(session, pair_id, edit), BINARY)
+        body = await _body(request)
+        return await run_in_threadpool(
+            _answer, lambda: answers.fitted(session, pair_id, answers.edit_of(body)), BINARY
+        )
 
     router.add_api_route("/api/pairs/{pair_id}/fit", fit, methods=["POST"])
 
     def nearest(pair_id: str, side: str, index: int) -> Response:
-        def made() -> bytes:
-            pair, result = session.pairs[pair_id], session.fit(pair_id).registration
-            one, other = result.features_a, result.features_b
-            image = pair.b
-            if side == "b":
-                one, other, image = other, one, pair.a
-            found = payload.nearest(one, index, {image: other})
-            name = session.items[image].name
-            return json.dumps([{**near._asdict(), "name": name} for near in found]).encode()
-
-        return _answer(made, "application/json")
+        return _answer(lambda: answers.nearest_in_pair(session, pair_id, side, index), JSON_TYPE)
 
     router.add_api_route("/api/pairs/{pair_id}/nearest", nearest, methods=["GET"])
 
 
-def _fitted(session: Session, pair_id: str, edit: Edit) -> bytes:
-    pair = _found(session.pairs, pair_id)
-    recorded = pair.recorded if edit == Edit() else None
-    return payload.packed_pair(session.fit(pair_id, edit), pair.config, recorded)
-
-
 async def _body(request: Request) -> Any:
-    """The JSON of a request, of bounded size."""
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MOST_BODY_BYTES:
-            raise HTTPException(413, "too many changes", headers=HEADERS)
+    """The JSON of a request."""
     try:
-        return json.loads(data or b"{}")
+        return json.loads(await request.body() or b"{}")
     except ValueError as error:
-        raise HTTPException(422, f"not JSON: {error}", headers=HEADERS) from error
-
-
-def _edit(body: Any) -> Edit:
-    """The changes by hand in a request."""
-    try:
-        removed = tuple(int(index) for index in body.get("removed", ()))
-        added = tuple(tuple(float(number) for number in row) for row in body.get("added", ()))
-        if len(removed) + len(added) > MOST_EDITS or any(len(row) != 4 for row in added):
-            raise ValueError
-    except (AttributeError, TypeError, ValueError, OverflowError) as error:
-        text = "expected removed, a list of indices, and added, a list of [x_a, y_a, x_b, y_b]"
-        raise HTTPException(422, text, headers=HEADERS) from error
-    return Edit(removed, added)  # type: ignore[arg-type]
+        raise HTTPException(422, f"not JSON: {error}") from error
 
 
 def _tiles_json(session: Session, source_id: str) -> dict[str, Any]:
     """Size and levels of tiles, or the reason why there are none."""
     if source_id.partition("-")[0] not in {*session.items, *session.pairs}:
-        raise HTTPException(404, "no such image", headers=HEADERS)
+        raise HTTPException(404, "no such image")
     try:
-        height, width = session.source(source_id).size_hw
+        source = session.source(source_id)
+        height, width = source.size_hw
     except KeyError as error:
-        raise HTTPException(404, "no such image", headers=HEADERS) from error
+        raise HTTPException(404, "no such image") from error
     except (TiepointError, OSError, MemoryError) as error:
         return {"source": source_id, "error": str(error) or type(error).__name__}
     levels = pixels.level_count((height, width))
     return {
         "source": source_id, "width": width, "height": height, "levels": levels,
-        "tile": pixels.TILE_PX, "error": None,
+        "tile": pixels.TILE_PX, "error": None, "windowed": isinstance(source, LargeSource),
     }  # fmt: skip
-
-
-def _item_json(features: Mapping[str, Features], item: Item) -> dict[str, Any]:
-    known = features.get(item.id)
-    count = item.count if known is None else len(known)
-    size_hw = item.size_hw if known is None else known.size_hw
-    return {
-        "id": item.id, "name": item.name, "count": count,
-        "size_hw": None if size_hw is None else list(size_hw), "stored": item.load is not None,
-    }  # fmt: skip
-
-
-def _pair_json(session: Session, pair: PairItem) -> dict[str, Any]:
-    a, b = session.items[pair.a], session.items[pair.b]
-    names = {"a": {"id": a.id, "name": a.name}, "b": {"id": b.id, "name": b.name}}
-    return {"id": pair.id, **names}
 
 
 def _found(values: Mapping[str, Any], name: str) -> Any:
     if name not in values:
-        raise HTTPException(404, "no such image", headers=HEADERS)
+        raise HTTPException(404, "no such image")
     return values[name]
 
 
 def _answer(make: Callable[[], bytes], kind: str) -> Response:
-    """What a function returns; its error as JSON."""
+    """What a function returns; its error is the answer, with the user's own paths."""
     try:
-        return Response(make(), media_type=kind, headers=HEADERS)
+        return Response(make(), media_type=kind)
     except KeyError as error:
-        raise HTTPException(404, "no such image", headers=HEADERS) from error
+        raise HTTPException(404, "no such image") from error
     except (TiepointError, OSError, MemoryError) as error:
-        return _json({"error": str(error) or type(error).__name__}, 422)
+        text = str(error) or type(error).__name__
+        raise ProblemError(422, "not_shown", text) from error
 
 
-def _json(value: Any, status: int = 200) -> Response:
+def _json(value: Any) -> Response:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return Response(text, status, media_type="application/json", headers=HEADERS)
+    return Response(text, media_type="application/json")
 
 
 def _file(name: str, kind: str) -> Response:
-    return Response((PAGE / name).read_bytes(), media_type=kind, headers=HEADERS)
+    return Response((PAGE / name).read_bytes(), media_type=kind)

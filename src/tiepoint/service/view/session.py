@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from tiepoint.config import RegistrationConfig
 from tiepoint.detector import Detector
-from tiepoint.errors import ConfigError, ImageError
+from tiepoint.errors import ImageError
 from tiepoint.features import Features, Matches
 from tiepoint.geometry import SizeHW
+from tiepoint.images.opening import is_mapped, is_windowed, open_windows
 from tiepoint.images.reading import SourceImage, read
 from tiepoint.images.urls import is_url
 from tiepoint.plotting import to_rgb8
 from tiepoint.registration import warping
 from tiepoint.registration.register import register
 from tiepoint.registration.result import Registration
-from tiepoint.service.view.pixels import ArraySource, BoundedCache, Picture, thumbnail
+from tiepoint.service.view.edits import Edit, Fitted, edited
+from tiepoint.service.view.large import LargeSource
+from tiepoint.service.view.pixels import (
+    ArraySource,
+    BoundedCache,
+    Picture,
+    TileSource,
+    thumbnail,
+)
+from tiepoint.tiles.detection import detect_tiled
 
 IMAGE_BYTES, RESULT_BYTES = 1_000_000_000, 500_000_000
 """Memory for decoded images, and for keypoints."""
 THUMBNAIL_BYTES, THUMBNAILS_AT_ONCE = 50_000_000, 2
-HAND_SD_PX = 1.0
-"""Standard deviation of a tie point placed by hand, px of the network's input."""
+WHOLE_PX = 50_000_000
+"""Rasters above this many px are read in windows."""
+MOST_IN_TILES = 50_000
+"""Keypoints of an image that is detected in tiles, if the detector has no limit."""
+THUMBNAIL_PX, HEAT_SIDE_PX = 256, 2048
+"""Least longer sides of a large image that is downscaled for its thumbnail and its heat map."""
 HEAT_OPACITY = 0.85
-
-MOST_EDITS = 100_000
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,7 @@ class Item:
         load: Reads the features from their file; None detects them.
         count: Number of keypoints, or None if it is not known yet.
         size_hw: Size of the image, px, or None if it is not known yet.
+        image: The image in memory, in place of a path.
     """
 
     id: str
@@ -54,6 +68,7 @@ class Item:
     load: Callable[[], Features] | None = None
     count: int | None = None
     size_hw: SizeHW | None = None
+    image: SourceImage | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,8 @@ class PairItem:
         matches: Reads the matches between their stored features; None matches them.
         config: Settings of the registration.
         recorded: Result of an earlier registration, as `Registration.summary`, or None.
+        intrinsics: Cameras of the model "essential", as for `register`.
+        registration: Result that is shown before any change; None registers the images.
     """
 
     id: str
@@ -74,28 +91,8 @@ class PairItem:
     matches: Callable[[], Matches] | None = None
     config: RegistrationConfig = field(default_factory=RegistrationConfig)
     recorded: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Edit:
-    """Changes of the matches of a pair by hand.
-
-    Attributes:
-        removed: Indices of matches that are left out.
-        added: (x_A, y_A, x_B, y_B) of added tie points, px.
-    """
-
-    removed: tuple[int, ...] = ()
-    added: tuple[tuple[float, float, float, float], ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A registration of a pair; `origin` is the index of each match before the edit, or -1 - k for
-    added tie point k."""
-
-    registration: Registration
-    origin: NDArray[np.int64]
+    intrinsics: Any = None
+    registration: Registration | None = None
 
 
 def id_of(*names: str) -> str:
@@ -122,6 +119,7 @@ class Session:
     _features: BoundedCache[tuple[str, int | None], Features] = field(init=False)
     _fits: BoundedCache[tuple[str, Edit], Fitted] = field(init=False)
     _thumbnails: BoundedCache[str, bytes] = field(init=False)
+    _windows: BoundedCache[str, LargeSource | None] = field(init=False)
 
     def __post_init__(self) -> None:
         self._images = BoundedCache(IMAGE_BYTES // 2, lambda image: image.pixels.nbytes)
@@ -129,6 +127,8 @@ class Session:
         self._features = BoundedCache(RESULT_BYTES, _features_bytes)
         self._fits = BoundedCache(RESULT_BYTES, _fitted_bytes)
         self._thumbnails = BoundedCache(THUMBNAIL_BYTES, len)
+        self._windows = BoundedCache(1, lambda _: 0)
+        self._files = ExitStack()
         self._detectors: dict[str, Detector] = {}
         self._making = threading.Lock()
         self._decoding = threading.Semaphore(THUMBNAILS_AT_ONCE)
@@ -138,16 +138,33 @@ class Session:
         return self.items[item_id]
 
     def image(self, item_id: str) -> SourceImage:
-        """The decoded image; ImageError if it cannot be read."""
-        return self._images.get(item_id, lambda: read(self._path(self.items[item_id])))
+        """The decoded image; ImageError if it cannot be read, or is read in windows."""
+        large = self.large(item_id)
+        if large is not None:
+            height, width = large.size_hw
+            raise ImageError(
+                f"{self.items[item_id].name}: {width}x{height} px are read in windows, and not as "
+                "a whole; detect its keypoints in tiles, and give their features"
+            )
+        item = self.items[item_id]
+        return item.image or self._images.get(item_id, lambda: read(self._path(item)))
 
-    def source(self, source_id: str) -> ArraySource:
+    def large(self, item_id: str) -> LargeSource | None:
+        """An image that is read in windows; None for one that is decoded as a whole."""
+        item = self.items[item_id]
+        if item.image is not None:
+            return None
+        return self._windows.get(item_id, lambda: self._opened(self._path(item)))
+
+    def source(self, source_id: str) -> TileSource:
         """Tiles of an image, of a heat map `ID-heat`, or of the aligned image of a pair
         `ID-aligned`; KeyError for another id."""
         item_id, _, kind = source_id.partition("-")
         make = {"": self._picture, "heat": self._heat, "aligned": self._aligned}[kind]
         if item_id not in (self.pairs if kind == "aligned" else self.items):
             raise KeyError(source_id)
+        if not kind and (large := self.large(item_id)) is not None:
+            return large
         return self._sources.get(source_id, lambda: ArraySource.of(make(item_id)))
 
     def thumbnail(self, item_id: str) -> bytes:
@@ -156,7 +173,10 @@ class Session:
 
         def make() -> bytes:
             with self._decoding:  # decoding takes memory
-                return thumbnail(to_rgb8(read(self._path(item))))
+                large = self.large(item_id)
+                if large is not None:
+                    return thumbnail(large.overview(THUMBNAIL_PX))
+                return thumbnail(to_rgb8(item.image or read(self._path(item))))
 
         return self._thumbnails.get(item_id, make)
 
@@ -167,12 +187,33 @@ class Session:
             nms_radius: px of the network's input; detects again. None takes what is there.
 
         Raises:
-            ImageError: The image cannot be read.
+            ImageError: The image cannot be read, or is read in windows.
             ConfigError: A radius out of range.
             FormatError: The features file is damaged.
         """
         item = self.items[item_id]
         return self._features.get((item_id, nms_radius), lambda: self._detect(item, nms_radius))
+
+    def features_in_tiles(self, item_id: str) -> Features:
+        """Features of an image that is read in windows, detected tile by tile.
+
+        Raises:
+            ImageError: A window cannot be read, or the image is decoded as a whole.
+            ConfigError: A setting of the detector that is not possible in tiles.
+        """
+        large = self.large(item_id)
+        if large is None:
+            raise ImageError(f"{self.items[item_id].name}: it is decoded as a whole, not in tiles")
+        detector = self.detector()
+        most = detector.request({}).detection.max_keypoints or MOST_IN_TILES
+        return self._features.get(
+            (item_id, None),
+            lambda: detect_tiled(large.source, detector, max_keypoints=most),
+        )
+
+    def close(self) -> None:
+        """Close the files of images that are read in windows."""
+        self._files.close()
 
     def known_features(self) -> dict[str, Features]:
         """The features that are in memory, by id of the image."""
@@ -214,7 +255,9 @@ class Session:
 
     def _heat(self, item_id: str) -> Picture:
         """The network's heat map, RGBA: its square root as colour and opacity."""
-        (heat, _, _), *_ = self.detector().dense_maps(self.image(item_id))
+        large = self.large(item_id)
+        image = self.image(item_id) if large is None else read(large.overview(HEAT_SIDE_PX))
+        (heat, _, _), *_ = self.detector().dense_maps(image)
         strength = np.sqrt(np.clip(heat, 0, 1))
         levels = np.rint(strength * 255).astype(np.uint8)
         colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
@@ -223,7 +266,12 @@ class Session:
 
     def _aligned(self, pair_id: str) -> Picture:
         """Image A on the pixels of B, RGBA, transparent outside of A."""
-        pair, registration = self.pairs[pair_id], self.fit(pair_id).registration
+        pair = self.pairs[pair_id]
+        if self.large(pair.b) is not None:
+            raise ImageError(
+                f"{self.items[pair.b].name} is read in windows: A cannot be warped to it"
+            )
+        registration = self.fit(pair_id).registration
         area = warping.canvas_of(registration)
         pixels = warping.warp(self._picture(pair.a), registration)
         inside = warping.covered(registration, area)
@@ -238,64 +286,37 @@ class Session:
         features: Features = self.detector()(image, **options)
         return features
 
+    def _opened(self, path: str) -> LargeSource | None:
+        if is_url(path) or not is_windowed(path):
+            return None
+        with ExitStack() as opening:
+            windows = opening.enter_context(open_windows(path))
+            if not is_mapped(path) and math.prod(windows.size_hw) <= WHOLE_PX:
+                return None
+            self._files.push(opening.pop_all())
+            return LargeSource(windows)
+
+    def _to_register(self, item: Item) -> SourceImage | Features:
+        """What `register` takes of an image: without stored features, the image."""
+        in_tiles = item.id in self.known_features() and self.large(item.id) is not None
+        return self.features(item.id) if item.load or in_tiles else self.image(item.id)
+
     def _fit(self, pair: PairItem, edit: Edit) -> Fitted:
         if edit != Edit():
-            return _edited(self.fit(pair.id).registration, edit, pair.config)
+            base = self.fit(pair.id).registration
+            return edited(base, edit, pair.config, pair.intrinsics)
+        if pair.registration is not None:
+            return Fitted(pair.registration, np.arange(len(pair.registration.matches)))
         a, b = (self.items[item_id] for item_id in (pair.a, pair.b))
         matches = None if pair.matches is None else pair.matches()
-        sources = [
-            self.image(one.id) if one.load is None else self.features(one.id) for one in (a, b)
-        ]
-        needs_detector = matches is None and any(one.load is None for one in (a, b))
+        sources = [self._to_register(one) for one in (a, b)]
+        needs_detector = matches is None and not all(isinstance(one, Features) for one in sources)
         detector = self.detector("pair") if needs_detector else None
-        result = register(*sources, matches=matches, detector=detector, config=pair.config)
+        result = register(
+            *sources, matches=matches, detector=detector, intrinsics=pair.intrinsics,
+            config=pair.config,
+        )  # fmt: skip
         return Fitted(result, np.arange(len(result.matches)))
-
-
-def _edited(base: Registration, edit: Edit, config: RegistrationConfig) -> Fitted:
-    """The registration of matches that were changed by hand; pictures have no part in it."""
-    count = len(base.matches)
-    if edit.removed and not 0 <= min(edit.removed) <= max(edit.removed) < count:
-        raise ConfigError(f"removed names matches beyond the {count} of this pair")
-    added = np.asarray(edit.added, np.float64).reshape(-1, 4)  # K 4
-    if not np.isfinite(added).all():
-        raise ConfigError("added has coordinates that are not finite, expected px of both images")
-    kept = np.setdiff1d(np.arange(count), edit.removed)
-    a, b = base.features_a, base.features_b
-    if len(added):
-        first = np.arange(len(added))
-        placed = np.stack([len(a) + first, len(b) + first], axis=1)  # K 2
-        a, b = _with_points(a, added[:, :2]), _with_points(b, added[:, 2:])
-    else:
-        placed = np.empty((0, 2), np.int64)
-    matches = replace(
-        base.matches,
-        pairs=np.concatenate([base.matches.pairs[kept], placed]),
-        scores=np.append(base.matches.scores[kept], np.ones(len(added), np.float32)),
-    )
-    settings = replace(config, guided=False, method="nearest")
-    result = register(a, b, matches=matches, config=settings)
-    return Fitted(result, np.append(kept, -1 - np.arange(len(added))))
-
-
-def _with_points(features: Features, xy: NDArray[np.float64]) -> Features:
-    """Features with added points, which have no descriptors."""
-    count, covariance, scales_px = len(xy), features.covariance, features.scales_px
-    if covariance is not None:
-        variance = np.float32((HAND_SD_PX * features.px_per_input_px) ** 2)
-        placed = np.broadcast_to(variance * np.eye(2, dtype=np.float32), (count, 2, 2))
-        covariance = np.concatenate([covariance, placed])
-    if scales_px is not None:
-        unit = np.full(count, features.px_per_input_px, np.float32)
-        scales_px = np.append(scales_px, unit)
-    return replace(
-        features,
-        xy=np.concatenate([features.xy, xy.astype(np.float32)]),
-        scores=np.append(features.scores, np.ones(count, np.float32)),
-        descriptors=None,
-        covariance=covariance,
-        scales_px=scales_px,
-    )
 
 
 def _features_bytes(features: Features) -> int:
