@@ -22,9 +22,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from large import Peak
 from numpy.typing import NDArray
 
+from large import Peak
 from tiepoint import sample_views
 from tiepoint.images.reading import read
 from tiepoint.images.windows import Window, tiles
@@ -58,7 +58,7 @@ def main() -> None:
         for side in options.side:
             paths = [folder / f"{name}_{side}_{options.bend:g}.tif" for name in "ab"]
             if not all(path.exists() for path in paths):
-                write_scenes(*paths, side, options.bend)
+                write_scenes(paths[0], paths[1], side, options.bend)
             command = [
                 sys.executable, __file__, "--run", *map(str, paths), "--model", options.model,
                 "--checkpoint", options.checkpoint, "--side", str(side), "--bend",
@@ -67,33 +67,31 @@ def main() -> None:
             subprocess.run(command, check=True)
 
 
-def to_a(xy: Array, side: int, bend_px: float) -> Array:
-    """N 2: the exact places in A of N 2 places of B, px."""
-    middle = (side - 1) / 2
-    x, y = xy.T
-    waves = np.stack(
-        [
-            np.sin(2 * np.pi * (0.9 * y / side + 0.1)) + 0.3 * np.sin(2 * np.pi * 2.1 * x / side),
-            np.cos(2 * np.pi * (1.1 * x / side + 0.3)) + 0.3 * np.sin(2 * np.pi * 1.8 * y / side),
-        ],
-        axis=1,
-    )
+def to_a(x: Array, y: Array, side: int, bend_px: float) -> tuple[Array, Array]:
+    """The exact places in A of places of B, px; x and y of shapes that broadcast."""
+    middle, turn = (side - 1) / 2, 2 * np.pi / side
+    moved_x = np.sin(turn * 0.9 * y + 0.6) + 0.3 * np.sin(turn * 2.1 * x)
+    moved_y = np.cos(turn * 1.1 * x + 1.9) + 0.3 * np.sin(turn * 1.8 * y)
+    dx, dy = (axis + bend_px / 1.3 * moved - middle for axis, moved in ((x, moved_x), (y, moved_y)))
     c, s = np.cos(np.radians(TURN_DEG)) / ZOOM, np.sin(np.radians(TURN_DEG)) / ZOOM
-    turned: Array = (xy + bend_px / 1.3 * waves - middle) @ np.array([[c, -s], [s, c]])
-    return turned + middle
+    return c * dx + s * dy + middle, c * dy - s * dx + middle
 
 
 def write_scenes(path_a: Path, path_b: Path, side: int, bend_px: float) -> None:
     """Both scenes as tiled GeoTIFF files; A is kept in a memory map until B is written."""
-    raw = path_a.with_suffix(".npy")
-    scene = np.lib.format.open_memmap(raw, "w+", np.uint8, (side, side))
-    photos = photographs()
-    rng = np.random.default_rng(0)
+    raw, photos, rng = path_a.with_suffix(".npy"), photographs(), np.random.default_rng(0)
+    scene: Any = np.lib.format.open_memmap(raw, "w+", np.uint8, (side, side))
     for window in tiles((side, side), PATCH_PX):
         scene[window.slices] = patch(photos, rng)[: window.height, : window.width]
-    write(path_a, side, lambda window: noisy(scene[window.slices], window, 1))
-    write(path_b, side, lambda window: seen_by_b(scene, window, side, bend_px))
-    del scene
+
+    def pixels_a(window: Window) -> NDArray[np.uint8]:
+        return noisy(scene[window.slices], window, 1)
+
+    def pixels_b(window: Window) -> NDArray[np.uint8]:
+        return seen_by_b(scene, window, side, bend_px)
+
+    write(path_a, side, pixels_a)
+    write(path_b, side, pixels_b)
     raw.unlink()
 
 
@@ -101,8 +99,9 @@ def photographs() -> list[NDArray[np.uint8]]:
     """Grey photographs."""
     folder = Path(os.environ.get("TIEPOINT_SHARED", "shared"), "photos", "free")
     paths: list[Any] = [*sorted(folder.glob("*.jpg")), *sample_views()]
-    return [cv2.cvtColor(read(path).pixels, cv2.COLOR_RGB2GRAY) if read(path).pixels.ndim == 3
-            else read(path).pixels for path in paths]  # fmt: skip
+    pixels = [read(path).pixels for path in paths]
+    grey = [cv2.cvtColor(one, cv2.COLOR_RGB2GRAY) if one.ndim == 3 else one for one in pixels]
+    return [np.asarray(one, np.uint8) for one in grey]
 
 
 def patch(photos: list[NDArray[np.uint8]], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -114,30 +113,33 @@ def patch(photos: list[NDArray[np.uint8]], rng: np.random.Generator) -> NDArray[
     matrix[:, 2] += PATCH_PX / 2 - np.array([width, height]) / 2 + rng.uniform(-80, 80, 2)
     turned = cv2.warpAffine(photo, matrix, (PATCH_PX, PATCH_PX), borderMode=cv2.BORDER_REFLECT)
     lit = turned * rng.uniform(0.6, 1.2) + rng.uniform(-20, 20)
-    return np.clip(lit, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(lit, 0, 255), np.uint8)
 
 
 def noisy(pixels: Any, window: Window, seed: int) -> NDArray[np.uint8]:
     """Pixels with the noise of one camera."""
     rng = np.random.default_rng([seed, window.top, window.left])
-    noise = rng.standard_normal((window.height, window.width), np.float32) * NOISE
-    return np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
+    noise = rng.standard_normal((window.height, window.width), np.float32) * np.float32(NOISE)
+    return np.asarray(np.clip(np.rint(noise + pixels), 0, 255), np.uint8)
 
 
 def seen_by_b(scene: Any, window: Window, side: int, bend_px: float) -> NDArray[np.uint8]:
     """A window of B."""
-    y, x = np.mgrid[window.slices].astype(np.float64)
-    places = to_a(np.stack([x.ravel(), y.ravel()], axis=1), side, bend_px)  # N 2
-    low = np.clip(np.floor(places.min(axis=0)) - 4, 0, side).astype(int)
-    high = np.clip(np.ceil(places.max(axis=0)) + 5, 0, side).astype(int)
-    if (high <= low).any():
+    rows, columns = (np.arange(at.start, at.stop, dtype=np.float64) for at in window.slices)
+    x, y = columns[None, :], rows[:, None]
+    in_a = to_a(x, y, side, bend_px)
+    (left, right), (top, bottom) = (
+        np.clip([np.floor(places.min()) - 4, np.ceil(places.max()) + 5], 0, side).astype(int)
+        for places in in_a
+    )
+    if right <= left or bottom <= top:
         return noisy(np.zeros((window.height, window.width)), window, 2)
-    part = np.ascontiguousarray(scene[low[1] : high[1], low[0] : high[0]])
-    maps = (places - low).astype(np.float32).reshape(window.height, window.width, 2)
-    pixels = cv2.remap(part, maps, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT)
-    light = 0.75 + 0.35 * x / side - 0.15 * y / side
-    lit = 255 * (np.clip(pixels / 255, 0, 1) ** 1.25) * light + 15
-    return noisy(lit, window, 2)
+    part = np.ascontiguousarray(scene[top:bottom, left:right])
+    maps = ((in_a[0] - left).astype(np.float32), (in_a[1] - top).astype(np.float32))
+    pixels = cv2.remap(part, *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT)
+    curve = (255 * (np.arange(256) / 255) ** 1.25).astype(np.float32)
+    light = (0.75 + 0.35 * x / side - 0.15 * y / side).astype(np.float32)
+    return noisy(curve[pixels] * light + 15, window, 2)
 
 
 def write(path: Path, side: int, pixels: Any) -> None:
@@ -145,13 +147,14 @@ def write(path: Path, side: int, pixels: Any) -> None:
     import rasterio
     from rasterio.windows import Window as Place
 
+    place = rasterio.transform.from_origin(500_000, 5_500_000, 0.2, 0.2)
     profile = {"driver": "GTiff", "width": side, "height": side, "count": 1, "dtype": "uint8",
                "tiled": True, "blockxsize": 512, "blockysize": 512, "crs": "EPSG:25832",
-               "transform": rasterio.transform.from_origin(500_000, 5_500_000, 0.2, 0.2)}  # fmt: skip
+               "transform": place}  # fmt: skip
     with rasterio.Env(GDAL_CACHEMAX=64_000_000), rasterio.open(path, "w", **profile) as file:
         for window in tiles((side, side), WRITE_PX):
-            place = Place(window.left, window.top, window.width, window.height)
-            file.write(pixels(window), 1, window=place)
+            part = Place(window.left, window.top, window.width, window.height)
+            file.write(pixels(window), 1, window=part)
 
 
 def measure(options: argparse.Namespace, path_a: Path, path_b: Path) -> None:
@@ -177,7 +180,7 @@ def measure(options: argparse.Namespace, path_a: Path, path_b: Path) -> None:
             from tiepoint.registration.large.output import write_warped
 
             start_warp = time.perf_counter()
-            write_warped(path_b.with_name("warped.tif"), path_a, path_b, result, overwrite=True)
+            write_warped(path_b.with_name("warped.tif"), path_a, path_b, result)
             warped = f"{time.perf_counter() - start_warp:.0f}"
     print(f"processor {time.process_time() - processor:.0f} s", file=sys.stderr)
     if not result.success:
@@ -185,13 +188,14 @@ def measure(options: argparse.Namespace, path_a: Path, path_b: Path) -> None:
         return
     axis = np.linspace(0, side - 1, GRID)
     places = np.stack(np.meshgrid(axis, axis), axis=2).reshape(-1, 2)
-    in_a = to_a(places, side, options.bend)
+    in_a = np.stack(to_a(places[:, 0], places[:, 1], side, options.bend), axis=1)
     shown = ((in_a >= 0) & (in_a <= side - 1)).all(axis=1)
     errors = np.linalg.norm(result.transform(in_a[shown]) - places[shown], axis=1)
     agreeing, compared = result.cells
     print(f"| {side:,} | {agreeing} of {compared} | {len(result.xy_a):,} | "
           f"{np.median(errors):.3f} | {np.quantile(errors, 0.95):.3f} | "
-          f"{result.left_out_px.median:.3f} | {seconds:.0f} | {warped} | {peak.gb:.2f} |")  # fmt: skip
+          f"{result.left_out_px.median:.3f} | {seconds:.0f} | {warped} | "
+          f"{peak.gb:.2f} |")  # fmt: skip
 
 
 if __name__ == "__main__":

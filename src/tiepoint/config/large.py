@@ -45,9 +45,7 @@ class LargeConfig:
     def __post_init__(self) -> None:
         check_choice("model", self.model, get_args(LargeModel))
         check_whole("max_cells", self.max_cells, minimum=1, maximum=MOST_CELLS, unit="windows")
-        check_whole(
-            "cell_px", self.cell_px, minimum=LEAST_CELL_PX, maximum=MOST_CELL_PX, unit="px"
-        )
+        check_whole("cell_px", self.cell_px, minimum=LEAST_CELL_PX, maximum=MOST_CELL_PX, unit="px")
         check_whole(
             "points_per_cell", self.points_per_cell, minimum=4, maximum=MOST_POINTS_PER_CELL,
             unit="points",

@@ -64,7 +64,9 @@ class Detail:
         grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
         if view.image.valid is not None:
             grey = np.where(view.image.valid, grey, 0)
-        gradient = cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+        gradient = cv2.magnitude(
+            cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
+        )
         if view.image.valid is not None:
             kernel = np.ones((3, 3), np.uint8)
             gradient[cv2.dilate((~view.image.valid).astype(np.uint8), kernel) > 0] = 0

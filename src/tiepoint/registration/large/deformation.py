@@ -57,7 +57,7 @@ class Deformation:
 
     def _summed(self, xy: Array) -> tuple[Array, Array, Array]:
         """N 2 each: the displacement, and its derivatives along x and along y."""
-        known = np.isfinite(xy).all(axis=1)
+        known = np.asarray(np.isfinite(xy).all(axis=1))
         (x, vx, sx), (y, vy, sy) = self._taps(np.where(known[:, None], xy, 0.0))
         steps = np.arange(splines.TAPS)
         rows, columns = (y[:, None] + steps)[:, :, None], (x[:, None] + steps)[:, None, :]
@@ -162,7 +162,9 @@ class _Equations:
         shown = design @ basis  # N K
         pull = shown.T @ (offsets * weights[:, None])  # K 2
         strengths = STRENGTHS if strength is None else np.array([strength])
-        trials = [self._trial(shown, pull, offsets, weights, 1 / (1 + s * share)) for s in strengths]
+        trials = [
+            self._trial(shown, pull, offsets, weights, 1 / (1 + s * share)) for s in strengths
+        ]
         best = min(range(len(trials)), key=lambda index: trials[index][0])
         _, scaled, left_out = trials[best]
         coefficients = (basis @ scaled).reshape(self._grid.coefficients.shape)

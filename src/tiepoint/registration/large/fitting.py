@@ -108,5 +108,7 @@ def fit_plane(model: Model, points: Points, matrix: Matrix, within_px: float) ->
         part = rows[members].reshape(-1, rows.shape[2])  # 2M K
         hat = part @ inverse @ part.T * np.repeat(weights[members], 2)
         own = residuals[members].reshape(-1)
-        left_out[members] = np.linalg.lstsq(np.eye(len(own)) - hat, own, rcond=None)[0].reshape(-1, 2)
+        left_out[members] = np.linalg.lstsq(np.eye(len(own)) - hat, own, rcond=None)[0].reshape(
+            -1, 2
+        )
     return LargeFit(transform, residuals, left_out, inliers)

@@ -38,7 +38,7 @@ class Georeference:
         """Points of the image, N 2 or 2 px -> map coordinates."""
         g = self.geotransform
         points = np.asarray(xy, np.float64) + 0.5
-        return np.array([g[0], g[3]]) + points @ np.array([[g[1], g[4]], [g[2], g[5]]])
+        return np.asarray(points @ np.array([[g[1], g[4]], [g[2], g[5]]]) + [g[0], g[3]])
 
     def from_map(self, xy: ArrayLike) -> Array:
         """Map coordinates, N 2 or 2 -> px of the image."""

@@ -47,7 +47,7 @@ def overview(source: WindowSource, longer_px: int) -> Overview:
     if any(part.valid is not None for part in parts):
         valid = np.concatenate([_seen(part) for part in parts])
     image = SourceImage(pixels, source.name, valid=valid)
-    return Overview(image, _to_full(source, level) @ _averages(factor, (0, 0)))
+    return Overview(image, _to_full(source, level) @ _averages(factor))
 
 
 def resampled(source: WindowSource, to_full: Matrix, size_hw: SizeHW) -> SourceImage:
@@ -65,23 +65,59 @@ def resampled(source: WindowSource, to_full: Matrix, size_hw: SizeHW) -> SourceI
     """
     height, width = size_hw
     zoom = math.sqrt(abs(float(np.linalg.det(to_full[:2, :2]))))  # px of the image per px
-    level = _level(source, zoom)
-    in_level = np.linalg.inv(_to_full(source, level)) @ to_full
-    factor = max(1, int(zoom * source.levels[level][1] / source.size_hw[1] + 1e-6))
-    corners = in_level[:2] @ np.array(
+    corners = to_full[:2] @ np.array(
         [[0, width - 1, 0, width - 1], [0, 0, height - 1, height - 1], [1, 1, 1, 1]]
     )
-    low = np.floor((corners.min(axis=1) + 0.5) / factor - 0.5).astype(int)
-    high = np.ceil((corners.max(axis=1) + 0.5) / factor - 0.5).astype(int) + 1
-    limit = np.array(source.levels[level][::-1])
-    first = np.clip(low * factor, 0, limit)
-    last = np.clip((high + 1) * factor, 0, limit)
-    if (last <= first).any():
+    part = averaged_part(source, zoom, corners.min(axis=1), corners.max(axis=1))
+    if part is None:
         return _nothing(source, size_hw)
-    (left, top), (right, bottom) = first.tolist(), last.tolist()
-    read = _averaged(source.read(Window(top, left, bottom - top, right - left), level), factor)
-    matrix = np.linalg.inv(_averages(factor, (left, top))) @ in_level
-    return _warped(read, matrix, size_hw, source)
+    return _warped(part.read, np.linalg.inv(part.to_full) @ to_full, size_hw, source)
+
+
+class Part(NamedTuple):
+    """A rectangle of an image, averaged.
+
+    Attributes:
+        read: Its pixels, and where they have data.
+        grid: 3x3, px of averages over the whole image -> px of the image.
+        first_xy: The first average of the part among those.
+    """
+
+    read: Decoded
+    grid: Matrix
+    first_xy: tuple[int, int]
+
+    @property
+    def to_full(self) -> Matrix:
+        """3x3, px of the part -> px of the image."""
+        x, y = self.first_xy
+        return np.asarray(self.grid @ np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]]))
+
+
+def averaged_part(
+    source: WindowSource, zoom: float, low_xy: NDArray[Any], high_xy: NDArray[Any]
+) -> Part | None:
+    """The part of an image around two corners, averaged to one pixel per `zoom` px or finer.
+
+    Averages are those of a grid over the whole image, so overlapping parts agree.
+
+    Returns:
+        None outside the image.
+    """
+    level = _level(source, zoom)
+    factor = max(1, int(zoom * source.levels[level][1] / source.size_hw[1] + 1e-6))
+    grid = _to_full(source, level) @ _averages(factor)
+    scale, shift = np.diag(grid)[:2], grid[:2, 2]
+    limit = np.array(source.levels[level][::-1])
+    low = np.floor((low_xy - shift) / scale).astype(np.int64)
+    high = np.ceil((high_xy - shift) / scale).astype(np.int64) + 1
+    first = np.clip(low, 0, -(-limit // factor))
+    start, stop = first * factor, np.clip(high * factor, 0, limit)
+    if (stop <= start).any():
+        return None
+    (left, top), (right, bottom) = start.tolist(), stop.tolist()
+    read = source.read(Window(top, left, bottom - top, right - left), level)
+    return Part(_averaged(read, factor), grid, (int(first[0]), int(first[1])))
 
 
 def _level(source: WindowSource, zoom: float) -> int:
@@ -97,10 +133,10 @@ def _to_full(source: WindowSource, level: int) -> Matrix:
     return np.array([[sx, 0, sx / 2 - 0.5], [0, sy, sy / 2 - 0.5], [0, 0, 1.0]])
 
 
-def _averages(factor: int, first_xy: tuple[int, int]) -> Matrix:
-    """3x3, px of averages of `factor` px, from `first_xy` on -> px."""
-    x, y = (first + (factor - 1) / 2 for first in first_xy)
-    return np.array([[factor, 0, x], [0, factor, y], [0, 0, 1.0]])
+def _averages(factor: int) -> Matrix:
+    """3x3, px of averages of `factor` px -> px."""
+    middle = (factor - 1) / 2
+    return np.array([[factor, 0, middle], [0, factor, middle], [0, 0, 1.0]])
 
 
 def _averaged(read: Decoded, factor: int) -> Decoded:

@@ -224,9 +224,7 @@ def _scale(transform: LargeTransform, job: _Job) -> float:
     return float(np.median(np.sqrt(np.abs(np.linalg.det(transform.slopes(samples))))))
 
 
-def _levels(
-    transform: LargeTransform, views: tuple[Overview, Overview], job: _Job
-) -> list[Level]:
+def _levels(transform: LargeTransform, views: tuple[Overview, Overview], job: _Job) -> list[Level]:
     """The steps from the overviews to full resolution."""
     scale = _scale(transform, job)
     of_a, of_b = (float(view.to_full[0, 0]) for view in views)

@@ -57,7 +57,7 @@ class LargeRegistration:
         reason: "ok", or why the registration failed.
         model: "homography", "affine" or "smooth".
         mapping: The map from px of A to px of B; None if not registered.
-        coarse: The registration of the overviews.
+        coarse: The registration of the overviews; None for a result read from a file.
         xy_a, xy_b: N 2 float64, matched points, px of each image.
         inliers: N bool, points within the threshold of the model.
         residual_map: Residuals of each window, left out of the fit.
@@ -75,7 +75,7 @@ class LargeRegistration:
     reason: str
     model: LargeModel
     mapping: LargeTransform | None
-    coarse: Registration
+    coarse: Registration | None
     xy_a: Array
     xy_b: Array
     inliers: NDArray[np.bool_]
@@ -94,8 +94,8 @@ class LargeRegistration:
             return f"LargeRegistration(not registered: {self.reason})"
         return (
             f"LargeRegistration({self.model}, {int(self.inliers.sum())} of {len(self.xy_a)} points "
-            f"in {self.cells[0]} of {self.cells[1]} windows, left out {self.left_out_px.median:.2f} "
-            "px)"
+            f"in {self.cells[0]} of {self.cells[1]} windows, "
+            f"left out {self.left_out_px.median:.2f} px)"
         )
 
     def transform(self, xy: ArrayLike) -> Array:

@@ -42,7 +42,8 @@ def bending_energy(columns: int, rows: int) -> Array:
     The integral of f_xx^2 + 2 f_xy^2 + f_yy^2 over the grid, in units of its intervals.
     """
     x, y = _products(columns), _products(rows)
-    return np.kron(y[0], x[2]) + 2 * np.kron(y[1], x[1]) + np.kron(y[2], x[0])
+    energy: Array = np.kron(y[0], x[2]) + 2 * np.kron(y[1], x[1]) + np.kron(y[2], x[0])
+    return energy
 
 
 def _products(intervals: int) -> tuple[Array, Array, Array]:
