@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,13 +63,19 @@ def georeference_of(source: Any) -> Georeference | None:
         return None
     rasterio = import_extra("rasterio", "reading a map position", "geo")
     try:
-        with rasterio.open(os.fsdecode(source)) as file:
+        with warnings.catch_warnings(), _opened(rasterio, source) as file:
             transform, crs = file.transform, file.crs
     except (rasterio.errors.RasterioError, OSError, ValueError) as error:
         raise ImageError(f"{source}: GDAL cannot open it ({error})") from error
     if transform.is_identity or transform.determinant == 0:
         return None
     return Georeference(tuple(transform.to_gdal()), "" if crs is None else _text(crs))
+
+
+def _opened(rasterio: Any, source: Any) -> Any:
+    """The open file, without a warning if it has no map position."""
+    warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+    return rasterio.open(os.fsdecode(source))
 
 
 def _text(crs: Any) -> str:

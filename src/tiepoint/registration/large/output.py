@@ -6,7 +6,9 @@ import logging
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -184,6 +186,7 @@ def _write_cog(
             replacing(path) as partial,
             tempfile.TemporaryDirectory(dir=partial.parent, prefix=".tiepoint-") as folder,
             rasterio.Env(**options),
+            _without_place_allowed(),
         ):
             raw = Path(folder, "warped.tif")
             with rasterio.open(raw, "w", **profile) as file:
@@ -202,6 +205,16 @@ def _write_cog(
         raise unwritable(path, error) from error
 
 
+@contextmanager
+def _without_place_allowed() -> Iterator[None]:
+    """Files without a map position bring no warning."""
+    import rasterio
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        yield
+
+
 def _tags(shown: Any, other: Any) -> dict[str, str]:
     """Tags of the warped image, with the resolution of the image whose frame it has."""
     tags = {name: value for name, value in _own_tags(shown).items() if name not in _RESOLUTION}
@@ -218,7 +231,7 @@ def _own_tags(source: Any) -> dict[str, str]:
     if not isinstance(source, str | os.PathLike):
         return {}
     try:
-        with rasterio.open(os.fsdecode(source)) as file:
+        with _without_place_allowed(), rasterio.open(os.fsdecode(source)) as file:
             return dict(file.tags())
     except (rasterio.errors.RasterioError, OSError):
         logger.warning("%s: its tags cannot be read and are left out", source)
