@@ -81,7 +81,7 @@ def test_the_bending_energy_is_the_integral_of_the_second_derivatives() -> None:
     h = 1e-4
 
     def value(dx: float, dy: float) -> Any:
-        return grid.at(np.clip(xy + [dx * h, dy * h], 0, (columns, rows)))[:, 0]
+        return grid.at(np.clip(xy + np.array([dx, dy]) * h, 0, (columns, rows)))[:, 0]
 
     xx = (value(1, 0) - 2 * value(0, 0) + value(-1, 0)) / h**2
     yy = (value(0, 1) - 2 * value(0, 0) + value(0, -1)) / h**2

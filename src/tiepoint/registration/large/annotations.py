@@ -7,7 +7,6 @@ Source: RFC 7946 for the geometries; GeoJSON 2008 for the member `crs`, which QG
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -144,12 +143,12 @@ def _positions(values: Any, level: int, sides: _Sides, bends: bool, where: str) 
 
 def _table(rows: Any, where: str) -> Array:
     """N D float64: positions, of two numbers or more each."""
+    if rows == []:
+        return np.empty((0, 2))
     try:
         table = np.array(rows, np.float64)
     except (TypeError, ValueError, OverflowError):
-        table = np.full((1, 1), math.nan)
-    if len(rows) == 0:
-        return np.empty((0, 2))
+        table = np.empty(0)
     if table.ndim != 2 or table.shape[1] < 2 or not np.isfinite(table).all():
         raise FormatError(f"{where}: {rows!r:.60}, expected positions of two numbers or more")
     return table

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.architecture import CELL_PX
 from tiepoint.geometry import Matrix, SizeHW, apply_homography, corners_xy, inside
 from tiepoint.registration.large.patches import Overview
 from tiepoint.registration.large.transform import LargeTransform
@@ -19,6 +20,8 @@ SAMPLES = 64
 """Places per axis at which the common view is examined."""
 CANDIDATES = 3
 """Places per axis among which the one with the most detail is taken, if there is room."""
+FEW_CELLS, LEAST_FRAME_PX = 12, 128
+"""Number of windows below which they are made smaller, and their least side, px of the frame."""
 DETAIL_PX = 9
 """Side of the area of an overview over which detail is averaged, px."""
 
@@ -114,7 +117,10 @@ def frames(
     if len(samples) == 0:
         return []
     zooms = np.abs(np.linalg.det(transform.slopes(samples))) ** 0.5
-    side = level.frame_px * level.px * max(1.0, 1 / float(np.median(zooms)))
+    px = level.px * max(1.0, 1 / float(np.median(zooms)))
+    fitting = int(math.sqrt(area * len(samples) / FEW_CELLS) / px) // CELL_PX * CELL_PX
+    level = replace(level, frame_px=min(level.frame_px, max(LEAST_FRAME_PX, fitting)))
+    side = level.frame_px * px
     spacing = max(side, math.sqrt(area * len(samples) / level.most_cells))
     low, high = common_area(transform, a_hw, b_hw)
     while True:
