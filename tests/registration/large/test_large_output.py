@@ -109,8 +109,8 @@ def test_tags_are_those_of_the_image_and_resolution_that_of_the_other(tmp_path: 
         profile = {"driver": "GTiff", "width": size[1], "height": size[0], "count": 1,
                    "dtype": "uint8", "nodata": 7 if name == "a" else None}  # fmt: skip
         with rasterio.open(tmp_path / f"{name}.tif", "w", **profile) as file:
+            file.update_tags(**tags)  # the resolution must be known before the pixels
             file.write(np.full(size, 100, np.uint8), 1)
-            file.update_tags(**tags)
     write_warped(tmp_path / "w.tif", tmp_path / "a.tif", tmp_path / "b.tif", result())
     with rasterio.open(tmp_path / "w.tif") as file:
         assert file.tags()["CAMERA"] == "x" and "OTHER" not in file.tags()

@@ -19,6 +19,10 @@ Array = NDArray[np.float64]
 STRENGTHS = 10.0 ** np.arange(-6, 3.5, 0.5)
 """Candidates for the strength of the bending energy, in units of its share in the equations."""
 
+AS_GOOD = 1.03
+"""The strongest candidate is taken of those whose mean square of left-out distances is at most this
+times the least: a stiffer displacement is safer where no points are."""
+
 ROUNDS = 6
 """Rounds of weighting; from the second on, the limit of what counts as near halves."""
 
@@ -165,7 +169,8 @@ class _Equations:
         trials = [
             self._trial(shown, pull, offsets, weights, 1 / (1 + s * share)) for s in strengths
         ]
-        best = min(range(len(trials)), key=lambda index: trials[index][0])
+        limit = AS_GOOD * min(mean for mean, _, _ in trials)
+        best = max(index for index, (mean, _, _) in enumerate(trials) if mean <= limit)
         _, scaled, left_out = trials[best]
         coefficients = (basis @ scaled).reshape(self._grid.coefficients.shape)
         deformation = Deformation(self._grid.origin_xy, self._grid.spacing_px, coefficients)

@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 LEAST_FITTING = 0.5
 """Least share of the points that a model must fit: most come from windows that agree in
 themselves, so a model that fits fewer has the wrong form."""
+LEAST_CELLS = 3
+"""Windows that must agree however small the common view is."""
 LEAST_COVERAGE = 0.15
 """Least share of the common view near agreeing windows, for a model that is free to bend."""
 NEAR_CELLS = 1.0
@@ -54,13 +56,14 @@ Check = Callable[[Evidence], str | None]
 
 
 def objection_to_points(points: Points, config: LargeConfig) -> str | None:
-    """`min_cells`, before any model is fitted."""
-    agreeing = int(points.agreeing.sum())
-    if agreeing >= config.min_cells:
+    """`min_cells`, before any model is fitted; all windows if there is no room for that many."""
+    agreeing, compared = int(points.agreeing.sum()), len(points.centres_xy)
+    needed = min(config.min_cells, max(LEAST_CELLS, compared))
+    if agreeing >= needed:
         return None
     return (
-        f"{agreeing} of {len(points.centres_xy)} windows agree with the registration of the "
-        f"overviews, {config.min_cells} are asked for: {DIFFERENT}"
+        f"{agreeing} of {compared} windows agree with the registration of the overviews, "
+        f"{needed} are asked for: {DIFFERENT}"
     )
 
 
