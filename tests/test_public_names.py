@@ -14,8 +14,8 @@ PLAIN = {
     "NetworkConfig", "OpenCVFeature", "OutputError", "ProcessorConfig", "TiepointError",
     "__version__", "detect_tiled", "load", "load_matches", "match", "plot", "plot_matches", "save",
     "save_matches",
-    "Registration", "RegistrationConfig", "RegistrationError", "register", "sample_views",
-    "warp",
+    "LargeRegistration", "Registration", "RegistrationConfig", "RegistrationError", "register",
+    "register_large", "sample_views", "warp",
 }  # fmt: skip
 GUIDE = {
     "AutoImageProcessor", "AutoModelForKeypointMatching", "LightGlueConfig",

@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from tiepoint.matching.match import match as match
     from tiepoint.plotting import plot as plot
     from tiepoint.plotting import plot_matches as plot_matches
+    from tiepoint.registration.large.register import register_large as register_large
+    from tiepoint.registration.large.result import LargeRegistration as LargeRegistration
     from tiepoint.registration.register import register as register
     from tiepoint.registration.result import Registration as Registration
     from tiepoint.registration.warping import warp as warp
@@ -76,6 +78,7 @@ _HOME = {
     "Features": "features",
     "FormatError": "errors",
     "ImageError": "errors",
+    "LargeRegistration": "registration.large.result",
     "LightGlueConfig": "hf.matching_model",
     "LightGlueForKeypointMatching": "hf.matching_model",
     "LightGlueImageProcessor": "hf.matching_processor",
@@ -105,6 +108,7 @@ _HOME = {
     "save": "formats",
     "save_matches": "formats",
     "register": "registration.register",
+    "register_large": "registration.large.register",
     "warp": "registration.warping",
 }
 

@@ -16,6 +16,7 @@ from tiepoint.cli import options
 from tiepoint.config import (
     IN_CHECKPOINT,
     DetectionConfig,
+    LargeConfig,
     MatchingConfig,
     Model,
     PairConfig,
@@ -44,6 +45,11 @@ OFFERED = {
             "model", "method", "layers", "max_keypoints", "threshold_px", "min_inliers", "guided",
             "seed",
         },
+    },
+    "register-large": {
+        ProcessorConfig: {"contrast"},
+        DetectionConfig: {"phases"},
+        LargeConfig: {field.name for field in fields(LargeConfig)},
     },
 }  # fmt: skip
 """Settings that each command offers, by config."""

@@ -161,7 +161,8 @@ def write_gcp_vrt(
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         made = Path(folder, "points.vrt")
         try:
-            copy(source, made, driver="VRT")
+            with rasterio.open(source) as image:
+                copy(image, made, driver="VRT")
             with rasterio.open(made, "r+") as file:
                 system = rasterio.CRS.from_user_input(_one_line(crs)) if crs else rasterio.CRS()
                 file.gcps = (control, system)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import pytest
 from numpy.typing import NDArray
 
 from support import large_pairs
-from tiepoint.config import LargeConfig, LargeOptions
+from tiepoint.config import LargeConfig
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.images.arrays import Decoded
 from tiepoint.images.windows import ArrayWindows, Window
+from tiepoint.registration import planar
+from tiepoint.registration.large.fitting import fit_plane
+from tiepoint.registration.large.matching import Points
 from tiepoint.registration.large.register import register_large
 from tiepoint.registration.large.result import LargeRegistration
 from tiepoint.registration.register import registration_detector
@@ -90,12 +94,6 @@ def test_a_plane_pair_is_registered_by_all_models(
 def test_left_out_residuals_of_a_plane_are_those_of_fits_without_the_window(
     plane: Images, detector: Detector
 ) -> None:
-    from dataclasses import replace
-
-    from tiepoint.registration import planar
-    from tiepoint.registration.large.fitting import fit_plane
-    from tiepoint.registration.large.matching import Points
-
     result = register_large(*plane, detector=detector, model="affine")
     cells = np.repeat(np.arange(len(result.residual_map.counts)), result.residual_map.counts)
     count = len(cells)
@@ -222,9 +220,3 @@ def test_settings_out_of_range_are_refused(settings: Any, message: str) -> None:
     image = np.zeros((64, 64), np.uint8)
     with pytest.raises(ConfigError, match=message):
         register_large(image, image, **settings)
-
-
-def test_the_keywords_are_the_fields_of_the_config() -> None:
-    from typing import get_type_hints
-
-    assert get_type_hints(LargeOptions) == get_type_hints(LargeConfig)

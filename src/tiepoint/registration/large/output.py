@@ -163,6 +163,7 @@ def _write_cog(
 ) -> None:
     """A tiled file first, from which GDAL makes the COG with its overviews."""
     import rasterio
+    from rasterio._err import CPLE_BaseError
     from rasterio.shutil import copy
     from rasterio.windows import Window as Place
 
@@ -201,7 +202,7 @@ def _write_cog(
                 blocksize=TILE_PX, bigtiff="IF_SAFER", num_threads=WORKERS,
                 overview_resampling="average",
             )  # fmt: skip
-    except rasterio.errors.RasterioError as error:
+    except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
         raise unwritable(path, error) from error
 
 
