@@ -48,6 +48,8 @@ def test_map_coordinates_are_those_of_b() -> None:
         found.to_map([100.0, 50.0]), [499_000 + 1.5 * x, 5_001_000 - 1.5 * y]
     )
     np.testing.assert_allclose(PLACE_A.from_map(PLACE_A.to_map(PLACES)), PLACES, atol=1e-6)
+    control = transform_json(found)["control_points"]["map"]
+    np.testing.assert_allclose(control, found.to_map(found.xy_a), atol=1e-6)
     left_out = found.summary()["left_out_map"]
     assert left_out == {"median": 0.75, "rms": 1.5, "crs": "EPSG:25832"}
     with pytest.raises(RegistrationError, match=r"b.tif: image B has no map position"):

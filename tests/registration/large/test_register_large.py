@@ -57,6 +57,12 @@ def test_a_bent_pair_is_registered_to_a_fraction_of_a_pixel(smooth: LargeRegistr
     np.testing.assert_allclose(smooth.inverse(smooth.transform([700, 800])), [700, 800], atol=1e-4)
 
 
+def test_a_strong_bend_is_found_by_smaller_overviews(detector: Detector) -> None:
+    result = register_large(*large_pairs.pair(bend_px=25.0), detector=detector)
+    assert result.success
+    assert np.median(large_pairs.errors_px(result.transform, bend_px=25.0)) < 0.5
+
+
 def test_the_matched_points_are_true(smooth: LargeRegistration) -> None:
     errors = np.linalg.norm(large_pairs.to_a(smooth.xy_b) - smooth.xy_a, axis=1)
     assert np.median(errors) < 0.5 and (errors[smooth.inliers] < 3).mean() > 0.99

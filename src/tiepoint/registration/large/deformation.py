@@ -85,14 +85,10 @@ class DeformationFit:
     Attributes:
         deformation: The displacement.
         left_out: N 2, px: the offset of each point from a fit without the points of its group.
-        weights: N, weights of the points, 0..1 times those given.
-        strength: The chosen strength of the bending energy.
     """
 
     deformation: Deformation
     left_out: Array
-    weights: Array
-    strength: float
 
 
 def empty_grid(low_xy: Array, high_xy: Array, most_intervals: int) -> Deformation:
@@ -174,7 +170,7 @@ class _Equations:
         _, scaled, left_out = trials[best]
         coefficients = (basis @ scaled).reshape(self._grid.coefficients.shape)
         deformation = Deformation(self._grid.origin_xy, self._grid.spacing_px, coefficients)
-        return DeformationFit(deformation, left_out, weights, float(strengths[best]))
+        return DeformationFit(deformation, left_out)
 
     def _trial(
         self, shown: Array, pull: Array, offsets: Array, weights: Array, damped: Array

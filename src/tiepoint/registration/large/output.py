@@ -44,7 +44,7 @@ CACHE_BYTES = 128_000_000
 WORKERS = 2
 
 _RESOLUTION = "TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION", "TIFFTAG_RESOLUTIONUNIT"
-_PER_CM = 2.54
+_UM_PER_INCH = 25_400
 
 logger = logging.getLogger(__name__)
 
@@ -260,7 +260,7 @@ def _write_ome(
     about: dict[str, Any] = {"axes": "YXS" if form.channels > 1 else "YX"}
     first: dict[str, Any] = {}
     if of_other.dpi is not None:
-        sizes = [10_000 * _PER_CM / dpi for dpi in of_other.dpi]
+        sizes = [_UM_PER_INCH / dpi for dpi in of_other.dpi]
         about |= {"PhysicalSizeX": sizes[0], "PhysicalSizeXUnit": "µm"}
         about |= {"PhysicalSizeY": sizes[1], "PhysicalSizeYUnit": "µm"}
         first |= {"resolution": of_other.dpi, "resolutionunit": "INCH"}

@@ -33,8 +33,11 @@ Array = NDArray[np.float64]
 
 
 def transform_json(registration: LargeRegistration) -> dict[str, Any]:
-    """A result as plain values: the map, its points, its residuals, and the map positions."""
-    mapping = registration.mapping
+    """A result as plain values: the map, its points, its residuals, and the map positions.
+
+    Points have the coordinates of B's map too, if it has a map position.
+    """
+    mapping, place = registration.mapping, registration.georeferences[1]
     return {
         NAME: VERSION,
         "version": __version__,
@@ -48,6 +51,7 @@ def transform_json(registration: LargeRegistration) -> dict[str, Any]:
         "control_points": {
             "a": np.round(registration.xy_a, POINT_DIGITS).tolist(),
             "b": np.round(registration.xy_b, POINT_DIGITS).tolist(),
+            "map": None if place is None else place.to_map(registration.xy_b).tolist(),
             "inlier": registration.inliers.tolist(),
         },
         "residual_map": registration.residual_map.to_json(),

@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Unpack, get_args
+from typing import Any, Literal, NamedTuple, Unpack, get_args
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from tiepoint.features import Features, Matches
 from tiepoint.geometry import Matrix, SizeHW, resize_matrix, with_longer_side
 from tiepoint.images.opening import open_windows
 from tiepoint.images.reading import SourceImage
+from tiepoint.images.urls import without_credentials
 from tiepoint.images.windows import WindowSource
 from tiepoint.matching.match import match
 from tiepoint.registration.appearance import picture_of
@@ -53,8 +55,11 @@ OnDamage = Literal["raise", "skip"]
 Progress = Callable[[str, int, int], None]
 """Called with the step ("overview", "1", "2", ...), windows done, and windows of the step."""
 
-SHARES = ((1.0, 1.0), (1.0, 0.5), (0.5, 1.0), (1.0, 0.25), (0.25, 1.0))
-"""Sizes of the overviews of A and B that are tried in turn, for images that differ in zoom."""
+SHARES = (
+    (1.0, 1.0), (0.5, 0.5), (1.0, 0.5), (0.5, 1.0), (0.25, 0.25), (1.0, 0.25), (0.25, 1.0),
+)  # fmt: skip
+"""Sizes of the overviews of A and B that are tried in turn: both smaller for images that are bent
+by many px of the overview, one of them smaller for images that differ in zoom."""
 OVERVIEW_KEYPOINTS = 2000
 STEP = 4.0
 """Largest factor of resolution from one step to the next."""
@@ -80,6 +85,12 @@ class _Job:
     def sizes_hw(self) -> tuple[SizeHW, SizeHW]:
         """(height, width) of A and of B, px."""
         return self.sources[0].size_hw, self.sources[1].size_hw
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Names of A and of B, URLs without user and password."""
+        a, b = (without_credentials(source.name) for source in self.sources)
+        return a, b
 
 
 def register_large(
@@ -142,12 +153,12 @@ def _registered(job: _Job) -> LargeRegistration:
     for number, source in enumerate(job.sources, 1):
         views.append(overview(source, job.config.overview_px))
         job.progress("overview", number, 2)
-    coarse, matrix = _coarse((views[0], views[1]), job)
-    if matrix is None:
+    coarse, found = _coarse((views[0], views[1]), job)
+    if found is None:
         return _failed(job, coarse, coarse.reason)
-    transform = LargeTransform(matrix)
+    transform = LargeTransform(found.matrix)
     details = Detail(views[0]), Detail(views[1])
-    levels = _levels(transform, (views[0], views[1]), job)
+    levels = _levels(transform, found.overview_px, job)
     points: Points | None = None
     for number, level in enumerate(levels, 1):
         step = str(number)
@@ -155,7 +166,7 @@ def _registered(job: _Job) -> LargeRegistration:
         points = matched_points(
             job.sources, windows, level, job.detector, skips=job.skips,
             points_per_cell=job.config.points_per_cell,
-            progress=lambda done, total, step=step: job.progress(step, done, total),  # type: ignore[misc]
+            progress=partial(job.progress, step),
         )  # fmt: skip
         logger.info("step %s: %d of %d windows agree", step, points.agreeing.sum(), len(windows))
         objection = verdict.objection_to_points(points, job.config)
@@ -164,15 +175,22 @@ def _registered(job: _Job) -> LargeRegistration:
                 continue
             return _failed(job, coarse, objection, points)
         if number < len(levels):
-            within = job.config.threshold_px * max(1.0, level.px * _zoom(transform, job))
+            within = job.config.threshold_px * max(1.0, level.px * max(1.0, _scale(transform, job)))
             area = common_area(transform, *job.sizes_hw)
             transform = fit_smooth(points, transform.matrix, within, area).transform
     assert points is not None
     return _finished(job, coarse, points, transform)
 
 
-def _coarse(views: tuple[Overview, Overview], job: _Job) -> tuple[Registration, Matrix | None]:
-    """The registration of the overviews, and its matrix between the images."""
+class _Start(NamedTuple):
+    """A matrix from A to B, and px of A and of B per px of the overviews that gave it."""
+
+    matrix: Matrix
+    overview_px: tuple[float, float]
+
+
+def _coarse(views: tuple[Overview, Overview], job: _Job) -> tuple[Registration, _Start | None]:
+    """The registration of the overviews, and what the windows start from."""
     settings = RegistrationConfig(max_keypoints=OVERVIEW_KEYPOINTS, seed=job.config.seed)
     first: Registration | None = None
     pictures: dict[tuple[int, float], tuple[Pictured, Matrix]] = {}
@@ -190,7 +208,8 @@ def _coarse(views: tuple[Overview, Overview], job: _Job) -> tuple[Registration, 
         result = registered(paired(low, high, names, matches, settings), guided=True)
         if result.success:
             assert result.matrix is not None
-            return result, to_b @ result.matrix @ np.linalg.inv(to_a)
+            matrix = to_b @ result.matrix @ np.linalg.inv(to_a)
+            return result, _Start(matrix, (float(to_a[0, 0]), float(to_b[0, 0])))
         first = first or result
     assert first is not None
     return first, None
@@ -211,11 +230,6 @@ def _reduced(view: Overview, share: float) -> tuple[SourceImage, Matrix]:
     return image, view.to_full @ resize_matrix(small_hw, size_hw)
 
 
-def _zoom(transform: LargeTransform, job: _Job) -> float:
-    """Pixels of B per pixel of the image with less detail, at the centre of A's part of B."""
-    return max(1.0, _scale(transform, job))
-
-
 def _scale(transform: LargeTransform, job: _Job) -> float:
     """Pixels of B per pixel of A, median over the common view."""
     samples, _ = common_samples(transform, *job.sizes_hw)
@@ -224,10 +238,10 @@ def _scale(transform: LargeTransform, job: _Job) -> float:
     return float(np.median(np.sqrt(np.abs(np.linalg.det(transform.slopes(samples))))))
 
 
-def _levels(transform: LargeTransform, views: tuple[Overview, Overview], job: _Job) -> list[Level]:
+def _levels(transform: LargeTransform, overview_px: tuple[float, float], job: _Job) -> list[Level]:
     """The steps from the overviews to full resolution."""
     scale = _scale(transform, job)
-    of_a, of_b = (float(view.to_full[0, 0]) for view in views)
+    of_a, of_b = overview_px
     first = max(1.0, max(of_a, of_b / scale) / max(1.0, 1 / scale))
     count = max(1, math.ceil(math.log(first) / math.log(STEP) - 1e-9))
     config = job.config
@@ -247,16 +261,13 @@ def _finished(
     area = common_area(transform, *job.sizes_hw)
     if model == "smooth":
         fit = fit_smooth(points, transform.matrix, config.threshold_px, area)
-        objection = None
     else:
         plane = _plane(points, job)
         if plane.matrix is None:
             return _failed(job, coarse, plane.reason, points)
         fit = fit_plane(model, points, plane.matrix, config.threshold_px)
-        objection = None
     evidence = verdict.Evidence(points, fit, config, job.sizes_hw)
-    objection = objection or verdict.objection_to(evidence)
-    return _result(job, coarse, points, fit, evidence.coverage, objection)
+    return _result(job, coarse, points, fit, evidence.coverage, verdict.objection_to(evidence))
 
 
 def _plane(points: Points, job: _Job) -> Registration:
@@ -305,7 +316,7 @@ def _result(
         left_out_px=residuals_of(fit.left_out),
         cells=(int(points.agreeing.sum()), len(points.centres_xy)),
         coverage=coverage,
-        names=(job.sources[0].name, job.sources[1].name),
+        names=job.names,
         sizes_hw=job.sizes_hw,
         georeferences=job.georeferences,
         damaged=points.damaged,
@@ -334,7 +345,7 @@ def _failed(
         left_out_px=NO_RESIDUALS,
         cells=cells,
         coverage=0.0,
-        names=(job.sources[0].name, job.sources[1].name),
+        names=job.names,
         sizes_hw=job.sizes_hw,
         georeferences=job.georeferences,
         damaged=() if points is None else points.damaged,
