@@ -100,11 +100,19 @@ def test_b_is_warped_to_a_too(tmp_path: Path) -> None:
     )
 
 
+def in_dpi(dpi: str) -> dict[str, str]:
+    """GDAL's tags of a resolution."""
+    unit = "2 (pixels/inch)"
+    return {
+        "TIFFTAG_XRESOLUTION": dpi, "TIFFTAG_YRESOLUTION": dpi, "TIFFTAG_RESOLUTIONUNIT": unit,
+    }  # fmt: skip
+
+
 def test_tags_are_those_of_the_image_and_resolution_that_of_the_other(tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")
     for name, size, tags in (
-        ("a", SIZES[0], {"CAMERA": "x", "TIFFTAG_XRESOLUTION": "72"}),
-        ("b", SIZES[1], {"OTHER": "y", "TIFFTAG_XRESOLUTION": "300"}),
+        ("a", SIZES[0], {"CAMERA": "x", **in_dpi("72")}),
+        ("b", SIZES[1], {"OTHER": "y", **in_dpi("300")}),
     ):
         profile = {"driver": "GTiff", "width": size[1], "height": size[0], "count": 1,
                    "dtype": "uint8", "nodata": 7 if name == "a" else None}  # fmt: skip
