@@ -264,7 +264,9 @@ def _finished(
     else:
         plane = _plane(points, job)
         if plane.matrix is None:
-            return _failed(job, coarse, plane.reason, points)
+            bent = plane.inlier_ratio < verdict.LEAST_FITTING
+            reason = f"{plane.reason}; {verdict.BENT}" if bent else plane.reason
+            return _failed(job, coarse, reason, points)
         fit = fit_plane(model, points, plane.matrix, config.threshold_px)
     evidence = verdict.Evidence(points, fit, config, job.sizes_hw)
     return _result(job, coarse, points, fit, evidence.coverage, verdict.objection_to(evidence))

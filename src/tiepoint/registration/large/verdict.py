@@ -51,6 +51,10 @@ class Evidence:
         return float((apart <= NEAR_CELLS * spacing).mean())
 
 
+BENT = 'the images may be bent: register with model "smooth"'
+"""Advice where a plane model fits few of the points."""
+
+
 Check = Callable[[Evidence], str | None]
 """An objection in plain words; None without one."""
 
@@ -78,11 +82,7 @@ def fits_most(evidence: Evidence) -> str | None:
     if share >= LEAST_FITTING:
         return None
     model, limit = evidence.config.model, evidence.config.threshold_px
-    advice = (
-        "raise threshold_px, or match more windows"
-        if model == "smooth"
-        else 'the images may be bent: register with model "smooth"'
-    )
+    advice = "raise threshold_px, or match more windows" if model == "smooth" else BENT
     return f"the {model} model fits {share:.0%} of the points within {limit:g} px: {advice}"
 
 
