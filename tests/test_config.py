@@ -18,6 +18,8 @@ from tiepoint.config import (
     MIN_TEMPERATURE,
     DetectionConfig,
     DetectionOptions,
+    LargeConfig,
+    LargeOptions,
     MatchingConfig,
     MatchingOptions,
     MatchScore,
@@ -31,7 +33,9 @@ from tiepoint.config import (
 )
 from tiepoint.errors import ConfigError
 
-CONFIGS = (ProcessorConfig, DetectionConfig, MatchingConfig, PairConfig, RegistrationConfig)
+CONFIGS = (
+    ProcessorConfig, DetectionConfig, MatchingConfig, PairConfig, RegistrationConfig, LargeConfig,
+)  # fmt: skip
 FIELDS = [(config, field) for config in CONFIGS for field in fields(config)]
 
 
@@ -81,6 +85,7 @@ def test_a_text_names_none_if_and_only_if_none_is_a_value_with_a_meaning(
         (DetectionOptions, (ProcessorConfig, DetectionConfig)),
         (MatchingOptions, (MatchingConfig,)),
         (RegistrationOptions, (RegistrationConfig,)),
+        (LargeOptions, (LargeConfig,)),
     ],
 )
 def test_the_keywords_are_the_fields_of_the_configs(options: Any, configs: Any) -> None:

@@ -14,9 +14,9 @@ PLAIN = {
     "NetworkConfig", "OpenCVFeature", "OutputError", "ProcessorConfig", "TiepointError",
     "__version__", "detect_tiled", "load", "load_matches", "match", "plot", "plot_matches", "save",
     "save_matches",
-    "Registration", "RegistrationConfig", "RegistrationError", "register", "sample_views",
-    "TrackedFrame", "TrackingConfig", "load_tracks", "track", "warp",
-    "Panorama", "stitch",
+    "LargeRegistration", "Registration", "RegistrationConfig", "RegistrationError", "register",
+    "register_large", "sample_views", "TrackedFrame", "TrackingConfig", "load_tracks", "track",
+    "warp", "Panorama", "stitch",
 }  # fmt: skip
 GUIDE = {
     "AutoImageProcessor", "AutoModelForKeypointMatching", "LightGlueConfig",

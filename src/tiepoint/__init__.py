@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from tiepoint.matching.match import match as match
     from tiepoint.plotting import plot as plot
     from tiepoint.plotting import plot_matches as plot_matches
+    from tiepoint.registration.large.register import register_large as register_large
+    from tiepoint.registration.large.result import LargeRegistration as LargeRegistration
     from tiepoint.registration.register import register as register
     from tiepoint.registration.result import Registration as Registration
     from tiepoint.registration.stitching.stitch import Panorama as Panorama
@@ -82,6 +84,7 @@ _HOME = {
     "Features": "features",
     "FormatError": "errors",
     "ImageError": "errors",
+    "LargeRegistration": "registration.large.result",
     "LightGlueConfig": "hf.matching_model",
     "LightGlueForKeypointMatching": "hf.matching_model",
     "LightGlueImageProcessor": "hf.matching_processor",
@@ -115,6 +118,7 @@ _HOME = {
     "save": "formats",
     "save_matches": "formats",
     "register": "registration.register",
+    "register_large": "registration.large.register",
     "stitch": "registration.stitching.stitch",
     "track": "tracking.track",
     "warp": "registration.warping",

@@ -31,19 +31,22 @@ def test_no_option_has_two_meanings(name: str) -> None:
 OPTIONS_OF_ALL = {"--quiet", "-q", "--verbose", "-v"}
 
 
+MODELLED = ("register", "register-large", "compare")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_option_has_one_meaning_in_all_commands(name: str) -> None:
     """`--model` is the geometric model, `-c` the checkpoint, `--json` prints and takes no file."""
     for title, command in commands(name).items():
         options = {flag: option for option in command.params for flag in option.opts}
         assert set(options) >= OPTIONS_OF_ALL, title
-        assert "--model" not in options or name in ("register", "compare"), title
+        assert "--model" not in options or name in MODELLED, title
         assert "--json" not in options or options["--json"].is_flag, title
         if (checkpoint := options.get("--checkpoint")) is not None:
             assert "-c" in checkpoint.opts, title
 
 
-RUNS_NO_NETWORK = {"scenes", "convert", "samples", "info", "report"}
+RUNS_NO_NETWORK = {"warp", "scenes", "convert", "samples", "info", "report"}
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - RUNS_NO_NETWORK))
@@ -151,6 +154,13 @@ def test_the_exit_codes_are_those_that_help_states() -> None:
         "detect": ("0 all done", "1 some images failed", "2 wrong usage", "3 nothing readable"),
         "match": ("0 all done", "1 some pairs failed", "2 wrong usage", "3 nothing readable"),
         "register": ("0 registered", "2 wrong usage", "3 an image cannot", "4 not registered"),
+        "register-large": (
+            "0 registered",
+            "2 wrong usage",
+            "3 an image cannot",
+            "4 not registered",
+        ),
+        "warp": ("0 done", "2 wrong usage", "3 a file cannot"),
     }
     known = {
         "0": exit_codes.DONE, "1": exit_codes.FAILED, "2": exit_codes.USAGE,

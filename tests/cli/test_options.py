@@ -16,6 +16,7 @@ from tiepoint.cli import options
 from tiepoint.config import (
     IN_CHECKPOINT,
     DetectionConfig,
+    LargeConfig,
     MatchingConfig,
     Model,
     PairConfig,
@@ -57,6 +58,11 @@ OFFERED = {
         ProcessorConfig: {"max_side", "contrast"},
         DetectionConfig: DETECTION - {"max_side", "spread"},
         TrackingConfig: {field.name for field in fields(TrackingConfig)},
+    },
+    "register-large": {
+        ProcessorConfig: {"contrast"},
+        DetectionConfig: {"phases"},
+        LargeConfig: {field.name for field in fields(LargeConfig)},
     },
 }  # fmt: skip
 """Settings that each command offers, by config."""

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support import large_results
 from support.registered import MATRICES, carried, matched
-from tiepoint.errors import ConfigError, RegistrationError
+from tiepoint.errors import ConfigError, ImageError, RegistrationError
 from tiepoint.geometry import apply_homography
 from tiepoint.integrations.ground_control import (
+    PIXELS,
     GroundControl,
     gdal_translate_arguments,
     ground_control,
+    write_gcp_vrt,
     write_qgis_points,
 )
 from tiepoint.registration.result import Registration
@@ -98,3 +101,41 @@ def test_gdal_gets_a_point_after_each_option() -> None:
         "-gcp", "10.5", "20.25", "500021.125", "4999959.5", "a.tif", "a.vrt",
     ]  # fmt: skip
     assert "-of" not in gdal_translate_arguments(points, "a.tif", "b.tif", "EPSG:25832")
+
+
+def test_a_large_registration_brings_the_map_position_of_b() -> None:
+    result = large_results.result(georeferences=(None, large_results.PLACE_B))
+    points = ground_control(result, max_points=1000)
+    assert len(points.pixels) == int(result.inliers.sum())
+    np.testing.assert_allclose(points.map_xy, result.to_map(points.pixels - 0.5))
+    few = ground_control(result, max_points=9)
+    assert 5 <= len(few.pixels) <= 9
+
+
+def test_a_large_image_without_map_position_has_px_with_y_up() -> None:
+    result = large_results.result()
+    points = ground_control(result, max_points=1000)
+    expected = (result.transform(points.pixels - 0.5) + 0.5) * [1, -1]
+    np.testing.assert_allclose(points.map_xy, expected)
+    assert PIXELS == (0, 1, 0, 0, 0, -1)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:25832", ""])
+def test_gdal_reads_the_points_of_a_virtual_file(crs: str, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 255, large_results.SIZES[0], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    points = ground_control(large_results.result(), GEOTRANSFORM)
+    write_gcp_vrt(tmp_path / "a.vrt", tmp_path / "a.png", points, crs)
+    with rasterio.open(tmp_path / "a.vrt") as file:
+        assert np.array_equal(file.read(1), pixels)
+        control, system = file.gcps
+    assert (system is not None and system.to_epsg() == 25832) == bool(crs)
+    found = np.array([[one.col, one.row, one.x, one.y] for one in control])
+    np.testing.assert_allclose(
+        found, np.column_stack([points.pixels, points.map_xy]), rtol=1e-6, atol=1e-3
+    )
+    with pytest.raises(ImageError, match="GDAL cannot open it"):
+        write_gcp_vrt(tmp_path / "b.vrt", tmp_path / "none.png", points)

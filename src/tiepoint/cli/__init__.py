@@ -19,9 +19,9 @@ from tiepoint.cli import exit_codes
 from tiepoint.errors import OpenCvError, TiepointError
 
 COMMANDS = (
-    "detect", "match", "register", "stitch", "track", "compare", "serve", "colmap", "evaluate",
-    "report", "train", "train-matcher", "adapt", "fit-rotation", "calibrate", "quantize", "scenes",
-    "convert", "export", "samples", "info", "view",
+    "detect", "match", "register", "register-large", "warp", "stitch", "track", "compare", "serve",
+    "colmap", "evaluate", "report", "train", "train-matcher", "adapt", "fit-rotation", "calibrate",
+    "quantize", "scenes", "convert", "export", "samples", "info", "view",
 )  # fmt: skip
 """Each is a module of this package that holds a typer app of its own; see `module_of`."""
 

@@ -25,6 +25,7 @@ from tiepoint.config.detection import (
     ProcessorConfig,
     resolve_detection,
 )
+from tiepoint.config.large import LargeConfig, LargeModel, LargeOptions
 from tiepoint.config.matching import (
     MIN_TEMPERATURE,
     MatchingConfig,
@@ -56,6 +57,9 @@ __all__ = [
     "DetectionOptions",
     "DeviceName",
     "EngineName",
+    "LargeConfig",
+    "LargeModel",
+    "LargeOptions",
     "MatchMethod",
     "MatchScore",
     "MatchingConfig",

@@ -10,19 +10,28 @@ Source: GDAL's raster data model (geotransform, ground control points); QGIS's g
 from __future__ import annotations
 
 import math
+import os
+import tempfile
+import warnings
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import ConfigError, RegistrationError
+from tiepoint.errors import ConfigError, ImageError, RegistrationError, import_extra
 from tiepoint.files.writing import write_bytes
+from tiepoint.geometry import SizeHW
+from tiepoint.registration.large.result import LargeRegistration
 from tiepoint.registration.result import Registration
 
 MAX_POINTS = 100
 """Default number of points; more add little and slow down thin plate splines."""
+
+PIXELS = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+"""Geotransform of an image without map position, as QGIS shows one: x right, y up, in px."""
 
 _HEADER = "mapX,mapY,sourceX,sourceY,enable,dX,dY,residual"
 
@@ -40,14 +49,17 @@ class GroundControl(NamedTuple):
 
 
 def ground_control(
-    registration: Registration, geotransform: Sequence[float], max_points: int = MAX_POINTS
+    registration: Registration | LargeRegistration,
+    geotransform: Sequence[float] | None = None,
+    max_points: int = MAX_POINTS,
 ) -> GroundControl:
     """Inliers of a registration as ground control points, spread over image A.
 
     Args:
         registration: Result for image A and the map, image B, both at the size of their files.
         geotransform: Six numbers of B in GDAL's order: x = g0 + column g1 + row g2 and
-            y = g3 + column g4 + row g5.
+            y = g3 + column g4 + row g5. None takes the map position of a `LargeRegistration`'s B,
+            or `PIXELS` if that has none.
         max_points: Number of points at most: the best inlier in each cell of a grid over A.
 
     Raises:
@@ -56,6 +68,9 @@ def ground_control(
     """
     if not registration.success:
         raise RegistrationError(f"not registered: {registration.reason}")
+    if geotransform is None and isinstance(registration, LargeRegistration):
+        place = registration.georeferences[1]
+        geotransform = PIXELS if place is None else place.geotransform
     try:
         numbers = np.asarray(geotransform, np.float64)
     except (TypeError, ValueError):
@@ -113,16 +128,65 @@ def gdal_translate_arguments(
     return [*arguments, source, target]
 
 
-def _spread(registration: Registration, max_points: int) -> NDArray[np.intp]:
+def write_gcp_vrt(
+    path: str | PathLike[str], image_a: str | PathLike[str], points: GroundControl, crs: str = ""
+) -> None:
+    """Write a small `.vrt` file that refers to image A and has its ground control points.
+
+    GDAL and QGIS open it; `gdalwarp -tps FILE.vrt map.tif` resamples it.
+
+    Args:
+        path: The file.
+        image_a: Image A.
+        points: Ground control points.
+        crs: Reference system of the map.
+
+    Raises:
+        MissingExtraError: The extra `geo` is not installed.
+        ImageError: GDAL cannot open image A.
+        OutputError: The file cannot be written.
+    """
+    rasterio = import_extra("rasterio", "writing a VRT file", "geo")
+    from rasterio.control import GroundControlPoint
+    from rasterio.shutil import copy
+
+    control = [
+        GroundControlPoint(row=row, col=column, x=x, y=y)
+        for (column, row), (x, y) in zip(
+            points.pixels.tolist(), points.map_xy.tolist(), strict=True
+        )
+    ]
+    source = Path(os.fsdecode(image_a)).absolute()
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        made = Path(folder, "points.vrt")
+        try:
+            with rasterio.open(source) as image:
+                copy(image, made, driver="VRT")
+            with rasterio.open(made, "r+") as file:
+                system = rasterio.CRS.from_user_input(_one_line(crs)) if crs else rasterio.CRS()
+                file.gcps = (control, system)
+        except (rasterio.errors.RasterioError, OSError) as error:
+            raise ImageError(f"{source}: GDAL cannot open it ({error})") from error
+        write_bytes(path, made.read_bytes())
+
+
+def _spread(registration: Registration | LargeRegistration, max_points: int) -> NDArray[np.intp]:
     """Indices of the best inlier in each cell of a grid over A, best first."""
     inliers = np.flatnonzero(registration.inliers)
     if len(inliers) <= max_points:
         return inliers
     side = max(1, math.isqrt(max_points))
-    size_wh = np.array(registration.features_a.size_hw)[::-1]
+    size_wh = np.array(_size_of_a(registration))[::-1]
     cells = ((registration.xy_a[inliers] + 0.5) / size_wh * side).astype(int).clip(0, side - 1)
     _, first = np.unique(cells[:, 1] * side + cells[:, 0], return_index=True)
     return inliers[np.sort(first)]
+
+
+def _size_of_a(registration: Registration | LargeRegistration) -> SizeHW:
+    if isinstance(registration, LargeRegistration):
+        return registration.sizes_hw[0]
+    return registration.features_a.size_hw
 
 
 def _one_line(crs: str) -> str:
