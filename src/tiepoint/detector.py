@@ -75,9 +75,9 @@ class Detector:
         engine: "auto" takes the fastest one here; "openvino"; "torch" (extra `torch`); or an
             object of the form of `network.engine.Engine`.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        precision: "auto" computes in bfloat16 if the processor does, else in float32; or "f32",
-            "bf16", "f16"; or "int8" on a CPU, with weights that `tiepoint quantize` was run on.
-            Coordinates and scores are float32 in every precision.
+        precision: "auto" computes in bfloat16 if the processor or GPU does, else in float32; or
+            "f32", "bf16", "f16"; or "int8" on a CPU, with weights that `tiepoint quantize` was run
+            on. Coordinates and scores are float32 in every precision.
         compiled: For many images of few sizes. OpenVINO compiles for each size (a few tenths of a
             second), then takes up to a sixth less time. torch.compile takes a minute at first.
         threads: Maximum number of cores of the network, for engine "openvino"; None takes all.

@@ -32,8 +32,8 @@ CUDA = pytest.param(
 DEVICES = pytest.mark.parametrize("device", ["cpu", CUDA])
 
 MOST_KERNELS = 560
-"""Upper bound for a batch at two scales and two phases. Before the whole way was on the device there
-were 1,016 for images of one size, and 2,404 for 8 images of two sizes."""
+"""Upper bound for a batch at two scales and two phases. With steps on the host in between it was
+1,016 for images of one size, and 2,404 for 8 images of two sizes."""
 
 PAGES = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu_counts.py"
 
