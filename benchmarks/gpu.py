@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py --json gpu.json
     python benchmarks/gpu.py --device cpu --counts
+    python benchmarks/gpu.py --device cpu --prices --networks small base large
 
 Under four minutes on one H200. Every row is the best of repetitions in about two seconds, after
 one that warms up. The limits of the card are a product of matrices and copies. "Network" is from
@@ -10,6 +11,7 @@ with 1,000 keypoints at most; "JPEG" from the bytes of files, beside what decodi
 transformers takes tensors on the device, with the same weights. kornia's DISK has its own. Both are
 left out where they are not installed.
 
+--prices prints the share of the keypoints of f32 that lower precisions keep.
 --counts runs one batch and prints its kernels and how often the host waits. torch has the same
 operators on a CPU, so no GPU is needed. Views and allocations do not count.
 """
@@ -31,6 +33,7 @@ import torch
 from numpy.typing import NDArray
 
 from gpu_counts import count
+from precision import compared
 from speed import copied
 from stages import photograph
 from tiepoint import Detector, __version__, match
@@ -149,6 +152,17 @@ def made(
     )
 
 
+def prices(options: argparse.Namespace, image: NDArray[np.uint8]) -> Iterator[Row]:
+    """What a lower precision costs: the share of f32's keypoints that stay within 0.5 px."""
+    views = [image, image[:, ::-1], image[::-1], np.rot90(image)]
+    scales = SCALES["two sizes"]
+    for name in options.networks:
+        exact = made(options, name, "f32", scales)([*views])
+        for precision in [one for one in options.precisions if one != "f32"]:
+            share, cosine = compared(exact, made(options, name, precision, scales)([*views]))
+            yield f"keypoints of f32 kept, {name}, {precision}", share, f"cosine {cosine:.4f}"
+
+
 def files(options: argparse.Namespace, image: NDArray[np.uint8]) -> Iterator[Row]:
     """JPEG files as bytes: what decoding alone takes, and with everything else."""
     data = bytes(cv2.imencode(".jpg", image[..., ::-1])[1])
@@ -258,6 +272,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--counts", action="store_true", help="kernels and waits of one batch")
+    parser.add_argument("--prices", action="store_true", help="accuracy of lower precision")
     parser.add_argument("--size", default="640x480", help="WxH")
     parser.add_argument("--networks", nargs="+", default=["base", "small"])
     parser.add_argument("--precisions", nargs="+", default=["f32", "bf16"])
@@ -273,6 +288,10 @@ def main() -> None:
     image = np.ascontiguousarray(photograph((width, height)))
     if options.counts:
         show_counts(options, image)
+        return
+    if options.prices:
+        for name, share, unit in prices(options, image):
+            print(f"| {name} | {share:.3f} | {unit} |", flush=True)
         return
     is_cuda = options.device.startswith("cuda")
     card = torch.cuda.get_device_name() if is_cuda else options.device

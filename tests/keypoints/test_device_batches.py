@@ -31,7 +31,7 @@ CUDA = pytest.param(
 )
 DEVICES = pytest.mark.parametrize("device", ["cpu", CUDA])
 
-MOST_KERNELS = 560
+MOST_KERNELS = 570
 """Upper bound for a batch at two scales and two phases. With steps on the host in between it was
 1,016 for images of one size, and 2,404 for 8 images of two sizes."""
 
