@@ -267,3 +267,30 @@ def test_the_whole_way_is_one_graph_for_torch_compile(
         found = traced(network, plan, batch)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_prepared_image_keeps_no_pixels_of_the_source(
+    photographs: list[NDArray[np.uint8]],
+) -> None:
+    source = read(photographs[1])
+    prepared = batches_of(engine_of(), max_side=64).prepare(source)
+    assert prepared.image.size_hw == source.size_hw
+    assert prepared.image.pixels.strides == (0, 0, 0)
+
+
+def test_calls_of_one_engine_compile_once(
+    monkeypatch: pytest.MonkeyPatch, photographs: list[NDArray[np.uint8]]
+) -> None:
+    compiled = []
+
+    def compile_(function: Any, **_: Any) -> Any:
+        compiled.append(function)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    engine = engine_of(compiled=True)
+    image = photographs[1][:64, :80]
+    detector = Detector("small", engine=engine, max_keypoints=9)
+    [alone] = detector([image])
+    assert_equal([detector(image), *detector([image] * 3)], [alone] * 4)
+    assert compiled.count(on_device.find) == 1

@@ -6,9 +6,11 @@ images of similar size. Its keypoints are downloaded in one piece.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -48,7 +50,7 @@ class Prepared(NamedTuple):
     """One image on its way to the device.
 
     Attributes:
-        image: The image.
+        image: The image, without its pixels.
         value_range: See `GreyImage`.
         base_hw: (height, width) at scale 1, px.
         base: Its values there, n or n 3 uint8, or n float32 grey.
@@ -68,6 +70,34 @@ class Prepared(NamedTuple):
     bucket: tuple[object, ...]
 
 
+class Shared:
+    """What all calls of one engine share.
+
+    Attributes:
+        stream: Stream of the uploads.
+        compiled: `find` through torch.compile, or None.
+        lock: Held from a compiled call until its results are copied.
+        places: Places of an image, if the number of keypoints has no limit.
+    """
+
+    def __init__(self, engine: TorchEngine) -> None:
+        self.stream = upload_stream(engine.place)
+        self.compiled = Compiled(find, engine.place, graphs=True) if engine.compiled else None
+        self.lock, self.places = threading.Lock(), PLACES
+
+
+_shared: WeakKeyDictionary[TorchEngine, Shared] = WeakKeyDictionary()
+_making = threading.Lock()
+
+
+def shared_of(engine: TorchEngine) -> Shared:
+    """The one of an engine, made at its first call."""
+    with _making:
+        if engine not in _shared:
+            _shared[engine] = Shared(engine)
+        return _shared[engine]
+
+
 class DeviceBatches:
     """Batches of one engine, with the settings of one call. Threads may prepare; one starts.
 
@@ -85,9 +115,7 @@ class DeviceBatches:
     ) -> None:
         self._engine, self._processor = engine, processor
         self._detection, self._sampling = detection, sampling
-        self._stream = upload_stream(engine.place)
-        self._places = detection.max_keypoints or PLACES
-        self._compiled: Compiled | None = None
+        self._shared = shared_of(engine)
 
     def prepare(self, image: SourceImage) -> Prepared:
         """Reduce an image to `max_side` and start its upload."""
@@ -111,11 +139,13 @@ class DeviceBatches:
             np.require(base.reshape(-1, *base.shape[2:]), requirements=("C", "W"))
         )
         step = 1 if self._engine.compiled else BUCKET_PX  # each size is compiled
+        # The pixels have done their work, and a stream holds many images: their shape is enough.
+        shape_only = np.broadcast_to(np.zeros((), pixels.dtype), pixels.shape)
         return Prepared(
-            image,
+            replace(image, pixels=shape_only, mask=None, valid=None),
             None if grey is None else grey.value_range,
             base_hw,
-            Upload(values, self._engine.place, self._stream),
+            Upload(values, self._engine.place, self._shared.stream),
             placements,
             made,
             tuple(in_input(image, placement) for placement in placements),
@@ -145,19 +175,19 @@ class DeviceBatches:
             most = int(counts.sum(axis=0).max())
             if self._detection.max_keypoints is not None or most <= started.plan.places:
                 return keypoints
-            while self._places < most:  # and so for all batches to come
-                self._places *= 2
-            plan = started.plan.with_places(self._places)
+            while self._shared.places < most:  # and so for all batches to come
+                self._shared.places *= 2
+            plan = started.plan.with_places(self._shared.places)
             with self._engine.at_work() as network:
                 started = self._started(network, started.batch, len(keypoints), plan)
 
     def _started(self, network: InferenceNetwork, batch: Batch, images: int, plan: Plan) -> Started:
-        if not self._engine.compiled:
+        compiled = self._shared.compiled
+        if compiled is None:
             return Started(find(network, plan, batch), batch, images, plan)
-        if self._compiled is None:
-            self._compiled = Compiled(partial(find, network), self._engine.place, graphs=True)
-        found = self._compiled((plan, batch.shapes()), plan, batch)
-        return Started(found, batch, images, plan)
+        with self._shared.lock:  # until the copy of the results is on its way
+            found = compiled((plan, batch.shapes()), network, plan, batch)
+            return Started(found, batch, images, plan)
 
     def _plan(self, images: Sequence[Prepared]) -> Plan:
         base_hw = _largest([whole_cells(image.base_hw) for image in images])
@@ -176,9 +206,8 @@ class DeviceBatches:
                 for old, new in zip(image.base_hw, one.resized_hw, strict=True)
             ]
             taps.append(max(ratios) + 1 if scale < 1 else 0)
-        return Plan(
-            self._detection, self._sampling, base_hw, levels_hw, tuple(taps), self._places, mixed
-        )
+        places = self._detection.max_keypoints or self._shared.places
+        return Plan(self._detection, self._sampling, base_hw, levels_hw, tuple(taps), places, mixed)
 
     def _batch(self, images: Sequence[Prepared], plan: Plan) -> Batch:
         place = self._engine.place

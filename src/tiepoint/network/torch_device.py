@@ -20,6 +20,9 @@ MAX_COMPILED = 8
 MAX_BATCH_PX = 32 * 480 * 640
 """Larger batches are no faster: the host starts the next one while the device is busy."""
 
+_flags = threading.RLock()
+"""Held while torch's flags are changed: they are those of the process, and are put back after."""
+
 
 def uploaded(values: Tensor, place: torch.device) -> Tensor:
     """A tensor of the CPU on a device; the host does not wait."""
@@ -48,7 +51,7 @@ class Download:
         self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         self._values.copy_(values, non_blocking=True)
         self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._done.record()
+        self._done.record(torch.cuda.current_stream(values.device))
 
     def wait(self) -> Tensor:
         """The values, once they are there: the only time that the host waits for a batch."""
@@ -71,7 +74,7 @@ def exact_float32(place: torch.device, *, tuned: bool = False) -> Iterator[None]
         return
     rounded = torch.get_float32_matmul_precision() != "highest"
     benchmark = True if tuned else None  # None leaves what is set
-    with torch.backends.cudnn.flags(
+    with _flags, torch.backends.cudnn.flags(
         enabled=None, benchmark=benchmark, benchmark_limit=None, deterministic=None,
         allow_tf32=rounded,
     ):  # fmt: skip

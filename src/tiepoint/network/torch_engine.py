@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tiepoint.errors import ConfigError, EngineError
 from tiepoint.geometry import Placement
-from tiepoint.network.dense_maps import DenseMaps
+from tiepoint.network.dense_maps import DenseMaps, as_numpy
 from tiepoint.network.superpoint import cell_mask
 from tiepoint.network.torch_device import Compiled, batch_px, exact_float32, uploaded
 from tiepoint.network.torch_inference import NARROW, InferenceNetwork, can_fuse
@@ -67,7 +67,7 @@ class TorchEngine:
     Args:
         device: Any that torch knows.
         compiled: Through torch.compile, once for each of the first `MAX_COMPILED` shapes.
-        batched: Whether whole batches stay on the device up to their keypoints; None: on a GPU.
+        batched: Whether whole batches stay on the device up to their keypoints; None: with CUDA.
 
     Attributes:
         place: The device.
@@ -92,10 +92,10 @@ class TorchEngine:
         batched: bool | None = None,
     ) -> None:
         self.device, self.precision, self.compiled = device, precision, compiled
-        self.batched = device != "cpu" if batched is None else batched
-        self.batch_size = BATCH if self.batched else 1
         with _noted():
             self.place = _usable(device)
+            self.batched = self.place.type == "cuda" if batched is None else batched
+            self.batch_size = BATCH if self.batched else 1
             if _is_forked and self.place.type == "cpu":
                 # OpenMP would wait forever for the parent's threads, which a fork does not copy.
                 torch.set_num_threads(1)
@@ -124,10 +124,11 @@ class TorchEngine:
             network = partial(self._compiled, shape) if self._compiled else self._network
             grids = network(pixels, inside, descriptors=descriptors, phases=phases)
             heatmap, dense = grids.heatmap, grids.by_phase()
-        if self.place.type == "cpu":  # OpenCV's maximum filter is far faster there than torch's
-            arrays = None if dense is None else tuple(one.numpy() for one in dense)
-            return DenseMaps(heatmap.numpy(), arrays)
-        return DenseMaps(heatmap, dense)
+        if self.place.type == "cuda":
+            return DenseMaps(heatmap, dense)
+        # OpenCV's maximum filter is far faster on a CPU, and Apple's GPUs lack float64.
+        arrays = None if dense is None else tuple(as_numpy(dense))
+        return DenseMaps(as_numpy([heatmap])[0], arrays)
 
     @contextmanager
     def at_work(self) -> Iterator[InferenceNetwork]:
