@@ -41,6 +41,7 @@ from tiepoint.config import Precision
 from tiepoint.errors import is_installed
 from tiepoint.features import Features
 from tiepoint.images.reading import read
+from tiepoint.matching import neighbours_torch
 from tiepoint.matching.descriptors import descriptors_of
 from tiepoint.matching.learned.folder import MATCHER_FOLDER, load_matcher
 from tiepoint.matching.learned.inputs import MatcherInput, normalised
@@ -225,21 +226,21 @@ def matching(options: argparse.Namespace, keypoints: int) -> Iterator[Row]:
     device = options.device
     pairs = rate(lambda: match(a, b, device=device), 1, device)
     yield f"nearest neighbours, {keypoints} x {keypoints}", pairs, "pairs/s"
-    name = options.networks[0]
-    folder = BUNDLED / name / MATCHER_FOLDER
-    if folder.exists():
-        checkpoint = load_matcher(folder)
-        engine = TorchMatcher(
-            checkpoint.config, checkpoint.tensors, layers=checkpoint.config.layers, device=device
-        )
-        length = checkpoint.config.descriptor_length
-        sides = [
-            MatcherInput(normalised(one.xy, one.size_hw), descriptors_of(one, "A"))
-            for one in (random_features(KEYPOINTS, seed, length) for seed in (0, 1))
-        ]
-        many = [(sides[0], sides[1])] * MOST_PAIRS
-        learned = rate(lambda: engine.run_many(many), len(many), device)
-        yield f"learned matcher of {name}, {KEYPOINTS} x {KEYPOINTS}", learned, "pairs/s"
+    learned = learned_matcher(options, KEYPOINTS, MOST_PAIRS)
+    name = f"learned matcher of {options.networks[0]}, {KEYPOINTS} x {KEYPOINTS}"
+    yield name, rate(learned, MOST_PAIRS, device), "pairs/s"
+
+
+def learned_matcher(options: argparse.Namespace, keypoints: int, pairs: int) -> Callable[[], Any]:
+    """A call that matches a batch of pairs by the matcher of the first network."""
+    checkpoint = load_matcher(BUNDLED / options.networks[0] / MATCHER_FOLDER)
+    config = checkpoint.config
+    engine = TorchMatcher(config, checkpoint.tensors, layers=config.layers, device=options.device)
+    sides = [
+        MatcherInput(normalised(one.xy, one.size_hw), descriptors_of(one, "A"))
+        for one in (random_features(keypoints, seed, config.descriptor_length) for seed in (0, 1))
+    ]
+    return partial(engine.run_many, [(sides[0], sides[1])] * pairs)
 
 
 def random_features(count: int, seed: int, length: int = 128) -> Features:
@@ -266,6 +267,22 @@ def show_counts(options: argparse.Namespace, image: NDArray[np.uint8]) -> None:
             waits = ", ".join(f"{n} {name}" for name, n in sorted(counts.waits.items()))
             print(f"| {len(batch)}, {name} | {label} | {counts.kernels.total()} "
                   f"| {counts.waits.total()} | {waits} |")  # fmt: skip
+    a, b = (descriptors_of(random_features(300, seed), "A") for seed in (0, 1))
+
+    def nearest() -> None:
+        neighbours_torch.by_cosine(
+            *(neighbours_torch.to_device(one, options.device) for one in (a, b))
+        )
+
+    print("\n| pairs | kernels | waits of the host |\n|---|---|---|")
+    for name, work in (
+        ("1, nearest neighbours", nearest),
+        ("1, learned", learned_matcher(options, 40, 1)),
+        ("8, learned", learned_matcher(options, 40, 8)),
+    ):
+        work()
+        counts = count(work)
+        print(f"| {name} | {counts.kernels.total()} | {counts.waits.total()} |")
 
 
 def main() -> None:

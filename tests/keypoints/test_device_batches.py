@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from support.device_counts import count
 from tiepoint import Detector
 from tiepoint.config import DetectionConfig, ProcessorConfig, resolve_detection
 from tiepoint.features import Features
@@ -34,17 +33,6 @@ DEVICES = pytest.mark.parametrize("device", ["cpu", CUDA])
 MOST_KERNELS = 570
 """Upper bound for a batch at two scales and two phases. With steps on the host in between it was
 1,016 for images of one size, and 2,404 for 8 images of two sizes."""
-
-PAGES = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu_counts.py"
-
-
-def counting() -> Any:
-    """`benchmarks/gpu_counts.py`, so that the tests count as the benchmark does."""
-    spec = importlib.util.spec_from_file_location("gpu_counts", PAGES)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def engine_of(device: str = "cpu", precision: str = "f32", **options: Any) -> TorchEngine:
@@ -172,13 +160,12 @@ def test_no_step_waits_for_the_device(photographs: list[NDArray[np.uint8]]) -> N
 def test_a_batch_is_downloaded_once_and_takes_few_kernels(
     mixed: bool, photographs: list[NDArray[np.uint8]]
 ) -> None:
-    counts = counting()
     batches = batches_of(engine_of(), scales=(1, 0.6), phases=2)
     image = photographs[1][:120, :160]
     images = [image[: 104 + 16 * (n % 2)] if mixed else image for n in range(8)]
     prepared = [batches.prepare(read(np.ascontiguousarray(one))) for one in images]
     assert len({one.bucket for one in prepared}) == 1
-    found = counts.count(lambda: batches.finish(batches.start(prepared)))
+    found = count(lambda: batches.finish(batches.start(prepared)))
     assert dict(found.waits) == {"cpu": 1}
     assert 200 < sum(found.kernels.values()) <= MOST_KERNELS
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from support.device_counts import count
 from support.learned_matchers import (
     matcher_input,
     random_features,
@@ -206,6 +207,15 @@ def test_a_batch_of_pairs_gives_what_each_pair_gives_alone(sizes: list[tuple[int
         for one, other in zip(found, matcher.run(*pair), strict=True):
             np.testing.assert_allclose(one.projected, other.projected, atol=1e-5)
             np.testing.assert_allclose(one.matchability, other.matchability, atol=1e-5)
+
+
+def test_the_host_waits_once_for_a_batch_of_pairs() -> None:
+    matcher = engine_of("torch", SMALL, random_tensors(SMALL), 2)
+    pair = tuple(matcher_input(one) for one in related_features(40, 16))
+    counts = count(lambda: matcher.run_many([pair] * 4))
+    assert dict(counts.waits) == {"cpu": 1}
+    alone = count(lambda: matcher.run(*pair))
+    assert counts.kernels.total() <= 1.1 * alone.kernels.total()
 
 
 def test_pairs_of_several_threads_become_batches(monkeypatch: pytest.MonkeyPatch) -> None:
