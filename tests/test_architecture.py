@@ -53,7 +53,11 @@ MOST_ENTRIES = 32
 
 TORCH_USERS = (
     "network.superpoint",
+    "network.torch_device",
     "network.torch_engine",
+    "network.torch_inference",
+    "keypoints.device_batches",
+    "keypoints.on_device",
     "keypoints.on_torch",
     "keypoints.positions_torch",
     "matching.neighbours_torch",

@@ -90,16 +90,16 @@ def test_a_fork_while_other_threads_detect_is_refused_in_the_child() -> None:
 def test_a_fork_while_torch_works_on_another_thread_is_refused_in_the_child() -> None:
     pytest.importorskip("torch")
     code = """
-from tiepoint.network.superpoint import SuperPoint
+from tiepoint.network.torch_inference import InferenceNetwork
 detector = tiepoint.Detector(device="cpu", engine="torch")
 detector(images[0])
-inside, forever, forward = threading.Event(), threading.Event(), SuperPoint.forward
+inside, forever, forward = threading.Event(), threading.Event(), InferenceNetwork.forward
 def waiting(self, *inputs, **options):
     inside.set(), forever.wait()
-SuperPoint.forward = waiting
+InferenceNetwork.forward = waiting
 threading.Thread(target=lambda: detector(images[0]), daemon=True).start()
 inside.wait()
-SuperPoint.forward = forward
+InferenceNetwork.forward = forward
 print(outcome(lambda: detector(images[1])), flush=True)
 os._exit(0)
 """

@@ -7,10 +7,9 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from copy import copy
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack, get_args, overload
+from typing import TYPE_CHECKING, Any, Unpack, get_args, overload
 
 import cv2
 import numpy as np
@@ -34,22 +33,27 @@ from tiepoint.images.arrays import ChannelOrder
 from tiepoint.images.masks import MaskSource, check_masks, in_input, mask_of, read_masked
 from tiepoint.images.reading import SourceImage
 from tiepoint.keypoints.extraction import extract
+from tiepoint.keypoints.request import Request, failure_message
 from tiepoint.keypoints.result import Keypoints, in_image, merge_scales, tighten_threshold
 from tiepoint.keypoints.selection import Area
+from tiepoint.network.cores import usable_cores
 from tiepoint.network.dense_maps import as_numpy
 from tiepoint.network.engine import Engine, Workload
 from tiepoint.network.engines import MAX_STREAMS, EnginePool
-from tiepoint.network.inputs import GreyImage, as_grey, pad_to, pyramid, size_of
+from tiepoint.network.inputs import as_grey, pad_to, pyramid, size_of
 from tiepoint.streaming import (
     Detection,
     Reader,
     concurrently,
-    failure_message,
     in_batches,
+    in_buckets,
     require_all,
 )
 from tiepoint.weights.checkpoint import Checkpoint, absolute_name, load_checkpoint
 from tiepoint.weights.rotation import rotation_crc32
+
+if TYPE_CHECKING:
+    from tiepoint.keypoints.image_batches import ImageBatches
 
 Float32 = NDArray[np.float32]
 
@@ -57,25 +61,6 @@ LARGE_PX = 2**21
 """Inputs above this are processed one at a time on all cores; each takes half a gigabyte."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Request:
-    """The settings of one call, resolved once.
-
-    Attributes:
-        processor: How images become inputs.
-        detection: What becomes a keypoint.
-        masks: See `masks.mask_of`.
-        channel_order: Order of the channels of arrays.
-        provenance: Provenance of the features that the request gives.
-    """
-
-    processor: ProcessorConfig
-    detection: DetectionConfig
-    masks: MaskSource
-    channel_order: ChannelOrder
-    provenance: Provenance
 
 
 class Detector:
@@ -90,9 +75,9 @@ class Detector:
         engine: "auto" takes the fastest one here; "openvino"; "torch" (extra `torch`); or an
             object of the form of `network.engine.Engine`.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        precision: "auto" computes in bfloat16 if the processor does, else in float32; or "f32",
-            "bf16", "f16"; or "int8" on a CPU, with weights that `tiepoint quantize` was run on.
-            Coordinates and scores are float32 in every precision.
+        precision: "auto" computes in bfloat16 if the processor or GPU does, else in float32; or
+            "f32", "bf16", "f16"; or "int8" on a CPU, with weights that `tiepoint quantize` was run
+            on. Coordinates and scores are float32 in every precision.
         compiled: For many images of few sizes. OpenVINO compiles for each size (a few tenths of a
             second), then takes up to a sixth less time. torch.compile takes a minute at first.
         threads: Maximum number of cores of the network, for engine "openvino"; None takes all.
@@ -180,11 +165,14 @@ class Detector:
             return require_all(stream, len(source))
         request = self.request(options, mask, channel_order)
         check_masks(mask, 1)
-        self._engines.get("single")  # after a fork it may refuse, before other threads are needed
+        engine = self._engines.get("single")  # after a fork it may refuse, before threads
         nominal = request.processor.contrast == "none"
         own_mask = mask_of(mask, source, 0)
         image = read_masked(source, own_mask, channel_order, nominal=nominal)
-        return self._detect([image], request, "single")[0]
+        batches = self._batches(engine, request)
+        if batches is None:
+            return self._detect([image], request, "single")[0]
+        return batches.finish(batches.start([batches.prepare(image)]))[0]
 
     def stream(
         self,
@@ -298,12 +286,23 @@ class Detector:
         engine = self._engines.get(workload)
         nominal = request.processor.contrast == "none"
         read = Reader(request.masks, request.channel_order, nominal=nominal)
+        batches = self._batches(engine, request)
+        if batches is not None:
+            return in_buckets(sources, read, batches, usable_cores())
         if engine.in_flight == 1:
             detect = partial(self._detect, request=request, workload=workload)
             return in_batches(sources, read, detect, engine.batch_size)
         return concurrently(
             sources, read, lambda image: self._detect_one(image, request), engine.in_flight
         )
+
+    def _batches(self, engine: Engine, request: Request) -> ImageBatches | None:
+        """The way of an engine whose batches stay on a GPU; None for others."""
+        if not getattr(engine, "batched", False) or request.detection.spread:
+            return None
+        from tiepoint.keypoints.image_batches import ImageBatches
+
+        return ImageBatches(engine, request, self.checkpoint.sampling)
 
     def _detect_one(self, image: SourceImage, request: Request) -> Features:
         """Detect in one image of a stream; alone if it is large, or failed beside others."""
@@ -330,7 +329,8 @@ class Detector:
             message = failure_message(images, request.processor.max_side, error)
             raise EngineError(message) from error
         merged = [merge_scales(one, detection.max_keypoints) for one in zip(*scales, strict=True)]
-        return [_features(*one, request) for one in zip(images, greys, merged, strict=True)]
+        each = zip(images, (grey.value_range for grey in greys), merged, strict=True)
+        return [request.features(*one) for one in each]
 
     def _level(
         self,
@@ -366,25 +366,3 @@ class Detector:
             f"Detector({self.checkpoint.name!r}, engine={self.engine!r}, "
             f"device={self.device!r}, precision={self.precision!r})"
         )
-
-
-def _features(
-    image: SourceImage, grey: GreyImage, keypoints: Keypoints[Float32], request: Request
-) -> Features:
-    meta: dict[str, Any] = {"source": image.name, "exif_orientation": image.exif_orientation}
-    if image.mask_name is not None:
-        meta["mask"] = image.mask_name
-    if grey.value_range is not None:
-        meta["value_range"] = list(grey.value_range)
-    input_side = max(fit_inside(image.size_hw, request.processor.max_side))
-    return Features(
-        xy=keypoints.xy,
-        scores=keypoints.scores,
-        descriptors=keypoints.descriptors,
-        covariance=keypoints.covariance,
-        size_hw=image.size_hw,
-        meta=meta,
-        provenance=request.provenance,
-        px_per_input_px=max(image.size_hw) / (input_side * max(request.detection.scales)),
-        scales_px=keypoints.scales_px,
-    )

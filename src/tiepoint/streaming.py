@@ -1,8 +1,8 @@
 """Streams of images: decoding and detection overlap, few are in memory, results keep their order.
 
 A CPU processes several images at once, each on a thread that decodes it, runs the network on a
-share of the cores and extracts the keypoints. A GPU takes batches; the next images are decoded
-while it runs.
+share of the cores and extracts the keypoints. A GPU takes batches of images of similar size, two at
+a time; the next images are decoded and uploaded while it runs.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -36,6 +37,17 @@ BATCH_READERS = 4
 READ_AHEAD = 4
 """Items processed ahead of the consumer, in addition to those that are being processed."""
 
+BATCHES_IN_FLIGHT = 2
+"""The device works on one while the host takes up the keypoints of the one before."""
+
+AHEAD_OF_BATCHES = 64
+"""Images read ahead for a GPU: the next two batches."""
+
+MOST_WAITING = 256
+"""Images in memory, at most, whose keypoints the consumer has not had yet."""
+
+Made = TypeVar("Made")
+Started = TypeVar("Started")
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 Value = TypeVar("Value")
@@ -137,6 +149,143 @@ def in_batches(
     yield from _finish(batch, detect)
 
 
+class Batches(Protocol[Made, Started]):
+    """The steps of images that pass a device in batches; each may raise an `EngineError`."""
+
+    def prepare(self, image: SourceImage) -> Made:
+        """One image, from any thread."""
+
+    def bucket(self, image: Made) -> Hashable:
+        """Images with the same one may share a batch."""
+
+    def capacity(self, image: Made) -> int:
+        """Number of images of this size in a batch."""
+
+    def start(self, images: Sequence[Made]) -> Started:
+        """Start a batch, without waiting for it."""
+
+    def finish(self, started: Started) -> list[Features]:
+        """Wait for a batch."""
+
+
+def in_buckets(
+    sources: Iterable[Any], read: Reader, batches: Batches[Made, Started], readers: int
+) -> Iterator[Detection]:
+    """Detect in batches of images of similar size, `BATCHES_IN_FLIGHT` at a time, in order.
+
+    Args:
+        readers: Threads that read and prepare images.
+    """
+
+    def work(item: tuple[int, Any]) -> Made | TiepointError:
+        image = read(item)
+        try:
+            return image if isinstance(image, TiepointError) else batches.prepare(image)
+        except EngineError as error:
+            return error
+
+    flight = Flight(batches)
+    for (_, source), made in read_ahead(enumerate(sources), work, readers, AHEAD_OF_BATCHES):
+        flight.add(source, made)
+        yield from flight.landed()
+    flight.start_all()
+    yield from flight.landed(everything=True)
+
+
+@dataclass(eq=False)
+class _Seat(Generic[Made]):
+    """The place of one image in the order of a stream."""
+
+    source: Any
+    image: Made | None
+    result: Features | TiepointError | None = None
+
+
+class Flight(Generic[Made, Started]):
+    """Images that wait for a batch, batches that a device works on, and results in order."""
+
+    def __init__(self, batches: Batches[Made, Started]) -> None:
+        self._batches = batches
+        self._order: deque[_Seat[Made]] = deque()
+        self._waiting: dict[Hashable, list[_Seat[Made]]] = {}
+        self._started: deque[tuple[list[_Seat[Made]], Started]] = deque()
+
+    def add(self, source: Any, image: Made | TiepointError) -> None:
+        """Take the next image of the stream; start its batch if that is full."""
+        if isinstance(image, TiepointError):
+            self._order.append(_Seat(source, None, image))
+            return
+        seat, bucket = _Seat(source, image), self._batches.bucket(image)
+        self._order.append(seat)
+        seats = self._waiting.setdefault(bucket, [])
+        seats.append(seat)
+        if len(seats) >= self._batches.capacity(image):
+            self._start(bucket)
+
+    def landed(self, *, everything: bool = False) -> Iterator[Detection]:
+        """The results that are next in order; waits for them if `everything`, or if many wait."""
+        while self._order:
+            if self._order[0].result is None:
+                if not everything and len(self._order) < MOST_WAITING:
+                    return
+                self._advance(self._order[0])
+            else:
+                seat = self._order.popleft()
+                assert seat.result is not None
+                yield _detection(seat.source, seat.result)
+
+    def start_all(self) -> None:
+        """Start all batches that are not full."""
+        for bucket in [*self._waiting]:
+            self._start(bucket)
+
+    def _advance(self, seat: _Seat[Made]) -> None:
+        """Come one step closer to the result of an image."""
+        if seat.image is not None and seat in self._waiting.get(
+            bucket := self._batches.bucket(seat.image), ()
+        ):
+            self._start(bucket)
+        else:
+            self._land()
+
+    def _start(self, bucket: Hashable) -> None:
+        seats = self._waiting.pop(bucket)
+        if len(self._started) >= BATCHES_IN_FLIGHT:
+            self._land()
+        try:
+            self._started.append((seats, self._batches.start(_images(seats))))
+        except EngineError as error:
+            self._one_by_one(seats, error)
+
+    def _land(self) -> None:
+        """Wait for the batch that was started first."""
+        seats, started = self._started.popleft()
+        try:
+            results = self._batches.finish(started)
+        except EngineError as error:
+            self._one_by_one(seats, error)
+            return
+        for seat, result in zip(seats, results, strict=True):
+            seat.image, seat.result = None, result
+
+    def _one_by_one(self, seats: Sequence[_Seat[Made]], error: EngineError) -> None:
+        """Do the images of a batch that failed again, each by itself."""
+        if len(seats) > 1:
+            logger.warning("%s; trying again one image at a time", error)
+        for seat in seats:
+            result: Features | TiepointError = error
+            if len(seats) > 1:
+                try:
+                    [result] = self._batches.finish(self._batches.start(_images([seat])))
+                except EngineError as own_error:
+                    result = own_error
+            seat.image, seat.result = None, result
+
+
+def _images(seats: Sequence[_Seat[Made]]) -> list[Made]:
+    return [seat.image for seat in seats if seat.image is not None]
+
+
 def _finish(
     batch: Sequence[tuple[Any, SourceImage | TiepointError]], detect: Detect
 ) -> Iterator[Detection]:
@@ -163,20 +312,11 @@ def _detection(source: Any, result: Features | TiepointError) -> Detection:
     return Detection(source, result, None)
 
 
-def failure_message(
-    images: Sequence[SourceImage], max_side: int | None, error: BaseException
-) -> str:
-    """The message of an `EngineError`: which images, why, and what to do."""
-    names = ", ".join(f"{i.name} ({i.size_hw[1]}x{i.size_hw[0]} px)" for i in images)
-    reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-    return (
-        f"{names}: the engine failed at max_side={max_side} ({reason[0]}); "
-        "if memory ran out, lower max_side"
-    )
-
-
 def read_ahead(
-    items: Iterable[Item], work: Callable[[Item], Done], workers: int = 1
+    items: Iterable[Item],
+    work: Callable[[Item], Done],
+    workers: int = 1,
+    ahead: int = READ_AHEAD,
 ) -> Iterator[tuple[Item, Done]]:
     """Map `work` over items on a thread pool, a few items ahead of the consumer, in order.
 
@@ -184,6 +324,7 @@ def read_ahead(
         items: May be endless.
         work: An exception is raised at its item.
         workers: Threads, and so the number of items processed at once.
+        ahead: Items beyond them that are done before the consumer asks.
 
     Raises:
         EngineError: The process was forked after the first item; its threads are the parent's.
@@ -194,7 +335,7 @@ def read_ahead(
     try:
         for item in items:
             waiting.append((item, pool.submit(work, item)))
-            if len(waiting) >= READ_AHEAD + workers:
+            if len(waiting) >= ahead + workers:
                 first, done = waiting.popleft()
                 yield first, done.result()
                 _require_process(process)

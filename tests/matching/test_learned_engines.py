@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
+from support.device_counts import count
 from support.learned_matchers import (
     matcher_input,
     random_features,
@@ -19,6 +24,7 @@ from tiepoint.matching.learned.architecture import MatcherConfig
 from tiepoint.matching.learned.assignment import assign
 from tiepoint.matching.learned.inputs import MatcherOutput, normalised
 from tiepoint.matching.learned.openvino_engine import OpenVinoMatcher
+from tiepoint.matching.learned.together import Together
 
 SMALL = MatcherConfig(descriptor_length=16, width=24, heads=2, layers=3)
 SIZES = [
@@ -188,3 +194,67 @@ def test_the_default_has_about_a_million_weights() -> None:
         int(np.prod(shape)) for name, shape in MatcherConfig().tensor_shapes().items()
         if len(shape) == 2 and not name.startswith("token")
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("sizes", [[(40, 40)] * 3, [(40, 31), (1, 50), (17, 2), (30, 30)]])
+def test_a_batch_of_pairs_gives_what_each_pair_gives_alone(sizes: list[tuple[int, int]]) -> None:
+    matcher = engine_of("torch", SMALL, random_tensors(SMALL), 3)
+    pairs = []
+    for number, counts in enumerate(sizes):
+        a, b = (random_features(n, 16, seed=7 * number + n) for n in counts)
+        pairs.append((matcher_input(a), matcher_input(b)))
+    for pair, found in zip(pairs, matcher.run_many(pairs), strict=True):
+        for one, other in zip(found, matcher.run(*pair), strict=True):
+            np.testing.assert_allclose(one.projected, other.projected, atol=1e-5)
+            np.testing.assert_allclose(one.matchability, other.matchability, atol=1e-5)
+
+
+def test_the_host_waits_once_for_a_batch_of_pairs() -> None:
+    matcher = engine_of("torch", SMALL, random_tensors(SMALL), 2)
+    pair = tuple(matcher_input(one) for one in related_features(40, 16))
+    counts = count(lambda: matcher.run_many([pair] * 4))
+    assert dict(counts.waits) == {"cpu": 1}
+    alone = count(lambda: matcher.run(*pair))
+    assert counts.kernels.total() <= 1.1 * alone.kernels.total()
+
+
+def test_pairs_of_several_threads_become_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    from tiepoint.matching.learned.torch_engine import TorchMatcher
+
+    tensors, sizes, began = random_tensors(SMALL), [], threading.Barrier(8)
+    run_many = TorchMatcher.run_many
+
+    def counted(self, pairs):
+        sizes.append(len(pairs))
+        time.sleep(0.05)  # as long as the others need to come
+        return run_many(self, pairs)
+
+    monkeypatch.setattr(TorchMatcher, "run_many", counted)
+    matcher = TorchMatcher(SMALL, tensors, layers=2, batched=True)
+    alone = TorchMatcher(SMALL, tensors, layers=2)
+    inputs = [matcher_input(random_features(20 + n, 16, seed=n)) for n in range(9)]
+
+    def work(n: int):
+        began.wait()
+        return matcher.run(inputs[n], inputs[n + 1])
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(work, range(8)))
+    assert sum(sizes) == 8 and max(sizes) > 1
+    for n, outputs in enumerate(found):
+        for one, other in zip(outputs, alone.run(inputs[n], inputs[n + 1]), strict=True):
+            np.testing.assert_allclose(one.projected, other.projected, atol=1e-5)
+
+
+def test_a_failure_reaches_every_thread_of_its_batch_and_no_other() -> None:
+    def work(items):
+        if min(items) < 0:
+            raise ValueError("below 0")
+        return [2 * item for item in items]
+
+    together = Together(work, 1)
+    assert together(3) == 6
+    with pytest.raises(ValueError, match="below 0"):
+        together(-1)
+    assert together(4) == 8

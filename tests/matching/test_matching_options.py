@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import tiepoint
+from support import device_counts
 from support.provenance import made
 from tiepoint.config import MatchingConfig
 from tiepoint.errors import ConfigError, EngineError
@@ -292,6 +293,16 @@ def test_torch_finds_the_same_pairs(
         there = through_torch(config, a, b, monkeypatch, block)
         np.testing.assert_array_equal(there.pairs, here.pairs)
         np.testing.assert_allclose(there.scores, here.scores, rtol=1e-6)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=title)
+def test_the_host_waits_once_for_a_pair_on_a_device(
+    config: MatchingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = two_views(seed=20)
+    counts = device_counts.count(lambda: through_torch(config, a, b, monkeypatch, 4096))
+    assert dict(counts.waits) == {"cpu": 1}
+    assert 0 < counts.kernels.total() <= 80
 
 
 @pytest.fixture(scope="module")

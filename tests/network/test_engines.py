@@ -20,7 +20,8 @@ from tiepoint.network.engine import Engine
 from tiepoint.network.engines import EngineChoice, EnginePool, build_engine
 from tiepoint.network.inputs import prepare
 from tiepoint.network.openvino_engine import OpenVinoEngine
-from tiepoint.network.openvino_graph import build_model, byte_weights, pixel_bytes
+from tiepoint.network.openvino_graph import build_model
+from tiepoint.network.pixel_bytes import byte_weights, pixel_bytes
 from tiepoint.weights.checkpoint import load_checkpoint
 
 ENGINES = ["openvino", "torch"]
@@ -141,10 +142,25 @@ def test_auto_settles_on_openvino_where_there_is_no_gpu_and_on_what_the_processo
     assert engines.resolve_engine("auto", "auto", "f32") == ("openvino", "cpu", "f32")
 
 
-def test_auto_takes_a_gpu_that_torch_can_use(monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((9, 0), "bf16"), ((8, 6), "bf16"), ((7, 5), "f32")]
+)
+def test_auto_takes_a_gpu_that_torch_can_use_and_what_it_has(
+    monkeypatch, capability: tuple[int, int], precision: str
+) -> None:
+    torch = pytest.importorskip("torch")
     monkeypatch.setattr(engines, "_find_gpu", lambda: "cuda")
-    monkeypatch.setattr(engines, "is_installed", lambda _: True)
-    assert engines.resolve_engine("auto", "auto", "auto") == ("torch", "cuda", "f32")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert engines.resolve_engine("auto", "auto", "auto") == ("torch", "cuda", precision)
+    assert engines.resolve_engine("auto", "cuda:1", "f32") == ("torch", "cuda:1", "f32")
+
+
+def test_a_gpu_that_is_not_there_is_refused_by_the_engine_alone() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    assert engines.resolve_engine("auto", "cuda", "auto") == ("torch", "cuda", "f32")
+    assert engines.resolve_engine("torch", "mps", "auto") == ("torch", "mps", "f32")
 
 
 def test_torch_on_a_cpu_stays_in_float32_unless_told() -> None:
@@ -297,11 +313,10 @@ def test_narrow_torch_keeps_pixels_and_logits_in_float32(precision: str, photogr
     """Where values of 8 bits would round pixels, and make neighbours equal."""
     torch = pytest.importorskip("torch")
     pixels, _ = prepare([photographs[0]], ProcessorConfig(256))
-    network = make("torch", precision=precision)._network
-    from tiepoint.network.torch_engine import NARROW
-
-    with torch.inference_mode(), torch.autocast("cpu", NARROW[precision]):
-        [(logits, _)] = network(torch.from_numpy(pixels), None, descriptors=True)
+    network, seen = make("torch", precision=precision)._network, []
+    network.keypoints[-1].register_forward_hook(lambda *call: seen.append(call[2]))
+    network(torch.from_numpy(pixels), descriptors=True)
+    [logits] = seen
     assert logits.dtype == torch.float32
     assert ((logits.numpy().view(np.uint32) & 0xFFFF) != 0).mean() > 0.9
 

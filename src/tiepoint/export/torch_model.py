@@ -22,6 +22,7 @@ from tiepoint.keypoints.on_torch import describe, suppress
 from tiepoint.keypoints.positions_torch import (
     FlatPixels,
     centroids,
+    heat_mass,
     mean_shift,
     response_of,
 )
@@ -110,7 +111,7 @@ class KeypointModel(nn.Module):
         chosen = FlatPixels(*(one.reshape(-1) for one in (image, index // W, index % W)))
         xy = torch.stack([chosen.columns, chosen.rows], dim=1).float()  # B*K 2
         if config.subpixel:
-            xy = xy + centroids(heatmap, chosen)
+            xy = xy + centroids(heat_mass(heatmap, chosen))
             xy = mean_shift(response_of(pixels) * allowed, chosen, xy, config.nms_radius)
         dense = [one for _, one in maps]
         cells_hw = torch.stack(

@@ -19,10 +19,11 @@ from tiepoint.architecture import CELL_PX, PHASES
 from tiepoint.config import DescriptorSampling, DetectionConfig
 from tiepoint.geometry import Placement, SizeHW
 from tiepoint.keypoints.nms import NMS_ROUNDS
-from tiepoint.keypoints.positions import MIN_DIVISOR
 from tiepoint.keypoints.positions_torch import (
+    LEAST,
     FlatPixels,
     centroids,
+    heat_mass,
     hessian_response,
     mean_shift,
     second_moment,
@@ -30,6 +31,7 @@ from tiepoint.keypoints.positions_torch import (
 from tiepoint.keypoints.result import Keypoints, Masks
 from tiepoint.keypoints.selection import widest_radius
 from tiepoint.network.dense_maps import DenseMaps
+from tiepoint.network.torch_device import sizes_on, uploaded
 
 
 class FlatKeypoints(NamedTuple):
@@ -60,18 +62,18 @@ def extract(
 ) -> list[Keypoints[NDArray[np.float32]]]:
     """Keypoints of every image of a batch as NumPy arrays, in px of the network's input.
 
-    All steps run on the maps' device, and it is waited for once per batch.
+    All steps run on the maps' device. `on_device` is the way of a torch engine's own batches.
 
     Args:
         inputs: B 1 H W float32 in 0..1, the network's input.
     """
     with torch.inference_mode():
-        response_of = torch.from_numpy(inputs[:, 0]).to(maps.heatmap.device)  # B H W
+        device = maps.heatmap.device
+        response_of = uploaded(torch.from_numpy(inputs[:, 0]), device)  # B H W
         sizes_hw = [placement.resized_hw for placement in placements]
         flat = select(maps.heatmap, sizes_hw, config, masks, response_of)
         if config.descriptors and maps.descriptors is not None:
-            fields = torch.tensor([p.padded_hw for p in placements], device=flat.xy.device)
-            cells_hw = fields // CELL_PX  # B 2
+            cells_hw = sizes_on([p.padded_hw for p in placements], device) // CELL_PX  # B 2
             descriptors = describe(maps.descriptors, flat.image, flat.xy, cells_hw, sampling)
             flat = flat._replace(descriptors=descriptors)
     return _split(flat, len(placements))
@@ -107,74 +109,123 @@ def select(
         inputs: B H W in 0..1, whose Hessian response refines positions; None leaves them to the
             heat map.
     """
-    image_area, allowed_area = _areas(heatmap, sizes_hw, config.border, masks)
-    if not bool(image_area.all()):
-        heatmap = heatmap.masked_fill(~image_area, 0)
-    pixels = candidates(heatmap, sizes_hw, config, allowed_area)
-    pixels = top_k(heatmap, pixels, config.max_keypoints)
-    xy = torch.stack([pixels.columns, pixels.rows], dim=1).float()  # M 2
-    if config.subpixel:
-        xy = xy + centroids(heatmap, pixels)
-        if inputs is not None:
-            response = hessian_response(inputs.float(), sizes_hw) * allowed_area  # B H W
-            xy = mean_shift(response, pixels, xy, config.nms_radius)
-    covariance = None
-    if config.covariance_scale is not None:
-        covariance = second_moment(heatmap, pixels) * config.covariance_scale
-    return FlatKeypoints(pixels.image, xy, heatmap[pixels], covariance)
-
-
-def _areas(
-    heatmap: Tensor, sizes_hw: Sequence[SizeHW], border: int, masks: Masks
-) -> tuple[Tensor, Tensor]:
-    """B H W bool each: inside the image; where keypoints are allowed."""
-    B, H, W = heatmap.shape
-    device = heatmap.device
-    sizes = torch.tensor(sizes_hw, device=device).reshape(B, 2, 1)  # B 2 1
-    y, x = torch.arange(H, device=device), torch.arange(W, device=device)
-    in_rows, in_columns = y < sizes[:, 0], x < sizes[:, 1]  # B H, B W
-    far_rows = (y >= border) & (y < sizes[:, 0] - border)  # B H
-    far_columns = (x >= border) & (x < sizes[:, 1] - border)  # B W
-    allowed = far_rows[:, :, None] & far_columns[:, None, :]  # B H W
-    for index, mask in enumerate(masks or ()):
-        if mask is not None:
-            height, width = mask.shape
-            allowed[index, :height, :width] &= torch.from_numpy(mask).to(device)
-    return in_rows[:, :, None] & in_columns[:, None, :], allowed
-
-
-def candidates(
-    heatmap: Tensor, sizes_hw: Sequence[SizeHW], config: DetectionConfig, allowed_area: Tensor
-) -> FlatPixels:
-    """Pixels that may become keypoints, in reading order; see `selection.candidates`.
-
-    Args:
-        heatmap: B H W, 0 outside each image.
-        allowed_area: B H W bool.
-    """
+    sizes = sizes_on(sizes_hw, heatmap.device)  # B 2
+    given = _stacked(masks, heatmap)  # B H W
+    heatmap, allowed_area = areas(heatmap, sizes, config.border, given)
     with torch.no_grad():
         allowed = allowed_area & (heatmap > config.min_score)
         kept = _suppress_each(heatmap, allowed, sizes_hw, config) & allowed
-        return FlatPixels(*torch.nonzero(kept, as_tuple=True))
+    places = top_k(heatmap, kept, config.nms_radius, config.max_keypoints)
+    pixels = FlatPixels(*(part[places.used] for part in places.pixels))  # M; waits for M
+    xy, covariance = located(heatmap, allowed_area, pixels, sizes, config, inputs)
+    return FlatKeypoints(pixels.image, xy, heatmap[pixels], covariance)
 
 
-def top_k(heatmap: Tensor, pixels: FlatPixels, k: int | None) -> FlatPixels:
-    """The k best pixels of each image, ordered by image, then score; ties stay in order.
+def located(
+    heatmap: Tensor,
+    allowed_area: Tensor,
+    pixels: FlatPixels,
+    sizes: Tensor,
+    config: DetectionConfig,
+    inputs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Chosen pixels -> positions M 2, px; and their covariances M 2 2, px^2, or None.
+
+    Args:
+        heatmap, allowed_area: B H W, as `areas` returns them.
+        sizes: B 2 int64, (height, width) of each image.
+        inputs: See `select`.
+    """
+    xy = torch.stack([pixels.columns, pixels.rows], dim=1).float()  # M 2
+    around = heat_mass(heatmap, pixels)
+    if config.subpixel:
+        xy = xy + centroids(around)
+        if inputs is not None:
+            response = hessian_response(inputs.float(), sizes) * allowed_area  # B H W
+            xy = mean_shift(response, pixels, xy, config.nms_radius)
+    scale = config.covariance_scale
+    return xy, None if scale is None else second_moment(around) * scale
+
+
+def _stacked(masks: Masks, heatmap: Tensor) -> Tensor | None:
+    """The masks of a batch, B H W bool on its device; None if no image has one."""
+    if masks is None or all(mask is None for mask in masks):
+        return None
+    together = np.ones(tuple(heatmap.shape), np.bool_)
+    for one, mask in zip(together, masks, strict=True):
+        if mask is not None:
+            one[: mask.shape[0], : mask.shape[1]] = mask
+    return uploaded(torch.from_numpy(together), heatmap.device)
+
+
+def areas(
+    heatmap: Tensor, sizes: Tensor, border: int, given: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The heat map, 0 outside each image; and where keypoints are allowed, B H W bool.
 
     Args:
         heatmap: B H W.
-        pixels: In reading order, image by image.
-        k: None keeps all.
+        sizes: B 2 int64, (height, width) of each image.
+        border: Width of the margin without keypoints, px.
+        given: B H W bool, where masks allow keypoints; None = everywhere.
     """
-    scores, image = heatmap[pixels].detach(), pixels.image  # M, M
-    order = torch.argsort(scores, descending=True, stable=True)
-    order = order[torch.argsort(image[order], stable=True)]  # M
-    if k is not None:
-        counts = torch.bincount(image, minlength=len(heatmap))  # B
-        starts = torch.cumsum(counts, 0) - counts  # B
-        rank = torch.arange(len(order), device=image.device) - starts[image[order]]  # M
-        order = order[rank < k]
-    return FlatPixels(*(part[order] for part in pixels))
+    _, H, W = heatmap.shape
+    y, x = (torch.arange(side, device=heatmap.device) for side in (H, W))
+    height, width = sizes[:, :1], sizes[:, 1:]  # B 1
+    is_image = (y < height)[:, :, None] & (x < width)[:, None]  # B H W
+    rows, columns = (
+        (place >= border) & (place < side - border) for place, side in ((y, height), (x, width))
+    )
+    allowed = rows[:, :, None] & columns[:, None]  # B H W
+    return heatmap.where(is_image, 0), allowed if given is None else allowed & given
+
+
+class Places(NamedTuple):
+    """The best pixels of each image, in the same number of places for each.
+
+    Attributes:
+        pixels: B*K, image by image, best first; (0, 0) in an empty place.
+        used: B*K bool.
+        scores: B*K float32, -1 in an empty place.
+        counts: B int64, how many pixels there were to choose from.
+    """
+
+    pixels: FlatPixels
+    used: Tensor
+    scores: Tensor
+    counts: Tensor
+
+
+def top_k(heatmap: Tensor, kept: Tensor, radius: int, k: int | None) -> Places:
+    """The k best pixels of each image, best first; ties in reading order. Waits for nothing.
+
+    Two kept pixels are never in the same block of radius + 1 px, so the best pixels of all blocks
+    are all of them, and their number is known beforehand.
+
+    Args:
+        heatmap: B H W float32, not below 0.
+        kept: B H W bool, no two within `radius` in both x and y.
+        k: None has a place for each block.
+    """
+    B, H, W = heatmap.shape
+    block = radius + 1
+    with torch.no_grad():
+        # The bits of a float32 above 0 are ordered as it is. Among equals the first is the highest.
+        bits = heatmap.detach().contiguous().view(torch.int32).long()  # B H W
+        later = torch.arange(H * W - 1, -1, -1, device=heatmap.device).reshape(H, W)
+        keys = (bits.bitwise_left_shift(32) + later).where(kept, -1)
+        keys = functional.pad(keys, (0, -W % block, 0, -H % block), value=-1)
+        rows, columns = keys.shape[1] // block, keys.shape[2] // block
+        best = keys.reshape(B, rows, block, columns, block).amax(dim=(2, 4)).flatten(1)  # B S
+        counts = (best >= 0).sum(dim=1)  # B
+        K = min(k or best.shape[1], best.shape[1])
+        chosen = best.topk(K).values.flatten()  # B*K
+        used = chosen >= 0
+        index = (H * W - 1 - (chosen & 0xFFFFFFFF)).where(used, 0)
+        row = index.div(W, rounding_mode="floor")
+        image = torch.arange(B, device=heatmap.device)[:, None].expand(B, K).flatten()
+        scores = (chosen >> 32).int().view(torch.float32).where(used, -1)
+        return Places(FlatPixels(image, row, index - row * W), used, scores, counts)
 
 
 def _suppress_each(
@@ -200,9 +251,8 @@ def suppress(heatmap: Tensor, radius: int) -> Tensor:
         return torch.ones_like(heatmap, dtype=torch.bool)
     kept = _maxima(heatmap, radius)
     for _ in range(NMS_ROUNDS - 1):
-        covered = _dilate(kept.float(), radius) > 0
-        rest = heatmap.masked_fill(covered, 0)
-        kept = kept | (_maxima(rest, radius) & ~covered)
+        is_open = _dilate(kept.float(), radius) == 0
+        kept = kept | (_maxima(heatmap.where(is_open, 0), radius) & is_open)
     return kept
 
 
@@ -225,7 +275,7 @@ def describe(
         M D float32 of unit length.
     """
     each = describe_phases(descriptors, image, xy, cells_hw, sampling)
-    return each[0] if len(each) == 1 else _unit(torch.stack(each).sum(dim=0))
+    return each[0] if len(each) == 1 else unit(torch.stack(each).sum(dim=0))
 
 
 def describe_phases(
@@ -237,53 +287,61 @@ def describe_phases(
 ) -> list[Tensor]:
     """M D of unit length of each phase; see `describe`."""
     own_hw = cells_hw[image]  # M 2 (h, w)
-    each = []
-    for dense, shift in zip(descriptors, PHASES[len(descriptors)], strict=True):
-        shift_yx = torch.tensor(shift, device=xy.device)  # 2
-        cells = dense.permute(0, 2, 3, 1)  # B h w D
-        hw = own_hw + (shift_yx > 0)
-        position = cell_coordinates(xy.float() + shift_yx.flip(0), hw, sampling)
-        each.append(_sample(cells, image, position, hw))
-    return each
+    return [
+        sample(dense.permute(0, 2, 3, 1), image, xy, own_hw, _pair(shift, own_hw), sampling)
+        for dense, shift in zip(descriptors, PHASES[len(descriptors)], strict=True)
+    ]
 
 
-def _sample(cells: Tensor, image: Tensor, position: Tensor, own_hw: Tensor) -> Tensor:
-    """Bilinear means of unit descriptors, of unit length.
+def sample(
+    cells: Tensor,
+    grid: Tensor,
+    xy: Tensor,
+    own_hw: Tensor,
+    shift: Tensor,
+    sampling: DescriptorSampling,
+) -> Tensor:
+    """Bilinear means of unit descriptors, M D of unit length, from one phase.
 
     Args:
-        cells: B h w D.
-        image: M.
-        position: M 2 (column, row), cells.
-        own_hw: M 2, (h, w) of each point's image.
-
-    Returns:
-        M D.
+        cells: G h w D of any number of grids.
+        grid: M, the grid of each point.
+        xy: M 2, px.
+        own_hw: M 2 int64, (h, w) of each point's image, without the shift.
+        shift: M 2 int64, or 2 for all points: (y, x) of the grid, px.
     """
-    last = (own_hw.flip(1) - 2).clamp(min=0)  # M 2
-    first = torch.minimum(position.detach().floor().long().clamp(min=0), last)  # M 2
-    second = torch.minimum(first + 1, own_hw.flip(1) - 1)  # M 2
+    own_wh = (own_hw + (shift > 0)).flip(1)  # M 2
+    position = cell_coordinates(xy.float() + shift.flip(-1), own_wh, sampling)  # M 2
+    first = position.detach().floor().long().clamp(min=0)
+    first = torch.minimum(first, (own_wh - 2).clamp(min=0))  # M 2
+    second = torch.minimum(first + 1, own_wh - 1)  # M 2
     along = (position - first).clamp(0, 1)  # M 2
     along_x, along_y = along[:, :1], along[:, 1:]  # M 1, M 1
     left, top, right, bottom = first[:, 0], first[:, 1], second[:, 0], second[:, 1]
-    upper = torch.lerp(_unit(cells[image, top, left]), _unit(cells[image, top, right]), along_x)
-    lower = torch.lerp(
-        _unit(cells[image, bottom, left]), _unit(cells[image, bottom, right]), along_x
-    )
-    return _unit(torch.lerp(upper, lower, along_y))  # M D
+    # Four reads rather than one of all corners: their gradients take less time.
+    upper = torch.lerp(unit(cells[grid, top, left]), unit(cells[grid, top, right]), along_x)
+    lower = torch.lerp(unit(cells[grid, bottom, left]), unit(cells[grid, bottom, right]), along_x)
+    return unit(torch.lerp(upper, lower, along_y))  # M D
 
 
-def cell_coordinates(xy: Tensor, cells_hw: Tensor, sampling: DescriptorSampling) -> Tensor:
+def _pair(values: Sequence[int], like: Tensor) -> Tensor:
+    """Two whole numbers on the device of another tensor, without an upload."""
+    first, second = values
+    steps = torch.arange(2, device=like.device)
+    return steps * (second - first) + first
+
+
+def cell_coordinates(xy: Tensor, cells_wh: Tensor, sampling: DescriptorSampling) -> Tensor:
     """Pixels -> cells (column, row); see `descriptors.cell_coordinates`.
 
     Args:
         xy: M 2, px.
-        cells_hw: M 2, (h, w) of each point's image.
+        cells_wh: M 2, (w, h) of each point's grid.
     """
     centred = xy - (CELL_PX - 1) / 2
     if sampling == "exact":
         return centred / CELL_PX
-    cells = cells_hw.flip(1)  # M 2 (w, h)
-    return centred / (cells * CELL_PX - (CELL_PX + 1) / 2) * (cells - 1)
+    return centred / (cells_wh * CELL_PX - (CELL_PX + 1) / 2) * (cells_wh - 1)
 
 
 def _maxima(heatmap: Tensor, radius: int) -> Tensor:
@@ -310,5 +368,6 @@ def _dilate(values: Tensor, radius: int) -> Tensor:
     return functional.max_pool2d(rows, (side, 1), 1, (radius, 0))[:, 0]
 
 
-def _unit(vectors: Tensor) -> Tensor:
-    return functional.normalize(vectors.float(), dim=1, eps=float(MIN_DIVISOR))
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors M D of length 1, float32; those of no length stay."""
+    return functional.normalize(vectors.float(), dim=1, eps=LEAST)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tiepoint.geometry import SizeHW
 from tiepoint.keypoints.positions import (
     BLUR,
     CENTROID_REACH_PX,
@@ -23,8 +21,8 @@ from tiepoint.keypoints.positions import (
     max_shift_px,
 )
 
-SECOND, FIRST, SMOOTH = (1.0, -2.0, 1.0), (-1.0, 0.0, 1.0), (1.0, 2.0, 1.0)
-"""Sobel's kernels of 3 px: second derivative, first derivative, and smoothing across."""
+KERNEL: tuple[float, ...] = tuple(BLUR.tolist())
+LEAST, LEAST_MASS, WITHIN_PIXEL = float(MIN_DIVISOR), float(MIN_MASS), float(PIXEL_VARIANCE)
 
 
 class FlatPixels(NamedTuple):
@@ -35,102 +33,133 @@ class FlatPixels(NamedTuple):
     columns: Tensor
 
 
-def centroids(heatmap: Tensor, pixels: FlatPixels) -> Tensor:
-    """From each pixel to the centroid of the heat map around it; see `positions.centroids`.
+class HeatMass(NamedTuple):
+    """Sums over the heat map around chosen pixels, relative to each pixel's own probability.
 
-    Args:
-        heatmap: B H W, 0 outside each image.
-
-    Returns:
-        M 2 float32 (x, y), px.
+    Attributes:
+        total: M 1.
+        first: M 2, of x and y.
+        second: M 3, of x^2, y^2 and x y.
     """
-    mass, offsets = _heat_mass(heatmap, pixels)
-    moments = torch.stack([mass.sum(dim=1) @ offsets, mass.sum(dim=2) @ offsets], dim=1)  # M 2
-    return moments / mass.sum(dim=(1, 2)).clamp(min=float(MIN_DIVISOR))[:, None]  # M 2
+
+    total: Tensor
+    first: Tensor
+    second: Tensor
 
 
-def second_moment(heatmap: Tensor, pixels: FlatPixels) -> Tensor:
-    """Second moment of the heat map around each pixel; see `positions.covariance`.
+def heat_mass(heatmap: Tensor, pixels: FlatPixels) -> HeatMass:
+    """The sums that `centroids` and `second_moment` need.
 
     Args:
         heatmap: B H W, 0 outside each image.
+    """
+    mass, x, y = _gather(heatmap, pixels, CENTROID_REACH_PX)  # M s s, s s, s s
+    mass = mass / heatmap[pixels].clamp(min=LEAST)[:, None, None]
+    sums = _sums(mass, torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], dim=2))  # M 6
+    return HeatMass(sums[:, :1], sums[:, 1:3], sums[:, 3:])
+
+
+def centroids(around: HeatMass) -> Tensor:
+    """From each pixel to the centroid of the heat map around it, M 2 float32 (x, y), px.
+
+    See `positions.centroids`.
+    """
+    return around.first / around.total.clamp(min=LEAST)
+
+
+def second_moment(around: HeatMass) -> Tensor:
+    """Second moment of the heat map around each pixel; see `positions.covariance`.
 
     Returns:
         M 2 2 float32 (x, y), px^2.
     """
-    mass, offsets = _heat_mass(heatmap, pixels)
-    mass = mass / mass.sum(dim=(1, 2), keepdim=True).clamp(min=float(MIN_DIVISOR))
-    mean = centroids(heatmap, pixels)  # M 2
-    squares = torch.stack([mass.sum(dim=1) @ offsets**2, mass.sum(dim=2) @ offsets**2], dim=1)
-    mixed = torch.einsum("nyx,y,x->n", mass, offsets, offsets) - mean.prod(dim=1)  # M
-    variance = (squares - mean**2).clamp(min=0) + float(PIXEL_VARIANCE)  # M 2
-    upper = torch.stack([variance[:, 0], mixed], dim=1)  # M 2
-    return torch.stack([upper, torch.stack([mixed, variance[:, 1]], dim=1)], dim=1)  # M 2 2
+    mean = centroids(around)  # M 2
+    squares = around.second / around.total.clamp(min=LEAST)  # M 3
+    variance = (squares[:, :2] - mean**2).clamp(min=0) + WITHIN_PIXEL  # M 2
+    mixed = squares[:, 2:] - mean.prod(dim=1, keepdim=True)  # M 1
+    rows = torch.cat([variance[:, :1], mixed, mixed, variance[:, 1:]], dim=1)  # M 4
+    return rows.reshape(-1, 2, 2)
 
 
-def _heat_mass(heatmap: Tensor, pixels: FlatPixels) -> tuple[Tensor, Tensor]:
-    """Probabilities around each pixel relative to its own, M s s; and the offsets, s px."""
-    mass, offsets = _gather(heatmap, pixels, CENTROID_REACH_PX)
-    return mass / heatmap[pixels].clamp(min=float(MIN_DIVISOR))[:, None, None], offsets
+def _sums(mass: Tensor, factors: Tensor) -> Tensor:
+    """Sums over windows M s s, times each of the factors s s F: M F.
+
+    Not as a matrix product, in which TF32 would keep 11 bits.
+    """
+    return (mass[..., None] * factors).sum(dim=(1, 2))
 
 
-def _gather(values: Tensor, pixels: FlatPixels, reach_px: int) -> tuple[Tensor, Tensor]:
-    """Windows of a map B H W around pixels, M s s, 0 outside the map; and their offsets, s px."""
+def _gather(values: Tensor, pixels: FlatPixels, reach_px: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Windows of a map B H W around pixels, M s s, 0 outside the map; x and y there, s s px."""
     steps = torch.arange(-reach_px, reach_px + 1, device=values.device)  # s
     padded = functional.pad(values, (reach_px,) * 4)
-    y = pixels.rows[:, None, None] + reach_px + steps[:, None]  # M s 1
-    x = pixels.columns[:, None, None] + reach_px + steps  # M 1 s
+    y = (pixels.rows + reach_px)[:, None, None] + steps[:, None]  # M s 1
+    x = (pixels.columns + reach_px)[:, None, None] + steps  # M 1 s
     windows = padded[pixels.image[:, None, None], y, x]  # M s s
-    return windows, steps.to(windows.dtype)
+    offsets = steps.to(windows.dtype).expand(len(steps), -1)  # s s
+    return windows, offsets, offsets.T
 
 
-def hessian_response(images: Tensor, sizes_hw: Sequence[SizeHW]) -> Tensor:
-    """See `positions.hessian_response`; each image by itself, without padding.
+def hessian_response(images: Tensor, sizes: Tensor) -> Tensor:
+    """See `positions.hessian_response`; each image by itself, whatever is beside it.
 
     Args:
         images: B H W float32, in 0..1.
-        sizes_hw: (height, width) of each image in the batch, px.
+        sizes: B 2 int64, (height, width) of each image in the batch, px.
 
     Returns:
-        B H W, 0 in the padding.
+        B H W, undefined outside each image.
     """
-    if len(set(sizes_hw)) == 1:
-        return _padded_response(images, sizes_hw[0])
-    each = zip(images, sizes_hw, strict=True)
-    return torch.cat([_padded_response(image[None], size_hw) for image, size_hw in each])
-
-
-def _padded_response(images: Tensor, size_hw: SizeHW) -> Tensor:
-    """The response of the upper left parts of that size."""
-    (H, W), (height, width) = images.shape[1:], size_hw
-    response = response_of(images[:, :height, :width])
-    return functional.pad(response, (0, W - width, 0, H - height))
+    _, H, W = images.shape
+    y, x = (torch.arange(side, device=images.device) for side in (H, W))
+    rows, columns = torch.minimum(y, sizes[:, :1] - 1), torch.minimum(x, sizes[:, 1:] - 1)
+    image = torch.arange(len(images), device=images.device)[:, None, None]
+    nearest = (image, rows[:, :, None], columns[:, None])  # of B H W, the pixel of the image
+    return _response(_smooth(images[nearest])[nearest])
 
 
 def response_of(images: Tensor) -> Tensor:
     """The Hessian response of images of one size, B H W; see `positions.hessian_response`."""
-    blur = BLUR.tolist()
-    smooth = _filter(images, blur, blur)
-    xx, yy = _filter(smooth, SECOND, SMOOTH) / 4, _filter(smooth, SMOOTH, SECOND) / 4
-    xy = _filter(smooth, FIRST, FIRST) / 4
-    return (xx * yy - xy**2).abs() * SIGMA_PX**4
+    return _response(_smooth(images))
 
 
-def _filter(images: Tensor, along_x: Sequence[float], along_y: Sequence[float]) -> Tensor:
-    """Correlate B H W with a separable kernel; the outermost pixels are repeated outside.
+def _smooth(images: Tensor) -> Tensor:
+    """Blur B H W; the outermost pixels are repeated outside.
 
-    As sums of shifted images, because autocast and TF32 compute convolutions with 8 or 11 bits,
-    which leaves nothing of the difference of two products.
+    As sums of products, because autocast and TF32 compute convolutions with 8 or 11 bits, which
+    leaves nothing of the difference of two products.
     """
-    height, width = images.shape[1:]
-    reach_x, reach_y = len(along_x) // 2, len(along_y) // 2
-    padded = functional.pad(images[:, None], (reach_x, reach_x, reach_y, reach_y), "replicate")
-    padded = padded[:, 0]
-    rows = sum(k * padded[:, :, n : n + width] for n, k in enumerate(along_x))
-    assert isinstance(rows, Tensor)
-    filtered = sum(k * rows[:, n : n + height] for n, k in enumerate(along_y))
-    assert isinstance(filtered, Tensor)
-    return filtered
+    reach = len(KERNEL) // 2
+    padded = functional.pad(images[:, None], (reach,) * 4, "replicate")[:, 0]
+    for axis in (2, 1):
+        padded = _weighted(padded, axis)
+    return padded
+
+
+def _weighted(values: Tensor, axis: int) -> Tensor:
+    """Correlate with the blur along an axis, which loses its ends: pairs have equal weights."""
+    length, reach = values.shape[axis] - len(KERNEL) + 1, len(KERNEL) // 2
+    total = values.narrow(axis, reach, length) * KERNEL[reach]
+    for step in range(reach):
+        pair = values.narrow(axis, step, length) + values.narrow(axis, 2 * reach - step, length)
+        total = torch.add(total, pair, alpha=KERNEL[step])
+    return total
+
+
+def _response(smooth: Tensor) -> Tensor:
+    """Absolute determinant of the Hessian of B H W, by Sobel's kernels of 3 px."""
+    padded = functional.pad(smooth[:, None], (1,) * 4, "replicate")[:, 0]
+    left, middle, right = padded[..., :-2], padded[..., 1:-1], padded[..., 2:]
+    both = left + right
+    curved = torch.add(both, middle, alpha=-2)  # second derivative along x
+    level = torch.add(both, middle, alpha=2)
+    slope = right - left
+    up, down = (slice(None, -2), slice(2, None))
+    xx = torch.add(curved[:, up] + curved[:, down], curved[:, 1:-1], alpha=2)
+    yy = torch.add(level[:, up] + level[:, down], level[:, 1:-1], alpha=-2)
+    xy = slope[:, down] - slope[:, up]
+    # Each kernel gives 4 times a derivative.
+    return (xx * yy - xy * xy).abs() * (SIGMA_PX**4 / 16)
 
 
 def mean_shift(response: Tensor, pixels: FlatPixels, xy: Tensor, nms_radius_px: int) -> Tensor:
@@ -145,17 +174,16 @@ def mean_shift(response: Tensor, pixels: FlatPixels, xy: Tensor, nms_radius_px: 
     Returns:
         M 2 float32, px.
     """
-    mass, offsets = _gather(response, pixels, REACH_PX)  # M s s, s
+    mass, x, y = _gather(response, pixels, REACH_PX)  # M s s, s s, s s
+    factors, offsets = torch.stack([x, y, torch.ones_like(x)], dim=2), x[0]  # s s 3, s
     chosen = torch.stack([pixels.columns, pixels.rows], dim=1).to(mass)  # M 2
-    shift, min_mass = xy - chosen, float(MIN_MASS)  # M 2
+    shift = xy - chosen  # M 2
     for step in STEPS:
-        weight = torch.exp(-(((offsets - shift[:, :, None]) / WINDOW_PX) ** 2) / 2)  # M 2 s
-        weighted = mass * weight[:, 1, :, None] * weight[:, 0, None, :]  # M s s
-        total = weighted.sum(dim=(1, 2))[:, None]  # M 1
-        centroid = torch.stack(
-            [weighted.sum(dim=1) @ offsets, weighted.sum(dim=2) @ offsets], dim=1
-        )
-        move = centroid / total.clamp(min=min_mass) - shift
-        shift = shift + torch.where(total > min_mass, step * move, 0)
+        weight = torch.exp((offsets - shift[:, :, None]) ** 2 * (-1 / (2 * WINDOW_PX**2)))  # M 2 s
+        weighted = mass * (weight[:, 1, :, None] * weight[:, 0, None, :])  # M s s
+        sums = _sums(weighted, factors)  # M 3
+        total = sums[:, 2:]  # M 1
+        move = sums[:, :2] / total.clamp(min=LEAST_MASS) - shift
+        shift = shift + (step * move).where(total > LEAST_MASS, 0)
     limit = max_shift_px(nms_radius_px)
     return chosen + shift.clamp(-limit, limit)

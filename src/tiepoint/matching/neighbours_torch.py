@@ -6,7 +6,7 @@ CPU; two cosines that are within half a unit of float32's last digit may still r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tiepoint.errors import EngineError
 from tiepoint.matching.neighbours import Nearest
+from tiepoint.network.torch_device import Download, uploaded
 
 BLOCK = 4096
 """Descriptors of each image compared at a time: 128 MB of float64, and as much to work in."""
@@ -27,7 +28,7 @@ def to_device(descriptors: NDArray[np.float32], device: str) -> Tensor:
         EngineError: torch does not find the device, or it has no memory left.
     """
     try:
-        return torch.tensor(descriptors).to(device)
+        return uploaded(torch.tensor(descriptors), torch.device(device))
     except (RuntimeError, AssertionError) as error:
         raise EngineError(
             f"device {device!r} cannot be used for matching ({error}); match with device='cpu'"
@@ -40,9 +41,9 @@ def by_cosine(a: Tensor, b: Tensor, *, second: bool = False) -> tuple[Nearest, N
     of_a = _Best(len(a), a.device, torch.float32, second=second)
     of_b = _Best(len(b), a.device, torch.float32, second=second)
     for rows, columns, cosines in _blocks(a, b):
-        of_b.improve(columns, _turned(cosines), rows.start)
-        of_a.improve(rows, cosines, columns.start)
-    return of_a.found(), of_b.found()
+        of_b.improve(columns, cosines, rows.start, axis=0)
+        of_a.improve(rows, cosines, columns.start, axis=1)
+    return _downloaded(of_a, of_b)
 
 
 @torch.no_grad()
@@ -50,19 +51,21 @@ def by_probability(a: Tensor, b: Tensor, temperature: float) -> tuple[Nearest, N
     """As `neighbours.by_probability`, for tensors of one device."""
     log_a = torch.full((len(a),), -torch.inf, dtype=torch.float64, device=a.device)
     log_b = torch.full((len(b),), -torch.inf, dtype=torch.float64, device=a.device)
-    for rows, columns, cosines in _blocks(a, b):
+    is_one_block = max(len(a), len(b)) <= BLOCK
+    kept = [*_blocks(a, b)] if is_one_block else None  # computed once for both passes
+    for rows, columns, cosines in kept or _blocks(a, b):
         scaled = cosines.double() / temperature  # BLOCK BLOCK
         log_a[rows] = torch.logaddexp(log_a[rows], scaled.logsumexp(dim=1))
-        log_b[columns] = torch.logaddexp(log_b[columns], _turned(scaled).logsumexp(dim=1))
+        log_b[columns] = torch.logaddexp(log_b[columns], scaled.logsumexp(dim=0))
     of_a = _Best(len(a), a.device, torch.float64)
     of_b = _Best(len(b), a.device, torch.float64)
-    for rows, columns, cosines in _blocks(a, b):
+    for rows, columns, cosines in kept or _blocks(a, b):
         scaled = 2 * (cosines.double() / temperature)  # BLOCK BLOCK
         scaled -= log_a[rows, None]
         scaled -= log_b[columns]
-        of_b.improve(columns, _turned(scaled), rows.start)
-        of_a.improve(rows, scaled, columns.start)
-    return of_a.found(), of_b.found()
+        of_b.improve(columns, scaled, rows.start, axis=0)
+        of_a.improve(rows, scaled, columns.start, axis=1)
+    return _downloaded(of_a, of_b)
 
 
 def _blocks(a: Tensor, b: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
@@ -74,13 +77,8 @@ def _blocks(a: Tensor, b: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
             yield rows, columns, (left @ b[columns].double().T).float()  # BLOCK BLOCK
 
 
-def _turned(scores: Tensor) -> Tensor:
-    """A copy, since it is written into: a single row's transpose would be the row itself."""
-    return scores.T.clone(memory_format=torch.contiguous_format)
-
-
 class _Best:
-    """The best of each row, and the second best, over the blocks seen so far."""
+    """The best of each row or column, and the second best, over the blocks seen so far."""
 
     def __init__(
         self, count: int, device: torch.device, dtype: torch.dtype, *, second: bool = False
@@ -89,18 +87,41 @@ class _Best:
         self._score = torch.full((count,), -torch.inf, dtype=dtype, device=device)
         self._second = self._score.clone() if second else None
 
-    def improve(self, part: slice, scores: Tensor, offset: int) -> None:
-        """Take over what this block has strictly better than those before; writes into `scores`."""
-        found, nearest = scores.max(dim=1)  # BLOCK each; torch gives the first of equals
+    def improve(self, part: slice, scores: Tensor, offset: int, axis: int) -> None:
+        """Take over what this block has strictly better than those before.
+
+        Args:
+            part: The rows (axis 1) or columns (axis 0) of the block.
+            offset: First column (row) of the block.
+        """
+        found, nearest = scores.max(dim=axis)  # BLOCK each; torch gives the first of equals
         best = self._score[part]
         if self._second is not None:
-            scores.scatter_(1, nearest[:, None], -torch.inf)
-            runner_up = torch.maximum(scores.amax(dim=1), torch.minimum(best, found))  # BLOCK
+            others = scores.scatter(axis, nearest.unsqueeze(axis), -torch.inf)
+            runner_up = torch.maximum(others.amax(dim=axis), torch.minimum(best, found))  # BLOCK
             self._second[part] = torch.maximum(self._second[part], runner_up)
         better = found > best
         self._index[part] = torch.where(better, nearest + offset, self._index[part])
         self._score[part] = torch.where(better, found, best)
 
-    def found(self) -> Nearest:
-        second = None if self._second is None else self._second.cpu().numpy()
-        return Nearest(self._index.cpu().numpy(), self._score.cpu().numpy(), second)
+    def parts(self) -> list[Tensor]:
+        """Index, score and second score, if it is known, as float64: it has all their digits."""
+        every = (self._index, self._score, self._second)
+        return [part.double() for part in every if part is not None]
+
+    def nearest(self, parts: Sequence[NDArray[np.float64]]) -> Nearest:
+        """What `parts` were on the CPU."""
+        index, score, *second = parts
+        if self._score.dtype == torch.float64:
+            return Nearest(index.astype(np.int64), score, None)
+        other = second[0].astype(np.float32) if second else None
+        return Nearest(index.astype(np.int64), score.astype(np.float32), other)
+
+
+def _downloaded(of_a: _Best, of_b: _Best) -> tuple[Nearest, Nearest]:
+    """The results of both images in one copy, for which the host waits once."""
+    parts = [*of_a.parts(), *of_b.parts()]
+    values = Download(torch.cat(parts)).wait().numpy()
+    each = np.split(values, np.cumsum([len(part) for part in parts])[:-1])
+    half = len(each) // 2
+    return of_a.nearest(each[:half]), of_b.nearest(each[half:])

@@ -38,8 +38,8 @@ def resolve_engine(engine: str, device: str, precision: str) -> EngineChoice:
     """Replace every "auto".
 
     An NVIDIA or Apple GPU with torch installed comes first, else OpenVINO on the CPU: in bfloat16
-    if the processor computes in it, else in float32. torch takes float32 by default, because in
-    bfloat16 its keypoints depend a little on the batch. Without OpenVINO torch runs on the CPU too.
+    if the processor or NVIDIA's GPU computes in it, else in float32. Without OpenVINO torch runs on
+    the CPU too, in float32.
 
     Raises:
         ConfigError: An unknown engine or precision, or a device the engine does not run on.
@@ -68,7 +68,8 @@ def resolve_engine(engine: str, device: str, precision: str) -> EngineChoice:
     if not is_installed(engine):
         raise MissingExtraError(f"engine {engine!r} on device {device!r}", engine)
     if precision == "auto":
-        precision = "bf16" if engine == "openvino" and _cpu_has_bf16() else "f32"
+        has_bf16 = _cpu_has_bf16() if engine == "openvino" else _gpu_has_bf16(device)
+        precision = "bf16" if has_bf16 else "f32"
     return EngineChoice(engine, device, precision)
 
 
@@ -206,6 +207,19 @@ def check_threads(engine: str, threads: int | None) -> None:
     check_whole("threads", threads, minimum=1, unit="threads, or None for all cores")
     if engine != "openvino":
         raise ConfigError("threads is for engine='openvino'; for torch call torch.set_num_threads")
+
+
+def _gpu_has_bf16(device: str) -> bool:
+    """Whether an NVIDIA GPU multiplies bfloat16 numbers: from compute capability 8 on (Ampere)."""
+    if not device.startswith("cuda"):
+        return False
+    import torch
+
+    try:
+        major, _ = torch.cuda.get_device_capability(device)
+    except (RuntimeError, AssertionError):  # no such GPU: building the engine gives the reason
+        return False
+    return major >= 8
 
 
 def _cpu_has_bf16() -> bool:

@@ -17,7 +17,8 @@ from tiepoint.architecture import PHASES
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import Placement, grid_hw
 from tiepoint.network.dense_maps import DenseMaps
-from tiepoint.network.openvino_graph import build_model, heatmap_model, pixel_bytes
+from tiepoint.network.openvino_graph import build_model, heatmap_model
+from tiepoint.network.pixel_bytes import pixel_bytes
 from tiepoint.network.runtime import (
     capabilities,
     compiled_model,

@@ -6,22 +6,25 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tiepoint.errors import ConfigError, EngineError
 from tiepoint.geometry import Placement
-from tiepoint.network.dense_maps import DenseMaps
-from tiepoint.network.superpoint import SuperPoint, cell_mask, mean_heatmap
+from tiepoint.network.dense_maps import DenseMaps, as_numpy
+from tiepoint.network.superpoint import cell_mask
+from tiepoint.network.torch_device import Compiled, batch_px, exact_float32, uploaded
+from tiepoint.network.torch_inference import NARROW, InferenceNetwork, can_fuse
 from tiepoint.weights.checkpoint import Checkpoint
 
 Float32 = NDArray[np.float32]
-NARROW = {"bf16": torch.bfloat16, "f16": torch.float16}
 
+BATCH = 32
+"""Images in a batch: the time in which the host starts a batch's kernels does not depend on it."""
 
 _at_work: set[int] = set()
 """Threads inside torch, by their identifiers."""
@@ -63,7 +66,14 @@ class TorchEngine:
 
     Args:
         device: Any that torch knows.
-        compiled: Through torch.compile.
+        compiled: Through torch.compile, once for each of the first `MAX_COMPILED` shapes.
+        batched: Whether whole batches stay on the device up to their keypoints; None: with CUDA.
+
+    Attributes:
+        place: The device.
+        compiled: As given.
+        batched: Whether batches stay on the device.
+        batch_size, batch_px: Maximum number of images in a batch, and of their pixels.
 
     Raises:
         ConfigError: A device that this torch cannot use.
@@ -73,34 +83,28 @@ class TorchEngine:
     in_flight = 1  # it takes batches instead
 
     def __init__(
-        self, checkpoint: Checkpoint, device: str, precision: str, *, compiled: bool = False
+        self,
+        checkpoint: Checkpoint,
+        device: str,
+        precision: str,
+        *,
+        compiled: bool = False,
+        batched: bool | None = None,
     ) -> None:
-        self.device = device
-        self.precision = precision
-        self.batch_size = 1 if device == "cpu" else 8
+        self.device, self.precision, self.compiled = device, precision, compiled
         with _noted():
-            self._device = _usable(device)
-            network = self._loaded(checkpoint)
-        self._network: torch.nn.Module = network
-        if compiled:
-            self._network = torch.compile(network, dynamic=True)  # type: ignore[assignment]
-
-    def _loaded(self, checkpoint: Checkpoint) -> SuperPoint:
-        if _is_forked and self.device == "cpu":
-            # OpenMP would wait forever for the parent's threads, which a fork does not copy.
-            torch.set_num_threads(1)
-        network = SuperPoint(checkpoint.network).load(checkpoint.tensors).eval()
-        network.requires_grad_(False)
-        if self.precision in NARROW:
-            # Inputs are finer than bf16's 8 bits, and logits of 8 bits often tie.
-            shape = checkpoint.network
-            for layer in (shape.encoder_layers()[0], shape.keypoint_layers()[-1]):
-                parent, _, name = layer.name.rpartition(".")
-                wide = _InFloat32(network.get_submodule(layer.name))
-                network.get_submodule(parent).add_module(name, wide)
-        network = network.to(self._device)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network
+            self.place = _usable(device)
+            self.batched = self.place.type == "cuda" if batched is None else batched
+            self.batch_size = BATCH if self.batched else 1
+            if _is_forked and self.place.type == "cpu":
+                # OpenMP would wait forever for the parent's threads, which a fork does not copy.
+                torch.set_num_threads(1)
+            dtype = NARROW.get(precision, torch.float32)
+            fused = not compiled and can_fuse(self.place, dtype)
+            self._network = InferenceNetwork(checkpoint, precision, fused=fused).to(self.place)
+        widest = max(checkpoint.network.encoder_hidden_sizes)
+        self.batch_px = batch_px(self.place, 16 * widest)
+        self._compiled = Compiled(self._network, self.place) if compiled else None
 
     def run(
         self,
@@ -113,39 +117,28 @@ class TorchEngine:
         """See `Engine.run`. The padding of smaller images is masked after every layer."""
         height, width = inputs.shape[2:]
         inside = cell_mask([placement.padded_hw for placement in placements], (height, width))
-        batch = torch.from_numpy(inputs)  # B 1 H W
-        if self._device.type == "cuda":  # pinned, so that the copy is asynchronous
-            batch = batch.pin_memory().to(self._device, non_blocking=True)
-        else:
-            batch = batch.to(self._device)
-        if inside is not None:
-            inside = inside.to(self._device)  # B 1 h w
-        narrow = NARROW.get(self.precision)
-        with (
-            _noted(),
-            torch.inference_mode(),
-            torch.autocast(self._device.type, dtype=narrow, enabled=narrow is not None),
-        ):
-            maps = self._network(batch, inside, descriptors=descriptors, phases=phases)
-            heatmap = mean_heatmap([logits for logits, _ in maps])  # B H W
-        dense = tuple(one.float() for _, one in maps if one is not None)  # B D h w each
-        if self._device.type == "cpu":  # OpenCV's maximum filter is far faster there than torch's
-            arrays = tuple(one.numpy() for one in dense)
-            return DenseMaps(heatmap.numpy(), arrays or None)
-        return DenseMaps(heatmap, dense or None)
+        with self.at_work():
+            pixels = uploaded(torch.from_numpy(inputs), self.place)  # B 1 H W
+            inside = None if inside is None else uploaded(inside, self.place)  # B 1 h w
+            shape = (inputs.shape, inside is None, descriptors, phases)
+            network = partial(self._compiled, shape) if self._compiled else self._network
+            grids = network(pixels, inside, descriptors=descriptors, phases=phases)
+            heatmap, dense = grids.heatmap, grids.by_phase()
+        if self.place.type == "cuda":
+            return DenseMaps(heatmap, dense)
+        # OpenCV's maximum filter is far faster on a CPU, and Apple's GPUs lack float64.
+        arrays = None if dense is None else tuple(as_numpy(dense))
+        return DenseMaps(as_numpy([heatmap])[0], arrays)
 
+    @contextmanager
+    def at_work(self) -> Iterator[InferenceNetwork]:
+        """The network, in a context in which this thread may use the device.
 
-class _InFloat32(torch.nn.Module):
-    """A layer that stays in float32 under autocast."""
-
-    def __init__(self, layer: torch.nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            output: Tensor = self.layer(features.float())
-        return output
+        Raises:
+            EngineError: This process was forked while torch ran on another thread.
+        """
+        with _noted(), torch.inference_mode(), exact_float32(self.place, tuned=self.compiled):
+            yield self._network
 
 
 def _usable(name: str) -> torch.device:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tiepoint.architecture import CELL_PX
 from tiepoint.checks import check_choice, check_whole
 from tiepoint.config import DetectionConfig, DetectionOptions
-from tiepoint.detector import Detector, Request
+from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, EngineError, ImageError
 from tiepoint.features import Features, Provenance
 from tiepoint.geometry import Placement, SizeHW
@@ -28,6 +28,7 @@ from tiepoint.images.arrays import ChannelOrder
 from tiepoint.images.opening import open_windows
 from tiepoint.images.planes import Channels
 from tiepoint.images.windows import Window, WindowSource, tiles
+from tiepoint.keypoints.request import Request
 from tiepoint.keypoints.result import Keypoints, in_image, merge_scales
 from tiepoint.network.windowed import WindowedInput
 from tiepoint.streaming import read_ahead
