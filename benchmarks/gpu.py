@@ -43,13 +43,13 @@ from tiepoint.features import Features
 from tiepoint.images.reading import read
 from tiepoint.matching import neighbours_torch
 from tiepoint.matching.descriptors import descriptors_of
-from tiepoint.matching.learned.folder import MATCHER_FOLDER, load_matcher
 from tiepoint.matching.learned.inputs import MatcherInput, normalised
 from tiepoint.matching.learned.torch_engine import MOST_PAIRS, TorchMatcher
 from tiepoint.network.cores import usable_cores
 from tiepoint.network.torch_engine import TorchEngine
 from tiepoint.streaming import read_ahead
 from tiepoint.weights.checkpoint import BUNDLED, load_checkpoint
+from tiepoint.weights.folder import MATCHER_FOLDER
 
 KEYPOINTS = 1000
 ROW_S = 2.0
