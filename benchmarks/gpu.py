@@ -43,6 +43,7 @@ from tiepoint.features import Features
 from tiepoint.images.reading import read
 from tiepoint.matching import neighbours_torch
 from tiepoint.matching.descriptors import descriptors_of
+from tiepoint.matching.learned.folder import load_matcher
 from tiepoint.matching.learned.inputs import MatcherInput, normalised
 from tiepoint.matching.learned.torch_engine import MOST_PAIRS, TorchMatcher
 from tiepoint.network.cores import usable_cores
