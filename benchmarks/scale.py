@@ -5,7 +5,7 @@
 
 Listing: generated names as lines of stdin, then a folder of as many empty files, each cut into
 shards; seconds and peak memory of a process of its own. Run: `tiepoint detect` over generated JPEGs
-of 160x120 px into a store, for a tenth of the images and for all, so that a growth of memory is
+of 160x120 px into a store, for a hundredth of the images and for all, so that a growth of memory is
 seen; the time of a run over one image, which is start-up, is subtracted. Kills: a run of two
 processes is killed again and again at random moments, then completed; its shards must have the same
 bytes as those of a run without kills.
@@ -90,7 +90,7 @@ def measure_listing(kind: str, folder: str, count: int) -> None:
 
 
 def runs(count: int, checkpoint: str, place: Path) -> None:
-    few = pictures(place / "few", max(1, count // 10))
+    few = pictures(place / "few", max(1, count // 100))
     many = pictures(place / "many", count)
     one = pictures(place / "one", 1)
     start_s = run(one, place / "one.store", checkpoint)[0]
