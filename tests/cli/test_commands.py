@@ -31,7 +31,7 @@ def test_no_option_has_two_meanings(name: str) -> None:
 OPTIONS_OF_ALL = {"--quiet", "-q", "--verbose", "-v"}
 
 
-MODELLED = ("register", "register-large", "compare")
+MODELLED = ("register", "register-large", "compare", "view")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -108,7 +108,7 @@ def test_defect_3_the_half_pixel_is_missing_when_sizes_change(width: int, shift:
 
 
 def test_defect_4_descriptors_are_read_beside_the_keypoint() -> None:
-    cells = torch.tensor([[60, 80]])
+    cells = torch.tensor([[80, 60]])  # (w, h)
     corners = torch.tensor([[3.5, 3.5], [635.5, 475.5]])  # the outer cell centres
     drift = corners - (8 * cell_coordinates(corners, cells.expand(2, 2), "superpoint") + 3.5)
     assert drift[0].abs().max() < 1e-3 and (drift[1] - 3.5).abs().max() < 0.05
