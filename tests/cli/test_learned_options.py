@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from support.learned_matchers import saved
 from tiepoint import load_matches
 from tiepoint.cli import app
 from tiepoint.weights.checkpoint import BUNDLED, load_checkpoint
+from tiepoint.weights.folder import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILE
 
 
 def run(*arguments: object) -> Any:
@@ -38,7 +40,20 @@ def views(here: Path, photographs: list[NDArray[np.uint8]]) -> Path:
     image = cv2.resize(photographs[0], (256, 256), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(here / "a.png"), image[:200, :200])
     cv2.imwrite(str(here / "b.png"), image[20:220, 10:210])
+    other_weights(here / "alone")
     return here
+
+
+def other_weights(folder: Path) -> None:
+    """A checkpoint that has no learned matcher: that of "small" with another bias."""
+    folder.mkdir()
+    for name in (CONFIG_FILE, PREPROCESSOR_FILE):
+        shutil.copy(BUNDLED / "small" / name, folder)
+    tensors = load_file(BUNDLED / "small" / WEIGHTS_FILE)
+    bias = next(name for name in tensors if name.endswith("bias"))
+    save_file(
+        {**tensors, bias: tensors[bias] + tensors[bias].dtype.type(0.01)}, folder / WEIGHTS_FILE
+    )
 
 
 SMALL = ("-c", "small", "--scales", "1")
@@ -62,7 +77,7 @@ def test_two_images_are_matched_by_the_given_matcher(views: Path, matcher: Path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("-c", "large", "--method", "learned"), "no learned matcher for checkpoint 'large'"),
+        (("-c", "alone", "--method", "learned"), "no learned matcher for checkpoint "),
         (("--method", "learned", "--matcher", "nothing"), "matcher 'nothing'"),
         (("--method", "learned", "--ratio", 0.8), "--ratio needs --method nearest"),
         (("--method", "learned", "--no-mutual"), "--mutual needs --method nearest"),
@@ -107,7 +122,7 @@ def test_colmap_takes_a_matcher_and_asks_for_one_before_any_work(
     for name in ("a.png", "b.png"):
         shutil.copy(views / name, views / "photos" / name)
     common = ("colmap", "photos", "-o", "d.db", *SMALL, "--method", "learned")
-    missing = run(*common, "-c", "large")
+    missing = run(*common, "-c", "alone")
     assert missing.exit_code == 2 and "no learned matcher" in missing.stderr
     assert not (views / "d.db").exists()
     result = run(*common, "--matcher", matcher)
@@ -145,8 +160,8 @@ def test_evaluation_has_rows_for_both_ways_of_matching(wall: Path, matcher: Path
         (("homography", ".", "--matcher", "m"), "--matcher needs 'learned' among --methods"),
         (("homography", ".", "--layers", 1), "--layers needs 'learned' among --methods"),
         (
-            ("homography", ".", "-c", "large", "--methods", "learned"),
-            "no learned matcher for checkpoint 'large'",
+            ("homography", ".", "-c", "alone", "--methods", "learned"),
+            "no learned matcher for checkpoint ",
         ),
         (("speed", "--photos", ".", "--methods", "learned"), "speed times detection only"),
     ],

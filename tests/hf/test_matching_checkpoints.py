@@ -178,7 +178,7 @@ def test_detectors_and_matchers_are_not_taken_for_one_another(tmp_path: Path) ->
     with pytest.raises(CheckpointError, match="expected 'SuperPointImageProcessor'"):
         SuperPointImageProcessor.from_pretrained(tmp_path / "matcher")
     with pytest.raises(ConfigError, match="'superpoint', expected 'lightglue'"):
-        AutoModelForKeypointMatching.from_pretrained("large", subfolder=".")
+        AutoModelForKeypointMatching.from_pretrained(tmp_path, subfolder="detector")
 
 
 def test_a_config_in_code_has_the_sizes_of_transformers_and_the_exact_rules() -> None:
