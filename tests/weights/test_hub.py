@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,9 +16,7 @@ import pytest
 
 from support.hub_server import FakeHub, Repo
 from tiepoint.detector import Detector
-from tiepoint.errors import CheckpointError, ConfigError
-from tiepoint.matching.learned import choice
-from tiepoint.matching.learned.choice import matcher_of
+from tiepoint.errors import CheckpointError
 from tiepoint.weights import hub as hub_module
 from tiepoint.weights.checkpoint import BUNDLED, DEFAULT, load_checkpoint, locate
 from tiepoint.weights.folder import (
@@ -325,49 +322,6 @@ def test_a_pushed_folder_comes_back(hub: FakeHub, tmp_path: Path) -> None:
     assert "notes.txt" not in files and files["README.md"] == b"# Points\n"
     assert load_checkpoint("someone/new").sha256 == load_checkpoint().sha256
     assert hub.repos["someone/new"].token is None
-
-
-def test_a_matcher_is_pushed_and_fetched_when_it_is_needed(
-    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub.write_token = "hf_writer"
-    folder = tmp_path / "mine"
-    shutil.copytree(FOLDER, folder)
-    hub_module.push(folder, ID, token="hf_writer")
-    commit = hub.repos[ID].refs["main"]
-    assert f"{MATCHER_FOLDER}/{WEIGHTS_FILE}" in hub.repos[ID].commits[commit]
-
-    checkpoint = load_checkpoint(ID)
-    assert not any(MATCHER_FOLDER in line for line in hub.downloads())
-    monkeypatch.setattr(choice, "bundled_checkpoints", lambda: ())  # these weights are bundled
-    found = matcher_of(checkpoint).checkpoint
-    assert found.detector_sha256 == checkpoint.sha256
-    assert Path(found.name).parent.name == commit
-    hub.log.clear()
-    assert matcher_of(checkpoint).checkpoint is found
-    assert not hub.log
-
-
-def test_a_repository_without_a_matcher_says_so(
-    stocked: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(choice, "bundled_checkpoints", lambda: ())
-    with pytest.raises(ConfigError, match=f"no learned matcher for checkpoint '{ID}'"):
-        matcher_of(load_checkpoint(ID))
-
-
-def test_a_matcher_on_the_hub_for_other_weights_is_refused(
-    stocked: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = {
-        f"{MATCHER_FOLDER}/{name}": (BUNDLED / "small" / MATCHER_FOLDER / name).read_bytes()
-        for name in (CONFIG_FILE, WEIGHTS_FILE)
-    }
-    stocked.repos[ID].commit(files)
-    monkeypatch.setattr(choice, "bundled_checkpoints", lambda: ())
-    small = load_checkpoint("small").sha256
-    with pytest.raises(ConfigError, match=f"is for {small}: train one"):
-        matcher_of(load_checkpoint(ID))
 
 
 def test_a_push_to_a_repository_that_is_there_adds_a_commit(hub: FakeHub) -> None:
