@@ -1,6 +1,6 @@
 """Matching without the network: nearest neighbours, many pairs, registration from features.
 
-    python benchmarks/matching.py
+    python benchmarks/matching.py --photographs 200
 
 Prints, in one run and alternating: exact nearest neighbours of two large sets of keypoints beside
 the plain float32 product with its two argmax; pairs per second of many photographs of 2,000
@@ -33,7 +33,6 @@ from tiepoint.network.cores import usable_cores
 
 MANY, USUAL, FEW = 5500, 2000, 1000
 """Keypoints: for nearest neighbours, of a collection, for registration."""
-PHOTOGRAPHS = 12
 SEED = 5
 
 
@@ -110,6 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-c", "--checkpoint", default="base")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--photographs", type=int, default=12, help="matched all with all")
     options = parser.parse_args()
     detector = tiepoint.Detector(options.checkpoint, threshold=0.0)
     large = [cv2.resize(image, None, fx=1.5, fy=1.5) for image in stereo_pair()]
@@ -118,7 +118,7 @@ def main() -> None:
     assert a is not None and b is not None
     compare_search(a, b[: MANY - 200], options.repeats)
 
-    pictures = views(stereo_pair()[0], PHOTOGRAPHS)
+    pictures = views(stereo_pair()[0], options.photographs)
     collection = detector(pictures, max_keypoints=USUAL, channel_order="bgr")
     compare_collections({f"{number}.png": one for number, one in enumerate(collection)})
 

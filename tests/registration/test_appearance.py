@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -201,3 +202,14 @@ def test_deep_images_are_compared_at_their_own_range(photographs: Photos) -> Non
     assert b.grey.max() > 200 and b.block_share == 0
     xy = everywhere(image.shape)
     assert share_alike(a, b, np.eye(3), xy, xy) > 0.95
+
+
+@pytest.mark.parametrize("size_hw", [(360, 480), (75, 480), (33, 7)])
+def test_shading_is_a_wide_blur(size_hw: tuple[int, int]) -> None:
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[: size_hw[0], : size_hw[1]]
+    grey = (100 + 0.2 * x + 30 * np.sin(y / 40) + rng.normal(0, 8, size_hw)).astype(np.float32)
+    exact = cv2.GaussianBlur(grey, (0, 0), 12.0)
+    difference = np.abs(appearance._shading(grey, 12.0) - exact)
+    assert difference.mean() < 0.3  # grey levels
+    assert difference.max() < 2.0

@@ -43,10 +43,16 @@ def pair(
     return a, np.clip(0.7 * b + 30 + noise, 0, 255).astype(np.uint8)
 
 
-def errors_px(transform: object, side: int = SIDE, bend_px: float = BEND_PX) -> Array:
-    """N: distances in B of a transform from the exact map, at an even grid of B inside A."""
+def errors_px(
+    transform: object, side: int = SIDE, bend_px: float = BEND_PX, from_px: float = 0.0
+) -> Array:
+    """N: distances in B of a transform from the exact map, at an even grid of B inside A.
+
+    Places above the row `from_px` of A or of B do not count.
+    """
     axis = np.linspace(0.05, 0.95, 25) * side
     xy = np.stack(np.meshgrid(axis, axis), axis=2).reshape(-1, 2)
     in_a = to_a(xy, side, bend_px)
     shown = ((in_a >= 0) & (in_a <= side - 1)).all(axis=1)
+    shown &= np.minimum(in_a[:, 1], xy[:, 1]) >= from_px
     return np.linalg.norm(transform(in_a[shown]) - xy[shown], axis=1)  # type: ignore[operator,no-any-return]

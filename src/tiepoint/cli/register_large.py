@@ -61,6 +61,13 @@ OnDamage = Annotated[
     Literal["raise", "skip"],
     typer.Option(help="A window that cannot be read: raise ends the run, skip leaves it out."),
 ]
+MaskA = Annotated[
+    str | None,
+    typer.Option(
+        "--mask-a", metavar="FILE", help="Mask of A; black and transparent pixels are excluded."
+    ),
+]
+MaskB = Annotated[str | None, typer.Option("--mask-b", metavar="FILE", help="Mask of B.")]
 Settings = Annotated[LargeOptions, options.Settings(LargeConfig)]
 Detection = Annotated[DetectionOptions, options.detection("phases", "contrast")]
 
@@ -82,6 +89,8 @@ def register_large(
     as_json: Json = False,
     overwrite: options.Overwrite = False,
     registration: Settings,
+    mask_a: MaskA = None,
+    mask_b: MaskB = None,
     on_damage: OnDamage = "raise",
     checkpoint: options.Checkpoint = options.CHECKPOINT,
     detection: Detection,
@@ -108,8 +117,9 @@ def register_large(
     try:
         with Steps() as steps:
             result = register.register_large(
-                a, b, detector=detector, on_damage=on_damage, config=config, progress=steps.show
-            )
+                a, b, detector=detector, mask_a=mask_a, mask_b=mask_b, on_damage=on_damage,
+                config=config, progress=steps.show,
+            )  # fmt: skip
             if result.success:
                 _write(wanted, a, b, result, steps)
     except ImageError as error:

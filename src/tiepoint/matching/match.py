@@ -27,6 +27,7 @@ from tiepoint.matching.descriptors import (
 from tiepoint.matching.learned.choice import MatcherSource, checked_matcher, matcher_for
 from tiepoint.matching.learned.matcher import LearnedMatcher
 from tiepoint.matching.neighbours import Nearest
+from tiepoint.matching.products import on_one_core
 from tiepoint.matching.rotation import ROTATION_STEPS, rotated, rotation_between
 from tiepoint.matching.views import kept, view_of
 from tiepoint.weights.rotation import crc32
@@ -92,7 +93,8 @@ def match(
 
     features_a = view_of(a, mask_a, make_detector, "match").features
     features_b = view_of(b, mask_b, make_detector, "match").features
-    return _match(features_a, features_b, settings, matcher, rotation_matrix, device)
+    with on_one_core(len(features_a), len(features_b)):
+        return _match(features_a, features_b, settings, matcher, rotation_matrix, device)
 
 
 def _match(

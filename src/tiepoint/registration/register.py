@@ -26,6 +26,7 @@ from tiepoint.matching.guided import match_guided
 from tiepoint.matching.learned.choice import MatcherSource, checked_matcher
 from tiepoint.matching.learned.matcher import LearnedMatcher
 from tiepoint.matching.match import match
+from tiepoint.matching.products import on_one_core
 from tiepoint.matching.views import kept, view_of
 from tiepoint.registration import epipolar, repeats
 from tiepoint.registration.appearance import Picture, picture_of
@@ -119,8 +120,13 @@ def registered(pair: Pair, *, guided: bool) -> Registration:
         pair: The images in the order of `ordered`, and their matches.
         guided: Match again near the positions that an accepted plane model predicts.
     """
-    counts = len(pair.features_a), len(pair.features_b), len(pair.matches)
-    logger.info("%d and %d keypoints, %d matches", *counts)
+    counts = len(pair.features_a), len(pair.features_b)
+    logger.info("%d and %d keypoints, %d matches", *counts, len(pair.matches))
+    with on_one_core(*counts):
+        return _registered(pair, guided=guided)
+
+
+def _registered(pair: Pair, *, guided: bool) -> Registration:
     fit = _fit(pair)
     if isinstance(fit, str):
         return failure(pair if pair.names == FORWARD else pair.reversed(), fit)

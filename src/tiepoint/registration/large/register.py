@@ -31,6 +31,7 @@ from tiepoint.registration.large import verdict
 from tiepoint.registration.large.cells import Detail, Level, common_area, common_samples, frames
 from tiepoint.registration.large.fitting import LargeFit, fit_plane, fit_smooth
 from tiepoint.registration.large.georeference import Georeference, georeference_of
+from tiepoint.registration.large.masking import masked
 from tiepoint.registration.large.matching import Points, matched_points
 from tiepoint.registration.large.patches import Overview, overview
 from tiepoint.registration.large.result import (
@@ -99,6 +100,8 @@ def register_large(
     *,
     detector: Detector | None = None,
     checkpoint: str | Path = "default",
+    mask_a: Any = None,
+    mask_b: Any = None,
     on_damage: OnDamage = "raise",
     progress: Progress | None = None,
     config: LargeConfig | None = None,
@@ -113,6 +116,8 @@ def register_large(
         a, b: Each a source of `open_windows`: a raster file, an array or memory map, or any other
             image. Images without smaller copies are read once for their overview.
         detector: None takes `registration_detector(checkpoint)`.
+        mask_a, mask_b: Where each image is used (0: not there), of its size: another source of
+            `open_windows`.
         on_damage: Windows that cannot be read: "raise", or "skip" leaves them out and records
             them. Overviews must be readable.
         progress: Called after each window.
@@ -122,13 +127,19 @@ def register_large(
         LargeRegistration. Check `success`; `reason` explains a failure.
 
     Raises:
-        ImageError: An image cannot be read.
-        ConfigError: A setting out of range or unknown.
+        ImageError: An image or a mask cannot be read.
+        ConfigError: A setting out of range or unknown; a mask of another size.
     """
     settings = resolve(config or LargeConfig(), overrides)
     check_choice("on_damage", on_damage, get_args(OnDamage))
     detector = detector or registration_detector(checkpoint)
-    with _bounded_cache(), open_windows(a) as source_a, open_windows(b) as source_b:
+    with (
+        _bounded_cache(),
+        open_windows(a) as whole_a,
+        open_windows(b) as whole_b,
+        masked(whole_a, mask_a) as source_a,
+        masked(whole_b, mask_b) as source_b,
+    ):
         places = georeference_of(a), georeference_of(b)
         job = _Job(
             (source_a, source_b), places, detector, settings, on_damage == "skip",
