@@ -1,11 +1,13 @@
-"""Least probability of a match, on generated homographies that no table has.
+"""Least probability of a match and precision of the matcher, on generated homographies that no
+table of accuracy has.
 
     python benchmarks/matcher_threshold.py --photos ../shared/photos -c large --limit 150 --seed 8
+    python benchmarks/matcher_threshold.py --photos ../shared/photos --precisions f32 bf16
 
-For each least probability, and for nearest neighbours: the share of homographies within 1, 3 and
-5 px; the precision of the matches, and their recall of the keypoints that can be matched, which are
-mutually nearest within 3 px by the known homography. Means over the pairs. `tiepoint evaluate
-generated` has another seed.
+For nearest neighbours, and for each precision and least probability: the share of homographies
+within 1, 3 and 5 px; the precision of the matches, and their recall of the keypoints that can be
+matched, which are mutually nearest within 3 px by the known homography. Means over the pairs.
+`tiepoint evaluate generated` has another seed.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 
+from tiepoint.config import Precision
 from tiepoint.evaluation import metrics
 from tiepoint.evaluation.generated import generated_pairs
 from tiepoint.evaluation.homography import estimate
@@ -26,7 +29,8 @@ from tiepoint.evaluation.settings import HomographySettings
 from tiepoint.features import Features, Matches, covariances_of
 from tiepoint.geometry import apply_homography
 from tiepoint.images.photographs import list_photos
-from tiepoint.matching.learned.choice import given_matcher
+from tiepoint.matching.learned.choice import matcher_folder
+from tiepoint.matching.learned.matcher import LearnedMatcher
 from tiepoint.matching.match import match
 
 CORRECT_PX = 3.0
@@ -50,20 +54,26 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=150)
     parser.add_argument("--seed", type=int, default=8)
     parser.add_argument("--thresholds", type=float, nargs="+", default=THRESHOLDS)
+    parser.add_argument(
+        "--precisions", nargs="+", default=["f32"], choices=get_args(Precision), metavar="P",
+        help="of the matcher; the detector has its own",
+    )  # fmt: skip
     options = parser.parse_args()
     pairs = generated_pairs(list_photos(options.photos, "development"), options.limit, options.seed)
     settings = HomographySettings(seeds=1)
     detection = checkpoint_methods([options.checkpoint])[0]
-    matcher = given_matcher(options.matcher or options.checkpoint)
+    folder = matcher_folder(options.matcher or options.checkpoint)
+    matchers = {one: LearnedMatcher(folder, precision=one) for one in options.precisions}
     found: dict[str, list[Figures]] = {}
     for pair in pairs:
         loaded = pair.load(settings.frame)
         a, b = (one.top(settings.k) for one in detection.features_of_pair(loaded, settings.k))
-        nearest = match(a, b)
-        learned = match(a, b, method="learned", matcher=matcher, min_probability=0.0)
-        rows = {"nearest neighbours": nearest}
-        for threshold in options.thresholds:
-            rows[f"learned, above {threshold:g}"] = learned.take(learned.scores > threshold)
+        rows = {"nearest neighbours": match(a, b)}
+        for precision, matcher in matchers.items():
+            learned = match(a, b, method="learned", matcher=matcher, min_probability=0.0)
+            for threshold in options.thresholds:
+                name = f"learned, {precision}, above {threshold:g}"
+                rows[name] = learned.take(learned.scores > threshold)
         for name, matches in rows.items():
             found.setdefault(name, []).append(figures(a, b, matches, loaded, settings))
     print(f"{options.checkpoint}, {len(pairs)} pairs of seed {options.seed}")
