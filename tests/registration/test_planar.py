@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -92,6 +94,18 @@ def test_deviations_that_are_none_count_as_usual_ones() -> None:
     for wrong in (0.0, np.nan, np.inf):
         found, _ = planar.refine("homography", start, a, b, 3.0, np.full(60, wrong))
         np.testing.assert_allclose(found, plain)
+
+
+def test_a_match_infinitely_far_away_and_of_no_precision_has_no_weight() -> None:
+    a, b = carried(MATRICES["homography"], count=60, noise_px=0.3)
+    deviation = np.ones(60)
+    expected, _ = planar.refine("homography", MATRICES["homography"], a[1:], b[1:], 3.0)
+    b[0], deviation[0] = np.inf, 1e12
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found, inliers = planar.refine("homography", MATRICES["homography"], a, b, 3.0, deviation)
+    assert not inliers[0]
+    assert worst_corner_px(found, expected) < 1e-6
 
 
 def test_the_deviation_of_a_match_is_what_both_images_scatter_by() -> None:

@@ -109,7 +109,8 @@ def refine(
     points = in_local(local, a)  # M 3
     squares = _squares(distances, scale)  # M
     for _ in range(REFINEMENT_ROUNDS):
-        weights = np.square(1 / ((1 + squares) * scale))  # M
+        with np.errstate(over="ignore"):  # an infinite product is a weight of 0
+            weights = np.square(1 / ((1 + squares) * scale))  # M
         better = _gauss_newton(model, matrix, local, points, offsets, weights)
         if better is None:
             break
