@@ -1,0 +1,1 @@
+"""Training pairs made on a device."""
