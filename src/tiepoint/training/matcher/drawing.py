@@ -17,7 +17,7 @@ from tiepoint.training.scenes import draws
 from tiepoint.training.scenes.basics import Grey, Rng
 from tiepoint.training.scenes.composition import Scene, scene_of
 from tiepoint.training.scenes.groups import view_group
-from tiepoint.training.scenes.photometry import expose
+from tiepoint.training.scenes.photometry import draw_exposure, expose
 from tiepoint.training.scenes.render import render
 
 WIDER_RADIUS_PX = 2
@@ -83,7 +83,7 @@ def draw_views(data: MatcherData, seed: int, index: int) -> DrawnScene:
     images, views = [], []
     for to_view, order in zip(group.to_views, group.orders, strict=True):
         drawn = render(group.planes, to_view, order, scene.backdrop, size_hw, cover_px=1.5)
-        exposed = expose(drawn.image, rng, data.photometry)
+        exposed = expose(drawn.image, draw_exposure(rng, size_hw, data.photometry))
         images.append(exposed.image)
         views.append(owned_view(drawn.owner, exposed.covered, to_view, order, bodies))
     return DrawnScene(images, views, group.cameras, group.focal, scene.kind)

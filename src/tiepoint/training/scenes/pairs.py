@@ -11,7 +11,7 @@ from tiepoint.checks import check_whole
 from tiepoint.training.scenes import composition
 from tiepoint.training.scenes.basics import Grey, Mask, Points, Rng, nearest_distance
 from tiepoint.training.scenes.labels import APART_PX, discs, view_labels
-from tiepoint.training.scenes.photometry import Exposed, expose
+from tiepoint.training.scenes.photometry import Exposed, draw_exposure, expose
 from tiepoint.training.scenes.render import Rendering, flow, render
 from tiepoint.training.scenes.settings import DataConfig
 from tiepoint.training.scenes.texture_labels import repeated_in, texture_points
@@ -57,7 +57,8 @@ def training_pair(config: DataConfig, seed: int, index: int) -> TrainingPair:
     scene = composition.scene(config, seed, index)
     rng = np.random.default_rng([seed, index, 1])
     rendered, (a_to_b, b_to_a) = _render(scene, config, rng)
-    a, b = (expose(rendering.image, rng, config.photometry) for rendering in rendered)
+    exposures = [draw_exposure(rng, config.size_hw, config.photometry) for _ in rendered]
+    a, b = (expose(view.image, each) for view, each in zip(rendered, exposures, strict=True))
     hide_covered(a_to_b, a.covered, b.covered)
     hide_covered(b_to_a, b.covered, a.covered)
     points_a, points_b = (texture_points(view.clean, view.covered) for view in (a, b))
