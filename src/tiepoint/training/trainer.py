@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from tiepoint.training.detector.network import TrainableSuperPoint
 from tiepoint.training.detector.objective import Objective, objective
 from tiepoint.training.log import LogRecord
 from tiepoint.training.monitor import LOG_EVERY, Window, check_learning, check_streak
+from tiepoint.training.on_device.source import DeviceStep
 from tiepoint.training.presets import Preset, Stage
 from tiepoint.training.schedule import AnyStage, Schedule
 from tiepoint.training.state import Progress, RunConfig, State, save_state
@@ -265,7 +266,11 @@ class Loop(ABC, Generic[P, Given, B]):
         return torch.autocast(self.device.type, torch.bfloat16)
 
 
-class Trainer(Loop[Preset, "Sequence[TrainingPair]", Batch]):
+Pairs: TypeAlias = "Sequence[TrainingPair] | DeviceStep"
+"""The pairs of a step: drawn by workers, or to be made on the device."""
+
+
+class Trainer(Loop[Preset, Pairs, Batch]):
     """A run of the detector.
 
     Args:
@@ -277,7 +282,7 @@ class Trainer(Loop[Preset, "Sequence[TrainingPair]", Batch]):
     def __init__(
         self,
         config: RunConfig[Preset],
-        open_source: Callable[[Stage, int], Source[Sequence[TrainingPair]]],
+        open_source: Callable[[Stage, int], Source[Pairs]],
         folder: Path,
         device: torch.device,
         *,
@@ -298,9 +303,9 @@ class Trainer(Loop[Preset, "Sequence[TrainingPair]", Batch]):
             preset.network, batch_norm=preset.batch_norm, frozen_blocks=preset.frozen_blocks
         )
 
-    def collate(self, items: Sequence[TrainingPair]) -> Batch:
+    def collate(self, items: Pairs) -> Batch:
         """See `Loop.collate`."""
-        return collate(items, self.device)
+        return items.batch() if isinstance(items, DeviceStep) else collate(items, self.device)
 
     def images_in(self, batch: Batch) -> int:
         """See `Loop.images_in`."""

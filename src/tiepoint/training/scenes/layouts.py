@@ -211,11 +211,7 @@ def _sample(
     placed[:, [0, 1], [0, 1]] = factor * unit
     placed[:, :2, 2] = (0.5 * factor - 0.5 + offset) * unit - 1
     placed[:, 2, 2] = 1
-    sample = placed @ _inverse(to_fine)
-    centre = (np.array(size_hw[::-1]) * FINE - 1) / 2
-    weight = (sample[:, 2, :2] * centre).sum(axis=1) + sample[:, 2, 2]
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        rows["sample"] = sample / weight[:, None, None]
+    rows["sample"] = _scaled(placed @ _inverse(to_fine))
     rows["limits"] = np.stack([offset, offset + level_wh - 1], axis=1) * unit - 1
 
 
@@ -241,9 +237,7 @@ def _names(drawn: _Drawn, to_views: NDArray[np.float64]) -> Rows:
     np.maximum.at(ranks, drawn.body, drawn.position + 1)
     rows["rank"] = ranks[drawn.owned_body]
     for side in (0, 1):
-        matrix = to_views[1 - side] @ _inverse(to_views[side])
-        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            rows["to_other"][side] = matrix / matrix[:, 2:, 2:]
+        rows["to_other"][side] = _scaled(to_views[1 - side] @ _inverse(to_views[side]))
     return rows.reshape(-1)
 
 
@@ -261,6 +255,12 @@ def _inverse(matrices: NDArray[np.float64]) -> Matrix:
     columns = [np.cross(b, c), np.cross(c, a), np.cross(a, b)]
     determinant = (a * columns[0]).sum(axis=1)
     return np.stack(columns, axis=2) * np.copysign(1, determinant)[:, None, None]
+
+
+def _scaled(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """N 3 3 homographies whose largest number is 1, so that float32 can hold them."""
+    largest = np.abs(matrices).max(axis=(1, 2), keepdims=True)
+    return matrices / np.maximum(largest, np.finfo(np.float64).tiny)
 
 
 def joined(parts: Sequence[Layouts]) -> Layouts:

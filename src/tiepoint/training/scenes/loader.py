@@ -54,15 +54,7 @@ class PairLoader:
         Raises:
             ConfigError: A number out of range.
         """
-        check_whole("seed", seed, minimum=0, unit="of the pairs")
-        check_whole("batch_size", batch_size, minimum=1, unit="pairs")
-        check_whole("start_step", start_step, minimum=0, unit="batches")
-        check_whole("workers", workers, minimum=0, unit="processes")
-        if batch_size > config.bank:
-            raise ConfigError(
-                f"batch_size is {batch_size} with a bank of {config.bank} scenes: two pairs of a "
-                "batch would show one scene; enlarge bank or reduce batch_size"
-            )
+        check_batches(config, seed, batch_size, start_step, workers)
         self.config, self.seed, self.batch_size = config, seed, batch_size
         self.step = self._requested = start_step
         self._closed = False
@@ -154,6 +146,21 @@ class PairLoader:
         )
         a_to_b, b_to_a = pair["flow"].copy()
         return TrainingPair(a, b, a_to_b, b_to_a, kind)
+
+
+def check_batches(
+    config: DataConfig, seed: int, batch_size: int, start_step: int, workers: int
+) -> None:
+    """Raise ConfigError for numbers that describe no batches."""
+    check_whole("seed", seed, minimum=0, unit="of the pairs")
+    check_whole("batch_size", batch_size, minimum=1, unit="pairs")
+    check_whole("start_step", start_step, minimum=0, unit="batches")
+    check_whole("workers", workers, minimum=0, unit="processes")
+    if batch_size > config.bank:
+        raise ConfigError(
+            f"batch_size is {batch_size} with a bank of {config.bank} scenes: two pairs of a "
+            "batch would show one scene; enlarge bank or reduce batch_size"
+        )
 
 
 def _view_dtype(size_hw: SizeHW) -> np.dtype[Any]:
