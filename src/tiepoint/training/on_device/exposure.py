@@ -57,7 +57,7 @@ def expose_batch(images: Tensor, exposures: Exposures, generator: torch.Generato
     Args:
         images: B H W float32, whole greys, 0..255.
         exposures: B, drawn for this (height, width).
-        generator: Of the images' device, for all that differs from px to px.
+        generator: On the images' device; decides all that differs from px to px.
     """
     size_hw = images.shape[1], images.shape[2]
     with exact(images.device):
