@@ -2,9 +2,9 @@
 
 Nothing here waits for the device, and no step loops over the images of a batch.
 
+- `transfer`, `bank`, `arrangement`: scenes and layouts of the workers, on the device.
+- `rendering`: views, their corners and the flow between them.
 - `exact`: float32 arithmetic without rounding to fewer bits.
-- `resampling`: blurs and changes of size as matrices, one for each image.
-- `exposures`: packed exposures on a device.
-- `jpeg`: JPEG compression.
-- `exposure`: light, lens and sensor of each view.
+- `exposures`, `resampling`, `jpeg`, `exposure`: light, lens and sensor of each view.
+- `corners`, `texture_points`, `labels`: the keypoint labels of each view.
 """

@@ -8,33 +8,26 @@ a pipe, so a worker never waits for its reader.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
-import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
 from tiepoint.checks import check_whole
-from tiepoint.errors import ConfigError, TiepointError
+from tiepoint.errors import ConfigError
 from tiepoint.geometry import SizeHW
 from tiepoint.training.scenes.pairs import TrainingPair, TrainingView, training_pair
 from tiepoint.training.scenes.processes import (
     CONTEXT,
     Workers,
     portable,
-    received,
     set_up_worker,
 )
 from tiepoint.training.scenes.settings import DataConfig
 
-logger = logging.getLogger(__name__)
-
 AHEAD = 3  # batches in flight beyond the requested one
-PATIENCE_S = 600.0  # longest silence of all workers before they count as hung
-POLL_S = 10.0  # longest single wait for a worker
 
 
 class PairLoader:
@@ -143,20 +136,10 @@ class PairLoader:
     def _take(self, step: int) -> list[TrainingPair]:
         """The pairs of a step, copied from the shared memory."""
         assert self._workers is not None
-        last_sign = time.monotonic()
         while len(self._done[step]) < self.batch_size:
-            ready = wait(self._workers.pipes, timeout=POLL_S)
-            for pipe in ready:
-                self._receive(pipe)
-            silent_s = time.monotonic() - last_sign
-            if ready:
-                last_sign = time.monotonic()
-            elif silent_s > PATIENCE_S:
-                raise TiepointError(
-                    f"no pair from any worker for {PATIENCE_S:.0f} s; use fewer workers"
-                )
-            else:
-                logger.debug("no pair from any worker for %.0f s", silent_s)
+            for index, numbers in self._workers.messages():
+                drawn_step, position = divmod(index, self.batch_size)
+                self._done[drawn_step][position] = numbers
         done, first = self._done.pop(step), step % self._slots * self.batch_size
         batch = [self._load(first + n, *done[n]) for n in range(self.batch_size)]
         self._request(step + 1)  # its slot is free now
@@ -171,11 +154,6 @@ class PairLoader:
         )
         a_to_b, b_to_a = pair["flow"].copy()
         return TrainingPair(a, b, a_to_b, b_to_a, kind)
-
-    def _receive(self, pipe: Any) -> None:
-        index, numbers = received(pipe)
-        step, position = divmod(index, self.batch_size)
-        self._done[step][position] = numbers
 
 
 def _view_dtype(size_hw: SizeHW) -> np.dtype[Any]:
