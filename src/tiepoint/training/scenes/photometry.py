@@ -250,7 +250,7 @@ def _shadowed(shadow: Shadow, size_hw: SizeHW) -> Values:
     """`H W`: light that the shadow leaves, 0..1."""
     mask = np.ones(size_hw, np.float32)
     points = np.rint(shadow.corners_xy * 64).astype(np.int32)
-    cv2.fillPoly(mask, [points], shadow.light, cv2.LINE_8, 6)
+    cv2.fillConvexPoly(mask, points, shadow.light, cv2.LINE_8, 6)
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), shadow.blur_px), np.float32)
 
 
