@@ -172,10 +172,10 @@ class LayoutLoader:
     def _chunk(
         self, number: int, scenes: list[int], parts: Sequence[Part], new: list[tuple[int, Any]]
     ) -> Chunk:
-        views = np.concatenate([view_numbers(indices, self.pairs) for indices, _, _ in parts])
+        views = [view_numbers(indices, self.pairs).ravel() for indices, _, _ in parts]
         rows = np.concatenate([exposures for _, _, exposures in parts])
         exposures = np.empty_like(rows)
-        exposures[views.reshape(-1)] = rows
+        exposures[np.concatenate(views)] = rows
         return Chunk(number, scenes, joined([part for _, part, _ in parts]), exposures, new)
 
 
