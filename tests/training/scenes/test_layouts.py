@@ -121,6 +121,7 @@ def test_a_stored_scene_has_all_levels_of_its_sheets() -> None:
     config = of_kind("boxes")
     scene = composition.scene_of("boxes", config, np.random.default_rng(4))
     stored = np.zeros(1, scene_dtype(SIZE))[0]
+    stored["corners"] = 7  # of an earlier scene
     store_scene(scene, stored, SIZE)
     assert stored["sheets"] == len(scene.sheets) == composition.MOST_SHEETS
     offsets = atlas_shape(SIZE).offsets_xy(np.arange(3)).astype(int)
@@ -131,6 +132,7 @@ def test_a_stored_scene_has_all_levels_of_its_sheets() -> None:
         count = stored["counts"][number]
         assert count == len(sheet.corners_xy)
         assert np.array_equal(stored["corners"][number, :count, :2], sheet.corners_xy)
+        assert not stored["corners"][number, count:].any()
 
 
 def test_corners_beyond_the_room_of_a_stored_scene_are_left_out() -> None:

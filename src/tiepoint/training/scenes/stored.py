@@ -72,3 +72,4 @@ def store_scene(scene: Scene, stored: Any, size_hw: SizeHW) -> None:
         count = stored["counts"][number] = min(len(sheet.corners_xy), len(room))
         room[:count, :2], room[:count, 2] = sheet.corners_xy[:count], sheet.clearance[:count]
         room[:count, 3] = sheet.positive[:count]
+        room[count:] = 0  # without clearance they are no corners
