@@ -57,7 +57,9 @@ def overlap(to_a: Matrix, to_b: Matrix, size_hw: SizeHW, steps: int) -> float:
         steps: Points sampled along each side.
     """
     grid = grid_xy(size_hw, steps)
-    return overlap_of((to_a, to_b), [onto_plane(to_view, grid) for to_view in (to_a, to_b)], size_hw)
+    return overlap_of(
+        (to_a, to_b), [onto_plane(to_view, grid) for to_view in (to_a, to_b)], size_hw
+    )
 
 
 def overlap_of(

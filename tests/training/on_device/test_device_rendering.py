@@ -55,7 +55,7 @@ def both() -> dict[str, tuple[list[tuple[Scene, ViewPair]], Views]]:
 def test_images_and_owners_are_those_of_the_reference(kind: str, both) -> None:
     pairs, views = both[kind]
     images, owners = views.images.numpy(), views.owners.numpy()
-    assert np.array_equal(images, np.rint(images)) and 0 <= images.min() and images.max() <= 255
+    assert np.array_equal(images, np.rint(images)) and images.min() >= 0 and images.max() <= 255
     apart, other = [], []
     for number, (scene, pair) in enumerate(pairs):
         for side, expected in enumerate(reference(scene, pair, CONFIG)[0]):
@@ -129,8 +129,7 @@ def test_kinds_in_one_batch_look_as_alone(both) -> None:
 
 def test_outlines_of_many_edges_are_drawn_too(both) -> None:
     """Hulls of boxes and ellipses: both of the paddings beyond the first four edges."""
-    pairs = [pair for pair in both["boxes"][0]]
-    _, layout = arrangement_of(pairs, CONFIG)
+    _, layout = arrangement_of(both["boxes"][0], CONFIG)
     assert layout.extra == 2
     more = [layout.tensors[f"more_edges_{number}"].shape[1] for number in range(2)]
     assert more[0] <= 8 < more[1]

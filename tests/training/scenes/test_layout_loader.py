@@ -63,10 +63,11 @@ def same_scene(one, other) -> bool:
 
 
 def edges_by_plane(chunk: Chunk) -> dict[tuple[int, int], bytes]:
-    ends = np.cumsum(chunk.layouts.planes["edges"])
+    planes, edges = chunk.layouts.planes, chunk.layouts.edges
+    each = np.split(edges, np.cumsum(planes["edges"])[:-1])
     return {
-        (int(row["view"]), int(row["name"])): chunk.layouts.edges[end - row["edges"] : end].tobytes()
-        for row, end in zip(chunk.layouts.planes, ends, strict=True)
+        (int(row["view"]), int(row["name"])): own.tobytes()
+        for row, own in zip(planes, each, strict=True)
     }
 
 

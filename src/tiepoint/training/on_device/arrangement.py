@@ -1,7 +1,7 @@
 """Layouts of a chunk in the order in which a device draws them, on the host.
 
-Planes are sorted by their rank in their views, and views by their number of planes. So the planes of
-one rank belong to the first views, and are drawn over them without an index.
+Planes are sorted by their rank in their views, and views by their number of planes. So the planes
+of one rank belong to the first views, and are drawn over them without an index.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from tiepoint.training.scenes.layout_loader import Chunk
 from tiepoint.training.scenes.layouts import Rows
 
 FEW_EDGES, MORE_EDGES = 4, 12
-"""Edges of all planes are padded to the first number, then of some to the second, or to the most."""
+"""Edges of all planes are padded to the first number; further ones of some planes to the second, or
+to the most that there are."""
 FAR_PX = 1e4
 """Distance to an edge that is not there."""
 

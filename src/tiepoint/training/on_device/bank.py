@@ -65,7 +65,9 @@ class SheetBank:
             "rows": np.array(rows),
             "backdrop_rows": np.array(backdrops),
             **{
-                name: np.concatenate([s[name][:n] for (_, s), n in zip(scenes, counts, strict=True)])
+                name: np.concatenate(
+                    [s[name][:n] for (_, s), n in zip(scenes, counts, strict=True)]
+                )
                 for name in ("atlases", "corners")
             },
             "backdrops": np.stack([stored["backdrop"] for _, stored in scenes]),

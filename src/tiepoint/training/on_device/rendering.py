@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tiepoint.geometry import SizeHW
-from tiepoint.network.torch_device import uploaded
+from tiepoint.training.devices import constant
 from tiepoint.training.on_device.arrangement import Arrangement
 from tiepoint.training.on_device.bank import SheetBank
 from tiepoint.training.scenes.canvas import NEAR_PX
@@ -53,9 +53,7 @@ class Views(NamedTuple):
     flows: Tensor
 
 
-def render_views(
-    bank: SheetBank, layout: Arrangement, size_hw: SizeHW, cover_px: float
-) -> Views:
+def render_views(bank: SheetBank, layout: Arrangement, size_hw: SizeHW, cover_px: float) -> Views:
     """Draw all views of a chunk.
 
     Args:
@@ -170,7 +168,7 @@ def _candidates(
     w = mapped[..., 2:]
     xy = mapped[..., :2] / w  # T C 2
     scale = (tensors["determinant"][:, None] / w[..., 0].abs().clamp(min=1e-12) ** 3).sqrt()
-    last = _constants((size_hw[1] - 0.5, size_hw[0] - 0.5), matrix.device)
+    last = constant((size_hw[1] - 0.5, size_hw[0] - 0.5), matrix.device)
     inside = (sheet_xy > low) & (sheet_xy < high) & (xy >= -0.5) & (xy < last)  # T C 2
     kept = inside.all(dim=2) & (w[..., 0] > 0)
     kept &= (clearance * scale >= cover_px) | (clearance >= NEAR_PX)
@@ -190,7 +188,7 @@ def _candidates(
 
 def _ring_owners(fine: Tensor, xy: Tensor, radius: float) -> Tensor:
     """V N P: owners of the fine px in a disc around V N points of the views."""
-    offsets = _constants(tuple(ring_offsets(radius).ravel()), xy.device).view(-1, 2)  # P 2
+    offsets = constant(tuple(ring_offsets(radius).ravel()), xy.device).view(-1, 2)  # P 2
     height, width = fine.shape[1:]
     at = ((xy[:, :, None] + offsets + 0.5) * FINE - 0.5).round()  # V N P 2
     column = at[..., 0].clamp(0, width - 1).long()
@@ -200,7 +198,7 @@ def _ring_owners(fine: Tensor, xy: Tensor, radius: float) -> Tensor:
 
 
 def _flows(layout: Arrangement, owners: Tensor) -> Tensor:
-    """V H W 2: the homography of the plane that each px shows; NaN where the other view hides it."""
+    """V H W 2: by the homography of the plane that each px shows; NaN where it is hidden."""
     views, height, width = owners.shape
     table = layout.tensors["to_other"]  # V * names, 9
     x = torch.arange(width, device=owners.device, dtype=torch.float32)
@@ -226,8 +224,3 @@ def _fine_axes(size_hw: SizeHW, place: torch.device) -> tuple[Tensor, Tensor]:
     axes = (torch.arange(side, device=place, dtype=torch.float32) for side in (width, height))
     x, y = axes
     return x, y
-
-
-@lru_cache(maxsize=16)
-def _constants(numbers: tuple[float, ...], place: torch.device) -> Tensor:
-    return uploaded(torch.tensor(numbers, dtype=torch.float32), place)

@@ -1,8 +1,8 @@
 """Scenes and layouts of pairs from worker processes, for a device that makes the pairs.
 
-A chunk is all pairs of a few steps. Its pairs are the same as `PairLoader`'s: the same scenes by the
-same cameras in the same light. Workers copy each scene once into shared memory, and send layouts
-through their pipes.
+A chunk is all pairs of a few steps. Its pairs are the same as `PairLoader`'s: the same scenes by
+the same cameras in the same light. Workers copy each scene once into shared memory, and send
+layouts through their pipes.
 """
 
 from __future__ import annotations

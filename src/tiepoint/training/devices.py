@@ -1,0 +1,37 @@
+"""Tensors on a device without waiting for it.
+
+A GPU works through a queue, and the host that fills it must not wait for a result: until the next
+step is in the queue, the GPU would be idle. Waits are reads of values (`bool`, `item`), results
+whose length depends on values (boolean indices, `nonzero`), and blocking copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def reads_at_once(device: torch.device) -> bool:
+    """Whether values on a device can be read without waiting: those in the memory of the host."""
+    return device.type == "cpu"
+
+
+@lru_cache(maxsize=256)
+def constant(
+    values: Sequence[float], device: torch.device, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """A tensor of a tuple of numbers, copied to a device once. Do not write into it."""
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+def upload(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Copy an array to a device; a copy to a CUDA GPU waits for nothing in its queue."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
