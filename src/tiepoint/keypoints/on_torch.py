@@ -249,10 +249,10 @@ def suppress(heatmap: Tensor, radius: int) -> Tensor:
     """Non-maximum suppression of B H W; see `nms.suppress`. Returns B H W bool."""
     if radius == 0:
         return torch.ones_like(heatmap, dtype=torch.bool)
-    kept = _maxima(heatmap, radius)
+    kept = maxima(heatmap, radius)
     for _ in range(NMS_ROUNDS - 1):
-        is_open = _dilate(kept.float(), radius) == 0
-        kept = kept | (_maxima(heatmap.where(is_open, 0), radius) & is_open)
+        is_open = dilate(kept.float(), radius) == 0
+        kept = kept | (maxima(heatmap.where(is_open, 0), radius) & is_open)
     return kept
 
 
@@ -344,9 +344,9 @@ def cell_coordinates(xy: Tensor, cells_wh: Tensor, sampling: DescriptorSampling)
     return centred / (cells_wh * CELL_PX - (CELL_PX + 1) / 2) * (cells_wh - 1)
 
 
-def _maxima(heatmap: Tensor, radius: int) -> Tensor:
+def maxima(heatmap: Tensor, radius: int) -> Tensor:
     """Pixels that no other within `radius` exceeds; of equal ones the first in reading order."""
-    highest = heatmap == _dilate(heatmap, radius)  # B H W
+    highest = heatmap == dilate(heatmap, radius)  # B H W
     return highest & ~_follows(highest, radius)
 
 
@@ -361,7 +361,7 @@ def _follows(chosen: Tensor, radius: int) -> Tensor:
     return (torch.maximum(before, above) > 0)[:, 0]
 
 
-def _dilate(values: Tensor, radius: int) -> Tensor:
+def dilate(values: Tensor, radius: int) -> Tensor:
     """Largest value within `radius` in x and y: two passes cost far less than one square."""
     side = 2 * radius + 1
     rows = functional.max_pool2d(values[:, None], (1, side), 1, (0, radius))
