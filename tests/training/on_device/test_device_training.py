@@ -39,7 +39,7 @@ def trained(folder: Path, way: str, preset: Preset = PRESET) -> list[LogRecord]:
 def test_pairs_of_the_device_are_learnt_from_as_the_references(tmp_path: Path) -> None:
     ours, theirs = (trained(tmp_path / way, way) for way in ("device", "reference"))
     assert [record.step for record in ours] == [20, 40, 60, 80]
-    for name in ("detector", "descriptor", "repeat"):
+    for name in ("detector", "descriptor"):
         first, last = ours[0].figures[name], ours[-1].figures[name]
         assert last < first
         assert last == pytest.approx(theirs[-1].figures[name], rel=0.1)
