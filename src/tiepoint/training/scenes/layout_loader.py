@@ -25,7 +25,8 @@ from tiepoint.training.scenes.processes import CONTEXT, Workers, portable, set_u
 from tiepoint.training.scenes.settings import DataConfig
 from tiepoint.training.scenes.stored import scene_dtype, store_scene
 
-AHEAD = 6  # chunks in flight beyond the requested one
+AHEAD = 12
+"""Chunks in flight beyond the requested one: a scene takes a worker as long as its share of ten."""
 NOWHERE = -1
 """In place of a place in memory: the scene is stored already."""
 
@@ -87,7 +88,7 @@ class LayoutLoader:
         self._next = self._ahead = first  # numbers of the next chunk, and of the next request
         self._newest: dict[int, int] = {}  # slot of the bank -> number of its newest scene
         self._requested: dict[int, _Requested] = {}
-        self._free = list(range(2 * pairs))  # places in the shared memory
+        self._free = list(range(pairs))  # places in the shared memory
         self._held: list[int] = []
         self._workers: Workers | None = None
         if workers:
