@@ -22,7 +22,8 @@ FREE = frozenset((
     "empty_strided", "expand", "expand_as", "flatten", "is_nonzero", "item", "lift_fresh",
     "movedim", "narrow", "new_empty", "new_ones", "numpy_T", "permute", "reshape", "resize_",
     "resolve_conj", "resolve_neg", "result_type", "select", "set_", "slice", "split",
-    "split_with_sizes", "squeeze", "t", "to", "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as",
+    "split_with_sizes", "squeeze", "t", "to", "transpose", "unbind", "unflatten", "unfold",
+    "unsqueeze", "view", "view_as",
 ))  # fmt: skip
 """Operators without a kernel of their own: views, allocations, and reads by the host."""
 

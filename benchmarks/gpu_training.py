@@ -4,7 +4,8 @@
     python benchmarks/gpu_training.py --device cpu --counts --pairs 4
 
 Steps of the preset `gpu` on one batch that is on the device already, so drawing and copying of
-pairs are left out. Weights and pixels are random: the time does not depend on them.
+pairs are left out. The matcher's steps make their batch on the device, from a bank of random
+keypoints. Weights and pixels are random: the time does not depend on them.
 
 --counts prints the kernels of one step and how often the host waits, as `gpu.py --counts` does.
 Kernels do not depend on the number of pairs. torch has fewer on a GPU, because the norms of all
@@ -28,14 +29,23 @@ import torch
 from gpu import Row, rate
 from gpu_counts import count
 from tiepoint import __version__
+from tiepoint.matching.learned.architecture import MatcherConfig
 from tiepoint.training import devices
 from tiepoint.training.detector.batch import Batch
+from tiepoint.training.matcher.bank import Scenes, write_shard
+from tiepoint.training.matcher.device_bank import DeviceBank
+from tiepoint.training.matcher.drawing import SceneFeatures
+from tiepoint.training.matcher.settings import MATCHER_PRESETS, VIEWS, MatcherStage
+from tiepoint.training.matcher.trainer import MatcherTrainer
 from tiepoint.training.presets import PRESETS, Preset, Stage
 from tiepoint.training.state import RunConfig
 from tiepoint.training.trainer import Trainer
 
 CORNERS = 60
 """Corners of an image."""
+
+BANK_SCENES, KEYPOINTS = 16, 1000
+"""Scenes of the matcher's bank, and keypoints of a view."""
 
 
 def random_batch(pairs: int, size_hw: tuple[int, int], device: torch.device) -> Batch:
@@ -68,13 +78,49 @@ def steps(
         yield sized, partial(run.step, batch, sized)
 
 
+def matcher_steps(device: torch.device, folder: Path) -> Iterator[tuple[int, Callable[[], Any]]]:
+    """Steps of the matcher's preset `gpu`: number of pairs, and a call that does one step."""
+    preset = replace(MATCHER_PRESETS["gpu"], minutes=None, steps=10**6)
+    write_shard(folder / "scenes", [random_scene(seed) for seed in range(BANK_SCENES)])
+    bank = DeviceBank(Scenes([folder / "scenes"]), device)
+    for stage in preset.stages:
+        for keypoints in (min(stage.counts), max(stage.counts)):
+            one = replace(stage, counts=(keypoints,))
+            run = MatcherTrainer(RunConfig(preset, 0), no_source, folder, device)
+
+            def step(run: MatcherTrainer = run, one: MatcherStage = one) -> None:
+                run.step(bank.batch(preset, one, 0, run.progress.step), one)
+
+            yield one.step_keypoints // keypoints, step
+
+
+def random_scene(seed: int) -> SceneFeatures:
+    """Views of 480x640 with random keypoints; half of them are visible in another view."""
+    random, total = np.random.default_rng(seed), VIEWS * KEYPOINTS
+    xy = random.uniform(0, (639, 479), (total, 2)).astype(np.float32)
+    elsewhere = np.repeat(xy[:, None], VIEWS, axis=1)
+    elsewhere[random.random((total, VIEWS)) < 0.5] = np.nan
+    descriptors = random.standard_normal((total, MatcherConfig().descriptor_length))
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    return SceneFeatures(
+        counts=np.full(VIEWS, KEYPOINTS),
+        xy=xy,
+        descriptors=descriptors.astype(np.float16),
+        elsewhere=elsewhere,
+        doubtful=np.zeros((total, VIEWS), bool),
+        size_hw=np.array([480, 640]),
+        cameras=np.zeros((VIEWS, 3, 4)),
+        focal=np.zeros(1),
+    )
+
+
 def no_source(stage: Stage, step: int) -> Any:
     raise NotImplementedError
 
 
 def show_counts(work: Iterator[tuple[str, Callable[[], Any]]]) -> None:
     """Kernels and waits of one step of each kind, when the host must not wait."""
-    print("| step | kernels | waits of the host | by |\n|---|---|---|---|")
+    print("\n| step | kernels | waits of the host | by |\n|---|---|---|---|")
     for name, step in work:
         step()
         counts = count(step)
@@ -96,12 +142,18 @@ def main() -> None:
         if options.counts:
             devices.reads_at_once = lambda device: False
             show_counts((stage.name, step) for stage, step in work)
+            matching = matcher_steps(device, Path(folder))
+            show_counts((f"matcher, {pairs} pairs", step) for pairs, step in matching)
             return
         print(f"tiepoint {__version__}, torch {torch.__version__}, {device}")
         rows: list[Row] = []
         for stage, step in work:
             name = f"training, stage {stage.name}, {stage.pairs} pairs per step"
             rows.append((name, rate(step, 2 * stage.pairs, options.device), "images/s"))
+            print(f"| {name} | {rows[-1][1]:,.1f} | {rows[-1][2]} |", flush=True)
+        for pairs, step in matcher_steps(device, Path(folder)):
+            name = f"training of the matcher, {pairs} pairs per step"
+            rows.append((name, rate(step, pairs, options.device), "pairs/s"))
             print(f"| {name} | {rows[-1][1]:,.1f} | {rows[-1][2]} |", flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")

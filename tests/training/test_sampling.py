@@ -14,9 +14,9 @@ from tiepoint.training.detector.sampling import (
     SATELLITE_PX,
     SATELLITES,
     PointPairs,
-    _first,
     sample_points,
 )
+from tiepoint.training.devices import first_chosen
 
 CPU = torch.device("cpu")
 SIZE_HW = (64, 80)
@@ -155,7 +155,7 @@ def test_the_first_chosen_values_equal_the_slow_twin() -> None:
     shares = torch.tensor([0.0, 0.2, 0.5, 0.8, 1.0])
     usable = torch.rand(5, 12, generator=generator) < shares[:, None]
     for count in (0, 1, 4, 12):
-        taken, known = _first(values, usable, count)
+        taken, known = first_chosen(values, usable, count)
         for row in range(5):
             expected = values[row][usable[row]][:count].tolist()
             assert taken[row][known[row]].tolist() == expected

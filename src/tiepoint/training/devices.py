@@ -35,3 +35,11 @@ def upload(array: NDArray[Any], device: torch.device) -> Tensor:
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def first_chosen(values: Tensor, chosen: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The first chosen values of each row, P K -> P count, and which of these there are."""
+    number = chosen.cumsum(dim=1)  # P K, from 1
+    place = number.where(chosen & (number <= count), 0)
+    taken = values.new_zeros(len(values), count + 1).scatter_(1, place, values)[:, 1:]
+    return taken, torch.arange(count, device=values.device) < number[:, -1:]

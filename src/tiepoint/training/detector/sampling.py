@@ -13,7 +13,7 @@ from tiepoint.architecture import CELL_PX
 from tiepoint.keypoints.on_torch import describe_phases
 from tiepoint.training import devices
 from tiepoint.training.detector.batch import Batch
-from tiepoint.training.devices import constant
+from tiepoint.training.devices import constant, first_chosen
 
 DETECTOR_SHARE, TEXTURED_SHARE = 0.5, 0.25
 """Fractions of detector maxima and of textured points; the others are anywhere. Descriptors are
@@ -124,18 +124,9 @@ def _pixels(
     texture = texture * usable.flatten(1).gather(1, candidates)  # 0 = not usable
     contrast, order = texture.topk(textured, dim=1)  # P T
     spare = usable.flatten(1).gather(1, anywhere)  # P per_pair
-    others, enough = _first(anywhere, spare, per_pair - detected - textured)  # P R
+    others, enough = first_chosen(anywhere, spare, per_pair - detected - textured)  # P R
     pixel = torch.cat([peak_pixel.gather(1, best), candidates.gather(1, order), others], dim=1)
     return pixel, torch.cat([strength > 0, contrast > 0, enough], dim=1)
-
-
-def _first(values: Tensor, chosen: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The first chosen values of each row, P K -> P count, and which of these there are."""
-    number = chosen.cumsum(dim=1)  # P K, from 1
-    place = number.where(chosen & (number <= count), 0)
-    taken = values.new_zeros(len(values), count + 1).scatter_(1, place, values)[:, 1:]
-    numbers = torch.arange(count, device=values.device)
-    return taken, numbers < chosen.sum(dim=1, keepdim=True)
 
 
 def _satellites(

@@ -241,6 +241,17 @@ class Shard:
         rows: NDArray[Any] = self._slices[name][end - int(self.counts[scene, view]) : end]
         return rows
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of the values of `PER_KEYPOINT`."""
+        total, length = self._slices["descriptors"].get_shape()
+        return int(total) * (2 * int(length) + 8 + 9 * VIEWS)
+
+    def whole(self, name: str) -> NDArray[Any]:
+        """The values of one of `PER_KEYPOINT` for all keypoints, scene by scene, view by view."""
+        values: NDArray[Any] = self._file.get_tensor(name)
+        return values
+
     def _check(self) -> None:
         scenes, total = len(self.counts), int(self.counts.sum())
         length = self._slices["descriptors"].get_shape()[-1]
@@ -283,8 +294,8 @@ class Scenes:
     """The scenes of some shards, by number."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._shards = [Shard(path) for path in paths]
-        self._first = np.cumsum([0, *(len(shard) for shard in self._shards)])
+        self.shards = [Shard(path) for path in paths]
+        self._first = np.cumsum([0, *(len(shard) for shard in self.shards)])
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -308,7 +319,7 @@ class Scenes:
 
     def _at(self, scene: int) -> tuple[Shard, int]:
         shard = int(np.searchsorted(self._first, scene, side="right")) - 1
-        return self._shards[shard], scene - int(self._first[shard])
+        return self.shards[shard], scene - int(self._first[shard])
 
 
 def open_scenes(folder: Path, shards: int) -> Scenes:
