@@ -18,11 +18,11 @@ from torch.profiler import ProfilerActivity, profile
 FREE = frozenset((
     "_local_scalar_dense", "_nnpack_available", "_reshape_alias", "_to_copy", "_unsafe_view",
     "alias",
-    "as_strided", "clone", "contiguous", "detach", "detach_", "empty", "empty_like",
+    "as_strided", "as_strided_", "clone", "contiguous", "detach", "detach_", "empty", "empty_like",
     "empty_strided", "expand", "expand_as", "flatten", "is_nonzero", "item", "lift_fresh",
     "movedim", "narrow", "new_empty", "new_ones", "numpy_T", "permute", "reshape", "resize_",
-    "resolve_conj", "resolve_neg", "result_type", "select", "set_", "slice", "split", "squeeze",
-    "t", "to", "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "view",
+    "resolve_conj", "resolve_neg", "result_type", "select", "set_", "slice", "split",
+    "split_with_sizes", "squeeze", "t", "to", "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as",
 ))  # fmt: skip
 """Operators without a kernel of their own: views, allocations, and reads by the host."""
 
@@ -32,6 +32,9 @@ WAITING = frozenset((
 ))  # fmt: skip
 """Functions of tensors that return once the device has the value, or its length."""
 
+
+WHOLE = ("aten::_foreach_", "aten::_fused_", "aten::native_batch_norm")
+"""Operators that are one kernel on a GPU, and a loop or several operators on a CPU."""
 
 CLIPPING = "torch.nn.utils.clip_grad"
 """Moves norms to the device that they are on, which copies nothing."""
@@ -95,9 +98,18 @@ def count(work: Callable[[], Any]) -> Counts:
 def _kernels(events: Any) -> Counter[str]:
     kernels: Counter[str] = Counter()
     for event in events:
-        if _computes(event) and not any(map(_has_kernel, event.cpu_children)):
+        if _is_whole(event.cpu_parent):
+            continue
+        if _is_whole(event) or (_computes(event) and not any(map(_has_kernel, event.cpu_children))):
             kernels[event.name.removeprefix("aten::")] += 1
     return kernels
+
+
+def _is_whole(event: Any) -> bool:
+    """Whether an operator, or one that calls it, is one kernel on a GPU and many on a CPU."""
+    if event is None:
+        return False
+    return event.name.startswith(WHOLE) or _is_whole(event.cpu_parent)
 
 
 def _computes(event: Any) -> bool:

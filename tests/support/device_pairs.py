@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from tiepoint.training.detector.batch import Batch
 from tiepoint.training.on_device.arrangement import Arrangement, arranged
 from tiepoint.training.on_device.bank import SheetBank
 from tiepoint.training.scenes.composition import Scene
 from tiepoint.training.scenes.layout_loader import Chunk, view_numbers
 from tiepoint.training.scenes.layouts import layouts_of
+from tiepoint.training.scenes.pairs import TrainingPair, TrainingView
 from tiepoint.training.scenes.render import Rendering, ViewPair, flow, render
 from tiepoint.training.scenes.settings import DataConfig
 from tiepoint.training.scenes.stored import scene_dtype, store_scene
@@ -44,3 +46,23 @@ def reference(
         for to_view, order in zip(pair.to_views, pair.orders, strict=True)
     )
     return [a, b], [flow(a, b, *pair.to_views), flow(b, a, *pair.to_views[::-1])]
+
+
+def pairs_of(batch: Batch) -> list[TrainingPair]:
+    """The pairs of a batch as the reference returns them."""
+    count, (height, width) = batch.pairs, batch.size_hw
+    rows = batch.corner_xy.view(2 * count, -1, 2).numpy()
+    inside = ((rows >= -0.5) & (rows <= (width - 0.5, height - 0.5))).all(axis=2)
+    views = [
+        TrainingView(
+            np.rint(255 * batch.pixels[view, 0].numpy()).astype(np.uint8),
+            rows[view][inside[view]],
+            batch.ignore[view].numpy(),
+        )
+        for view in range(2 * count)
+    ]
+    flows = batch.flow.numpy()
+    return [
+        TrainingPair(views[n], views[count + n], flows[n], flows[count + n], "device")
+        for n in range(count)
+    ]

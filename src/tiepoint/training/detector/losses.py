@@ -33,6 +33,10 @@ MASKED_LOGIT = -1e4
 """Logit of an excluded class; finite, because zero times its logarithm must be zero."""
 
 
+AROUND = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
+"""(x, y) of the four pixels around a corner, relative to the first."""
+
+
 class DetectorLoss(NamedTuple):
     """Losses in nats per cell.
 
@@ -77,16 +81,14 @@ def soft_labels(image: Tensor, xy: Tensor, batch: int, size_hw: tuple[int, int])
         B 65 h w float32, sums of 1; the last class is "no keypoint".
     """
     height, width = size_hw
-    corner = xy.floor()  # M 2
-    fraction = xy - corner  # M 2
+    around = constant(AROUND, xy.device)  # 4 2
+    first = xy.floor()[:, None]  # M 1 2
+    weight = (1 - (around - (xy[:, None] - first)).abs()).prod(dim=-1)  # M 4
+    x, y = (first + around).long().unbind(dim=-1)  # M 4
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    pixel = (image[:, None] * height + y.clamp(0, height - 1)) * width + x.clamp(0, width - 1)
     mass = torch.zeros(batch * height * width, device=xy.device)
-    for dx in (0, 1):
-        for dy in (0, 1):
-            x, y = corner[:, 0].long() + dx, corner[:, 1].long() + dy  # M
-            weight = torch.abs(1 - dx - fraction[:, 0]) * torch.abs(1 - dy - fraction[:, 1])  # M
-            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            pixel = (image * height + y.clamp(0, height - 1)) * width + x.clamp(0, width - 1)
-            mass.index_add_(0, pixel, weight * inside)
+    mass.index_add_(0, pixel.flatten(), (weight * inside).flatten())
     bins = functional.pixel_unshuffle(mass.view(batch, 1, height, width), CELL_PX)  # B 64 h w
     bins = bins / bins.sum(dim=1, keepdim=True).clamp(min=1)
     rest = (1 - bins.sum(dim=1, keepdim=True)).clamp(min=0)  # B 1 h w

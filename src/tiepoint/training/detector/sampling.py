@@ -56,7 +56,7 @@ class PointPairs(NamedTuple):
         xy = torch.cat([self.xy_a, self.xy_b])  # 2M 2
         h, w = dense[0].shape[2:]
         cells_hw = constant((h, w), xy.device, torch.int64).expand(len(dense[0]), 2)  # 2P 2
-        return describe_phases(dense, image, xy, cells_hw)
+        return describe_phases(dense, image, xy, cells_hw, cells_first=True)
 
     def without_padding(self) -> PointPairs:
         """The valid points. Their number decides the shape, so the host waits for it."""

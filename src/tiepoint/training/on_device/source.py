@@ -26,8 +26,9 @@ from tiepoint.training.scenes.loader import check_batches
 from tiepoint.training.scenes.pairs import VISIBLE_SHARE
 from tiepoint.training.scenes.settings import DataConfig
 
-CHUNK_PX = 80 * 160 * 160
-"""Size of a chunk: kernels of several small steps are started at once. Takes 2 GB of memory."""
+CHUNK_PX, CHUNK_STEPS = 80 * 160 * 160, 4
+"""Most px of the views A of a chunk, which take 2 GB of memory, and most steps. The more steps are
+made at once, the fewer kernels are started."""
 OUTSIDE_PX = -1e4
 """Position of a corner that is not there."""
 
@@ -80,7 +81,7 @@ class DevicePairs:
         self.config, self.seed, self.batch_size, self.step = config, seed, batch_size, start_step
         height, width = config.size_hw
         self._place, self._closed = place, False
-        self._steps = max(1, CHUNK_PX // (batch_size * height * width))
+        self._steps = min(max(1, CHUNK_PX // (batch_size * height * width)), CHUNK_STEPS)
         pairs = self._steps * batch_size
         self._bank = SheetBank(config.size_hw, pairs, place)
         self._newest: dict[int, int] = {}  # slot of the bank -> number of its newest scene
