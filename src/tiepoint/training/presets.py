@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from tiepoint.architecture import CELL_PX, NetworkConfig
 from tiepoint.checks import check_choice, check_positive, check_whole, check_within
 from tiepoint.errors import ConfigError
-from tiepoint.training.scenes.settings import DataConfig
+from tiepoint.training.scenes.settings import TRAINING_DATA, DataConfig
 from tiepoint.training.schedule import MAX_COUNT, AnyStage, Schedule, check_stages, with_tuples
 
 MAX_SIDE_PX = 8192
@@ -183,6 +183,18 @@ def find_preset(name: PresetName) -> Preset:
     """The preset of a name; ConfigError if there is none."""
     check_choice("preset", name, PRESETS)
     return PRESETS[name]
+
+
+LARGE_BANK, LARGE_REUSE = 512, 80
+"""For `large`. A GPU takes pairs faster than workers draw scenes, each of which takes 100 times as
+long as the cameras of a pair. So more pairs show each scene, and they are further apart."""
+
+
+def training_data(preset: Preset) -> DataConfig:
+    """Scenes of a new run of a preset."""
+    if preset.name != "large":
+        return TRAINING_DATA
+    return replace(TRAINING_DATA, bank=LARGE_BANK, reuse=LARGE_REUSE)
 
 
 CONTINUATION_RATE = 0.5

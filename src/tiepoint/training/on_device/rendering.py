@@ -21,7 +21,7 @@ from tiepoint.training.scenes.canvas import NEAR_PX
 from tiepoint.training.scenes.render import FINE, NOBODY, ring_offsets
 
 VIEW_PX_PER_CORNER = 20
-"""Corners of a view that are kept, before the tests of contrast: one for each so many px."""
+"""px of a view per corner that is kept of it, before the tests of contrast."""
 
 
 class Corners(NamedTuple):
@@ -58,7 +58,7 @@ def render_views(bank: SheetBank, layout: Arrangement, size_hw: SizeHW, cover_px
 
     Args:
         bank: Has the scenes of the chunk.
-        size_hw: Of the views.
+        size_hw: (height, width) of the views, px.
         cover_px: Least distance from a visible corner to anything in front of it.
     """
     values = _warped(bank, layout, size_hw)  # T FH FW
@@ -78,8 +78,10 @@ def _warped(bank: SheetBank, layout: Arrangement, size_hw: SizeHW) -> Tensor:
     along = sample[:, None, None, :, 0] * x[:, None] + sample[:, None, None, :, 2]  # T 1 FW 3
     place = torch.addcmul(along, sample[:, None, None, :, 1], y[:, None, None])  # T FH FW 3
     grid = place[..., :2] / place[..., 2:]  # T FH FW 2
+    del along, place  # the largest tensors of all
     low, high = limits[:, None, None, 0], limits[:, None, None, 1]  # T 1 1 2
-    grid = torch.minimum(torch.maximum(grid, low), high)  # the border is repeated
+    grid = torch.maximum(grid, low, out=grid)  # the border is repeated
+    grid = torch.minimum(grid, high, out=grid)
     atlases = bank.atlases.index_select(0, layout.tensors["rows"])[:, None].float()  # T 1 h w
     warped: Tensor = functional.grid_sample(
         atlases, grid, mode="bilinear", padding_mode="border", align_corners=True

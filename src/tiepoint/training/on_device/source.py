@@ -26,8 +26,8 @@ from tiepoint.training.scenes.loader import check_batches
 from tiepoint.training.scenes.pairs import VISIBLE_SHARE
 from tiepoint.training.scenes.settings import DataConfig
 
-CHUNK_PX, CHUNK_STEPS = 80 * 160 * 160, 4
-"""Most px of the views A of a chunk, which take 2 GB of memory, and most steps. The more steps are
+CHUNK_PX, CHUNK_STEPS = 160 * 160 * 160, 4
+"""Most px of the views A of a chunk, which take 4 GB of memory, and most steps. The more steps are
 made at once, the fewer kernels are started."""
 OUTSIDE_PX = -1e4
 """Position of a corner that is not there."""
@@ -62,6 +62,7 @@ class DevicePairs:
 
     Attributes:
         step: Number of the next batch.
+        chunk_steps: Number of steps that are made at once.
 
     Raises:
         ConfigError: A number out of range.
@@ -81,13 +82,13 @@ class DevicePairs:
         self.config, self.seed, self.batch_size, self.step = config, seed, batch_size, start_step
         height, width = config.size_hw
         self._place, self._closed = place, False
-        self._steps = min(max(1, CHUNK_PX // (batch_size * height * width)), CHUNK_STEPS)
-        pairs = self._steps * batch_size
+        self.chunk_steps = min(max(1, CHUNK_PX // (batch_size * height * width)), CHUNK_STEPS)
+        pairs = self.chunk_steps * batch_size
         self._bank = SheetBank(config.size_hw, pairs, place)
         self._newest: dict[int, int] = {}  # slot of the bank -> number of its newest scene
         self._chunk: Chunk | None = None
         self._made: Made | None = None
-        self._loader = LayoutLoader(config, seed, pairs, start_step // self._steps, workers)
+        self._loader = LayoutLoader(config, seed, pairs, start_step // self.chunk_steps, workers)
 
     def __iter__(self) -> DevicePairs:
         return self
@@ -100,7 +101,7 @@ class DevicePairs:
         """
         if self._closed:
             raise StopIteration
-        if self._chunk is None or self.step // self._steps != self._chunk.number:
+        if self._chunk is None or self.step // self.chunk_steps != self._chunk.number:
             try:
                 self._take()
             except BaseException:
@@ -122,12 +123,12 @@ class DevicePairs:
 
     def batch(self, step: int) -> Batch:
         """The batch of a step of the latest chunk."""
-        assert self._chunk is not None and step // self._steps == self._chunk.number
+        assert self._chunk is not None and step // self.chunk_steps == self._chunk.number
         if self._made is None:
             self._made = make_pairs(self._chunk, self._bank, self.config, self.seed, self._place)
             self._newest |= {scene % self.config.bank: scene for scene in self._chunk.scenes}
             self._bank.keep(self._newest.values())
-        first, pairs = step % self._steps * self.batch_size, self._steps * self.batch_size
+        first, pairs = step % self.chunk_steps * self.batch_size, self.chunk_steps * self.batch_size
         pixels, corners_xy, ignore, flow = (
             _views(values, first, self.batch_size, pairs) for values in self._made
         )

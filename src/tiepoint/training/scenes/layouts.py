@@ -77,7 +77,7 @@ def layouts_of(
     Args:
         pairs: At least one.
         view_numbers: 2 P, numbers of the views A and of the views B.
-        size_hw: Of the views.
+        size_hw: (height, width) of the views, px.
     """
     planes = [plane for _, pair in pairs for plane in pair.planes]
     sheets = [scene.sheets.index(p.sheet) for scene, pair in pairs for p in pair.planes]
@@ -121,7 +121,9 @@ class _Drawn:
     def __init__(
         self, pairs: Sequence[tuple[Scene, ViewPair]], view_numbers: NDArray[np.int64]
     ) -> None:
-        rows, owned, first, body = [], ([], []), 0, 0
+        rows: list[tuple[int, ...]] = []
+        owned: tuple[list[tuple[int, ...]], ...] = [], []
+        first = body = 0
         for (_, pair), views in zip(pairs, view_numbers.T.tolist(), strict=True):
             bodies = [plane.body for plane in pair.planes]
             most = max(bodies) + 1
@@ -254,13 +256,14 @@ def _inverse(matrices: NDArray[np.float64]) -> Matrix:
     a, b, c = matrices.transpose(1, 0, 2)  # rows, N 3 each
     columns = [np.cross(b, c), np.cross(c, a), np.cross(a, b)]
     determinant = (a * columns[0]).sum(axis=1)
-    return np.stack(columns, axis=2) * np.copysign(1, determinant)[:, None, None]
+    inverse = np.stack(columns, axis=2) * np.copysign(1, determinant)[:, None, None]
+    return np.asarray(inverse, np.float64)
 
 
 def _scaled(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
     """N 3 3 homographies whose largest number is 1, so that float32 can hold them."""
     largest = np.abs(matrices).max(axis=(1, 2), keepdims=True)
-    return matrices / np.maximum(largest, np.finfo(np.float64).tiny)
+    return np.asarray(matrices / np.maximum(largest, np.finfo(np.float64).tiny), np.float64)
 
 
 def joined(parts: Sequence[Layouts]) -> Layouts:
