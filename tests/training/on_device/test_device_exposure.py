@@ -220,6 +220,14 @@ def test_the_host_never_waits() -> None:
     assert waiting_operators(lambda: expose_batch(values, packed, generator)) == set()
 
 
+def test_no_step_depends_on_values_or_on_arrays_of_the_host() -> None:
+    meta = torch.device("meta")  # has shapes, but no values
+    values = torch.empty((len(greys()), *greys()[0].shape), device=meta)
+    packed = exposures_on(pack_exposures(drawn(ALL)), meta)
+    done = expose_batch(values, packed, torch.Generator())
+    assert all(part.device == meta and part.shape == values.shape for part in done)
+
+
 def test_autocast_rounds_nothing() -> None:
     exposures = drawn(replace(CALM, blur_px=2.0))
     outside = batch(greys(), exposures)

@@ -18,6 +18,7 @@ from tiepoint.training.on_device.exposures import exposures_on
 from tiepoint.training.on_device.labels import PairLabels, label_batch, without_covered
 from tiepoint.training.on_device.rasters import OUTSIDE_PX, nearest_px
 from tiepoint.training.on_device.texture_points import (
+    PX_PER_POINT,
     TexturePoints,
     repeated_in_other,
     texture_points,
@@ -231,6 +232,18 @@ def test_an_enlarged_view_allows_for_its_scale() -> None:
 
 def test_the_host_never_waits() -> None:
     assert waiting_operators(lambda: labelled(drawn())) == set()
+
+
+def test_no_step_depends_on_values_or_on_arrays_of_the_host() -> None:
+    meta = torch.device("meta")  # has shapes, but no values
+    pairs = drawn()
+    exposed, corners = (
+        type(part)(*(values.to(meta) for values in part)) for part in (pairs.exposed, pairs.corners)
+    )
+    results = label_batch(exposed, corners, pairs.flows.to(meta), CONFIG.min_contrast)
+    assert all(part.device == meta for part in results)
+    rows = pairs.corners.xy.shape[1] + 160 * 160 // PX_PER_POINT
+    assert results.corners_xy.shape == (24, rows, 2)
 
 
 def test_pairs_of_the_device_have_the_statistics_of_the_single_ones() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from support.device_counts import waiting_operators
 from tiepoint.training.on_device.rasters import (
     OUTSIDE_PX,
     counted,
@@ -82,3 +83,10 @@ def test_a_point_itself_is_left_out_on_request() -> None:
     values = positions(xy, nearest_px(xy, SIZE), used, SIZE)
     squares = distance_squared(xy, values, 4, own=False)[0]
     assert squares[:2].tolist() == [4, 4] and squares[2] > 1e6
+
+
+def test_waits_for_a_device_are_found() -> None:
+    values = points(5)
+    assert waiting_operators(lambda: values[values > 1]) == {"nonzero", "boolean index"}
+    assert "item" in waiting_operators(lambda: values.max().item())
+    assert waiting_operators(lambda: values * 2) == set()

@@ -6,5 +6,5 @@ Nothing here waits for the device, and no step loops over the images of a batch.
 - `rendering`: views, their corners and the flow between them.
 - `exact`: float32 arithmetic without rounding to fewer bits.
 - `exposures`, `resampling`, `jpeg`, `exposure`: light, lens and sensor of each view.
-- `corners`, `texture_points`, `labels`: the keypoint labels of each view.
+- `rasters`, `view_labels`, `texture_points`, `labels`: the keypoint labels of each view.
 """

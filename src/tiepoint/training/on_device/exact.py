@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -16,6 +16,7 @@ def exact(place: torch.device) -> Iterator[None]:
 
     Matrix products keep all bits unless `torch.set_float32_matmul_precision` allows 10.
     """
-    off = torch.autocast(place.type, enabled=False)
+    mixes = torch.amp.is_autocast_available(place.type)
+    off = torch.autocast(place.type, enabled=False) if mixes else nullcontext()
     with torch.no_grad(), off, exact_float32(place):
         yield

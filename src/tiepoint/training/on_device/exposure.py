@@ -141,11 +141,8 @@ def _covered(
     is_box, drawn, grey, spread = (
         exposures.patches(name)[..., None, None] for name in ("is_box", "drawn", "grey", "noise")
     )  # B 3 1 1 each
-    boxes, ellipses = (
-        _polygons(exposures.patches("corners_xy"), size_hw),
-        _ellipses(exposures, size_hw),
-    )
-    hidden = torch.where(is_box > 0, boxes, ellipses) & (drawn > 0)  # B 3 H W
+    boxes = _polygons(exposures.patches("corners_xy"), size_hw)  # B 3 H W
+    hidden = torch.where(is_box > 0, boxes, _ellipses(exposures, size_hw)) & (drawn > 0)
     noise = _normal(values, generator)
     for number in range(MOST_PATCHES):
         fill = grey[:, number] + spread[:, number] * noise

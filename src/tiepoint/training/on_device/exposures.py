@@ -36,8 +36,7 @@ class Exposures(NamedTuple):
 
     def patches(self, name: str) -> Tensor:
         """A field of the patches of all exposures, B 3 and its own shape."""
-        all_fields = self.field("patches")  # B 3 F
-        return _part(all_fields, PATCH, name)
+        return _part(self.field("patches"), PATCH, name)
 
 
 def exposures_on(packed: PackedExposures, device: torch.device) -> Exposures:

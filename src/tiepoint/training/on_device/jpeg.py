@@ -47,7 +47,7 @@ def compressed(greys: Tensor, left_top: Tensor, quality: Tensor) -> Tensor:
     """
     B, H, W = greys.shape
     device = greys.device
-    left, top = left_top.long()[:, :1].contiguous(), left_top.long()[:, 1:].contiguous()  # B 1
+    left, top = left_top.long()[..., None].unbind(dim=1)  # B 1, B 1
     image = torch.arange(B, device=device)[:, None, None]
     rows, columns = _mirrored(H, top), _mirrored(W, left)  # B 8h, B 8w
     padded = greys[image, rows[:, :, None], columns[:, None]] - 128  # B 8h 8w
