@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--counts", action="store_true", help="kernels and waits of one step")
     parser.add_argument("--host", action="store_true", help="time of a core for a pair")
-    parser.add_argument("--preset", default="large")
+    parser.add_argument("--preset", default="gpu")
     parser.add_argument("--pairs", type=int, help="pairs per step; default: the preset's")
     parser.add_argument("--seconds", type=float, default=40, help="time of each run")
     parser.add_argument("--json", type=Path)

@@ -19,7 +19,9 @@ from tiepoint.training.presets import (
     adaptation_preset,
     continuation_preset,
     find_preset,
+    training_data,
 )
+from tiepoint.training.scenes.settings import TRAINING_DATA
 
 EVERY = [*PRESETS.values(), ADAPT]
 
@@ -139,6 +141,13 @@ def test_every_preset_is_found_by_its_name() -> None:
 def test_an_unknown_preset_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(ConfigError, match=f"preset is '{name}', .* gpu, small, cpu, smoke"):
         find_preset(name)  # type: ignore[arg-type]
+
+
+def test_scenes_of_a_gpu_are_shown_by_more_pairs() -> None:
+    assert training_data(PRESETS["cpu"]) == training_data(ADAPT) == TRAINING_DATA
+    data = training_data(PRESETS["gpu"])
+    assert (data.bank, data.reuse) == (256, 80)
+    assert replace(data, bank=TRAINING_DATA.bank, reuse=TRAINING_DATA.reuse) == TRAINING_DATA
 
 
 def test_a_budget_in_minutes_counts_seconds_and_ends_at_one() -> None:

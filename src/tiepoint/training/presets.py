@@ -185,16 +185,16 @@ def find_preset(name: PresetName) -> Preset:
     return PRESETS[name]
 
 
-LARGE_BANK, LARGE_REUSE = 512, 80
-"""For `large`. A GPU takes pairs faster than workers draw scenes, each of which takes 100 times as
+GPU_BANK, GPU_REUSE = 256, 80
+"""For `gpu`. A GPU takes pairs faster than workers draw scenes, each of which takes 100 times as
 long as the cameras of a pair. So more pairs show each scene, and they are further apart."""
 
 
 def training_data(preset: Preset) -> DataConfig:
     """Scenes of a new run of a preset."""
-    if preset.name != "large":
+    if preset.name != "gpu":
         return TRAINING_DATA
-    return replace(TRAINING_DATA, bank=LARGE_BANK, reuse=LARGE_REUSE)
+    return replace(TRAINING_DATA, bank=GPU_BANK, reuse=GPU_REUSE)
 
 
 CONTINUATION_RATE = 0.5

@@ -132,6 +132,19 @@ def test_pairs_are_those_of_the_reference(kind: str, photometry: Photometry) -> 
     assert labels > 30 and wrong < 0.12 * labels  # nearly all of weak textures
 
 
+def test_photographs_look_as_those_of_the_reference(shared) -> None:
+    """They have no drawn corners."""
+    folder = str(shared / "photos" / "free")
+    config = of_kind("leaves", photometry=STEADY, photos=(folder,), photo_share=1.0)
+    each = both_ways(config, 5)
+    assert len(each) >= 3
+    for ours, theirs in each:
+        for one, other in ((ours.a, theirs.a), (ours.b, theirs.b)):
+            assert np.abs(one.image.astype(int) - other.image.astype(int)).mean() < 1
+            assert len(other.corners_xy) > 5
+            assert unlike(one.corners_xy, other.corners_xy, 0.2) < 0.15 * len(other.corners_xy)
+
+
 def test_statistics_are_those_of_the_reference() -> None:
     """All photometry and all kinds; only the noise has other random numbers."""
     config = DataConfig(size_hw=SIZE, bank=40)

@@ -7,4 +7,5 @@ Nothing here waits for the device, and no step loops over the images of a batch.
 - `exact`: float32 arithmetic without rounding to fewer bits.
 - `exposures`, `resampling`, `jpeg`, `exposure`: light, lens and sensor of each view.
 - `rasters`, `view_labels`, `texture_points`, `labels`: the keypoint labels of each view.
+- `source`: all of it, as batches for training.
 """
