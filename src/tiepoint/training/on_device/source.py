@@ -27,7 +27,7 @@ from tiepoint.training.scenes.pairs import VISIBLE_SHARE
 from tiepoint.training.scenes.settings import DataConfig
 
 CHUNK_PX, CHUNK_STEPS = 160 * 160 * 160, 4
-"""Most px of the views A of a chunk, which take 4 GB of memory, and most steps. The more steps are
+"""Most px of the views A of a chunk, which take 2.5 GB of memory, and most steps. The more steps are
 made at once, the fewer kernels are started."""
 OUTSIDE_PX = -1e4
 """Position of a corner that is not there."""
