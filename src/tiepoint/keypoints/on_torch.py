@@ -293,21 +293,12 @@ def describe_phases(
         cells_first: Whether to divide all cells by their length rather than those that are read,
             which takes less time where most cells are read several times.
     """
-    own_hw = cells_hw[image]  # M 2 (h, w)
-    if cells_first:
-        descriptors = [unit(dense) for dense in descriptors]
-    return [
-        sample(
-            dense.permute(0, 2, 3, 1),
-            image,
-            xy,
-            own_hw,
-            _pair(shift, own_hw),
-            sampling,
-            are_unit=cells_first,
-        )
-        for dense, shift in zip(descriptors, PHASES[len(descriptors)], strict=True)
-    ]
+    own_hw, each = cells_hw[image], []  # M 2 (h, w)
+    for dense, shift in zip(descriptors, PHASES[len(descriptors)], strict=True):
+        cells = (unit(dense) if cells_first else dense).permute(0, 2, 3, 1)  # B h w D
+        steps = _pair(shift, own_hw)
+        each.append(sample(cells, image, xy, own_hw, steps, sampling, are_unit=cells_first))
+    return each
 
 
 def sample(

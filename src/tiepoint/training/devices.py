@@ -7,12 +7,10 @@ whose length depends on values (boolean indices, `nonzero`), and blocking copies
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -23,18 +21,10 @@ def reads_at_once(device: torch.device) -> bool:
 
 @lru_cache(maxsize=256)
 def constant(
-    values: Sequence[float], device: torch.device, dtype: torch.dtype = torch.float32
+    values: tuple[Any, ...], device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """A tensor of a tuple of numbers, copied to a device once. Do not write into it."""
+    """A tensor of numbers, as tuples, that is copied to a device once. Do not write into it."""
     return torch.tensor(values, dtype=dtype, device=device)
-
-
-def upload(array: NDArray[Any], device: torch.device) -> Tensor:
-    """Copy an array to a device; a copy to a CUDA GPU waits for nothing in its queue."""
-    tensor = torch.from_numpy(array)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 def first_chosen(values: Tensor, chosen: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tiepoint.training.devices import upload
+from tiepoint.network.torch_device import uploaded
 
 if TYPE_CHECKING:
     from tiepoint.training.scenes.pairs import TrainingPair
@@ -51,12 +51,15 @@ def collate(pairs: Sequence[TrainingPair], device: torch.device) -> Batch:
     views = [pair.a for pair in pairs] + [pair.b for pair in pairs]
     counts = [len(view.corners_xy) for view in views]
     flows = [pair.a_to_b for pair in pairs] + [pair.b_to_a for pair in pairs]
-    pixels = upload(np.stack([view.image for view in views]), device)  # 2P H W
     corners = np.concatenate([view.corners_xy.reshape(-1, 2) for view in views])  # M 2
-    return Batch(
-        pixels=(pixels[:, None].float() / 255),
-        corner_image=upload(np.repeat(np.arange(len(views)), counts), device),
-        corner_xy=upload(corners.astype(np.float32), device),
-        ignore=upload(np.stack([view.ignore for view in views]), device),
-        flow=upload(np.stack(flows).astype(np.float32, copy=False), device),
+    pixels, corner_image, corner_xy, ignore, flow = (
+        uploaded(torch.from_numpy(array), device)
+        for array in (
+            np.stack([view.image for view in views]),  # 2P H W
+            np.repeat(np.arange(len(views)), counts),
+            corners.astype(np.float32),
+            np.stack([view.ignore for view in views]),
+            np.stack(flows).astype(np.float32, copy=False),
+        )
     )
+    return Batch(pixels[:, None].float() / 255, corner_image, corner_xy, ignore, flow)

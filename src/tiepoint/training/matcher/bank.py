@@ -68,6 +68,7 @@ class BankBuilder:
         folder: Folder of the bank; created if missing.
         checkpoint: Detector.
         scenes, held_out: Numbers of scenes to train on and of others.
+        device: See `workers.Drawing`.
 
     Raises:
         TrainingError: The folder has a bank of other weights or settings, or a damaged one.
@@ -81,9 +82,10 @@ class BankBuilder:
         seed: int,
         scenes: int,
         held_out: int,
+        device: str | None = None,
     ) -> None:
         self.folder, self.scenes, self._held_out = folder, scenes, held_out
-        self._drawing = Drawing(checkpoint, data, seed)
+        self._drawing = Drawing(checkpoint, data, seed, device)
         key = bank_key(checkpoint, data, seed, held_out)
         self.record = read_record(folder) or BankRecord(key)
         if differing := [name for name in key if self.record.key.get(name) != key[name]]:

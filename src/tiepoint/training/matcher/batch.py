@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tiepoint.geometry import SizeHW
 from tiepoint.matching.learned.inputs import normalised
 from tiepoint.matching.learned.network_torch import Points
-from tiepoint.training.devices import upload
+from tiepoint.network.torch_device import uploaded
 from tiepoint.training.matcher.bank import BankView, Scenes
 from tiepoint.training.matcher.labels import Labels, Side, labels
 from tiepoint.training.matcher.settings import VIEWS, MatcherPreset, MatcherStage
@@ -200,7 +200,7 @@ def _copied(array: NDArray[Any], device: torch.device) -> torch.Tensor:
     The alignment of that memory is always the same. Products of matrices may round differently with
     another, and a resumed run would not repeat every bit.
     """
-    return torch.tensor(array) if device.type == "cpu" else upload(array, device)
+    return uploaded(torch.tensor(array), device)
 
 
 def _taken(side: PairSide, rows: NDArray[np.int64]) -> PairSide:

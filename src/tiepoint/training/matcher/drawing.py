@@ -91,16 +91,19 @@ def draw_views(data: MatcherData, seed: int, index: int) -> DrawnScene:
 
 def scene_features(detector: Detector, data: MatcherData, seed: int, index: int) -> SceneFeatures:
     """Draw the scene of this index and detect in its views; raises as `draw_views`."""
-    scene = draw_views(data, seed, index)
+    return detected(detector, draw_views(data, seed, index), data, seed, index)
+
+
+def detected(
+    detector: Detector, scene: DrawnScene, data: MatcherData, seed: int, index: int
+) -> SceneFeatures:
+    """Detect in the views of the drawn scene of this index, in one batch if the engine has them."""
     own = detector.checkpoint.detection.nms_radius
     radii = data.nms_radii or (own, own + WIDER_RADIUS_PX)
     radius = draws.pick(np.random.default_rng([seed, index, 4]), radii)
-    features = [
-        detector(
-            image, nms_radius=radius, max_keypoints=data.max_keypoints, threshold=data.threshold
-        )
-        for image in scene.images
-    ]
+    features = detector(
+        scene.images, nms_radius=radius, max_keypoints=data.max_keypoints, threshold=data.threshold
+    )
     places, doubts = [], []
     for number, (found, view) in enumerate(zip(features, scene.views, strict=True)):
         xy = np.asarray(found.xy, np.float32)

@@ -113,8 +113,9 @@ def train_matcher(
     old = None
     if start is not None and initial is not None and state is None:
         old = _other_detector(start, initial, detector)
+    where = None if device.type == "cpu" else str(device)
     builder = BankBuilder(
-        folder / FEATURES_FOLDER, detector, data, seed, preset.scenes, preset.held_out
+        folder / FEATURES_FOLDER, detector, data, seed, preset.scenes, preset.held_out, where
     )
     with stopped_by_signals() as stop:
         limit = None if preset.minutes is None else 60 * BANK_SHARE * preset.minutes
@@ -128,8 +129,7 @@ def train_matcher(
             left = preset.minutes - builder.record.seconds / 60
             preset = preset.with_budget(max(left, LEAST_TRAINING_SHARE * preset.minutes), None)
         info = {**_identity(detector, data), "origin": origin}
-        config = RunConfig(preset, seed, info)
-        first = None
+        config, first = RunConfig(preset, seed, info), None
         if initial is not None and state is None:
             first = _first_tensors(initial, old, detector, data, seed, execution.echo)
         finished = _Run(folder, detector, builder, config, execution).train(
