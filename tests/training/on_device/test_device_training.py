@@ -10,6 +10,7 @@ import pytest
 from support.device_pairs import CPU
 from support.queued import queue_everything, waits
 from tiepoint.training.log import LogRecord
+from tiepoint.training.on_device import source
 from tiepoint.training.on_device.source import DevicePairs
 from tiepoint.training.presets import PRESETS, Preset, Stage
 from tiepoint.training.scenes.loader import PairLoader
@@ -50,9 +51,8 @@ def test_pairs_of_the_device_are_learnt_from_as_the_references(tmp_path: Path) -
 def test_a_whole_step_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the layouts to the new weights, as on a GPU, where the host reads no value."""
     queue_everything(monkeypatch)
+    monkeypatch.setattr(source, "CHUNK_STEPS", 1)  # each step makes its pairs
     with DevicePairs(DATA, 0, STAGE.pairs, place=CPU) as steps_of:
         run = Trainer(RunConfig(PRESET, 1), lambda stage, step: steps_of, tmp_path, CPU)
-        for _ in range(4):  # constants are uploaded once
-            run.step(run.collate(next(steps_of)), STAGE)
-        assert not waits(lambda: run.step(run.collate(next(steps_of)), STAGE))  # a new chunk
-    assert run.progress.step == 5
+        run.step(run.collate(next(steps_of)), STAGE)  # constants are uploaded once
+        assert not waits(lambda: run.step(run.collate(next(steps_of)), STAGE))

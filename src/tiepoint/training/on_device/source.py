@@ -20,6 +20,7 @@ from tiepoint.training.on_device.bank import SheetBank
 from tiepoint.training.on_device.exposure import expose_batch
 from tiepoint.training.on_device.exposures import exposures_on
 from tiepoint.training.on_device.labels import label_batch
+from tiepoint.training.on_device.rasters import OUTSIDE_PX
 from tiepoint.training.on_device.rendering import render_views
 from tiepoint.training.scenes.layout_loader import Chunk, LayoutLoader
 from tiepoint.training.scenes.loader import check_batches
@@ -27,10 +28,8 @@ from tiepoint.training.scenes.pairs import VISIBLE_SHARE
 from tiepoint.training.scenes.settings import DataConfig
 
 CHUNK_PX, CHUNK_STEPS = 160 * 160 * 160, 4
-"""Most px of the views A of a chunk, which take 2.5 GB of memory, and most steps. The more steps are
-made at once, the fewer kernels are started."""
-OUTSIDE_PX = -1e4
-"""Position of a corner that is not there."""
+"""Most px of the views A of a chunk, which take 2.5 GB of memory, and its most steps. The more steps
+are made at once, the fewer kernels are started."""
 
 
 def makes_pairs(place: torch.device) -> bool:
