@@ -28,8 +28,8 @@ from tiepoint.training.scenes.pairs import VISIBLE_SHARE
 from tiepoint.training.scenes.settings import DataConfig
 
 CHUNK_PX, CHUNK_STEPS = 160 * 160 * 160, 4
-"""Most px of the views A of a chunk, which take 2.5 GB of memory, and its most steps. The more steps
-are made at once, the fewer kernels are started."""
+"""Most px of the views A of a chunk, which take 2.5 GB of memory, and its most steps. Kernels of
+several steps are started as one."""
 
 
 def makes_pairs(place: torch.device) -> bool:
@@ -125,8 +125,6 @@ class DevicePairs:
         assert self._chunk is not None and step // self.chunk_steps == self._chunk.number
         if self._made is None:
             self._made = make_pairs(self._chunk, self._bank, self.config, self.seed, self._place)
-            self._newest |= {scene % self.config.bank: scene for scene in self._chunk.scenes}
-            self._bank.keep(self._newest.values())
         first, pairs = step % self.chunk_steps * self.batch_size, self.chunk_steps * self.batch_size
         pixels, corners_xy, ignore, flow = (
             _views(values, first, self.batch_size, pairs) for values in self._made
@@ -138,10 +136,12 @@ class DevicePairs:
         )  # fmt: skip
 
     def _take(self) -> None:
-        """Take the next chunk, whose scenes are in the bank before the loader uses their memory."""
+        """Take the next chunk, and put its scenes in the place of those that are shown no more."""
         self._made = None
         self._chunk = next(self._loader)
+        self._bank.keep(self._newest.values())
         self._bank.add(self._chunk.new)
+        self._newest |= {scene % self.config.bank: scene for scene in self._chunk.scenes}
 
 
 class DeviceStep(NamedTuple):
