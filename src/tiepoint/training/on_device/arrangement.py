@@ -32,8 +32,8 @@ class Arrangement:
     Attributes:
         ranks: Number of planes of each rank, from far to near.
         corners: Largest number of corners of a sheet in it.
-        tensors: On the device, by the names in `arranged`.
-        extra: (number of planes, edges of each) in `more_planes_0` and `more_edges_0`, and so on.
+        tensors: Arrays on the device, by the names in `arranged`.
+        extra: Number of groups of planes with more edges: `more_planes_0`, `more_edges_0`...
     """
 
     pairs: int
