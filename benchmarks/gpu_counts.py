@@ -6,6 +6,7 @@ allocations are not. The host waits for a GPU wherever it needs a value or a len
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,11 +18,12 @@ from torch.profiler import ProfilerActivity, profile
 FREE = frozenset((
     "_local_scalar_dense", "_nnpack_available", "_reshape_alias", "_to_copy", "_unsafe_view",
     "alias",
-    "as_strided", "clone", "contiguous", "detach", "detach_", "empty", "empty_like",
+    "as_strided", "as_strided_", "clone", "contiguous", "detach", "detach_", "empty", "empty_like",
     "empty_strided", "expand", "expand_as", "flatten", "is_nonzero", "item", "lift_fresh",
     "movedim", "narrow", "new_empty", "new_ones", "numpy_T", "permute", "reshape", "resize_",
-    "resolve_conj", "resolve_neg", "result_type", "select", "set_", "slice", "split", "squeeze",
-    "t", "to", "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "view",
+    "resolve_conj", "resolve_neg", "result_type", "select", "set_", "slice", "split",
+    "split_with_sizes", "squeeze", "t", "to", "transpose", "unbind", "unflatten", "unfold",
+    "unsqueeze", "view", "view_as",
 ))  # fmt: skip
 """Operators without a kernel of their own: views, allocations, and reads by the host."""
 
@@ -30,6 +32,13 @@ WAITING = frozenset((
     "nonzero", "tolist", "unique",
 ))  # fmt: skip
 """Functions of tensors that return once the device has the value, or its length."""
+
+
+WHOLE = ("aten::_foreach_", "aten::_fused_", "aten::native_batch_norm")
+"""Operators that are one kernel on a GPU, and a loop or several operators on a CPU."""
+
+CLIPPING = "torch.nn.utils.clip_grad"
+"""Moves norms to the device that they are on, which copies nothing."""
 
 
 class Counts(NamedTuple):
@@ -59,7 +68,10 @@ class _Waits(TorchFunctionMode):
         elif name == "tensor" and kwargs.get("device") is not None:
             self.seen["tensor with device"] += 1  # copied from pageable memory
         elif name == "to" and not kwargs.get("non_blocking") and _is_device(args):
-            self.seen["to device"] += 1
+            caller = sys._getframe(1).f_globals["__name__"]
+            self.seen["to device"] += caller != CLIPPING
+        elif name == "new_tensor":
+            self.seen["new_tensor"] += 1  # from a list or from pageable memory
         elif name == "__getitem__" and _has_bools(args[1]):
             self.seen["boolean index"] += 1
         return func(*args, **kwargs)
@@ -81,15 +93,24 @@ def count(work: Callable[[], Any]) -> Counts:
         profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler,
     ):
         work()
-    return Counts(_kernels(profiler.events()), waits.seen)
+    return Counts(_kernels(profiler.events()), +waits.seen)
 
 
 def _kernels(events: Any) -> Counter[str]:
     kernels: Counter[str] = Counter()
     for event in events:
-        if _computes(event) and not any(map(_has_kernel, event.cpu_children)):
+        if _is_whole(event.cpu_parent):
+            continue
+        if _is_whole(event) or (_computes(event) and not any(map(_has_kernel, event.cpu_children))):
             kernels[event.name.removeprefix("aten::")] += 1
     return kernels
+
+
+def _is_whole(event: Any) -> bool:
+    """Whether an operator, or one that calls it, is one kernel on a GPU and many on a CPU."""
+    if event is None:
+        return False
+    return event.name.startswith(WHOLE) or _is_whole(event.cpu_parent)
 
 
 def _computes(event: Any) -> bool:

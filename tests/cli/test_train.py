@@ -308,7 +308,7 @@ def test_resuming_a_finished_run_changes_nothing(trained: Path) -> None:
             ("train", "-o", "a", "--repeat", "c", "--steps", "9"),
             "--repeat takes these from the manifest; leave out --steps",
         ),
-        (("train", "-o", "a", "--preset", "huge"), "large, small, cpu, smoke"),
+        (("train", "-o", "a", "--preset", "huge"), "gpu, small, cpu, smoke"),
         (("train", "-o", "a", "--minutes", "1", "--steps", "1"), "both minutes and steps"),
         (("train", "-o", "a", "--device", "abacus"), "device 'abacus' cannot be used"),
         (("train", "--resume", "nowhere"), "missing"),

@@ -17,3 +17,15 @@ def count(work: Callable[[], Any]) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.count(work)
+
+
+def waiting_operators(work: Callable[[], Any]) -> set[str]:
+    """Operators of one call for which the host waits for a GPU, and functions that wait."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        work()
+    names = {event.name.removeprefix("aten::") for event in profiler.events()}
+    return names & {"_local_scalar_dense", "item", "masked_select", "nonzero", "unique"} | set(
+        count(work).waits
+    )

@@ -163,6 +163,14 @@ def test_with_everything_ignored_the_loss_is_zero() -> None:
     assert (logits.grad == 0).all()
 
 
+def test_padding_with_corners_far_outside_changes_no_label() -> None:
+    corners = some_corners()
+    image, xy = flat(corners)
+    padding = torch.full((4, 2), -1e4)
+    both = torch.cat([padding, xy, padding]), torch.cat([image[:4] * 0, image, image[:4] * 0 + 2])
+    assert torch.equal(soft_labels(both[1], both[0], 3, SIZE_HW), labels_of(corners))
+
+
 def described(count: int = 12, seed: int = 0) -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(seed)
     a = rng.normal(size=(count, 8))
@@ -214,6 +222,71 @@ def test_without_points_the_descriptor_loss_is_finite() -> None:
     found = descriptor_loss(none, none, torch.zeros(0, dtype=torch.int64), xy, xy, 0.1)
     found.loss.backward()
     assert found.loss.item() == 0
+
+
+def with_padding(seed: int = 0) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
+    """Points of three pairs, eight of each with padding; the same without it; the mask."""
+    rng = np.random.default_rng(seed)
+    valid = np.array([5, 8, 2])[:, None] > rng.permuted(np.tile(np.arange(8), (3, 1)), axis=1)
+    a, b, _, xy_a, xy_b = described(24, seed)
+    xy_a[:, 1] *= 0.3  # some are near each other
+    whole = torched(a, b, np.repeat(np.arange(3), 8), xy_a, xy_b)
+    mask = torch.from_numpy(valid)
+    return whole, [one[mask.flatten()] for one in whole], mask
+
+
+def test_padding_changes_neither_the_descriptor_loss_nor_its_gradient() -> None:
+    for seed in range(4):
+        whole, selected, valid = with_padding(seed)
+        both = []
+        for (a, b, *rest), mask in ((whole, valid), (selected, None)):
+            leaves = [one.clone().requires_grad_() for one in (a, b)]
+            found = descriptor_loss(*leaves, *rest, 0.1, mask)
+            found.loss.backward()
+            both.append((found, *(one.grad for one in leaves)))
+        (padded, *slopes), (plain, *expected) = both
+        for ours, theirs in zip(padded, plain, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+        for ours, theirs in zip(slopes, expected, strict=True):
+            torch.testing.assert_close(ours[valid.flatten()], theirs, atol=1e-5, rtol=1e-5)
+            assert (ours[~valid.flatten()] == 0).all()
+        twin, accuracy = slow_losses.descriptors(*(one.double().numpy() for one in selected), 0.1)
+        assert float(padded.loss) == pytest.approx(twin, rel=1e-4)
+        assert float(padded.accuracy) == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_padding_alone_is_a_loss_of_zero_with_a_gradient_of_zero() -> None:
+    whole, _, valid = with_padding()
+    a, b, *rest = whole
+    a.requires_grad_()
+    found = descriptor_loss(a, b, *rest, 0.1, torch.zeros_like(valid))
+    found.loss.backward()
+    assert found.loss.item() == 0 and all(float(one) == 0 for one in found[1:])
+    assert a.grad is not None and (a.grad == 0).all()
+
+
+def test_padding_changes_nothing_that_a_teacher_teaches() -> None:
+    whole, selected, valid = with_padding()
+    taught = with_padding(9)[0][:2]
+    both = []
+    for (a, b, *_), mask in ((whole, valid), (selected, None)):
+        fixed = taught if mask is not None else [one[valid.flatten()] for one in taught]
+        leaf = a.clone().requires_grad_()
+        loss = teacher_choice_loss(leaf, b, *fixed, 0.1, mask)
+        loss.backward()
+        assert leaf.grad is not None
+        slope = leaf.grad if mask is None else leaf.grad[valid.flatten()]
+        both.append((loss.detach(), slope))
+    torch.testing.assert_close(*both, atol=1e-5, rtol=1e-5)
+    nothing = teacher_choice_loss(*whole[:2], *taught, 0.1, torch.zeros_like(valid))
+    assert float(nothing) == 0
+
+
+def test_padding_changes_no_difference_of_descriptors() -> None:
+    whole, selected, valid = with_padding()
+    assert float(descriptor_difference(whole[:2], valid)) == pytest.approx(
+        float(descriptor_difference(selected[:2])), abs=1e-6
+    )
 
 
 def views(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ from tiepoint.training.monitor import (
 from tiepoint.training.presets import Stage
 from tiepoint.training.state import Progress
 
+YES = torch.tensor(True)
 JOINT = Stage("joint", 1.0, (64, 64), 2)
 DETECTOR = Stage("detector", 1.0, (64, 64), 2, descriptor_weight=0.0)
 
@@ -27,15 +28,23 @@ def test_an_empty_window_has_no_means() -> None:
 
 def test_means_are_over_the_steps_that_have_a_figure() -> None:
     window = Window()
-    window.add({"loss": torch.tensor(1.0), "repeat": torch.tensor(6.0)})
-    window.add({"loss": torch.tensor(4.0)})
+    window.add({"loss": torch.tensor(1.0), "repeat": torch.tensor(6.0)}, YES)
+    window.add({"loss": torch.tensor(4.0)}, YES)
     assert window.means() == {"loss": 2.5, "repeat": 6.0}
 
 
 def test_a_window_keeps_no_graph() -> None:
     window = Window()
-    window.add({"loss": torch.ones((), requires_grad=True) * 2})
-    assert not window.figures["loss"][0].requires_grad
+    window.add({"loss": torch.ones((), requires_grad=True) * 2}, YES)
+    assert not window.figures["loss"][0][0].requires_grad
+
+
+def test_skipped_steps_do_not_count_in_the_means() -> None:
+    window = Window()
+    window.add({"loss": torch.tensor(torch.nan), "repeat": torch.tensor(6.0)}, ~YES)
+    assert window.means() == {}
+    window.add({"loss": torch.tensor(4.0)}, YES)
+    assert window.means() == {"loss": 4.0}
 
 
 def test_steps_add_up_with_their_time_and_images() -> None:

@@ -19,7 +19,9 @@ from tiepoint.training.presets import (
     adaptation_preset,
     continuation_preset,
     find_preset,
+    training_data,
 )
+from tiepoint.training.scenes.settings import TRAINING_DATA
 
 EVERY = [*PRESETS.values(), ADAPT]
 
@@ -30,15 +32,15 @@ def test_a_preset_survives_a_file(preset: Preset) -> None:
 
 
 def test_the_widths_are_the_promised_ones() -> None:
-    assert PRESETS["large"].network == NetworkConfig((64, 64, 128, 192), 256, 65, 128)
+    assert PRESETS["gpu"].network == NetworkConfig((64, 64, 128, 192), 256, 65, 128)
     assert PRESETS["small"].network == NetworkConfig((8, 16, 48, 64), 128, 65, 64)
     assert PRESETS["cpu"].network == NetworkConfig((32, 64, 96, 160), 192, 65, 128)
 
 
 def test_the_networks_cost_what_is_documented() -> None:
-    sizes = ("large", "cpu", "small")
+    sizes = ("gpu", "cpu", "small")
     giga = {n: PRESETS[n].network.multiply_adds((480, 640)) / 1e9 for n in sizes}
-    assert giga == pytest.approx({"large": 28.5, "cpu": 14.4, "small": 2.1}, abs=0.06)
+    assert giga == pytest.approx({"gpu": 28.5, "cpu": 14.4, "small": 2.1}, abs=0.06)
     layer = NetworkConfig((1, 1, 1, 1), 1, descriptor_decoder_dim=1)  # all of one channel
     by_hand = 9 * (2 * 64 + 2 * 16 + 2 * 4 + 2 + 2) + 65 + 1  # of an image of 8x8 px
     assert layer.multiply_adds((8, 8)) == by_hand
@@ -129,7 +131,7 @@ def test_a_recipe_of_another_version_says_so() -> None:
 
 
 def test_every_preset_is_found_by_its_name() -> None:
-    assert list(PRESETS) == ["large", "small", "cpu", "smoke"]
+    assert list(PRESETS) == ["gpu", "small", "cpu", "smoke"]
     for name, preset in PRESETS.items():
         assert find_preset(name) is preset  # type: ignore[arg-type]
         assert preset.name == name
@@ -137,8 +139,15 @@ def test_every_preset_is_found_by_its_name() -> None:
 
 @pytest.mark.parametrize("name", ["huge", "", "CPU"])
 def test_an_unknown_preset_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"preset is '{name}', .* large, small, cpu, smoke"):
+    with pytest.raises(ConfigError, match=f"preset is '{name}', .* gpu, small, cpu, smoke"):
         find_preset(name)  # type: ignore[arg-type]
+
+
+def test_scenes_of_a_gpu_are_shown_by_more_pairs() -> None:
+    assert training_data(PRESETS["cpu"]) == training_data(ADAPT) == TRAINING_DATA
+    data = training_data(PRESETS["gpu"])
+    assert (data.bank, data.reuse) == (256, 80)
+    assert replace(data, bank=TRAINING_DATA.bank, reuse=TRAINING_DATA.reuse) == TRAINING_DATA
 
 
 def test_a_budget_in_minutes_counts_seconds_and_ends_at_one() -> None:

@@ -68,6 +68,31 @@ def test_a_finished_run_leaves_a_checkpoint_with_two_scales(finished: Path) -> N
     assert checkpoint.rules == "exact"
 
 
+def test_a_run_whose_pairs_are_made_on_its_device_resumes_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "makes_pairs", lambda place: True)
+    monkeypatch.setattr(runs, "PairLoader", None)  # is not asked
+    preset = replace(QUICK, steps=5)
+    train(tmp_path / "whole", preset)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        assert not train(tmp_path / "parts", preset).finished
+    assert runs.resume(tmp_path / "parts", execution=QUIET).finished
+    assert same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_preset_of_several_stages_trains_on_pairs_of_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "makes_pairs", lambda place: True)
+    preset = replace(PRESETS["smoke"], bf16=False)
+    assert train(tmp_path / "run", preset).finished
+    state = load_state(tmp_path / "run")
+    assert state.progress.stage_steps == {"detector": 8, "joint": 6, "finish": 6}
+    assert state.progress.skipped == 0
+
+
 def test_a_finished_run_measures_the_noise_floor_of_its_weights(finished: Path) -> None:
     detection = load_checkpoint(finished / "checkpoint").detection
     assert 0 < detection.noise_floor <= detection.threshold

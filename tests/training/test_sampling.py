@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from support.fake_pairs import SHIFT_XY, squares
+from tiepoint.training import devices
 from tiepoint.training.detector.batch import Batch, collate
 from tiepoint.training.detector.sampling import (
     BORDER_PX,
@@ -14,6 +16,7 @@ from tiepoint.training.detector.sampling import (
     PointPairs,
     sample_points,
 )
+from tiepoint.training.devices import first_chosen
 
 CPU = torch.device("cpu")
 SIZE_HW = (64, 80)
@@ -26,6 +29,12 @@ def some_batch(count: int = 4) -> Batch:
 def chosen(batch: Batch, per_pair: int = 40, seed: int = 0):
     heatmap = torch.rand(len(batch.pixels), *SIZE_HW, generator=torch.Generator().manual_seed(9))
     return sample_points(batch, heatmap, per_pair, torch.Generator().manual_seed(seed)), heatmap
+
+
+def own_and_satellites(points: PointPairs, pair: int, count: int) -> list[torch.Tensor]:
+    """Positions in view A of a pair's own points, which are complete, and of their satellites."""
+    xy = points.xy_a[points.pair == pair]
+    return [xy[:count], xy[count:]]
 
 
 def test_first_views_come_first_in_a_batch() -> None:
@@ -60,21 +69,18 @@ def test_points_keep_off_the_border_of_both_views() -> None:
 def test_a_pair_gives_as_many_points_as_wanted_and_half_are_detector_peaks() -> None:
     batch = some_batch()
     points, heatmap = chosen(batch)
-    wanted = points.pair[:160]
-    assert torch.bincount(wanted).tolist() == [40] * 4
-    assert len(points.pair) <= 160 * (1 + SATELLITES)
-    first = points.xy_a[:160][wanted == 0].long()
-    strengths = heatmap[0, first[:, 1], first[:, 0]]
+    counts = torch.bincount(points.pair)
+    assert len(counts) == 4 and counts.min() >= 40 and counts.max() <= 40 * (1 + SATELLITES)
+    own, _ = own_and_satellites(points, 0, 40)
+    strengths = heatmap[0, own.long()[:, 1], own.long()[:, 0]]
     assert float(strengths[:20].min()) > float(strengths[20:].median())
 
 
 def test_satellites_lie_around_the_other_points() -> None:
     points, _ = chosen(some_batch())
-    satellites = points.pair[160:]
-    assert len(satellites) > 200
+    assert len(points.pair) > 160 + 200
     for pair in range(4):
-        own = points.xy_a[:160][points.pair[:160] == pair]
-        around = points.xy_a[160:][satellites == pair]
+        own, around = own_and_satellites(points, pair, 40)
         gaps = torch.cdist(around, own)
         near, far = SATELLITE_PX
         rounded = 0.5**0.5  # a satellite is a whole pixel
@@ -90,7 +96,7 @@ def test_textured_points_lie_on_edges_more_than_random_ones() -> None:
         pixels[2:-2, 4:] - pixels[2:-2, :-4]
     ).abs()
     slope = torch.nn.functional.pad(slope, (2, 2, 2, 2))
-    at = points.xy_a[:320][points.pair[:320] == 0].long()
+    at = own_and_satellites(points, 0, 80)[0].long()
     strength = slope[at[:, 1], at[:, 0]]
     textured, anywhere = strength[40:60], strength[60:]
     assert float(textured.mean()) > 2 * float(anywhere.mean())
@@ -111,6 +117,49 @@ def test_pairs_that_share_nothing_give_no_points() -> None:
     batch.flow[:] = torch.nan
     points, _ = chosen(batch)
     assert len(points.pair) == 0
+
+
+def padded(
+    monkeypatch: pytest.MonkeyPatch, batch: Batch, per_pair: int = 40
+) -> tuple[PointPairs, torch.Tensor]:
+    """Points as on a GPU, where padding stays."""
+    with monkeypatch.context() as patch:
+        patch.setattr(devices, "reads_at_once", lambda device: False)
+        return chosen(batch, per_pair)
+
+
+def test_a_device_has_the_same_points_and_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = some_batch()
+    batch.flow[0, :, 16:] = torch.nan  # a small common view
+    points, _ = padded(monkeypatch, batch)
+    assert points.valid is not None and points.valid.shape == (4, 40 * (1 + SATELLITES))
+    assert points.valid[0].sum() < 0.6 * points.valid[1].sum()
+    assert len(points.pair) == points.valid.numel()
+    assert all(xy.isfinite().all() for xy in (points.xy_a, points.xy_b))
+    expected, _ = chosen(batch)
+    for found, wanted in zip(points.without_padding(), expected, strict=True):
+        assert (found is None and wanted is None) or torch.equal(found, wanted)
+
+
+def test_a_device_without_any_point_has_padding_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = some_batch()
+    batch.flow[:] = torch.nan
+    points, _ = padded(monkeypatch, batch)
+    assert points.valid is not None and not points.valid.any()
+    assert len(points.without_padding().pair) == 0
+
+
+def test_the_first_chosen_values_equal_the_slow_twin() -> None:
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randint(1000, (5, 12), generator=generator)
+    shares = torch.tensor([0.0, 0.2, 0.5, 0.8, 1.0])
+    usable = torch.rand(5, 12, generator=generator) < shares[:, None]
+    for count in (0, 1, 4, 12):
+        taken, known = first_chosen(values, usable, count)
+        for row in range(5):
+            expected = values[row][usable[row]][:count].tolist()
+            assert taken[row][known[row]].tolist() == expected
+            assert known[row].sum() == len(expected) and known.shape == (5, count)
 
 
 def detected_twin(heatmap: np.ndarray, usable: np.ndarray, count: int) -> set[tuple[int, int]]:
@@ -139,9 +188,8 @@ def test_a_detector_without_a_maximum_leaves_only_textured_and_random_points() -
     batch = some_batch(2)
     nothing = torch.zeros(4, *SIZE_HW)
     points = sample_points(batch, nothing, 40, torch.Generator().manual_seed(0))
-    first = points.pair[: 2 * 20]
-    assert torch.bincount(first).tolist() == [20, 20]
-    assert len(points.pair) <= 40 * (1 + SATELLITES)
+    counts = torch.bincount(points.pair)
+    assert len(counts) == 2 and counts.min() >= 20 and counts.max() <= 20 * (1 + SATELLITES)
 
 
 def test_a_large_request_is_limited_by_the_number_of_cells() -> None:

@@ -150,7 +150,7 @@ def train(
             lambda: runs.repeat(repeat, out, photos=[*map(str, photos)], execution=compiled(None)),
             resumed_by=f"--repeat {repeat} -o {out}",
         )
-    data = replace(TRAINING_DATA, photos=tuple(map(str, photos)))
+    data = replace(presets.training_data(recipe), photos=tuple(map(str, photos)))
     data = data if mix is None else replace(data, mix=read_mix(mix))
     recipe = recipe if start is None else presets.continuation_preset(recipe)
     recipe = recipe.with_budget(minutes, steps)

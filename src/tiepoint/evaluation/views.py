@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,11 +56,20 @@ def overlap(to_a: Matrix, to_b: Matrix, size_hw: SizeHW, steps: int) -> float:
         size_hw: Size of both views.
         steps: Points sampled along each side.
     """
-    grid, shares = grid_xy(size_hw, steps), []
-    for view, other in ((to_a, to_b), (to_b, to_a)):
-        in_other = apply_homography(other, onto_plane(view, grid))
-        shares.append(float(inside(in_other, size_hw).mean()))
-    return max(shares)
+    grid = grid_xy(size_hw, steps)
+    return overlap_of(
+        (to_a, to_b), [onto_plane(to_view, grid) for to_view in (to_a, to_b)], size_hw
+    )
+
+
+def overlap_of(
+    to_views: tuple[Matrix, Matrix], grids: Sequence[NDArray[np.float64]], size_hw: SizeHW
+) -> float:
+    """`overlap` of two views whose `grid_xy` is known on the plane, N 2 px each."""
+    return max(
+        float(inside(apply_homography(other, on_plane), size_hw).mean())
+        for other, on_plane in zip(to_views[::-1], grids, strict=True)
+    )
 
 
 def onto_plane(to_view: Matrix, xy: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -70,8 +81,11 @@ def onto_plane(to_view: Matrix, xy: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.where(depth[:, None] > 0, on_plane, np.nan), np.float64)
 
 
+@lru_cache(maxsize=16)
 def grid_xy(size_hw: SizeHW, steps: int) -> NDArray[np.float64]:
-    """steps*steps 2 px: the centres of equal fields of an image."""
+    """steps*steps 2 px: the centres of equal fields of an image. Read only, because it is kept."""
     centres = (np.arange(steps) + 0.5) / steps
     x, y = np.meshgrid(centres * size_hw[1] - 0.5, centres * size_hw[0] - 0.5)
-    return np.stack([x.ravel(), y.ravel()], axis=1)
+    grid = np.stack([x.ravel(), y.ravel()], axis=1)
+    grid.setflags(write=False)
+    return grid

@@ -249,10 +249,10 @@ def suppress(heatmap: Tensor, radius: int) -> Tensor:
     """Non-maximum suppression of B H W; see `nms.suppress`. Returns B H W bool."""
     if radius == 0:
         return torch.ones_like(heatmap, dtype=torch.bool)
-    kept = _maxima(heatmap, radius)
+    kept = maxima(heatmap, radius)
     for _ in range(NMS_ROUNDS - 1):
-        is_open = _dilate(kept.float(), radius) == 0
-        kept = kept | (_maxima(heatmap.where(is_open, 0), radius) & is_open)
+        is_open = dilate(kept.float(), radius) == 0
+        kept = kept | (maxima(heatmap.where(is_open, 0), radius) & is_open)
     return kept
 
 
@@ -284,13 +284,21 @@ def describe_phases(
     xy: Tensor,
     cells_hw: Tensor,
     sampling: DescriptorSampling = "exact",
+    *,
+    cells_first: bool = False,
 ) -> list[Tensor]:
-    """M D of unit length of each phase; see `describe`."""
-    own_hw = cells_hw[image]  # M 2 (h, w)
-    return [
-        sample(dense.permute(0, 2, 3, 1), image, xy, own_hw, _pair(shift, own_hw), sampling)
-        for dense, shift in zip(descriptors, PHASES[len(descriptors)], strict=True)
-    ]
+    """M D of unit length of each phase; see `describe`.
+
+    Args:
+        cells_first: Whether to divide all cells by their length rather than those that are read,
+            which takes less time where most cells are read several times.
+    """
+    own_hw, each = cells_hw[image], []  # M 2 (h, w)
+    for dense, shift in zip(descriptors, PHASES[len(descriptors)], strict=True):
+        cells = (unit(dense) if cells_first else dense).permute(0, 2, 3, 1)  # B h w D
+        steps = _pair(shift, own_hw)
+        each.append(sample(cells, image, xy, own_hw, steps, sampling, are_unit=cells_first))
+    return each
 
 
 def sample(
@@ -300,6 +308,8 @@ def sample(
     own_hw: Tensor,
     shift: Tensor,
     sampling: DescriptorSampling,
+    *,
+    are_unit: bool = False,
 ) -> Tensor:
     """Bilinear means of unit descriptors, M D of unit length, from one phase.
 
@@ -309,6 +319,7 @@ def sample(
         xy: M 2, px.
         own_hw: M 2 int64, (h, w) of each point's image, without the shift.
         shift: M 2 int64, or 2 for all points: (y, x) of the grid, px.
+        are_unit: Whether the cells have unit length already.
     """
     own_wh = (own_hw + (shift > 0)).flip(1)  # M 2
     position = cell_coordinates(xy.float() + shift.flip(-1), own_wh, sampling)  # M 2
@@ -319,8 +330,10 @@ def sample(
     along_x, along_y = along[:, :1], along[:, 1:]  # M 1, M 1
     left, top, right, bottom = first[:, 0], first[:, 1], second[:, 0], second[:, 1]
     # Four reads rather than one of all corners: their gradients take less time.
-    upper = torch.lerp(unit(cells[grid, top, left]), unit(cells[grid, top, right]), along_x)
-    lower = torch.lerp(unit(cells[grid, bottom, left]), unit(cells[grid, bottom, right]), along_x)
+    corners = [cells[grid, row, column] for row in (top, bottom) for column in (left, right)]
+    corners = corners if are_unit else [unit(corner) for corner in corners]
+    upper = torch.lerp(corners[0], corners[1], along_x)
+    lower = torch.lerp(corners[2], corners[3], along_x)
     return unit(torch.lerp(upper, lower, along_y))  # M D
 
 
@@ -344,9 +357,9 @@ def cell_coordinates(xy: Tensor, cells_wh: Tensor, sampling: DescriptorSampling)
     return centred / (cells_wh * CELL_PX - (CELL_PX + 1) / 2) * (cells_wh - 1)
 
 
-def _maxima(heatmap: Tensor, radius: int) -> Tensor:
+def maxima(heatmap: Tensor, radius: int) -> Tensor:
     """Pixels that no other within `radius` exceeds; of equal ones the first in reading order."""
-    highest = heatmap == _dilate(heatmap, radius)  # B H W
+    highest = heatmap == dilate(heatmap, radius)  # B H W
     return highest & ~_follows(highest, radius)
 
 
@@ -361,7 +374,7 @@ def _follows(chosen: Tensor, radius: int) -> Tensor:
     return (torch.maximum(before, above) > 0)[:, 0]
 
 
-def _dilate(values: Tensor, radius: int) -> Tensor:
+def dilate(values: Tensor, radius: int) -> Tensor:
     """Largest value within `radius` in x and y: two passes cost far less than one square."""
     side = 2 * radius + 1
     rows = functional.max_pool2d(values[:, None], (1, side), 1, (0, radius))
@@ -369,5 +382,5 @@ def _dilate(values: Tensor, radius: int) -> Tensor:
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Vectors M D of length 1, float32; those of no length stay."""
+    """Vectors M D ... of length 1, float32; those of no length stay."""
     return functional.normalize(vectors.float(), dim=1, eps=LEAST)

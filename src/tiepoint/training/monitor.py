@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
+import torch
 from torch import Tensor
 
 from tiepoint.errors import TrainingError
@@ -40,7 +42,8 @@ class Window:
     waited: float = 0.0
     images: int = 0
     steps: int = 0
-    figures: dict[str, list[Tensor]] = field(default_factory=dict)
+    figures: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    """Name -> scalar and `finite` of each step that has it."""
 
     def add_step(self, seconds: float, waited: float, images: int) -> None:
         """Count a step: its duration, its waiting for data and its number of images."""
@@ -49,14 +52,28 @@ class Window:
         self.images += images
         self.steps += 1
 
-    def add(self, figures: Mapping[str, Tensor]) -> None:
-        """Add the scalars of a step that was not skipped."""
+    def add(self, figures: Mapping[str, Tensor], finite: Tensor) -> None:
+        """Add the scalars of a step, without reading them.
+
+        Args:
+            finite: Scalar bool; False for a skipped step, which does not count.
+        """
         for name, value in figures.items():
-            self.figures.setdefault(name, []).append(value.detach())
+            self.figures.setdefault(name, []).append((value.detach(), finite))
 
     def means(self) -> dict[str, float]:
-        """Mean of each figure over the steps that have it."""
-        return {name: float(sum(values)) / len(values) for name, values in self.figures.items()}
+        """Mean of each figure over the steps that have it; read from the device at once."""
+        if not self.figures:
+            return {}
+        entries = [entry for each in self.figures.values() for entry in each]
+        table = [torch.stack([one.float() for one in part]) for part in zip(*entries, strict=True)]
+        numbers = iter(torch.stack(table).T.tolist())
+        means = {}
+        for name, each in self.figures.items():
+            counted = [value for value, finite in islice(numbers, len(each)) if finite]
+            if counted:
+                means[name] = sum(counted) / len(counted)
+        return means
 
 
 def check_streak(progress: Progress) -> None:

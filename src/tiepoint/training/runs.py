@@ -19,6 +19,7 @@ from tiepoint.training import lineage
 from tiepoint.training.detector.benchmark import Benchmark
 from tiepoint.training.export import export_checkpoint
 from tiepoint.training.log import Log, LogRecord
+from tiepoint.training.on_device.source import DevicePairs, makes_pairs
 from tiepoint.training.presets import PYRAMID, Preset, Stage, adaptation_preset
 from tiepoint.training.scenes.loader import PairLoader
 from tiepoint.training.scenes.settings import DataConfig
@@ -240,9 +241,12 @@ def _run(
     device, compiled = find_device(execution.device), execution.compiled
     data = lineage.data_from_json(config.info["data"])
 
-    def open_source(stage: Stage, step: int) -> PairLoader:
+    def open_source(stage: Stage, step: int) -> PairLoader | DevicePairs:
         sized = replace(data, size_hw=stage.size_hw)
-        return PairLoader(sized, config.seed, stage.pairs, step, execution.workers)
+        options = sized, config.seed, stage.pairs, step, execution.workers
+        if makes_pairs(device):
+            return DevicePairs(*options, place=device)
+        return PairLoader(*options)
 
     teacher = _teacher(config.info, device, compiled=compiled)
     trainer = Trainer(

@@ -8,21 +8,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from tiepoint.errors import TrainingError
 from tiepoint.files.writing import make_folder
+from tiepoint.training import devices
+from tiepoint.training.conditional import Update, new_optimiser, restore_optimiser
 from tiepoint.training.detector.batch import Batch, collate
 from tiepoint.training.detector.network import TrainableSuperPoint
 from tiepoint.training.detector.objective import Objective, objective
 from tiepoint.training.log import LogRecord
 from tiepoint.training.monitor import LOG_EVERY, Window, check_learning, check_streak
+from tiepoint.training.on_device.source import DeviceStep
 from tiepoint.training.presets import Preset, Stage
 from tiepoint.training.schedule import AnyStage, Schedule
 from tiepoint.training.state import Progress, RunConfig, State, save_state
@@ -36,6 +38,14 @@ P = TypeVar("P", bound=Schedule)
 Items_co = TypeVar("Items_co", covariant=True)
 Given = TypeVar("Given")
 B = TypeVar("B")
+
+
+class Step(NamedTuple):
+    """A step's `Objective`, and whether loss and gradient were finite; if not, it is skipped."""
+
+    loss: Tensor
+    figures: dict[str, Tensor]
+    finite: Tensor
 
 
 class Source(Protocol[Items_co]):
@@ -101,7 +111,9 @@ class Loop(ABC, Generic[P, Given, B]):
         self._forward: nn.Module = self.network
         if compiled:
             self._forward = torch.compile(self.network, dynamic=False)  # type: ignore[assignment]
-        self.optimiser = _optimiser(self.network, preset)
+        self.optimiser = new_optimiser(self.network, preset, device)
+        self._update = Update(self.network, self.average, self.optimiser)
+        self._unread: list[Tensor] = []
         self._generator = torch.Generator(device)
 
     @abstractmethod
@@ -136,7 +148,7 @@ class Loop(ABC, Generic[P, Given, B]):
         try:
             self.network.load_state_dict(state.network)
             self.average.load_state_dict(state.average)
-            self.optimiser.load_state_dict(state.optimiser)
+            restore_optimiser(self.optimiser, state.optimiser)
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise TrainingError(
                 f"{self.folder}: its state does not fit its preset ({error})"
@@ -171,6 +183,7 @@ class Loop(ABC, Generic[P, Given, B]):
 
     def save(self) -> None:
         """Write the state."""
+        self.count_skipped()
         state = State(
             self.config, self.progress, self.network.state_dict(), self.average.state_dict(),
             self.optimiser.state_dict(), self.recent,
@@ -178,33 +191,48 @@ class Loop(ABC, Generic[P, Given, B]):
         save_state(self.folder, state)
         self.hooks.saved(self)
 
-    def step(self, batch: B, stage: Any) -> Objective:
-        """Do one optimiser step on a batch; without a finite gradient it is skipped."""
+    def step(self, batch: B, stage: Any) -> Step:
+        """Do one optimiser step on a batch; without a finite gradient it is skipped.
+
+        On a device, `progress` has skipped steps only after `count_skipped`.
+
+        Raises:
+            HopelessError: Too many steps in a row were skipped.
+        """
         progress = self.progress
         for group in self.optimiser.param_groups:
             group["lr"] = self.preset.rate_at(self.done, progress.step)
         # Seeded by the step, so resuming needs no generator state.
         self._generator.manual_seed((self.config.seed << 32) + progress.step)
         self.network.train()
-        norms = [buffer.clone() for buffer in self.network.buffers()]
+        self._update.begin()
         result = self.objective(batch, stage, self._generator)
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(result.loss)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.preset.clip)
-        if bool(torch.isfinite(norm) & torch.isfinite(result.loss)):
-            self.optimiser.step()
-            self._update_average()
-            progress.streak = 0
-        else:
-            for buffer, before in zip(self.network.buffers(), norms, strict=True):
-                buffer.copy_(before)
-            progress.skipped += 1
-            progress.streak += 1
+        finite = torch.isfinite(norm) & torch.isfinite(result.loss.detach())
+        keep = min(self.preset.average, (1 + progress.step) / (10 + progress.step))
+        self._update.end(finite, 1 - keep)
+        self._unread.append(finite)
         progress.step += 1
         progress.stage_step += 1
         progress.stage_steps[stage.name] = progress.stage_steps.get(stage.name, 0) + 1
         progress.images += self.images_in(batch)
-        return result
+        if devices.reads_at_once(self.device):
+            self.count_skipped()
+        return Step(result.loss, result.figures, finite)
+
+    def count_skipped(self) -> None:
+        """Read from the device which of the last steps were skipped, and count them.
+
+        Raises:
+            HopelessError: Too many in a row.
+        """
+        unread, self._unread = self._unread, []
+        for finite in torch.stack(unread).tolist() if unread else []:
+            self.progress.skipped += not finite
+            self.progress.streak = 0 if finite else self.progress.streak + 1
+            check_streak(self.progress)
 
     def _steps_of(self, stage_number: int) -> Iterator[None]:
         """Train within one stage, yielding after each step."""
@@ -221,13 +249,13 @@ class Loop(ABC, Generic[P, Given, B]):
                 waited = time.monotonic() - start
                 batch = self.collate(items)
                 result = self.step(batch, stage)
+                window.add({"loss": result.loss, **result.figures}, result.finite)
+                if window.steps + 1 >= LOG_EVERY:
+                    self.count_skipped()  # waits for the device, whose time counts
                 seconds = time.monotonic() - start
                 progress.seconds += seconds
                 progress.waited += waited
                 window.add_step(seconds, waited, self.images_in(batch))
-                if progress.streak == 0:
-                    window.add({"loss": result.loss, **result.figures})
-                check_streak(progress)
                 if window.steps >= LOG_EVERY or self.done >= 1:
                     self._record(window, stage)
                     window = Window()
@@ -236,6 +264,7 @@ class Loop(ABC, Generic[P, Given, B]):
             source.close()
 
     def _record(self, window: Window, stage: AnyStage) -> None:
+        self.count_skipped()
         means, seconds = window.means(), max(window.seconds, 1e-9)
         record = LogRecord(
             self.progress.step, stage.name, self.done, figures=means,
@@ -246,26 +275,17 @@ class Loop(ABC, Generic[P, Given, B]):
         self.hooks.record(record)
         self.check(means, stage)
 
-    def _update_average(self) -> None:
-        keep = min(self.preset.average, (1 + self.progress.step) / (10 + self.progress.step))
-        average, network = (
-            [
-                value
-                for value in chain(each.parameters(), each.buffers())
-                if value.is_floating_point()
-            ]
-            for each in (self.average, self.network)
-        )  # each tensor once, whereas a state dict repeats shared ones
-        with torch.no_grad():
-            torch._foreach_lerp_(average, network, 1 - keep)
-
     def _precision(self) -> AbstractContextManager[object]:
         if not self.preset.bf16 or not _computes_in_bf16(self.device):
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
 
-class Trainer(Loop[Preset, "Sequence[TrainingPair]", Batch]):
+Pairs: TypeAlias = "Sequence[TrainingPair] | DeviceStep"
+"""The pairs of a step: drawn by workers, or to be made on the device."""
+
+
+class Trainer(Loop[Preset, Pairs, Batch]):
     """A run of the detector.
 
     Args:
@@ -277,7 +297,7 @@ class Trainer(Loop[Preset, "Sequence[TrainingPair]", Batch]):
     def __init__(
         self,
         config: RunConfig[Preset],
-        open_source: Callable[[Stage, int], Source[Sequence[TrainingPair]]],
+        open_source: Callable[[Stage, int], Source[Pairs]],
         folder: Path,
         device: torch.device,
         *,
@@ -298,9 +318,9 @@ class Trainer(Loop[Preset, "Sequence[TrainingPair]", Batch]):
             preset.network, batch_norm=preset.batch_norm, frozen_blocks=preset.frozen_blocks
         )
 
-    def collate(self, items: Sequence[TrainingPair]) -> Batch:
+    def collate(self, items: Pairs) -> Batch:
         """See `Loop.collate`."""
-        return collate(items, self.device)
+        return items.batch() if isinstance(items, DeviceStep) else collate(items, self.device)
 
     def images_in(self, batch: Batch) -> int:
         """See `Loop.images_in`."""
@@ -324,13 +344,3 @@ def _computes_in_bf16(device: torch.device) -> bool:
         has_kernels = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         return has_kernels and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return device.type == "cuda"
-
-
-def _optimiser(network: nn.Module, preset: Schedule) -> torch.optim.Optimizer:
-    """AdamW; norms and biases have no weight decay."""
-    trained = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": preset.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=preset.learning_rate)

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -14,8 +15,10 @@ import pytest
 
 from support.checkpoints import random_checkpoint
 from support.matcher_scenes import fake_scene
+from tiepoint.detector import Detector
 from tiepoint.errors import TiepointError, TrainingError
 from tiepoint.training.matcher import bank, drawing
+from tiepoint.training.matcher import workers as matcher_workers
 from tiepoint.training.matcher.bank import (
     HELD_OUT_FILE,
     PER_KEYPOINT,
@@ -204,6 +207,41 @@ def test_scenes_do_not_depend_on_the_number_of_workers() -> None:
         np.testing.assert_array_equal(ours.elsewhere[np.arange(len(own)), own], ours.xy)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_device_detects_what_workers_would_detect(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both in float32; of the positions, few change places at the limit of the best ones."""
+    pytest.importorskip("torch")
+    monkeypatch.setattr(matcher_workers, "Detector", partial(Detector, precision="f32"))
+    expected = drawn_scenes(Drawing(CHECKPOINT, DATA, 3), range(2), 0, Event())
+    on_device = Drawing(CHECKPOINT, DATA, 3, device="cpu")
+    scenes = drawn_scenes(on_device, range(2), workers, Event())
+    for ours, theirs in zip(scenes, expected, strict=True):
+        np.testing.assert_array_equal(ours.cameras, theirs.cameras)
+        np.testing.assert_array_equal(ours.counts, theirs.counts)
+        for view in range(VIEWS):
+            first, second = (positions_of(one, view) for one in (ours, theirs))
+            gaps = np.linalg.norm(first[:, None] - second, axis=2).min(axis=1)
+            assert (gaps < 0.02).mean() > 0.99
+        own = np.repeat(np.arange(VIEWS), ours.counts)
+        np.testing.assert_array_equal(ours.elsewhere[np.arange(len(own)), own], ours.xy)
+
+
+def positions_of(scene: SceneFeatures, view: int) -> np.ndarray:
+    end = int(scene.counts[: view + 1].sum())
+    return scene.xy[end - int(scene.counts[view]) : end]
+
+
+def test_a_stop_ends_the_detection_of_drawn_views() -> None:
+    pytest.importorskip("torch")
+    stop = Event()
+    scenes = drawn_scenes(Drawing(CHECKPOINT, DATA, 3, device="cpu"), range(40), 2, stop)
+    next(scenes)
+    stop.set()
+    assert len(list(scenes)) < 39
+
+
 def test_an_error_of_a_worker_reaches_the_caller() -> None:
     one = Drawing(CHECKPOINT, replace(DATA, photos=("/nowhere",), photo_share=1.0), 3)
     with pytest.raises(TiepointError, match="nowhere"):
@@ -242,9 +280,9 @@ def test_each_scene_has_one_of_the_nms_radii() -> None:
     class Recording:
         checkpoint = CHECKPOINT
 
-        def __call__(self, image: np.ndarray, **options: object) -> object:
+        def __call__(self, images: list[np.ndarray], **options: object) -> object:
             radii.add(options["nms_radius"])
-            return detector(image, **options)
+            return detector(images, **options)
 
     detector = Drawing(CHECKPOINT, DATA, 3).detector(1)
     for index in range(6):

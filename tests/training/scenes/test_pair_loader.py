@@ -129,7 +129,7 @@ def test_one_dead_worker_of_two_is_reported() -> None:
 
 
 def test_a_slow_worker_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader_module, "POLL_S", 0.05)
+    monkeypatch.setattr(processes, "POLL_S", 0.05)
     with PairLoader(CONFIG, 0, 1, workers=1) as crew:
         next(crew)
         worker = workers_alive()[0].pid
@@ -143,8 +143,8 @@ def test_a_slow_worker_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_worker_that_hangs_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader_module, "POLL_S", 0.05)
-    monkeypatch.setattr(loader_module, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(processes, "POLL_S", 0.05)
+    monkeypatch.setattr(processes, "PATIENCE_S", 0.3)
     monkeypatch.setattr(processes, "END_S", 0.3)
     crew = PairLoader(DataConfig(size_hw=(64, 64), bank=64), 0, 1, workers=1)
     worker = workers_alive()[0].pid

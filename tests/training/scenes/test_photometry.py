@@ -10,7 +10,7 @@ import pytest
 
 from support.scene_parts import CALM
 from tiepoint.training.scenes import photometry, textures
-from tiepoint.training.scenes.photometry import LEAST_SPREAD, expose
+from tiepoint.training.scenes.photometry import LEAST_SPREAD, draw_exposure, expose
 from tiepoint.training.scenes.settings import Photometry
 
 ALL = Photometry(shadow=1, motion=1, rescale=1, patches=1, pepper=1, jpeg=1)
@@ -26,7 +26,7 @@ IMAGE = scene_image()
 
 
 def exposed(ranges: Photometry, seed: int = 0, image: np.ndarray = IMAGE) -> photometry.Exposed:
-    return expose(image, np.random.default_rng(seed), ranges)
+    return expose(image, draw_exposure(np.random.default_rng(seed), image.shape, ranges))
 
 
 def test_without_photometry_an_image_stays_as_it_is() -> None:
@@ -47,6 +47,13 @@ def test_every_photometric_change_keeps_the_form_and_repeats_with_its_seed() -> 
         assert done.clean.min() >= 0 and done.clean.max() <= 1
         assert 0 < done.covered.mean() < 0.7
         assert done.image.std() > 4  # something is left to see
+
+
+def test_an_exposure_gives_the_same_view_each_time() -> None:
+    exposure = draw_exposure(np.random.default_rng(4), SIZE, ALL)
+    one, other = expose(IMAGE, exposure), expose(IMAGE, exposure)
+    assert np.array_equal(one.image, other.image)
+    assert np.array_equal(one.covered, other.covered)
 
 
 def test_the_scene_itself_is_not_changed() -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tiepoint.network.torch_device import uploaded
+
 if TYPE_CHECKING:
     from tiepoint.training.scenes.pairs import TrainingPair
 
@@ -21,7 +23,7 @@ class Batch:
     Attributes:
         pixels: 2P 1 H W float32 in 0..1.
         corner_image: M int64, index of each corner's image.
-        corner_xy: M 2 float32, px.
+        corner_xy: M 2 float32, px. Corners outside the image do not count, so they can be padding.
         ignore: 2P H W bool, pixels without ground truth.
         flow: 2P H W 2 float32, position of each pixel in the pair's other view, px; NaN where it
             is not visible there.
@@ -49,12 +51,15 @@ def collate(pairs: Sequence[TrainingPair], device: torch.device) -> Batch:
     views = [pair.a for pair in pairs] + [pair.b for pair in pairs]
     counts = [len(view.corners_xy) for view in views]
     flows = [pair.a_to_b for pair in pairs] + [pair.b_to_a for pair in pairs]
-    pixels = torch.from_numpy(np.stack([view.image for view in views])).to(device)  # 2P H W
     corners = np.concatenate([view.corners_xy.reshape(-1, 2) for view in views])  # M 2
-    return Batch(
-        pixels=(pixels[:, None].float() / 255),
-        corner_image=torch.from_numpy(np.repeat(np.arange(len(views)), counts)).to(device),
-        corner_xy=torch.from_numpy(corners.astype(np.float32)).to(device),
-        ignore=torch.from_numpy(np.stack([view.ignore for view in views])).to(device),
-        flow=torch.from_numpy(np.stack(flows).astype(np.float32, copy=False)).to(device),
+    pixels, corner_image, corner_xy, ignore, flow = (
+        uploaded(torch.from_numpy(array), device)
+        for array in (
+            np.stack([view.image for view in views]),  # 2P H W
+            np.repeat(np.arange(len(views)), counts),
+            corners.astype(np.float32),
+            np.stack([view.ignore for view in views]),
+            np.stack(flows).astype(np.float32, copy=False),
+        )
     )
+    return Batch(pixels[:, None].float() / 255, corner_image, corner_xy, ignore, flow)

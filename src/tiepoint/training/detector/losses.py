@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log
+from math import exp, log
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tiepoint.architecture import CELL_PX
+from tiepoint.training.devices import constant
 
 NEAR_PX = 3.0
 """Points nearer than this are no negatives of each other, because descriptors interpolated between
@@ -30,6 +31,10 @@ TINY = 1e-8
 
 MASKED_LOGIT = -1e4
 """Logit of an excluded class; finite, because zero times its logarithm must be zero."""
+
+
+AROUND = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
+"""(x, y) of the four pixels around a corner, relative to the first."""
 
 
 class DetectorLoss(NamedTuple):
@@ -76,16 +81,14 @@ def soft_labels(image: Tensor, xy: Tensor, batch: int, size_hw: tuple[int, int])
         B 65 h w float32, sums of 1; the last class is "no keypoint".
     """
     height, width = size_hw
-    corner = xy.floor()  # M 2
-    fraction = xy - corner  # M 2
+    around = constant(AROUND, xy.device)  # 4 2
+    first = xy.floor()[:, None]  # M 1 2
+    weight = (1 - (around - (xy[:, None] - first)).abs()).prod(dim=-1)  # M 4
+    x, y = (first + around).long().unbind(dim=-1)  # M 4
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    pixel = (image[:, None] * height + y.clamp(0, height - 1)) * width + x.clamp(0, width - 1)
     mass = torch.zeros(batch * height * width, device=xy.device)
-    for dx in (0, 1):
-        for dy in (0, 1):
-            x, y = corner[:, 0].long() + dx, corner[:, 1].long() + dy  # M
-            weight = torch.abs(1 - dx - fraction[:, 0]) * torch.abs(1 - dy - fraction[:, 1])  # M
-            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            pixel = ((image * height + y) * width + x)[inside]
-            mass.index_add_(0, pixel, weight[inside])
+    mass.index_add_(0, pixel.flatten(), (weight * inside).flatten())
     bins = functional.pixel_unshuffle(mass.view(batch, 1, height, width), CELL_PX)  # B 64 h w
     bins = bins / bins.sum(dim=1, keepdim=True).clamp(min=1)
     rest = (1 - bins.sum(dim=1, keepdim=True)).clamp(min=0)  # B 1 h w
@@ -124,34 +127,50 @@ def detector_loss(logits: Tensor, labels: Tensor, ignore: Tensor) -> DetectorLos
 
 
 def descriptor_loss(
-    a: Tensor, b: Tensor, pair: Tensor, xy_a: Tensor, xy_b: Tensor, temperature: float
+    a: Tensor,
+    b: Tensor,
+    pair: Tensor,
+    xy_a: Tensor,
+    xy_b: Tensor,
+    temperature: float,
+    valid: Tensor | None = None,
 ) -> DescriptorLoss:
     """InfoNCE in both directions: identify each point's partner among all points of the batch.
 
     Args:
         a, b: M D of unit length, descriptors of the same scene points in both views.
         pair: M int64, index of each point's pair.
-        xy_a, xy_b: M 2, px, positions in both views.
+        xy_a, xy_b: M 2, px, positions in both views; finite.
         temperature: Divisor of the cosines; lower weights the hardest negatives more.
+        valid: P N bool for points in order of their pairs, N of each: False for padding, which
+            changes nothing. None if there is no padding.
+
+    Returns:
+        Means over the points; all 0 without any.
     """
     if len(a) == 0:
         zero = (a.float() * b.float()).sum()  # with a gradient
         return DescriptorLoss(zero, *torch.zeros(3, device=a.device).unbind())
-    cosines = a.float() @ b.float().T  # M M
-    itself = torch.eye(len(a), dtype=torch.bool, device=a.device)
-    same = pair[:, None] == pair[None]  # M M
-    near = (_distances2(xy_a) < NEAR_PX**2) | (_distances2(xy_b) < NEAR_PX**2)
-    masked = same & near & ~itself
-    logits = (cosines / temperature).masked_fill(masked, MASKED_LOGIT)  # M M
-    target = torch.arange(len(a), device=a.device)
-    loss = (
-        functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)
-    ) / 2
+    logits = _similarities(a, b, temperature, valid)  # M M
+    with torch.no_grad():  # a logit this low has no gradient
+        if valid is None:
+            near = _near(xy_a, xy_b) & (pair[:, None] == pair)  # M M
+            logits.masked_fill_(near, MASKED_LOGIT)
+        else:
+            P, N = valid.shape
+            near = _near(xy_a.view(P, N, 2), xy_b.view(P, N, 2))  # P N N
+            own = logits.view(P, N, P, N).diagonal(dim1=0, dim2=2)  # N N P
+            own.masked_fill_(near.permute(1, 2, 0), MASKED_LOGIT)
+    to_a, to_b = (_mean(logits.log_softmax(dim=axis).diagonal(), valid) for axis in (0, 1))
+    loss = -(to_a + to_b) / 2
     with torch.no_grad():
-        hardest = cosines.masked_fill(masked | itself, -1).max(dim=1).values
-        partner = cosines.diagonal()
+        partner = logits.diagonal()  # M
+        hardest = logits.clone().fill_diagonal_(MASKED_LOGIT).amax(dim=1)  # M
         return DescriptorLoss(
-            loss, (partner > hardest).float().mean(), partner.mean(), hardest.clamp(min=-1).mean()
+            loss,
+            _mean((partner > hardest).float(), valid),
+            _mean(temperature * partner, valid),
+            _mean((temperature * hardest).clamp(min=-1), valid),
         )
 
 
@@ -176,7 +195,8 @@ def repeatability_loss(
     visible = torch.isfinite(flow).all(dim=-1)  # B H W
     with torch.no_grad():
         repeated = _blur(other_heatmap).clamp(max=1)  # B H W
-        size_wh = flow.new_tensor(flow.shape[2:0:-1])  # 2
+        height, width = flow.shape[1:3]
+        size_wh = constant((width, height), flow.device)  # 2
         # Positions go from -1 to 1 from edge to edge; samples outside are 0.
         grid = (torch.where(visible[..., None], flow, 0.0) + 0.5) / size_wh * 2 - 1  # B H W 2
         sampled = functional.grid_sample(repeated[:, None], grid, align_corners=False)  # B 1 H W
@@ -199,26 +219,31 @@ def phase_difference(heatmaps: Sequence[Tensor]) -> Tensor:
     return torch.stack(apart).mean() * CELL_PX**2 / mean.numel()
 
 
-def descriptor_difference(descriptors: Sequence[Tensor]) -> Tensor:
+def descriptor_difference(descriptors: Sequence[Tensor], valid: Tensor | None = None) -> Tensor:
     """1 less the mean cosine of the same points' descriptors in two cell phases, 0..2.
 
     Args:
         descriptors: M D each, of unit length; of more than two phases the first is compared.
+        valid: Bool of M elements, False for padding; None if there is none.
     """
     first, *others = descriptors
     if len(first) == 0:
         return first.sum() * 0
-    return torch.stack([1 - (first * one).sum(dim=1).mean() for one in others]).mean()
+    return torch.stack([_mean(1 - (first * one).sum(dim=1), valid) for one in others]).mean()
 
 
 def teacher_divergence(logits: Tensor, taught: Tensor) -> Tensor:
     """Mean KL divergence of the soft-max over dimension 1 from a teacher's, nats."""
-    expected = taught.detach().float().log_softmax(dim=1)
-    return (expected.exp() * (expected - logits.float().log_softmax(dim=1))).sum(dim=1).mean()
+    return _divergence(logits, taught, 1).mean()
 
 
 def teacher_choice_loss(
-    a: Tensor, b: Tensor, taught_a: Tensor, taught_b: Tensor, temperature: float
+    a: Tensor,
+    b: Tensor,
+    taught_a: Tensor,
+    taught_b: Tensor,
+    temperature: float,
+    valid: Tensor | None = None,
 ) -> Tensor:
     """KL divergence of the match probabilities from the teacher's, nats, mean of both directions.
 
@@ -228,23 +253,60 @@ def teacher_choice_loss(
     Args:
         a, b: M D of unit length, descriptors of the same points in both views.
         taught_a, taught_b: M D' of unit length, descriptors of the teacher.
+        valid: See `descriptor_loss`.
     """
     if len(a) == 0:
         return (a.float() * b.float()).sum()  # 0, with a gradient
-    logits = a.float() @ b.float().T / temperature  # M M
-    taught = taught_a.float() @ taught_b.float().T / temperature  # M M
-    return (teacher_divergence(logits, taught) + teacher_divergence(logits.T, taught.T)) / 2
+    logits = _similarities(a, b, temperature, valid)  # M M
+    taught = _similarities(taught_a, taught_b, temperature, valid)  # M M
+    to_a, to_b = (_mean(_divergence(logits, taught, axis), valid) for axis in (0, 1))
+    return (to_a + to_b) / 2
+
+
+def _similarities(a: Tensor, b: Tensor, temperature: float, valid: Tensor | None) -> Tensor:
+    """Logits M M of the cosines of M D and M D; those of padding are `MASKED_LOGIT` and less.
+
+    The product of the matrices adds what excludes padding, as two more coordinates: M can be ten
+    thousand on a GPU, where each pass over M M costs as much as the product.
+    """
+    a, b = a.float() / temperature, b.float()
+    if valid is not None:
+        excluded = MASKED_LOGIT * ~valid.view(-1, 1)  # M 1
+        one = torch.ones_like(excluded)
+        a, b = torch.cat([a, excluded, one], dim=1), torch.cat([b, one, excluded], dim=1)
+    return a @ b.T
+
+
+def _near(xy_a: Tensor, xy_b: Tensor) -> Tensor:
+    """Whether two points are too near to be negatives, in either view: ... N 2 -> ... N N bool."""
+    N = xy_a.shape[-2]
+    itself = torch.eye(N, dtype=torch.bool, device=xy_a.device)
+    near = (_distances2(xy_a) < NEAR_PX**2) | (_distances2(xy_b) < NEAR_PX**2)
+    return near & ~itself
+
+
+def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
+    """The mean over the valid points of M; 0 without any."""
+    if valid is None:
+        return values.mean()
+    valid = valid.view(-1)
+    return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
+
+
+def _divergence(logits: Tensor, taught: Tensor, axis: int) -> Tensor:
+    """KL divergence of the soft-max over an axis from a teacher's, nats, without this axis."""
+    expected = taught.detach().float().log_softmax(dim=axis)
+    return (expected.exp() * (expected - logits.float().log_softmax(dim=axis))).sum(dim=axis)
 
 
 def _blur(values: Tensor) -> Tensor:
     """Sum over each pixel and its eight neighbours, weighted by distance. B H W -> B H W."""
-    offset = torch.tensor([-1.0, 0.0, 1.0], device=values.device)
-    weight = torch.exp(-(offset**2) / (2 * REPEAT_SIGMA_PX**2))  # 3
-    kernel = weight[:, None] * weight[None]  # 3 3
-    return functional.conv2d(values[:, None], kernel[None, None], padding=1)[:, 0]
+    weight = [exp(-(offset**2) / (2 * REPEAT_SIGMA_PX**2)) for offset in (-1, 0, 1)]  # 3
+    kernel = constant(tuple(one * other for one in weight for other in weight), values.device)
+    return functional.conv2d(values[:, None], kernel.view(1, 1, 3, 3), padding=1)[:, 0]
 
 
 def _distances2(xy: Tensor) -> Tensor:
-    """Squared distances between all points: M 2 -> M M, px²."""
-    across, down = (values[:, None] - values for values in xy.unbind(dim=1))
+    """Squared distances between all points: ... N 2 -> ... N N, px²."""
+    across, down = (values[..., None] - values[..., None, :] for values in xy.unbind(dim=-1))
     return across.square_().add_(down.square_())

@@ -16,6 +16,7 @@ from tiepoint.network.superpoint import heatmaps_of
 from tiepoint.training.detector import losses
 from tiepoint.training.detector.batch import Batch
 from tiepoint.training.detector.sampling import PointPairs, sample_points
+from tiepoint.training.devices import constant
 from tiepoint.training.presets import Stage
 
 
@@ -97,7 +98,7 @@ def _detector_losses(maps: Maps, batch: Batch, stage: Stage) -> tuple[Tensor, di
     each = []
     for logits, (down, right) in zip(maps.logits, PHASES[len(maps.logits)], strict=True):
         size_hw = (CELL_PX * logits.shape[2], CELL_PX * logits.shape[3])
-        moved_xy = batch.corner_xy + batch.corner_xy.new_tensor([right, down])
+        moved_xy = batch.corner_xy + constant((right, down), batch.corner_xy.device)
         labels = losses.soft_labels(batch.corner_image, moved_xy, len(logits), size_hw)
         # Outside the image there is no ground truth.
         ignore = functional.pad(batch.ignore, (right, right, down, down), value=True)
@@ -128,19 +129,22 @@ def _descriptor_losses(
     each = sampled.descriptors(maps.dense)  # 2M D of each phase
     a, b = _mean_of(each).chunk(2)  # M D, as detection averages them
     matched = losses.descriptor_loss(
-        a, b, sampled.pair, sampled.xy_a, sampled.xy_b, stage.temperature
+        a, b, sampled.pair, sampled.xy_a, sampled.xy_b, stage.temperature, sampled.valid
     )
     loss, figures = matched.loss, {
         "descriptor": matched.loss.detach(), "accuracy": matched.accuracy,
         "positive": matched.positive, "hardest_negative": matched.hardest_negative,
     }  # fmt: skip
     if stage.phase_weight > 0:
-        apart = losses.descriptor_difference(each)
+        both = None if sampled.valid is None else sampled.valid.repeat(2, 1)  # 2P N
+        apart = losses.descriptor_difference(each, both)
         loss = loss + stage.phase_weight * apart / stage.temperature
         figures["phase_descriptor"] = apart.detach()
     if taught is not None:
         teacher_a, teacher_b = _mean_of(sampled.descriptors(taught.dense)).chunk(2)
-        choice = losses.teacher_choice_loss(a, b, teacher_a, teacher_b, stage.temperature)
+        choice = losses.teacher_choice_loss(
+            a, b, teacher_a, teacher_b, stage.temperature, sampled.valid
+        )
         loss = loss + stage.teacher_weight * choice
         figures["teacher_choice"] = choice.detach()
     return loss, figures

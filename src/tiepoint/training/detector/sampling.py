@@ -11,7 +11,9 @@ from torch.nn import functional
 
 from tiepoint.architecture import CELL_PX
 from tiepoint.keypoints.on_torch import describe_phases
+from tiepoint.training import devices
 from tiepoint.training.detector.batch import Batch
+from tiepoint.training.devices import constant, first_chosen
 
 DETECTOR_SHARE, TEXTURED_SHARE = 0.5, 0.25
 """Fractions of detector maxima and of textured points; the others are anywhere. Descriptors are
@@ -30,11 +32,19 @@ BORDER_PX = 4
 
 
 class PointPairs(NamedTuple):
-    """The same M scene points in both views: index of the pair, M int64; xy, M 2 float32, px."""
+    """The same M scene points in both views, in order of their pairs.
+
+    Attributes:
+        pair: M int64, index of each point's pair.
+        xy_a, xy_b: M 2 float32, px.
+        valid: P N bool, where each of P pairs has N points: False for padding, whose positions are
+            finite and mean nothing. None if there is no padding.
+    """
 
     pair: Tensor
     xy_a: Tensor
     xy_b: Tensor
+    valid: Tensor | None = None
 
     def descriptors(self, dense: Sequence[Tensor]) -> list[Tensor]:
         """Sample dense descriptors, 2P D h w of each cell phase, at the points.
@@ -45,8 +55,15 @@ class PointPairs(NamedTuple):
         image = torch.cat([self.pair, self.pair + len(dense[0]) // 2])  # 2M
         xy = torch.cat([self.xy_a, self.xy_b])  # 2M 2
         h, w = dense[0].shape[2:]
-        cells_hw = torch.tensor([[h, w]], device=xy.device).expand(len(dense[0]), 2)  # 2P 2
-        return describe_phases(dense, image, xy, cells_hw)
+        cells_hw = constant((h, w), xy.device, torch.int64).expand(len(dense[0]), 2)  # 2P 2
+        return describe_phases(dense, image, xy, cells_hw, cells_first=True)
+
+    def without_padding(self) -> PointPairs:
+        """The valid points. Their number decides the shape, so the host waits for it."""
+        if self.valid is None:
+            return self
+        rows = self.valid.view(-1).nonzero()[:, 0]
+        return PointPairs(self.pair[rows], self.xy_a[rows], self.xy_b[rows])
 
 
 def sample_points(
@@ -56,62 +73,83 @@ def sample_points(
 
     Each point has `SATELLITES` more around it, where both views show these too. A point is a whole
     pixel in one view: A for even pairs, B for odd ones. In the other view it is at the subpixel
-    position given by the flow.
+    position given by the flow. Pairs with fewer points are padded. On a CPU padding is removed,
+    because it costs time there and its removal does not.
 
     Args:
         heatmap: 2P H W, detector probabilities.
         per_pair: Number of points per pair without satellites; fewer if the common view is small.
     """
     P, device = batch.pairs, heatmap.device
-    height, width = batch.size_hw
+    width = batch.size_hw[1]
     pair = torch.arange(P, device=device)
     image = pair + P * (pair % 2)  # P, the view in which a point is a whole pixel
     flow = batch.flow[image]  # P H W 2
     usable = _usable(flow)  # P H W
-    detected, textured = round(per_pair * DETECTOR_SHARE), round(per_pair * TEXTURED_SHARE)
-    peaks, peak_pixel = _peak_of_each_cell(heatmap[image] * usable)  # P cells
-    strength, best = peaks.topk(min(detected, peaks.shape[1]), dim=1)  # P K
-    best = peak_pixel.gather(1, best)  # P K
-    drawn = torch.randint(
-        height * width, (P, OVERSAMPLING * textured + per_pair), generator=generator, device=device
+    pixel, valid = _pixels(batch.pixels[image, 0], heatmap[image], usable, per_pair, generator)
+    satellites, shown = _satellites(pixel, valid, usable, generator)  # P S N
+    pixel = torch.cat([pixel, satellites.flatten(1)], dim=1)  # P N+S*N
+    valid = torch.cat([valid, shown.flatten(1)], dim=1)  # P N+S*N
+    xy = torch.stack([pixel % width, pixel // width], dim=-1).float()  # P N+S*N 2
+    other_xy = flow.flatten(1, 2).gather(1, pixel[..., None].expand(-1, -1, 2))  # P N+S*N 2
+    other_xy = other_xy.where(valid[..., None], xy)  # NaN where it is not visible
+    swapped = (pair % 2 == 1)[:, None, None]
+    points = PointPairs(
+        pair[:, None].expand_as(pixel).flatten(),
+        torch.where(swapped, other_xy, xy).flatten(0, 1),
+        torch.where(swapped, xy, other_xy).flatten(0, 1),
+        valid,
     )
+    return points.without_padding() if devices.reads_at_once(device) else points
+
+
+def _pixels(
+    pixels: Tensor, heatmap: Tensor, usable: Tensor, per_pair: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Pixel indices of P pairs, P N, and whether they are usable, P N bool.
+
+    Args:
+        pixels, heatmap, usable: P H W, of the view in which the points are whole pixels.
+    """
+    P, device = len(pixels), pixels.device
+    detected, textured = round(per_pair * DETECTOR_SHARE), round(per_pair * TEXTURED_SHARE)
+    peaks, peak_pixel = _peak_of_each_cell(heatmap * usable)  # P cells
+    strength, best = peaks.topk(min(detected, peaks.shape[1]), dim=1)  # P K
+    drawn = torch.randint(
+        usable[0].numel(), (P, OVERSAMPLING * textured + per_pair), generator=generator,
+        device=device,
+    )  # fmt: skip
     candidates, anywhere = drawn[:, : OVERSAMPLING * textured], drawn[:, OVERSAMPLING * textured :]
-    texture = _texture(batch.pixels[image, 0], candidates) + 1e-6  # P candidates
+    texture = _texture(pixels, candidates) + 1e-6  # P candidates
     texture = texture * usable.flatten(1).gather(1, candidates)  # 0 = not usable
     contrast, order = texture.topk(textured, dim=1)  # P T
     spare = usable.flatten(1).gather(1, anywhere)  # P per_pair
-    rest = per_pair - detected - textured
-    kept = torch.cat([strength > 0, contrast > 0, spare & (spare.cumsum(1) <= rest)], dim=1)
-    pixel = torch.cat([best, candidates.gather(1, order), anywhere], dim=1)[kept]  # M
-    pair = pair[:, None].expand_as(kept)[kept]  # M
-    satellites, pair_of_satellites = _satellites(pixel, pair, usable, generator)
-    pixel, pair = torch.cat([pixel, satellites]), torch.cat([pair, pair_of_satellites])  # M
-    xy = torch.stack([pixel % width, pixel // width], dim=1).float()  # M 2
-    other_xy = flow.flatten(1, 2)[pair, pixel]  # M 2
-    swapped = (pair % 2 == 1)[:, None]
-    return PointPairs(pair, torch.where(swapped, other_xy, xy), torch.where(swapped, xy, other_xy))
+    others, enough = first_chosen(anywhere, spare, per_pair - detected - textured)  # P R
+    pixel = torch.cat([peak_pixel.gather(1, best), candidates.gather(1, order), others], dim=1)
+    return pixel, torch.cat([strength > 0, contrast > 0, enough], dim=1)
 
 
 def _satellites(
-    pixel: Tensor, pair: Tensor, usable: Tensor, generator: torch.Generator
+    pixel: Tensor, valid: Tensor, usable: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Sample usable pixels around pixels M of pairs M, as pixel indices and pairs."""
+    """Sample pixels around pixels P N, as indices, P S N, and whether they are usable."""
     height, width = usable.shape[1:]
-    pixel, pair = pixel.repeat(SATELLITES), pair.repeat(SATELLITES)  # S M
     near, far = SATELLITE_PX
-    drawn = torch.rand(2, len(pixel), generator=generator, device=pixel.device)
-    radius, angle = near + (far - near) * drawn[0], 2 * torch.pi * drawn[1]
-    x = pixel % width + (radius * angle.cos()).round().long()
-    y = pixel // width + (radius * angle.sin()).round().long()
+    P, N = pixel.shape
+    drawn = torch.rand(2, P, SATELLITES, N, generator=generator, device=pixel.device)
+    radius, angle = near + (far - near) * drawn[0], 2 * torch.pi * drawn[1]  # P S N
+    x = (pixel % width)[:, None] + (radius * angle.cos()).round().long()
+    y = (pixel // width)[:, None] + (radius * angle.sin()).round().long()
     inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    pixel, pair = (y * width + x)[inside], pair[inside]
-    visible = usable.flatten(1)[pair, pixel]
-    return pixel[visible], pair[visible]
+    satellite = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    shown = usable.flatten(1).gather(1, satellite.flatten(1)).view_as(satellite)
+    return satellite, shown & inside & valid[:, None]
 
 
 def _usable(flow: Tensor) -> Tensor:
     """P H W bool: visible in both views, and not at the border of either."""
-    last_xy = flow.new_tensor(flow.shape[2:0:-1]) - 1 - BORDER_PX  # 2
+    height, width = flow.shape[1:3]
+    last_xy = constant((width - 1 - BORDER_PX, height - 1 - BORDER_PX), flow.device)  # 2
     usable = ((flow >= BORDER_PX) & (flow <= last_xy)).all(dim=-1)  # NaN compares as False
     inner = torch.zeros_like(usable)
     inner[:, BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = True

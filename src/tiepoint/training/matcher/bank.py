@@ -68,6 +68,7 @@ class BankBuilder:
         folder: Folder of the bank; created if missing.
         checkpoint: Detector.
         scenes, held_out: Numbers of scenes to train on and of others.
+        device: See `workers.Drawing`.
 
     Raises:
         TrainingError: The folder has a bank of other weights or settings, or a damaged one.
@@ -81,9 +82,10 @@ class BankBuilder:
         seed: int,
         scenes: int,
         held_out: int,
+        device: str | None = None,
     ) -> None:
         self.folder, self.scenes, self._held_out = folder, scenes, held_out
-        self._drawing = Drawing(checkpoint, data, seed)
+        self._drawing = Drawing(checkpoint, data, seed, device)
         key = bank_key(checkpoint, data, seed, held_out)
         self.record = read_record(folder) or BankRecord(key)
         if differing := [name for name in key if self.record.key.get(name) != key[name]]:
@@ -241,6 +243,17 @@ class Shard:
         rows: NDArray[Any] = self._slices[name][end - int(self.counts[scene, view]) : end]
         return rows
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of the values of `PER_KEYPOINT`."""
+        total, length = self._slices["descriptors"].get_shape()
+        return int(total) * (2 * int(length) + 8 + 9 * VIEWS)
+
+    def whole(self, name: str) -> NDArray[Any]:
+        """The values of one of `PER_KEYPOINT` for all keypoints, scene by scene, view by view."""
+        values: NDArray[Any] = self._file.get_tensor(name)
+        return values
+
     def _check(self) -> None:
         scenes, total = len(self.counts), int(self.counts.sum())
         length = self._slices["descriptors"].get_shape()[-1]
@@ -283,8 +296,8 @@ class Scenes:
     """The scenes of some shards, by number."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._shards = [Shard(path) for path in paths]
-        self._first = np.cumsum([0, *(len(shard) for shard in self._shards)])
+        self.shards = [Shard(path) for path in paths]
+        self._first = np.cumsum([0, *(len(shard) for shard in self.shards)])
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -308,7 +321,7 @@ class Scenes:
 
     def _at(self, scene: int) -> tuple[Shard, int]:
         shard = int(np.searchsorted(self._first, scene, side="right")) - 1
-        return self._shards[shard], scene - int(self._first[shard])
+        return self.shards[shard], scene - int(self._first[shard])
 
 
 def open_scenes(folder: Path, shards: int) -> Scenes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from tiepoint.geometry import SizeHW
 from tiepoint.matching.learned.inputs import normalised
 from tiepoint.matching.learned.network_torch import Points
+from tiepoint.network.torch_device import uploaded
 from tiepoint.training.matcher.bank import BankView, Scenes
 from tiepoint.training.matcher.labels import Labels, Side, labels
 from tiepoint.training.matcher.settings import VIEWS, MatcherPreset, MatcherStage
@@ -102,14 +104,25 @@ def augmented(side: PairSide, count: int, recipe: MatcherPreset, rng: Rng) -> Pa
     )
 
 
+def size_of_step(stage: MatcherStage, rng: Rng) -> tuple[int, int]:
+    """Number of keypoints per image in a step, and number of its pairs."""
+    count = int(rng.choice(stage.counts))
+    return count, max(1, stage.step_keypoints // count)
+
+
+def step_rng(seed: int, step: int) -> Rng:
+    """What decides a step."""
+    return np.random.default_rng([seed, step, 5])
+
+
 def pairs_of_step(
     scenes: Scenes, recipe: MatcherPreset, stage: MatcherStage, seed: int, step: int
 ) -> list[tuple[PairSide, PairSide]]:
     """The pairs of a step: always the same, whatever the steps before."""
-    rng = np.random.default_rng([seed, step, 5])
-    count = int(rng.choice(stage.counts))
+    rng = step_rng(seed, step)
+    count, number = size_of_step(stage, rng)
     pairs = []
-    for _ in range(max(1, stage.step_keypoints // count)):
+    for _ in range(number):
         scene = int(rng.integers(len(scenes)))
         a, b = (int(view) for view in rng.choice(VIEWS, 2, replace=False))
         if rng.random() < recipe.unrelated and len(scenes) > 1:
@@ -129,11 +142,7 @@ def held_out_pairs(scenes: Scenes) -> list[tuple[int, int, int]]:
 
 
 def collate(pairs: Pairs, device: torch.device) -> MatcherBatch:
-    """Pad a batch, copy it to a device, and label it there.
-
-    The copy is in torch's own memory, whose alignment is always the same: products of matrices may
-    round differently with another, and a resumed run would not repeat every bit.
-    """
+    """Pad a batch, copy it to a device, and label it there."""
     points, sides = [], []
     for number in range(2):
         one = [pair[number] for pair in pairs]
@@ -146,14 +155,14 @@ def collate(pairs: Pairs, device: torch.device) -> MatcherBatch:
             values = np.full((len(one), N, *arrays[0].shape[1:]), fill, arrays[0].dtype)
             for row, array in zip(values, arrays, strict=True):
                 row[: len(array)] = array
-            return torch.tensor(values, device=device)
+            return _copied(values, device)
 
         counts = np.array([len(side) for side in one])
-        valid = torch.tensor(np.arange(longest) < counts[:, None], device=device)  # B N
+        valid = _copied(np.arange(longest) < counts[:, None], device)  # B N
         places = np.zeros((len(one), longest, 2), np.float32)
         for row, side in zip(places, one, strict=True):
             row[: len(side)] = normalised(side.xy, side.size_hw)
-        points.append(Points(torch.tensor(places, device=device), padded("descriptors", 0), valid))
+        points.append(Points(_copied(places, device), padded("descriptors", 0), valid))
         sides.append(
             Side(padded("xy", 0), padded("other_xy", np.nan), padded("doubtful", 0), valid)
         )
@@ -183,6 +192,15 @@ class BankSource:
     def close(self) -> None:
         """End the reading."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _copied(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """An array on a device, always in torch's own memory.
+
+    The alignment of that memory is always the same. Products of matrices may round differently with
+    another, and a resumed run would not repeat every bit.
+    """
+    return uploaded(torch.tensor(array), device)
 
 
 def _taken(side: PairSide, rows: NDArray[np.int64]) -> PairSide:

@@ -17,7 +17,7 @@ from tiepoint.training.scenes import draws
 from tiepoint.training.scenes.basics import Grey, Rng
 from tiepoint.training.scenes.composition import Scene, scene_of
 from tiepoint.training.scenes.groups import view_group
-from tiepoint.training.scenes.photometry import expose
+from tiepoint.training.scenes.photometry import draw_exposure, expose
 from tiepoint.training.scenes.render import render
 
 WIDER_RADIUS_PX = 2
@@ -83,7 +83,7 @@ def draw_views(data: MatcherData, seed: int, index: int) -> DrawnScene:
     images, views = [], []
     for to_view, order in zip(group.to_views, group.orders, strict=True):
         drawn = render(group.planes, to_view, order, scene.backdrop, size_hw, cover_px=1.5)
-        exposed = expose(drawn.image, rng, data.photometry)
+        exposed = expose(drawn.image, draw_exposure(rng, size_hw, data.photometry))
         images.append(exposed.image)
         views.append(owned_view(drawn.owner, exposed.covered, to_view, order, bodies))
     return DrawnScene(images, views, group.cameras, group.focal, scene.kind)
@@ -91,16 +91,19 @@ def draw_views(data: MatcherData, seed: int, index: int) -> DrawnScene:
 
 def scene_features(detector: Detector, data: MatcherData, seed: int, index: int) -> SceneFeatures:
     """Draw the scene of this index and detect in its views; raises as `draw_views`."""
-    scene = draw_views(data, seed, index)
+    return detected(detector, draw_views(data, seed, index), data, seed, index)
+
+
+def detected(
+    detector: Detector, scene: DrawnScene, data: MatcherData, seed: int, index: int
+) -> SceneFeatures:
+    """Detect in the views of the drawn scene of this index, in one batch if the engine has them."""
     own = detector.checkpoint.detection.nms_radius
     radii = data.nms_radii or (own, own + WIDER_RADIUS_PX)
     radius = draws.pick(np.random.default_rng([seed, index, 4]), radii)
-    features = [
-        detector(
-            image, nms_radius=radius, max_keypoints=data.max_keypoints, threshold=data.threshold
-        )
-        for image in scene.images
-    ]
+    features = detector(
+        scene.images, nms_radius=radius, max_keypoints=data.max_keypoints, threshold=data.threshold
+    )
     places, doubts = [], []
     for number, (found, view) in enumerate(zip(features, scene.views, strict=True)):
         xy = np.asarray(found.xy, np.float32)

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tiepoint.errors import CheckpointError, TrainingError
@@ -24,6 +25,12 @@ from tiepoint.training.lineage import RANDOM_WEIGHTS, manifest_of
 from tiepoint.training.log import LOG_FILE, Log, LogRecord, read_log
 from tiepoint.training.matcher.bank import BankBuilder, Scenes, open_held_out, open_scenes
 from tiepoint.training.matcher.batch import BankSource, pairs_of_step
+from tiepoint.training.matcher.device_bank import (
+    DeviceBank,
+    DeviceSource,
+    fits,
+    free_bytes,
+)
 from tiepoint.training.matcher.settings import (
     BANK_SHARE,
     MatcherData,
@@ -106,8 +113,9 @@ def train_matcher(
     old = None
     if start is not None and initial is not None and state is None:
         old = _other_detector(start, initial, detector)
+    where = None if device.type == "cpu" else str(device)
     builder = BankBuilder(
-        folder / FEATURES_FOLDER, detector, data, seed, preset.scenes, preset.held_out
+        folder / FEATURES_FOLDER, detector, data, seed, preset.scenes, preset.held_out, where
     )
     with stopped_by_signals() as stop:
         limit = None if preset.minutes is None else 60 * BANK_SHARE * preset.minutes
@@ -121,8 +129,7 @@ def train_matcher(
             left = preset.minutes - builder.record.seconds / 60
             preset = preset.with_budget(max(left, LEAST_TRAINING_SHARE * preset.minutes), None)
         info = {**_identity(detector, data), "origin": origin}
-        config = RunConfig(preset, seed, info)
-        first = None
+        config, first = RunConfig(preset, seed, info), None
         if initial is not None and state is None:
             first = _first_tensors(initial, old, detector, data, seed, execution.echo)
         finished = _Run(folder, detector, builder, config, execution).train(
@@ -211,12 +218,7 @@ class _Run:
         if state is not None:
             config = replace(config, info=state.run.info)
 
-        def open_source(stage: MatcherStage, step: int) -> BankSource:
-            return BankSource(
-                lambda number: pairs_of_step(scenes, config.preset, stage, config.seed, number),
-                step,
-            )
-
+        open_source = source_opener(scenes, config.preset, config.seed, device)
         if first is None:
             descriptors = sampled_descriptors(scenes)
             first = first_weights(config.preset.network, config.seed, descriptors)
@@ -267,6 +269,18 @@ class _Run:
             )  # fmt: skip
         else:
             _update_manifest(self._folder / MANIFEST_FILE, manifest)
+
+
+def source_opener(
+    scenes: Scenes, recipe: MatcherPreset, seed: int, device: torch.device
+) -> Callable[[MatcherStage, int], BankSource | DeviceSource]:
+    """(stage, first step) -> batches; made on the device if its memory has room for the bank."""
+    if fits(scenes, free_bytes(device)):
+        bank = DeviceBank(scenes, device)
+        return lambda stage, step: DeviceSource(bank, recipe, stage, seed, step)
+    return lambda stage, step: BankSource(
+        lambda number: pairs_of_step(scenes, recipe, stage, seed, number), step
+    )
 
 
 def _initial(start: str | PathLike[str], preset: MatcherPreset) -> MatcherCheckpoint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -25,8 +25,8 @@ def as_tensors(matcher: MatcherCheckpoint) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array.copy()) for name, array in matcher.tensors.items()}
 
 
-class MatcherTrainer(Loop[MatcherPreset, Pairs, MatcherBatch]):
-    """A run of the matcher."""
+class MatcherTrainer(Loop[MatcherPreset, "Pairs | Callable[[], MatcherBatch]", MatcherBatch]):
+    """A run of the matcher, on pairs of the host or on calls that make a batch on the device."""
 
     network: MatcherNetwork
     average: MatcherNetwork
@@ -35,9 +35,9 @@ class MatcherTrainer(Loop[MatcherPreset, Pairs, MatcherBatch]):
         """See `Loop.new_network`."""
         return MatcherNetwork(self.config.preset.network)
 
-    def collate(self, items: Pairs) -> MatcherBatch:
+    def collate(self, items: Pairs | Callable[[], MatcherBatch]) -> MatcherBatch:
         """See `Loop.collate`."""
-        return collate(items, self.device)
+        return items() if callable(items) else collate(items, self.device)
 
     def images_in(self, batch: MatcherBatch) -> int:
         """See `Loop.images_in`."""

@@ -9,7 +9,13 @@ from multiprocessing.connection import Connection, wait
 from threading import Event
 
 from tiepoint.detector import Detector
-from tiepoint.training.matcher.drawing import SceneFeatures, scene_features
+from tiepoint.training.matcher.drawing import (
+    DrawnScene,
+    SceneFeatures,
+    detected,
+    draw_views,
+    scene_features,
+)
 from tiepoint.training.matcher.settings import MatcherData
 from tiepoint.training.scenes.processes import Workers, portable, received, set_up_worker
 from tiepoint.weights.checkpoint import Checkpoint
@@ -22,15 +28,29 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Drawing:
-    """What decides the scenes of a bank."""
+    """What decides the scenes of a bank, and where their keypoints are detected.
+
+    Attributes:
+        device: Device of torch on which the parent detects, in the views that workers draw; None
+            detects in the workers, on the CPU.
+    """
 
     checkpoint: Checkpoint
     data: MatcherData
     seed: int
+    device: str | None = None
 
     def detector(self, threads: int | None) -> Detector:
-        """A detector on the CPU with the checkpoint's own settings."""
+        """A detector with the checkpoint's own settings; `threads` are those of a CPU."""
+        if self.device is not None:
+            return Detector(self.checkpoint, engine="torch", device=self.device)  # type: ignore[arg-type]
         return Detector(self.checkpoint, engine="openvino", device="cpu", threads=threads)
+
+    def work(self, detector: Detector | None, index: int) -> SceneFeatures | DrawnScene:
+        """A scene's features; without a detector its views."""
+        if detector is None:
+            return draw_views(self.data, self.seed, index)
+        return scene_features(detector, self.data, self.seed, index)
 
 
 def drawn_scenes(
@@ -55,14 +75,23 @@ def drawn_scenes(
         run_worker, (drawing,), min(workers, max(1, len(indices))), "tiepoint-scenes"
     )
     try:
-        yield from _in_order(processes.pipes, indices, stop)
+        here = None if drawing.device is None else drawing.detector(None)
+        scenes = _in_order(processes.pipes, indices, stop)
+        for index, scene in zip(indices, scenes, strict=False):  # fewer scenes after a stop
+            if isinstance(scene, DrawnScene):
+                assert here is not None
+                yield detected(here, scene, drawing.data, drawing.seed, index)
+            else:
+                yield scene
     finally:
         processes.close()
 
 
-def _in_order(pipes: list[Connection], indices: range, stop: Event) -> Iterator[SceneFeatures]:
-    """The scenes that workers draw, in order."""
-    done: dict[int, SceneFeatures] = {}
+def _in_order(
+    pipes: list[Connection], indices: range, stop: Event
+) -> Iterator[SceneFeatures | DrawnScene]:
+    """What workers make of the scenes, in order."""
+    done: dict[int, SceneFeatures | DrawnScene] = {}
     waiting, next_index = iter(indices), indices.start
     idle = list(pipes)
     limit = AHEAD * len(pipes)
@@ -80,15 +109,17 @@ def _in_order(pipes: list[Connection], indices: range, stop: Event) -> Iterator[
 
 
 def run_worker(pipe: Connection, drawing: Drawing) -> None:
-    """Main function of a worker: draw the requested scenes until the pipe closes."""
+    """Main function of a worker: draw the requested scenes until the pipe closes, and detect in
+    them unless the parent does."""
     set_up_worker()
     with contextlib.suppress(EOFError, ConnectionError):
         detector: Detector | None = None
         while True:
             index = pipe.recv()
             try:
-                detector = detector or drawing.detector(1)
-                scene = scene_features(detector, drawing.data, drawing.seed, index)
+                if drawing.device is None:
+                    detector = detector or drawing.detector(1)
+                scene = drawing.work(detector, index)
             except Exception as error:  # noqa: BLE001 - the parent must raise it
                 pipe.send(portable(error, f"scene {index}"))
                 return

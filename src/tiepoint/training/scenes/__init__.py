@@ -11,6 +11,8 @@ Modules in reading order:
 - `cameras`, `render`, `boxes`: homographies, views with their flow, boxes before two cameras.
 - `composition`: scenes of all kinds, in a bank.
 - `photometry`, `labels`, `texture_labels`: light and camera of a view, and its keypoint labels.
+- `packed_exposures`: exposures as rows of numbers, for batches on a device.
 - `pairs`, `loader`: training pairs from a seed and an index, and batches of them.
+- `stored`, `layouts`, `layout_loader`: what a device makes pairs from; see `training.on_device`.
 - `statistics`, `samples`: figures and pictures for `tiepoint scenes`.
 """

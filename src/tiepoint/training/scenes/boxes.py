@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,12 @@ class Surface:
         """Below 0 if the camera is on the side to which across x down points."""
         across, down, origin = self.to_world.T
         return -float(_cross(across, down) @ (camera.centre - origin))
+
+    @cached_property
+    def corners(self) -> Points:
+        """N 3: the vertices of the outline in the world."""
+        outline = self.plane.outline
+        return np.column_stack([outline, np.ones(len(outline))]) @ self.to_world.T
 
 
 class World:
@@ -171,9 +178,7 @@ class World:
     def is_clear(self, camera: Camera) -> bool:
         """Whether all surfaces are before a camera, and it is in front of wall and floor."""
         for surface in self.surfaces:
-            outline = surface.plane.outline
-            corners = np.column_stack([outline, np.ones(len(outline))])
-            depth = (corners @ surface.to_world.T) @ camera.rotation[2] + camera.shift[2]
+            depth = surface.corners @ camera.rotation[2] + camera.shift[2]
             background = self.spheres[surface.plane.body][1] == BACKGROUND
             behind = background and surface.facing(camera) <= 0
             if behind or float(depth.min()) < NEAREST * self.focal:

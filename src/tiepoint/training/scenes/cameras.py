@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tiepoint.evaluation.views import (
     grid_xy,
     onto_plane,
-    overlap,
+    overlap_of,
     rotation_x,
     rotation_z,
     translation,
@@ -105,6 +105,9 @@ def _sound(
 ) -> bool:
     """Whether the sheet fills enough of both views, and the views overlap enough."""
     grid = grid_xy(size_hw, OVERLAP_STEPS)
-    if any(inside(onto_plane(m, grid), sheet_hw).mean() < SHOWN for m in (to_a, to_b)):
-        return False
-    return overlap(to_a, to_b, size_hw, OVERLAP_STEPS) >= min_overlap
+    grids = []
+    for to_view in (to_a, to_b):
+        grids.append(onto_plane(to_view, grid))
+        if inside(grids[-1], sheet_hw).mean() < SHOWN:
+            return False
+    return overlap_of((to_a, to_b), grids, size_hw) >= min_overlap

@@ -29,6 +29,8 @@ SHEET_SIDES = 1.5
 """Size of a sheet relative to the part that a view at scale 1 shows."""
 
 OBJECT_SHEETS = 3
+MOST_SHEETS = 1 + OBJECT_SHEETS  # of a scene
+BACKDROP_PX = 96  # side of a backdrop
 
 
 def plain_sheet(rng: Rng, size_hw: SizeHW) -> Sheet:
@@ -93,7 +95,7 @@ def draw_scene(config: DataConfig, rng: Rng) -> Scene:
 def scene_of(kind: str, config: DataConfig, rng: Rng) -> Scene:
     """A new scene of one kind."""
     height, width = (round(RASTER_PER_PX * SHEET_SIDES * side) for side in config.size_hw)
-    backdrop = texture(rng, 96).image
+    backdrop = texture(rng, BACKDROP_PX).image
     backdrop = np.asarray(cv2.GaussianBlur(backdrop, (0, 0), math.exp(rng.uniform(0, 2.5))))
     if kind != "boxes":
         return Scene(kind, (_sheet(kind, config, rng, (height, width)),), backdrop)

@@ -8,33 +8,26 @@ a pipe, so a worker never waits for its reader.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
-import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
 from tiepoint.checks import check_whole
-from tiepoint.errors import ConfigError, TiepointError
+from tiepoint.errors import ConfigError
 from tiepoint.geometry import SizeHW
 from tiepoint.training.scenes.pairs import TrainingPair, TrainingView, training_pair
 from tiepoint.training.scenes.processes import (
     CONTEXT,
     Workers,
     portable,
-    received,
     set_up_worker,
 )
 from tiepoint.training.scenes.settings import DataConfig
 
-logger = logging.getLogger(__name__)
-
 AHEAD = 3  # batches in flight beyond the requested one
-PATIENCE_S = 600.0  # longest silence of all workers before they count as hung
-POLL_S = 10.0  # longest single wait for a worker
 
 
 class PairLoader:
@@ -61,15 +54,7 @@ class PairLoader:
         Raises:
             ConfigError: A number out of range.
         """
-        check_whole("seed", seed, minimum=0, unit="of the pairs")
-        check_whole("batch_size", batch_size, minimum=1, unit="pairs")
-        check_whole("start_step", start_step, minimum=0, unit="batches")
-        check_whole("workers", workers, minimum=0, unit="processes")
-        if batch_size > config.bank:
-            raise ConfigError(
-                f"batch_size is {batch_size} with a bank of {config.bank} scenes: two pairs of a "
-                "batch would show one scene; enlarge bank or reduce batch_size"
-            )
+        check_batches(config, seed, batch_size, start_step, workers)
         self.config, self.seed, self.batch_size = config, seed, batch_size
         self.step = self._requested = start_step
         self._closed = False
@@ -143,20 +128,10 @@ class PairLoader:
     def _take(self, step: int) -> list[TrainingPair]:
         """The pairs of a step, copied from the shared memory."""
         assert self._workers is not None
-        last_sign = time.monotonic()
         while len(self._done[step]) < self.batch_size:
-            ready = wait(self._workers.pipes, timeout=POLL_S)
-            for pipe in ready:
-                self._receive(pipe)
-            silent_s = time.monotonic() - last_sign
-            if ready:
-                last_sign = time.monotonic()
-            elif silent_s > PATIENCE_S:
-                raise TiepointError(
-                    f"no pair from any worker for {PATIENCE_S:.0f} s; use fewer workers"
-                )
-            else:
-                logger.debug("no pair from any worker for %.0f s", silent_s)
+            for index, numbers in self._workers.messages():
+                drawn_step, position = divmod(index, self.batch_size)
+                self._done[drawn_step][position] = numbers
         done, first = self._done.pop(step), step % self._slots * self.batch_size
         batch = [self._load(first + n, *done[n]) for n in range(self.batch_size)]
         self._request(step + 1)  # its slot is free now
@@ -172,10 +147,20 @@ class PairLoader:
         a_to_b, b_to_a = pair["flow"].copy()
         return TrainingPair(a, b, a_to_b, b_to_a, kind)
 
-    def _receive(self, pipe: Any) -> None:
-        index, numbers = received(pipe)
-        step, position = divmod(index, self.batch_size)
-        self._done[step][position] = numbers
+
+def check_batches(
+    config: DataConfig, seed: int, batch_size: int, start_step: int, workers: int
+) -> None:
+    """Raise ConfigError for numbers that describe no batches."""
+    check_whole("seed", seed, minimum=0, unit="of the pairs")
+    check_whole("batch_size", batch_size, minimum=1, unit="pairs")
+    check_whole("start_step", start_step, minimum=0, unit="batches")
+    check_whole("workers", workers, minimum=0, unit="processes")
+    if batch_size > config.bank:
+        raise ConfigError(
+            f"batch_size is {batch_size} with a bank of {config.bank} scenes: two pairs of a "
+            "batch would show one scene; enlarge bank or reduce batch_size"
+        )
 
 
 def _view_dtype(size_hw: SizeHW) -> np.dtype[Any]:

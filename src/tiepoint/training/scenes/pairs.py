@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from tiepoint.checks import check_whole
 from tiepoint.training.scenes import composition
 from tiepoint.training.scenes.basics import Grey, Mask, Points, Rng, nearest_distance
 from tiepoint.training.scenes.labels import APART_PX, discs, view_labels
-from tiepoint.training.scenes.photometry import Exposed, expose
+from tiepoint.training.scenes.photometry import Exposed, draw_exposure, expose
 from tiepoint.training.scenes.render import Rendering, flow, render
 from tiepoint.training.scenes.settings import DataConfig
 from tiepoint.training.scenes.texture_labels import repeated_in, texture_points
@@ -56,20 +57,43 @@ def training_pair(config: DataConfig, seed: int, index: int) -> TrainingPair:
     check_whole("index", index, minimum=0, unit="of the pair")
     scene = composition.scene(config, seed, index)
     rng = np.random.default_rng([seed, index, 1])
-    rendered, (a_to_b, b_to_a) = _render(scene, config, rng)
-    a, b = (expose(rendering.image, rng, config.photometry) for rendering in rendered)
+    rendered, flows = rendered_pair(scene, config, rng)
+    exposures = [draw_exposure(rng, config.size_hw, config.photometry) for _ in rendered]
+    exposed = [expose(view.image, each) for view, each in zip(rendered, exposures, strict=True)]
+    return labelled_pair(rendered, exposed, flows, config, scene.kind)
+
+
+def labelled_pair(
+    rendered: Sequence[Rendering],
+    exposed: Sequence[Exposed],
+    flows: Sequence[NDArray[np.float32]],
+    config: DataConfig,
+    kind: str,
+) -> TrainingPair:
+    """Label views A and B.
+
+    Args:
+        rendered, exposed: A and B, before and after photometry.
+        flows: `H W 2` px from A to B and from B to A, without objects in front of the lens.
+        kind: One of `settings.KINDS`.
+    """
+    a, b = exposed
+    a_to_b, b_to_a = (each.copy() for each in flows)
     hide_covered(a_to_b, a.covered, b.covered)
     hide_covered(b_to_a, b.covered, a.covered)
-    points_a, points_b = (texture_points(view.clean, view.covered) for view in (a, b))
+    points_a, points_b = (texture_points(view.clean, view.covered) for view in exposed)
     label_a = _label(a, rendered[0], config, points_a, a_to_b, points_b)
     label_b = _label(b, rendered[1], config, points_b, b_to_a, points_a)
-    return TrainingPair(label_a, label_b, a_to_b, b_to_a, scene.kind)
+    return TrainingPair(label_a, label_b, a_to_b, b_to_a, kind)
 
 
-def _render(
+def rendered_pair(
     scene: composition.Scene, config: DataConfig, rng: Rng
 ) -> tuple[list[Rendering], list[NDArray[np.float32]]]:
-    """Both views and both flows; other cameras if bodies hide too much of the common view."""
+    """Both views, and the flows from A to B and back.
+
+    If bodies hide too much of the common view, other cameras are drawn.
+    """
     for _ in range(TRIES):
         pair = composition.view_pair(scene, config, rng)
         a, b = (

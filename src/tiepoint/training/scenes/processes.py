@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import time
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from typing import Any
+from multiprocessing.connection import Connection, wait
+from typing import Any, cast
 
 from tiepoint.errors import TiepointError
 
@@ -17,6 +18,8 @@ CONTEXT = multiprocessing.get_context("spawn")
 """Not forked: the caller may have a GPU and threads, which a fork would break."""
 END_S = 5.0
 """Longest wait for a worker to end; then it is killed."""
+PATIENCE_S = 600.0  # longest silence of all workers before they count as hung
+POLL_S = 10.0  # longest single wait for a worker
 
 
 class Workers:
@@ -44,6 +47,22 @@ class Workers:
             theirs.close()
             self.processes.append(process)
             self.pipes.append(ours)
+
+    def messages(self) -> list[Any]:
+        """The next message of each worker that has one; waits until there is any.
+
+        Raises:
+            TiepointError: A worker died or sent an error, or all of them hang.
+        """
+        start = time.monotonic()
+        while not (ready := wait(self.pipes, timeout=POLL_S)):
+            silent_s = time.monotonic() - start
+            if silent_s > PATIENCE_S:
+                raise TiepointError(
+                    f"no pair from any worker for {PATIENCE_S:.0f} s; use fewer workers"
+                )
+            logger.debug("no pair from any worker for %.0f s", silent_s)
+        return [received(cast("Connection", pipe)) for pipe in ready]
 
     def close(self) -> None:
         """End the workers."""

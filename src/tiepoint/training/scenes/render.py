@@ -225,14 +225,20 @@ def _in_view(xy: Points, size_hw: SizeHW) -> Mask:
 
 def _ring_owners(owner: Owners, xy: Points, radius: float) -> Owners:
     """N P: owners of the fine px in a disc around points of the view."""
-    angles = np.arange(8) * (np.pi / 4)
-    dx = np.concatenate([[0], radius / 2 * np.cos(angles[::2]), radius * np.cos(angles)])
-    dy = np.concatenate([[0], radius / 2 * np.sin(angles[::2]), radius * np.sin(angles)])
+    dx, dy = ring_offsets(radius).T
     height, width = owner.shape
     x = np.rint((xy[:, :1] + dx + 0.5) * FINE - 0.5).astype(np.int64)
     y = np.rint((xy[:, 1:] + dy + 0.5) * FINE - 0.5).astype(np.int64)
     owners: Owners = owner[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
     return owners
+
+
+def ring_offsets(radius: float) -> Points:
+    """P 2 px: points of a disc around (0, 0) whose owners a corner needs."""
+    angles = np.arange(8) * (np.pi / 4)
+    dx = np.concatenate([[0], radius / 2 * np.cos(angles[::2]), radius * np.cos(angles)])
+    dy = np.concatenate([[0], radius / 2 * np.sin(angles[::2]), radius * np.sin(angles)])
+    return np.stack([dx, dy], axis=1)
 
 
 def _unanimous(owner: Owners) -> Owners:
