@@ -195,7 +195,6 @@ class Endless:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"spread": True, "max_keypoints": 9}, "spread is not possible in tiles"),
         ({"scales": (1, 2)}, "expected at most 1 in tiles"),
         ({"max_side": 800}, "max_side is 800, but tiles show an image at its native size"),
         ({"tile_px": 100}, "tile_px is 100, expected a multiple of 8"),
@@ -222,3 +221,32 @@ def test_an_image_smaller_than_a_cell_has_no_keypoints(detector: Detector) -> No
     tiled = detect_tiled(np.zeros((5, 7), np.uint8), detector)
     assert len(tiled) == 0 and tiled.descriptors is not None
     assert tiled.descriptors.shape == detector(np.zeros((5, 7), np.uint8)).descriptors.shape
+
+
+@pytest.mark.parametrize("tile_px", [64, 136, 512])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_keypoints": 8},
+        {"max_keypoints": 60},
+        {"max_keypoints": 150, "nms_radius": 2, "border": 30},
+        {"max_keypoints": 100, "scales": (0.6,), "phases": 4},
+        {"max_keypoints": 40, "nms_radius": 0, "covariance_scale": 0.5},
+        {"max_keypoints": 100_000},
+    ],
+    ids=str,
+)
+def test_spread_keypoints_are_those_of_the_whole(
+    picture: np.ndarray, detector: Detector, tile_px: int, settings: dict[str, Any]
+) -> None:
+    mask = np.ones(picture.shape[:2], np.uint8)
+    mask[90:170, 40:200] = 0
+    settings = {**settings, "spread": True, "mask": mask}
+    tiled, whole = (
+        detect_tiled(picture, detector, tile_px=tile_px, **settings),
+        detector(picture, **settings),
+    )
+    if settings["max_keypoints"] < 10:
+        np.testing.assert_allclose(tiled.xy, whole.xy, atol=XY_PX)
+    else:
+        assert_same(tiled, whole)

@@ -11,7 +11,7 @@ from tiepoint.errors import ConfigError
 
 if TYPE_CHECKING:
     from tiepoint.detector import Detector
-    from tiepoint.tiles.detection import Progress
+    from tiepoint.tiles.run import Progress
 
 Tile = Annotated[
     bool,

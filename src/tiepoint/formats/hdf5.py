@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 
 from tiepoint.errors import FormatError, OutputError
+from tiepoint.files.journal import Journal
 from tiepoint.files.paths import exists, is_file
 from tiepoint.files.writing import (
     behind_links,
@@ -26,7 +27,6 @@ from tiepoint.files.writing import (
 from tiepoint.formats import fields, hdf5_reading
 from tiepoint.formats.fields import Content, DamagedError
 from tiepoint.formats.hdf5_rescue import copy_readable
-from tiepoint.formats.journal import Journal
 
 ENDING = ".h5"
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from support.features_files import names_in
 from tiepoint.errors import FormatError, OutputError
-from tiepoint.formats.journal import Journal
+from tiepoint.files.journal import Journal
 
 TITLE = b"test journal 1\n"
 
