@@ -146,7 +146,7 @@ def tiled(
                 image, source, None if white is None else (white, mask), provenance,
                 tile_px=settings.tile_px, channel_order=channel_order,
             )  # fmt: skip
-            records = TileRecords(settings.state, decisive, run.count)
+            records = TileRecords(settings.state, decisive)
             opened.callback(records.close)
         yield run.features(records, mapped=mapped)
         if records is not None:

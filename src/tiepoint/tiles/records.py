@@ -49,23 +49,20 @@ class TileRecords:
     Args:
         path: The file; None takes a temporary one, which the end removes.
         made_from: What decides the rows, as JSON values.
-        count: Number of tiles of the whole run, for messages.
 
     Raises:
         FormatError: A file of another program.
         OutputError: The file cannot be written, or another run is writing it.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str] | None, made_from: Mapping[str, Any], count: int
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, made_from: Mapping[str, Any]) -> None:
         self._temporary = TemporaryDirectory(prefix="tiepoint-") if path is None else None
         where = Path(self._temporary.name, "tiles") if self._temporary else Path(path or "")
         make_folder(where.parent)
         self._journal, self._lock = Journal(where, _TITLE, path=where), threading.Lock()
         self._flushed = time.monotonic()
         try:
-            self._resume(made_from, count)
+            self._resume(made_from)
         except BaseException:
             self.close()
             raise
@@ -116,16 +113,12 @@ class TileRecords:
             with suppress(OSError):
                 self._temporary.cleanup()
 
-    def _resume(self, made_from: Mapping[str, Any], count: int) -> None:
+    def _resume(self, made_from: Mapping[str, Any]) -> None:
         """Keep the tiles of an earlier run of the same kind, and forget others."""
         wanted = json.loads(json.dumps(made_from))
         if len(self._journal):
             differences = _differences(self._earlier(), wanted)
             if not differences:
-                _log.info(
-                    "%s: resumes with %d of %d tiles",
-                    self._journal.path, len(self._journal) - 1, count,
-                )  # fmt: skip
                 return
             _log.warning(
                 "%s: the tiles in it are of another run (%s), so all are detected again",

@@ -127,7 +127,7 @@ class TiledRun:
             for scale, size_hw in zip(detection.scales, sizes, strict=True)
         ]
         passes = 2 if detection.spread else 1
-        self.count = passes * sum(map(len, self._levels))
+        self._count = passes * sum(map(len, self._levels))
 
     def features(self, records: TileRecords | None, *, mapped: bool) -> Features:
         """The features of the image.
@@ -229,7 +229,7 @@ class TiledRun:
             yield task, rows
         self._done += 1
         if self._progress is not None:
-            self._progress(self._done, self.count)
+            self._progress(self._done, self._count)
 
     def _detect(self, task: Task, best: BestKeypoints | None = None) -> Rows | None:
         """Keypoints of a tile, in px of the input at its scale; None if it cannot be read."""
