@@ -132,10 +132,13 @@ def test_another_image_or_a_changed_file_starts_again(
     interrupted(counted, lambda **more: detect(path, detector, state, **more), 2)
     assert "another image: modified_ns" in caplog.text
     caplog.clear()
-    turned = np.ascontiguousarray(picture[::-1])
-    expected = detect(turned, detector, None)
-    assert_identical(detect(turned, detector, state), expected)
-    assert "pixels_sha256" in caplog.text
+    for source in (picture, np.ma.masked_array(picture, picture < 0)):
+        caplog.clear()
+        interrupted(counted, lambda **more: detect(source, detector, state, **more), 15)  # noqa: B023
+        other = source.copy()
+        other[133, 171] = np.ma.masked if source is not picture else 0
+        assert_identical(detect(other, detector, state), detect(other, detector, None))
+        assert "pixels_sha256" in caplog.text
 
 
 def test_the_engine_is_no_other_setting(

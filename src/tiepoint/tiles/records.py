@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from logging import getLogger
 from pathlib import Path
@@ -25,7 +26,9 @@ from tiepoint.errors import FormatError, ImageError
 from tiepoint.features import Provenance
 from tiepoint.files.journal import Journal
 from tiepoint.files.writing import make_folder
-from tiepoint.images.windows import Window, WindowSource
+from tiepoint.geometry import SizeHW
+from tiepoint.images.reading import SourceImage
+from tiepoint.images.windows import Window, WindowSource, strips
 from tiepoint.keypoints.result import Keypoints
 
 Float32 = NDArray[np.float32]
@@ -100,7 +103,7 @@ class TileRecords:
             return None
         if payload[-1:] != _WHOLE or (len(payload) - 1) % dtype.itemsize:
             raise FormatError(f"{self._journal.path}: tile {key} is damaged; delete the file")
-        return np.frombuffer(payload[:-1], dtype)
+        return np.frombuffer(payload, dtype, (len(payload) - 1) // dtype.itemsize)
 
     def remove(self) -> None:
         """Delete the file, because the result has everything."""
@@ -165,25 +168,48 @@ def made_from(
 
 
 def _identity(image: WindowSource, source: Any) -> dict[str, Any]:
-    """Size and type of an image, size and time of its file, and a digest of some pixels."""
+    """Size and type of an image, size and time of its file, and a digest of pixels.
+
+    The digest has all pixels of an array in memory, and else some.
+    """
     state: dict[str, Any] = {"size_hw": list(image.size_hw), "dtype": str(image.dtype)}
-    if isinstance(source, str | bytes | os.PathLike) and not isinstance(source, bytes):
+    if isinstance(source, str | os.PathLike):
         with suppress(OSError, ValueError):  # a URL, or a path that only its reader knows
             status = Path(source).stat()
             state |= {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
     digest = hashlib.sha256()
-    places = [
-        np.linspace(0, max(0, length - SAMPLE_PX), SAMPLES).astype(int) for length in image.size_hw
-    ]
-    height, width = (min(SAMPLE_PX, length) for length in image.size_hw)
-    for top in places[0]:
-        for left in places[1]:
-            try:
-                pixels = image.read(Window(int(top), int(left), height, width)).pixels
-                digest.update(np.ascontiguousarray(pixels).tobytes())
-            except ImageError:
-                digest.update(b"damaged")
+    for array in _arrays_of(source):
+        for rows in strips((len(array), math.prod(array.shape[1:]))):
+            digest.update(np.ascontiguousarray(array[rows.slices[0]]).tobytes())
+    for window in _samples(image.size_hw):
+        try:
+            digest.update(np.ascontiguousarray(image.read(window).pixels).tobytes())
+        except ImageError:
+            digest.update(b"damaged")
     return {**state, "pixels_sha256": digest.hexdigest()}
+
+
+def _arrays_of(source: Any) -> Iterator[NDArray[Any]]:
+    """The pixels of an image in memory, and where it has data."""
+    if isinstance(source, SourceImage):
+        yield source.pixels
+        if source.valid is not None:
+            yield source.valid
+    elif isinstance(source, np.ndarray):
+        yield np.asarray(source)
+        if isinstance(source, np.ma.MaskedArray):
+            yield np.ma.getmaskarray(source)
+
+
+def _samples(size_hw: SizeHW) -> Iterator[Window]:
+    """Windows on a grid over an image."""
+    height, width = (min(SAMPLE_PX, length) for length in size_hw)
+    tops, lefts = (
+        np.linspace(0, max(0, length - SAMPLE_PX), SAMPLES).astype(int) for length in size_hw
+    )
+    for top in tops:
+        for left in lefts:
+            yield Window(int(top), int(left), height, width)
 
 
 def _differences(before: Any, now: dict[str, Any]) -> list[str]:

@@ -1,8 +1,9 @@
 """Keypoints spread evenly over an image of any size: those that the whole heat map would give.
 
 `keypoints.selection` has the rule. Every radius needs all pixels above the threshold, because the
-slope of a peak that is covered in part may have the maxima of a later round. A tile keeps them in
-8 bytes each, and the second pass has the tiles of the chosen pixels only.
+slope of a peak that is covered in part may have the maxima of a later round. So they are on disk,
+in 8 bytes each. In memory are those of some tiles, and the maxima of one radius: the bisection
+seldom tries a radius of which there are more than 4 k.
 """
 
 from __future__ import annotations

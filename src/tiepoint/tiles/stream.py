@@ -74,10 +74,10 @@ class TiledDetector:
         """
         for index, source in enumerate(sources):
             settings = replace(self._settings, state=self._state(source))
-            own_mask, progress = mask_of(mask, source, index), self._progress
             try:
+                own = mask_of(mask, source, index)
                 with tiled(
-                    source, self._detector, settings, own_mask, progress=progress, **options
+                    source, self._detector, settings, own, progress=self._progress, **options
                 ) as features:
                     yield Detection(source, features, None)
             except (ImageError, EngineError) as error:
