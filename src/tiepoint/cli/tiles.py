@@ -21,7 +21,7 @@ Tile = Annotated[
         "--tile",
         help="Detect tile by tile at the native size, in bounded memory, with the keypoints of the "
         "image as a whole. GeoTIFF and the like (extra geo) and images of microscopes (extra bio) "
-        "are read in windows.",
+        "are read in windows. A stopped run resumes at the tile where it was.",
     ),
 ]
 TilePx = Annotated[

@@ -159,7 +159,7 @@ def _check_bounded(image: WindowSource, detection: DetectionConfig) -> None:
         raise ConfigError(
             f"{image.name}: {pixels:,} px without max_keypoints, and above {LARGE_PX:,} px all of "
             "them may not fit into memory; give a number of keypoints, or keep them on disk: "
-            "mapped=True, or on the command line -o with an .h5 file or a store of such"
+            "mapped=True, or on the command line -o with an .h5 file or a store of such files"
         )
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from tiepoint.errors import FormatError, ImageError
 from tiepoint.features import Provenance
 from tiepoint.files.journal import Journal
+from tiepoint.files.reading import parse_json
 from tiepoint.files.writing import make_folder
 from tiepoint.geometry import SizeHW
 from tiepoint.images.reading import SourceImage
@@ -133,7 +134,7 @@ class TileRecords:
     def _earlier(self) -> Any:
         """What the tiles were made from; None if the file does not have it."""
         try:
-            return json.loads(self._journal.read(_MADE_FROM))
+            return parse_json(self._journal.read(_MADE_FROM).decode())
         except (KeyError, ValueError):
             return None
 
