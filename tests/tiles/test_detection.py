@@ -188,6 +188,7 @@ def test_an_image_smaller_than_a_cell_has_no_keypoints(detector: Detector) -> No
         {"max_keypoints": 100, "scales": (0.6,), "phases": 4},
         {"max_keypoints": 40, "nms_radius": 0, "covariance_scale": 0.5},
         {"max_keypoints": 100_000},
+        {"max_keypoints": 500, "nms_radius": 0, "subpixel": False},
     ],
     ids=str,
 )
