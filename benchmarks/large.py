@@ -1,7 +1,10 @@
 """Detection in tiles: time and memory of images of growing size.
 
     python benchmarks/large.py --sides 2000 10000 40000
+    python benchmarks/large.py --sides 10000 --way spread
+    python benchmarks/large.py --sides 10000 --way all --threshold 0.005
 
+With `--way all` there is no limit on keypoints: they go to disk, and into an .h5 file at the end.
 The images are generated: memory maps of grey bytes on disk, made of copies of the bundled
 photographs that are turned, scaled and lit in other ways. Each size runs in a process of its own;
 its peak memory is without the pages of the map that the system keeps.
@@ -16,11 +19,12 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from tiepoint import Detector, detect_tiled, sample_views
+from tiepoint import Detector, detect_tiled, sample_views, save
 from tiepoint.images.reading import read
 
 PATCH_PX = 1000
@@ -31,20 +35,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sides", type=int, nargs="+", default=[2000, 10_000, 40_000])
     parser.add_argument("--checkpoint", default="small")
+    parser.add_argument("--way", choices=("best", "spread", "all"), default="best")
     parser.add_argument("--keypoints", type=int, default=50_000)
+    parser.add_argument("--threshold", type=float)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run is not None:
-        measure(options.run, options.checkpoint, options.keypoints, options.precision)
+        measure(options)
         return
-    print("| side, px | tiles | s | Mpx/s | peak memory, GB |\n|---|---|---|---|---|")
+    print(
+        "| side, px | tiles | keypoints | s | Mpx/s | peak memory, GB |\n|---|---|---|---|---|---|"
+    )
     with tempfile.TemporaryDirectory() as folder:
         for side in options.sides:
             path = scene(Path(folder, f"{side}.npy"), side)
-            command = [sys.executable, __file__, "--run", str(path), "--checkpoint",
-                       options.checkpoint, "--keypoints", str(options.keypoints), "--precision",
-                       options.precision]  # fmt: skip
+            command = [sys.executable, __file__, *sys.argv[1:], "--run", str(path)]
             print(
                 subprocess.run(command, check=True, capture_output=True, text=True).stdout, end=""
             )
@@ -72,19 +78,32 @@ def scene(path: Path, side: int) -> Path:
     return path
 
 
-def measure(path: Path, checkpoint: str, keypoints: int, precision: str) -> None:
+def measure(options: argparse.Namespace) -> None:
     """Print the row of one image."""
-    image = np.load(path, mmap_mode="r")
-    detector = Detector(checkpoint, precision=precision, max_keypoints=keypoints)  # type: ignore[arg-type]
+    image = np.load(options.run, mmap_mode="r")
+    detector = Detector(options.checkpoint, precision=options.precision)
     detect_tiled(np.asarray(image[:1000, :1000]), detector)  # compiles
-    tiles = [0]
+    settings: dict[str, Any] = {"max_keypoints": options.keypoints}
+    if options.threshold is not None:
+        settings["threshold"] = options.threshold
+    if options.way == "spread":
+        settings["spread"] = True
+    tiles, state = [0], None
+    if options.way == "all":
+        settings |= {"max_keypoints": None, "mapped": True}
+        state = options.run.with_suffix(".tiles")
     start = time.perf_counter()
     with Peak() as peak:
-        detect_tiled(image, detector, progress=lambda done, total: tiles.__setitem__(0, total))
+        features = detect_tiled(
+            image, detector, state=state, **settings,
+            progress=lambda done, total: tiles.__setitem__(0, total),
+        )  # fmt: skip
+        if options.way == "all":
+            save(features, options.run.with_suffix(".h5"))
     seconds = time.perf_counter() - start
     side = len(image)
-    print(f"| {side:,} | {tiles[0]:,} | {seconds:.1f} | {side**2 / seconds / 1e6:.1f} | "
-          f"{peak.gb:.2f} |")  # fmt: skip
+    print(f"| {side:,} | {tiles[0]:,} | {len(features):,} | {seconds:.1f} | "
+          f"{side**2 / seconds / 1e6:.1f} | {peak.gb:.2f} |")  # fmt: skip
 
 
 class Peak:

@@ -35,7 +35,7 @@ from tiepoint.images.reading import SourceImage
 from tiepoint.keypoints.extraction import extract
 from tiepoint.keypoints.request import Request, failure_message
 from tiepoint.keypoints.result import Keypoints, in_image, merge_scales, tighten_threshold
-from tiepoint.keypoints.selection import Area
+from tiepoint.keypoints.selection import Area, Pixels
 from tiepoint.network.cores import usable_cores
 from tiepoint.network.dense_maps import as_numpy
 from tiepoint.network.engine import Engine, Workload
@@ -219,6 +219,7 @@ class Detector:
         detection: DetectionConfig,
         mask: NDArray[np.bool_] | None = None,
         area: Area | None = None,
+        chosen: Pixels | None = None,
     ) -> Keypoints[Float32]:
         """Keypoints of a part of an image at one scale, in px of the part.
 
@@ -227,15 +228,28 @@ class Detector:
             detection: What becomes a keypoint.
             mask: H W, where keypoints are allowed; None = everywhere.
             area: Rows and columns of the keypoints' pixels; None = all.
+            chosen: Pixels that are chosen already, which become the keypoints; None chooses them.
         """
+        heatmap, fields = self._window_maps(grey, detection, descriptors=detection.descriptors)
+        sampling = self.checkpoint.sampling
+        return extract(heatmap, fields, grey, detection, sampling, mask, area=area, chosen=chosen)
+
+    def heat_in_window(self, grey: Float32, detection: DetectionConfig) -> Float32:
+        """The heat map H W of a part of an image at one scale; arguments as for `in_window`."""
+        return self._window_maps(grey, detection, descriptors=False)[0]
+
+    def _window_maps(
+        self, grey: Float32, detection: DetectionConfig, *, descriptors: bool
+    ) -> tuple[Float32, list[Float32] | None]:
+        """H W, and D h w of each phase."""
         placement = Placement(size_of(grey), size_of(grey))
         inputs = pad_to(grey, placement.padded_hw)[None, None]
         maps = self._engines.get("stream").run(
-            inputs, [placement], descriptors=detection.descriptors, phases=detection.phases
+            inputs, [placement], descriptors=descriptors, phases=detection.phases
         )
         heatmap, dense = maps.of_image(0, placement)
         (heatmap,), fields = as_numpy([heatmap]), None if dense is None else as_numpy(dense)
-        return extract(heatmap, fields, grey, detection, self.checkpoint.sampling, mask, area=area)
+        return heatmap, fields
 
     @property
     def in_flight(self) -> int:

@@ -29,8 +29,8 @@ from tiepoint.batch.ray_cluster import connect
 from tiepoint.batch.ray_worker import Sight, look
 from tiepoint.batch.records import ImageRecord
 from tiepoint.errors import ConfigError
+from tiepoint.files.lock import WriteLock
 from tiepoint.formats.features_store import StoreFeatures, shard_path
-from tiepoint.formats.lock import WriteLock
 
 pytest.importorskip("ray", reason="needs the extra ray")
 pytest.importorskip("h5py")

@@ -31,8 +31,8 @@ from tiepoint.batch.listing import Listing, Worker, list_sources
 from tiepoint.batch.shards import make_shard
 from tiepoint.batch.store_run import run_store
 from tiepoint.errors import FormatError, OutputError, UnreachableError
+from tiepoint.files.lock import LockedError, WriteLock
 from tiepoint.formats.features_store import StoreFeatures, read_manifest, records, shard_path
-from tiepoint.formats.lock import LockedError, WriteLock
 from tiepoint.images.masks import MaskFolder
 from tiepoint.streaming import Detection
 

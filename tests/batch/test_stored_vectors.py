@@ -16,6 +16,7 @@ from tiepoint.batch.pair_choice import choose_pairs
 from tiepoint.config import PairConfig
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features
+from tiepoint.files.lock import LockedError, WriteLock
 from tiepoint.formats import H5Writer, read_h5
 from tiepoint.formats.features_store import (
     ImageRow,
@@ -25,7 +26,6 @@ from tiepoint.formats.features_store import (
     write_manifest,
     write_record,
 )
-from tiepoint.formats.lock import LockedError, WriteLock
 from tiepoint.formats.many_images import read_features
 from tiepoint.formats.shard_files import shard_writer
 

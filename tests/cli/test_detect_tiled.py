@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sqlite3
+import time
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +17,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tiepoint
+from support.detect_runs import start
+from support.tiled import assert_identical, assert_same
 from tiepoint.cli import app
+from tiepoint.formats import read_h5, read_matches_h5
+from tiepoint.formats.features_store import StoreFeatures
 from tiepoint.images.samples import sample_views
 
 PHOTO = str(sample_views()[0])
@@ -77,7 +87,7 @@ def test_options_of_tiles_need_tiles(tmp_path: Path, option: list[str]) -> None:
     ("options", "message"),
     [
         (["--max-side", "800"], "--max-side is 800, but tiles show an image at its native size"),
-        (["--spread", "--max-keypoints", "9"], "--spread is not possible in tiles"),
+        (["--spread"], "--spread needs --max-keypoints"),
         (["--tile-px", "100"], "--tile-px is 100, expected a multiple of 8"),
         (["--channels", "red"], "--channels is 'red', expected numbers from 0 on"),
     ],
@@ -88,3 +98,139 @@ def test_what_tiles_cannot_do_is_wrong_usage(
 ) -> None:
     result = run(PHOTO, "--tile", *options, "-o", str(tmp_path / "a.npz"))
     assert result.exit_code == 2 and message in result.output
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scan of 900x1200 px: 70 tiles of 128 px."""
+    pixels = np.asarray(Image.open(PHOTO).convert("L").resize((1200, 900)))
+    path = tmp_path_factory.mktemp("scan") / "scan.npy"
+    np.save(path, pixels)
+    return path
+
+
+def state_bytes(folder: Path) -> int:
+    """Size of the tiles that are done."""
+    for path in folder.glob("*.tiles"):
+        with suppress(FileNotFoundError):  # the run has just ended
+            return path.stat().st_size
+    return 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.h5", []),
+        ("a.h5", ["--spread", "--max-keypoints", "400"]),
+        ("a.npz", ["--max-keypoints", "300"]),
+        ("folder", ["--max-keypoints", "300", "--format", "json"]),
+    ],
+    ids=["all", "spread", "best", "folder"],
+)
+def test_a_run_that_is_killed_at_random_gives_the_same_file(
+    scan: Path, tmp_path: Path, name: str, options: list[str]
+) -> None:
+    pytest.importorskip("h5py")
+    given = [str(scan), *SMALL, "--tile", "--tile-px", "128", *options]
+    end = "scan.npy.json" if name == "folder" else ""
+    (tmp_path / "whole").mkdir()
+    assert run(*given, "-o", str(tmp_path / "whole" / name)).exit_code == 0
+    out, rng, kills = tmp_path / "out", np.random.default_rng(len(name) + len(options)), 0
+    out.mkdir()
+    states = out / name if name == "folder" else out
+    while kills < 40:
+        size = state_bytes(states)
+        process = start(*given, "-o", out / name)
+        deadline = time.monotonic() + 60
+        while kills < 3 and process.poll() is None and time.monotonic() < deadline:
+            if state_bytes(states) > size:
+                time.sleep(float(rng.uniform(0, 0.6)))
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.01)
+        _, errors = process.communicate()
+        code = process.returncode
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, errors
+        kills += 1
+    assert kills >= 2
+    assert_identical(
+        tiepoint.load(out / name / end), tiepoint.load(tmp_path / "whole" / name / end)
+    )
+    assert [path for path in out.rglob("*") if path.suffix in (".tiles", ".partial")] == []
+
+
+def test_an_interrupted_run_is_resumed_by_the_same_command(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiles = [0]
+    original = tiepoint.Detector._window_maps
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        tiles[0] += 1
+        if tiles[0] == 40:
+            raise KeyboardInterrupt
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(tiepoint.Detector, "_window_maps", counted)
+    given = [str(scan), *SMALL, "--tile", "--tile-px", "128", "-o", str(tmp_path / "a.npz")]
+    stopped = run(*given)
+    assert stopped.exit_code == 130
+    assert "interrupted; repeat the same command to resume" in stopped.output
+    resumed = run(*given, "--verbose")
+    assert resumed.exit_code == 0 and "scan.npy-" in resumed.output
+    assert "resumes with" in resumed.output
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+    whole = run(*given[:-1], str(tmp_path / "whole.npz"))
+    assert whole.exit_code == 0
+    assert_identical(tiepoint.load(tmp_path / "a.npz"), tiepoint.load(tmp_path / "whole.npz"))
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.store"])
+def test_all_keypoints_of_a_large_image_go_into_a_store(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    pytest.importorskip("h5py")
+    monkeypatch.setattr("tiepoint.tiles.detection.LARGE_PX", 10_000)
+    monkeypatch.setattr("tiepoint.formats.hloc_features_writer.LARGE_BYTES", 10_000)
+    monkeypatch.setattr("tiepoint.formats.fields.ROWS_AT_A_TIME", 100)
+    given = [str(scan), *SMALL, "--tile", "--tile-px", "128"]
+    refused = run(*given, "-o", str(tmp_path / "a.npz"))
+    assert refused.exit_code == 2
+    assert "without --max-keypoints" in refused.output and ".h5 file" in refused.output
+    result = run(*given, "-o", str(tmp_path / name))
+    assert result.exit_code == 0, result.output
+    again = run(*given, "-o", str(tmp_path / name))
+    assert again.exit_code == 0 and "1 skipped" in again.output
+    stored = (read_h5 if name == "a.h5" else StoreFeatures)(tmp_path / name)
+    (features,) = stored.values()
+    detector = tiepoint.Detector("small", precision="f32", max_side=None)
+    assert_same(features, detector(np.load(scan)))
+
+
+def test_match_and_colmap_read_what_tiles_have_written(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("h5py")
+    monkeypatch.setattr("tiepoint.formats.hloc_features_writer.LARGE_BYTES", 10_000)
+    photos, pixels = tmp_path / "photos", np.load(scan)
+    photos.mkdir()
+    Image.fromarray(pixels).save(photos / "a.png")
+    Image.fromarray(pixels[:, 50:]).save(photos / "b.png")
+    h5, matches, database = (str(tmp_path / name) for name in ("a.h5", "m.h5", "a.db"))
+    result = run(str(photos), *SMALL, "--tile", "--tile-px", "128", "-o", h5)
+    assert result.exit_code == 0, result.output
+    for command in (
+        ["match", "--features", h5, "-o", matches],
+        ["colmap", str(photos), "--features", h5, "-o", database],
+    ):
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+    (pair,) = read_matches_h5(matches).values()
+    assert len(pair) > 500
+    with closing(sqlite3.connect(database)) as tables:
+        counts = tables.execute("SELECT rows FROM keypoints ORDER BY image_id").fetchall()
+    stored = read_h5(h5)
+    assert sorted(count for (count,) in counts) == sorted(len(one) for one in stored.values())

@@ -8,48 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tiepoint import Detector, Features
+from support.tiled import XY_PX, Damaged, assert_same
+from tiepoint import Detector
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.images.arrays import Decoded
-from tiepoint.images.reading import read
-from tiepoint.images.samples import sample_views
-from tiepoint.images.windows import ArrayWindows, Window
+from tiepoint.images.windows import Window
 from tiepoint.tiles.detection import LARGE_PX, detect_tiled
 from tiepoint.tiles.margins import margin_px
-
-SCORE, XY_PX, COSINE = 1e-5, 2e-3, 1e-4
-"""Largest differences, by round-off."""
-
-
-@pytest.fixture(scope="module")
-def picture() -> np.ndarray:
-    """A picture of 264x345 px in colour, with structure at every seam."""
-    return read(sample_views()[0]).pixels[40:304, 100:445]
-
-
-@pytest.fixture(scope="module")
-def detector() -> Detector:
-    return Detector("small", precision="f32", max_side=None)
-
-
-def assert_same(tiled: Features, whole: Features) -> None:
-    assert len(tiled) == len(whole) > 20
-    assert tiled.size_hw == whole.size_hw
-    order = [np.lexsort((np.rint(f.xy[:, 0] * 4), np.rint(f.xy[:, 1] * 4))) for f in (tiled, whole)]
-    distance = np.abs(tiled.xy[order[0]][:, None] - whole.xy[order[1]]).max(axis=2)
-    nearest = distance.argmin(axis=1)
-    assert distance.min(axis=1).max() < XY_PX
-    assert len(set(nearest)) == len(whole)
-    a, b = order[0], order[1][nearest]
-    np.testing.assert_allclose(tiled.scores[a], whole.scores[b], atol=SCORE)
-    assert (np.diff(tiled.scores) <= 0).all()
-    assert tiled.scales_px is not None and whole.scales_px is not None
-    np.testing.assert_allclose(tiled.scales_px[a], whole.scales_px[b], rtol=1e-6)
-    for name in ("descriptors", "covariance"):
-        mine, theirs = getattr(tiled, name), getattr(whole, name)
-        assert (mine is None) == (theirs is None)
-        if mine is not None:
-            np.testing.assert_allclose(mine[a], theirs[b], atol=COSINE)
 
 
 @pytest.mark.parametrize("tile_px", [64, 96, 136, 200, 512])
@@ -148,16 +113,6 @@ def test_memory_maps_and_datasets_are_read_in_windows(
         assert_same(detect_tiled(stored, detector, tile_px=160), whole)
 
 
-class Damaged(ArrayWindows):
-    """An image that cannot be read around one pixel."""
-
-    def read(self, window: Window, level: int = 0) -> Decoded:
-        rows, columns = window.slices
-        if rows.start <= 20 < rows.stop and columns.start <= 300 < columns.stop:
-            raise ImageError("broken here")
-        return super().read(window, level)
-
-
 @pytest.mark.parametrize("make", [lambda p: p, deep])
 def test_a_damaged_tile_ends_the_run_or_is_left_out(
     picture: np.ndarray, detector: Detector, make: Any
@@ -195,7 +150,6 @@ class Endless:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"spread": True, "max_keypoints": 9}, "spread is not possible in tiles"),
         ({"scales": (1, 2)}, "expected at most 1 in tiles"),
         ({"max_side": 800}, "max_side is 800, but tiles show an image at its native size"),
         ({"tile_px": 100}, "tile_px is 100, expected a multiple of 8"),
@@ -222,3 +176,33 @@ def test_an_image_smaller_than_a_cell_has_no_keypoints(detector: Detector) -> No
     tiled = detect_tiled(np.zeros((5, 7), np.uint8), detector)
     assert len(tiled) == 0 and tiled.descriptors is not None
     assert tiled.descriptors.shape == detector(np.zeros((5, 7), np.uint8)).descriptors.shape
+
+
+@pytest.mark.parametrize("tile_px", [64, 136, 512])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_keypoints": 8},
+        {"max_keypoints": 60},
+        {"max_keypoints": 150, "nms_radius": 2, "border": 30},
+        {"max_keypoints": 100, "scales": (0.6,), "phases": 4},
+        {"max_keypoints": 40, "nms_radius": 0, "covariance_scale": 0.5},
+        {"max_keypoints": 100_000},
+        {"max_keypoints": 500, "nms_radius": 0, "subpixel": False},
+    ],
+    ids=str,
+)
+def test_spread_keypoints_are_those_of_the_whole(
+    picture: np.ndarray, detector: Detector, tile_px: int, settings: dict[str, Any]
+) -> None:
+    mask = np.ones(picture.shape[:2], np.uint8)
+    mask[90:170, 40:200] = 0
+    settings = {**settings, "spread": True, "mask": mask}
+    tiled, whole = (
+        detect_tiled(picture, detector, tile_px=tile_px, **settings),
+        detector(picture, **settings),
+    )
+    if settings["max_keypoints"] < 10:
+        np.testing.assert_allclose(tiled.xy, whole.xy, atol=XY_PX)
+    else:
+        assert_same(tiled, whole)

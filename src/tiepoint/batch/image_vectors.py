@@ -28,11 +28,11 @@ from threadpoolctl import threadpool_limits
 from tiepoint.batch.left_out import LeftOut
 from tiepoint.errors import ConfigError, FormatError, OutputError, TiepointError
 from tiepoint.features import Features
+from tiepoint.files.lock import LockedError, WriteLock
 from tiepoint.files.reading import read_json
 from tiepoint.files.writing import make_folder, unwritable, write_bytes
 from tiepoint.formats import H5Features
 from tiepoint.formats.features_store import MANIFEST, StoreFeatures, records
-from tiepoint.formats.lock import LockedError, WriteLock
 from tiepoint.matching.image_vectors import (
     Projection,
     Vocabulary,

@@ -24,9 +24,9 @@ from tiepoint.batch.remote import is_remote
 from tiepoint.batch.shards import ShardJob
 from tiepoint.batch.store_run import begin, refused
 from tiepoint.errors import ConfigError, OutputError, TiepointError, import_extra
+from tiepoint.files.lock import LockedError
 from tiepoint.files.paths import exists
 from tiepoint.files.writing import temporary_name, unwritable
-from tiepoint.formats.lock import LockedError
 from tiepoint.images.urls import is_url
 
 POLL_S, NODES_S = 1.0, 5.0

@@ -104,6 +104,8 @@ def _run_group(
             start = time.perf_counter()
             detection = next(detections)
             yield store_result(item, store, detection, 1000 * (time.perf_counter() - start))
+    for _ in detections:  # there is none left; asking removes the state of the last one
+        pass
 
 
 def store_result(

@@ -22,6 +22,7 @@ from tiepoint.batch.patience import is_temporary, patiently
 from tiepoint.batch.records import ImageRecord
 from tiepoint.errors import ImageError, OutputError, TiepointError
 from tiepoint.features import Features
+from tiepoint.files.lock import WriteLock
 from tiepoint.formats import DamagedError
 from tiepoint.formats.features_store import (
     FailureRow,
@@ -32,7 +33,6 @@ from tiepoint.formats.features_store import (
     shard_path,
     write_record,
 )
-from tiepoint.formats.lock import WriteLock
 from tiepoint.formats.shard_files import Add, read_image, shard_writer
 from tiepoint.images.download import fetch
 from tiepoint.images.masks import MaskFolder, read_masked

@@ -12,6 +12,7 @@ from tiepoint.batch.records import ImageRecord
 from tiepoint.batch.shards import ShardJob, shard_steps
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Provenance
+from tiepoint.files.lock import LockedError, WriteLock
 from tiepoint.files.writing import remove_stale
 from tiepoint.formats.features_store import (
     MANIFEST,
@@ -23,7 +24,6 @@ from tiepoint.formats.features_store import (
     write_manifest,
 )
 from tiepoint.formats.fields import as_json
-from tiepoint.formats.lock import LockedError, WriteLock
 from tiepoint.formats.shard_files import ShardFormat, load_library
 from tiepoint.images.urls import without_credentials
 

@@ -146,12 +146,10 @@ def detect(
         ending = _format(out, features_format, plot=plot, half=half, as_json=as_json)
         images = _sources(inputs, out, ignored)
     from tiepoint.detector import Detector
-    from tiepoint.formats import WITHOUT_DESCRIPTORS
     from tiepoint.images.masks import MaskFolder
 
     mask_folder = None if masks is None else MaskFolder(masks)
-    if ending in WITHOUT_DESCRIPTORS:
-        detection["descriptors"] = False
+    _drop_unstored(detection, ending)
     of_tiles = tiles.TileOptions(tile, tile_px, on_damage, channels, detection)
     detector: Any = Detector(
         checkpoint, engine=engine, device=of_store.device(engine, device), precision=precision,
@@ -163,7 +161,8 @@ def detect(
             overwrite=overwrite, as_json=as_json))  # fmt: skip
     into = _Into(_store(out, ending, plot=plot, half=half), overwrite, mask_folder)
     report = _report(inputs, out, ignored, as_json=as_json)
-    raise typer.Exit(into.detect(images, of_tiles.detector(detector, report.show_part), report))
+    tiled = of_tiles.detector(detector, report.show_part, out, ending)
+    raise typer.Exit(into.detect(images, tiled, report))
 
 
 class _Into(NamedTuple):
@@ -194,6 +193,14 @@ def _report(
     return image_report(
         as_json=as_json, has_table=has_table, count=lambda: _count(inputs), ignored=ignored
     )
+
+
+def _drop_unstored(detection: DetectionOptions, ending: str) -> None:
+    """Detect without descriptors for a format that has none."""
+    from tiepoint.formats import WITHOUT_DESCRIPTORS
+
+    if ending in WITHOUT_DESCRIPTORS:
+        detection["descriptors"] = False
 
 
 def _ending(out: Path, features_format: FeaturesFormat | None) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tiepoint.detector import Detector
     from tiepoint.formats.shard_files import ShardFormat
     from tiepoint.images.masks import MaskFolder
+    from tiepoint.tiles.stream import TiledDetector
 
 ENDING = ".store"
 FORMATS = ("h5", "parquet")
@@ -141,7 +142,7 @@ class StoreOptions:
         self,
         out: Path,
         listing: Listing,
-        detector: Detector,
+        detector: Detector | TiledDetector,
         masks: MaskFolder | None,
         ignored: Counter[str],
         *,
@@ -152,6 +153,7 @@ class StoreOptions:
         from tiepoint.batch.shards import ShardJob
         from tiepoint.batch.store_run import open_store
         from tiepoint.files.writing import make_folder
+        from tiepoint.tiles.stream import TiledDetector
 
         layout, worker = cast("ShardFormat | None", self.features_format), self.worker()
         make_folder(out, advice="choose another folder with -o")
@@ -164,6 +166,8 @@ class StoreOptions:
             )  # fmt: skip
         except FormatError as error:
             stop(str(error), exit_codes.FAILED)
+        if isinstance(detector, TiledDetector):
+            detector = detector.into(out, mapped=manifest.format == "h5")
         job = ShardJob(out, manifest, detector, masks, overwrite=overwrite, retry_failed=self.retry)
 
         if next(listing.shards(manifest.shards, worker), None) is None and not listing.unreadable:

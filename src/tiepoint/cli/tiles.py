@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from tiepoint.cli.output import STDOUT
 from tiepoint.config import DetectionOptions, ProcessorConfig
 from tiepoint.errors import ConfigError
 
 if TYPE_CHECKING:
     from tiepoint.detector import Detector
-    from tiepoint.tiles.detection import Progress
+    from tiepoint.tiles.run import Progress
 
 Tile = Annotated[
     bool,
@@ -19,7 +21,7 @@ Tile = Annotated[
         "--tile",
         help="Detect tile by tile at the native size, in bounded memory, with the keypoints of the "
         "image as a whole. GeoTIFF and the like (extra geo) and images of microscopes (extra bio) "
-        "are read in windows.",
+        "are read in windows. A stopped run resumes at the tile where it was.",
     ),
 ]
 TilePx = Annotated[
@@ -80,15 +82,33 @@ class TileOptions:
                 )
             detection["max_side"] = None
 
-    def detector(self, detector: Detector, progress: Progress | None = None) -> Any:
-        """The detector, in tiles if the command is; `progress` shows those of an image."""
+    def detector(
+        self,
+        detector: Detector,
+        progress: Progress | None = None,
+        out: Path = STDOUT,
+        ending: str = "",
+    ) -> Any:
+        """The detector, in tiles if the command is.
+
+        Args:
+            detector: The detector of images or tiles.
+            progress: Shows the tiles of an image.
+            out: Where results go; the tiles that are done are next to them.
+            ending: Ending of the features files. An .h5 file takes all keypoints of any image.
+        """
         if not self._tile:
             return detector
+        from tiepoint.formats.hdf5 import ENDING
         from tiepoint.tiles.stream import TiledDetector
 
         given: Any = {name: value for name, value in self._given.items() if value is not None}
+        folder = out.parent if out.suffix.lower() == ending else out
         try:
-            return TiledDetector(detector, progress=progress, **given)
+            return TiledDetector(
+                detector, progress=progress, states=None if out == STDOUT else folder,
+                mapped=ending == ENDING, **given,
+            )  # fmt: skip
         except ConfigError as error:
             raise ConfigError(str(error).replace("tile_px", "--tile-px")) from error
 

@@ -81,14 +81,17 @@ def save(features: Features, path: str | PathLike[str], *, descriptors: bool | N
         MissingExtraError: .h5 needs the extra `hdf5`, and .parquet the extra `parquet`.
     """
     form = format_of(path)
+    if descriptors is False:
+        features = replace(features, descriptors=None)
+    if form is hloc_features:
+        hloc_features.write(Path(path), features)
+        return
     if descriptors and form is features_csv:
         data = features_csv.encode(features, descriptors=True)
     elif descriptors and form is features_geojson:
         data = features_geojson.encode(features, descriptors=True)
     else:
-        data = form.encode(
-            replace(features, descriptors=None) if descriptors is False else features
-        )
+        data = form.encode(features)
     write_bytes(path, data)
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from tiepoint.errors import FormatError, OutputError
 from tiepoint.features import Features
+from tiepoint.files.lock import WriteLock
 from tiepoint.files.paths import exists
 from tiepoint.files.writing import behind_links, unwritable
 from tiepoint.formats import colmap_sqlite as sql
@@ -29,7 +30,6 @@ from tiepoint.formats import colmap_tables as tables
 from tiepoint.formats import fields
 from tiepoint.formats.colmap_tables import Camera, array_of, blob, pair_id_of
 from tiepoint.formats.fields import Summary, damaged
-from tiepoint.formats.lock import WriteLock
 from tiepoint.geometry import Matrix, SizeHW, apply_homography, stored_matrix
 
 PARTIAL = ".partial"

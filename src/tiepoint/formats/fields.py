@@ -32,6 +32,9 @@ MAX_KEYPOINTS = 2**24
 """Most keypoints of an image in a file, and one more than the largest index of a match."""
 MAX_SIDE_PX = 2**31 - 1
 
+ROWS_AT_A_TIME = 2**16
+"""Rows of an array that are checked or written at a time."""
+
 FREE_BYTES, MAX_EXPANSION = 64_000_000, 10
 """The arrays of a file may need this much memory, or this many times the file's own size. Features
 hardly shrink when compressed; an archive of zeros shrinks a thousand times."""
@@ -144,8 +147,14 @@ def check_finite(features: Features) -> None:
     """Raise FormatError for positions, scores, descriptors or covariances that are not finite."""
     for name in ("xy", "scores", *ARRAYS):
         values = getattr(features, name)
-        if values is not None and not np.isfinite(values).all():
+        if values is not None and not all(np.isfinite(part).all() for part in in_parts(values)):
             raise FormatError(f"{name} hold NaN or infinity, which no file keeps; drop these rows")
+
+
+def in_parts(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Rows of an array, some at a time, so that a mapped one stays on disk."""
+    for start in range(0, len(values), ROWS_AT_A_TIME):
+        yield values[start : start + ROWS_AT_A_TIME]
 
 
 def summary_of(features: Features) -> Summary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from logging import getLogger
 from os import PathLike
@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 
 from tiepoint.errors import FormatError, OutputError
+from tiepoint.files.journal import Journal
 from tiepoint.files.paths import exists, is_file
 from tiepoint.files.writing import (
     behind_links,
@@ -26,7 +27,6 @@ from tiepoint.files.writing import (
 from tiepoint.formats import fields, hdf5_reading
 from tiepoint.formats.fields import Content, DamagedError
 from tiepoint.formats.hdf5_rescue import copy_readable
-from tiepoint.formats.journal import Journal
 
 ENDING = ".h5"
 
@@ -137,9 +137,7 @@ class GroupWriter(ABC, Generic[Key]):
         """
         try:
             if self._journal:
-                self._close_file()  # Windows replaces no open file
-                self._write_file()
-                self._journal.remove()
+                self._write_file(self._write_journal)
         finally:
             self.suspend()
 
@@ -174,23 +172,39 @@ class GroupWriter(ABC, Generic[Key]):
         with fields.as_damaged(f"{self.path}: {name}", BROKEN, self._holds):
             return hdf5_reading.group_at(self._file, name)
 
-    def _write_file(self) -> None:
-        """Replace the file by a copy with what the journal has.
+    def _write_now(self, write: Callable[[Any], str]) -> None:
+        """Write an entry into the file at once, and what the journal has before it.
+
+        Args:
+            write: Writes the entry into a file of h5py; returns the path of its group.
+
+        Raises:
+            OutputError: The file cannot be written; the journal is kept.
+        """
+        try:
+            self._write_file(lambda file: [*self._write_journal(file), write(file)])
+        finally:
+            self._open_file()
+
+    def _write_file(self, write: Callable[[Any], list[str]]) -> None:
+        """Replace the file by a copy with new groups, those of the journal among them.
 
         A part of the old file may be too damaged for that. The new one then has the other parts,
         and the old one is set aside.
         """
+        self._close_file()  # Windows replaces no open file
         try:
             with _rewritten(self.path) as file:
-                self._write_groups(file)
+                hdf5_reading.check_listed(file, write(file))
         except OutputError as error:
             if not _is_damage(error.__cause__) or not is_file(self.path):
                 raise
             with _rewritten(self.path, is_damaged=True) as file:
-                self._write_groups(file)
+                hdf5_reading.check_listed(file, write(file))
+        self._journal.remove()
 
-    def _write_groups(self, file: Any) -> None:
-        hdf5_reading.check_listed(file, [self._write_group(file, name) for name in self._journal])
+    def _write_journal(self, file: Any) -> list[str]:
+        return [self._write_group(file, name) for name in self._journal]
 
     def _close_file(self) -> None:
         self._closing.close()

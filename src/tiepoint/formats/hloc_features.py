@@ -28,6 +28,7 @@ import numpy as np
 
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
+from tiepoint.files.writing import replacing
 from tiepoint.formats import fields, hdf5, hdf5_reading
 from tiepoint.formats.fields import Summary
 
@@ -63,16 +64,32 @@ def read_h5(path: str | PathLike[str]) -> H5Features:
 
 def encode(features: Features) -> bytes:
     """The bytes of a file with this one image, under the name of its source file."""
+    buffer = io.BytesIO()
+    with hdf5_reading.load_h5py().File(buffer, "w") as file:
+        write_group(file, _own_name(features), features)
+    return buffer.getvalue()
+
+
+def write(path: Path, features: Features) -> None:
+    """Write what `encode` returns, whole or not at all, some rows at a time.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    h5py = hdf5_reading.load_h5py()
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
+        write_group(file, _own_name(features), features)
+
+
+def _own_name(features: Features) -> str:
+    """The name of the source file, or one for an image that came from none."""
     source = features.meta.get("source")
     name = PurePath(source).name if isinstance(source, str) else ""
     try:
         hdf5.check_name(name)
     except FormatError:
-        name = _UNNAMED
-    buffer = io.BytesIO()
-    with hdf5_reading.load_h5py().File(buffer, "w") as file:
-        write_group(file, name, features)
-    return buffer.getvalue()
+        return _UNNAMED
+    return name
 
 
 def read(path: Path) -> Features:
@@ -114,7 +131,11 @@ def write_group(file: Any, name: str, features: Features, *, half: bool = False)
     group["image_size"] = np.array([width, height], dtype=np.int64)
     if features.descriptors is not None:
         dtype = np.float16 if half else np.float32
-        group["descriptors"] = np.ascontiguousarray(features.descriptors.T.astype(dtype))  # D N
+        shape, start = features.descriptors.T.shape, 0
+        stored = group.create_dataset("descriptors", shape, dtype)  # D N
+        for part in fields.in_parts(features.descriptors):
+            stored[:, start : start + len(part)] = part.T.astype(dtype)
+            start += len(part)
     if features.covariance is not None:
         group["covariance"] = features.covariance
     if features.scales_px is not None:

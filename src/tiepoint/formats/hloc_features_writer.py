@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
+from functools import partial
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
@@ -13,6 +14,9 @@ from tiepoint.features import Features
 from tiepoint.formats import features_npz, fields, hdf5, hloc_features
 from tiepoint.formats.fields import Summary
 from tiepoint.formats.hloc_features import DATASETS
+
+LARGE_BYTES = 1 << 28
+"""Features above this size do not go through the journal, which would hold them in memory."""
 
 
 class H5Writer(hdf5.GroupWriter[str]):
@@ -66,6 +70,9 @@ class H5Writer(hdf5.GroupWriter[str]):
     def add(self, name: str, features: Features) -> None:
         """Store the features of one image; they replace earlier ones of the same name.
 
+        Features of more than `LARGE_BYTES`, and all before them, go into the file at once. They
+        are written some rows at a time, so mapped arrays stay on disk.
+
         Args:
             name: Path of the image relative to the images' folder, with `/`.
             features: Features of that image.
@@ -73,18 +80,26 @@ class H5Writer(hdf5.GroupWriter[str]):
         Raises:
             FormatError: The name is no such path or clashes with another image's, or `meta` holds
                 what JSON cannot or is too long.
-            OutputError: The journal cannot be written (its `__cause__` is the OSError).
+            OutputError: The journal or the file cannot be written (its `__cause__` is the OSError).
         """
         check_place(name, self, self._dataset_like)
         hdf5.json_attribute(name, fields.meta_text(features))  # refused now, not at the end
-        self._journal.add(name, features_npz.encode(features))
+        arrays = (getattr(features, each) for each in ("xy", "scores", *fields.ARRAYS))
+        if sum(one.nbytes for one in arrays if one is not None) > LARGE_BYTES:
+            fields.check_finite(features)  # before the file is copied
+            self._write_now(partial(self._write_features, name=name, features=features))
+        else:
+            self._journal.add(name, features_npz.encode(features))
         self._dataset_like.update(dataset_folders(name))
 
     def _groups_of(self, path: Path) -> Mapping[str, str]:
         return hloc_features.H5Features(path).groups
 
     def _write_group(self, file: Any, name: str) -> str:
-        hloc_features.write_group(file, name, self.read(name), half=self._half)
+        return self._write_features(file, name, self.read(name))
+
+    def _write_features(self, file: Any, name: str, features: Features) -> str:
+        hloc_features.write_group(file, name, features, half=self._half)
         return name
 
 

@@ -20,7 +20,7 @@ from tiepoint.keypoints.positions import (
     refine,
 )
 from tiepoint.keypoints.result import Keypoints
-from tiepoint.keypoints.selection import Area, candidates, top_k, within, zero_outside
+from tiepoint.keypoints.selection import Area, Pixels, candidates, top_k, within, zero_outside
 
 Float32 = NDArray[np.float32]
 
@@ -42,6 +42,7 @@ def extract(
     mask: NDArray[np.bool_] | None = None,
     executor: Executor | None = None,
     area: Area | None = None,
+    chosen: Pixels | None = None,
 ) -> Keypoints[Float32]:
     """Dense maps of one image -> its keypoints, step by step.
 
@@ -52,13 +53,17 @@ def extract(
         executor: Computes the Hessian response while pixels are selected; None: afterwards.
         area: Rows and columns of the chosen pixels; None = all. Pixels outside suppress those
             inside.
+        chosen: Pixels that are chosen already, which become the keypoints in this order; None
+            chooses them.
     """
     heatmap, image = np.ascontiguousarray(heatmap), np.ascontiguousarray(image)
     helper = executor if image.size >= MIN_ASYNC_PX else None
     pending = submit(helper, hessian_response, image) if detection.subpixel else None
-    pixels = candidates(heatmap, detection, mask)
-    pixels = pixels if area is None else within(pixels, area)
-    pixels = top_k(heatmap, pixels, detection.max_keypoints)  # N
+    if chosen is None:
+        found = candidates(heatmap, detection, mask)
+        found = found if area is None else within(found, area)
+        chosen = top_k(heatmap, found, detection.max_keypoints)
+    pixels = chosen  # N
     around = heat_mass(heatmap, pixels)
     if pending is None:
         xy = pixel_centres(pixels)  # N 2

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.images.windows import Window
 from tiepoint.keypoints.result import Keypoints, merge_scales
+from tiepoint.tiles.records import keypoints_of
 
 Float32 = NDArray[np.float32]
 
@@ -26,27 +27,19 @@ class BestKeypoints:
         self._count = 0
         self._lock = threading.Lock()
 
-    def add(self, window: Window, keypoints: Keypoints[Float32]) -> None:
-        """Add the keypoints of a window, in px of it."""
-        offset = np.array([window.left, window.top], np.float32)
-        moved = keypoints._replace(xy=keypoints.xy + offset)
+    def add(self, keypoints: Keypoints[Float32]) -> None:
+        """Add the keypoints of a tile."""
         with self._lock:
-            self._parts.append(moved)
-            self._count += len(moved.scores)
+            self._parts.append(keypoints)
+            self._count += len(keypoints.scores)
             if self._k is not None and self._count > 2 * self._k:
                 self._shrink()
 
-    def result(self, descriptor_length: int | None) -> Keypoints[Float32]:
-        """The keypoints, best first."""
-        if self._parts:
-            self._shrink()
-            return self._parts[0]
-        empty = np.zeros((0, descriptor_length or 0), np.float32)
-        return Keypoints(
-            np.zeros((0, 2), np.float32),
-            np.zeros(0, np.float32),
-            None if descriptor_length is None else empty,
-        )
+    def result(self, rows: np.dtype[Any]) -> Keypoints[Float32]:
+        """The keypoints, best first; `rows` has the arrays of none."""
+        self._parts.append(keypoints_of(np.zeros(0, rows)))
+        self._shrink()
+        return self._parts[0]
 
     def _shrink(self) -> None:
         kept = merge_scales([*self._parts, _none_of(self._parts[0])], self._k)

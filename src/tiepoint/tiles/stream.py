@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable, Iterator
-from typing import Any, Unpack, get_args
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
 
-from tiepoint.checks import check_choice
 from tiepoint.config import DetectionOptions
 from tiepoint.detector import Detector
 from tiepoint.errors import EngineError, ImageError
@@ -16,13 +19,16 @@ from tiepoint.streaming import Detection
 from tiepoint.tiles.detection import (
     TILE_PX,
     OnDamage,
-    Progress,
+    TileSettings,
     check_detection,
-    check_tile,
-    detect_tiled,
     native,
     of_channels,
+    tiled,
 )
+from tiepoint.tiles.run import Progress
+
+STATE_ENDING = ".tiles"
+_MOST_STEM = 60
 
 
 class TiledDetector:
@@ -31,6 +37,8 @@ class TiledDetector:
     Args:
         detector: The detector of the tiles.
         tile_px, on_damage, channels, progress: As for `detect_tiled`; progress is of one image.
+        states: Folder for the state of the image that is being processed; None keeps none.
+        mapped: As for `detect_tiled`.
 
     Attributes:
         engine, device: Those of the detector.
@@ -44,12 +52,12 @@ class TiledDetector:
         on_damage: OnDamage = "raise",
         channels: Channels = None,
         progress: Progress | None = None,
+        states: Path | None = None,
+        mapped: bool = False,
     ) -> None:
-        check_choice("on_damage", on_damage, get_args(OnDamage))
-        check_tile(tile_px)
+        self._settings = TileSettings(tile_px, on_damage, channels, mapped=mapped)
         check_detection(detector.request(native({})).detection, detector)
-        self._detector, self._tile_px = detector, tile_px
-        self._on_damage, self._channels, self._progress = on_damage, channels, progress
+        self._detector, self._progress, self._states = detector, progress, states
         self.engine, self.device = detector.engine, detector.device
 
     def stream(
@@ -59,25 +67,48 @@ class TiledDetector:
         mask: MaskSource = None,
         **options: Unpack[DetectionOptions],
     ) -> Iterator[Detection]:
-        """Detect in one image after the other; see `Detector.stream`."""
+        """Detect in one image after the other; see `Detector.stream`.
+
+        The state of an image is removed when the next one is asked for, so store its features
+        before, and ask once more after the last one.
+        """
         for index, source in enumerate(sources):
+            settings = replace(self._settings, state=self._state(source))
             try:
-                features = detect_tiled(
-                    source, self._detector, mask=mask_of(mask, source, index),
-                    tile_px=self._tile_px, on_damage=self._on_damage, channels=self._channels,
-                    progress=self._progress, **options,
-                )  # fmt: skip
-                yield Detection(source, features, None)
+                own = mask_of(mask, source, index)
+                with tiled(
+                    source, self._detector, settings, own, progress=self._progress, **options
+                ) as features:
+                    yield Detection(source, features, None)
             except (ImageError, EngineError) as error:
                 yield Detection(source, None, error)
 
     def provenance(self, **options: Unpack[DetectionOptions]) -> Provenance:
         """The provenance of features made with these options."""
-        return of_channels(self._detector.provenance(**native(options)), self._channels)
+        return of_channels(self._detector.provenance(**native(options)), self._settings.channels)
 
     def with_threads(self, threads: int) -> TiledDetector:
         """A detector whose network takes at most this number of cores."""
-        return TiledDetector(
-            self._detector.with_threads(threads), tile_px=self._tile_px,
-            on_damage=self._on_damage, channels=self._channels, progress=self._progress,
-        )  # fmt: skip
+        return self._with(detector=self._detector.with_threads(threads))
+
+    def into(self, folder: Path | None, *, mapped: bool) -> TiledDetector:
+        """A detector whose states are in a folder; see the arguments `states` and `mapped`."""
+        return self._with(states=folder, mapped=mapped)
+
+    def _with(self, **changes: Any) -> TiledDetector:
+        settings = self._settings
+        return TiledDetector(**{
+            "detector": self._detector, "tile_px": settings.tile_px,
+            "on_damage": settings.on_damage, "channels": settings.channels,
+            "progress": self._progress, "states": self._states, "mapped": settings.mapped,
+            **changes,
+        })  # fmt: skip
+
+    def _state(self, source: Any) -> Path | None:
+        """The state of an image: its name, and a digest that keeps equal names apart."""
+        path = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
+        if self._states is None or not isinstance(path, str | os.PathLike):
+            return None
+        whole = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - also of a URL
+        digest = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        return self._states / f"{Path(whole).name[:_MOST_STEM]}-{digest}{STATE_ENDING}"

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 from tiepoint.errors import FormatError
+from tiepoint.files.lock import WriteLock
 from tiepoint.files.writing import special_kind, unwritable
-from tiepoint.formats.lock import WriteLock
 
 PARTIAL = ".partial"
 
@@ -35,14 +35,15 @@ class Journal:
         target: The file that the results are for. The journal is next to it, as `<name>.partial`.
             An existing one is resumed; the first `add` starts a new one.
         title: First line of the file, which identifies its contents.
+        path: The journal's own path, if it is another one.
 
     Raises:
         FormatError: A foreign file.
         OutputError: It cannot be written, or another run is writing it.
     """
 
-    def __init__(self, target: Path, title: bytes) -> None:
-        self.path = target.with_name(target.name + PARTIAL)
+    def __init__(self, target: Path, title: bytes, path: Path | None = None) -> None:
+        self.path = path or target.with_name(target.name + PARTIAL)
         self._target = target
         self._title = title
         self._lock: WriteLock | None = WriteLock(target)
@@ -85,6 +86,18 @@ class Journal:
             raise unwritable(self.path, error) from error
         self._note(name, self._end)
         self._end += len(head) + len(key) + len(payload)
+
+    def flush(self) -> None:
+        """Wait until the results are on the disk, so that a power failure does not lose them.
+
+        Raises:
+            OutputError: The disk is full or failed.
+        """
+        if self._file is not None:
+            try:
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise unwritable(self.path, error) from error
 
     def read(self, name: str) -> bytes:
         """The result of this name.

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from support.features_files import names_in
 from tiepoint.errors import FormatError, OutputError
-from tiepoint.formats.journal import Journal
+from tiepoint.files.journal import Journal
 
 TITLE = b"test journal 1\n"
 
@@ -322,4 +322,31 @@ def test_a_record_whose_name_is_no_text_ends_the_sound_part(tmp_path: Path) -> N
     path.write_bytes(path.read_bytes() + head + name + payload)
     journal = Journal(path.with_suffix(""), TITLE)
     assert list(journal) == ["a"]
+    journal.release()
+
+
+def test_a_journal_may_have_a_path_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "x.tiles"
+    journal = Journal(path, TITLE, path=path)
+    journal.flush()  # nothing yet
+    journal.add("a", b"payload")
+    journal.flush()
+    journal.release()
+    assert names_in(tmp_path) == ["x.tiles"]
+    journal = Journal(path, TITLE, path=path)
+    assert journal.read("a") == b"payload"
+    journal.release()
+
+
+def test_a_disk_that_fails_to_flush_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    journal = Journal(tmp_path / "x", TITLE)
+    journal.add("a", b"payload")
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OutputError, match="Input/output error"):
+        journal.flush()
     journal.release()

@@ -1,0 +1,205 @@
+"""An interrupted detection in tiles resumes, and gives the bits of one that was not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.tiled import Damaged, assert_identical
+from tiepoint import Detector, Features, detect_tiled
+from tiepoint.errors import FormatError, ImageError, OutputError
+from tiepoint.files.lock import WriteLock
+from tiepoint.tiles.stream import TiledDetector
+
+WAYS = {
+    "best": {"max_keypoints": 60},
+    "all": {"mapped": True, "covariance_scale": 0.3},
+    "in memory": {"scales": (1, 0.5)},
+    "spread": {"max_keypoints": 50, "spread": True},
+}
+WAY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+class Counted:
+    """A detector's network that counts its tiles and may be interrupted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tiles, self.stop_after = 0, 10**9
+        original = Detector._window_maps
+
+        def counted(detector: Detector, *arguments: Any, **more: Any) -> Any:
+            self.tiles += 1
+            return original(detector, *arguments, **more)
+
+        monkeypatch.setattr(Detector, "_window_maps", counted)
+
+    def progress(self, done: int, _total: int) -> None:
+        if done >= self.stop_after:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    return Counted(monkeypatch)
+
+
+def detect(image: Any, detector: Detector, state: Path | None, **settings: Any) -> Features:
+    return detect_tiled(image, detector, tile_px=64, state=state, **settings)
+
+
+def interrupted(counted: Counted, run: Callable[..., Features], after: int) -> None:
+    """A run that ends after some tiles, those of earlier runs among them."""
+    counted.stop_after = after
+    with pytest.raises(KeyboardInterrupt):
+        run(progress=counted.progress)
+    counted.stop_after = 10**9
+
+
+@WAY
+def test_a_run_that_is_interrupted_again_and_again_gives_the_same_bits(
+    picture: np.ndarray, detector: Detector, way: dict[str, Any], tmp_path: Path, counted: Counted
+) -> None:
+    state = tmp_path / "state"
+    expected = detect(picture, detector, None, **way)
+    whole, counted.tiles = counted.tiles, 0
+
+    def run(**more: Any) -> Features:
+        return detect(picture, detector, state, **way, **more)
+
+    stops = [1, 9, 10, 25, whole - 2]
+    for after in stops:
+        interrupted(counted, run, after)
+        assert state.exists()
+    assert_identical(run(), expected)
+    in_flight = 5 + detector.in_flight  # tiles in flight at an interrupt are done once more
+    assert counted.tiles <= whole + len(stops) * in_flight
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cut", [0, 10, 0.3, 0.7, 0.999])
+def test_a_file_that_is_cut_off_costs_its_last_tiles_only(
+    picture: np.ndarray, detector: Detector, tmp_path: Path, counted: Counted, cut: float
+) -> None:
+    state = tmp_path / "state"
+    expected = detect(picture, detector, None, mapped=True)
+
+    def run(**more: Any) -> Features:
+        return detect(picture, detector, state, mapped=True, **more)
+
+    interrupted(counted, run, 20)
+    os.truncate(state, int(cut if cut >= 1 else cut * state.stat().st_size))
+    counted.tiles = 0
+    assert_identical(run(), expected)
+    assert 10 <= counted.tiles <= (30 if 0.5 < cut < 1 else 48)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"threshold": 0.01}, "threshold: 0.032, now 0.01"),
+        ({"tile_px": 72}, "tile_px: 64, now 72"),
+        ({"mask": np.ones((264, 345), np.uint8)}, "mask: None, now"),
+        ({"channels": 1}, "channels: None, now"),
+        ({"detector": Detector("default", precision="f32", max_side=None)}, "weights_sha256: "),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)  # fmt: skip
+def test_other_settings_start_again_with_a_message(
+    picture: np.ndarray, detector: Detector, tmp_path: Path, counted: Counted,
+    changes: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    state, given = tmp_path / "state", {"detector": detector, "tile_px": 64}
+    interrupted(counted, lambda **more: detect(picture, detector, state, **more), 15)
+    expected = detect_tiled(picture, **{**given, **changes})
+    assert_identical(detect_tiled(picture, **{**given, **changes}, state=state), expected)
+    assert "state: the tiles in it are of another run (" in caplog.text
+    assert reason in caplog.text
+
+
+def test_another_image_or_a_changed_file_starts_again(
+    picture: np.ndarray, detector: Detector, tmp_path: Path, counted: Counted,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    state, path = tmp_path / "state", tmp_path / "picture.npy"
+    np.save(path, picture)
+    interrupted(counted, lambda **more: detect(path, detector, state, **more), 15)
+    os.utime(path, ns=(1, 1))
+    interrupted(counted, lambda **more: detect(path, detector, state, **more), 2)
+    assert "another image: modified_ns" in caplog.text
+    caplog.clear()
+    for source in (picture, np.ma.masked_array(picture, picture < 0)):
+        caplog.clear()
+        interrupted(counted, lambda **more: detect(source, detector, state, **more), 15)  # noqa: B023
+        other = source.copy()
+        other[133, 171] = np.ma.masked if source is not picture else 0
+        assert_identical(detect(other, detector, state), detect(other, detector, None))
+        assert "pixels_sha256" in caplog.text
+
+
+def test_the_engine_is_no_other_setting(
+    picture: np.ndarray, tmp_path: Path, counted: Counted, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("torch")
+    state = tmp_path / "state"
+    first, second = (
+        Detector("small", precision="f32", max_side=None, engine=engine)
+        for engine in ("openvino", "torch")
+    )
+    interrupted(counted, lambda **more: detect(picture, first, state, **more), 15)
+    counted.tiles = 0
+    detect(picture, second, state)
+    assert counted.tiles < 30 and "another run" not in caplog.text
+
+
+def test_a_tile_that_could_not_be_read_is_tried_again_unless_it_is_skipped(
+    picture: np.ndarray, detector: Detector, tmp_path: Path, counted: Counted
+) -> None:
+    state, image = tmp_path / "state", Damaged(picture)
+    skip = detect(image, detector, None, on_damage="skip")
+    interrupted(
+        counted,
+        lambda **more: detect(image, detector, state, on_damage="skip", **more), 28,
+    )  # fmt: skip
+    with pytest.raises(ImageError, match="broken here"):
+        detect(image, detector, state)
+    counted.tiles = 0
+    assert_identical(detect(image, detector, state, on_damage="skip"), skip)
+    assert counted.tiles < 15
+
+
+def test_a_foreign_file_and_one_in_use_are_errors(
+    picture: np.ndarray, detector: Detector, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    state.write_text("a diary of another program")
+    with pytest.raises(FormatError, match="state: not a journal that tiepoint wrote; move it away"):
+        detect(picture, detector, state)
+    assert state.read_text() == "a diary of another program"
+    state.unlink()
+    lock = WriteLock(state)
+    with pytest.raises(OutputError, match="another run is writing it"):
+        detect(picture, detector, state)
+    lock.release()
+
+
+def test_a_stream_keeps_the_state_until_the_next_image_is_asked_for(
+    picture: np.ndarray, detector: Detector, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", picture)
+    states = tmp_path / "out"
+    tiled = TiledDetector(detector, tile_px=64, states=states)
+    stream = tiled.stream([tmp_path / "a.npy", tmp_path / "b.npy"])
+    names = []
+    for _ in range(2):
+        next(stream).require()
+        (state,) = (path for path in states.iterdir() if path.suffix == ".tiles")
+        names.append(state.name[:6])
+    assert names == ["a.npy-", "b.npy-"]
+    assert next(stream, None) is None
+    assert list(states.iterdir()) == []
