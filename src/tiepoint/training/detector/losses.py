@@ -32,7 +32,6 @@ TINY = 1e-8
 MASKED_LOGIT = -1e4
 """Logit of an excluded class; finite, because zero times its logarithm must be zero."""
 
-
 AROUND = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 """(x, y) of the four pixels around a corner, relative to the first."""
 
@@ -81,12 +80,12 @@ def soft_labels(image: Tensor, xy: Tensor, batch: int, size_hw: tuple[int, int])
         B 65 h w float32, sums of 1; the last class is "no keypoint".
     """
     height, width = size_hw
-    around = constant(AROUND, xy.device)  # 4 2
-    first = xy.floor()[:, None]  # M 1 2
-    weight = (1 - (around - (xy[:, None] - first)).abs()).prod(dim=-1)  # M 4
-    x, y = (first + around).long().unbind(dim=-1)  # M 4
+    around = constant(AROUND, xy.device)[:, None]  # 4 1 2
+    first = xy.floor()  # M 2
+    weight = (1 - around - (xy - first)).abs().prod(dim=-1)  # 4 M
+    x, y = (first + around).long().unbind(dim=-1)  # 4 M
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    pixel = (image[:, None] * height + y.clamp(0, height - 1)) * width + x.clamp(0, width - 1)
+    pixel = (image * height + y.clamp(0, height - 1)) * width + x.clamp(0, width - 1)  # 4 M
     mass = torch.zeros(batch * height * width, device=xy.device)
     mass.index_add_(0, pixel.flatten(), (weight * inside).flatten())
     bins = functional.pixel_unshuffle(mass.view(batch, 1, height, width), CELL_PX)  # B 64 h w
