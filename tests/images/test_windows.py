@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,16 @@ def write(path: Path, bands: np.ndarray, **profile: Any) -> Path:
     ) as file:  # fmt: skip
         file.write(bands)
     return path
+
+
+def test_an_image_without_a_map_position_opens_without_a_warning(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = write(tmp_path / "plain.tif", np.ones((1, 40, 50), np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with open_windows(path) as source:
+            assert source.size_hw == (40, 50)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -76,7 +77,9 @@ class RasterWindows:
 
         self.name = os.fsdecode(path)
         try:
-            self._file = rasterio.open(self.name)
+            with warnings.catch_warnings():  # most images are no maps
+                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                self._file = rasterio.open(self.name)
         except (rasterio.errors.RasterioError, OSError, ValueError) as error:
             raise ImageError(
                 f"{self.name}: GDAL cannot open it ({_short(error)}), expected a raster file; "
