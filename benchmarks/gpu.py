@@ -4,12 +4,13 @@
     python benchmarks/gpu.py --device cpu --counts
     python benchmarks/gpu.py --device cpu --prices --networks small base large
 
-Under four minutes on one H200. Every row is the best of repetitions in about two seconds, after
-one that warms up. The limits of the card are a product of matrices and copies. "Network" is from
-pixels on the device to dense maps on it; "stream" from arrays of the host to features of the host,
-with 1,000 keypoints at most; "JPEG" from the bytes of files, beside what decoding alone takes.
-transformers takes tensors on the device, with the same weights. kornia's DISK has its own. Both are
-left out where they are not installed.
+Written for four minutes on one H200, where the rows of training have not run yet. Every row is the
+best of repetitions in about two seconds, after one that warms up. The limits of the card are a
+product of matrices and copies. "Network" is from pixels on the device to dense maps on it; "stream"
+from arrays of the host to features of the host, with 1,000 keypoints at most; "JPEG" from the bytes
+of files, beside what decoding alone takes. transformers takes tensors on the device, with the same
+weights. kornia's DISK has its own. Both are left out where they are not installed. Rows of training
+are those of `gpu_training.py` and `gpu_pairs.py`.
 
 --prices prints the share of the keypoints of f32 that lower precisions keep.
 --counts runs one batch and prints its kernels and how often the host waits. torch has the same
@@ -23,6 +24,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,7 @@ from tiepoint.matching.learned.torch_engine import MOST_PAIRS, TorchMatcher
 from tiepoint.network.cores import usable_cores
 from tiepoint.network.torch_engine import TorchEngine
 from tiepoint.streaming import read_ahead
+from tiepoint.training.presets import PRESETS, training_data
 from tiepoint.weights.checkpoint import BUNDLED, load_checkpoint
 from tiepoint.weights.folder import MATCHER_FOLDER
 
@@ -253,6 +256,19 @@ def random_features(count: int, seed: int, length: int = 128) -> Features:
     return Features(xy=xy, scores=scores, descriptors=descriptors, size_hw=(480, 640))
 
 
+def training(options: argparse.Namespace) -> Iterator[Row]:
+    """Training of the preset `gpu`: steps alone, pairs alone, and whole runs."""
+    from gpu_pairs import pair_rates  # both import this module
+    from gpu_training import step_rates
+
+    preset, device = PRESETS["gpu"], torch.device(options.device)
+    with tempfile.TemporaryDirectory() as folder:
+        yield from step_rates(preset, device, Path(folder))
+    stage = preset.stages[1]
+    data = replace(training_data(preset), size_hw=stage.size_hw)
+    yield from pair_rates("gpu", stage, data, device, options.training_s)
+
+
 def show_counts(options: argparse.Namespace, image: NDArray[np.uint8]) -> None:
     """Kernels and waits of one batch, of one size and of two."""
     height, width = image.shape[:2]
@@ -298,6 +314,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--stream", type=int, default=512, help="images of a stream")
     parser.add_argument("--side", type=int, default=8192, help="side of the matrices")
+    parser.add_argument("--training-s", type=float, default=20, help="time of a training run")
     parser.add_argument("--compiled", action="store_true", help="also through torch.compile")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -322,6 +339,7 @@ def main() -> None:
         files(options, image),
         peers(options, image),
         matching(options, options.side // 2),
+        training(options),
     ):
         for row in part:
             rows.append(row)

@@ -121,6 +121,15 @@ def show_host(data: DataConfig, pairs: int) -> None:
         print(f"| {name} | {1e3 * (time.thread_time() - start) / pairs:.2f} |")
 
 
+def pair_rates(
+    preset: str, stage: Stage, data: DataConfig, device: torch.device, seconds: float
+) -> Iterator[Row]:
+    """Pairs alone, then whole runs both ways."""
+    set_up_torch(None)
+    yield from making(data, stage.pairs, device)
+    yield from runs(preset, stage, data, device, seconds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
@@ -141,16 +150,11 @@ def main() -> None:
     if options.host:
         show_host(data, stage.pairs)
         return
-    set_up_torch(None)
     print(f"tiepoint {__version__}, torch {torch.__version__}, {device}, {usable_cores()} cores")
     rows: list[Row] = []
-    for part in (
-        making(data, stage.pairs, device),
-        runs(options.preset, stage, data, device, options.seconds),
-    ):
-        for row in part:
-            rows.append(row)
-            print(f"| {row[0]} | {row[1]:,.1f} | {row[2]} |", flush=True)
+    for row in pair_rates(options.preset, stage, data, device, options.seconds):
+        rows.append(row)
+        print(f"| {row[0]} | {row[1]:,.1f} | {row[2]} |", flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
 

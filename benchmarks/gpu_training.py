@@ -128,6 +128,18 @@ def show_counts(work: Iterator[tuple[str, Callable[[], Any]]]) -> None:
         print(f"| {name} | {counts.kernels.total()} | {counts.waits.total()} | {waits} |")
 
 
+def step_rates(
+    preset: Preset, device: torch.device, folder: Path, pairs: int | None = None
+) -> Iterator[Row]:
+    """Steps of the detector and of the matcher; `folder` takes their files."""
+    for stage, step in steps(preset, device, folder, pairs):
+        name = f"training, stage {stage.name}, {stage.pairs} pairs per step"
+        yield name, rate(step, 2 * stage.pairs, device.type), "images/s"
+    for count_of_pairs, step in matcher_steps(device, folder):
+        name = f"training of the matcher, {count_of_pairs} pairs per step"
+        yield name, rate(step, count_of_pairs, device.type), "pairs/s"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
@@ -147,14 +159,9 @@ def main() -> None:
             return
         print(f"tiepoint {__version__}, torch {torch.__version__}, {device}")
         rows: list[Row] = []
-        for stage, step in work:
-            name = f"training, stage {stage.name}, {stage.pairs} pairs per step"
-            rows.append((name, rate(step, 2 * stage.pairs, options.device), "images/s"))
-            print(f"| {name} | {rows[-1][1]:,.1f} | {rows[-1][2]} |", flush=True)
-        for pairs, step in matcher_steps(device, Path(folder)):
-            name = f"training of the matcher, {pairs} pairs per step"
-            rows.append((name, rate(step, pairs, options.device), "pairs/s"))
-            print(f"| {name} | {rows[-1][1]:,.1f} | {rows[-1][2]} |", flush=True)
+        for row in step_rates(preset, device, Path(folder), options.pairs):
+            rows.append(row)
+            print(f"| {row[0]} | {row[1]:,.1f} | {row[2]} |", flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
 
