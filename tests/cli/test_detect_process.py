@@ -128,7 +128,7 @@ def stop_after_two_lines(folder: Path, number: int) -> tuple[int, str]:
 def test_a_stopped_run_leaves_whole_files_and_resumes(here: Path, number: int, code: int) -> None:
     photos(here / "photos", 80)
     returned, err = stop_after_two_lines(here / "photos", number)
-    assert returned == code
+    assert returned == code, err
     assert "Traceback" not in err
     written = files_below(here / "out")
     if number != signal.SIGKILL:  # which leaves no time to clean up
