@@ -10,6 +10,9 @@ take turns, so that a slow moment hits them all. Prints medians in milliseconds:
 - match: features to matches.
 - estimate: the rest of `tiepoint.register`, with guided matching and all checks of the result.
 
+On a processor that computes in bfloat16, rows named "compiled" are of `Detector(compiled=True)`,
+for many images of one size. Those in int8 have the matcher in bfloat16.
+
 Without a matcher for a checkpoint, one of random weights and the real size is timed, and the row is
 named so: the time of a network does not depend on its weights. Its matches are useless, so its
 estimate is that of nearest neighbours. LightGlue is kornia's (9 layers of 256 channels, random
@@ -106,19 +109,24 @@ class Row:
 
 
 def rows_of(
-    name: str, precision: Precision, matcher: MatcherCheckpoint, *, known: bool
+    name: str,
+    precision: Precision,
+    matcher: MatcherCheckpoint,
+    *,
+    known: bool,
+    compiled: bool = False,
 ) -> list[Row]:
     """A checkpoint in one precision, by nearest neighbours and by its matcher."""
     scales, limit_ms = SIZES[name]
-    detector = registration_detector(name, precision=precision, scales=scales)
+    detector = registration_detector(name, precision=precision, scales=scales, compiled=compiled)
 
     def detect(image: Image) -> Features:
         return detector(image, max_keypoints=KEYPOINTS)
 
-    learned = LearnedMatcher(matcher, precision=precision)
+    learned = LearnedMatcher(matcher, precision="bf16" if precision == "int8" else precision)
     config = matcher.config
     sizes = "one size" if len(scales) == 1 else f"{len(scales)} sizes"
-    title = f"{name}, {sizes}, {precision}"
+    title = f"{name}, {sizes}, {precision}{', compiled' if compiled else ''}"
     weights = "" if known else f", random weights {config.layers}x{config.width}"
     return [
         Row(f"{title}, nearest", detect, match, {"detector": detector}, limit_ms=limit_ms),
@@ -223,14 +231,14 @@ def main() -> None:
 
 def all_rows(given: dict[str, str]) -> list[Row]:
     """Every row that this machine and its libraries have."""
-    precisions: list[Precision] = ["f32"]
+    ways: list[tuple[Precision, bool]] = [("f32", False)]
     if resolve_engine("openvino", "cpu", "auto").precision == "bf16":
-        precisions.append("bf16")
+        ways += [("bf16", False), ("bf16", True), ("int8", True)]
     rows = [sift_row()]
     for name in SIZES:
         matcher, known = matcher_of(name, given)
-        for precision in precisions:
-            rows += rows_of(name, precision, matcher, known=known)
+        for precision, compiled in ways:
+            rows += rows_of(name, precision, matcher, known=known, compiled=compiled)
     if is_installed("kornia") and is_installed("torch"):
         base = next(row for row in rows if row.name.startswith("base"))
         rows.append(lightglue_row(base))

@@ -123,7 +123,8 @@ class H5MatchesWriter(hdf5.GroupWriter[Names]):
                 f"{name_a} and {name_b}: hloc's files write / as -, so their group {group!r} is "
                 f"that of {taken[0]} and {taken[1]} too; rename one of the images"
             )
-        if len(np.unique(matches.pairs[:, 0])) < len(matches):
+        index_a = np.sort(matches.pairs[:, 0])  # M; np.unique takes ten times as long
+        if (index_a[1:] == index_a[:-1]).any():
             raise FormatError(
                 f"{name_a} and {name_b}: a keypoint of {name_a} has two matches; .h5 files hold "
                 "one for each"

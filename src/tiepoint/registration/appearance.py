@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tiepoint.architecture import CELL_PX
 from tiepoint.config import ProcessorConfig
-from tiepoint.geometry import Float, Matrix, apply_homography, resize_matrix
+from tiepoint.geometry import Float, Matrix, SizeHW, apply_homography, resize_matrix
 from tiepoint.images.reading import SourceImage
 from tiepoint.network.inputs import as_grey, size_of, to_grey
 
@@ -124,22 +124,26 @@ def share_alike(a: Picture, b: Picture, matrix: Matrix, xy_a: Float, xy_b: Float
         xy_a, xy_b: N_A 2 and N_B 2, all keypoints, px of the images.
     """
     frame = _frame(a, b, matrix, shading=False)
-    correlation = _correlation(frame.fixed, *frame.warped(matrix))  # H W
+    warped, inside = frame.warped(matrix)
     fixed_xy, moving_xy = (xy_a, xy_b) if frame.swapped else (xy_b, xy_a)
     places = (
         apply_homography(frame.fixed_to, fixed_xy),
         apply_homography(frame.matrix(matrix) @ frame.moving_to, moving_xy),
     )
-    shares = []
-    height, width = correlation.shape
-    for xy in places:
-        x, y = np.rint(np.clip(np.nan_to_num(xy, nan=-1), -1, max(height, width))).astype(int).T
-        on = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        values = correlation[y[on], x[on]]
-        values = values[np.isfinite(values)]
-        if len(values):
-            shares.append(float((values > ALIKE).mean()))
+    pixels = [_pixels(xy, size_of(inside)) for xy in places]
+    correlation = _correlation(frame.fixed, warped, inside, *np.concatenate(pixels).T)
+    each = np.split(correlation, [len(pixels[0])])
+    shares = [float((one > ALIKE).mean()) for one in (x[np.isfinite(x)] for x in each) if len(one)]
     return float(np.mean(shares)) if shares else 1.0
+
+
+def _pixels(xy: Float, size_hw: SizeHW) -> NDArray[np.int64]:
+    """P 2, column and row: the pixels of the points that are in the picture."""
+    height, width = size_hw
+    near = np.clip(np.nan_to_num(xy, nan=-1), -1, max(height, width))  # integers have an end
+    x, y = np.rint(near).astype(np.int64).T
+    on = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    return np.stack([x[on], y[on]], axis=1)
 
 
 def share_of_matches_alike(
@@ -237,12 +241,42 @@ def _shading(picture: Grey, sigma_px: float) -> Grey:
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
-def _correlation(fixed: Grey, warped: Grey, inside: NDArray[np.bool_]) -> Grey:
-    """H W: normalised correlation of the windows around each pixel, -1..1; NaN at the edge."""
-    covariance, variance, fixed_variance = _moments(fixed, warped, inside)
-    scale = np.sqrt((variance + _NOISE_VARIANCE) * (fixed_variance + _NOISE_VARIANCE))
-    known = _box(inside.astype(np.float32)) >= _LEAST_WINDOW
-    return np.where(known, covariance / scale, np.float32(np.nan))
+def _correlation(
+    fixed: Grey,
+    warped: Grey,
+    inside: NDArray[np.bool_],
+    columns: NDArray[np.int64],
+    rows: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """P: normalised correlation of the windows around P pixels, -1..1; NaN at the edge.
+
+    From sums over all pixels above and to the left, so that a window takes four of them.
+    """
+    if not inside.any():
+        return np.full(len(rows), np.nan)
+    weight = inside.view(np.uint8)
+    # Around one level, because squares of bright pictures lose the contrast.
+    fixed, warped = (cv2.subtract(x, cv2.mean(x, weight)[0]) * weight for x in (fixed, warped))
+    half = WINDOW_PX // 2
+    (top, bottom), (left, right) = (
+        (np.maximum(middle - half, 0), np.minimum(middle + half + 1, side))
+        for middle, side in ((rows, inside.shape[0]), (columns, inside.shape[1]))
+    )
+
+    def total(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """P: sums over the windows from those H+1 W+1 above and to the left."""
+        return sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+
+    count = total(cv2.integral(weight, sdepth=cv2.CV_64F))
+    known = count >= _LEAST_WINDOW * WINDOW_PX**2
+    count = np.maximum(count, 1)
+    (sum_f, squares_f), (sum_w, squares_w) = (
+        [total(sums) / count for sums in cv2.integral2(x)] for x in (fixed, warped)
+    )
+    covariance = total(cv2.integral(cv2.multiply(fixed, warped))) / count - sum_f * sum_w
+    variance_f = np.maximum(squares_f - sum_f**2, 0) + _NOISE_VARIANCE
+    variance_w = np.maximum(squares_w - sum_w**2, 0) + _NOISE_VARIANCE
+    return np.where(known, covariance / np.sqrt(variance_f * variance_w), np.nan)
 
 
 def _moments(fixed: Grey, warped: Grey, inside: NDArray[np.bool_]) -> tuple[Any, Any, Any]:
