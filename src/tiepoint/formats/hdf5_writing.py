@@ -29,19 +29,21 @@ def writing(path: Path, mode: str) -> Iterator[Any]:
     """h5py's file in one of its modes.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: It cannot be opened or completed.
     """
     try:
         file = load_h5py().File(path.absolute(), mode)
-        try:
-            yield file
-        except BaseException:
-            with suppress(OSError, RuntimeError):  # the first error is the cause
-                close(file)
+    except OSError as error:  # whose text has several lines
+        if error.errno is None:
             raise
-        close(file)
-    except RuntimeError as error:  # of h5py
-        raise OSError(str(error)) from error
+        raise OSError(error.errno, os.strerror(error.errno)) from error
+    try:
+        yield file
+    except BaseException:
+        with suppress(OSError):  # the first error is the cause
+            close(file)
+        raise
+    close(file)
 
 
 def reserve(file: Any, count: int) -> None:
@@ -70,12 +72,19 @@ def reserve(file: Any, count: int) -> None:
 
 
 def close(file: Any) -> None:
-    """Complete a file, and return the space that was reserved and not used."""
+    """Complete a file, and return the space that was reserved and not used.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     try:
-        file.flush()
-        path, size = file.filename, file.id.get_filesize()
-    finally:
-        file.close()
+        try:
+            file.flush()
+            path, size = file.filename, file.id.get_filesize()
+        finally:
+            file.close()
+    except RuntimeError as error:  # of h5py
+        raise OSError(str(error)) from error
     if os.stat(path).st_size > size:  # noqa: PTH116
         os.truncate(path, size)
 

@@ -146,7 +146,7 @@ class TracksWriter:
                 self._file = opened_file.enter_context(hdf5_writing.writing(self.path, "w"))
                 self._fill(source, config, provenance)
                 self._opened = opened_file.pop_all()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise unwritable(Path(path), error) from error
 
     def _fill(self, source: str, config: TrackingConfig, provenance: Provenance | None) -> None:
