@@ -135,6 +135,39 @@ def test_wrong_usage_is_named_before_any_work(video: Path, tmp_path: Path) -> No
     assert code == 3 and "bad.mp4" in errors
 
 
+def test_an_output_is_never_the_input(video: Path, tmp_path: Path) -> None:
+    frames, film = tmp_path / "frames", tmp_path / "film.mp4"
+    frames.mkdir()
+    for index, image in enumerate(moving(3), 1):
+        cv2.imwrite(str(frames / f"{index:06d}.png"), image[..., ::-1])
+    film.write_bytes(video.read_bytes())
+    (tmp_path / "linked").symlink_to(frames)
+    before = {path: path.read_bytes() for path in [film, *frames.iterdir()]}
+    for arguments, message in (
+        ((frames, "--keyframes", frames), "is the folder of the frames"),
+        ((frames, "--keyframes", tmp_path / "linked"), "is the folder of the frames"),
+        ((film, "--plot", film), "is one of the inputs"),
+    ):
+        code, _, errors = run(*arguments, "--overwrite", *QUICK)
+        assert code == 2 and message in errors
+    assert {path: path.read_bytes() for path in [film, *frames.iterdir()]} == before
+
+
+def test_keyframes_do_not_mix_with_those_of_another_run(video: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "keyframes"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("no image")
+    short = (video, "--keyframes", folder, "--max-frames", 2, *QUICK)
+    assert run(*short)[0] == 0 and (folder / "000000.png").exists()
+    (folder / "000000.png").write_bytes(b"of another run")
+    code, _, errors = run(*short)
+    assert code == 2 and "has images" in errors and "--overwrite" in errors
+    assert (folder / "000000.png").read_bytes() == b"of another run"
+    code, _, errors = run(*short, "--overwrite")
+    assert code == 0 and "images of other names stay" in errors
+    assert (folder / "000000.png").read_bytes() != b"of another run"
+
+
 @pytest.mark.parametrize(
     ("library", "option", "extra"),
     [("av", "--plot", "video"), ("h5py", "-o", "hdf5"), ("rerun", "--rrd", "rerun")],
