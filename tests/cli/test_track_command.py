@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -203,3 +204,25 @@ def test_pictures_of_odd_and_of_several_sizes_are_one_film(tmp_path: Path) -> No
     assert means == pytest.approx([90, 200, 90], abs=6)
     with pytest.raises(ImageError):
         list(frames_of(tmp_path / "b.mp4"))
+
+
+FULL_DISK = """
+import resource, signal, sys
+from tiepoint.cli import app
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, resource.RLIM_INFINITY))
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv"])
+def test_a_full_disk_ends_the_film_with_one_line(video: Path, tmp_path: Path, name: str) -> None:
+    pytest.importorskip("resource", reason="this system has no limits of file sizes")
+    arguments = ["track", str(video), "--plot", str(tmp_path / name), *map(str, QUICK)]
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, *arguments],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("tiepoint: stopped after ") and ended.stderr.count("\n") == 1
+    assert f"{name}: cannot be written (File too large)" in ended.stderr
