@@ -6,22 +6,19 @@ before, and often the process crashes. So the space is taken before HDF5 needs i
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tiepoint.files.writing import allocate
 from tiepoint.formats.hdf5_reading import load_h5py
 
 SPARE_BYTES = 1 << 20
 """Space for what HDF5 adds to new data; its lists of names take up to 1/16 of a file more."""
 
 MOST_SPARE_BYTES = 1 << 26
-
-_NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
-"""Errors of file systems that allocate nothing in advance."""
 
 
 @contextmanager
@@ -47,11 +44,7 @@ def writing(path: Path, mode: str) -> Iterator[Any]:
 
 
 def reserve(file: Any, count: int) -> None:
-    """Take disk space at the end of a file of h5py, before data are written.
-
-    Linux allocates it. Where that is not offered (macOS, Windows, musl on some file systems), zeros
-    are written, and the file system keeps their place for the data. One that writes changed data
-    elsewhere, such as ZFS, keeps no place: a full disk can still damage the file there.
+    """Take disk space at the end of a file of h5py, before data are written; see `allocate`.
 
     Args:
         file: The file, opened by an absolute path; nothing is done for one in memory.
@@ -68,7 +61,7 @@ def reserve(file: Any, count: int) -> None:
         return  # a number of another C runtime, which is possible on Windows
     start, end = held.st_size, size + count + SPARE_BYTES + min(size // 16, MOST_SPARE_BYTES)
     if start < end:
-        _allocate(descriptor, start, end - start)
+        allocate(descriptor, start, end - start)
 
 
 def close(file: Any) -> None:
@@ -87,21 +80,3 @@ def close(file: Any) -> None:
         raise OSError(str(error)) from error
     if os.stat(path).st_size > size:  # noqa: PTH116
         os.truncate(path, size)
-
-
-def _allocate(descriptor: int, start: int, count: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(descriptor, start, count)
-        except OSError as error:
-            if error.errno not in _NOT_OFFERED:
-                raise
-        else:
-            return
-    position = os.lseek(descriptor, 0, os.SEEK_CUR)  # which HDF5 remembers on Windows
-    try:
-        os.lseek(descriptor, start, os.SEEK_SET)
-        while count > 0:
-            count -= os.write(descriptor, bytes(min(count, SPARE_BYTES)))
-    finally:
-        os.lseek(descriptor, position, os.SEEK_SET)
