@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.errors import ConfigError, import_extra
-from tiepoint.files.writing import replacing, unwritable
+from tiepoint.files.writing import allocate, replacing, unwritable
 from tiepoint.geometry import SizeHW
 from tiepoint.images.metadata import Metadata, metadata_of
 from tiepoint.images.opening import open_windows
@@ -273,10 +273,10 @@ def _write_ome(
             partial, ome=True, bigtiff=height * width * form.channels > 2**30
         ) as to,
     ):
-        half = np.lib.format.open_memmap(
-            Path(folder, "half.npy"), "w+", form.dtype,
-            (-(-height // 2), -(-width // 2), form.channels),
-        )  # fmt: skip
+        half_shape = (-(-height // 2), -(-width // 2), form.channels)
+        with Path(folder, "half").open("xb") as file:  # a hole in a mapped file ends the process
+            allocate(file.fileno(), 0, math.prod(half_shape) * form.dtype.itemsize)
+        half = np.memmap(Path(folder, "half"), form.dtype, "r+", shape=half_shape)
         tiles = _tiles_of_rows(parts, form, half)
         to.write(tiles, shape=shape, subifds=count, metadata=about, **options, **first)
         level: Pixels = half
