@@ -165,7 +165,8 @@ def blend(
 def check_fill(dtype: np.dtype[Any], fill: float) -> None:
     """Raise ConfigError unless pixels of a type hold a value."""
     if not is_number(fill) or not holds(dtype, fill):
-        raise ConfigError(f"fill is {shown(fill)}, which pixels of {dtype} do not hold")
+        named = f"{fill:g}" if is_number(fill) else shown(fill)
+        raise ConfigError(f"fill is {named}, which pixels of {dtype} do not hold")
 
 
 def holds(dtype: np.dtype[Any], value: float) -> bool:
