@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from support.tiled import XY_PX, Damaged, assert_same
 from tiepoint import Detector
@@ -86,18 +87,21 @@ def test_all_types_have_the_range_of_the_whole(
 ) -> None:
     monkeypatch.setattr("tiepoint.images.windows.BLOCK_PX", 9000)  # many strips
     image = make(picture)
-    tiled, whole = detect_tiled(image, detector, tile_px=104), detector(image)
+    assert_same(detect_tiled(image, detector, tile_px=104), detector(image))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_file_that_is_turned_has_the_record_of_the_whole(
+    picture: np.ndarray, detector: Detector, tmp_path: Path, orientation: int
+) -> None:
+    path, exif = tmp_path / "turned.png", Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture).save(path, exif=exif)
+    tiled, whole = detect_tiled(path, detector, tile_px=104), detector(path)
+    assert whole.meta["exif_orientation"] == orientation
     assert_same(tiled, whole)
-    assert tiled.meta.get("value_range") == pytest.approx(whole.meta.get("value_range"))
-
-
-def test_a_mask_allows_the_same_keypoints(picture: np.ndarray, detector: Detector) -> None:
-    mask = np.ones(picture.shape[:2], np.uint8)
-    mask[90:170, 40:300] = 0
-    tiled = detect_tiled(picture, detector, tile_px=72, mask=mask)
-    assert_same(tiled, detector(picture, mask=mask))
-    with pytest.raises(ConfigError, match=r"mask has \(height, width\) \(90, 345\), expected"):
-        detect_tiled(picture, detector, mask=mask[:90])
+    grey = detect_tiled(path, detector, tile_px=104, channels=0)
+    assert grey.meta["exif_orientation"] == orientation
 
 
 def test_memory_maps_and_datasets_are_read_in_windows(

@@ -64,16 +64,22 @@ def _opened(source: Any, channel_order: ChannelOrder) -> WindowSource:
             "path, or an object with size_hw, dtype and read(window, level)"
         )
     image = read(source, channel_order=channel_order)
-    return ArrayWindows(image.pixels, image.name, valid=image.valid)
+    return ArrayWindows(
+        image.pixels, image.name, valid=image.valid, exif_orientation=image.exif_orientation
+    )
 
 
-def is_windowed(path: str) -> bool:
-    """Whether `open_windows` reads a file in windows, rather than decodes it as a whole.
+def is_windowed(source: Any) -> bool:
+    """Whether `open_windows` reads a source in windows, rather than has it in memory as a whole.
 
     Raises:
         MissingExtraError: The extra that reads the file is not installed.
     """
-    return is_mapped(path) or is_slide(path) or is_raster(path)
+    if isinstance(source, np.ndarray):
+        return isinstance(source, np.memmap)
+    if isinstance(source, WindowSource) or _is_sliced(source):
+        return True
+    return is_mapped(source) or is_slide(source) or is_raster(source)
 
 
 def is_mapped(source: Any) -> bool:

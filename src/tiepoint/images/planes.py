@@ -95,6 +95,7 @@ class ChosenChannels:
     def __init__(self, source: WindowSource, channels: Channels) -> None:
         self.name, self.size_hw, self.dtype = source.name, source.size_hw, source.dtype
         self.has_gaps, self.levels = source.has_gaps, source.levels
+        self.exif_orientation = getattr(source, "exif_orientation", 1)
         self._source = source
         first = source.read(Window(0, 0, 1, 1)).pixels
         self._chosen = chosen_channels(

@@ -21,11 +21,13 @@ from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features, Provenance
 from tiepoint.images.arrays import ChannelOrder
+from tiepoint.images.mask_windows import open_mask
 from tiepoint.images.opening import open_windows
 from tiepoint.images.planes import Channels
+from tiepoint.images.reading import SourceImage
 from tiepoint.images.windows import WindowSource
 from tiepoint.tiles.records import TileRecords, made_from
-from tiepoint.tiles.run import Allowed, Progress, TiledRun
+from tiepoint.tiles.run import Progress, TiledRun
 
 OnDamage = Literal["raise", "skip"]
 
@@ -79,8 +81,9 @@ def detect_tiled(
             raster file (extra `geo`), an image of a microscope (extra `bio`), a `WindowSource`, or
             any other image, which is decoded whole.
         detector: None takes `Detector()`. Its own `max_side` has no effect.
-        mask: Where keypoints are allowed (0: not there), of the image's size: an array or another
-            source that is read in windows; None allows them everywhere.
+        mask: Where keypoints are allowed, of the image's size; `masks.allowed_by` has the rule. An
+            array of any type, or another source, which is read in windows as the image is. None is
+            the mask of a `SourceImage`, or allows them everywhere.
         tile_px: Side of a tile, px of the input, a multiple of 8.
         on_damage: "raise" ends at a tile that cannot be read; "skip" goes past it, and
             `meta["damaged"]` has its (x, y, width, height) in px of the image.
@@ -99,8 +102,9 @@ def detect_tiled(
         Features, with "tile_px" in `meta`.
 
     Raises:
-        ImageError: The image or a tile of it cannot be read.
-        ConfigError: A setting that is not possible in tiles, a mask of another size, neither
+        ImageError: The image, its mask or a tile of them cannot be read, or the mask has another
+            size.
+        ConfigError: A setting that is not possible in tiles, neither
             `max_keypoints` nor `mapped` for an image above `LARGE_PX`, or more keypoints than a
             file holds.
         EngineError: The engine failed on a tile.
@@ -129,10 +133,14 @@ def tiled(
     request = replace(request, provenance=provenance)
     detection = request.detection
     check_detection(detection, detector)
+    mask_name = None
+    if mask is None and isinstance(source, SourceImage):
+        mask, mask_name = source.mask, source.mask_name
     with ExitStack() as opened:
         image = opened.enter_context(open_windows(source, channel_order, settings.channels))
-        white = None if mask is None else opened.enter_context(open_windows(mask))
-        allowed = None if white is None else Allowed(white, image)
+        allowed = None
+        if mask is not None:
+            allowed = opened.enter_context(open_mask(mask, image, mask_name))
         mapped = settings.mapped and detection.max_keypoints is None
         if not mapped:
             _check_bounded(image, detection)
@@ -143,7 +151,7 @@ def tiled(
         records = None
         if settings.state is not None or mapped or detection.spread:
             decisive = made_from(
-                image, source, None if white is None else (white, mask), provenance,
+                image, source, None if allowed is None else (allowed.source, mask), provenance,
                 tile_px=settings.tile_px, channel_order=channel_order,
             )  # fmt: skip
             records = TileRecords(settings.state, decisive)

@@ -25,8 +25,9 @@ from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, EngineError, ImageError
 from tiepoint.features import Features
 from tiepoint.geometry import Placement, SizeHW
+from tiepoint.images.mask_windows import MaskWindows
 from tiepoint.images.windows import Window, WindowSource, tiles
-from tiepoint.keypoints.request import Request
+from tiepoint.keypoints.request import ImageHead, Request
 from tiepoint.keypoints.result import Keypoints, in_image, merge_scales
 from tiepoint.keypoints.selection import Pixels
 from tiepoint.network.windowed import WindowedInput
@@ -61,30 +62,6 @@ class Task:
     key: str
 
 
-class Allowed:
-    """Where a mask of the image's size allows keypoints."""
-
-    def __init__(self, mask: WindowSource, image: WindowSource) -> None:
-        self._mask, self._size_hw = mask, image.size_hw
-        if tuple(mask.size_hw) != tuple(image.size_hw):
-            raise ConfigError(
-                f"{image.name}: its mask has (height, width) {mask.size_hw}, expected "
-                f"{image.size_hw}"
-            )
-
-    def read(self, window: Window, size_hw: SizeHW) -> Mask:
-        """H W of a window of the input at one of its sizes: the nearest value of the mask."""
-        rows, columns = (
-            ((np.arange(at.start, at.stop) + 0.5) * (old / new)).astype(np.intp)
-            for at, old, new in zip(window.slices, self._size_hw, size_hw, strict=True)
-        )
-        top, left = int(rows[0]), int(columns[0])
-        part = Window(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left)
-        pixels = self._mask.read(part).pixels
-        white = pixels != 0 if pixels.ndim == 2 else (pixels != 0).any(axis=2)
-        return np.asarray(white[np.ix_(rows - top, columns - left)])
-
-
 class TiledRun:
     """One image, from its tiles to its features.
 
@@ -101,7 +78,7 @@ class TiledRun:
         detector: Detector,
         image: WindowSource,
         request: Request,
-        allowed: Allowed | None,
+        allowed: MaskWindows | None,
         tile_px: int,
         *,
         goes_on: bool,
@@ -312,22 +289,17 @@ class TiledRun:
 
     def _with_record(self, keypoints: Keypoints[Float32]) -> Features:
         """The keypoints with the record of the image."""
-        meta: dict[str, Any] = {"source": self._image.name, "tile_px": self._tile_px}
-        if self._input.value_range is not None:
-            meta["value_range"] = list(self._input.value_range)
+        head = ImageHead(
+            self._image.name,
+            self._image.size_hw,
+            getattr(self._image, "exif_orientation", 1),
+            None if self._allowed is None else self._allowed.name,
+        )
+        features = self._request.features(head, self._input.value_range, keypoints)
+        meta: dict[str, Any] = {**features.meta, "tile_px": self._tile_px}
         if self._damaged:
             meta["damaged"] = sorted([list(one) for one in self._damaged])
-        return Features(
-            xy=keypoints.xy,
-            scores=keypoints.scores,
-            descriptors=keypoints.descriptors,
-            covariance=keypoints.covariance,
-            size_hw=self._image.size_hw,
-            meta=meta,
-            provenance=self._request.provenance,
-            px_per_input_px=1 / max(self._request.detection.scales),
-            scales_px=keypoints.scales_px,
-        )
+        return replace(features, meta=meta)
 
 
 def _inside(points: Points, tile: Window) -> Mask:
