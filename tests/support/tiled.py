@@ -62,8 +62,10 @@ def assert_identical(a: Features, b: Features) -> None:
 class Damaged(ArrayWindows):
     """An image that cannot be read around one pixel."""
 
+    y, x = 20, 300
+
     def read(self, window: Window, level: int = 0) -> Decoded:
         rows, columns = window.slices
-        if rows.start <= 20 < rows.stop and columns.start <= 300 < columns.stop:
+        if rows.start <= self.y < rows.stop and columns.start <= self.x < columns.stop:
             raise ImageError("broken here")
         return super().read(window, level)

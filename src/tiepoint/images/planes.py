@@ -97,6 +97,7 @@ class ChosenChannels:
         self.has_gaps, self.levels = source.has_gaps, source.levels
         self.exif_orientation = getattr(source, "exif_orientation", 1)
         self._source = source
+        self.arrays = getattr(source, "arrays", [])
         first = source.read(Window(0, 0, 1, 1)).pixels
         self._chosen = chosen_channels(
             channels, first.shape[2] if first.ndim == 3 else 1, self.name

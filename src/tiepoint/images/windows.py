@@ -105,6 +105,15 @@ class ArrayWindows:
         masked = isinstance(array, np.ma.MaskedArray)
         self.has_gaps = valid is not None or masked or self.dtype.kind == "f" or shape[2:] == (4,)
 
+    @property
+    def arrays(self) -> list[NDArray[Any]]:
+        """All arrays that decide the pixels; none if they are no arrays of NumPy."""
+        if not isinstance(self._array, np.ndarray):
+            return []
+        masked = isinstance(self._array, np.ma.MaskedArray)
+        gaps = [np.ma.getmaskarray(self._array)] if masked else []
+        return [np.asarray(self._array), *gaps, *([] if self._valid is None else [self._valid])]
+
     def read(self, window: Window, level: int = 0) -> Decoded:
         """See `WindowSource.read`."""
         try:

@@ -152,7 +152,7 @@ def tiled(
         if settings.state is not None or mapped or detection.spread:
             decisive = made_from(
                 image, source, None if allowed is None else (allowed.source, mask), provenance,
-                tile_px=settings.tile_px, channel_order=channel_order,
+                tile_px=settings.tile_px, channel_order=channel_order, value_range=run.value_range,
             )  # fmt: skip
             records = TileRecords(settings.state, decisive)
             opened.callback(records.close)

@@ -26,6 +26,7 @@ from tiepoint.errors import ConfigError, EngineError, ImageError
 from tiepoint.features import Features
 from tiepoint.geometry import Placement, SizeHW
 from tiepoint.images.mask_windows import MaskWindows
+from tiepoint.images.ranges import Range
 from tiepoint.images.windows import Window, WindowSource, tiles
 from tiepoint.keypoints.request import ImageHead, Request
 from tiepoint.keypoints.result import Keypoints, in_image, merge_scales
@@ -105,6 +106,11 @@ class TiledRun:
         ]
         passes = 2 if detection.spread else 1
         self._count = passes * sum(map(len, self._levels))
+
+    @property
+    def value_range(self) -> Range | None:
+        """See `WindowedInput.value_range`; other strips may have been read for it before."""
+        return self._input.value_range
 
     def features(self, records: TileRecords | None, *, mapped: bool) -> Features:
         """The features of the image.
