@@ -270,8 +270,8 @@ def test_all_keypoints_of_a_large_image_go_into_a_store(
     monkeypatch.setattr("tiepoint.formats.fields.ROWS_AT_A_TIME", 100)
     given = [str(scan), *SMALL, "--tile", "--tile-px", "128"]
     refused = run(*given, "-o", str(tmp_path / "a.npz"))
-    assert refused.exit_code == 2
-    assert "without --max-keypoints" in refused.output and ".h5 file" in refused.output
+    assert refused.exit_code == 3
+    assert "without max_keypoints" in refused.output and ".h5 file" in refused.output
     result = run(*given, "-o", str(tmp_path / name))
     assert result.exit_code == 0, result.output
     again = run(*given, "-o", str(tmp_path / name))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from support.tiled import XY_PX, Damaged, assert_same
 from tiepoint import Detector
-from tiepoint.errors import ConfigError, ImageError
+from tiepoint.errors import ConfigError, ImageError, TooManyPixelsError
 from tiepoint.images.arrays import Decoded
 from tiepoint.images.windows import Window
 from tiepoint.tiles.detection import LARGE_PX, detect_tiled
@@ -160,16 +160,19 @@ class Endless:
         ({"tile_px": 8}, "tile_px is 8, expected"),
         ({"on_damage": "ignore"}, "on_damage"),
         ({"threshold": 3}, "threshold is 3"),
-        ({}, "without max_keypoints"),
     ],
     ids=str,
 )
 def test_what_tiles_cannot_do_is_refused_before_any_pixel(
     detector: Detector, settings: dict[str, Any], message: str
 ) -> None:
-    size = (1, LARGE_PX + 1) if not settings else (100, 100)
     with pytest.raises(ConfigError, match=message):
-        detect_tiled(Endless(size), detector, **settings)
+        detect_tiled(Endless((100, 100)), detector, **settings)
+
+
+def test_all_keypoints_of_a_large_image_are_refused_in_memory(detector: Detector) -> None:
+    with pytest.raises(TooManyPixelsError, match="without max_keypoints"):
+        detect_tiled(Endless((1, LARGE_PX + 1)), detector)
 
 
 def test_the_margin_covers_network_and_suppression() -> None:

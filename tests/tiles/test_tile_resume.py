@@ -17,7 +17,6 @@ from tiepoint import Detector, Features, detect_tiled
 from tiepoint.errors import FormatError, ImageError, OutputError
 from tiepoint.files.lock import WriteLock
 from tiepoint.images.reading import NamedBytes, read
-from tiepoint.tiles.stream import TiledDetector
 
 WAYS = {
     "best": {"max_keypoints": 60},
@@ -283,21 +282,3 @@ def test_a_foreign_file_and_one_in_use_are_errors(
     with pytest.raises(OutputError, match="another run is writing it"):
         detect(picture, detector, state)
     lock.release()
-
-
-def test_a_stream_keeps_the_state_until_the_next_image_is_asked_for(
-    picture: np.ndarray, detector: Detector, tmp_path: Path
-) -> None:
-    for name in ("a", "b"):
-        np.save(tmp_path / f"{name}.npy", picture)
-    states = tmp_path / "out"
-    tiled = TiledDetector(detector, tile_px=64, states=states)
-    stream = tiled.stream([tmp_path / "a.npy", tmp_path / "b.npy"])
-    names = []
-    for _ in range(2):
-        next(stream).require()
-        (state,) = (path for path in states.iterdir() if path.suffix == ".tiles")
-        names.append(state.name[:6])
-    assert names == ["a.npy-", "b.npy-"]
-    assert next(stream, None) is None
-    assert list(states.iterdir()) == []

@@ -18,7 +18,7 @@ from tiepoint.architecture import CELL_PX
 from tiepoint.checks import check_choice, check_whole
 from tiepoint.config import DetectionConfig, DetectionOptions
 from tiepoint.detector import Detector
-from tiepoint.errors import ConfigError
+from tiepoint.errors import ConfigError, TooManyPixelsError
 from tiepoint.features import Features, Provenance
 from tiepoint.images.arrays import ChannelOrder
 from tiepoint.images.mask_windows import open_mask
@@ -102,11 +102,10 @@ def detect_tiled(
         Features, with "tile_px" in `meta`.
 
     Raises:
-        ImageError: The image, its mask or a tile of them cannot be read, or the mask has another
-            size.
-        ConfigError: A setting that is not possible in tiles, neither
-            `max_keypoints` nor `mapped` for an image above `LARGE_PX`, or more keypoints than a
-            file holds.
+        ImageError: The image, its mask or a tile of them cannot be read; the mask has another size;
+            neither `max_keypoints` nor `mapped` for an image above `LARGE_PX`; or more keypoints
+            than a file holds.
+        ConfigError: A setting that is not possible in tiles.
         EngineError: The engine failed on a tile.
         FormatError: The state is a file of another program.
         OutputError: The disk is full, or another run is writing the state.
@@ -164,7 +163,7 @@ def tiled(
 def _check_bounded(image: WindowSource, detection: DetectionConfig) -> None:
     pixels = math.prod(image.size_hw)
     if detection.max_keypoints is None and pixels > LARGE_PX:
-        raise ConfigError(
+        raise TooManyPixelsError(
             f"{image.name}: {pixels:,} px without max_keypoints, and above {LARGE_PX:,} px all of "
             "them may not fit into memory; give a number of keypoints, or keep them on disk: "
             "mapped=True, or on the command line -o with an .h5 file or a store of such files"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tiepoint.config import DetectionConfig
 from tiepoint.detector import Detector
-from tiepoint.errors import ConfigError, EngineError, ImageError
+from tiepoint.errors import EngineError, ImageError
 from tiepoint.features import Features
 from tiepoint.geometry import Placement, SizeHW
 from tiepoint.images.mask_windows import MaskWindows
@@ -148,7 +148,7 @@ class TiledRun:
             for _, rows in self._each(tasks, self._detect, self._rows):
                 count += len(rows)
                 if count > MOST_KEYPOINTS:
-                    raise ConfigError(
+                    raise ImageError(
                         f"{self._image.name}: more than {MOST_KEYPOINTS:,} keypoints, which no "
                         "file holds; raise the threshold, or give max_keypoints"
                     )

@@ -11,8 +11,9 @@ from typing import Any, Unpack
 
 from tiepoint.config import DetectionOptions
 from tiepoint.detector import Detector
-from tiepoint.errors import EngineError, ImageError
+from tiepoint.errors import EngineError, FormatError, ImageError, MissingExtraError
 from tiepoint.features import Provenance
+from tiepoint.files.lock import LockedError
 from tiepoint.images.masks import MaskSource, mask_of
 from tiepoint.images.planes import Channels
 from tiepoint.streaming import Detection
@@ -29,6 +30,9 @@ from tiepoint.tiles.run import Progress
 
 STATE_ENDING = ".tiles"
 _MOST_STEM = 60
+
+_OF_ONE_IMAGE = (ImageError, EngineError, FormatError, LockedError, MissingExtraError)
+"""Errors of an image, its mask or its state, after which others may do. A full disk is none."""
 
 
 class TiledDetector:
@@ -80,7 +84,7 @@ class TiledDetector:
                     source, self._detector, settings, own, progress=self._progress, **options
                 ) as features:
                     yield Detection(source, features, None)
-            except (ImageError, EngineError) as error:
+            except _OF_ONE_IMAGE as error:
                 yield Detection(source, None, error)
 
     def provenance(self, **options: Unpack[DetectionOptions]) -> Provenance:
