@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.tiled import XY_PX, Damaged, assert_same
+from support.tiled import XY_PX, Damaged, assert_identical, assert_same
 from tiepoint import Detector
 from tiepoint.errors import ConfigError, ImageError, TooManyPixelsError
 from tiepoint.images.arrays import Decoded
@@ -139,6 +139,17 @@ def test_progress_counts_all_tiles_of_all_scales(picture: np.ndarray, detector: 
     assert seen == [(i + 1, 8) for i in range(8)]
 
 
+def test_progress_ends_at_the_number_of_all_tiles(picture: np.ndarray, detector: Detector) -> None:
+    for image in (picture, np.zeros((192, 256), np.uint8), np.pad(picture[:80, :80, 0], (0, 200))):
+        seen: list[tuple[int, int]] = []
+        settings: Any = {"spread": True, "max_keypoints": 30, "scales": (1,)}
+        detect_tiled(
+            image, detector, tile_px=64, progress=lambda *n: seen.append(n), **settings  # noqa: B023
+        )  # fmt: skip
+        assert seen[-1][0] == seen[-1][1]
+        assert seen == sorted(set(seen))
+
+
 class Endless:
     """A window source of any size without pixels."""
 
@@ -160,6 +171,13 @@ class Endless:
         ({"tile_px": 8}, "tile_px is 8, expected"),
         ({"on_damage": "ignore"}, "on_damage"),
         ({"threshold": 3}, "threshold is 3"),
+        ({"channels": 1.0}, "channels is 1.0, expected a whole number >= 0"),
+        ({"channels": "0"}, "channels is '0', expected a whole number >= 0"),
+        ({"channels": True}, "channels is True"),
+        ({"channels": [0, -1]}, "channels is -1"),
+        ({"channels": ()}, "expected at least one"),
+        ({"state": ""}, "state is '', expected the path of a file"),
+        ({"state": 5}, "state is 5, expected the path of a file"),
     ],
     ids=str,
 )
@@ -168,6 +186,17 @@ def test_what_tiles_cannot_do_is_refused_before_any_pixel(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         detect_tiled(Endless((100, 100)), detector, **settings)
+
+
+def test_channels_of_numpy_are_numbers(picture: np.ndarray, detector: Detector) -> None:
+    one, same = (
+        detect_tiled(picture, detector, tile_px=136, channels=channels)
+        for channels in (np.int64(1), [1])
+    )
+    assert_identical(one, same)
+    assert one.provenance == same.provenance
+    with pytest.raises(ImageError, match="channels 3, expected some of the 3 from 0 to 2"):
+        detect_tiled(picture, detector, channels=np.uint8(3))
 
 
 def test_all_keypoints_of_a_large_image_are_refused_in_memory(detector: Detector) -> None:

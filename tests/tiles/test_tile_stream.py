@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from PIL import Image
 
 from tiepoint import Detector
+from tiepoint.batch import FolderStore, expand, run
 from tiepoint.errors import (
+    ConfigError,
     FormatError,
     ImageError,
     MissingExtraError,
@@ -20,6 +23,7 @@ from tiepoint.errors import (
     TooManyPixelsError,
 )
 from tiepoint.files.lock import LockedError, WriteLock
+from tiepoint.images.reading import NamedBytes
 from tiepoint.tiles.stream import TiledDetector
 
 NAMES = ("a.png", "b.png", "c.png")
@@ -34,7 +38,7 @@ def photos(picture: np.ndarray, tmp_path: Path) -> list[Path]:
     return paths
 
 
-def state_of(detector: Detector, photo: Path, states: Path) -> Path:
+def state_of(detector: Detector, photo: Any, states: Path) -> Path:
     """The state of a photograph that a stopped run leaves."""
     stream = TiledDetector(detector, tile_px=64, states=states).stream([photo])
     next(stream).require()
@@ -139,3 +143,72 @@ def test_a_state_is_kept_until_the_next_image_is_asked_for(
         assert state.name.startswith(f"{photo.name}-")
     assert next(stream, None) is None
     assert list(states.iterdir()) == []
+
+
+def test_one_path_and_another_number_of_masks_are_refused_before_any_image(
+    photos: list[Path], detector: Detector
+) -> None:
+    tiled = TiledDetector(detector, tile_px=64)
+    with pytest.raises(ConfigError, match="got one str; wrap it"):
+        tiled.stream(str(photos[0]))
+    with pytest.raises(ConfigError, match="1 masks for 3 images"):
+        tiled.stream(photos, mask=[None])
+    with pytest.raises(ConfigError, match="stream of unknown length"):
+        tiled.stream(iter(photos), mask=[None] * 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("https://me:word@h.org/a/x.tif?X-Amz-Signature=KEY123", "x[.]tif"),
+        ("s3://bucket/a/x:y|z.tif", "x_y_z[.]tif"),
+        ("in/" + "\U0001f600" * 60 + ".png", "\U0001f600" * 30),
+        ("in/" + "a" * 251 + ".png", "a" * 120),
+        ("in/\udcff.png", "[.]png"),
+    ],
+    ids=["url", "remote", "wide letters", "long", "no UTF-8"],
+)
+def test_the_name_of_a_state_is_short_and_safe_and_without_secrets(
+    detector: Detector, tmp_path: Path, photos: list[Path], name: str, pattern: str
+) -> None:
+    source = NamedBytes(photos[0].read_bytes(), name)
+    state = state_of(detector, source, tmp_path / "out")
+    assert re.fullmatch(f"{pattern}-[0-9a-f]{{8}}[.]tiles", state.name)
+    signed_again = NamedBytes(source, name.replace("KEY123", "KEY456"))
+    assert state_of(detector, signed_again, tmp_path / "again").name == state.name
+    other = NamedBytes(source, name.replace("in/", "out/").replace("/a/", "/b/"))
+    assert state_of(detector, other, tmp_path / "other").name != state.name
+
+
+@pytest.mark.parametrize("plot", [False, True])
+def test_tiles_of_a_run_that_was_killed_when_the_result_was_stored_go_with_the_next_run(
+    photos: list[Path], detector: Detector, tmp_path: Path, plot: bool
+) -> None:
+    out = tmp_path / "out"
+    tiled, store = TiledDetector(detector, tile_px=64, states=out), FolderStore(out, ".npz", plot)
+    names = [str(photo) for photo in photos]
+    stopped = run(expand(names), tiled, store)
+    assert next(stopped).status == "done"
+    stopped.close()  # type: ignore[attr-defined]
+    assert len(list(out.glob("*.tiles"))) == 1
+    for overlay in out.glob("*.png"):
+        overlay.unlink()  # only the overlay is made again
+    statuses = [record.status for record in run(expand(names), tiled, store)]
+    assert statuses == ["skipped", "done", "done"]
+    assert list(out.glob("*.tiles")) == []
+
+
+def test_tiles_in_use_and_files_of_other_programs_are_not_removed(
+    photos: list[Path], detector: Detector, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    state, tiled = state_of(detector, photos[0], out), TiledDetector(detector, states=out)
+    lock = WriteLock(state)
+    tiled.forget(photos[0])
+    assert state.exists()
+    lock.release()
+    tiled.forget(photos[0])
+    assert not state.exists()
+    state.write_text("a diary of another program")
+    tiled.forget(photos[0])
+    assert state.exists()

@@ -12,7 +12,7 @@ import numpy as np
 
 from tiepoint.errors import ImageError
 from tiepoint.images.arrays import ChannelOrder
-from tiepoint.images.planes import Channels, ChosenChannels
+from tiepoint.images.planes import Channels, ChosenChannels, numbers_of
 from tiepoint.images.raster import RasterWindows, is_raster
 from tiepoint.images.reading import is_source, read
 from tiepoint.images.slides import is_slide, open_slide
@@ -35,10 +35,13 @@ def open_windows(
             the first three bands of a raster or the samples of a colour, or else the first channel.
 
     Raises:
+        ConfigError: Channels that are no whole numbers from 0 on.
         ImageError: The image cannot be read, is too large to be decoded as a whole, or has no such
             channel.
         MissingExtraError: The extra that reads this file is not installed.
     """
+    if channels is not None:
+        channels = numbers_of(channels)
     if is_slide(source):
         with open_slide(source, channels) as slide:
             yield slide

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, Unpack, get_args
 
 from tiepoint.architecture import CELL_PX
-from tiepoint.checks import check_choice, check_whole
+from tiepoint.checks import check_choice, check_whole, shown
 from tiepoint.config import DetectionConfig, DetectionOptions
 from tiepoint.detector import Detector
 from tiepoint.errors import ConfigError, TooManyPixelsError
@@ -23,7 +24,7 @@ from tiepoint.features import Features, Provenance
 from tiepoint.images.arrays import ChannelOrder
 from tiepoint.images.mask_windows import open_mask
 from tiepoint.images.opening import open_windows
-from tiepoint.images.planes import Channels
+from tiepoint.images.planes import Channels, numbers_of
 from tiepoint.images.reading import SourceImage
 from tiepoint.images.windows import WindowSource
 from tiepoint.tiles.records import TileRecords, made_from
@@ -53,6 +54,11 @@ class TileSettings:
     def __post_init__(self) -> None:
         check_choice("on_damage", self.on_damage, get_args(OnDamage))
         check_tile(self.tile_px)
+        if self.channels is not None:
+            numbers_of(self.channels)
+        is_path = isinstance(self.state, str | PathLike)
+        if self.state is not None and not (is_path and Path(self.state).name):
+            raise ConfigError(f"state is {shown(self.state)}, expected the path of a file")
 
 
 def detect_tiled(
@@ -174,8 +180,8 @@ def of_channels(provenance: Provenance, channels: Channels) -> Provenance:
     """A provenance whose settings have the channels, if some are chosen."""
     if channels is None:
         return provenance
-    numbers = [channels] if isinstance(channels, int) else list(channels)
-    return replace(provenance, settings={**provenance.settings, "channels": numbers})
+    settings = {**provenance.settings, "channels": list(numbers_of(channels))}
+    return replace(provenance, settings=settings)
 
 
 def native(options: DetectionOptions) -> DetectionOptions:

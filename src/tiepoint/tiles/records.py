@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import FormatError, ImageError
+from tiepoint.errors import FormatError, ImageError, OutputError
 from tiepoint.features import Provenance
 from tiepoint.files.journal import Journal
 from tiepoint.files.paths import is_folder
@@ -138,6 +138,17 @@ class TileRecords:
             return parse_json(self._journal.read(_MADE_FROM).decode())
         except (KeyError, ValueError):
             return None
+
+
+def forget(path: Path) -> None:
+    """Delete the tiles of an image, unless a run has them, or the file is of another program."""
+    if path.exists():
+        with suppress(FormatError, OutputError, OSError):
+            journal = Journal(path, _TITLE, path=path)
+            try:
+                journal.remove()
+            finally:
+                journal.release()
 
 
 def made_from(

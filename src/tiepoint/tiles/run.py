@@ -183,7 +183,7 @@ class TiledRun:
             if len(inside.rows):
                 again.append(replace(task, key=f"chosen {task.key}"))
                 chosen[again[-1].key] = inside
-        self._done += len(tasks) - len(again)
+        self._advance(len(tasks) - len(again))
         for _, rows in self._each(again, partial(self._describe, chosen=chosen), self._rows):
             best.add(keypoints_of(rows))
         return self._in_image(best.result(self._rows), tasks[0])
@@ -210,8 +210,11 @@ class TiledRun:
             self._damaged.add(self._in_px_of_image(task))
         else:
             yield task, rows
-        self._done += 1
-        if self._progress is not None:
+        self._advance(1)
+
+    def _advance(self, count: int) -> None:
+        self._done += count
+        if count and self._progress is not None:
             self._progress(self._done, self._count)
 
     def _detect(self, task: Task, best: BestKeypoints | None = None) -> Rows | None:
