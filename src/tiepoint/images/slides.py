@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +74,15 @@ def _ome_tiff(name: str, channels: Channels) -> Iterator[PlaneWindows]:
     import tifffile
 
     zarr = import_extra("zarr", "reading OME-TIFF in windows", "bio")
-    try:
-        with tifffile.TiffFile(name) as file:
-            series = file.series[0]
+    with ExitStack() as opened:
+        try:
+            series = opened.enter_context(tifffile.TiffFile(name)).series[0]
             numbers = range(len(series.levels))
             arrays = [zarr.open(series.aszarr(level=number), mode="r") for number in numbers]
-            yield PlaneWindows(arrays, series.axes, name, channels)
-    except (tifffile.TiffFileError, OSError, IndexError, ValueError) as error:
-        raise _unknown(name, "an OME-TIFF file", error) from error
+            planes = PlaneWindows(arrays, series.axes, name, channels)
+        except (tifffile.TiffFileError, OSError, IndexError, ValueError) as error:
+            raise _unknown(name, "an OME-TIFF file", error) from error
+        yield planes
 
 
 def _ome_zarr(name: str, channels: Channels) -> PlaneWindows:
