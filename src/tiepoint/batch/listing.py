@@ -23,6 +23,7 @@ from tiepoint.batch.tars import Tar, is_tar_name, without_ending
 from tiepoint.checks import check_whole
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.files.paths import exists, is_folder
+from tiepoint.formats.features_store import MOST_SHARDS
 from tiepoint.images.download import MAX_BYTES
 from tiepoint.images.photographs import is_image_name
 from tiepoint.images.urls import is_url, without_credentials
@@ -65,7 +66,7 @@ class Worker:
     count: int = 1
 
     def __post_init__(self) -> None:
-        check_whole("count", self.count, minimum=1, unit="workers")
+        check_whole("count", self.count, minimum=1, maximum=MOST_SHARDS, unit="workers")
         if not 0 <= self.index < self.count:
             raise ConfigError(
                 f"worker {self.index} of {self.count}: they are numbered from 0 to {self.count - 1}"
