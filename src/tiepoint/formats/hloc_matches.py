@@ -209,6 +209,7 @@ def _read_group(group: Any, where: str) -> Matches:
 
 def _meta(group: Any, where: str) -> dict[str, Any]:
     with fields.as_damaged(where, hdf5.BROKEN, "matches"):
+        _names_in(group)  # without them the pair may be another
         text = hdf5_reading.text_attribute(group, "meta") if "meta" in group.attrs else "{}"
         return fields.parse_meta(text, where)
 
@@ -242,12 +243,22 @@ def _stored_names(seconds: Any, first: str, second: str) -> Names | None:
         return first, second
     if kinds.get("matches0", True):  # a group of that name, or nothing
         return None
-    text = unless_damaged(
-        lambda: hdf5_reading.text_attribute(group, "names") if "names" in group.attrs else None
-    )
-    if text is None:
-        return first, second
-    name_a, name_b = map(str, parse_json(text))
+    try:
+        names = unless_damaged(_names_in, group)
+    except (ValueError, TypeError):
+        names = None
+    return names or (first, second)
+
+
+def _names_in(group: Any) -> Names | None:
+    """The images' names that the group of a pair states; None in hloc's files.
+
+    Raises:
+        OSError, RuntimeError, KeyError, ValueError, TypeError: They are damaged.
+    """
+    if "names" not in group.attrs:
+        return None
+    name_a, name_b = map(str, parse_json(hdf5_reading.text_attribute(group, "names")))
     return name_a, name_b
 
 
