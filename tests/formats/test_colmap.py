@@ -191,6 +191,15 @@ def test_a_new_file_appears_when_it_is_closed(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["d.db"]
 
 
+def test_a_run_that_was_killed_before_its_first_table_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "d.db.partial").touch()
+    written(tmp_path / "d.db")
+    assert [p.name for p in tmp_path.iterdir()] == ["d.db"]
+    (tmp_path / "e.db").touch()
+    with pytest.raises(FormatError, match="an empty file"):
+        ColmapDatabase(tmp_path / "e.db")
+
+
 def test_a_new_file_without_images_leaves_nothing(tmp_path: Path) -> None:
     ColmapDatabase(tmp_path / "a.db").close()
     ColmapDatabase(tmp_path / "b.db").suspend()

@@ -94,7 +94,7 @@ class ColmapDatabase:
             self._file = self.path
             if self._is_new:
                 self._file = self.path.with_name(self.path.name + PARTIAL)
-            self._connection = sql.connect(self._file, create=not exists(self._file))
+            self._connection = sql.connect(self._file, create=self._is_new)
             with sql.sqlite_errors(self._file):
                 self._has_frames = sql.has_frames(self._connection)
             self._shared: dict[tuple[PurePosixPath, Camera], int] | None = None
