@@ -215,6 +215,7 @@ def _list_tars(argument: str, *, alone: bool) -> Iterator[Tar]:
 def _list_remote(
     argument: str, ignored: Counter[str], *, alone: bool
 ) -> Iterator[Input | Tar | Unreadable]:
+    remote.check_scheme(urlsplit(argument).scheme)
     shown = without_credentials(argument)
     fixed, is_glob = remote.split_glob(argument)
     path = _path_of(fixed)
@@ -225,8 +226,10 @@ def _list_remote(
     if is_image_name(argument) and not is_glob:  # not looked up: there may be a million
         yield Input(argument, PurePosixPath(path.name) if alone else path)
         return
+    is_empty = True
     try:
         for url, below, size_bytes in remote.list_files(argument):
+            is_empty = False
             if is_glob and is_tar_name(below):
                 yield Tar(url, prefix / without_ending(below))
             elif not is_image_name(below):
@@ -239,11 +242,14 @@ def _list_remote(
                 yield Input(url, prefix / below)
     except ImageError as error:
         yield Unreadable(shown, str(error))
+    else:
+        if is_glob and is_empty and not alone:  # alone it is an empty run
+            yield Unreadable(shown, f"{shown}: no such file, and none matches; check the address")
 
 
 def _path_of(url: str) -> PurePosixPath:
     """Bucket and path of a URL, as the name of what is there."""
-    split = urlsplit(url)
+    split = urlsplit(url, allow_fragments=is_url(url))  # storages have # in names
     path = f"{split.netloc.rpartition('@')[2]}/{split.path}".strip("/")
     return PurePosixPath(without_ending(path) if is_tar_name(path) else path)
 
