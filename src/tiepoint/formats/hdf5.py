@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
-from tiepoint.checks import shown
 from tiepoint.errors import FormatError, OutputError
 from tiepoint.files.journal import Journal
 from tiepoint.files.paths import exists, is_file
@@ -237,11 +236,6 @@ def check_name(name: str) -> None:
         raise FormatError(
             f"image name {name!r}: expected a path below the images' folder, such as left/1.jpg, "
             "without '.', '..' or a '/' at either end"
-        )
-    if len(parts) - 1 > hdf5_reading.DEEPEST:  # no reader would list the file
-        raise FormatError(
-            f"image name {shown(name)}: {len(parts) - 1} folders deep, .h5 files hold up to "
-            f"{hdf5_reading.DEEPEST}; move the image up"
         )
     try:
         name.encode()
