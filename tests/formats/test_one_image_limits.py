@@ -17,6 +17,7 @@ from tiepoint.errors import FormatError
 from tiepoint.files import reading
 from tiepoint.formats import (
     ALL_FORMATS,
+    features_csv,
     features_geojson,
     features_json,
     fields,
@@ -183,6 +184,21 @@ def test_what_no_reader_would_take_is_not_written(
     with pytest.raises(FormatError, match=words):
         save(replace(make(3), **changes), path)
     assert not path.exists()
+
+
+def test_meta_too_long_for_a_line_of_csv_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(make(3), tmp_path / "x.csv")
+    longest = max(map(len, (tmp_path / "x.csv").read_text().splitlines()))
+    for limit in range(longest - 2, longest + 6):
+        monkeypatch.setattr(features_csv, "_LONGEST_LINE", limit)
+        try:
+            save(make(3), tmp_path / "x.csv")
+        except FormatError as error:
+            assert "shorten meta" in str(error) and limit < longest + 3
+        else:
+            assert len(load(tmp_path / "x.csv")) == 3
 
 
 @pytest.mark.parametrize("ending", ALL_FORMATS)
