@@ -109,7 +109,8 @@ class H5MatchesWriter(hdf5.GroupWriter[Names]):
 
         Raises:
             FormatError: A name is no such path, the pair's group is that of other names, a keypoint
-                of A has two matches, or `meta` holds what JSON cannot or is too long.
+                of A has two matches, values are no indices or not finite, or `meta` holds what JSON
+                cannot or is too long.
             OutputError: The journal cannot be written (its `__cause__` is the OSError).
         """
         for name in (name_a, name_b):
@@ -183,7 +184,7 @@ def _write_group(file: Any, names: Names, matches: Matches) -> None:
     counts = matches.meta.get("keypoints")
     least = int(index_a.max()) + 1 if len(matches) else 0
     stated = counts[0] if isinstance(counts, list | tuple) and counts else 0
-    is_count = isinstance(stated, int) and least <= stated <= fields.MAX_KEYPOINTS
+    is_count = type(stated) is int and least <= stated <= fields.MAX_KEYPOINTS
     count = stated if is_count else least
     partners, scores = np.full(count, -1, np.int32), np.zeros(count, np.float32)  # N_A each
     partners[index_a], scores[index_a] = index_b, matches.scores
