@@ -152,3 +152,14 @@ def test_a_folder_that_vanishes_is_reported(here: Path, monkeypatch: pytest.Monk
     (item,) = expand(["photos"])
     assert isinstance(item, Unreadable)
     assert "photos: cannot be listed (No such file or directory)" in item.reason
+
+
+def test_a_glob_among_others_that_matches_nothing_is_reported(here: Path) -> None:
+    put(here / "a.png")
+    (here / "notes.txt").touch()
+    for items in (expand(["a.png", "b[1].png"]), expand(["-"], ["a.png\n", "b[1].png\n"])):
+        image, missing = items
+        assert isinstance(image, Input) and isinstance(missing, Unreadable)
+        assert "b[1].png: no such file" in missing.reason
+    assert len(list(expand(["a.png", "*.txt"]))) == 1  # there are files, which are counted
+    assert list(expand(["b[1].png"])) == []

@@ -247,6 +247,17 @@ def test_the_features_of_a_database_are_a_mapping(tmp_path: Path) -> None:
     database.close()
 
 
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_parameters_of_cameras_may_be_a_list_or_an_array(tmp_path: Path, kind: Any) -> None:
+    params = kind(KNOWN.params)
+    assert CameraConfig("PINHOLE", params=params) == KNOWN
+    found = export(
+        photographs(tmp_path / "images"), tmp_path / "d.db",
+        cameras=CameraConfig("PINHOLE", params=params),
+    )  # fmt: skip
+    assert set(statuses(found)) == {"done"}
+
+
 def test_images_that_are_no_folder_are_refused(tmp_path: Path) -> None:
     put(tmp_path / "a.png", 1)
     with pytest.raises(ConfigError, match="expected the folder of the images"):
@@ -254,7 +265,15 @@ def test_images_that_are_no_folder_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"model": "FISH"}, {"sharing": "rig"}, {"model": "PINHOLE", "params": (1.0,)}]
+    "wrong",
+    [
+        {"model": "FISH"},
+        {"sharing": "rig"},
+        {"model": "PINHOLE", "params": (1.0,)},
+        {"model": "PINHOLE", "params": "1,2,3,4"},
+        {"model": "PINHOLE", "params": ("1", "2", "3", "4")},
+        {"model": "PINHOLE", "params": 5.0},
+    ],
 )
 def test_cameras_that_do_not_exist_are_refused(wrong: Any) -> None:
     with pytest.raises(ConfigError):

@@ -89,6 +89,8 @@ def test_a_row_that_fails_has_its_reason_and_harms_no_other(
     assert errors[2:] == ["the row has no image"] * 2
     check_row({name: by_column[name][1] for name in by_column}, expected([cells[1]])[0])
     assert all(by_column[name][0] is None for name in COLUMNS if name != "name")
+    uneven = detect({"image": [[[1, 2], [3]], np.zeros((40, 40), np.uint8)]})["error"]
+    assert "rows of one length" in uneven[0] and uneven[1] is None
 
 
 def test_tables_of_arrow_have_the_schema_of_parquet_shards(

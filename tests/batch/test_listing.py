@@ -6,14 +6,17 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
+from support.fake_detector import FakeDetector
 from support.store_runs import fill, picture, pictures, statuses, tar
 from tiepoint.batch.inputs import Input, Unreadable
 from tiepoint.batch.listing import Listing, Shard, Worker, list_sources
+from tiepoint.batch.store_run import open_store
 from tiepoint.errors import ConfigError
-from tiepoint.formats.features_store import StoreFeatures
+from tiepoint.formats.features_store import StoreFeatures, is_store
 
 
 def listed(*arguments: str, lines: tuple[str, ...] = ()) -> Listing:
@@ -109,6 +112,16 @@ def test_a_worker_is_one_of_several_from_zero(text: str) -> None:
     with pytest.raises(ConfigError):
         Worker.parse(text)
     assert Worker.parse("2/3") == Worker(2, 3)
+
+
+@pytest.mark.parametrize("shards", [0, -3, 1.5, True, 10_000_001])
+def test_a_number_of_shards_that_no_manifest_may_have_is_refused(here: Path, shards: Any) -> None:
+    detector, listing = FakeDetector(), Listing(many(3))
+    with pytest.raises(ConfigError, match="shards is"):
+        open_store(here, detector.provenance(), listing=listing, shards=shards)
+    assert not is_store(here)
+    with pytest.raises(ConfigError, match="count is"):
+        Worker(0, 10**20)
 
 
 def test_a_name_takes_little_memory() -> None:

@@ -324,3 +324,9 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_done(tmp_path: Path, code: 
     ):
         list(match_pairs(IMAGES, PAIRS, writer))
     assert statuses(match_all(tmp_path / "m.h5")) == ["skipped"] * 2 + ["done"] * 4
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5])
+def test_a_number_of_threads_below_one_is_refused(tmp_path: Path, threads: Any) -> None:
+    with pytest.raises(ConfigError, match="threads is"):
+        match_all(tmp_path / "m.h5", threads=threads)

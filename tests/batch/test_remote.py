@@ -47,6 +47,42 @@ def test_a_folder_gives_all_images_below_it(bucket: Any) -> None:
     assert names("memory://bucket/**/*.png") == expected
 
 
+def test_names_of_a_storage_may_have_signs_of_urls(bucket: Any) -> None:
+    for name in ("a#1.png", "a#2.png", "100%.png"):
+        bucket.pipe(f"/signs/{name}", picture())
+    expected = ["100%.png", "a#1.png", "a#2.png"]
+    assert names("memory://signs") == expected
+    listed = names(*(f"memory://signs/{name}" for name in expected))
+    assert listed == [f"signs/{name}" for name in expected]
+
+
+def test_a_glob_among_others_that_matches_nothing_is_reported(bucket: Any) -> None:
+    lines = ["memory://bucket/a.png", "memory://bucket/no[1].png"]
+    [missing] = Listing(list_sources(["-"], lines)).unreadable
+    assert "no[1].png: no such file" in missing.reason
+    assert not Listing(list_sources(["memory://bucket/no*.png"]))
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError(111, "refused"), RuntimeError("login")])
+def test_a_server_that_refuses_the_connection_costs_its_images_alone(
+    bucket: Any, here: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    real = fsspec.core.url_to_fs
+
+    def url_to_fs(url: str, **options: Any) -> Any:
+        if "away" in url:
+            raise error
+        return real(url, **options)
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", url_to_fs)
+    lines = ["memory://bucket/a.png", "memory://away/b.png", "memory://away/c.tar"]
+    for status in ("done", "skipped"):
+        found = fill(here / "a.store", "-", lines=lines)
+        assert statuses(found) == {status: 1, "failed": 2}
+        reasons = [row.error for row in found if row.status == "failed"]
+        assert all("cannot be reached" in str(reason) for reason in reasons)
+
+
 def test_images_are_detected_and_their_store_resumes(bucket: Any, here: Path) -> None:
     assert statuses(fill(here / "a.store", "memory://bucket")) == {"done": 3}
     features = StoreFeatures(here / "a.store")["sub dir/사진 1.png"]
@@ -123,6 +159,8 @@ def test_tars_are_streamed_from_the_storage(bucket: Any, here: Path) -> None:
 def test_an_unknown_scheme_is_a_wrong_argument() -> None:
     with pytest.raises(ConfigError, match="nonsense"):
         list(list_sources(["nonsense://bucket"]))
+    with pytest.raises(ConfigError, match="nonsense"):  # before any work, not at the image
+        list(list_sources(["-"], ["a.png", "nonsense://bucket/a.png"]))
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,14 @@ def test_failures_are_tried_again_when_asked_and_nothing_else_is(photos: Path, h
     assert failures(here / "a.store") == []
 
 
+def test_a_bad_image_that_was_removed_is_no_failure_of_later_runs(photos: Path, here: Path) -> None:
+    (photos / "bad.png").write_bytes(b"bad")
+    for status in ("done", "skipped"):
+        assert statuses(fill(here / "a.store", "photos")) == {status: 40, "failed": 1}
+    (photos / "bad.png").unlink()
+    assert statuses(fill(here / "a.store", "photos")) == {"skipped": 40}
+
+
 def test_a_shard_of_bad_images_has_a_record_and_no_file(here: Path) -> None:
     (here / "photos").mkdir()
     (here / "photos" / "bad.png").write_bytes(b"")
@@ -285,7 +293,8 @@ def test_a_name_that_another_image_has_is_refused_and_the_first_stays(here: Path
     assert statuses(second) == {"skipped": 1, "failed": 1}
     assert "belongs to another image" in str([row.error for row in second])
     assert StoreFeatures(here / "a.store")["x.png"].size_hw == (10, 20)
-    assert statuses(fill(here / "a.store", here / "one")) == {"skipped": 1, "failed": 1}
+    assert statuses(fill(here / "a.store", "two")) == {"skipped": 1, "failed": 1}
+    assert statuses(fill(here / "a.store", here / "one")) == {"skipped": 1}
     both = fill(here / "b.store", here / "one" / "x.png", here / "two" / "x.png")
     assert statuses(both) == {"done": 1, "failed": 1}
     apart = fill(here / "c.store", "one", "two")

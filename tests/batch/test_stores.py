@@ -140,6 +140,13 @@ def test_a_picture_next_to_its_features_is_an_overlay(tmp_path: Path, ending: st
     assert all(is_overlay(tmp_path / name) for name in overlays)
 
 
+@pytest.mark.parametrize("other", ["x.v2.json", "x.v2.csv", "x.v2.npz", "one.json"])
+def test_a_picture_next_to_other_data_is_an_image(tmp_path: Path, other: str) -> None:
+    (tmp_path / other).write_bytes(b'{"camera": 1}')
+    assert not is_overlay(tmp_path / "x.v2.png")
+    assert not is_overlay(tmp_path / "one_keypoints.png")
+
+
 @pytest.mark.parametrize(
     ("picture", "features"),
     [

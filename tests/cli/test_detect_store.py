@@ -166,6 +166,9 @@ def test_colmap_names_images_without_features_and_refuses_masks(photos: Path, he
     assert detect(photos / "a.png", photos / "b.png", "-o", "x.store").exit_code == 0
     result = tiepoint("colmap", "photos", "--features", "x.store", "-o", "d.db")
     assert result.exit_code == 1 and "no features of an image 'e.png'" in result.stderr
+    assert "skipped" not in result.output
+    again = tiepoint("colmap", "photos", "--features", "x.store", "-o", "d.db")
+    assert again.stdout.count("skipped") == 3  # two images and their pair
     (here / "masks").mkdir()
     masked = tiepoint(
         "colmap", "photos", "--features", "x.store", "--masks", "masks", "-o", "e.db",

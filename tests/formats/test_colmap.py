@@ -191,10 +191,11 @@ def test_a_new_file_appears_when_it_is_closed(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["d.db"]
 
 
-def test_a_new_file_that_a_full_disk_left_empty_is_made_again(tmp_path: Path) -> None:
+def test_a_run_that_was_killed_before_its_first_table_goes_on(tmp_path: Path) -> None:
     (tmp_path / "d.db.partial").touch()
-    assert rows(written(tmp_path / "d.db"), "SELECT count(*) FROM images") == [(2,)]
-    (tmp_path / "e.db").touch()  # under its own name it may be another program's
+    written(tmp_path / "d.db")
+    assert [p.name for p in tmp_path.iterdir()] == ["d.db"]
+    (tmp_path / "e.db").touch()
     with pytest.raises(FormatError, match="an empty file"):
         ColmapDatabase(tmp_path / "e.db")
 

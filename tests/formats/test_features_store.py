@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +269,24 @@ def test_one_reader_takes_every_place_where_features_are(
         assert_equal(features["b.png"], make(2))
     save(make(4), tmp_path / "one.npz")
     assert [*read_features(tmp_path / "one.npz")] == ["fake.png"]
+
+
+def test_a_folder_that_cannot_be_listed_is_refused_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "sub/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save(make(1), tmp_path / f"{name}.npz")
+    listing = os.scandir
+
+    def refused(path: Any) -> Any:
+        if str(path).endswith("sub"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(FormatError, match=r"sub: cannot be read \(Permission denied\)"):
+        read_features(tmp_path)
 
 
 def test_places_without_features_are_refused(tmp_path: Path) -> None:

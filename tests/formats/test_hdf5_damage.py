@@ -144,6 +144,24 @@ def test_a_damaged_pair_whose_names_have_slashes_is_made_again(tmp_path: Path) -
         assert ("l/a.jpg", "r/b.jpg") not in writer and ("l/a.jpg", "r/c.jpg") in writer
 
 
+@pytest.mark.parametrize("text", [b'["l/a.jpg", "\xff"]', b'["l/a.jpg"', b"5", b'["l/a.jpg"]'])
+def test_damaged_names_of_a_pair_cost_that_pair_alone(tmp_path: Path, text: bytes) -> None:
+    path, names = tmp_path / "x.h5", ("l/a.jpg", "r/b.jpg")
+    with H5MatchesWriter(path) as writer:
+        writer.add(*names, matches_files.make(4))
+        writer.add("l/a.jpg", "r/c.jpg", matches_files.make(4))
+    with hdf5_reading.load_h5py().File(path, "a") as file:
+        file["l-a.jpg/r-b.jpg"].attrs["names"] = np.bytes_(text)
+    found = read_matches_h5(path)
+    assert set(found) == {("l-a.jpg", "r-b.jpg"), ("l/a.jpg", "r/c.jpg")}
+    with pytest.raises(DamagedError, match="match again"):
+        found["l-a.jpg", "r-b.jpg"]
+    with H5MatchesWriter(path) as writer:
+        assert names not in writer
+        writer.add(*names, matches_files.make(5))
+    assert set(read_matches_h5(path)) == {names, ("l/a.jpg", "r/c.jpg")}
+
+
 @BOTH
 def test_what_other_programs_put_into_a_damaged_file_is_kept(tmp_path: Path, kind: Kind) -> None:
     path = tmp_path / "x.h5"

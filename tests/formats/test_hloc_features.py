@@ -189,6 +189,16 @@ def test_a_name_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "x.h5").exists()
 
 
+def test_a_name_too_deep_to_be_listed_is_refused_and_costs_no_other(tmp_path: Path) -> None:
+    deepest = "a/" * 100 + "x.jpg"
+    with H5Writer(tmp_path / "x.h5") as writer:
+        writer.add("ok.jpg", make())
+        writer.add(deepest, make())
+        with pytest.raises(FormatError, match=r"101 folders deep, \.h5 files hold up to 100"):
+            writer.add(f"a/{deepest}", make())
+    assert set(read_h5(tmp_path / "x.h5")) == {"ok.jpg", deepest}
+
+
 def test_an_image_may_be_in_a_folder_with_the_name_of_another(tmp_path: Path) -> None:
     write_h5(tmp_path / "x.h5", "a", "a/b", "a/b/c")
     assert set(read_h5(tmp_path / "x.h5")) == {"a", "a/b", "a/b/c"}

@@ -13,7 +13,7 @@ from support.features_files import names_in
 from support.matches_files import assert_equal, make
 from tiepoint.errors import FormatError
 from tiepoint.features import Matches
-from tiepoint.formats import H5MatchesWriter, read_matches_h5
+from tiepoint.formats import H5MatchesWriter, read_matches_h5, save_matches
 
 
 @pytest.fixture
@@ -137,3 +137,34 @@ def test_a_damaged_pair_is_named(tmp_path: Path, partners: Any, scores: Any, h5p
             file["a/b/matching_scores0"] = scores
     with pytest.raises(FormatError, match="a/b: not a whole matches file"):
         read_matches_h5(tmp_path / "m.h5")["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "scores", "words"),
+    [
+        ([[-1, 2]], [0.5], "expected whole numbers from 0"),
+        ([[1.5, 2.0]], [0.5], "expected whole numbers from 0"),
+        ([[1, 2]], [np.nan], "scores hold NaN"),
+    ],
+)
+def test_a_pair_that_no_reader_would_take_is_refused_at_once_and_costs_no_other(
+    tmp_path: Path, pairs: Any, scores: Any, words: str, h5py: Any
+) -> None:
+    bad = Matches(np.array(pairs), np.array(scores, np.float32), {})
+    with H5MatchesWriter(tmp_path / "m.h5") as writer:
+        writer.add("a.jpg", "b.jpg", make(3))
+        with pytest.raises(FormatError, match=words):
+            writer.add("a.jpg", "c.jpg", bad)
+    assert list(read_matches_h5(tmp_path / "m.h5")) == [("a.jpg", "b.jpg")]
+    with pytest.raises(FormatError, match=words):
+        save_matches(bad, tmp_path / "m.npz")
+
+
+@pytest.mark.parametrize("stated", [True, -5, 10**12, "a", None])
+def test_a_count_of_keypoints_that_is_none_costs_no_file(
+    tmp_path: Path, stated: Any, h5py: Any
+) -> None:
+    matches = Matches(np.array([[0, 2]]), np.ones(1, np.float32), {"keypoints": [stated, 3]})
+    with H5MatchesWriter(tmp_path / "m.h5") as writer:
+        writer.add("a.jpg", "b.jpg", matches)
+    assert read_matches_h5(tmp_path / "m.h5")["a.jpg", "b.jpg"].pairs.tolist() == [[0, 2]]

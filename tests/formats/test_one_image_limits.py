@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from support.features_files import make, write_json
+from support.features_files import assert_equal, make, write_json
 from tiepoint.errors import FormatError
 from tiepoint.files import reading
-from tiepoint.formats import features_json, load, save, summarise
+from tiepoint.formats import (
+    ALL_FORMATS,
+    features_csv,
+    features_geojson,
+    features_json,
+    fields,
+    load,
+    save,
+    summarise,
+)
 
 
 def test_an_npz_is_parsed_once_for_each_array(
@@ -106,3 +117,103 @@ def test_json_that_would_be_too_large_to_read_is_not_written(
     with pytest.raises(FormatError, match=r"300 keypoints take \d+ bytes .* save as \.npz"):
         save(make(300), tmp_path / "x.json")
     assert not (tmp_path / "x.json").exists()
+
+
+def test_json_that_would_need_too_much_memory_to_read_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "JSON_BYTES", 1000)
+    monkeypatch.setattr(reading, "JSON_GROWTH", 1)
+    with pytest.raises(FormatError, match=r"300 keypoints needs .* of memory.* save as \.npz"):
+        save(make(300), tmp_path / "x.json")
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_geojson_of_any_number_of_keypoints_is_read_in_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = make(3000)
+    save(features, tmp_path / "x.geojson", descriptors=True)
+    monkeypatch.setattr(reading, "JSON_BYTES", 10_000)  # of a line, not of the whole file
+    monkeypatch.setattr(reading, "JSON_GROWTH", 1)
+    assert_equal(load(tmp_path / "x.geojson"), features)
+    assert summarise(tmp_path / "x.geojson").keypoints == 3000
+
+
+def test_geojson_that_would_be_too_large_to_read_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features_geojson, "MAX_BYTES", 1000)
+    with pytest.raises(FormatError, match=r"300 keypoints take \d+ bytes .* save as \.csv"):
+        save(make(300), tmp_path / "x.geojson")
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_geojson_that_another_program_wrote_again_is_read(
+    tmp_path: Path, indent: int | None
+) -> None:
+    path = tmp_path / "x.geojson"
+    for count in (0, 1, 3):
+        save(make(count), path, descriptors=True)
+        path.write_text(json.dumps(json.loads(path.read_text()), indent=indent))
+        assert_equal(load(path), make(count))
+        assert summarise(path).keypoints == count
+
+
+@pytest.mark.parametrize("ending", ALL_FORMATS)
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"size_hw": (0, 5)}, "size_hw is"),
+        ({"size_hw": (5, 2**31)}, "size_hw is"),
+        ({"px_per_input_px": 1e12}, "px_per_input_px is"),
+        ({"provenance": None, "meta": {"provenance": 1}}, "files keep for the field"),
+        ({}, "3 keypoints, files keep up to 2"),
+    ],
+)
+def test_what_no_reader_would_take_is_not_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ending: str,
+    changes: dict[str, Any],
+    words: str,
+) -> None:
+    if not changes:
+        monkeypatch.setattr(fields, "MAX_KEYPOINTS", 2)
+    path = tmp_path / f"x{ending}"
+    with pytest.raises(FormatError, match=words):
+        save(replace(make(3), **changes), path)
+    assert not path.exists()
+
+
+def test_meta_too_long_for_a_line_of_csv_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(make(3), tmp_path / "x.csv")
+    longest = max(map(len, (tmp_path / "x.csv").read_text().splitlines()))
+    for limit in range(longest - 2, longest + 6):
+        monkeypatch.setattr(features_csv, "_LONGEST_LINE", limit)
+        try:
+            save(make(3), tmp_path / "x.csv")
+        except FormatError as error:
+            assert "shorten meta" in str(error) and limit < longest + 3
+        else:
+            assert len(load(tmp_path / "x.csv")) == 3
+
+
+@pytest.mark.parametrize("ending", ALL_FORMATS)
+def test_arrays_of_other_types_are_stored_as_float32(tmp_path: Path, ending: str) -> None:
+    features = make(3)
+    assert features.descriptors is not None
+    descriptors = features.descriptors.astype(np.float16)
+    odd = replace(features, xy=features.xy.astype(">f4"), descriptors=descriptors)
+    save(odd, tmp_path / f"x{ending}", descriptors=True)
+    same = replace(features, descriptors=descriptors.astype(np.float32))
+    assert_equal(load(tmp_path / f"x{ending}"), same)
+
+
+def test_descriptors_of_no_length_do_not_end_the_process_in_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    for count in (0, 3):
+        with pytest.raises(FormatError, match="descriptors have length 0"):
+            save(make(count, length=0), tmp_path / "x.parquet")

@@ -124,6 +124,13 @@ def test_a_geotransform_that_is_none_is_refused(tmp_path: Path, bad: object) -> 
         save_geojson(make(), tmp_path / "x.json")
 
 
+@pytest.mark.parametrize("bad", ["EPSG:32633", '1"', 0, -1, 32633.5, True])
+def test_a_reference_system_that_is_no_code_is_refused(tmp_path: Path, bad: object) -> None:
+    with pytest.raises(ConfigError, match="epsg"):
+        save_geojson(make(), tmp_path / "x.geojson", epsg=bad)
+    assert not (tmp_path / "x.geojson").exists()
+
+
 def test_a_dataframe_has_a_row_for_each_keypoint() -> None:
     features = make(6, 3)
     table = features.to_dataframe()

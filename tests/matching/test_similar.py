@@ -82,6 +82,9 @@ def test_fewer_than_two_images_give_no_pair(count: int) -> None:
 def test_nonsense_and_too_many_pairs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="k is True"):
         similar_pairs(np.eye(3, dtype=np.float32), True)
+    for threads in (0, -1):
+        with pytest.raises(ConfigError, match=f"threads is {threads}"):
+            similar_pairs(vectors(5), threads=threads)
     with pytest.raises(ConfigError, match="probes is 0"):
         similar_pairs(np.eye(3, dtype=np.float32), 1, probes=0)
     with pytest.raises(ConfigError, match=r"shape \(3,\)"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, Unpack, get_args
+
+import numpy as np
 
 from tiepoint.batch.colmap_pairs import NAMES, VerifiedMatches
 from tiepoint.batch.inputs import Input, Unreadable, expand
@@ -61,6 +63,8 @@ class CameraConfig:
     params: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.params, Sequence | np.ndarray):
+            object.__setattr__(self, "params", tuple(self.params))
         check_choice("cameras", self.sharing, get_args(CameraSharing))
         check_params(self.model, self.params)
 

@@ -178,7 +178,12 @@ def _source(image: Any, label: Any) -> Any:
     if isinstance(image, bytes | bytearray | memoryview):
         data = bytes(image)
         return data if label is None else NamedBytes(data, str(label))
-    return np.asarray(image) if isinstance(image, list) else image
+    if not isinstance(image, list):
+        return image
+    try:
+        return np.asarray(image)
+    except ValueError as error:
+        return ImageError(f"the row's list is no image ({error}); expected rows of one length")
 
 
 def _row(name: str, result: Features | TiepointError) -> dict[str, Any]:

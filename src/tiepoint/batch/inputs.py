@@ -61,7 +61,8 @@ def expand(
 
     Yields:
         Inputs, sorted within a folder. `Unreadable` for an argument or a folder that cannot be
-        used, and for an input with the name of another.
+        used, for an input with the name of another, and for a glob among other arguments that
+        matches no file.
     """
     counts: Counter[str] = Counter() if ignored is None else ignored
     if len(arguments) == 1 and arguments[0] != "-":
@@ -86,8 +87,7 @@ def expand_one(
     argument: str, ignored: Counter[str], *, alone: bool
 ) -> Iterator[Input | Unreadable]:
     """The images that one argument of `expand` names; `alone` if there is no other argument."""
-    shown = without_credentials(argument)
-    shown = shown if len(shown) <= _NAMED_LENGTH else f"{shown[:_NAMED_LENGTH]}..."
+    shown = _shown(argument)
     if not argument:
         yield Unreadable(shown, "'': an empty argument; expected a file, folder, glob or URL")
         return
@@ -106,6 +106,11 @@ def expand_one(
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or without_credentials(str(error))
         yield Unreadable(shown, f"{shown}: cannot be used ({reason}); check it")
+
+
+def _shown(argument: str) -> str:
+    shown = without_credentials(argument)
+    return shown if len(shown) <= _NAMED_LENGTH else f"{shown[:_NAMED_LENGTH]}..."
 
 
 def _input_or_refusal(path: str, name: PurePosixPath) -> Input | Unreadable:
@@ -181,7 +186,11 @@ def _glob(pattern: str, ignored: Counter[str], *, alone: bool) -> Iterator[Input
     base = Path(*parts[:fixed])
     prefix = PurePosixPath() if alone else as_typed(str(base))
     matches = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - pathlib's enters hidden folders
-    for path in map(Path, sorted(set(matches))):
+    paths = sorted(set(matches))
+    if not paths and not alone:  # alone it is an empty run
+        shown = _shown(pattern)
+        yield Unreadable(shown, f"{shown}: no such file, and none matches; check the name")
+    for path in map(Path, paths):
         below = path.relative_to(base)
         if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for some names
             continue

@@ -23,6 +23,7 @@ from tiepoint.batch.tars import Tar, is_tar_name, without_ending
 from tiepoint.checks import check_whole
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.files.paths import exists, is_folder
+from tiepoint.formats.features_store import MOST_SHARDS
 from tiepoint.images.download import MAX_BYTES
 from tiepoint.images.photographs import is_image_name
 from tiepoint.images.urls import is_url, without_credentials
@@ -65,7 +66,7 @@ class Worker:
     count: int = 1
 
     def __post_init__(self) -> None:
-        check_whole("count", self.count, minimum=1, unit="workers")
+        check_whole("count", self.count, minimum=1, maximum=MOST_SHARDS, unit="workers")
         if not 0 <= self.index < self.count:
             raise ConfigError(
                 f"worker {self.index} of {self.count}: they are numbered from 0 to {self.count - 1}"
@@ -214,6 +215,7 @@ def _list_tars(argument: str, *, alone: bool) -> Iterator[Tar]:
 def _list_remote(
     argument: str, ignored: Counter[str], *, alone: bool
 ) -> Iterator[Input | Tar | Unreadable]:
+    remote.check_scheme(urlsplit(argument).scheme)
     shown = without_credentials(argument)
     fixed, is_glob = remote.split_glob(argument)
     path = _path_of(fixed)
@@ -224,8 +226,10 @@ def _list_remote(
     if is_image_name(argument) and not is_glob:  # not looked up: there may be a million
         yield Input(argument, PurePosixPath(path.name) if alone else path)
         return
+    is_empty = True
     try:
         for url, below, size_bytes in remote.list_files(argument):
+            is_empty = False
             if is_glob and is_tar_name(below):
                 yield Tar(url, prefix / without_ending(below))
             elif not is_image_name(below):
@@ -238,11 +242,14 @@ def _list_remote(
                 yield Input(url, prefix / below)
     except ImageError as error:
         yield Unreadable(shown, str(error))
+    else:
+        if is_glob and is_empty and not alone:  # alone it is an empty run
+            yield Unreadable(shown, f"{shown}: no such file, and none matches; check the address")
 
 
 def _path_of(url: str) -> PurePosixPath:
     """Bucket and path of a URL, as the name of what is there."""
-    split = urlsplit(url)
+    split = urlsplit(url, allow_fragments=is_url(url))  # storages have # in names
     path = f"{split.netloc.rpartition('@')[2]}/{split.path}".strip("/")
     return PurePosixPath(without_ending(path) if is_tar_name(path) else path)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from functools import partial
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -38,6 +39,19 @@ class Found(NamedTuple):
 def is_remote(text: str) -> bool:
     """Whether this is a URL of a scheme other than http and https."""
     return _SCHEME.match(text) is not None and not is_url(text)
+
+
+@cache
+def check_scheme(scheme: str) -> None:
+    """Raise for the scheme of a URL that cannot be read, without a connection.
+
+    Raises:
+        ConfigError: No installed package knows it.
+        MissingExtraError: The extra `remote` is not installed.
+    """
+    core = _core(scheme)
+    with _as_config_errors(f"{scheme}:// sources"):
+        core.get_filesystem_class(scheme)
 
 
 def split_glob(url: str) -> tuple[str, bool]:
@@ -126,17 +140,36 @@ def too_large(name: str) -> ImageError:
     return ImageError(f"{name}: larger than {MAX_BYTES // 2**20} MiB, the limit for remote images")
 
 
+def _core(scheme: str) -> Any:
+    return import_extra("fsspec.core", f"reading {scheme}:// sources", "remote")
+
+
 def _filesystem(url: str) -> tuple[Any, str]:
-    """fsspec's file system of a URL, and the path in it."""
-    scheme = urlsplit(url).scheme
-    core = import_extra("fsspec.core", f"reading {scheme}:// sources", "remote")
-    try:
-        files, path = core.url_to_fs(url, use_listings_cache=False)
-    except ImportError as error:
-        raise ConfigError(f"{scheme}:// needs one more package: {error}") from error
-    except ValueError as error:
-        raise ConfigError(f"{without_credentials(url)}: {error}") from error
+    """fsspec's file system of a URL, and the path in it.
+
+    Raises:
+        ConfigError: A scheme that no installed package knows, or settings that it lacks.
+        UnreachableError: Its server does not answer or refuses the connection.
+    """
+    core, shown = _core(urlsplit(url).scheme), without_credentials(url)
+    with _as_config_errors(shown):
+        try:
+            files, path = core.url_to_fs(url, use_listings_cache=False)
+        except (ImportError, ValueError):
+            raise
+        except Exception as error:  # some connect at once, each with errors of its own
+            raise unreadable(shown, error) from error
     return files, path
+
+
+@contextmanager
+def _as_config_errors(shown: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(f"{shown}: needs one more package: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{shown}: {error}") from error
 
 
 def _asked(name: str, work: Callable[[], Value], *, again: bool = True) -> Value:

@@ -131,7 +131,7 @@ def shard_steps(shard: Shard, job: ShardJob) -> Generator[ImageRecord, None, Sha
                 made_from = dict(before.source)
         work = _Shard(shard, job, path, before, redone)
         if before is not None and not work.has_work:
-            yield from _skipped(shard, before, path)
+            yield from work.skipped()
             return before
         started, start = datetime.now(UTC), time.perf_counter()
         record = yield from work.make()
@@ -175,17 +175,6 @@ def _earlier(shard: Shard, job: ShardJob, path: Path) -> tuple[ShardRecord | Non
     return (record, None) if size == record.file_bytes else (None, "the output was damaged")
 
 
-def _skipped(shard: Shard, record: ShardRecord, path: Path) -> Iterator[ImageRecord]:
-    sources = dict(shard.sources)
-    for row in record.images:
-        yield ImageRecord(
-            row.source, "skipped", path, keypoints=row.keypoints, size_hw=(row.height, row.width)
-        )
-    for failure in record.failures:
-        source = without_credentials(sources.get(failure.name, failure.name))
-        yield ImageRecord(source, "failed", error=f"{failure.reason} ({EARLIER})")
-
-
 class _Shard:
     """The making of one shard."""
 
@@ -217,6 +206,20 @@ class _Shard:
         refused, before = set(self._refused), set(self._failed_before)
         again = any(failure.name not in self._given_up for failure in before - refused)
         return left or again or not refused <= before
+
+    def skipped(self) -> Iterator[ImageRecord]:
+        """The records of a shard without work; failures of images that are gone are left out."""
+        for _, row in self._rows.values():
+            yield ImageRecord(
+                row.source, "skipped", self._path,
+                keypoints=row.keypoints, size_hw=(row.height, row.width),
+            )  # fmt: skip
+        is_tar = self._shard.tar is not None
+        for failure in self._failed_before:
+            is_listed = failure.name in self._listed and failure.name not in self._rows
+            if is_tar or is_listed or failure in self._refused:
+                source = without_credentials(self._listed.get(failure.name, failure.name))
+                yield ImageRecord(source, "failed", error=f"{failure.reason} ({EARLIER})")
 
     def _refusals(self) -> Iterator[FailureRow]:
         """Images whose name belongs to another image."""

@@ -10,12 +10,14 @@ from pathlib import Path
 from tiepoint.batch.listing import Listing, Shard, Worker, shard_name
 from tiepoint.batch.records import ImageRecord
 from tiepoint.batch.shards import ShardJob, shard_steps
+from tiepoint.checks import check_whole
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Provenance
 from tiepoint.files.lock import LockedError, WriteLock
 from tiepoint.files.writing import remove_stale
 from tiepoint.formats.features_store import (
     MANIFEST,
+    MOST_SHARDS,
     Manifest,
     is_store,
     read_manifest,
@@ -56,11 +58,13 @@ def open_store(
             and are not read.
 
     Raises:
-        ConfigError: Parquet files with descriptors as float16.
+        ConfigError: Parquet files with descriptors as float16, or a number of shards out of range.
         MissingExtraError: The format needs an extra that is not installed.
         FormatError: The store was made with other weights or settings; or its manifest is damaged.
         OutputError: It cannot be written.
     """
+    if shards is not None:
+        check_whole("shards", shards, minimum=1, maximum=MOST_SHARDS, unit="shards")
     there = read_manifest(folder) if is_store(folder) and not overwrite else None
     chosen = layout or (there.format if there else "h5")
     if half and chosen == "parquet":

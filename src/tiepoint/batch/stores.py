@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
+from tiepoint.files.paths import is_file
 from tiepoint.files.writing import special_kind
 from tiepoint.formats import FORMATS, H5Writer, Summary, is_remnant, load, save, summarise
 
@@ -173,4 +174,12 @@ def is_overlay(path: Path) -> bool:
     if stem.endswith(SINGLE_MARK):
         owners.append(stem.removesuffix(SINGLE_MARK))
     names = [path.with_name(owner + ending) for owner in owners for ending in FORMATS]
-    return any(map(os.path.exists, names))  # Path.exists raises for some names
+    return any(map(_is_features, names))
+
+
+def _is_features(path: Path) -> bool:
+    """Whether a file is one of features, and no other data about a picture."""
+    try:
+        return is_file(path) and is_remnant(path)
+    except OSError:
+        return True

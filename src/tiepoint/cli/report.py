@@ -213,7 +213,9 @@ def two_view_report(*, as_json: bool, count: Callable[[], int | None]) -> Report
 
 
 def _duration(record: ImageRecord | PairRecord) -> str:
-    return "skipped" if record.milliseconds is None else f"{record.milliseconds:.0f}"
+    if record.milliseconds is None:  # as of features that were stored elsewhere
+        return "skipped" if record.status == "skipped" else "-"
+    return f"{record.milliseconds:.0f}"
 
 
 def _line(layout: str, cells: tuple[str, ...]) -> str:

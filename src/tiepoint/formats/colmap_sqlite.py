@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tiepoint.errors import FormatError, OutputError
-from tiepoint.files.paths import is_folder
+from tiepoint.files.paths import exists, is_folder
 from tiepoint.files.writing import special_kind, unwritable
 from tiepoint.formats import colmap_tables as tables
 from tiepoint.formats.colmap_tables import Camera, blob
@@ -56,21 +56,25 @@ def sqlite_errors(path: Path) -> Iterator[None]:
 
 
 def connect(path: Path, *, create: bool) -> sqlite3.Connection:
-    """Open a database for writing; a new one gets its tables.
+    """Open a database for writing.
+
+    Args:
+        path: The file.
+        create: Make the file, and the tables of one that has none: a kill leaves it so.
 
     Raises:
         FormatError: A file that is no database of COLMAP's.
         OutputError: It cannot be written, or another program holds it.
     """
-    if not create:
-        _check_file(path)
+    if not create or exists(path):
+        _check_file(path, may_be_empty=create)
     with sqlite_errors(path):
         connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
         try:
             # Views and triggers in a file by others then run no functions with side effects.
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("BEGIN IMMEDIATE")  # refuses a database in use before any work
-            if create:
+            if create and not connection.execute("SELECT 1 FROM sqlite_master").fetchall():
                 _execute_all(connection, tables.SCHEMA)
             else:
                 _check_tables(connection, path)
@@ -82,7 +86,7 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
     return connection
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, *, may_be_empty: bool) -> None:
     """Raise unless a file starts as SQLite's do."""
     kind = special_kind(path) or ("a folder" if is_folder(path) else None)
     if kind:
@@ -92,7 +96,7 @@ def _check_file(path: Path) -> None:
             start = file.read(len(_HEADER))
     except OSError as error:
         raise unwritable(path, error) from error
-    if start != _HEADER:
+    if start != _HEADER and not (may_be_empty and not start):
         what = "an empty file" if not start else "not SQLite"
         raise FormatError(f"{path}: {what}, {_EXPECTED}")
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tiepoint.checks import shown
+from tiepoint.checks import is_number, shown
 from tiepoint.errors import ConfigError
 from tiepoint.features import Features
 from tiepoint.formats.fields import damaged
@@ -183,9 +183,11 @@ def check_params(model: str, params: tuple[float, ...]) -> None:
         raise ConfigError(f"camera_model is {shown(model)}, expected one of {', '.join(MODELS)}")
     _, focals, distortions = MODELS[model]
     count = focals + 2 + distortions
-    if not params:
+    if params == ():
         return
-    if len(params) != count or not all(map(math.isfinite, params)) or min(params[:focals]) <= 0:
+    is_right = isinstance(params, tuple) and len(params) == count
+    is_right = is_right and all(is_number(one) and math.isfinite(one) for one in params)
+    if not is_right or min(params[:focals]) <= 0:
         names = ("f",) if focals == 1 else ("fx", "fy")
         raise ConfigError(
             f"camera_params is {shown(params)}, expected the {count} finite numbers of {model}: "

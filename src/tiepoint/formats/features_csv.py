@@ -48,6 +48,11 @@ def encode(features: Features, *, descriptors: bool = False) -> bytes:
     # NumPy prints a float32 with the fewest digits that identify it.
     lines = [",".join(row) + "," for row in rows.astype("U32").tolist()] or ["," * len(columns)]
     lines[0] += f'"{record}"'
+    if len(lines[0]) >= _LONGEST_LINE - 2:  # no reader would take it
+        raise FormatError(
+            f"the first row, with meta, has {len(lines[0])} characters, CSV files hold up to "
+            f"{_LONGEST_LINE}; shorten meta, or save as .npz"
+        )
     return "\n".join([",".join([*columns, table_records.NAME]), *lines, ""]).encode()
 
 

@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.checks import check_whole
 from tiepoint.errors import ConfigError, FormatError
 from tiepoint.features import Features
-from tiepoint.features.tables import COVARIANCE, SCALE, columns_of
-from tiepoint.files.reading import read_json
-from tiepoint.formats import fields, table_records
+from tiepoint.features.tables import COVARIANCE, SCALE, Columns, columns_of
+from tiepoint.files.reading import open_regular, parse_json, read_json
+from tiepoint.formats import features_json, fields, table_records
 from tiepoint.formats.fields import Summary
 
 MAX_BYTES = 400_000_000
 _START = f'{{"type": "FeatureCollection", "{table_records.NAME}": {{"convention"'.encode()
 _DESCRIPTOR = "descriptor"
+_ROWS_FOLLOW, _END = b'"features": [\n', b"]}\n"
+_LONGEST_LINE = 4_000_000
+"""Bytes: one keypoint with its descriptor, or the record with `meta`."""
 _KNOWN = ("score", SCALE, *COVARIANCE, _DESCRIPTOR)
 _GEOTRANSFORM, _COLUMNS = "geotransform", "properties"
 """Entries of the record: how px became map coordinates, and names of the properties."""
@@ -49,9 +55,12 @@ def encode(
 
     Raises:
         FormatError: Values that are not finite, or JSON has no form for `meta`.
-        ConfigError: A geotransform that is not six finite numbers, or is not invertible.
+        ConfigError: A geotransform that is not six finite numbers, or is not invertible; or a code
+            that is no number above 0.
     """
     fields.check_finite(features)
+    if epsg is not None:
+        check_whole("epsg", epsg, minimum=1, unit="code")
     record = table_records.record_text(features)
     places = _text(features.xy)
     if geotransform is not None:
@@ -62,6 +71,9 @@ def encode(
     columns = {name: _text(v) for name, v in columns_of(features).items() if name not in "xy"}
     if descriptors and features.descriptors is not None:
         columns[_DESCRIPTOR] = [f"[{', '.join(row)}]" for row in _text(features.descriptors)]
+        if len(features) == 0:  # lists would state it
+            length = features.descriptors.shape[1]
+            record = f'{record[:-1]}, "{features_json.EMPTY_LENGTH}": {length}}}'
     record = f'{record[:-1]}, "{_COLUMNS}": {json.dumps([*columns])}}}'
     names = [f'"{name}": ' for name in columns]
     rows = []
@@ -72,35 +84,45 @@ def encode(
     urn = f'"urn:ogc:def:crs:EPSG::{epsg}"'
     crs = f'"crs": {{"type": "name", "properties": {{"name": {urn}}}}}, ' if epsg else ""
     head = f'{{"type": "FeatureCollection", "{table_records.NAME}": {record}, {crs}"features": ['
-    return f"{head}\n{(',' + chr(10)).join(rows)}\n]}}\n".encode()
+    data = f"{head}\n{(',' + chr(10)).join(rows)}\n]}}\n".encode()
+    if len(data) > MAX_BYTES:
+        raise FormatError(
+            f"{len(features)} keypoints take {len(data)} bytes of GeoJSON, the limit is "
+            f"{MAX_BYTES}; save as .csv or .npz"
+        )
+    return data
 
 
 def read(path: Path) -> Features:
     """Features from a file; map coordinates become px again."""
     name = str(path)
-    with fields.as_damaged(name, (ValueError, KeyError, TypeError, ConfigError)):
-        held, summary = _held(path, name)
-        rows = held["features"]
-        xy = np.array([row["geometry"]["coordinates"] for row in rows], np.float64).reshape(-1, 2)
-        record = held[table_records.NAME]
-        geotransform = record.get(_GEOTRANSFORM)
-        if geotransform is not None:
+    with _opened(path) as (record, summary, rows):
+        names = [each for each in record.get(_COLUMNS, ["score"]) if each in _KNOWN]
+        columns: dict[str, list[Any]] = {each: [] for each in names}
+        places: list[Any] = []
+        for row in rows:
+            places.append(row["geometry"]["coordinates"])
+            for each, values in columns.items():
+                values.append(row["properties"][each])
+        xy = np.array(places, np.float64).reshape(-1, 2)
+        if (geotransform := record.get(_GEOTRANSFORM)) is not None:
             matrix = _matrix(geotransform)
             xy = (xy - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T - 0.5
-        properties = [row["properties"] for row in rows]
-        names = [name for name in record.get(_COLUMNS, ["score"]) if name in _KNOWN]
-        columns = {name: np.array([each[name] for each in properties]) for name in names}
-        descriptors = columns.pop(_DESCRIPTOR, None)
-        if descriptors is not None and not rows:
-            descriptors = np.zeros((0, 0))
-        columns |= {"x": xy[:, 0], "y": xy[:, 1]}
-        return table_records.features_from(name, summary, columns, descriptors)
+        arrays: Columns = {each: np.array(values) for each, values in columns.items()}
+        descriptors = arrays.pop(_DESCRIPTOR, None)
+        if descriptors is not None and not places:
+            descriptors = np.zeros((0, features_json.empty_length(record, name)))
+        arrays |= {"x": xy[:, 0], "y": xy[:, 1]}
+        return table_records.features_from(name, summary, arrays, descriptors)
 
 
 def summarise(path: Path) -> Summary:
     """The record of a file."""
-    with fields.as_damaged(str(path), (ValueError,)):
-        return _held(path, str(path))[1]
+    with _opened(path) as (_, summary, rows):
+        count = sum(1 for _ in rows)
+    if count != summary.keypoints:
+        raise fields.damaged(str(path), f"{count} features, its record states {summary.keypoints}")
+    return summary
 
 
 def is_begun(start: bytes) -> bool:
@@ -108,19 +130,45 @@ def is_begun(start: bytes) -> bool:
     return start.startswith(_START) or _START.startswith(start)
 
 
-def _held(path: Path, name: str) -> tuple[dict[str, Any], Summary]:
-    """The object in a file, and its record."""
-    held = read_json(path, most_bytes=MAX_BYTES, finite=False)
-    if not isinstance(held, dict) or table_records.NAME not in held:
-        raise FormatError(
-            f"{name}: not a features file that tiepoint wrote (no member {table_records.NAME!r}); "
-            "read other GeoJSON with the json module or geopandas"
-        )
-    summary = table_records.summary_from(held[table_records.NAME], name)
-    rows = held.get("features")
-    if not isinstance(rows, list) or len(rows) != summary.keypoints:
-        raise fields.damaged(name, f"no list of {summary.keypoints} features")
-    return held, summary
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[dict[str, Any], Summary, Iterable[Any]]]:
+    """The record of a file, its summary, and its features.
+
+    A file in our own lines is parsed line by line, because the objects of all its features would
+    take over ten times its size. Errors inside the `with` are those of a damaged file.
+    """
+    name = str(path)
+    damage = (ValueError, KeyError, TypeError, ConfigError)
+    with fields.as_damaged(name, damage), open_regular(path) as file:
+        first = file.readline(_LONGEST_LINE)
+        is_ours = first.startswith(_START) and first.endswith(_ROWS_FOLLOW)
+        is_ours &= os.fstat(file.fileno()).st_size <= MAX_BYTES
+        if is_ours:
+            held: Any = parse_json(first.decode() + "]}", finite=False)
+        else:
+            held = read_json(path, most_bytes=MAX_BYTES, finite=False)
+        if not isinstance(held, dict) or table_records.NAME not in held:
+            raise FormatError(
+                f"{name}: not a features file that tiepoint wrote (no member "
+                f"{table_records.NAME!r}); read other GeoJSON with the json module or geopandas"
+            )
+        record = held[table_records.NAME]
+        summary = table_records.summary_from(record, name)
+        rows = held.get("features")
+        if not isinstance(rows, list):
+            raise fields.damaged(name, "no list of features")
+        yield record, summary, _lines(file) if is_ours else rows
+
+
+def _lines(file: BinaryIO) -> Iterator[Any]:
+    """The features in the lines of a file, up to its end."""
+    line = b""
+    while following := file.readline(_LONGEST_LINE):
+        line = following
+        if line.strip() and line != _END:
+            yield parse_json(line.decode().rstrip(",\n"), finite=False)
+    if line != _END:
+        raise ValueError("cut off")
 
 
 def _matrix(geotransform: Any) -> NDArray[np.float64]:

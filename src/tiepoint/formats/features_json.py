@@ -39,8 +39,8 @@ MAX_LENGTH = 65_536
 _HEAD = ("convention", "size_hw", "meta", "scores")
 _START = f'{{\n"convention": "{fields.CONVENTION}"'.encode()
 _END = b"\n}\n"
-_MAX_HEAD_BYTES = 16_000_000
-"""The head of a larger file is read with the rest of it."""
+_MAX_HEAD_BYTES = 160_000_000
+"""More than the scores of a file of `MAX_BYTES` without descriptors."""
 _NUMBERS = b"0123456789+-.eE,[] \n"
 _MAX_OTHERS = 1000
 """Most bytes below the head that belong to no number: keys, and null for no descriptors."""
@@ -51,20 +51,21 @@ _BLOCK_BYTES = 4_000_000
 
 def encode(features: Features) -> bytes:
     """The file's bytes."""
+    fields.check_finite(features)
     descriptors = features.descriptors
     lines = {
         "convention": json.dumps(fields.CONVENTION),
         "size_hw": json.dumps([int(side) for side in features.size_hw]),
         "meta": fields.meta_text(features),
-        "scores": _vector(features.scores, "scores"),
-        "xy": _table(features.xy, "xy"),
-        "descriptors": "null" if descriptors is None else _table(descriptors, "descriptors"),
+        "scores": _vector(features.scores),
+        "xy": _table(features.xy),
+        "descriptors": "null" if descriptors is None else _table(descriptors),
     }
     if features.covariance is not None:
-        rows = (_table(matrix, "covariance") for matrix in features.covariance)
+        rows = (_table(matrix) for matrix in features.covariance)
         lines["covariance"] = f"[{', '.join(rows)}]"
     if features.scales_px is not None:
-        lines["scales_px"] = _vector(features.scales_px, "scales_px")
+        lines["scales_px"] = _vector(features.scales_px)
     if descriptors is not None and len(descriptors) == 0:
         lines[EMPTY_LENGTH] = str(descriptors.shape[1])
     body = ",\n".join(f'"{key}": {text}' for key, text in lines.items())
@@ -74,6 +75,10 @@ def encode(features: Features) -> bytes:
             f"{len(features)} keypoints take {len(data)} bytes of JSON, the limit is {MAX_BYTES}; "
             "save as .npz"
         )
+    try:
+        check_growth(memory_bytes(body), len(data))
+    except ValueError as error:  # no reader would take it
+        raise FormatError(f"JSON of {len(features)} keypoints {error}; save as .npz") from error
     return data
 
 
@@ -87,7 +92,7 @@ def read(path: Path) -> Features:
     fields.require(["xy", "descriptors"], held, name)
     descriptors = held["descriptors"]
     if descriptors == []:
-        descriptors = np.zeros((0, _empty_length(held, name)))
+        descriptors = np.zeros((0, empty_length(held, name)))
     return fields.features_from(
         name,
         xy=held["xy"] or np.zeros((0, 2)),
@@ -118,6 +123,8 @@ def _head(path: Path) -> Any:
     """The first lines of a file as JSON, or None if it has another layout or is cut off."""
     try:
         with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                return None
             lines = [file.readline(_MAX_HEAD_BYTES) for _ in range(len(_HEAD) + 1)]
             file.seek(-min(len(_END), file.seek(0, os.SEEK_END)), os.SEEK_END)
             is_whole = file.read() == _END
@@ -167,19 +174,18 @@ def _summary(held: Any, name: str) -> Summary:
     return Summary(len(held["scores"]), size_hw, held["meta"])
 
 
-def _empty_length(held: dict[str, Any], name: str) -> int:
+def empty_length(held: dict[str, Any], name: str) -> int:
+    """The length D that a file without keypoints states; `name` is the file's, for errors."""
     length = held.get(EMPTY_LENGTH, 0)
     if not isinstance(length, int) or not 0 <= length <= MAX_LENGTH:
         raise fields.damaged(name, f"{EMPTY_LENGTH} is {shown(length)}, expected 0..{MAX_LENGTH}")
     return length
 
 
-def _vector(values: NDArray[np.float32], name: str) -> str:
-    if not np.isfinite(values).all():
-        raise FormatError(f"{name} hold NaN or infinity, which no file keeps; drop these rows")
+def _vector(values: NDArray[np.float32]) -> str:
     # NumPy prints a float32 with the fewest digits that identify it.
     return f"[{', '.join(values.astype(np.float32).astype('U32').tolist())}]"
 
 
-def _table(rows: NDArray[np.float32], name: str) -> str:
-    return f"[{', '.join(_vector(row, name) for row in rows)}]"
+def _table(rows: NDArray[np.float32]) -> str:
+    return f"[{', '.join(map(_vector, rows))}]"

@@ -32,10 +32,13 @@ def encode(features: Features, *, descriptors: bool = True) -> bytes:
     fields.check_finite(features)
     arrow = load_pyarrow()
     record = table_records.record_text(features)
-    columns: dict[str, Any] = {n: arrow.array(v) for n, v in columns_of(features).items()}
+    held = {name: np.ascontiguousarray(v, "<f4") for name, v in columns_of(features).items()}
+    columns: dict[str, Any] = {name: arrow.array(values) for name, values in held.items()}
     if descriptors and features.descriptors is not None:
         length = features.descriptors.shape[1]
-        values = arrow.array(np.ascontiguousarray(features.descriptors).reshape(-1))
+        if length == 0:  # pyarrow divides by it, which ends the process
+            raise FormatError("descriptors have length 0, which Parquet has no type for")
+        values = arrow.array(np.ascontiguousarray(features.descriptors, "<f4").reshape(-1))
         kind = arrow.list_(arrow.float32(), length)
         columns[DESCRIPTOR] = arrow.FixedSizeListArray.from_arrays(values, type=kind)
     return table_bytes(columns, {_KEY: record.encode()})

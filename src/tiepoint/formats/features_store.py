@@ -37,7 +37,7 @@ _log = getLogger(__name__)
 _KIND, _VERSION = "tiepoint features", 1
 _RECORD = re.compile(r"(?:\d{5,9}|tar-[0-9a-f]{16})\.json")
 _MOST_RECORD_BYTES = 256_000_000
-_MOST_SHARDS = 10_000_000
+MOST_SHARDS = 10_000_000
 
 
 class ImageRow(NamedTuple):
@@ -177,7 +177,7 @@ def read_manifest(folder: str | PathLike[str]) -> Manifest:
             raise FormatError(f"{path}: version {held['version']}, expected {_VERSION}")
         fields.check_convention(held["convention"], str(path))
         shards, layout, half, masks = (held[k] for k in ("shards", "format", "half", "masks"))
-        if type(shards) is not int or not 1 <= shards <= _MOST_SHARDS:
+        if type(shards) is not int or not 1 <= shards <= MOST_SHARDS:
             raise ValueError(f"shards is {shards!r}")
         if layout not in get_args(ShardFormat) or type(half) is not bool:
             raise ValueError(f"format is {layout!r}, half is {half!r}")

@@ -118,15 +118,17 @@ def stored_meta(result: Features | Matches) -> dict[str, Any]:
     if isinstance(result, Matches):
         typed = {TURNED: result.turned_deg}
     else:
-        typed = {PX_PER_INPUT_PX: result.px_per_input_px}
-        if result.provenance is not None:
-            typed[PROVENANCE] = result.provenance.to_json()
+        made = result.provenance
+        typed = {
+            PX_PER_INPUT_PX: result.px_per_input_px,
+            PROVENANCE: None if made is None else made.to_json(),
+        }
     for name in typed:
         if name in result.meta:
             raise FormatError(
                 f"meta has an entry {name!r}, which files keep for the field; rename it"
             )
-    return {**result.meta, **typed}
+    return {**result.meta, **{name: value for name, value in typed.items() if value is not None}}
 
 
 def meta_text(result: Features | Matches) -> str:
@@ -144,7 +146,20 @@ def meta_text(result: Features | Matches) -> str:
 
 
 def check_finite(features: Features) -> None:
-    """Raise FormatError for positions, scores, descriptors or covariances that are not finite."""
+    """Raise FormatError for features that no file keeps.
+
+    Those are values that are not finite, more than `MAX_KEYPOINTS`, and sizes out of range.
+    """
+    if len(features) > MAX_KEYPOINTS:
+        raise FormatError(
+            f"{len(features)} keypoints, files keep up to {MAX_KEYPOINTS}; take the best of them"
+        )
+    if not all(1 <= side <= MAX_SIDE_PX for side in features.size_hw):
+        raise FormatError(f"size_hw is {features.size_hw}, files keep 1 to {MAX_SIDE_PX} px")
+    if features.px_per_input_px > MAX_SIDE_PX:
+        raise FormatError(
+            f"px_per_input_px is {features.px_per_input_px}, files keep up to {MAX_SIDE_PX}"
+        )
     for name in ("xy", "scores", *ARRAYS):
         values = getattr(features, name)
         if values is not None and not all(np.isfinite(part).all() for part in in_parts(values)):

@@ -26,7 +26,8 @@ DAMAGE = (OSError, RuntimeError, KeyError)
 """What HDF5 itself raises for damaged objects; an OSError with an errno is the disk's."""
 
 MAX_ATTRIBUTE_BYTES = 65_536
-_DEEPEST = 100
+DEEPEST = 100
+"""Most folders above a group."""
 
 _SHUFFLE, _FLETCHER32, _DEFLATE, _LZF = 2, 3, 1, 32000
 _LZF_EXPANSION = 88  # 264 bytes of 3
@@ -127,8 +128,8 @@ def groups_with(file: Any, dataset: str) -> Iterator[str]:
     waiting, folders = [("", file)], dict[int, str]()
     while waiting:
         path, group = waiting.pop()
-        if path.count("/") > _DEEPEST:
-            raise ValueError(f"groups are nested more than {_DEEPEST} deep")
+        if path.count("/") > DEEPEST:
+            raise ValueError(f"groups are nested more than {DEEPEST} deep")
         kinds = _members_below(path, group)
         is_ours = kinds is None or not kinds.get(dataset, True)
         if path and is_ours:

@@ -9,9 +9,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from tiepoint.checks import shown
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
-from tiepoint.formats import features_npz, fields, hdf5, hloc_features
+from tiepoint.formats import features_npz, fields, hdf5, hdf5_reading, hloc_features
 from tiepoint.formats.fields import Summary
 from tiepoint.formats.hloc_features import DATASETS
 
@@ -111,10 +112,15 @@ def check_place(name: str, images: Container[str], folders: Container[str]) -> N
         folders: `dataset_folders` of these names.
 
     Raises:
-        FormatError: No relative path, or a clash.
+        FormatError: No relative path, one too deep for readers, or a clash.
     """
     hdf5.check_name(name)
     parts = name.split("/")
+    if len(parts) - 1 > hdf5_reading.DEEPEST:  # no reader would list the file
+        raise FormatError(
+            f"image name {shown(name)}: {len(parts) - 1} folders deep, .h5 files hold up to "
+            f"{hdf5_reading.DEEPEST}; move the image up"
+        )
     parents = ["/".join(parts[:end]) for end in range(1, len(parts)) if parts[end] in DATASETS]
     clashes = [parent for parent in parents if parent in images]
     clashes += [path for key in DATASETS if (path := f"{name}/{key}") in folders]

@@ -109,7 +109,8 @@ class H5MatchesWriter(hdf5.GroupWriter[Names]):
 
         Raises:
             FormatError: A name is no such path, the pair's group is that of other names, a keypoint
-                of A has two matches, or `meta` holds what JSON cannot or is too long.
+                of A has two matches, values are no indices or not finite, or `meta` holds what JSON
+                cannot or is too long.
             OutputError: The journal cannot be written (its `__cause__` is the OSError).
         """
         for name in (name_a, name_b):
@@ -182,7 +183,7 @@ def _write_group(file: Any, names: Names, matches: Matches) -> None:
     counts = matches.meta.get("keypoints")
     least = int(index_a.max()) + 1 if len(matches) else 0
     stated = counts[0] if isinstance(counts, list | tuple) and counts else 0
-    is_count = isinstance(stated, int) and least <= stated <= fields.MAX_KEYPOINTS
+    is_count = type(stated) is int and least <= stated <= fields.MAX_KEYPOINTS
     count = stated if is_count else least
     partners, scores = np.full(count, -1, np.int32), np.zeros(count, np.float32)  # N_A each
     partners[index_a], scores[index_a] = index_b, matches.scores
@@ -211,6 +212,7 @@ def _read_group(group: Any, where: str) -> Matches:
 
 def _meta(group: Any, where: str) -> dict[str, Any]:
     with fields.as_damaged(where, hdf5.BROKEN, "matches"):
+        _names_in(group)  # without them the pair may be another
         text = hdf5_reading.text_attribute(group, "meta") if "meta" in group.attrs else "{}"
         return fields.parse_meta(text, where)
 
@@ -244,12 +246,22 @@ def _stored_names(seconds: Any, first: str, second: str) -> Names | None:
         return first, second
     if kinds.get("matches0", True):  # a group of that name, or nothing
         return None
-    text = unless_damaged(
-        lambda: hdf5_reading.text_attribute(group, "names") if "names" in group.attrs else None
-    )
-    if text is None:
-        return first, second
-    name_a, name_b = map(str, parse_json(text))
+    try:
+        names = unless_damaged(_names_in, group)
+    except (ValueError, TypeError):
+        names = None
+    return names or (first, second)
+
+
+def _names_in(group: Any) -> Names | None:
+    """The images' names that the group of a pair states; None in hloc's files.
+
+    Raises:
+        OSError, RuntimeError, KeyError, ValueError, TypeError: They are damaged.
+    """
+    if "names" not in group.attrs:
+        return None
+    name_a, name_b = map(str, parse_json(hdf5_reading.text_attribute(group, "names")))
     return name_a, name_b
 
 

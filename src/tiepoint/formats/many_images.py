@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
 from tiepoint.files.paths import is_folder
-from tiepoint.formats import FORMATS, hdf5, load, read_h5
+from tiepoint.formats import FORMATS, fields, hdf5, load, read_h5
 from tiepoint.formats.features_store import StoreFeatures, in_folders, is_store
 
 
@@ -49,8 +49,8 @@ def read_features(path: str | PathLike[str]) -> Mapping[str, Features]:
         Name of the image -> features, read when they are asked for.
 
     Raises:
-        FormatError: Nothing there, no features in it, or an unknown ending. Asking for a damaged
-            image raises it too.
+        FormatError: Nothing there, no features in it, a folder that cannot be listed, or an
+            unknown ending. Asking for a damaged image raises it too.
         MissingExtraError: The format needs an extra that is not installed.
     """
     place = Path(path)
@@ -66,10 +66,15 @@ def read_features(path: str | PathLike[str]) -> Mapping[str, Features]:
     return FilesFeatures(place, {name or place.stem: place})
 
 
+def _refuse(error: OSError) -> None:
+    """Raise for a folder that cannot be listed, whose images would be missing."""
+    fields.unreadable(str(error.filename), error)
+
+
 def _files_below(folder: Path) -> dict[str, Path]:
     """Name of each image -> its features file, sorted."""
     files: dict[str, Path] = {}
-    for place, _, names in os.walk(folder):
+    for place, _, names in os.walk(folder, onerror=_refuse):
         for name in names:
             stem, ending = os.path.splitext(name)  # noqa: PTH122 - a million times
             if ending.lower() not in FORMATS or name.startswith("."):

@@ -30,7 +30,8 @@ def save_matches(matches: Matches, path: str | PathLike[str]) -> None:
             `tiepoint.formats.H5MatchesWriter` writes many pairs to one .h5 file.
 
     Raises:
-        FormatError: Another ending, or a `meta` that JSON cannot hold.
+        FormatError: Another ending, values that are no indices or not finite, or a `meta` that
+            JSON cannot hold.
         OutputError: The file cannot be written.
     """
     _check_ending(path)
@@ -53,12 +54,21 @@ def encode(matches: Matches, meta_text: str | None = None, **others: NDArray[np.
     Args:
         meta_text: What `fields.meta_text` returns for the matches, if it is known already.
         others: Further arrays, for other programs; `decode` passes over them.
+
+    Raises:
+        FormatError: Matches that no reader would take, or a `meta` that JSON cannot hold.
     """
+    pairs, scores = matches.pairs, matches.scores
+    is_whole = pairs.dtype.kind in "iu"
+    if not is_whole or (pairs.size and not 0 <= pairs.min() <= pairs.max() <= _LARGEST):
+        raise FormatError("pairs hold other values than indices; expected whole numbers from 0")
+    if scores.dtype.kind not in "fiu" or not np.isfinite(scores).all():
+        raise FormatError("scores hold NaN or infinity, which no file keeps; drop these matches")
     return packed(
         kind=np.array(KIND),
         meta=np.array(fields.meta_text(matches) if meta_text is None else meta_text),
-        pairs=matches.pairs,
-        scores=matches.scores,
+        pairs=pairs,
+        scores=scores,
         **others,
     )
 

@@ -6,12 +6,20 @@ import math
 import os
 from pathlib import Path, PurePosixPath
 
+from tiepoint.checks import check_whole
+
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def usable_cores(threads: int | None = None) -> int:
-    """Cores that this process may use, at most `threads`."""
+    """Cores that this process may use, at most `threads`.
+
+    Raises:
+        ConfigError: Fewer than one.
+    """
+    if threads is not None:
+        check_whole("threads", threads, minimum=1, unit="threads, or None for all cores")
     cores = _affinity()
     quota = cpu_quota()
     if quota is not None:
