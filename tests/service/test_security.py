@@ -58,6 +58,7 @@ def test_a_key_opens_every_route(locked: Client, headers: dict[str, str]) -> Non
         {"Authorization": KEY},
         {"Authorization": f"Digest {KEY}"},
         {"Authorization": "Basic ####"},
+        {"Authorization": "Basic \xe9\xe9"},
         {"Authorization": "Basic " + base64.b64encode(b"\xff\xfe:\xff").decode()},
         {"Authorization": basic(KEY, "")},
         {"X-API-Key": ""},

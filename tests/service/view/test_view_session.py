@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import tiepoint
+from support.fake_detector import FakeDetector
+from support.store_runs import fill
 from support.view_server import MATRIX, scene, write_features, write_image, write_pair
 from tiepoint.errors import ConfigError, FormatError, ImageError
 from tiepoint.geometry import apply_homography
@@ -78,6 +80,27 @@ def test_features_never_lead_to_a_url(here: Path) -> None:
     session = open_session([str(here / "f.npz")])
     with pytest.raises(ImageError, match="--images"):
         session.image(next(iter(session.items)))
+
+
+def test_a_store_never_leads_to_a_url(here: Path) -> None:
+    write_image(here / "x.png", scene(1, (40, 50)))
+    fill(here / "f.store", "x.png", detector=FakeDetector())
+    record = here / "f.store" / "00000.json"
+    listed = json.loads(record.read_text())
+    listed["images"][0][-1] = "http://localhost:1/x.png"
+    record.write_text(json.dumps(listed))
+    session = open_session(["f.store"])
+    shown = session.image(next(iter(session.items)))
+    assert shown.name.endswith("x.png") and "localhost" not in shown.name  # as its features state
+
+
+def test_a_registration_never_leads_to_a_url(here: Path) -> None:
+    write_pair(here)
+    result = tiepoint.register("a.png", "b.png", model="affine").summary()
+    record = {"a": "a.png", "b": "http://localhost:1/b.png", **result}
+    (here / "r.json").write_text(json.dumps(record))
+    with pytest.raises(FormatError, match="URLs in a file are never requested"):
+        open_session(["r.json"])
 
 
 def test_nothing_to_show_is_an_error_that_names_the_arguments(here: Path) -> None:

@@ -18,6 +18,7 @@ from tiepoint.files.reading import read_json
 from tiepoint.formats import ALL_FORMATS, load_matches
 from tiepoint.formats.features_store import StoreFeatures, is_store, records
 from tiepoint.formats.many_images import read_features
+from tiepoint.images.urls import is_url
 from tiepoint.registration.epipolar import read_cameras
 from tiepoint.registration.models import MODELS
 from tiepoint.service.view.session import Item, PairItem, Session, id_of
@@ -118,6 +119,11 @@ def _recorded(path: Path) -> Mapping[str, Any] | None:
     a, b, model = held["a"], held["b"], held["model"]
     if not isinstance(a, str) or not isinstance(b, str) or model not in MODELS:
         raise FormatError(f"{path}: not a registration of tiepoint register --json")
+    if is_url(a) or is_url(b):
+        raise FormatError(
+            f"{path}: has the URL of an image, and URLs in a file are never requested; give both "
+            "images themselves"
+        )
     try:
         read_cameras(held.get("intrinsics"), model)
     except ConfigError as error:
@@ -167,10 +173,11 @@ def _load(features: Mapping[str, Features], name: str) -> Features:
 
 def _rows(
     features: Mapping[str, Features],
-) -> Iterator[tuple[str, tuple[str, int, tuple[int, int]]]]:
+) -> Iterator[tuple[str, tuple[str | None, int, tuple[int, int]]]]:
     """Path, number of keypoints and size of each image of a store, from its records."""
     if not isinstance(features, StoreFeatures):
         return
     held = records(features.path, features.manifest.identity)
     for row in chain.from_iterable(record.images for record in held):
-        yield row.name, (row.source, row.keypoints, (row.height, row.width))
+        source = None if is_url(row.source) else row.source  # never requested
+        yield row.name, (source, row.keypoints, (row.height, row.width))
