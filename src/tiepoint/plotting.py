@@ -238,7 +238,7 @@ def curves_panel(
     panel = np.full((height, width, 3), 255, np.uint8)
     left, right, ceiling, floor = PANEL_MARGIN_PX, width - 12, 34, height - 24
     cv2.rectangle(panel, (left, ceiling), (right, floor), (210, 210, 210), 1)
-    _text(panel, title, (left, 14), (0, 0, 0))
+    write_text(panel, title, (left, 14), (0, 0, 0))
     if not curves:
         return panel
     points = np.concatenate(list(curves.values()))  # N 2
@@ -246,8 +246,8 @@ def curves_panel(
     low, high = min(low, 0.0), max(high if top is None else top, low + 1e-6)
     span_x, span_y = last - first or 1.0, high - low
     for value, y in ((high, ceiling + 8), (low, floor)):
-        _text(panel, f"{value:.3g}", (2, y), (120, 120, 120))
-    _text(panel, f"{last:.0f}", (right - 50, height - 8), (120, 120, 120))
+        write_text(panel, f"{value:.3g}", (2, y), (120, 120, 120))
+    write_text(panel, f"{last:.0f}", (right - 50, height - 8), (120, 120, 120))
     name_x = left
     for index, (name, points) in enumerate(curves.items()):
         colour = CURVE_COLOURS[index % len(CURVE_COLOURS)]
@@ -255,13 +255,21 @@ def curves_panel(
         y = floor - (points[:, 1] - low) / span_y * (floor - ceiling)
         drawn = np.rint(np.stack([x, y], axis=1)).astype(np.int32)
         cv2.polylines(panel, [drawn[:, None]], False, colour, 1, cv2.LINE_AA)
-        _text(panel, name, (name_x, 28), colour)
+        write_text(panel, name, (name_x, 28), colour)
         name_x += 10 + 8 * len(name)
     return panel
 
 
-def _text(panel: Picture, text: str, at: tuple[int, int], colour: tuple[int, int, int]) -> None:
-    cv2.putText(panel, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
+def write_text(
+    picture: Picture,
+    text: str,
+    at: tuple[int, int],
+    colour: tuple[int, int, int],
+    scale: float = 0.4,
+) -> None:
+    """Write a line of text; OpenCV's fonts have ASCII only, and lone surrogates crash it."""
+    plain = text.encode("ascii", "replace").decode()
+    cv2.putText(picture, plain, at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
 
 
 def _lines(canvas: Picture, ends_a: Float, ends_b: Float, colours: Picture) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +124,20 @@ def test_generated_pairs_are_scored_by_level(wall: Path, tmp_path: Path) -> None
     assert content["seed"] == GENERATED_SEED
     assert content["photos"] == ["1.png", "2.png"]
     assert run(*arguments, "--part", "test")[0] == 2
+
+
+def test_a_photograph_whose_name_is_no_unicode_is_evaluated(wall: Path, tmp_path: Path) -> None:
+    photo = tmp_path / "photos" / os.fsdecode(b"\xff.png")
+    photo.parent.mkdir()
+    try:
+        shutil.copy(wall / "1.png", photo)
+    except OSError:
+        pytest.skip("the file system has names in Unicode only")
+    out, plots = tmp_path / "report.json", tmp_path / "plots"
+    arguments = ["--part", "all", "--methods", "orb", "--limit", 1, "--k", 100, "--plots", plots]
+    assert run("generated", "--photos", photo.parent, *arguments, "-o", out)[0] == 0
+    assert json.loads(out.read_text())["photos"] == ["\udcff.png"]
+    assert len(list(plots.rglob("*.png"))) == 2
 
 
 def test_checkpoints_look_at_the_scales_and_phases_that_are_given(

@@ -341,13 +341,14 @@ def _check_out(out: Path | None, *, as_json: bool) -> None:
 def _write(out: Path | None, text: str, *, as_json: bool) -> None:
     from tiepoint.files.writing import make_folder, write_bytes
 
+    content = text.encode("utf-8", "backslashreplace")  # names of files may hold lone surrogates
     if as_json:
         typer.echo(text)
     if out == STDOUT:
-        write_stdout(text.encode())
+        write_stdout(content)
     elif out is not None:
         make_folder(out.parent)
-        write_bytes(out, text.encode())
+        write_bytes(out, content)
 
 
 def _show(tables: Sequence[Table], failures: Sequence[Failure], *, as_json: bool = False) -> None:
