@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.checks import check_whole
 from tiepoint.config import ProcessorConfig
 from tiepoint.errors import ConfigError, FormatError, MissingExtraError
 from tiepoint.features import Features, Matches
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 SUBPIXEL_BITS = 4
 """Fractional bits of OpenCV's coordinates: markers are drawn at 1/16 px."""
+
+MOST_PX = 2.0**26
+"""Largest coordinate that OpenCV draws with these bits, px."""
 
 PLOT_SIDE_PX, MAX_PLOT_ZOOM = 480, 8
 """Images with a smaller longer side are enlarged for `plot`, up to this zoom."""
@@ -108,14 +112,17 @@ def plot_matches(
         H W 3 uint8, RGB: A on the left, B on the right, aligned at the top.
 
     Raises:
-        ConfigError: An image has another size than its features, or the matches index other
-            features.
+        ConfigError: An image has another size than its features, the matches index other
+            features, or a limit that is no whole number.
         FormatError: The path does not end in .png.
         OutputError: It cannot be written.
         ImageError: An image cannot be read.
     """
     _check_ending(path)
     _check_matches(matches, features_a, features_b)
+    check_whole("max_side", max_side, minimum=1, unit="px")
+    if max_lines is not None:
+        check_whole("max_lines", max_lines, minimum=0, unit="lines, or None for all")
     zoom_a, zoom_b = _zooms(max(features_a.size_hw), max(features_b.size_hw), max_side)
     source_a = _image_of(image_a, features_a, "image A")
     source_b = _image_of(image_b, features_b, "image B")
@@ -331,8 +338,9 @@ def _colours(levels: Array) -> Picture:
 
 
 def _fixed(xy: Float) -> list[tuple[int, int]]:
-    """N points in OpenCV's fixed-point coordinates."""
-    return [(x, y) for x, y in np.round(xy * 2**SUBPIXEL_BITS).astype(int).tolist()]
+    """N points in OpenCV's fixed-point coordinates; those far outside at `MOST_PX`."""
+    inside = np.clip(np.nan_to_num(xy, nan=-MOST_PX), -MOST_PX, MOST_PX)
+    return [(x, y) for x, y in np.round(inside * 2**SUBPIXEL_BITS).astype(int).tolist()]
 
 
 def _check_ending(path: str | PathLike[str] | None) -> None:
