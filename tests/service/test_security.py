@@ -198,6 +198,9 @@ def test_keys_come_from_a_file_and_from_the_environment(
             read_keys(None)
         assert not wrong or wrong not in str(caught.value)
     monkeypatch.delenv(KEY_VARIABLE)
+    path.write_text(f"# key of the drone team\n{KEY}\n")  # no comment becomes a key
+    with pytest.raises(ConfigError, match="without spaces"):
+        read_keys(path)
     for content in ("", "\n\n"):
         path.write_text(content)
         with pytest.raises(ConfigError, match="no key"):
