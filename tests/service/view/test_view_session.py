@@ -122,9 +122,19 @@ def test_a_recorded_registration_is_a_pair_of_its_images(here: Path) -> None:
     assert one.config.model == "affine" and one.recorded is not None
     again = session.fit(one.id).registration
     assert again.success == result.success
-    (here / "r.json").write_text(json.dumps({**record, "model": "cubic"}))
-    with pytest.raises(FormatError, match="registration"):
-        open_session(["r.json"])
+    for damage in ({"model": "cubic"}, {"model": []}, {"matrix": 5}, {"matrix": [["x"] * 3] * 3}):
+        (here / "r.json").write_text(json.dumps({**record, **damage}))
+        with pytest.raises(FormatError, match="registration"):
+            open_session(["r.json"])
+
+
+def test_damaged_matches_are_an_error_with_their_path(here: Path) -> None:
+    write_pair(here)
+    whole = (here / "matches.npz").read_bytes()
+    entry = whole.index(b"PK\x01\x02")
+    (here / "matches.npz").write_bytes(whole[: entry + 6] + b"\xff\xff" + whole[entry + 8 :])
+    with pytest.raises(FormatError, match=r"matches\.npz"):  # made by another version of zip
+        open_session(["a.npz", "b.npz", "matches.npz"])
 
 
 def test_the_fit_of_stored_matches_finds_the_model_and_the_wrong_ones(pair: Session) -> None:

@@ -8,6 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tiepoint.batch.inputs import Unreadable, expand
 from tiepoint.config import RegistrationConfig
 from tiepoint.detector import Detector
@@ -117,7 +119,7 @@ def _recorded(path: Path) -> Mapping[str, Any] | None:
     if not isinstance(held, dict) or not set(held) >= _RECORDED:
         return None
     a, b, model = held["a"], held["b"], held["model"]
-    if not isinstance(a, str) or not isinstance(b, str) or model not in MODELS:
+    if not all(isinstance(text, str) for text in (a, b, model)) or model not in MODELS:
         raise FormatError(f"{path}: not a registration of tiepoint register --json")
     if is_url(a) or is_url(b):
         raise FormatError(
@@ -126,7 +128,9 @@ def _recorded(path: Path) -> Mapping[str, Any] | None:
         )
     try:
         read_cameras(held.get("intrinsics"), model)
-    except ConfigError as error:
+        if held["matrix"] is not None:
+            np.asarray(held["matrix"], np.float64).reshape(3, 3)
+    except (TypeError, ValueError) as error:  # ConfigError is a ValueError
         raise FormatError(
             f"{path}: not a registration of tiepoint register --json ({error})"
         ) from error
@@ -142,8 +146,8 @@ def _is_matches(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return "pairs.npy" in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
-        return False
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError):
+        return False  # reading it as features gives the reason
 
 
 def _has_features(path: Path) -> bool:
