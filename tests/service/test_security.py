@@ -176,6 +176,12 @@ def test_a_name_of_a_proxy_is_accepted_where_it_is_given() -> None:
     assert accepted_hosts("0.0.0.0", ("example.org",)) is None
 
 
+@pytest.mark.parametrize("name", ["proxy.example:443", "https://proxy.example", "proxy/"])
+def test_a_name_that_no_header_would_equal_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="the name alone"):
+        accepted_hosts("127.0.0.1", (name,))
+
+
 def test_settings_for_others_need_a_key_and_do_not_show_it() -> None:
     with pytest.raises(ConfigError, match="API key"):
         ServiceSettings(hosts=None)
