@@ -164,6 +164,17 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         plot_matches(a, b, of_a, of_b, matched((0, 1)))
     with pytest.raises(FormatError, match=r"\.png"):
         plot_matches(a, b, of_a, of_b, matched(), tmp_path / "x.jpg")
+    for limit in ({"max_lines": -1}, {"max_lines": 1.5}, {"max_side": 0}, {"max_side": None}):
+        with pytest.raises(ConfigError, match=f"{next(iter(limit))} is .*, expected a whole"):
+            plot_matches(a, b, of_a, of_b, matched(), **limit)  # type: ignore[arg-type]
+
+
+def test_points_far_outside_do_not_hide_the_others() -> None:
+    image = np.zeros((480, 480), np.uint8)
+    inside = features_at([(100, 100)], (480, 480))
+    far = features_at([(100, 100), (1e9, -1e9), (np.nan, 3e38)], (480, 480))
+    assert plot(far, image).any() and (plot(far.top(1), image) == plot(inside, image)).all()
+    assert plot_matches(image, image, far, far, matched((0, 0), (1, 1), (2, 2))).any()
 
 
 def test_no_match_of_one_keypoint_with_itself_is_drawn_as_a_ring_only() -> None:

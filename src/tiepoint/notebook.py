@@ -98,9 +98,7 @@ def view(
     return Viewer(session, max_side=max_side, height=height)
 
 
-def _check_results(
-    features: Features | None, registration: Registration | None, images: list[SourceImage]
-) -> None:
+def _check_results(features: Features | None, registration: Any, images: list[SourceImage]) -> None:
     """Raise ConfigError for results that are not those of the images."""
     if len(images) == 1:
         if registration is not None:
@@ -111,6 +109,9 @@ def _check_results(
     if features is not None:
         raise ConfigError("features are given with two images; give registration=register(a, b)")
     if registration is not None:
+        if not isinstance(registration, Registration):
+            kind = type(registration).__name__
+            raise ConfigError(f"registration is of type {kind}, expected Registration")
         _check_size("registration.features_a", registration.features_a, images[0])
         _check_size("registration.features_b", registration.features_b, images[1])
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.checks import check_whole
 from tiepoint.config import ProcessorConfig
 from tiepoint.errors import ConfigError, FormatError, MissingExtraError
 from tiepoint.features import Features, Matches
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 SUBPIXEL_BITS = 4
 """Fractional bits of OpenCV's coordinates: markers are drawn at 1/16 px."""
+
+MOST_PX = 2.0**26
+"""Largest coordinate that OpenCV draws with these bits, px."""
 
 PLOT_SIDE_PX, MAX_PLOT_ZOOM = 480, 8
 """Images with a smaller longer side are enlarged for `plot`, up to this zoom."""
@@ -108,14 +112,17 @@ def plot_matches(
         H W 3 uint8, RGB: A on the left, B on the right, aligned at the top.
 
     Raises:
-        ConfigError: An image has another size than its features, or the matches index other
-            features.
+        ConfigError: An image has another size than its features, the matches index other
+            features, or a limit that is no whole number.
         FormatError: The path does not end in .png.
         OutputError: It cannot be written.
         ImageError: An image cannot be read.
     """
     _check_ending(path)
     _check_matches(matches, features_a, features_b)
+    check_whole("max_side", max_side, minimum=1, unit="px")
+    if max_lines is not None:
+        check_whole("max_lines", max_lines, minimum=0, unit="lines, or None for all")
     zoom_a, zoom_b = _zooms(max(features_a.size_hw), max(features_b.size_hw), max_side)
     source_a = _image_of(image_a, features_a, "image A")
     source_b = _image_of(image_b, features_b, "image B")
@@ -238,7 +245,7 @@ def curves_panel(
     panel = np.full((height, width, 3), 255, np.uint8)
     left, right, ceiling, floor = PANEL_MARGIN_PX, width - 12, 34, height - 24
     cv2.rectangle(panel, (left, ceiling), (right, floor), (210, 210, 210), 1)
-    _text(panel, title, (left, 14), (0, 0, 0))
+    write_text(panel, title, (left, 14), (0, 0, 0))
     if not curves:
         return panel
     points = np.concatenate(list(curves.values()))  # N 2
@@ -246,8 +253,8 @@ def curves_panel(
     low, high = min(low, 0.0), max(high if top is None else top, low + 1e-6)
     span_x, span_y = last - first or 1.0, high - low
     for value, y in ((high, ceiling + 8), (low, floor)):
-        _text(panel, f"{value:.3g}", (2, y), (120, 120, 120))
-    _text(panel, f"{last:.0f}", (right - 50, height - 8), (120, 120, 120))
+        write_text(panel, f"{value:.3g}", (2, y), (120, 120, 120))
+    write_text(panel, f"{last:.0f}", (right - 50, height - 8), (120, 120, 120))
     name_x = left
     for index, (name, points) in enumerate(curves.items()):
         colour = CURVE_COLOURS[index % len(CURVE_COLOURS)]
@@ -255,13 +262,21 @@ def curves_panel(
         y = floor - (points[:, 1] - low) / span_y * (floor - ceiling)
         drawn = np.rint(np.stack([x, y], axis=1)).astype(np.int32)
         cv2.polylines(panel, [drawn[:, None]], False, colour, 1, cv2.LINE_AA)
-        _text(panel, name, (name_x, 28), colour)
+        write_text(panel, name, (name_x, 28), colour)
         name_x += 10 + 8 * len(name)
     return panel
 
 
-def _text(panel: Picture, text: str, at: tuple[int, int], colour: tuple[int, int, int]) -> None:
-    cv2.putText(panel, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
+def write_text(
+    picture: Picture,
+    text: str,
+    at: tuple[int, int],
+    colour: tuple[int, int, int],
+    scale: float = 0.4,
+) -> None:
+    """Write a line of text; OpenCV's fonts have ASCII only, and lone surrogates crash it."""
+    plain = text.encode("ascii", "replace").decode()
+    cv2.putText(picture, plain, at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
 
 
 def _lines(canvas: Picture, ends_a: Float, ends_b: Float, colours: Picture) -> None:
@@ -323,8 +338,9 @@ def _colours(levels: Array) -> Picture:
 
 
 def _fixed(xy: Float) -> list[tuple[int, int]]:
-    """N points in OpenCV's fixed-point coordinates."""
-    return [(x, y) for x, y in np.round(xy * 2**SUBPIXEL_BITS).astype(int).tolist()]
+    """N points in OpenCV's fixed-point coordinates; those far outside at `MOST_PX`."""
+    inside = np.clip(np.nan_to_num(xy, nan=-MOST_PX), -MOST_PX, MOST_PX)
+    return [(x, y) for x, y in np.round(inside * 2**SUBPIXEL_BITS).astype(int).tolist()]
 
 
 def _check_ending(path: str | PathLike[str] | None) -> None:

@@ -61,6 +61,15 @@ def test_json_is_one_object(images: tuple[Path, Path]) -> None:
     assert [one["times_ms"]["detect"] > 0 for one in content["methods"]] == [True, True]
 
 
+def test_a_picture_that_cannot_be_written_costs_no_results(
+    images: tuple[Path, Path], tmp_path: Path
+) -> None:
+    plot = tmp_path / "missing" / "plot.png"
+    code, printed, errors = run(*images, *QUICK, "--json", "--plot", plot)
+    assert code == exit_codes.USAGE and "plot.png: cannot be written" in errors
+    assert json.loads(printed)["kind"] == "comparison"
+
+
 def test_a_method_that_fails_does_not_end_the_run(images: tuple[Path, Path]) -> None:
     code, printed, errors = run(*images, "--methods", "nothing,sift", "--repeats", "0")
     assert code == exit_codes.FAILED and "1 of 2 methods failed" in errors

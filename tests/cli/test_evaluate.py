@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 from support.features_files import make
 from tiepoint.cli import app
 from tiepoint.evaluation.settings import GENERATED_COUNT, GENERATED_SEED, PROFILES
+from tiepoint.files.lock import WriteLock
 from tiepoint.formats import H5Writer
 
 runner = CliRunner()
@@ -122,6 +125,33 @@ def test_generated_pairs_are_scored_by_level(wall: Path, tmp_path: Path) -> None
     assert content["seed"] == GENERATED_SEED
     assert content["photos"] == ["1.png", "2.png"]
     assert run(*arguments, "--part", "test")[0] == 2
+
+
+def test_two_runs_do_not_write_one_report(wall: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "report.json"
+    arguments = ["homography", wall, "--methods", "orb", "--k", 100, "-o", out]
+    out.parent.mkdir()
+    lock = WriteLock(out)
+    code, _, errors = run(*arguments)
+    assert code == 2 and "another run is writing it" in errors
+    lock.release()
+    assert not list(out.parent.iterdir())  # the other run's resume file would be here
+    assert run(*arguments)[0] == 0
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_a_photograph_whose_name_is_no_unicode_is_evaluated(wall: Path, tmp_path: Path) -> None:
+    photo = tmp_path / "photos" / os.fsdecode(b"\xff.png")
+    photo.parent.mkdir()
+    try:
+        shutil.copy(wall / "1.png", photo)
+    except OSError:
+        pytest.skip("the file system has names in Unicode only")
+    out, plots = tmp_path / "report.json", tmp_path / "plots"
+    arguments = ["--part", "all", "--methods", "orb", "--limit", 1, "--k", 100, "--plots", plots]
+    assert run("generated", "--photos", photo.parent, *arguments, "-o", out)[0] == 0
+    assert json.loads(out.read_text())["photos"] == ["\udcff.png"]
+    assert len(list(plots.rglob("*.png"))) == 2
 
 
 def test_checkpoints_look_at_the_scales_and_phases_that_are_given(

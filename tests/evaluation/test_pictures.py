@@ -96,6 +96,8 @@ def test_names_that_no_file_system_takes_are_replaced(tmp_path: Path) -> None:
     method = replace(knows_nothing(), name="a/b:c*?")
     (path,) = draw_worst(evaluated(method), PAIRS, tmp_path, count=1)
     assert path.parent == tmp_path / "a_b_c_"
+    (path,) = draw_worst(evaluated(replace(method, name="벽" * 120)), PAIRS, tmp_path, count=1)
+    assert path.is_file() and set(path.parent.name) == {"벽"}
 
 
 def test_homographies_have_shares_and_worst_pairs(tmp_path: Path) -> None:

@@ -102,6 +102,14 @@ def test_finishing_removes_the_file_and_may_be_repeated(tmp_path: Path) -> None:
     assert not resume.path.exists()
 
 
+def test_a_pair_that_cannot_be_written_is_an_error_with_the_path(tmp_path: Path) -> None:
+    resume = ResumeFile(tmp_path / "run.partial", {})
+    resume.path.unlink()
+    resume.path.mkdir()
+    with pytest.raises(OutputError, match="run.partial: cannot be written"):
+        resume.add("wall", "1", FIGURES)
+
+
 def test_a_folder_that_cannot_be_made_is_an_error_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file"):

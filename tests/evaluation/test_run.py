@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -111,7 +112,7 @@ def test_figures_of_a_method_are_in_the_order_of_the_pairs() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize("error", [ImageError, FormatError])
+@pytest.mark.parametrize("error", [ImageError, FormatError, cv2.error, MemoryError])
 def test_a_pair_that_cannot_be_read_is_left_out_for_every_method(
     workers: int, error: type[Exception]
 ) -> None:

@@ -146,6 +146,12 @@ def test_a_table_names_each_set_once_and_separates_them() -> None:
     assert "limits (1.0, 2.5)" in text
 
 
+def test_brackets_in_a_name_are_shown() -> None:
+    shown = table_of("title", "", ["set", "method"], [Line(["photos [old]", "[/x]"], {"n": "1"})])
+    text = printed(shown)
+    assert "photos [old]" in text and "[/x]" in text
+
+
 def test_json_flattens_rows_and_figures_and_lists_derived_values() -> None:
     content = json.loads(as_json(evaluation_of(*TWO_SETS), kind="score", folders=["x"]))
     assert list(content) == [

@@ -58,7 +58,9 @@ def test_screen_readers_have_the_last_value_of_each_curve() -> None:
     assert styles == ["k0", "k1"]
 
 
-@pytest.mark.parametrize("curve", [[[3, 5]], [[0, 0], [1, 0]], [[2, -1], [2, -1]]])
+@pytest.mark.parametrize(
+    "curve", [[[3, 5]], [[0, 0], [1, 0]], [[2, -1], [2, -1]], [[0, 0], [1, 5e-324]]]
+)
 def test_flat_curves_and_single_points_are_drawn(curve: list[list[float]]) -> None:
     figure = chart_figure(Chart("flat", "x", {"one": np.array(curve, float)}), count(1))
     (path,) = [one.attrib["d"] for one in figure.iter("path")]

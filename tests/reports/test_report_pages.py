@@ -279,6 +279,39 @@ def test_a_damaged_line_leaves_the_other_pairs(registered: Path) -> None:
     assert [reason.split(": ")[1] for _, reason in made.failures] == ["object 2"]
 
 
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        [[1, 0, 0], [0, 1, 0], [-0.01, 0, 1]],  # the horizon runs through A
+        [[1, 0, 1e9], [0, 1, 1e9], [0, 0, 1]],  # far outside of OpenCV's coordinates
+    ],
+)
+def test_a_record_that_cannot_be_drawn_leaves_the_other_pairs(
+    registered: Path, matrix: list[list[float]]
+) -> None:
+    first, last = map(json.loads, registered.read_text().splitlines())
+    lines = {**first, "matrix": matrix}, last
+    registered.write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    assert "1 of 2 pairs registered" in page_of(registered).text
+
+
+def test_results_that_cannot_be_plotted_are_listed(evaluated: Path, run: Path) -> None:
+    values = json.loads(evaluated.read_text())
+    other = evaluated.with_name("other.json")
+    other.write_text(json.dumps({**values, "methods": {"another": {}}}))
+    lines = [{"step": 1, "detector": 1e308}, {"step": 2, "detector": -1e308}]
+    (run / "log.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    made = make_report([evaluated, other, run])
+    assert made.sections == 1 and [Path(name) for name, _ in made.failures] == [other, run]
+
+
+def test_a_store_whose_provenance_is_not_known_is_shown(store: Path) -> None:
+    manifest = json.loads((store / "manifest.json").read_text())
+    manifest["provenance"] |= {"checkpoint": None, "weights_sha256": None, "precision": None}
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    assert "Store of features" in page_of(store).text
+
+
 def test_a_log_of_other_values_is_listed(run: Path) -> None:
     (run / "log.jsonl").write_text(
         '{"step": 1, "benchmark": {"sift": 3}}\n{"step": 2, "loss": []}\n'

@@ -90,6 +90,17 @@ def test_work_is_bounded_over_all_scales_and_phases(settings: dict[str, object])
         assert smaller.status == 200
 
 
+def test_a_thin_image_counts_as_the_cells_that_it_takes() -> None:
+    """The network pads a row of pixels to eight rows; 12 kB of PNG would take 10 GB."""
+    one = {"scales": "1", "phases": 1}
+    with serving(max_input_pixels=10_000) as served:
+        for thin in (np.zeros((1, 2000), np.uint8), np.zeros((2000, 1), np.uint8)):
+            answer = served.client.post("/detect", image=png(thin), max_side=2000, **one)
+            assert (answer.status, answer.error["code"]) == (413, "too_many_input_pixels")
+            answer = served.client.post("/detect", image=png(thin), max_side=1000, **one)
+            assert answer.status == 200
+
+
 def test_bytes_are_bounded_by_the_header_and_where_it_has_no_length() -> None:
     with serving(max_bytes=20_000) as served:
         client = served.client

@@ -58,6 +58,7 @@ def test_a_key_opens_every_route(locked: Client, headers: dict[str, str]) -> Non
         {"Authorization": KEY},
         {"Authorization": f"Digest {KEY}"},
         {"Authorization": "Basic ####"},
+        {"Authorization": "Basic \xe9\xe9"},
         {"Authorization": "Basic " + base64.b64encode(b"\xff\xfe:\xff").decode()},
         {"Authorization": basic(KEY, "")},
         {"X-API-Key": ""},
@@ -175,6 +176,12 @@ def test_a_name_of_a_proxy_is_accepted_where_it_is_given() -> None:
     assert accepted_hosts("0.0.0.0", ("example.org",)) is None
 
 
+@pytest.mark.parametrize("name", ["proxy.example:443", "https://proxy.example", "proxy/"])
+def test_a_name_that_no_header_would_equal_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="the name alone"):
+        accepted_hosts("127.0.0.1", (name,))
+
+
 def test_settings_for_others_need_a_key_and_do_not_show_it() -> None:
     with pytest.raises(ConfigError, match="API key"):
         ServiceSettings(hosts=None)
@@ -197,6 +204,9 @@ def test_keys_come_from_a_file_and_from_the_environment(
             read_keys(None)
         assert not wrong or wrong not in str(caught.value)
     monkeypatch.delenv(KEY_VARIABLE)
+    path.write_text(f"# key of the drone team\n{KEY}\n")  # no comment becomes a key
+    with pytest.raises(ConfigError, match="without spaces"):
+        read_keys(path)
     for content in ("", "\n\n"):
         path.write_text(content)
         with pytest.raises(ConfigError, match="no key"):

@@ -99,10 +99,6 @@ def compare(
         )
     except ImageError as error:
         stop(str(error), exit_codes.NOTHING_READABLE)
-    if plot is not None:
-        from tiepoint.images.encoding import write_picture
-
-        write_picture(plot, views.comparison_picture(comparison))
     if as_json:
         typer.echo(json.dumps(views.comparison_json(comparison), ensure_ascii=False))
     elif not is_quiet():
@@ -111,6 +107,10 @@ def compare(
         Console(width=max(Console().width, TABLE_WIDTH)).print(views.comparison_table(comparison))
         for line in (*views.reasons(comparison), views.conclusion(comparison)):
             typer.echo(line)
+    if plot is not None:  # after the results, which a full disk must not cost
+        from tiepoint.images.encoding import write_picture
+
+        write_picture(plot, views.comparison_picture(comparison))
     failed = [one for one in comparison.methods if one.error is not None]
     if failed:
         complain(f"{len(failed)} of {len(names)} methods failed")

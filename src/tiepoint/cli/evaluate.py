@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from tiepoint.images.photographs import PARTS, list_photos
 from tiepoint.network.cores import usable_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.table import Table
 
@@ -288,34 +289,51 @@ def _score(
     from tiepoint.evaluation.run import evaluate
 
     _check_out(out, as_json=as_json)
-    resume = None
-    if out not in (None, STDOUT):
-        resume = _resume_file(out, pairs, methods, {**run_info, "settings": asdict(settings)})
-    measure = partial(
-        evaluate,
-        task,
-        pairs,
-        methods,
-        settings,
-        failures=failures,
-        workers=min(usable_cores(threads), PAIRS_AT_ONCE),
-        resume=resume,
-    )
-    evaluation = with_progress("pairs", len(pairs), lambda done: measure(on_pair=done))
-    tables = [summary.table(evaluation)] if evaluation.records else []
-    if tables and details:
-        from tiepoint.evaluation.homography import detail_table
+    with _writing(out):
+        resume = None
+        if out not in (None, STDOUT):
+            resume = _resume_file(out, pairs, methods, {**run_info, "settings": asdict(settings)})
+        measure = partial(
+            evaluate,
+            task,
+            pairs,
+            methods,
+            settings,
+            failures=failures,
+            workers=min(usable_cores(threads), PAIRS_AT_ONCE),
+            resume=resume,
+        )
+        evaluation = with_progress("pairs", len(pairs), lambda done: measure(on_pair=done))
+        tables = [summary.table(evaluation)] if evaluation.records else []
+        if tables and details:
+            from tiepoint.evaluation.homography import detail_table
 
-        tables.append(detail_table(evaluation))
-    _show(tables, evaluation.failures, as_json=as_json or out == STDOUT)
-    _write(out, summary.as_json(evaluation, **run_info), as_json=as_json)
-    if resume is not None:
-        resume.finish()
-    if plots is not None:
-        from tiepoint.evaluation.pictures import draw_pictures
+            tables.append(detail_table(evaluation))
+        _show(tables, evaluation.failures, as_json=as_json or out == STDOUT)
+        _write(out, summary.as_json(evaluation, **run_info), as_json=as_json)
+        if resume is not None:
+            resume.finish()
+        if plots is not None:
+            from tiepoint.evaluation.pictures import draw_pictures
 
-        draw_pictures(evaluation, pairs, plots)
-    _stop_if(evaluation.failures)
+            draw_pictures(evaluation, pairs, plots)
+        _stop_if(evaluation.failures)
+
+
+@contextmanager
+def _writing(out: Path | None) -> Iterator[None]:
+    """Let no other run write the same report, whose resume file would mix the pairs of both."""
+    if out is None or out == STDOUT:
+        yield
+        return
+    from tiepoint.files.lock import WriteLock
+    from tiepoint.files.writing import make_folder
+
+    lock = WriteLock(make_folder(out.parent) / out.name)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _resume_file(
@@ -343,13 +361,14 @@ def _check_out(out: Path | None, *, as_json: bool) -> None:
 def _write(out: Path | None, text: str, *, as_json: bool) -> None:
     from tiepoint.files.writing import make_folder, write_bytes
 
+    content = text.encode("utf-8", "backslashreplace")  # names of files may hold lone surrogates
     if as_json:
         typer.echo(text)
     if out == STDOUT:
-        write_stdout(text.encode())
+        write_stdout(content)
     elif out is not None:
         make_folder(out.parent)
-        write_bytes(out, text.encode())
+        write_bytes(out, content)
 
 
 def _show(tables: Sequence[Table], failures: Sequence[Failure], *, as_json: bool = False) -> None:

@@ -17,7 +17,7 @@ from tiepoint.evaluation.compare import ComparedMethod, Comparison
 from tiepoint.evaluation.summary import Line, table_of
 from tiepoint.features import Matches
 from tiepoint.images.urls import without_credentials
-from tiepoint.plotting import plot_matches
+from tiepoint.plotting import plot_matches, write_text
 from tiepoint.registration.models import PLANE_MODELS
 
 ROW_SIDE_PX = 480
@@ -187,14 +187,9 @@ def _captions(lines: list[str], colour: tuple[int, int, int], width_px: int) -> 
     """Lines of text on white, the first in its colour."""
     panel = np.full((BAR_PX * len(lines), width_px, 3), 255, np.uint8)
     for number, line in enumerate(lines):
-        _text(panel, line, BAR_PX * number + 18, (60, 60, 60) if number else colour)
+        tone = (60, 60, 60) if number else colour
+        write_text(panel, line, (8, BAR_PX * number + 18), tone, 0.5)
     return panel
-
-
-def _text(panel: Picture, text: str, y: int, colour: tuple[int, int, int]) -> None:
-    """OpenCV's fonts have ASCII only."""
-    plain = text.encode("ascii", "replace").decode()
-    cv2.putText(panel, plain, (8, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
 
 
 def _px(value: float | None) -> str:

@@ -19,12 +19,14 @@ from tiepoint.evaluation.settings import HomographySettings
 from tiepoint.evaluation.task import Evaluation, Record
 from tiepoint.files.writing import make_folder, write_bytes
 from tiepoint.geometry import apply_homography, corners_xy
-from tiepoint.plotting import MAX_LINES, SUBPIXEL_BITS, curves_panel
+from tiepoint.plotting import MAX_LINES, SUBPIXEL_BITS, curves_panel, write_text
 
 SHARES_FILE = "shares.png"
 WORST = 8
 """Pairs drawn for each method."""
 
+MOST_NAME_BYTES = 120
+"""Longest name of a picture; file systems take 255, and a Korean letter has three."""
 CURVE_STEPS = 200
 MAX_OUTLINE_PX = 8000  # limit of OpenCV's fixed-point coordinates
 CORRECT, WRONG = (60, 200, 60), (230, 60, 60)  # RGB of matches
@@ -127,7 +129,7 @@ def draw_pair(
     error_px = record.figures.error_px
     text = f"{record.pair}: {error_px:.1f} px, {correct.sum()} of {len(correct)} right"
     cv2.rectangle(canvas, (0, 0), (canvas.shape[1], 20), (0, 0, 0), -1)
-    cv2.putText(canvas, text, (6, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, TRUTH, 1, cv2.LINE_AA)
+    write_text(canvas, text, (6, 15), TRUTH, 0.45)
     return canvas
 
 
@@ -142,7 +144,8 @@ def _fixed(points: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
 
 
 def _file_name(name: str) -> str:  # every file system takes it
-    return re.sub(r"[^\w. -]+", "_", name)[-120:]
+    plain = re.sub(r"[^\w. -]+", "_", name).encode()
+    return plain[-MOST_NAME_BYTES:].decode(errors="ignore")
 
 
 def _write(path: Path, picture: NDArray[np.uint8]) -> None:

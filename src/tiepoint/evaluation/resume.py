@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tiepoint.errors import FormatError
 from tiepoint.files.reading import MAX_LIST_BYTES, parse_json, read_bounded
-from tiepoint.files.writing import make_folder, write_bytes
+from tiepoint.files.writing import make_folder, unwritable, write_bytes
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -46,10 +46,17 @@ class ResumeFile:
         write_bytes(path, "\n".join([head, *self._read(head), ""]).encode())
 
     def add(self, group: str, name: str, figures: Sequence[DataclassInstance]) -> None:
-        """Append a pair with a dataclass of figures for each method."""
+        """Append a pair with a dataclass of figures for each method.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
         line = json.dumps([group, name, [asdict(one) for one in figures]])
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
     def finish(self) -> None:
         """Remove the file, because the report holds everything."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import cv2
+
 from tiepoint.errors import ConfigError, MissingExtraError, TiepointError
 from tiepoint.evaluation.methods import Method
 from tiepoint.evaluation.resume import ResumeFile, from_json
@@ -37,8 +39,8 @@ def evaluate(
 ) -> Evaluation[SettingsT, FiguresT, MeansT]:
     """Run every method on every pair. The result does not depend on the number of workers.
 
-    A pair that cannot be read is left out for all methods, so that all rows of a table are over
-    the same pairs.
+    A pair that cannot be read or measured is left out for all methods, so that all rows of a table
+    are over the same pairs.
 
     Args:
         failures: What was lost while listing the pairs; kept in the result.
@@ -60,8 +62,8 @@ def evaluate(
             return task.measure(pair, methods, settings)
         except (ConfigError, MissingExtraError):
             raise  # an error of the run, not of this pair
-        except TiepointError as error:
-            return Failure(pair.group, pair.name, str(error))
+        except (TiepointError, cv2.error, MemoryError) as error:
+            return Failure(pair.group, pair.name, str(error).strip() or type(error).__name__)
 
     records: list[Record[FiguresT]] = []
     lost = list(failures)

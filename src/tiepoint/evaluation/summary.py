@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple
 import cv2
 import numpy as np
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from tiepoint._version import __version__
@@ -99,7 +100,7 @@ def table_of(title: str, caption: str, headings: Sequence[str], lines: Sequence[
     for line in lines:
         if line.new_section:
             shown.add_section()
-        shown.add_row(*line.names, *line.cells.values())
+        shown.add_row(*map(escape, line.names), *line.cells.values())  # [brackets] are markup
     return shown
 
 

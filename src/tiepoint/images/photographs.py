@@ -116,6 +116,6 @@ def part_of(file_name: str) -> Part:
     """
     import hashlib  # here, because the command line reads this module for its options
 
-    digest = hashlib.sha1(file_name.encode(), usedforsecurity=False).hexdigest()
+    digest = hashlib.sha1(os.fsencode(file_name), usedforsecurity=False).hexdigest()
     held_out = int(digest, 16) % 5 == 0 or file_name.startswith("skimage_cc0_")
     return "development" if held_out else "training"

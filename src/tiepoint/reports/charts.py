@@ -19,6 +19,8 @@ MOST_POINTS = 240
 STYLES = 6
 """Number of line styles in report.css."""
 TICKS = 5
+LEAST_SPAN = 1e-100
+"""Ranges below it are empty: ticks would have no digits."""
 
 Array = NDArray[np.float64]
 
@@ -76,7 +78,7 @@ def _ranges(chart: Chart) -> tuple[tuple[float, float], tuple[float, float]]:
 
 def _opened(low: float, high: float) -> tuple[float, float]:
     """The same range, or a wider one if it is empty."""
-    return (low, high) if high > low else (low, low + max(1.0, abs(low)))
+    return (low, high) if high - low > LEAST_SPAN else (low, low + max(1.0, abs(low)))
 
 
 def _placed(curve: Array, x_range: tuple[float, float], y_range: tuple[float, float]) -> Array:

@@ -33,6 +33,8 @@ MOST_LETTERS = 600
 WIDE = 2
 """Aspect ratio above which a picture takes the whole width."""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"
+_CONTROLS = dict.fromkeys(set(range(32)) - set(b"\n\t"), "\ufffd")
+"""Control characters, which no HTML may hold."""
 _RESERVED = 400_000
 """Bytes for style, head and contents."""
 
@@ -68,7 +70,7 @@ def page(title: str, byline: str, sections: Sequence[Section], words: Words) -> 
 
 
 def _serialized(element: Element) -> bytes:
-    text = tostring(element, encoding="unicode", method="html")
+    text = tostring(element, encoding="unicode", method="html").translate(_CONTROLS)
     return text.encode("utf-8", "backslashreplace")  # names of files may hold lone surrogates
 
 
@@ -211,6 +213,5 @@ def _picture(picture: Picture) -> Element:
 
 
 def _cut(text: str) -> str:
-    """A text of bounded length without control characters, which no HTML may hold."""
-    shown = text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"
-    return "".join(letter if letter >= " " or letter in "\n\t" else "\ufffd" for letter in shown)
+    """A text of bounded length."""
+    return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"

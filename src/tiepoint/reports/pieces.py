@@ -9,6 +9,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_VALUE = 1e100
+"""Largest value of a chart, so that no difference overflows."""
+
 Tone = Literal["good", "bad", "neutral"]
 
 
@@ -73,6 +76,13 @@ class Chart:
     x_name: str
     curves: Mapping[str, NDArray[np.float64]]
     y_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.curves:
+            raise ValueError(f"no curve for {self.title!r}")
+        points = np.concatenate(list(self.curves.values()))  # N 2
+        if not (np.abs(points) < MOST_VALUE).all():
+            raise ValueError(f"{self.title}: values that are not finite, or beyond {MOST_VALUE:g}")
 
 
 @dataclass(frozen=True)

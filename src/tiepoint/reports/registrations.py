@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
+
 from tiepoint.errors import TiepointError
 from tiepoint.files.paths import exists
 from tiepoint.images.reading import read
@@ -166,7 +168,7 @@ def _pictures(pair: RegisteredPair, words: Words) -> list[Piece]:
                 held, known = (f"{w}x{h}" for h, w in (image.size_hw, size_hw))
                 return [Note(f"{words('No pictures')}: {image.name}: {held} px, {known} px")]
         return _drawn(thumbnails.small(images[0], images[1], one), record, words)
-    except TiepointError as error:
+    except (TiepointError, cv2.error, ValueError, MemoryError) as error:  # a damaged record's too
         return [Note(Message(f"{words('No pictures')}: {error}"))]
 
 

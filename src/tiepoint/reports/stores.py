@@ -101,11 +101,11 @@ def _failures(failures: list[FailureRow], count: int, words: Words) -> Table:
 def _made(folder: Path, manifest: Manifest, words: Words) -> list[Piece]:
     made = manifest.provenance
     rows = [
-        (words("checkpoint"), made.checkpoint),
-        ("SHA-256", made.weights_sha256),
+        (words("checkpoint"), text(made.checkpoint)),
+        ("SHA-256", text(made.weights_sha256)),
         (words("engine"), f"{made.engine}, {made.device}"),
-        (words("precision of the network"), made.precision),
-        (words("version"), made.tiepoint_version),
+        (words("precision of the network"), text(made.precision)),
+        (words("version"), text(made.tiepoint_version)),
         (words("format"), text(manifest.format)),
         (words("file"), str(folder)),
     ]

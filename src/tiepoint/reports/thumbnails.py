@@ -98,9 +98,9 @@ def residuals(pair: Small) -> tuple[RGB, int]:
     canvas = np.repeat(np.rint(pale).astype(np.uint8)[:, :, None], 3, axis=2)
     ends = predicted + zoom * offsets
     reach = 2 * math.hypot(*canvas.shape[:2])
-    for start, end in zip(predicted, ends, strict=True):
-        if np.isfinite(end).all() and np.abs(end).max() < reach:
-            first, last = _fixed(start), _fixed(end)
+    for arrow in np.stack([predicted, ends], axis=1):  # 2 2
+        if np.isfinite(arrow).all() and np.abs(arrow).max() < reach:
+            first, last = map(_fixed, arrow)
             cv2.line(canvas, first, last, ARROW, 1, cv2.LINE_AA, SUBPIXEL_BITS)
             dot = 2 << SUBPIXEL_BITS
             cv2.circle(canvas, first, dot, START, -1, cv2.LINE_AA, SUBPIXEL_BITS)

@@ -14,7 +14,7 @@ from tiepoint.config import DetectionConfig, DetectionOptions, ProcessorConfig, 
 from tiepoint.detector import LARGE_PX, Detector
 from tiepoint.errors import ConfigError, ImageError, TiepointError
 from tiepoint.features import Features
-from tiepoint.geometry import SizeHW, fit_inside
+from tiepoint.geometry import SizeHW, fit_inside, whole_cells, with_longer_side
 from tiepoint.images.masks import allowed_by
 from tiepoint.images.reading import NamedBytes, SourceImage, read
 from tiepoint.service.problems import ProblemError, problem_of
@@ -171,8 +171,10 @@ class Limits(NamedTuple):
         Raises:
             ProblemError: More pixels of the network's input than the limit.
         """
-        pixels = math.prod(fit_inside(size_hw, processor.max_side))
-        total = pixels * sum(scale**2 for scale in detection.scales) * detection.phases
+        resized_hw = fit_inside(size_hw, processor.max_side)
+        sides = (max(1, round(max(resized_hw) * scale)) for scale in detection.scales)
+        inputs = [math.prod(whole_cells(with_longer_side(resized_hw, side))) for side in sides]
+        total = sum(inputs) * detection.phases
         most = self.config.max_input_pixels
         if total > most:
             raise ProblemError(
@@ -183,7 +185,7 @@ class Limits(NamedTuple):
                 "phases",
                 limit_pixels=most,
             )
-        if pixels * max(detection.scales) ** 2 <= LARGE_PX:
+        if max(inputs) <= LARGE_PX:
             return work()
         with self.work.large:
             return work()

@@ -53,7 +53,8 @@ class ProblemError(Exception):
     def body(self) -> bytes:
         """The JSON text."""
         error = {"code": self.code, "message": self.message, **self.details}
-        return json.dumps({"error": error}, ensure_ascii=False).encode()
+        text = json.dumps({"error": error}, ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace")  # paths may hold lone surrogates
 
     async def send(self, send: Send) -> None:
         """Answer a request with this error, from outside the routes."""

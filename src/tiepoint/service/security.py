@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import logging
 import os
@@ -45,8 +44,8 @@ def read_keys(path: Path | None) -> tuple[str, ...]:
     """The API keys of a file, one a line, and of the environment variable TIEPOINT_API_KEY.
 
     Raises:
-        ConfigError: The file cannot be read or has no key; a key that is too short or has other
-            characters than printable ASCII.
+        ConfigError: The file cannot be read or has no key; a key that is too short or has spaces or
+            other characters than printable ASCII.
     """
     keys = []
     if (from_environment := os.environ.get(KEY_VARIABLE)) is not None:
@@ -65,10 +64,11 @@ def read_keys(path: Path | None) -> tuple[str, ...]:
 
 
 def _checked(key: str, source: str) -> str:
-    if len(key) < LEAST_KEY_CHARACTERS or not (key.isascii() and key.isprintable()):
+    is_plain = key.isascii() and key.isprintable() and " " not in key  # a comment has spaces
+    if len(key) < LEAST_KEY_CHARACTERS or not is_plain:
         raise ConfigError(
             f"{source}: a key of {len(key)} characters, expected {LEAST_KEY_CHARACTERS} or more, "
-            "printable ASCII; make one with: openssl rand -hex 32"
+            "printable ASCII without spaces; make one with: openssl rand -hex 32"
         )
     return key
 
@@ -176,7 +176,7 @@ def _key_of(headers: Headers) -> str:
     if scheme.lower() == "basic":  # which browsers ask their user for
         try:
             return base64.b64decode(value, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, no ASCII, or no UTF-8
             return ""
     return headers.get("x-api-key", "")
 

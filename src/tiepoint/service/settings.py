@@ -130,7 +130,15 @@ def accepted_hosts(host: str, others: tuple[str, ...] = ()) -> frozenset[str] | 
 
     Returns:
         The names; None accepts any, because an API key is required there.
+
+    Raises:
+        ConfigError: A name with a port or a scheme, which no header would equal.
     """
+    for name in others:
+        if "/" in name or name.count(":") == 1:
+            raise ConfigError(
+                f"--allow-host {name}: expected the name alone, without scheme and port"
+            )
     if not is_loopback(host):
         return None
     return frozenset(name.lower() for name in (*LOOPBACK_NAMES, host, *others))

@@ -158,6 +158,8 @@ def test_wrong_arguments_are_named(
         view(a, features=features.xy)
     with pytest.raises(ConfigError, match="another image"):
         view(a[:100], features=features)
+    with pytest.raises(ConfigError, match="of type ndarray, expected Registration"):
+        view(a, b, registration=registration.matrix)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="features_b has"):
         view(a, b[:, :100], registration=registration)
     with pytest.raises(ConfigError, match="max_side is 10"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from contextlib import suppress
 from itertools import pairwise
 
 import cv2
@@ -110,3 +112,36 @@ def test_threads_make_a_value_once_and_an_error_is_not_kept() -> None:
     with pytest.raises(ImageError):
         cache.get("b", broken)
     assert cache.get("b", lambda: 3) == 3
+
+
+def test_a_value_that_two_threads_make_after_an_error_counts_once() -> None:
+    cache: BoundedCache[str, bytes] = BoundedCache(100, len)
+    begun, gates = ([threading.Event() for _ in range(3)] for _ in range(2))
+    numbers = iter(range(3))
+
+    def make() -> bytes:
+        number = next(numbers)
+        begun[number].set()
+        gates[number].wait(5)
+        if number == 0:
+            raise ImageError("gone")
+        return bytes(10)
+
+    def ask() -> None:
+        with suppress(ImageError):
+            cache.get("a", make)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    threads[0].start()
+    assert begun[0].wait(5)
+    threads[1].start()
+    time.sleep(0.1)  # it waits for the first
+    gates[0].set()
+    assert begun[1].wait(5)
+    threads[2].start()
+    assert begun[2].wait(5)
+    for gate in gates:
+        gate.set()
+    for thread in threads:
+        thread.join(10)
+    assert cache.nbytes == 10

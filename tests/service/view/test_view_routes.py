@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the page needs the extra serve")
 pytest.importorskip("uvicorn", reason="the page needs the extra serve")
 
-from support.view_server import Served, serving_of, unpacked, write_pair
+from support.view_server import Served, scene, serving_of, unpacked, write_image, write_pair
 from tiepoint.service.view import payload
 from tiepoint.service.view.guard import Guard
 from tiepoint.service.view.inputs import open_session
@@ -153,6 +154,21 @@ def test_items_come_in_pages_and_by_name(served: Served) -> None:
     found = served.request("/api/items?q=B.PN").json()
     assert [item["name"] for item in found["items"]] == ["b.png"]
     assert served.request("/api/items?offset=-5&limit=-1").json()["items"] == []
+
+
+def test_a_name_that_is_no_unicode_hides_no_other_image(tmp_path: Path) -> None:
+    try:
+        (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(b"no image")
+    except OSError:
+        pytest.skip("the file system has names in Unicode only")
+    write_image(tmp_path / "b.png", scene(1, (40, 50)))
+    with serving_of(open_session([str(tmp_path)])) as running:
+        listed = running.request("/api/items").json()["items"]
+        assert sorted(one["name"] for one in listed) == ["b.png", "\udcff.png"]
+        assert running.request("/api/session").status == 200
+        broken = next(one["id"] for one in listed if one["name"] != "b.png")
+        refused = running.request(f"/api/images/{broken}/points")
+        assert refused.status == 422 and "\udcff.png" in refused.json()["error"]["message"]
 
 
 def test_nearest_descriptors_of_the_other_image_of_a_pair(served: Served) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import tiepoint
+from support.fake_detector import FakeDetector
+from support.store_runs import fill
 from support.view_server import MATRIX, scene, write_features, write_image, write_pair
 from tiepoint.errors import ConfigError, FormatError, ImageError
 from tiepoint.geometry import apply_homography
@@ -80,6 +82,27 @@ def test_features_never_lead_to_a_url(here: Path) -> None:
         session.image(next(iter(session.items)))
 
 
+def test_a_store_never_leads_to_a_url(here: Path) -> None:
+    write_image(here / "x.png", scene(1, (40, 50)))
+    fill(here / "f.store", "x.png", detector=FakeDetector())
+    record = here / "f.store" / "00000.json"
+    listed = json.loads(record.read_text())
+    listed["images"][0][-1] = "http://localhost:1/x.png"
+    record.write_text(json.dumps(listed))
+    session = open_session(["f.store"])
+    shown = session.image(next(iter(session.items)))
+    assert shown.name.endswith("x.png") and "localhost" not in shown.name  # as its features state
+
+
+def test_a_registration_never_leads_to_a_url(here: Path) -> None:
+    write_pair(here)
+    result = tiepoint.register("a.png", "b.png", model="affine").summary()
+    record = {"a": "a.png", "b": "http://localhost:1/b.png", **result}
+    (here / "r.json").write_text(json.dumps(record))
+    with pytest.raises(FormatError, match="URLs in a file are never requested"):
+        open_session(["r.json"])
+
+
 def test_nothing_to_show_is_an_error_that_names_the_arguments(here: Path) -> None:
     (here / "empty").mkdir()
     with pytest.raises((ConfigError, FormatError), match="empty"):
@@ -99,9 +122,19 @@ def test_a_recorded_registration_is_a_pair_of_its_images(here: Path) -> None:
     assert one.config.model == "affine" and one.recorded is not None
     again = session.fit(one.id).registration
     assert again.success == result.success
-    (here / "r.json").write_text(json.dumps({**record, "model": "cubic"}))
-    with pytest.raises(FormatError, match="registration"):
-        open_session(["r.json"])
+    for damage in ({"model": "cubic"}, {"model": []}, {"matrix": 5}, {"matrix": [["x"] * 3] * 3}):
+        (here / "r.json").write_text(json.dumps({**record, **damage}))
+        with pytest.raises(FormatError, match="registration"):
+            open_session(["r.json"])
+
+
+def test_damaged_matches_are_an_error_with_their_path(here: Path) -> None:
+    write_pair(here)
+    whole = (here / "matches.npz").read_bytes()
+    entry = whole.index(b"PK\x01\x02")
+    (here / "matches.npz").write_bytes(whole[: entry + 6] + b"\xff\xff" + whole[entry + 8 :])
+    with pytest.raises(FormatError, match=r"matches\.npz"):  # made by another version of zip
+        open_session(["a.npz", "b.npz", "matches.npz"])
 
 
 def test_the_fit_of_stored_matches_finds_the_model_and_the_wrong_ones(pair: Session) -> None:

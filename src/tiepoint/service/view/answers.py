@@ -90,4 +90,4 @@ def pair_json(session: Session, pair: PairItem) -> dict[str, Any]:
 
 def _named(session: Session, found: Iterable[Nearest]) -> bytes:
     rows = [{**one._asdict(), "name": session.items[one.image].name} for one in found]
-    return json.dumps(rows, ensure_ascii=False).encode()
+    return json.dumps(rows).encode()

@@ -8,6 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tiepoint.batch.inputs import Unreadable, expand
 from tiepoint.config import RegistrationConfig
 from tiepoint.detector import Detector
@@ -18,6 +20,7 @@ from tiepoint.files.reading import read_json
 from tiepoint.formats import ALL_FORMATS, load_matches
 from tiepoint.formats.features_store import StoreFeatures, is_store, records
 from tiepoint.formats.many_images import read_features
+from tiepoint.images.urls import is_url
 from tiepoint.registration.epipolar import read_cameras
 from tiepoint.registration.models import MODELS
 from tiepoint.service.view.session import Item, PairItem, Session, id_of
@@ -116,11 +119,18 @@ def _recorded(path: Path) -> Mapping[str, Any] | None:
     if not isinstance(held, dict) or not set(held) >= _RECORDED:
         return None
     a, b, model = held["a"], held["b"], held["model"]
-    if not isinstance(a, str) or not isinstance(b, str) or model not in MODELS:
+    if not all(isinstance(text, str) for text in (a, b, model)) or model not in MODELS:
         raise FormatError(f"{path}: not a registration of tiepoint register --json")
+    if is_url(a) or is_url(b):
+        raise FormatError(
+            f"{path}: has the URL of an image, and URLs in a file are never requested; give both "
+            "images themselves"
+        )
     try:
         read_cameras(held.get("intrinsics"), model)
-    except ConfigError as error:
+        if held["matrix"] is not None:
+            np.asarray(held["matrix"], np.float64).reshape(3, 3)
+    except (TypeError, ValueError) as error:  # ConfigError is a ValueError
         raise FormatError(
             f"{path}: not a registration of tiepoint register --json ({error})"
         ) from error
@@ -136,8 +146,8 @@ def _is_matches(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return "pairs.npy" in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
-        return False
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError):
+        return False  # reading it as features gives the reason
 
 
 def _has_features(path: Path) -> bool:
@@ -167,10 +177,11 @@ def _load(features: Mapping[str, Features], name: str) -> Features:
 
 def _rows(
     features: Mapping[str, Features],
-) -> Iterator[tuple[str, tuple[str, int, tuple[int, int]]]]:
+) -> Iterator[tuple[str, tuple[str | None, int, tuple[int, int]]]]:
     """Path, number of keypoints and size of each image of a store, from its records."""
     if not isinstance(features, StoreFeatures):
         return
     held = records(features.path, features.manifest.identity)
     for row in chain.from_iterable(record.images for record in held):
-        yield row.name, (row.source, row.keypoints, (row.height, row.width))
+        source = None if is_url(row.source) else row.source  # never requested
+        yield row.name, (source, row.keypoints, (row.height, row.width))

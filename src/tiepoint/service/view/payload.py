@@ -41,7 +41,7 @@ def packed(meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
         arrays: Name -> N K.
     """
     head = {"meta": meta, "arrays": {name: list(array.shape) for name, array in arrays.items()}}
-    text = json.dumps(head, ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps(head, allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
     body = [np.ascontiguousarray(array, "<f4").tobytes() for array in arrays.values()]
     return b"".join([len(text).to_bytes(4, "little"), text, *body])

@@ -205,6 +205,8 @@ class BoundedCache(Generic[Key, Value]):
 
     def _keep(self, key: Key, value: Value) -> None:
         with self._lock:
+            if key in self._values:  # after an error, two threads may make it
+                self.nbytes -= self._size_of(self._values.pop(key))
             self._values[key] = value
             self.nbytes += self._size_of(value)
             while self.nbytes > self.most_bytes and len(self._values) > 1:

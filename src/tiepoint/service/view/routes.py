@@ -205,7 +205,7 @@ def _answer(make: Callable[[], bytes], kind: str) -> Response:
 
 
 def _json(value: Any) -> Response:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, allow_nan=False)  # ASCII: names may hold lone surrogates
     return Response(text, media_type="application/json")
 
 
