@@ -347,8 +347,7 @@ class _Shard:
                 for member in members:
                     name, source = str(tar.prefix / member.name), f"{shown}/{member.name}"
                     if name in seen:
-                        error = ImageError(f"{source}: {_clash(name)}")
-                        yield _Item(name, source, error)
+                        yield _Item(name, source, ImageError(f"{source}: {_clash(name)}"))
                         continue
                     seen.add(name)
                     yield _Item(name, source, self._of_member(name, source, member.data))
