@@ -107,6 +107,17 @@ def temporary_name() -> str:
     return f".tiepoint-{_machine()}-{os.getpid()}-{secrets.token_hex(6)}.partial"
 
 
+def allocate(file: int, size: int) -> None:
+    """Give an open file its size on the disk.
+
+    Else a disk that is full later would end the process that writes to the file as a memory map.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    else:
+        os.ftruncate(file, size)
+
+
 def _flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)

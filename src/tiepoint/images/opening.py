@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tiepoint.errors import ImageError
+from tiepoint.files.writing import special_kind
 from tiepoint.images.arrays import ChannelOrder
 from tiepoint.images.planes import Channels, ChosenChannels
 from tiepoint.images.raster import RasterWindows, is_raster
@@ -64,7 +65,8 @@ def _opened(source: Any, channel_order: ChannelOrder) -> WindowSource:
             "path, or an object with size_hw, dtype and read(window, level)"
         )
     image = read(source, channel_order=channel_order)
-    return ArrayWindows(image.pixels, image.name, valid=image.valid)
+    turn = image.exif_orientation
+    return ArrayWindows(image.pixels, image.name, valid=image.valid, exif_orientation=turn)
 
 
 def is_windowed(path: str) -> bool:
@@ -78,14 +80,14 @@ def is_windowed(path: str) -> bool:
 
 def is_mapped(source: Any) -> bool:
     """Whether a source is the path of an .npy file."""
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(source, str | os.PathLike) or special_kind(source):
         return False
     return Path(os.fsdecode(source)).suffix.lower() == ".npy"
 
 
 def _mapped(path: str | os.PathLike[str]) -> Any:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(os.fsdecode(path), "r")
     except (OSError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(

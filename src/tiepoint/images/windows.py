@@ -81,6 +81,7 @@ class ArrayWindows:
     Args:
         array: `H W`, or `H W C` with 1, 3 or 4 channels.
         valid: H W bool, False without data; None = all with finite values.
+        exif_orientation: EXIF orientation of the file, already applied.
     """
 
     def __init__(
@@ -89,12 +90,14 @@ class ArrayWindows:
         name: str = "array",
         channel_order: ChannelOrder = "rgb",
         valid: NDArray[np.bool_] | None = None,
+        exif_orientation: int = 1,
     ) -> None:
         shape = tuple(int(length) for length in array.shape)
         if len(shape) not in (2, 3) or 0 in shape:
             raise ImageError(f"{name}: shape {shape}, expected H W, or H W C, of at least 1x1")
         self._array, self._order, self._valid = array, channel_order, valid
         self.name, self.dtype = name, np.dtype(array.dtype)
+        self.exif_orientation = exif_orientation
         self.size_hw: SizeHW = (shape[0], shape[1])
         self.levels: Sequence[SizeHW] = [self.size_hw]
         masked = isinstance(array, np.ma.MaskedArray)

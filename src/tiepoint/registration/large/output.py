@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.errors import ConfigError, import_extra
-from tiepoint.files.writing import replacing, unwritable
+from tiepoint.files.writing import allocate, replacing, unwritable
 from tiepoint.geometry import SizeHW
 from tiepoint.images.metadata import Metadata, metadata_of
 from tiepoint.images.opening import open_windows
@@ -74,7 +74,8 @@ def write_warped(
 
     A `.tif` file is a cloud optimised GeoTIFF with B's map position and A's tags. An `.ome.tif`
     file is an OME-TIFF with smaller copies, B's resolution and A's colour profile. Grey and RGB
-    images keep their type; further bands are left out.
+    images of 8 or 16 bits or of float32 keep their type, other numbers become float32; further
+    bands are left out.
 
     Args:
         path: The file.
@@ -273,10 +274,10 @@ def _write_ome(
             partial, ome=True, bigtiff=height * width * form.channels > 2**30
         ) as to,
     ):
-        half = np.lib.format.open_memmap(
-            Path(folder, "half.npy"), "w+", form.dtype,
-            (-(-height // 2), -(-width // 2), form.channels),
-        )  # fmt: skip
+        half_shape = (-(-height // 2), -(-width // 2), form.channels)
+        with Path(folder, "half").open("xb") as file:
+            allocate(file.fileno(), math.prod(half_shape) * form.dtype.itemsize)
+        half = np.memmap(file.name, form.dtype, "r+", shape=half_shape)
         tiles = _tiles_of_rows(parts, form, half)
         to.write(tiles, shape=shape, subifds=count, metadata=about, **options, **first)
         level: Pixels = half
