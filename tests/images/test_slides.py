@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 import tiepoint
-from tiepoint.errors import ImageError, MissingExtraError
+from tiepoint.errors import ConfigError, ImageError, MissingExtraError
 from tiepoint.images import slides
 from tiepoint.images.opening import open_windows
 from tiepoint.images.planes import PlaneWindows
@@ -201,3 +201,9 @@ def test_keypoints_of_a_channel_in_tiles_are_those_of_the_array(tmp_path: Path) 
     expected = detector(photo, max_keypoints=100)
     found = tiepoint.detect_tiled(folder, detector, channels=1, tile_px=128, max_keypoints=100)
     np.testing.assert_allclose(found.xy, expected.xy, atol=1e-3)
+
+
+def test_an_error_of_the_caller_is_not_one_of_the_file(ome_tiff: Path) -> None:
+    for error in (ConfigError("another size"), IndexError("a mistake")):
+        with pytest.raises(type(error), match=str(error)), open_windows(ome_tiff):
+            raise error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -206,3 +209,56 @@ def test_without_the_extra_tiff_is_decoded_whole_and_vrt_names_it(
         assert isinstance(opened, ArrayWindows) and opened.size_hw == (9, 8)
     with pytest.raises(MissingExtraError, match="geo"), open_windows(tmp_path / "a.vrt"):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "a.npy", "a.svs", "a.vrt"])
+def test_a_named_pipe_is_refused_and_never_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    program = f"""
+from tiepoint.errors import ImageError
+from tiepoint.images.opening import open_windows
+try:
+    with open_windows({str(tmp_path / name)!r}):
+        pass
+except ImageError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert f"{name}: a named pipe" in done.stdout
+
+
+def test_an_archive_of_numpy_is_no_array(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", image=np.zeros((5, 5)))
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with (
+        pytest.raises(ImageError, match="a.npy: cannot be mapped"),
+        open_windows(tmp_path / "a.npy"),
+    ):
+        pass
+
+
+def test_channels_are_whole_numbers_of_any_type() -> None:
+    image = RNG.integers(0, 255, (9, 8, 3), np.uint8)
+    chosen: list[Any] = [np.int64(1), [np.uint8(1)]]
+    for channels in chosen:
+        with open_windows(image, channels=channels) as opened:
+            assert np.array_equal(opened.read(Window(0, 0, 9, 8)).pixels, image[..., 1])
+    wrong: list[Any] = ["1", 1.0, True, (0, "1"), [[0]], [1.0], -1]
+    for channels in wrong:
+        with (
+            pytest.raises(ImageError, match="expected some of the 3 from 0 to 2"),
+            open_windows(image, channels=channels),
+        ):
+            pass
+
+
+def test_a_damaged_tiff_file_prints_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("rasterio", reason="needs the extra geo")
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + b"\x7f" * 100)
+    with pytest.raises(ImageError), open_windows(tmp_path / "a.tif"):
+        pass
+    assert not [record for record in caplog.records if record.name == "tifffile"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -114,14 +114,19 @@ def chosen_channels(channels: Channels, count: int, name: str) -> tuple[int, ...
     Raises:
         ImageError: No such channel, or none at all.
     """
-    given = (0,) if channels is None else channels
-    numbers = (given,) if isinstance(given, int) else tuple(given)
-    if not numbers or any(not 0 <= number < count for number in numbers):
+    given: Any = (0,) if channels is None else channels
+    numbers = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else (*given,)
+    if not numbers or any(not _is_channel(number, count) for number in numbers):
         raise ImageError(
-            f"{name}: channels {', '.join(map(str, numbers)) or 'none'}, expected some of the "
+            f"{name}: channels {', '.join(map(repr, numbers)) or 'none'}, expected some of the "
             f"{count} from 0 to {count - 1}"
         )
-    return numbers
+    return tuple(int(number) for number in numbers)
+
+
+def _is_channel(number: object, count: int) -> bool:
+    is_whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+    return is_whole and 0 <= int(number) < count  # type: ignore[call-overload]
 
 
 def fused(part: NDArray[Any], channels: Sequence[int]) -> NDArray[Any]:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiepoint.errors import ImageError, import_extra, is_installed
+from tiepoint.files.writing import special_kind
 from tiepoint.geometry import SizeHW
 from tiepoint.images.arrays import Decoded, from_array, with_alpha
 from tiepoint.images.planes import Channels, chosen_channels, fused
+from tiepoint.images.quiet import logger_quiet
 from tiepoint.images.windows import Window, unreadable
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def is_raster(source: Any) -> bool:
     Raises:
         MissingExtraError: Only GDAL reads the file, and the extra `geo` is not installed.
     """
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(source, str | os.PathLike) or special_kind(source):
         return False
     ending = Path(os.fsdecode(source)).suffix.lower()
     if ending not in RASTER_ENDINGS:
@@ -52,7 +54,8 @@ def is_raster(source: Any) -> bool:
 def _orientation(path: str | os.PathLike[str]) -> int:
     import tifffile
 
-    with suppress(Exception), tifffile.TiffFile(path) as file:  # GDAL reports what is wrong
+    # GDAL reports what is wrong.
+    with suppress(Exception), logger_quiet("tifffile"), tifffile.TiffFile(path) as file:
         return int(file.pages.first.tags.valueof(_ORIENTATION, 1))
     return 1
 

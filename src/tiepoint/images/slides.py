@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from tiepoint.errors import ImageError, import_extra, is_installed
 from tiepoint.files.paths import is_file, is_folder
+from tiepoint.files.writing import special_kind
 from tiepoint.geometry import SizeHW
 from tiepoint.images.arrays import Decoded, from_array
 from tiepoint.images.planes import Channels, PlaneWindows, chosen_channels, fused
@@ -32,7 +33,7 @@ def is_slide(source: Any) -> bool:
 
     Without the extra, OME-TIFF is read as other TIFF files are.
     """
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(source, str | os.PathLike) or special_kind(source):
         return False
     name = os.fsdecode(source).lower()
     if name.endswith(OME_TIFF_ENDINGS):
@@ -74,14 +75,15 @@ def _ome_tiff(name: str, channels: Channels) -> Iterator[PlaneWindows]:
     import tifffile
 
     zarr = import_extra("zarr", "reading OME-TIFF in windows", "bio")
-    try:
-        with tifffile.TiffFile(name) as file:
-            series = file.series[0]
+    with ExitStack() as opened:
+        try:
+            series = opened.enter_context(tifffile.TiffFile(name)).series[0]
             numbers = range(len(series.levels))
             arrays = [zarr.open(series.aszarr(level=number), mode="r") for number in numbers]
-            yield PlaneWindows(arrays, series.axes, name, channels)
-    except (tifffile.TiffFileError, OSError, IndexError, ValueError) as error:
-        raise _unknown(name, "an OME-TIFF file", error) from error
+            windows = PlaneWindows(arrays, series.axes, name, channels)
+        except (tifffile.TiffFileError, OSError, IndexError, ValueError) as error:
+            raise _unknown(name, "an OME-TIFF file", error) from error
+        yield windows
 
 
 def _ome_zarr(name: str, channels: Channels) -> PlaneWindows:
