@@ -1,12 +1,14 @@
-"""Least probability of a match and precision of the matcher, on generated homographies that no
-table of accuracy has.
+"""Least probability of a match, layers and precision of the matcher, on generated homographies that
+no table of accuracy has.
 
     python benchmarks/matcher_threshold.py --photos ../shared/photos -c large --limit 150 --seed 8
     python benchmarks/matcher_threshold.py --photos ../shared/photos --precisions f32 bf16
+    python benchmarks/matcher_threshold.py --photos ../shared/photos --layers 3 4 5
 
-For nearest neighbours, and for each precision and least probability: the share of homographies
-within 1, 3 and 5 px; the precision of the matches, and their recall of the keypoints that can be
-matched, which are mutually nearest within 3 px by the known homography. Means over the pairs.
+For nearest neighbours, and for each precision, depth and least probability: the share of
+homographies within 1, 3 and 5 px; the precision of the matches, and their recall of the keypoints
+that can be matched, which are mutually nearest within 3 px by the known homography. Means over the
+pairs.
 `tiepoint evaluate generated` has another seed.
 """
 
@@ -58,21 +60,30 @@ def main() -> None:
         "--precisions", nargs="+", default=["f32"], choices=get_args(Precision), metavar="P",
         help="of the matcher; the detector has its own",
     )  # fmt: skip
+    parser.add_argument(
+        "--layers", type=int, nargs="+", default=[None], help="that run; default: all"
+    )
     options = parser.parse_args()
     pairs = generated_pairs(list_photos(options.photos, "development"), options.limit, options.seed)
     settings = HomographySettings(seeds=1)
     detection = checkpoint_methods([options.checkpoint])[0]
     folder = matcher_folder(options.matcher or options.checkpoint)
-    matchers = {one: LearnedMatcher(folder, precision=one) for one in options.precisions}
+    matchers = {
+        f"learned, {precision}, {layers or 'all'} layers": LearnedMatcher(
+            folder, precision=precision, layers=layers
+        )
+        for precision in options.precisions
+        for layers in options.layers
+    }
     found: dict[str, list[Figures]] = {}
     for pair in pairs:
         loaded = pair.load(settings.frame)
         a, b = (one.top(settings.k) for one in detection.features_of_pair(loaded, settings.k))
         rows = {"nearest neighbours": match(a, b)}
-        for precision, matcher in matchers.items():
+        for title, matcher in matchers.items():
             learned = match(a, b, method="learned", matcher=matcher, min_probability=0.0)
             for threshold in options.thresholds:
-                name = f"learned, {precision}, above {threshold:g}"
+                name = f"{title}, above {threshold:g}"
                 rows[name] = learned.take(learned.scores > threshold)
         for name, matches in rows.items():
             found.setdefault(name, []).append(figures(a, b, matches, loaded, settings))

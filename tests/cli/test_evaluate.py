@@ -318,6 +318,16 @@ def test_a_report_that_cannot_be_written_is_an_error_with_its_path(
     assert str(tmp_path / "file") in str(result.exception) + result.output
 
 
+def test_a_report_replaces_no_file_of_another_kind(wall: Path, tmp_path: Path) -> None:
+    stored = tmp_path / "sift.h5"
+    stored.write_bytes(b"features")
+    for out in (stored, tmp_path):
+        code, _, errors = run("homography", wall, "--methods", "orb", "--limit", 1, "-o", out)
+        assert code == 2 and f"-o {out}" in errors
+    assert stored.read_bytes() == b"features"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sift.h5", "wall"]
+
+
 def test_features_of_a_file_are_a_method_of_every_task_with_files(
     wall: Path, tmp_path: Path
 ) -> None:

@@ -310,7 +310,7 @@ def test_a_killed_run_keeps_every_finished_pair(collection: Path) -> None:
             "--plot p.jpg: the ending picks the format",
         ),
         (["a.png", "c.png", "--plot", "b.png"], "--plot b.png exists; name another file, or give"),
-        (["a.png", "b.png", "--plot", "./b.png", "--overwrite"], "is one of the two inputs"),
+        (["a.png", "b.png", "--plot", "./b.png", "--overwrite"], "is one of the inputs"),
         (["a.png", "b.png", "-o", "."], "-o .: the ending picks the format"),
         (["a.png", "b.png", "--window", "0"], "--window is 0"),
         (["a.png", "b.png", "--ratio", "2"], "tiepoint: --ratio is 2.0, expected a share"),

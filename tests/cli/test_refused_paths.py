@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,36 @@ def test_a_name_too_long_is_an_error_in_one_line(
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code in (1, 2, 3)
     assert "n" * 100 in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["match", "a.png", "b.png", "--plot", "./b.png"],
+        ["register", "a.png", "b.png", "-o", "./a.png"],
+        ["register", "a.png", "b.png", "--overlay", "linked.png"],
+        ["register", "a.png", "b.png", "--mask-a", "mask.png", "--checkerboard", "mask.png"],
+        ["register-large", "a.tif", "b.png", "-o", "a.tif"],
+        ["register-large", "a.png", "b.png", "--mask-b", "mask.vrt", "--gcps", "mask.vrt"],
+        ["stitch", "a.png", "b.png", "-o", "b.png"],
+        ["compare", "a.png", "b.png", "--plot", "a.png"],
+        ["track", "film.mp4", "--plot", "film.mp4"],
+        ["warp", "t.json", "a.tif", "-o", "a.tif"],
+        ["warp", "t.json", "a.png", "--other", "a.tif", "-o", "a.tif"],
+        ["warp", "t.json", "cells.geojson", "-o", "cells.geojson"],
+    ],
+    ids=" ".join,
+)
+def test_no_command_replaces_its_input(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (*"ab", "mask"):
+        put(tmp_path / f"{name}.png")
+    for name in ("a.tif", "mask.vrt", "film.mp4", "t.json", "cells.geojson"):
+        (tmp_path / name).write_bytes(b"input")
+    os.link("a.png", "linked.png")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    result = CliRunner().invoke(app, [*arguments, "--overwrite"])
+    assert result.exit_code == 2 and "is one of the inputs" in result.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

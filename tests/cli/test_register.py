@@ -247,7 +247,7 @@ def test_one_folder_for_two_files_is_checked_for_each(
         ("-o", "results.png", "-o results.png is a folder; name a file"),
         ("--overlay", "gone/a.png", "--overlay gone/a.png: no such folder; create it first"),
         ("--checkerboard", "a.jpg", "--checkerboard a.jpg: the ending picks the format"),
-        ("--checkerboard", "a.png", "--checkerboard a.png exists; name another file"),
+        ("--checkerboard", "c.png", "--checkerboard c.png exists; name another file"),
     ]:
         code, _, errors = run("a.png", "b.png", option, path)
         assert code == 2 and message in errors

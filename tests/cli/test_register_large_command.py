@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,25 @@ def test_an_image_is_warped_by_the_transform_file(folder: Path, tmp_path: Path) 
     )
     assert code == 0 and "image B" in printed
     assert tifffile.imread(tmp_path / "v.ome.tif").shape == (SIDE, SIDE)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not count the blocks of a file")
+def test_a_mapped_file_has_its_disk_space_before_it_is_filled(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a full disk would end the process with SIGBUS."""
+    held, mapped = [], np.memmap
+
+    def watched(path: Path, *arguments: object, **options: object) -> object:
+        array = mapped(path, *arguments, **options)
+        state = Path(path).stat()
+        held.append(state.st_blocks * 512 >= state.st_size > 0)
+        return array
+
+    monkeypatch.setattr(np, "memmap", watched)
+    out = tmp_path / "warped.ome.tif"
+    assert run("warp", folder / "t.json", folder / "a.png", "-o", out)[0] == 0
+    assert held == [True]
 
 
 def test_annotations_are_carried_there_and_back(folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -135,6 +136,39 @@ def test_wrong_usage_is_named_before_any_work(video: Path, tmp_path: Path) -> No
     assert code == 3 and "bad.mp4" in errors
 
 
+def test_an_output_is_never_the_input(video: Path, tmp_path: Path) -> None:
+    frames, film = tmp_path / "frames", tmp_path / "film.mp4"
+    frames.mkdir()
+    for index, image in enumerate(moving(3), 1):
+        cv2.imwrite(str(frames / f"{index:06d}.png"), image[..., ::-1])
+    film.write_bytes(video.read_bytes())
+    (tmp_path / "linked").symlink_to(frames)
+    before = {path: path.read_bytes() for path in [film, *frames.iterdir()]}
+    for arguments, message in (
+        ((frames, "--keyframes", frames), "is the folder of the frames"),
+        ((frames, "--keyframes", tmp_path / "linked"), "is the folder of the frames"),
+        ((film, "--plot", film), "is one of the inputs"),
+    ):
+        code, _, errors = run(*arguments, "--overwrite", *QUICK)
+        assert code == 2 and message in errors
+    assert {path: path.read_bytes() for path in [film, *frames.iterdir()]} == before
+
+
+def test_keyframes_do_not_mix_with_those_of_another_run(video: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "keyframes"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("no image")
+    short = (video, "--keyframes", folder, "--max-frames", 2, *QUICK)
+    assert run(*short)[0] == 0 and (folder / "000000.png").exists()
+    (folder / "000000.png").write_bytes(b"of another run")
+    code, _, errors = run(*short)
+    assert code == 2 and "has images" in errors and "--overwrite" in errors
+    assert (folder / "000000.png").read_bytes() == b"of another run"
+    code, _, errors = run(*short, "--overwrite")
+    assert code == 0 and "images of other names stay" in errors
+    assert (folder / "000000.png").read_bytes() != b"of another run"
+
+
 @pytest.mark.parametrize(
     ("library", "option", "extra"),
     [("av", "--plot", "video"), ("h5py", "-o", "hdf5"), ("rerun", "--rrd", "rerun")],
@@ -170,3 +204,25 @@ def test_pictures_of_odd_and_of_several_sizes_are_one_film(tmp_path: Path) -> No
     assert means == pytest.approx([90, 200, 90], abs=6)
     with pytest.raises(ImageError):
         list(frames_of(tmp_path / "b.mp4"))
+
+
+FULL_DISK = """
+import resource, signal, sys
+from tiepoint.cli import app
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, resource.RLIM_INFINITY))
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv"])
+def test_a_full_disk_ends_the_film_with_one_line(video: Path, tmp_path: Path, name: str) -> None:
+    pytest.importorskip("resource", reason="this system has no limits of file sizes")
+    arguments = ["track", str(video), "--plot", str(tmp_path / name), *map(str, QUICK)]
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, *arguments],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("tiepoint: stopped after ") and ended.stderr.count("\n") == 1
+    assert f"{name}: cannot be written (File too large)" in ended.stderr

@@ -18,6 +18,7 @@ from tiepoint import ConfigError, Detector
 from tiepoint.config import DetectionConfig, resolve
 from tiepoint.export import check
 from tiepoint.export.model import Profile, build_model, colmap_exponent
+from tiepoint.export.write import export_onnx, export_torch
 from tiepoint.weights.checkpoint import Checkpoint, load_checkpoint
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
@@ -176,6 +177,21 @@ def test_settings_that_a_file_cannot_hold_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         model_of(random_checkpoint(), "generic", **settings)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((40, 50, 4), np.uint8), np.zeros((40, 50, 3), np.float32),
+        np.zeros((40, 50), np.uint16), np.zeros((0, 50), np.uint8), "photo.jpg", None,
+    ],
+)  # fmt: skip
+def test_what_is_no_sample_image_is_refused(image: Any, tmp_path: Path) -> None:
+    calls = {"onnx": export_onnx, "pt2": export_torch}
+    for ending, call in calls.items():
+        with pytest.raises(ConfigError, match="a sample image of type .* expected uint8"):
+            call(tmp_path / f"a.{ending}", random_checkpoint(), images=[drawn(64, 64), image])
+    assert not list(tmp_path.iterdir())
 
 
 class TestColmap:

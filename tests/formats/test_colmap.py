@@ -191,6 +191,14 @@ def test_a_new_file_appears_when_it_is_closed(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["d.db"]
 
 
+def test_a_new_file_that_a_full_disk_left_empty_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / "d.db.partial").touch()
+    assert rows(written(tmp_path / "d.db"), "SELECT count(*) FROM images") == [(2,)]
+    (tmp_path / "e.db").touch()  # under its own name it may be another program's
+    with pytest.raises(FormatError, match="an empty file"):
+        ColmapDatabase(tmp_path / "e.db")
+
+
 def test_a_new_file_without_images_leaves_nothing(tmp_path: Path) -> None:
     ColmapDatabase(tmp_path / "a.db").close()
     ColmapDatabase(tmp_path / "b.db").suspend()

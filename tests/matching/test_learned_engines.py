@@ -258,3 +258,32 @@ def test_a_failure_reaches_every_thread_of_its_batch_and_no_other() -> None:
     with pytest.raises(ValueError, match="below 0"):
         together(-1)
     assert together(4) == 8
+
+
+def test_an_interrupt_ends_the_thread_that_it_reaches_and_no_other() -> None:
+    began, calls = threading.Barrier(5), list[list[int]]()
+
+    def work(items):
+        if not items:
+            raise SystemExit("called without an item")
+        calls.append(items)
+        if len(calls) == 1:
+            began.wait()
+            time.sleep(0.2)  # as long as the others need to come
+        elif len(calls) == 2:
+            raise KeyboardInterrupt
+        return [2 * item for item in items]
+
+    together = Together(work, 3)
+
+    def later(item: int) -> int:
+        began.wait()
+        return together(item)
+
+    with ThreadPoolExecutor(5) as pool:
+        found = [pool.submit(together, 0), *(pool.submit(later, item) for item in (1, 2, 3, 4))]
+    raised = [one.exception() for one in found]
+    assert [type(one) for one in raised if one is not None] == [KeyboardInterrupt]
+    done = {item: one.result() for item, one in enumerate(found) if raised[item] is None}
+    assert done == {item: 2 * item for item in done} and len(calls[1]) > 1
+    assert together(7) == 14

@@ -117,6 +117,14 @@ def test_what_contradicts_a_given_matcher_is_refused(matcher: LearnedMatcher) ->
         match(a, b, method="learned", matcher=matcher.checkpoint.name, layers=3)
 
 
+@pytest.mark.parametrize("threads", [0, -1, "two", 1.5])
+def test_a_number_of_threads_that_makes_no_sense_is_refused(
+    threads: object, matcher: LearnedMatcher
+) -> None:
+    with pytest.raises(ConfigError, match="threads is"):
+        LearnedMatcher(matcher.checkpoint, threads=threads)  # type: ignore[arg-type]
+
+
 def test_a_wrong_matcher_is_refused_before_an_image_is_read(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no config.json and model.safetensors"):
         match("missing.png", "missing.png", method="learned", matcher=tmp_path)

@@ -144,6 +144,16 @@ def test_descriptors_that_are_not_finite_are_refused() -> None:
         match(features(bad), features(unit(3)))
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.float16, np.bool_])
+def test_descriptors_whose_products_overflow_or_are_rounded_are_refused(dtype: type) -> None:
+    other = (unit(3) * 100).astype(dtype)
+    with pytest.raises(ConfigError, match=f"B have descriptors of type {other.dtype}, expected"):
+        match(features(unit(3)), features(other))
+    with pytest.raises(ConfigError, match="B have descriptors of type"):
+        match_guided(features(unit(3)), features(other), np.eye(3), 5.0)
+    assert len(match(features(unit(3)), features(unit(3).astype(np.float64)))) == 3
+
+
 def test_memory_stays_far_below_the_whole_similarity_matrix() -> None:
     a, b = features(unit(9000, length=8, seed=12)), features(unit(9000, length=8, seed=13))
     tracemalloc.start()

@@ -132,6 +132,22 @@ def test_a_matrix_that_is_added_or_replaced_is_used(tmp_path: Path) -> None:
     assert match(a, b).turned_deg == 0
 
 
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.eye(D + 1, dtype=np.float32), np.ones(D, np.float32), np.eye(D, dtype=np.int64),
+        np.full((D, D), np.nan, np.float32), np.eye(D).tolist(), 3,
+    ],
+)  # fmt: skip
+def test_a_given_matrix_that_rotates_no_descriptors_of_these_is_refused(
+    matrix: object, tmp_path: Path
+) -> None:
+    a, b = (features(one, tmp_path, "abc") for one in rotated_pair(2))
+    with pytest.raises(ConfigError, match="rotation_matrix is a .* expected an array"):
+        match(a, b, rotation_matrix=matrix)  # type: ignore[arg-type]
+    assert match(a, b, rotation_matrix=eighth()).turned_deg == 90
+
+
 def test_an_unknown_rotation_is_refused() -> None:
     a, b = (Features(np.zeros((1, 2), np.float32), np.ones(1, np.float32),
                      np.ones((1, D), np.float32), (4, 4)) for _ in range(2))  # fmt: skip

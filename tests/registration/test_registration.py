@@ -216,6 +216,10 @@ def test_what_is_no_image_is_refused(photographs: list[NDArray[np.uint8]]) -> No
     matches = Matches(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))
     with pytest.raises(ConfigError, match="Features that they index"):
         register(photographs[0], photographs[0], matches=matches)
+    features = Features(np.zeros((3, 2), np.float32), np.ones(3, np.float32), None, SIZE_HW)
+    for masks in ({"mask_a": np.ones(SIZE_HW)}, {"mask_b": np.ones(SIZE_HW)}):
+        with pytest.raises(ConfigError, match="a mask is given with matches"):
+            register(features, features, matches=matches, **masks)  # type: ignore[arg-type]
 
 
 def test_a_line_is_not_a_place_and_points_have_two_coordinates() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -294,6 +295,20 @@ def test_a_plane_may_contain_up_to_eighty_percent_of_the_matches(
     a[:off], b[:off] = deep_a[:off], deep_b[:off]
     mixed = fit_of(a, b, fit.estimate, model="fundamental")
     assert (verdict.not_one_plane(mixed) is not None) == refused
+
+
+def test_neighbours_of_many_inliers_need_little_memory() -> None:
+    lines = epipolar.pixel_matrix(TRUE_POSE.essential, CAMERAS)
+    scene = fit_of(*two_views(8000, noise_px=0.2), Estimate(lines, np.ones(8000, bool)),
+                   model="fundamental")  # fmt: skip
+    tracemalloc.start()
+    assert verdict.neighbours_move_alike(scene) is None
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 300e6  # all distances have 1.5 GB with their squares
+    mixed = np.random.default_rng(0).permutation(8000)
+    by_chance = fit_of(scene.xy[0], scene.xy[1][mixed], scene.estimate, model="fundamental")
+    assert verdict.neighbours_move_alike(by_chance) is not None
 
 
 def test_neighbours_in_one_cell_are_one_witness_of_a_two_view_model() -> None:

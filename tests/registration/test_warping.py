@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,18 @@ def test_what_does_not_fit_is_refused() -> None:
     lines = known(np.eye(3), (40, 50), (40, 50), "fundamental")
     with pytest.raises(RegistrationError, match="a line for each point"):
         tiepoint.warp(np.zeros((40, 50)), lines)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill"),
+    [(np.uint8, 256), (np.uint8, -1), (np.uint8, 1.5), (np.int16, np.nan), (bool, 2), (float, "0")],
+)
+def test_a_fill_that_pixels_do_not_hold_is_refused(dtype: type, fill: float) -> None:
+    result, image = known(np.eye(3), (40, 50), (40, 50)), np.zeros((40, 50), dtype)
+    for call in (partial(tiepoint.warp, image), partial(warping.blend, image, image)):
+        with pytest.raises(ConfigError, match="fill is .* do not hold"):
+            call(result, fill=fill)
+        assert call(result, fill=1).dtype == dtype
 
 
 def test_nothing_is_drawn_of_images_that_were_not_registered() -> None:

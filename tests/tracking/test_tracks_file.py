@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from support.tracked_world import World, camera
 from tiepoint import load_tracks
 from tiepoint.config import TrackingConfig
 from tiepoint.errors import FormatError, ImageError, OutputError
+from tiepoint.tracking import tracks_file
 from tiepoint.tracking.result import TrackedFrame
 from tiepoint.tracking.tracker import Tracker
 from tiepoint.tracking.tracks_file import Tracks, TracksWriter
@@ -113,6 +115,76 @@ os.kill(os.getpid(), signal.SIGKILL)
     tracks = load_tracks(path)
     assert not tracks.is_complete
     assert_holds(tracks, tracked(15))
+
+
+FULL_DISK = """
+import os, resource, signal, sys
+sys.path.insert(0, sys.argv[2])
+from tracking.test_tracks_file import tracked
+from tiepoint.config import TrackingConfig
+from tiepoint.errors import OutputError
+from tiepoint.tracking import tracks_file
+if sys.argv[4] == "zeros":
+    vars(os).pop("posix_fallocate", None)
+tracks_file.FLUSH_S, done = 0, 0
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+try:
+    with tracks_file.TracksWriter(sys.argv[1], "v", TrackingConfig()) as writer:
+        for frame in tracked(100):
+            writer.add(frame)
+            done += 1
+except OutputError as error:
+    print(done, error)
+"""
+
+
+@pytest.mark.parametrize("way", ["allocated", "zeros"])
+@pytest.mark.parametrize("room", [1_000, 400_000, 1_200_000, 1_320_000])
+def test_a_full_disk_costs_no_frame_that_was_written(tmp_path: Path, room: int, way: str) -> None:
+    pytest.importorskip("resource", reason="this system has no limits of file sizes")
+    path, folder = tmp_path / "tracks.h5", str(Path(__file__).resolve().parents[1])
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path), folder, str(room), way],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    done, _, message = ended.stdout.partition(" ")
+    assert "tracks.h5: cannot be written (File too large)" in message
+    if room < 1_000_000:  # not even the space for the first rows
+        assert done == "0"
+        return
+    assert 0 < int(done) < 100
+    tracks = load_tracks(path)
+    assert not tracks.is_complete
+    assert_holds(tracks, tracked(100)[: int(done)])
+
+
+def test_rows_that_were_not_written_are_written_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, path, writes = tracked(20), tmp_path / "tracks.h5", []
+
+    def full_twice(values: h5py.Dataset, *item: object) -> None:
+        writes.append(values.name)
+        if len(writes) in (5, 20):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        set_item(values, *item)
+
+    set_item = h5py.Dataset.__setitem__
+    monkeypatch.setattr(tracks_file, "FLUSH_S", 0)
+    monkeypatch.setattr(h5py.Dataset, "__setitem__", full_twice)
+    failures = 0
+    with TracksWriter(path, "v", TrackingConfig()) as writer:
+        for frame in frames:
+            try:
+                writer.add(frame)
+            except OutputError:
+                failures += 1
+    tracks = load_tracks(path)
+    assert failures == 2 and tracks.is_complete
+    assert_holds(tracks, frames)
+    assert path.stat().st_size < 400_000  # and nothing of the space that was reserved
 
 
 def test_no_frames_are_a_file_too(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from support.checkpoints import random_checkpoint
 from tiepoint.architecture import NetworkConfig
 from tiepoint.config import DetectionConfig
 from tiepoint.errors import CheckpointError, FormatError, OutputError
+from tiepoint.weights import folder as folder_module
 from tiepoint.weights.checkpoint import BUNDLED, bundled_checkpoints
 from tiepoint.weights.folder import (
     CONFIG_FILE,
@@ -40,6 +41,30 @@ def test_a_new_folder_has_all_files_and_no_others(tmp_path: Path) -> None:
     assert (folder / WEIGHTS_FILE).read_bytes() == b"weights"
     assert (folder / CONFIG_FILE).read_bytes() == b'{\n  "a": 1\n}\n'
     assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_name_may_be_as_long_as_the_file_system_has_them(tmp_path: Path) -> None:
+    for name in ("x" * 255, "가" * 85):
+        write_files(tmp_path / name, {CONFIG_FILE: {}})
+        assert [path.name for path in (tmp_path / name).iterdir()] == [CONFIG_FILE]
+
+
+def test_another_run_on_the_same_folder_leaves_nothing_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it was killed or still runs: its half of a folder is not that of this run."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as first:
+        first.setattr(folder_module.shutil, "rmtree", lambda *_, **__: None)
+        first.setattr(Path, "rename", killed)
+        with pytest.raises(SystemExit):
+            write_files(tmp_path / "new", {WEIGHTS_FILE: b"half"})
+    assert any(tmp_path.rglob(WEIGHTS_FILE))
+    write_files(tmp_path / "new", {CONFIG_FILE: {}})
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [CONFIG_FILE]
 
 
 def test_no_files_make_an_empty_folder(tmp_path: Path) -> None:

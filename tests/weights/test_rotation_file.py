@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from support.hub_server import FakeHub
 from support.rotations import D, eighth
-from tiepoint.errors import CheckpointError, OutputError
-from tiepoint.weights.checkpoint import bundled_checkpoints, load_checkpoint
-from tiepoint.weights.folder import ROTATION_FILE
+from tiepoint import Detector
+from tiepoint.errors import CheckpointError, ConfigError, OutputError
+from tiepoint.matching import descriptors
+from tiepoint.matching.descriptors import rotation_matrix_of
+from tiepoint.weights.checkpoint import BUNDLED, bundled_checkpoints, load_checkpoint
+from tiepoint.weights.folder import MANIFEST_FILE, MATCHER_FOLDER, ROTATION_FILE
 from tiepoint.weights.rotation import load_rotation, save_rotation
+
+ID = "someone/points-v1"
 
 
 def test_a_saved_matrix_is_loaded_bit_for_bit(tmp_path: Path) -> None:
@@ -59,6 +66,29 @@ def test_a_matrix_with_nan_is_refused(tmp_path: Path) -> None:
 def test_a_missing_folder_cannot_be_written_to(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         save_rotation(tmp_path / "gone", eighth(), "abc")
+
+
+@pytest.mark.weights
+def test_a_matrix_on_the_hub_is_that_of_the_commit_of_the_weights(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where main has other weights, and where it has the same ones in another commit."""
+    left_out = (MANIFEST_FILE, MATCHER_FOLDER)
+    hub.add(ID, BUNDLED / "base", left_out)
+    names = [p.name for p in (BUNDLED / "small").iterdir() if p.is_file()]
+    files = {n: (BUNDLED / "small" / n).read_bytes() for n in names if n not in left_out}
+    commit = hub.repos[ID].commit(files, branch="v2")
+    features = Detector(load_checkpoint(ID, revision="v2"))(np.zeros((64, 64), np.uint8))
+    assert features.provenance is not None and features.provenance.revision == commit
+    assert features.provenance.rotation_crc32 is not None
+    monkeypatch.setattr(descriptors, "bundled_checkpoints", lambda: ())  # these are bundled
+    assert rotation_matrix_of(features) is not None
+    elsewhere = replace(features.provenance, revision="0" * 40)
+    with pytest.raises(ConfigError, match="not found"):
+        rotation_matrix_of(replace(features, provenance=elsewhere))
+    hub.repos[ID].commit({**files, "README.md": b"new"})
+    load_checkpoint(ID)
+    assert rotation_matrix_of(replace(features, provenance=elsewhere)) is not None
 
 
 @pytest.mark.weights

@@ -81,7 +81,7 @@ def compare(
     cannot be read.
     """
     if plot is not None:
-        options.check_file("--plot", plot, (".png",), overwrite=overwrite)
+        options.check_file("--plot", plot, (".png",), overwrite=overwrite, inputs=[a, b])
     config = RegistrationConfig(**registration)
     max_side = detection.get("max_side", ProcessorConfig.max_side)
     settings = CompareSettings(max_side, **comparing)

@@ -13,7 +13,7 @@ from tiepoint._version import __version__
 from tiepoint.cli import evaluate_options as options
 from tiepoint.cli import exit_codes
 from tiepoint.cli.evaluate_methods import check_times_detection, chosen_methods
-from tiepoint.cli.options import Threads, command
+from tiepoint.cli.options import Threads, check_file, command
 from tiepoint.cli.output import STDOUT, is_quiet, write_stdout
 from tiepoint.cli.progress import with_progress
 from tiepoint.errors import ConfigError, FormatError, MissingExtraError, is_installed
@@ -336,6 +336,8 @@ def _resume_file(
 def _check_out(out: Path | None, *, as_json: bool) -> None:
     if as_json and out == STDOUT:
         raise ConfigError("--json and -o - both write to stdout: drop one")
+    if out not in (None, STDOUT):
+        check_file("-o", out, (".json",), overwrite=True)
 
 
 def _write(out: Path | None, text: str, *, as_json: bool) -> None:

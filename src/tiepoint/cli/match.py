@@ -273,9 +273,7 @@ def _check_two(
     for option, path, endings in (("-o", out, MATCHES_ENDINGS), ("--plot", plot, (".png",))):
         if path is None or (option, path) == ("-o", STDOUT):
             continue
-        if path.resolve() in [Path(image).resolve() for image in images]:
-            raise ConfigError(f"{option} {path} is one of the two inputs; name another file")
-        options.check_file(option, path, endings, overwrite=overwrite)
+        options.check_file(option, path, endings, overwrite=overwrite, inputs=images)
         if path.suffix.lower() == ".parquet":
             from tiepoint.formats import features_parquet
 

@@ -17,7 +17,7 @@ from tiepoint.cli.output import verbosity
 from tiepoint.config import IN_CHECKPOINT, DetectionConfig, DeviceName, EngineName, ProcessorConfig
 from tiepoint.config import Precision as PrecisionName
 from tiepoint.errors import ConfigError
-from tiepoint.files.paths import exists, is_folder
+from tiepoint.files.paths import exists, is_folder, is_same
 
 NONE = "none"
 """Spelling of the value None on the command line."""
@@ -283,7 +283,12 @@ def _number_parser(kind: type, *, optional: bool) -> Callable[[Any], Any]:
 
 
 def check_file(
-    option: str, path: Path, endings: Collection[str] | None, *, overwrite: bool
+    option: str,
+    path: Path,
+    endings: Collection[str] | None,
+    *,
+    overwrite: bool,
+    inputs: Iterable[str | Path | None] = (),
 ) -> None:
     """Require the path of a file that can be written.
 
@@ -292,14 +297,17 @@ def check_file(
         path: The path given.
         endings: Endings that it may have; None allows any.
         overwrite: Allow an existing file.
+        inputs: Images and files that the command reads, which it never replaces.
 
     Raises:
-        ConfigError: A wrong ending, a folder, or an existing file.
+        ConfigError: A wrong ending, a folder, an input, or an existing file.
     """
     if endings is not None and path.suffix.lower() not in endings:
         expected = ", ".join(endings)
         raise ConfigError(f"{option} {path}: the ending picks the format, one of {expected}")
     if is_folder(path):
         raise ConfigError(f"{option} {path} is a folder; name a file")
+    if any(is_same(path, one) for one in inputs if one is not None):
+        raise ConfigError(f"{option} {path} is one of the inputs; name another file")
     if exists(path) and not overwrite:
         raise ConfigError(f"{option} {path} exists; name another file, or give --overwrite")

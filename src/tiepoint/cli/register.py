@@ -145,7 +145,8 @@ def register(
     config = RegistrationConfig(**registration)
     images = {"-o": out, "--overlay": overlay, "--checkerboard": checkerboard}
     wanted = {option: path for option, path in images.items() if path is not None}
-    _check_files(wanted, as_json=as_json, points=points, overwrite=overwrite)
+    inputs = [a, b, mask_a, mask_b]
+    _check_files(wanted, inputs, as_json=as_json, points=points, overwrite=overwrite)
     written = ", ".join(map(str, wanted.values()))
     _check_options(config.model, written, out, canvas=canvas, quality=quality, fill=fill)
     cameras = options.cameras(intrinsics)
@@ -174,7 +175,12 @@ def register(
 
 
 def _check_files(
-    images: Mapping[str, Path], *, as_json: bool, points: bool, overwrite: bool
+    images: Mapping[str, Path],
+    inputs: Sequence[str | Path | None],
+    *,
+    as_json: bool,
+    points: bool,
+    overwrite: bool,
 ) -> None:
     """Raise for output that cannot be written, before any work."""
     if points and not as_json:
@@ -183,7 +189,7 @@ def _check_files(
         raise ConfigError("--json and -o - both write to stdout: give -o a file")
     given = {option: path for option, path in images.items() if (option, path) != ("-o", STDOUT)}
     for option, path in given.items():
-        options.check_file(option, path, ENDINGS.get(option), overwrite=overwrite)
+        options.check_file(option, path, ENDINGS.get(option), overwrite=overwrite, inputs=inputs)
         if list(given.values()).count(path) > 1:
             raise ConfigError(f"{option} {path}: two options name this file; rename one")
         if not is_folder(path.absolute().parent):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -107,7 +107,7 @@ def register_large(
     config = LargeConfig(**registration)
     given = {"-o": out, "--transform": transform, "--points": points, "--gcps": gcps}
     wanted = {option: path for option, path in given.items() if path is not None}
-    _check_files(wanted, overwrite=overwrite)
+    _check_files(wanted, [a, b, mask_a, mask_b], overwrite=overwrite)
     from tiepoint.registration.large import register
     from tiepoint.registration.register import registration_detector
 
@@ -131,10 +131,12 @@ def register_large(
     show(_sentence(result), on_stderr=as_json)
 
 
-def _check_files(files: Mapping[str, Path], *, overwrite: bool) -> None:
+def _check_files(
+    files: Mapping[str, Path], inputs: Sequence[str | None], *, overwrite: bool
+) -> None:
     """Raise for output that cannot be written, before any work."""
     for option, path in files.items():
-        options.check_file(option, path, ENDINGS[option], overwrite=overwrite)
+        options.check_file(option, path, ENDINGS[option], overwrite=overwrite, inputs=inputs)
         if list(files.values()).count(path) > 1:
             raise ConfigError(f"{option} {path}: two options name this file; rename one")
         if not is_folder(path.absolute().parent):

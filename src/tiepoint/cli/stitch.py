@@ -76,7 +76,7 @@ def stitch(
     Exit status: 0 all stitched, 1 some images do not belong and are named with the reason, 2 wrong
     usage, 3 an image cannot be read, 4 no two images belong together.
     """
-    _check(out, as_json=as_json, overwrite=overwrite)
+    _check(out, images, as_json=as_json, overwrite=overwrite)
     from tiepoint.images import encoding
     from tiepoint.registration.register import registration_detector
     from tiepoint.registration.stitching.stitch import stitch as stitched
@@ -115,13 +115,13 @@ def stitch(
     raise typer.Exit(exit_codes.FAILED if panorama.left_out else exit_codes.DONE)
 
 
-def _check(out: Path, *, as_json: bool, overwrite: bool) -> None:
+def _check(out: Path, images: list[str], *, as_json: bool, overwrite: bool) -> None:
     """Raise for output that cannot be written, before any work."""
     if out == STDOUT:
         if as_json:
             raise ConfigError("--json and -o - both write to stdout: give -o a file")
         return
-    options.check_file("-o", out, ENDINGS, overwrite=overwrite)
+    options.check_file("-o", out, ENDINGS, overwrite=overwrite, inputs=images)
     if not is_folder(out.absolute().parent):
         raise ConfigError(f"-o {out}: no such folder; create it first")
 

@@ -19,7 +19,7 @@ from tiepoint.cli.progress import with_progress
 from tiepoint.cli.report import complain, stop
 from tiepoint.config import DetectionOptions, TrackingConfig, TrackingOptions
 from tiepoint.errors import ConfigError, ImageError, OutputError
-from tiepoint.files.paths import is_file, is_folder
+from tiepoint.files.paths import is_file, is_folder, is_same
 
 if TYPE_CHECKING:
     from tiepoint.detector import Detector
@@ -106,7 +106,7 @@ def track(
     readable, 130 interrupted: the files have the frames up to there.
     """
     outputs = Outputs(out, plot, keyframes, rrd)
-    _check(outputs, as_json=as_json, overwrite=overwrite)
+    _check(outputs, video, mask, as_json=as_json, overwrite=overwrite)
     config = TrackingConfig(**tracking)
     from tiepoint.tracking.track import track as tracked
     from tiepoint.tracking.track import tracking_detector
@@ -158,7 +158,9 @@ def _follow(
     with_progress("frames", None, run)
 
 
-def _check(outputs: Outputs, *, as_json: bool, overwrite: bool) -> None:
+def _check(
+    outputs: Outputs, video: str, mask: Path | None, *, as_json: bool, overwrite: bool
+) -> None:
     """Raise for output that cannot be written, before any work."""
     from tiepoint.images.video_writing import VIDEO_ENDINGS
 
@@ -169,9 +171,26 @@ def _check(outputs: Outputs, *, as_json: bool, overwrite: bool) -> None:
     for option, path in paths.items():
         if path is None:
             continue
-        options.check_file(option, path, endings[option], overwrite=overwrite)
+        options.check_file(option, path, endings[option], overwrite=overwrite, inputs=[video, mask])
         if not is_folder(path.absolute().parent):
             raise ConfigError(f"{option} {path}: no such folder; create it first")
+    if outputs.keyframes is not None:
+        _check_keyframes(outputs.keyframes, video, overwrite=overwrite)
+
+
+def _check_keyframes(folder: Path, video: str, *, overwrite: bool) -> None:
+    """Raise for a folder whose images are the input, or of an earlier run."""
+    from tiepoint.images.photographs import is_image_name
+
+    if is_same(folder, video):
+        raise ConfigError(f"--keyframes {folder} is the folder of the frames; name another folder")
+    if not is_folder(folder) or not any(is_image_name(path.name) for path in folder.iterdir()):
+        return
+    if not overwrite:
+        raise ConfigError(
+            f"--keyframes {folder} has images; name another folder, or give --overwrite"
+        )
+    complain(f"--keyframes {folder}: images of other names stay there")
 
 
 def _sinks(

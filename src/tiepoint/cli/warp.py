@@ -85,7 +85,8 @@ def warp(
     Exit status: 0 done, 2 wrong usage, 3 a file cannot be read.
     """
     carries = Path(source).suffix.lower() in ANNOTATIONS
-    options.check_file("-o", out, ANNOTATIONS if carries else IMAGES, overwrite=overwrite)
+    endings = ANNOTATIONS if carries else IMAGES
+    options.check_file("-o", out, endings, overwrite=overwrite, inputs=[transform, source, other])
     if not is_folder(out.absolute().parent):
         raise ConfigError(f"-o {out}: no such folder; create it first")
     if carries and (fill is not None or other is not None):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
@@ -69,7 +69,8 @@ def export_onnx(
     agreements = []
     if images is not None:
         runtimes = runtimes_of(data, profile, threads)
-        agreements = compare(runtimes, loaded, detection, profile, images, threads=threads)
+        samples = _checked_images(images)
+        agreements = compare(runtimes, loaded, detection, profile, samples, threads=threads)
         _check(path, agreements, "keypoints")
     write_bytes(path, data)
     return agreements
@@ -106,14 +107,15 @@ def export_torch(
     path = _with_ending(path, ".pt2")
     if not is_installed("torch"):
         raise MissingExtraError("export to a torch.export archive", "torch")
-    from tiepoint.export.torch_archive import build_archive, torch_archive
+    from tiepoint.export.torch_archive import MIN_SIDE_PX, build_archive, torch_archive
 
     loaded, detection = _resolved(checkpoint, settings)
     data = build_archive(loaded, detection)
     agreements = []
     if images is not None:
         runtimes = [("torch", torch_archive(data, threads))]
-        agreements = compare(runtimes, loaded, detection, "generic", images, threads=threads)
+        samples = _checked_images(images, MIN_SIDE_PX)
+        agreements = compare(runtimes, loaded, detection, "generic", samples, threads=threads)
         _check(path, agreements, "keypoints")
     write_bytes(path, data)
     return agreements
@@ -169,8 +171,9 @@ def export_matcher_onnx(
             threads=threads,
         )  # fmt: skip
         agreements = compare_matches(
-            data, loaded, detector, profile, images, threshold=limit, threads=threads
-        )
+            data, loaded, detector, profile, _checked_images(images), threshold=limit,
+            threads=threads,
+        )  # fmt: skip
         _check(path, agreements, "matches")
     write_bytes(path, data)
     return agreements
@@ -200,6 +203,21 @@ def _resolved(
     check_known(settings, SETTINGS)
     loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
     return loaded, resolve(loaded.detection, settings)
+
+
+def _checked_images(
+    images: Iterable[NDArray[np.uint8]], least_px: int = 1
+) -> Iterator[NDArray[np.uint8]]:
+    """Images that a file can be compared on; ConfigError for others."""
+    for image in images:
+        shape, dtype = np.shape(image), getattr(image, "dtype", type(image).__name__)
+        if dtype != np.uint8 or shape[2:] not in ((), (3,)) or min(shape[:2]) < least_px:
+            raise ConfigError(
+                f"a sample image of type {dtype} and shape {shape}, expected uint8 of H W or H W 3 "
+                f"with sides of at least {least_px} px: read it with tiepoint.images.reading, and "
+                "convert it to 8 bits"
+            )
+        yield image
 
 
 def _detector_of(matcher: MatcherCheckpoint, given: str | Path | Checkpoint | None) -> Checkpoint:

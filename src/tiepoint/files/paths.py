@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from os import PathLike
+from pathlib import Path
 
 
 def exists(path: str | PathLike[str]) -> bool:
@@ -21,3 +22,8 @@ def is_folder(path: str | PathLike[str]) -> bool:
 def is_file(path: str | PathLike[str]) -> bool:
     """Whether it is a regular file, or a link to one."""
     return os.path.isfile(path)
+
+
+def is_same(a: str | PathLike[str], b: str | PathLike[str]) -> bool:
+    """Whether both exist and are one file or folder, whatever their spelling or links."""
+    return exists(a) and exists(b) and Path(a).samefile(b)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
@@ -19,6 +20,10 @@ from tiepoint.errors import OutputError
 
 STALE_AFTER_S = 86_400
 """Age of a temporary file whose process cannot be checked, since its last change, s."""
+
+_ZEROS_BYTES = 1 << 20
+_NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+"""Errors of file systems that allocate nothing in advance."""
 
 _TEMPORARY = re.compile(r"\.tiepoint-([0-9a-f]{8})-(\d+)-[0-9a-f]{12}\.partial")
 _KINDS = (
@@ -102,20 +107,41 @@ def replacing(path: Path, *, follow: bool = True, durable: bool = False) -> Iter
             partial.unlink(missing_ok=True)
 
 
+def allocate(descriptor: int, start: int, count: int) -> None:
+    """Extend a file by space that the disk has.
+
+    Linux allocates it. Where that is not offered (macOS, Windows, musl on some file systems), zeros
+    are written, and the file system keeps their place for the data. One that writes changed data
+    elsewhere, such as ZFS, keeps no place: there, writing the data can still fail.
+
+    Args:
+        descriptor: Number of the open file; its position stays.
+        start: Size of the file, bytes.
+        count: New bytes.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, start, count)
+        except OSError as error:
+            if error.errno not in _NOT_OFFERED:
+                raise
+        else:
+            return
+    position = os.lseek(descriptor, 0, os.SEEK_CUR)  # which HDF5 remembers on Windows
+    try:
+        os.lseek(descriptor, start, os.SEEK_SET)
+        while count > 0:
+            count -= os.write(descriptor, bytes(min(count, _ZEROS_BYTES)))
+    finally:
+        os.lseek(descriptor, position, os.SEEK_SET)
+
+
 def temporary_name() -> str:
     """A new name of a file that `remove_stale` removes when this process has ended."""
     return f".tiepoint-{_machine()}-{os.getpid()}-{secrets.token_hex(6)}.partial"
-
-
-def allocate(file: int, size: int) -> None:
-    """Give an open file its size on the disk.
-
-    Else a disk that is full later would end the process that writes to the file as a memory map.
-    """
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, size)
-    else:
-        os.ftruncate(file, size)
 
 
 def _flush(path: Path) -> None:

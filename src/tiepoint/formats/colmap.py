@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tiepoint.errors import FormatError, OutputError
 from tiepoint.features import Features
 from tiepoint.files.lock import WriteLock
-from tiepoint.files.paths import exists
+from tiepoint.files.paths import exists, is_file
 from tiepoint.files.writing import behind_links, unwritable
 from tiepoint.formats import colmap_sqlite as sql
 from tiepoint.formats import colmap_tables as tables
@@ -94,7 +94,10 @@ class ColmapDatabase:
             self._file = self.path
             if self._is_new:
                 self._file = self.path.with_name(self.path.name + PARTIAL)
-            self._connection = sql.connect(self._file, create=not exists(self._file))
+            # Empty if a full disk or a kill ended the run that made it.
+            is_unmade = self._is_new and is_file(self._file) and not self._file.stat().st_size
+            create = is_unmade or not exists(self._file)
+            self._connection = sql.connect(self._file, create=create)
             with sql.sqlite_errors(self._file):
                 self._has_frames = sql.has_frames(self._connection)
             self._shared: dict[tuple[PurePosixPath, Camera], int] | None = None

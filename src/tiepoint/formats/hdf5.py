@@ -24,7 +24,7 @@ from tiepoint.files.writing import (
     special_kind,
     unwritable,
 )
-from tiepoint.formats import fields, hdf5_reading
+from tiepoint.formats import fields, hdf5_reading, hdf5_writing
 from tiepoint.formats.fields import Content, DamagedError
 from tiepoint.formats.hdf5_rescue import copy_readable
 
@@ -322,13 +322,14 @@ def _rewritten(path: Path, *, is_damaged: bool = False) -> Iterator[Any]:
     Raises:
         OutputError: It cannot be written; its `__cause__` is the error of h5py.
     """
-    h5py, lost = hdf5_reading.load_h5py(), list[str]()
+    lost = list[str]()
     with replacing(path) as copy:
         try:
             if not is_damaged and exists(path):
                 shutil.copyfile(path, copy)
-            with h5py.File(copy, "a") as file:
+            with hdf5_writing.writing(copy, "a") as file:
                 if is_damaged:
+                    hdf5_writing.reserve(file, path.stat().st_size)
                     with hdf5_reading.open_file(path) as old:
                         lost = copy_readable(old, file)
                 yield file

@@ -28,8 +28,8 @@ import numpy as np
 
 from tiepoint.errors import FormatError
 from tiepoint.features import Features
-from tiepoint.files.writing import replacing
-from tiepoint.formats import fields, hdf5, hdf5_reading
+from tiepoint.files.writing import replacing, unwritable
+from tiepoint.formats import fields, hdf5, hdf5_reading, hdf5_writing
 from tiepoint.formats.fields import Summary
 
 DATASETS = ("keypoints", "scores", "descriptors", "image_size", "covariance", "scales")
@@ -76,9 +76,11 @@ def write(path: Path, features: Features) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    h5py = hdf5_reading.load_h5py()
-    with replacing(path) as partial, h5py.File(partial, "w") as file:
-        write_group(file, _own_name(features), features)
+    try:
+        with replacing(path) as partial, hdf5_writing.writing(partial, "w") as file:
+            write_group(file, _own_name(features), features)
+    except RuntimeError as error:  # of h5py
+        raise unwritable(path, error) from error
 
 
 def _own_name(features: Features) -> str:
@@ -117,9 +119,11 @@ def write_group(file: Any, name: str, features: Features, *, half: bool = False)
     Raises:
         FormatError: Values that are not finite, or JSON has no form for `meta`, or it is too long
             for an attribute.
+        OSError: The disk is full.
     """
     fields.check_finite(features)
     meta = hdf5.json_attribute(name, fields.meta_text(features))
+    hdf5_writing.reserve(file, data_bytes(features) + meta.nbytes)
     group = file.require_group(name)
     hdf5_reading.members(group)  # raises for a damaged list, in which no name is found below
     for key in DATASETS:  # not the whole group: it may contain that of another image
@@ -142,6 +146,12 @@ def write_group(file: Any, name: str, features: Features, *, half: bool = False)
         group["scales"] = features.scales_px
     group.attrs["convention"] = np.bytes_(fields.CONVENTION)
     group.attrs["meta"] = meta
+
+
+def data_bytes(features: Features) -> int:
+    """Size of the arrays."""
+    arrays = (getattr(features, name) for name in ("xy", "scores", *fields.ARRAYS))
+    return sum(one.nbytes for one in arrays if one is not None)
 
 
 def read_group(group: Any, where: str) -> Features:

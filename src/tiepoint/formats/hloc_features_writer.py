@@ -84,8 +84,7 @@ class H5Writer(hdf5.GroupWriter[str]):
         """
         check_place(name, self, self._dataset_like)
         hdf5.json_attribute(name, fields.meta_text(features))  # refused now, not at the end
-        arrays = (getattr(features, each) for each in ("xy", "scores", *fields.ARRAYS))
-        if sum(one.nbytes for one in arrays if one is not None) > LARGE_BYTES:
+        if hloc_features.data_bytes(features) > LARGE_BYTES:
             fields.check_finite(features)  # before the file is copied
             self._write_now(partial(self._write_features, name=name, features=features))
         else:

@@ -24,7 +24,7 @@ import numpy as np
 from tiepoint.errors import FormatError
 from tiepoint.features import Matches
 from tiepoint.files.reading import parse_json
-from tiepoint.formats import fields, hdf5, hdf5_reading, matches_npz
+from tiepoint.formats import fields, hdf5, hdf5_reading, hdf5_writing, matches_npz
 from tiepoint.formats.fields import DamagedError
 from tiepoint.formats.hdf5_reading import unless_damaged
 
@@ -178,7 +178,6 @@ def _write_group(file: Any, names: Names, matches: Matches) -> None:
     key = _group(*names)
     if key in file:
         del file[key]
-    group = file.create_group(key)
     index_a, index_b = matches.pairs.T  # M each
     counts = matches.meta.get("keypoints")
     least = int(index_a.max()) + 1 if len(matches) else 0
@@ -187,8 +186,11 @@ def _write_group(file: Any, names: Names, matches: Matches) -> None:
     count = stated if is_count else least
     partners, scores = np.full(count, -1, np.int32), np.zeros(count, np.float32)  # N_A each
     partners[index_a], scores[index_a] = index_b, matches.scores
+    attributes = _attributes(names, fields.meta_text(matches))
+    hdf5_writing.reserve(file, sum(one.nbytes for one in (partners, scores, *attributes.values())))
+    group = file.create_group(key)
     group["matches0"], group["matching_scores0"] = partners, scores
-    group.attrs.update(_attributes(names, fields.meta_text(matches)))
+    group.attrs.update(attributes)
 
 
 def _read_group(group: Any, where: str) -> Matches:

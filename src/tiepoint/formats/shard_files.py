@@ -35,7 +35,14 @@ from tiepoint.features.tables import (
 )
 from tiepoint.files.reading import open_regular
 from tiepoint.files.writing import replacing, unwritable
-from tiepoint.formats import features_parquet, fields, hdf5, hdf5_reading, hloc_features
+from tiepoint.formats import (
+    features_parquet,
+    fields,
+    hdf5,
+    hdf5_reading,
+    hdf5_writing,
+    hloc_features,
+)
 from tiepoint.formats.hloc_features_writer import check_place, dataset_folders
 
 ShardFormat = Literal["h5", "parquet"]
@@ -110,9 +117,7 @@ def read_image(path: Path, layout: ShardFormat, name: str, row: int) -> Features
 
 @contextmanager
 def _h5_writer(path: Path, partial: Path, *, half: bool) -> Iterator[Add]:
-    h5py, images, folders = hdf5_reading.load_h5py(), set[str](), set[str]()
-    with _errors_of_h5py(path):
-        file = h5py.File(partial, "w")
+    images, folders = set[str](), set[str]()
 
     def add(name: str, features: Features) -> None:
         fields.check_finite(features)  # now, because nothing may be left of a refused image
@@ -123,11 +128,8 @@ def _h5_writer(path: Path, partial: Path, *, half: bool) -> Iterator[Add]:
         with _errors_of_h5py(path):
             hloc_features.write_group(file, name, features, half=half)
 
-    try:
+    with hdf5_writing.writing(partial, "w") as file:
         yield add
-    finally:
-        with _errors_of_h5py(path):
-            file.close()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
@@ -63,6 +64,9 @@ class VideoWriter:
         Args:
             picture: Pixels.
             time_s: Time stamp; NaN follows the last one after `DEFAULT_STEP_S`.
+
+        Raises:
+            OutputError: The disk is full.
         """
         if self._stream is None:
             self._stream = self._added_stream(*picture.shape[:2])
@@ -76,19 +80,21 @@ class VideoWriter:
         self._ticks = max(ticks, self._ticks + 1)
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
         frame.pts, frame.time_base = self._ticks, Fraction(1, TICKS_S)
-        self._mux(frame)
-
-    def close(self) -> None:
-        """Finish the file; it plays whatever was added before."""
-        try:
-            if self._stream is not None:
-                self._mux(None)
-        finally:
-            self._container.close()
-
-    def _mux(self, frame: Any) -> None:
         try:
             self._container.mux(self._stream.encode(frame))
+        except OSError as error:
+            raise unwritable(self._path, error) from error
+
+    def close(self) -> None:
+        """Finish the file; it plays whatever was added before.
+
+        Raises:
+            OutputError: The disk is full.
+        """
+        try:
+            with closing(self._container):
+                if self._stream is not None:
+                    self._container.mux(self._stream.encode(None))
         except OSError as error:
             raise unwritable(self._path, error) from error
 

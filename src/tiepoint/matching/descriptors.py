@@ -21,13 +21,21 @@ logger = logging.getLogger(__name__)
 
 
 def descriptors_of(features: Features, name: str) -> Float32:
-    """The descriptors of features; refuses keypoints without, and values that are not finite."""
+    """The descriptors of features; refuses keypoints without, and values that are not finite.
+
+    So are other types than float32 and float64: sums of their products overflow or are rounded.
+    """
     if features.descriptors is None:
         if len(features) == 0:  # OpenCV's detectors give none for an image without keypoints
             return np.empty((0, 0), np.float32)
         raise ConfigError(
             f"features {name} have no descriptors, which matching compares: "
             "detect with descriptors=True"
+        )
+    if features.descriptors.dtype not in (np.float32, np.float64):
+        raise ConfigError(
+            f"features {name} have descriptors of type {features.descriptors.dtype}, expected "
+            "float32 of unit length: convert and normalise them"
         )
     if not np.isfinite(features.descriptors).all():
         raise ConfigError(
@@ -60,10 +68,24 @@ def check_same_weights(a: Features, b: Features) -> None:
         )
 
 
+def check_rotation_matrix(matrix: Float32, features: Features) -> None:
+    """Raise ConfigError unless a matrix rotates the descriptors of these features."""
+    if features.descriptors is None:
+        return  # no keypoints
+    length = features.descriptors.shape[1]
+    shape, kind = np.shape(matrix), getattr(matrix, "dtype", np.dtype(object)).kind
+    if shape != (length, length) or kind != "f" or not np.isfinite(matrix).all():
+        raise ConfigError(
+            f"rotation_matrix is a {type(matrix).__name__} of shape {shape}, expected an array of "
+            f"({length}, {length}) finite floats: give the one of the checkpoint, or None"
+        )
+
+
 def rotation_matrix_of(features: Features) -> Float32 | None:
     """The rotation matrix of the checkpoint that made features; None if it has none.
 
-    It is looked up in the checkpoint that the provenance names, then among the bundled ones.
+    It is looked up in the checkpoint that the provenance names, of a Hub id first in the commit
+    that made the features, then among the bundled ones.
 
     Raises:
         ConfigError: The checkpoint had one when the features were made, and it is not found.
@@ -72,8 +94,10 @@ def rotation_matrix_of(features: Features) -> Float32 | None:
     made = features.provenance
     if made is None or features.descriptors is None:
         return None
-    for name in (made.checkpoint, *bundled_checkpoints()):
-        matrix = load_rotation(name, made.weights_sha256, features.descriptors.shape[1])
+    length = features.descriptors.shape[1]
+    places = [(name, None) for name in (made.checkpoint, *bundled_checkpoints())]
+    for name, revision in ((made.checkpoint, made.revision), *places):
+        matrix = load_rotation(name, made.weights_sha256, length, revision)
         if matrix is not None:
             if name != made.checkpoint:
                 logger.info("rotation matrix of %s taken from %s", made.checkpoint, name)

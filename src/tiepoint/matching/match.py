@@ -20,6 +20,7 @@ from tiepoint.features import Features, Matches
 from tiepoint.matching import neighbours
 from tiepoint.matching.descriptors import (
     SAME_WEIGHTS,
+    check_rotation_matrix,
     check_same_weights,
     descriptors_of,
     rotation_matrix_of,
@@ -79,7 +80,7 @@ def match(
         ImageError: An image or a mask cannot be read.
         ConfigError: Neither an image nor features; a mask for features; a setting out of range;
             features that cannot be compared; no rotation matrix or learned matcher where one is
-            expected.
+            expected, or a matrix of another shape.
         CheckpointError: The rotation matrix or the matcher is damaged.
         EngineError: torch does not find the device.
         MissingExtraError: A GPU was requested, and torch is not installed.
@@ -117,6 +118,8 @@ def _match(
         rotation_matrix = rotation_matrix_of(features_a)
     elif settings.rotation == "none":
         rotation_matrix = None
+    elif rotation_matrix is not None:
+        check_rotation_matrix(rotation_matrix, features_a)
     meta = record(settings, features_a, features_b, rotation_matrix, learned)
     if len(features_a) == 0 or len(features_b) == 0:
         return Matches(np.empty((0, 2), np.int64), np.empty(0, np.float32), meta)

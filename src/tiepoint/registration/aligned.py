@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import ConfigError
 from tiepoint.geometry import Matrix
 from tiepoint.images.encoding import DEFAULT_QUALITY, write_picture
 from tiepoint.images.metadata import (
@@ -26,7 +25,15 @@ from tiepoint.images.metadata import (
 )
 from tiepoint.images.reading import SourceImage, read
 from tiepoint.registration.result import Registration
-from tiepoint.registration.warping import Canvas, alike, blend, canvas_of, warp
+from tiepoint.registration.warping import (
+    Canvas,
+    alike,
+    blend,
+    canvas_of,
+    check_fill,
+    holds,
+    warp,
+)
 
 AFFINE_MODELS = ("affine", "similarity", "translation")
 """Models that keep a map position affine."""
@@ -128,21 +135,13 @@ def fill_value(metadata: Metadata, dtype: np.dtype[Any], fill: float | None) -> 
         ConfigError: The type does not hold the given value.
     """
     if fill is not None:
-        if not _holds(dtype, fill):
-            raise ConfigError(f"fill is {fill:g}, which pixels of {dtype} do not hold")
+        check_fill(dtype, fill)
         return fill
     try:
         no_data = float(metadata.no_data or 0)
     except ValueError:
         return 0
-    return no_data if _holds(dtype, no_data) else 0
-
-
-def _holds(dtype: np.dtype[Any], value: float) -> bool:
-    if dtype.kind == "f":
-        return True
-    limits = np.iinfo(dtype)
-    return math.isfinite(value) and value == int(value) and limits.min <= value <= limits.max
+    return no_data if holds(dtype, no_data) else 0
 
 
 def _has_position(geo: Geo) -> bool:

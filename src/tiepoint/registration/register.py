@@ -98,7 +98,7 @@ def register(
         first = _pictured(a, mask_a, make_detector, best)
         second = _pictured(b, mask_b, make_detector, best)
     else:
-        first, second = (Pictured(features) for features in _matched(a, b, matches))
+        first, second = _matched((a, mask_a), (b, mask_b), matches)
     first, second, names = ordered(first, second)
     if names != FORWARD:
         cameras = None if cameras is None else cameras[::-1]
@@ -337,10 +337,15 @@ def _pictured(
     return Pictured(features, picture_of(image))
 
 
-def _matched(a: Any, b: Any, matches: Matches) -> tuple[Features, Features]:
-    """Features that these matches can belong to."""
+def _matched(
+    first: tuple[Any, Any], second: tuple[Any, Any], matches: Matches
+) -> tuple[Pictured, Pictured]:
+    """Features that these matches can belong to, each given with a mask, which they do not have."""
+    (a, mask_a), (b, mask_b) = first, second
     if not isinstance(a, Features) or not isinstance(b, Features):
         raise ConfigError("matches are given, expected the Features that they index for a and b")
+    if mask_a is not None or mask_b is not None:
+        raise ConfigError("a mask is given with matches, expected images: mask their keypoints")
     if len(matches) and (
         matches.pairs.min() < 0 or (matches.pairs.max(axis=0) >= (len(a), len(b))).any()
     ):
@@ -348,4 +353,4 @@ def _matched(a: Any, b: Any, matches: Matches) -> tuple[Features, Features]:
             f"matches name keypoints beyond the {len(a)} of a and {len(b)} of b: pass the "
             "features that were matched"
         )
-    return a, b
+    return Pictured(a), Pictured(b)

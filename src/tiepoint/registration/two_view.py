@@ -7,7 +7,7 @@ those of `register`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -39,9 +39,6 @@ CALIBRATED_SHARE = 0.7
 lengths are taken for right. COLMAP has .95 (`min_E_F_inlier_ratio`); but where structure repeats,
 the two more freedoms of the fundamental matrix fit a second plane of wrong matches (measured on the
 set entry-P10 of benchmarks/reconstruction.py)."""
-
-NEIGHBOURS_OF = 2000
-"""Most inliers whose neighbours are compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,17 +140,8 @@ def _fit(
     objection = objection_to(fit, (enough_inliers, unlikely_by_chance))
     if objection is None:
         last = not_mirrored if fit.facts.kind == "plane" else neighbours_move_alike
-        objection = last(_thinned(fit))
+        objection = last(fit)
     return fit if objection is None else None
-
-
-def _thinned(fit: Fit) -> Fit:
-    """The fit with at most `NEIGHBOURS_OF` inliers, because their distances need M M numbers."""
-    estimate = fit.estimate
-    index = np.flatnonzero(estimate.inliers)
-    kept = np.zeros_like(estimate.inliers)
-    kept[index[:: -(-len(index) // NEIGHBOURS_OF)]] = True
-    return replace(fit, estimate=replace(estimate, inliers=kept))
 
 
 def _matrix(fit: Fit | None) -> Matrix | None:

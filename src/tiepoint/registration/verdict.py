@@ -50,6 +50,9 @@ MAX_NEIGHBOUR_RATIO, MAX_NEIGHBOUR_RATIO_ALIKE = 0.15, 0.3
 """See `verification.neighbour_ratio`; the second where `SURELY_ALIKE`. At most .09 in 76 pairs with
 known poses for the essential matrix, .24 for the fundamental matrix (measured)."""
 
+NEIGHBOURS_OF = 2000
+"""Most inliers whose neighbours are compared, because their distances need M M numbers."""
+
 MIN_ALIKE, SURELY_ALIKE = 0.3, 0.8
 """Least share of the inliers of a two-view model that look alike in both pictures, and the share of
 most true pairs. At least .56 in 76 pairs with known poses; at most .06 in frames of noise that
@@ -289,7 +292,8 @@ def neighbours_move_alike(fit: Fit) -> str | None:
 
     Matches between the same rows of two images fit a fundamental matrix wherever they are in them.
     """
-    xy_a, xy_b = fit.inliers_xy
+    step = max(1, -(-fit.inliers // NEIGHBOURS_OF))
+    xy_a, xy_b = (xy[::step] for xy in fit.inliers_xy)
     # Near the epipole of a camera that moves forward, neighbours spread in one of the images.
     ratio = min(verification.neighbour_ratio(*xy) for xy in ((xy_a, xy_b), (xy_b, xy_a)))
     surely = (fit.share_of_inliers_alike or 0.0) >= SURELY_ALIKE

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tiepoint.checks import is_number, shown
 from tiepoint.errors import ConfigError
 from tiepoint.geometry import Matrix, SizeHW, apply_homography, resize_matrix
 from tiepoint.images.arrays import in_unit_range
@@ -72,11 +73,12 @@ def warp(
     Raises:
         RegistrationError: Not registered, or a two-view model.
         ConfigError: A has another size than the registration, or is too large for OpenCV; the
-            canvas is unknown or too large.
+            canvas is unknown or too large; A's type does not hold the fill.
         ImageError: The image cannot be read.
     """
     area = canvas_of(registration, canvas, max_pixels)
     pixels = _pixels(image_a, registration.features_a.size_hw, "A")
+    check_fill(pixels.dtype, fill)
     warped = _warped(pixels, registration, area)
     warped[~covered(registration, area)] = fill
     return warped
@@ -142,6 +144,7 @@ def blend(
             f"image A is {a.dtype} of {math.prod(a.shape[2:])} channels and image B {b.dtype} of "
             f"{math.prod(b.shape[2:])}, expected one type and one number of channels: convert one"
         )
+    check_fill(a.dtype, fill)
     x, y = area.offset_xy
     b_area = slice(y, y + b.shape[0]), slice(x, x + b.shape[1])
     in_a, in_b = covered(registration, area), np.zeros(area.size_hw, bool)
@@ -157,6 +160,21 @@ def blend(
     blended = _as_type(mixed, a.dtype)
     blended[~(in_a | in_b)] = fill
     return blended
+
+
+def check_fill(dtype: np.dtype[Any], fill: float) -> None:
+    """Raise ConfigError unless pixels of a type hold a value."""
+    if not is_number(fill) or not holds(dtype, fill):
+        named = f"{fill:g}" if is_number(fill) else shown(fill)
+        raise ConfigError(f"fill is {named}, which pixels of {dtype} do not hold")
+
+
+def holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether pixels of a type hold a value as it is, up to the digits of floats."""
+    if dtype.kind == "f":
+        return True
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return math.isfinite(value) and value == int(value) and low <= value <= high
 
 
 def checkerboard(image_a: Any, image_b: Any, registration: Registration) -> NDArray[np.uint8]:

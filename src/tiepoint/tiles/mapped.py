@@ -67,7 +67,7 @@ def _mapped(shape: tuple[int, ...], folder: Path | None) -> Float32:
     path = (folder or Path(gettempdir())) / temporary_name()
     try:
         with path.open("xb") as file:
-            allocate(file.fileno(), 4 * math.prod(shape))
+            allocate(file.fileno(), 0, 4 * math.prod(shape))
         return np.memmap(path, np.float32, "r+", shape=shape)
     except OSError as error:
         raise unwritable(path, error) from error

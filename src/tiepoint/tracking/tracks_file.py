@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -18,7 +19,7 @@ from tiepoint.config import TrackingConfig
 from tiepoint.features.frozen import freeze
 from tiepoint.features.provenance import Provenance
 from tiepoint.files.writing import behind_links, unwritable
-from tiepoint.formats import hdf5_reading
+from tiepoint.formats import hdf5_reading, hdf5_writing
 from tiepoint.formats.fields import CONVENTION, as_json, check_convention, parse_meta
 from tiepoint.formats.hdf5 import opened
 from tiepoint.tracking.result import TrackedFrame
@@ -134,32 +135,39 @@ class TracksWriter:
         config: TrackingConfig,
         provenance: Provenance | None = None,
     ) -> None:
-        h5py = hdf5_reading.load_h5py()
         self.path = behind_links(path)
-        self._rows: dict[str, dict[str, list[Any]]] = {}
+        self._rows: dict[str, dict[str, list[Any]]] = {}  # those that are not in the file
+        self._stored = dict.fromkeys(TABLES, 0)  # number of rows in the file
         self._live: dict[int, list[int]] = {}  # id -> first, last, length, static
         self._frames = self._observations = 0
         self._flushed = time.monotonic()
         try:
-            self._file = h5py.File(self.path, "w")
-            for table, columns in TABLES.items():
-                self._rows[table] = {name: [] for name in columns}
-                for name, (kind, shape) in columns.items():
-                    sizes = {"maxshape": (None, *shape), "chunks": (CHUNK_ROWS[table], *shape)}
-                    self._file.create_dataset(f"{table}/{name}", (0, *shape), kind, **sizes)
-            meta = {
-                "source": source,
-                "settings": asdict(config),
-                "provenance": None if provenance is None else provenance.to_json(),
-                "tiepoint_version": __version__,
-            }
-            self._attribute("format", FORMAT)
-            self._attribute("pixel_convention", CONVENTION)
-            self._attribute("meta", json.dumps(as_json(meta)))
-            self._attribute("complete", "no")
-            self._file.flush()
-        except OSError as error:
+            with ExitStack() as opened_file:
+                self._file = opened_file.enter_context(hdf5_writing.writing(self.path, "w"))
+                self._fill(source, config, provenance)
+                self._opened = opened_file.pop_all()
+        except (OSError, RuntimeError) as error:
             raise unwritable(Path(path), error) from error
+
+    def _fill(self, source: str, config: TrackingConfig, provenance: Provenance | None) -> None:
+        """Write the tables, without rows, and the attributes."""
+        hdf5_writing.reserve(self._file, 0)
+        for table, columns in TABLES.items():
+            self._rows[table] = {name: [] for name in columns}
+            for name, (kind, shape) in columns.items():
+                sizes = {"maxshape": (None, *shape), "chunks": (CHUNK_ROWS[table], *shape)}
+                self._file.create_dataset(f"{table}/{name}", (0, *shape), kind, **sizes)
+        meta = {
+            "source": source,
+            "settings": asdict(config),
+            "provenance": None if provenance is None else provenance.to_json(),
+            "tiepoint_version": __version__,
+        }
+        self._attribute("format", FORMAT)
+        self._attribute("pixel_convention", CONVENTION)
+        self._attribute("meta", json.dumps(as_json(meta)))
+        self._attribute("complete", "no")
+        self._file.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -194,11 +202,17 @@ class TracksWriter:
             self._flush()
 
     def close(self, *, complete: bool = True) -> None:
-        """Write what is left. A file that is not complete has all frames up to the last one."""
+        """Write what is left. A file that is not complete has all frames up to the last one.
+
+        Raises:
+            OutputError: The disk is full; the file has the frames that were written before.
+        """
         self._end(list(self._live))
-        self._flush()
-        self._attribute("complete", "yes" if complete else "no")
-        self._file.close()
+        try:
+            with self._opened:
+                self._flush(complete=complete)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
     def _attribute(self, name: str, text: str) -> None:
         self._file.attrs[name] = np.bytes_(text.encode())
@@ -215,19 +229,33 @@ class TracksWriter:
                 "tracks", id=track, first=first, last=last, length=length, static=static
             )  # fmt: skip
 
-    def _flush(self) -> None:
+    def _flush(self, *, complete: bool = False) -> None:
+        """Move the rows into the file. If that fails, they remain for the next attempt.
+
+        Raises:
+            OutputError: The disk is full; the file has the rows of the last time.
+        """
+        parts = [
+            part for rows in self._rows.values() for column in rows.values() for part in column
+        ]
         try:
+            hdf5_writing.reserve(self._file, 2 * sum(part.nbytes for part in parts))
             for table, columns in self._rows.items():
-                for name, parts in columns.items():
-                    if not parts:
-                        continue
-                    values, dataset = np.concatenate(parts), self._file[f"{table}/{name}"]
-                    dataset.resize(len(dataset) + len(values), axis=0)
-                    dataset[len(dataset) - len(values) :] = values
-                    parts.clear()
+                for name, added in columns.items():
+                    if added:
+                        values, start = np.concatenate(added), self._stored[table]
+                        dataset = self._file[f"{table}/{name}"]
+                        dataset.resize(start + len(values), axis=0)
+                        dataset[start:] = values
+            if complete:
+                self._attribute("complete", "yes")
             self._file.flush()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise unwritable(self.path, error) from error
+        for table, kinds in TABLES.items():
+            empty: dict[str, list[Any]] = {name: [] for name in kinds}
+            stored = len(self._file[f"{table}/{next(iter(kinds))}"])
+            self._rows[table], self._stored[table] = empty, stored  # no interrupt comes in between
         self._flushed = time.monotonic()
 
 

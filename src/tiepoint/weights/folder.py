@@ -17,7 +17,7 @@ from tiepoint.errors import CheckpointError, ConfigError, FormatError, OutputErr
 from tiepoint.files.paths import exists
 from tiepoint.files.reading import read_bounded
 from tiepoint.files.reading import read_json as read_any_json
-from tiepoint.files.writing import write_bytes
+from tiepoint.files.writing import temporary_name, write_bytes
 
 MAX_WEIGHTS_BYTES = 100_000_000
 """Most bytes of a file of weights: 25 million numbers, 19 times the network of the paper."""
@@ -111,7 +111,7 @@ def write_files(
     """
     folder = Path(folder)
     is_new = not exists(folder)
-    target = folder.with_name(f".{folder.name}.partial") if is_new else folder
+    target = folder.with_name(temporary_name()) if is_new else folder
     try:
         target.mkdir(parents=True, exist_ok=True)
         if WEIGHTS_FILE in files and MANIFEST_FILE not in files:

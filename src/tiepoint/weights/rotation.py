@@ -34,18 +34,21 @@ def save_rotation(folder: Path, matrix: Float32, weights_sha256: str) -> Path:
     return write_file(folder, ROTATION_FILE, data)
 
 
-def load_rotation(checkpoint: str, weights_sha256: str, length: int) -> Float32 | None:
+def load_rotation(
+    checkpoint: str, weights_sha256: str, length: int, revision: str | None = None
+) -> Float32 | None:
     """Load a checkpoint's rotation matrix, D D; None without a file, or for other weights.
 
     Args:
         checkpoint: A bundled name, a folder or a Hub id, for which only the local cache is used.
         length: Descriptor size D.
+        revision: Branch, tag or commit of a Hub id; None is `main`.
 
     Raises:
         CheckpointError: The file is damaged.
     """
     try:
-        path = locate(checkpoint, local_files_only=True) / ROTATION_FILE
+        path = locate(checkpoint, revision=revision, local_files_only=True) / ROTATION_FILE
     except CheckpointError:
         return None  # features outlive the folder of their checkpoint
     try:
@@ -59,7 +62,7 @@ def load_rotation(checkpoint: str, weights_sha256: str, length: int) -> Float32 
 def rotation_crc32(checkpoint: Checkpoint) -> str | None:
     """CRC of the rotation matrix of a checkpoint, hexadecimal; None if it has none."""
     length = checkpoint.network.descriptor_decoder_dim
-    matrix = load_rotation(checkpoint.name, checkpoint.sha256, length)
+    matrix = load_rotation(checkpoint.name, checkpoint.sha256, length, checkpoint.revision)
     return None if matrix is None else crc32(matrix)
 
 

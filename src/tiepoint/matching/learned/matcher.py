@@ -60,6 +60,8 @@ class LearnedMatcher:
             "layers", self.layers, minimum=1, maximum=checkpoint.config.layers, unit="layers"
         )
         check_choice("engine", engine, ENGINES)
+        if threads is not None:
+            check_whole("threads", threads, minimum=1, unit="threads, or None for all cores")
         if engine == "openvino" and device != "cpu":
             raise ConfigError(f"device is {device!r}, expected 'cpu' for engine 'openvino'")
         if engine == "torch" and precision != "f32":

@@ -39,13 +39,20 @@ class Together(Generic[Item, Done]):
         return result.result()
 
     def _do_next(self) -> None:
-        count = min(self._most, len(self._waiting))
-        batch = [self._waiting.popleft() for _ in range(count)]
+        """Do the next items. They stay in the queue until their results are set.
+
+        So an interrupt at any point costs only the thread that it reaches: others do what is left.
+        """
+        while self._waiting[0][1].done():  # left by an interrupt; ends at the caller's own item
+            self._waiting.popleft()
+        batch = [self._waiting[place] for place in range(min(self._most, len(self._waiting)))]
         try:
             results = self._work([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001 # raised in every thread that waits for it
             for _, future in batch:
                 future.set_exception(error)
-            return
-        for (_, future), result in zip(batch, results, strict=True):
-            future.set_result(result)
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                future.set_result(result)
+        for _ in batch:
+            self._waiting.popleft()

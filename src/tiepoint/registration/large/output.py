@@ -275,9 +275,9 @@ def _write_ome(
         ) as to,
     ):
         half_shape = (-(-height // 2), -(-width // 2), form.channels)
-        with Path(folder, "half").open("xb") as file:
-            allocate(file.fileno(), math.prod(half_shape) * form.dtype.itemsize)
-        half = np.memmap(file.name, form.dtype, "r+", shape=half_shape)
+        with Path(folder, "half").open("xb") as file:  # a hole in a mapped file ends the process
+            allocate(file.fileno(), 0, math.prod(half_shape) * form.dtype.itemsize)
+        half = np.memmap(Path(folder, "half"), form.dtype, "r+", shape=half_shape)
         tiles = _tiles_of_rows(parts, form, half)
         to.write(tiles, shape=shape, subifds=count, metadata=about, **options, **first)
         level: Pixels = half

@@ -11,6 +11,7 @@ from functools import partial
 import cv2
 import numpy as np
 
+from tiepoint.files.writing import allocate
 from tiepoint.geometry import SizeHW
 from tiepoint.images.ranges import Range
 from tiepoint.images.windows import BLOCK_PX, Window, WindowSource
@@ -128,7 +129,9 @@ def _reduced(read: Callable[[Window], Picture], size_hw: SizeHW, steps: int) -> 
     """An image `steps` levels coarser, made strip by strip, in a temporary file."""
     height, width = size_hw
     with tempfile.TemporaryFile() as file:  # the map keeps it
-        made: Picture = np.memmap(file, np.uint8, "w+", shape=(*level_hw(size_hw, steps), 3))
+        shape = (*level_hw(size_hw, steps), 3)
+        allocate(file.fileno(), 0, math.prod(shape))  # a hole in a mapped file ends the process
+        made: Picture = np.memmap(file, np.uint8, "r+", shape=shape)
     rows = max(1, (BLOCK_PX // width) >> steps) << steps
     for top in range(0, height, rows):
         pixels = _halved(read(Window(top, 0, min(rows, height - top), width)), steps)
