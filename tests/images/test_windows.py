@@ -18,6 +18,7 @@ from tiepoint.images import raster
 from tiepoint.images.opening import open_windows
 from tiepoint.images.reading import read
 from tiepoint.images.windows import ArrayWindows, Window, WindowSource, strips, tiles
+from tiepoint.registration.large.georeference import georeference_of
 
 RNG = np.random.default_rng(0)
 PLACE = Window(30, 17, 40, 51)
@@ -262,3 +263,29 @@ def test_a_damaged_tiff_file_prints_nothing(
     with pytest.raises(ImageError), open_windows(tmp_path / "a.tif"):
         pass
     assert not [record for record in caplog.records if record.name == "tifffile"]
+
+
+@pytest.mark.parametrize("name", ["x.tif", "x.npy", "x.svs", "x.ome.tif", "x.vrt"])
+def test_no_message_shows_the_password_of_a_url(name: str) -> None:
+    pytest.importorskip("rasterio", reason="needs the extra geo")
+    url = f"http://me:secret@127.0.0.1:9/{name}"
+    for call in (lambda: open_windows(url).__enter__(), lambda: georeference_of(url)):
+        try:
+            call()
+        except (ImageError, MissingExtraError) as error:
+            assert "secret" not in str(error)
+        else:
+            assert not raster.is_raster(url)
+
+
+def test_a_mean_of_channels_has_no_data_where_one_of_them_has_none(tmp_path: Path) -> None:
+    pytest.importorskip("rasterio", reason="needs the extra geo")
+    bands = RNG.integers(100, 200, (2, 20, 30)).astype(np.int16)
+    bands[0, 3, 4] = bands[1, 5, 6] = bands[:, 7, 8] = -9999
+    path = write(tmp_path / "a.tif", bands, nodata=-9999)
+    gaps = {(0, 1): [(3, 4), (5, 6), (7, 8)], (1,): [(5, 6), (7, 8)]}
+    for channels, expected in gaps.items():
+        with open_windows(path, channels=channels) as opened:
+            seen = opened.read(Window(0, 0, 20, 30)).seen
+        assert seen is not None
+        assert [tuple(at) for at in np.argwhere(~seen).tolist()] == expected

@@ -17,6 +17,7 @@ from tiepoint.images.planes import Channels, ChosenChannels
 from tiepoint.images.raster import RasterWindows, is_raster
 from tiepoint.images.reading import is_source, read
 from tiepoint.images.slides import is_slide, open_slide
+from tiepoint.images.urls import without_credentials
 from tiepoint.images.windows import ArrayWindows, WindowSource
 
 
@@ -90,9 +91,10 @@ def _mapped(path: str | os.PathLike[str]) -> Any:
         return np.lib.format.open_memmap(os.fsdecode(path), "r")
     except (OSError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
+        name = without_credentials(os.fsdecode(path))
         raise ImageError(
-            f"{os.fsdecode(path)}: cannot be mapped ({reason}); expected an array of numbers that "
-            "numpy.save has written"
+            f"{name}: cannot be mapped ({reason}); expected an array of numbers that numpy.save has "
+            "written"
         ) from error
 
 

@@ -23,6 +23,7 @@ from tiepoint.files.writing import allocate, replacing, unwritable
 from tiepoint.geometry import SizeHW
 from tiepoint.images.metadata import Metadata, metadata_of
 from tiepoint.images.opening import open_windows
+from tiepoint.images.urls import without_credentials
 from tiepoint.images.windows import Window, WindowSource
 from tiepoint.images.windows import tiles as tiles_of
 from tiepoint.registration.aligned import fill_value
@@ -236,7 +237,8 @@ def _own_tags(source: Any) -> dict[str, str]:
         with _without_place_allowed(), rasterio.open(os.fsdecode(source)) as file:
             return dict(file.tags())
     except (rasterio.errors.RasterioError, OSError):
-        logger.warning("%s: its tags cannot be read and are left out", source)
+        name = without_credentials(os.fsdecode(source))
+        logger.warning("%s: its tags cannot be read and are left out", name)
         return {}
 
 
