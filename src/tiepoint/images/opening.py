@@ -93,8 +93,8 @@ def _mapped(path: str | os.PathLike[str]) -> Any:
         reason = getattr(error, "strerror", None) or error
         name = without_credentials(os.fsdecode(path))
         raise ImageError(
-            f"{name}: cannot be mapped ({reason}); expected an array of numbers that numpy.save has "
-            "written"
+            f"{name}: cannot be mapped ({reason}); expected an array of numbers that numpy.save "
+            "has written"
         ) from error
 
 

@@ -194,7 +194,7 @@ def _size_of_a(registration: Registration | LargeRegistration) -> SizeHW:
 def _orientation_of_a(registration: Registration | LargeRegistration) -> int:
     if isinstance(registration, LargeRegistration):
         return registration.exif_orientation
-    return int(registration.features_a.meta.get("exif_orientation", 1))
+    return int(registration.features_a.meta.get("exif_orientation") or 1)
 
 
 def _one_line(crs: str) -> str:
