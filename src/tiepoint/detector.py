@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from copy import copy
 from functools import partial
@@ -26,7 +25,7 @@ from tiepoint.config import (
     ProcessorConfig,
     resolve_detection,
 )
-from tiepoint.errors import ConfigError, EngineError
+from tiepoint.errors import EngineError
 from tiepoint.features import Features, Provenance
 from tiepoint.geometry import Placement, fit_inside
 from tiepoint.images.arrays import ChannelOrder
@@ -44,6 +43,7 @@ from tiepoint.network.inputs import as_grey, pad_to, pyramid, size_of
 from tiepoint.streaming import (
     Detection,
     Reader,
+    check_stream,
     concurrently,
     in_batches,
     in_buckets,
@@ -195,11 +195,8 @@ class Detector:
         Yields:
             A Detection for each source: the features, or the error of an image that failed.
         """
-        if isinstance(sources, str | bytes | os.PathLike):
-            kind = type(sources).__name__
-            raise ConfigError(f"stream takes a list or iterator of images, got one {kind}; wrap it")
+        check_stream(sources, mask)
         request = self.request(options, mask, channel_order)  # refuses nonsense before any image
-        check_masks(mask, len(sources) if isinstance(sources, Sized) else None)
         return self._stream(sources, request)
 
     def dense_maps(self, image: SourceImage) -> list[tuple[Float32, list[Float32], Placement]]:

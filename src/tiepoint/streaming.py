@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from tiepoint.errors import EngineError, ImageError, TiepointError
+from tiepoint.errors import ConfigError, EngineError, ImageError, TiepointError
 from tiepoint.features import Features
 from tiepoint.images.arrays import ChannelOrder
-from tiepoint.images.masks import MaskSource, mask_of, read_masked
+from tiepoint.images.masks import MaskSource, check_masks, mask_of, read_masked
 from tiepoint.images.reading import SourceImage
 
 PLAIN = (str, bytes, os.PathLike, np.ndarray)
@@ -74,6 +74,14 @@ class Detection(NamedTuple):
             raise self.error
         assert self.features is not None
         return self.features
+
+
+def check_stream(sources: Iterable[Any], masks: MaskSource) -> None:
+    """Raise ConfigError for one image instead of several, or for another number of masks."""
+    if isinstance(sources, str | bytes | os.PathLike):
+        kind = type(sources).__name__
+        raise ConfigError(f"stream takes a list or iterator of images, got one {kind}; wrap it")
+    check_masks(masks, len(sources) if isinstance(sources, Sized) else None)
 
 
 def require_all(detections: Iterable[Detection], count: int) -> list[Features]:

@@ -27,7 +27,7 @@ def drone(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in (
         "a.HEIC", "b.heic", "sub/c.CR2", "film.MP4", "IMG_0001",  # pictures, perhaps
         "flight.MRK", "x.xmp", "list.txt", "meta.json", "Thumbs.db", ".DS_Store", "._DJI_1.JPG",
-        "desktop.ini", ".cache/d.heic", "DJI_1.JPG.npz", "pos.TFW",
+        "desktop.ini", ".cache/d.heic", "DJI_1.JPG.npz", "DJI_1.JPG-0a1b2c3d.tiles", "pos.TFW",
     ):  # fmt: skip
         path = here / "photos" / name
         path.parent.mkdir(exist_ok=True)

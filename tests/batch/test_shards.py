@@ -179,6 +179,18 @@ def test_a_source_that_does_not_answer_is_tried_again_then_left_to_the_next_run(
     assert set(StoreFeatures(here / "a.store")) == {"a.org/x.png", "a.org/y.png"}
 
 
+def test_an_image_that_another_run_has_is_left_to_the_next_run(photos: Path, here: Path) -> None:
+    class Busy(FakeDetector):
+        def stream(self, sources: Iterable[str], **more: Any) -> Iterator[Detection]:
+            for number, one in enumerate(super().stream(sources, **more)):
+                error = LockedError("its tiles: another run is writing it")
+                yield one._replace(features=None, error=error) if number == 1 else one
+
+    found = fill(here / "a.store", "photos", shards=1, detector=Busy())
+    assert statuses(found) == {"done": 39, "failed": 1}
+    assert statuses(fill(here / "a.store", "photos")) == {"done": 1, "skipped": 39}
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

@@ -53,6 +53,78 @@ def test_a_store_takes_tiled_images_and_resumes(tmp_path: Path) -> None:
         assert result.exit_code == 0 and expected in result.output
 
 
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Photographs a.png and b.png, and of the first a mask whose right half is transparent."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "masks").mkdir()
+    pixels = Image.open(PHOTO).convert("L").resize((320, 240))
+    for name in ("a.png", "b.png"):
+        pixels.save(tmp_path / "photos" / name)
+    mask = np.full((240, 320, 4), 255, np.uint8)
+    mask[:, 160:, 3] = 0
+    Image.fromarray(mask).save(tmp_path / "masks" / "a.png.png")
+    return tmp_path / "photos"
+
+
+def stored_in(out: Path) -> dict[str, tiepoint.Features]:
+    """The features of a run by the name of the image."""
+    if out.suffix == ".store":
+        return dict(StoreFeatures(out))
+    if out.suffix == ".h5":
+        return dict(read_h5(out))
+    return {path.stem: tiepoint.load(path) for path in sorted(out.iterdir())}
+
+
+@pytest.mark.parametrize("name", ["out", "a.h5", "a.store"])
+def test_masked_photos_have_the_keypoints_of_the_whole_and_are_skipped_the_next_time(
+    photos: Path, tmp_path: Path, name: str
+) -> None:
+    pytest.importorskip("h5py")
+    given = [str(photos), *SMALL, "--masks", str(tmp_path / "masks")]
+    results = []
+    for way in (["--max-side", "none"], ["--tile", "--tile-px", "128"]):
+        out = tmp_path / way[0] / name
+        out.parent.mkdir()
+        for expected in ("2 done", "2 skipped"):
+            result = run(*given, *way, "-o", str(out))
+            assert result.exit_code == 0 and expected in result.output
+        results.append(stored_in(out))
+    whole, tiled = results
+    assert list(tiled) == list(whole) == ["a.png", "b.png"]
+    assert whole["a.png"].xy[:, 0].max() < 162 < tiled["b.png"].xy[:, 0].max()
+    for image, features in tiled.items():
+        assert_same(features, whole[image], apart=["image_file"])
+    without = run(str(photos), *SMALL, "--tile", "--tile-px", "128", "-o", str(out))
+    assert without.exit_code == 1 and "mask" in without.output
+
+
+def test_a_turned_photo_has_the_camera_and_the_keypoints_of_its_file_in_colmap(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("h5py")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = Image.open(PHOTO).convert("L").resize((320, 240))
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    photo.save(folder / "turned.jpg", exif=exif)
+    tables = []
+    for way in (["--max-side", "none"], ["--tile", "--tile-px", "128"]):
+        h5, database = (str(tmp_path / f"{way[0]}{ending}") for ending in (".h5", ".db"))
+        assert run(str(folder), *SMALL, *way, "-o", h5).exit_code == 0
+        made = CliRunner().invoke(app, ["colmap", str(folder), "--features", h5, "-o", database])
+        assert made.exit_code == 0, made.output
+        with closing(sqlite3.connect(database)) as opened:
+            (camera,) = opened.execute("SELECT width, height FROM cameras").fetchall()
+            ((rows, columns, data),) = opened.execute("SELECT rows, cols, data FROM keypoints")
+        tables.append((camera, np.frombuffer(data, np.float32).reshape(rows, columns)[:, :2]))
+    (camera, whole), (camera_tiled, tiled) = tables
+    assert camera == camera_tiled == (320, 240)
+    assert whole[:, 0].max() > 240
+    np.testing.assert_allclose(tiled, whole, atol=2e-3)
+
+
 def test_another_channel_is_another_setting(tmp_path: Path) -> None:
     bands = np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8)
     image = tmp_path / "bands.png"
@@ -198,8 +270,8 @@ def test_all_keypoints_of_a_large_image_go_into_a_store(
     monkeypatch.setattr("tiepoint.formats.fields.ROWS_AT_A_TIME", 100)
     given = [str(scan), *SMALL, "--tile", "--tile-px", "128"]
     refused = run(*given, "-o", str(tmp_path / "a.npz"))
-    assert refused.exit_code == 2
-    assert "without --max-keypoints" in refused.output and ".h5 file" in refused.output
+    assert refused.exit_code == 3
+    assert "without max_keypoints" in refused.output and ".h5 file" in refused.output
     result = run(*given, "-o", str(tmp_path / name))
     assert result.exit_code == 0, result.output
     again = run(*given, "-o", str(tmp_path / name))
@@ -207,7 +279,7 @@ def test_all_keypoints_of_a_large_image_go_into_a_store(
     stored = (read_h5 if name == "a.h5" else StoreFeatures)(tmp_path / name)
     (features,) = stored.values()
     detector = tiepoint.Detector("small", precision="f32", max_side=None)
-    assert_same(features, detector(np.load(scan)))
+    assert_same(features, detector(np.load(scan)), apart=["source", "image_file"])
 
 
 def test_match_and_colmap_read_what_tiles_have_written(

@@ -240,21 +240,6 @@ def test_an_archive_of_numpy_is_no_array(tmp_path: Path) -> None:
         pass
 
 
-def test_channels_are_whole_numbers_of_any_type() -> None:
-    image = RNG.integers(0, 255, (9, 8, 3), np.uint8)
-    chosen: list[Any] = [np.int64(1), [np.uint8(1)]]
-    for channels in chosen:
-        with open_windows(image, channels=channels) as opened:
-            assert np.array_equal(opened.read(Window(0, 0, 9, 8)).pixels, image[..., 1])
-    wrong: list[Any] = ["1", 1.0, True, (0, "1"), [[0]], [1.0], -1]
-    for channels in wrong:
-        with (
-            pytest.raises(ImageError, match="expected some of the 3 from 0 to 2"),
-            open_windows(image, channels=channels),
-        ):
-            pass
-
-
 def test_a_damaged_tiff_file_prints_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

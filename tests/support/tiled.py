@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from tiepoint import Features
@@ -13,9 +15,10 @@ SCORE, XY_PX, COSINE = 1e-5, 2e-3, 1e-4
 """Largest differences, by round-off."""
 
 
-def assert_same(tiled: Features, whole: Features) -> None:
+def assert_same(tiled: Features, whole: Features, *, apart: Collection[str] = ()) -> None:
+    """The same keypoints in any order, and the same record; `apart` are entries of `meta`."""
     assert len(tiled) == len(whole) > 20
-    assert tiled.size_hw == whole.size_hw
+    assert_same_record(tiled, whole, apart)
     order = [np.lexsort((np.rint(f.xy[:, 0] * 4), np.rint(f.xy[:, 1] * 4))) for f in (tiled, whole)]
     distance = np.abs(tiled.xy[order[0]][:, None] - whole.xy[order[1]]).max(axis=2)
     nearest = distance.argmin(axis=1)
@@ -33,6 +36,19 @@ def assert_same(tiled: Features, whole: Features) -> None:
             np.testing.assert_allclose(mine[a], theirs[b], atol=COSINE)
 
 
+def assert_same_record(tiled: Features, whole: Features, apart: Collection[str] = ()) -> None:
+    """Everything but the keypoints, and what only tiles have."""
+    assert tiled.size_hw == whole.size_hw
+    assert tiled.px_per_input_px == whole.px_per_input_px
+    assert tiled.provenance == whole.provenance
+    own = {"value_range", "tile_px", "damaged", *apart}
+    mine, theirs = ({k: v for k, v in one.meta.items() if k not in own} for one in (tiled, whole))
+    assert mine == theirs
+    assert isinstance(tiled.meta["tile_px"], int)
+    ranges = [one.meta.get("value_range", ()) for one in (tiled, whole)]
+    np.testing.assert_allclose(*ranges, rtol=1e-6)
+
+
 def assert_identical(a: Features, b: Features) -> None:
     """The same keypoints in the same order; sums of other batches of them round differently."""
     for name in ("xy", "scores", "descriptors", "covariance", "scales_px"):
@@ -46,8 +62,10 @@ def assert_identical(a: Features, b: Features) -> None:
 class Damaged(ArrayWindows):
     """An image that cannot be read around one pixel."""
 
+    y, x = 20, 300
+
     def read(self, window: Window, level: int = 0) -> Decoded:
         rows, columns = window.slices
-        if rows.start <= 20 < rows.stop and columns.start <= 300 < columns.stop:
+        if rows.start <= self.y < rows.stop and columns.start <= self.x < columns.stop:
             raise ImageError("broken here")
         return super().read(window, level)

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from support.tiled import XY_PX, Damaged, assert_same
+from support.tiled import XY_PX, Damaged, assert_identical, assert_same
 from tiepoint import Detector
-from tiepoint.errors import ConfigError, ImageError
+from tiepoint.errors import ConfigError, ImageError, TooManyPixelsError
 from tiepoint.images.arrays import Decoded
 from tiepoint.images.windows import Window
 from tiepoint.tiles.detection import LARGE_PX, detect_tiled
@@ -86,18 +87,21 @@ def test_all_types_have_the_range_of_the_whole(
 ) -> None:
     monkeypatch.setattr("tiepoint.images.windows.BLOCK_PX", 9000)  # many strips
     image = make(picture)
-    tiled, whole = detect_tiled(image, detector, tile_px=104), detector(image)
+    assert_same(detect_tiled(image, detector, tile_px=104), detector(image))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_file_that_is_turned_has_the_record_of_the_whole(
+    picture: np.ndarray, detector: Detector, tmp_path: Path, orientation: int
+) -> None:
+    path, exif = tmp_path / "turned.png", Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture).save(path, exif=exif)
+    tiled, whole = detect_tiled(path, detector, tile_px=104), detector(path)
+    assert whole.meta["exif_orientation"] == orientation
     assert_same(tiled, whole)
-    assert tiled.meta.get("value_range") == pytest.approx(whole.meta.get("value_range"))
-
-
-def test_a_mask_allows_the_same_keypoints(picture: np.ndarray, detector: Detector) -> None:
-    mask = np.ones(picture.shape[:2], np.uint8)
-    mask[90:170, 40:300] = 0
-    tiled = detect_tiled(picture, detector, tile_px=72, mask=mask)
-    assert_same(tiled, detector(picture, mask=mask))
-    with pytest.raises(ConfigError, match=r"mask has \(height, width\) \(90, 345\), expected"):
-        detect_tiled(picture, detector, mask=mask[:90])
+    grey = detect_tiled(path, detector, tile_px=104, channels=0)
+    assert grey.meta["exif_orientation"] == orientation
 
 
 def test_memory_maps_and_datasets_are_read_in_windows(
@@ -135,6 +139,17 @@ def test_progress_counts_all_tiles_of_all_scales(picture: np.ndarray, detector: 
     assert seen == [(i + 1, 8) for i in range(8)]
 
 
+def test_progress_ends_at_the_number_of_all_tiles(picture: np.ndarray, detector: Detector) -> None:
+    for image in (picture, np.zeros((192, 256), np.uint8), np.pad(picture[:80, :80, 0], (0, 200))):
+        seen: list[tuple[int, int]] = []
+        settings: Any = {"spread": True, "max_keypoints": 30, "scales": (1,)}
+        detect_tiled(
+            image, detector, tile_px=64, progress=lambda *n: seen.append(n), **settings  # noqa: B023
+        )  # fmt: skip
+        assert seen[-1][0] == seen[-1][1]
+        assert seen == sorted(set(seen))
+
+
 class Endless:
     """A window source of any size without pixels."""
 
@@ -156,16 +171,37 @@ class Endless:
         ({"tile_px": 8}, "tile_px is 8, expected"),
         ({"on_damage": "ignore"}, "on_damage"),
         ({"threshold": 3}, "threshold is 3"),
-        ({}, "without max_keypoints"),
+        ({"channels": 1.0}, "channels is 1.0, expected a whole number >= 0"),
+        ({"channels": "0"}, "channels is '0', expected a whole number >= 0"),
+        ({"channels": True}, "channels is True"),
+        ({"channels": [0, -1]}, "channels is -1"),
+        ({"channels": ()}, "expected at least one"),
+        ({"state": ""}, "state is '', expected the path of a file"),
+        ({"state": 5}, "state is 5, expected the path of a file"),
     ],
     ids=str,
 )
 def test_what_tiles_cannot_do_is_refused_before_any_pixel(
     detector: Detector, settings: dict[str, Any], message: str
 ) -> None:
-    size = (1, LARGE_PX + 1) if not settings else (100, 100)
     with pytest.raises(ConfigError, match=message):
-        detect_tiled(Endless(size), detector, **settings)
+        detect_tiled(Endless((100, 100)), detector, **settings)
+
+
+def test_channels_of_numpy_are_numbers(picture: np.ndarray, detector: Detector) -> None:
+    one, same = (
+        detect_tiled(picture, detector, tile_px=136, channels=channels)
+        for channels in (np.int64(1), [1])
+    )
+    assert_identical(one, same)
+    assert one.provenance == same.provenance
+    with pytest.raises(ImageError, match="channels 3, expected some of the 3 from 0 to 2"):
+        detect_tiled(picture, detector, channels=np.uint8(3))
+
+
+def test_all_keypoints_of_a_large_image_are_refused_in_memory(detector: Detector) -> None:
+    with pytest.raises(TooManyPixelsError, match="without max_keypoints"):
+        detect_tiled(Endless((1, LARGE_PX + 1)), detector)
 
 
 def test_the_margin_covers_network_and_suppression() -> None:

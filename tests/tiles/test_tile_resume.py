@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from support.tiled import Damaged, assert_identical
 from tiepoint import Detector, Features, detect_tiled
 from tiepoint.errors import FormatError, ImageError, OutputError
 from tiepoint.files.lock import WriteLock
-from tiepoint.tiles.stream import TiledDetector
+from tiepoint.images.reading import NamedBytes, read
 
 WAYS = {
     "best": {"max_keypoints": 60},
@@ -141,6 +143,101 @@ def test_another_image_or_a_changed_file_starts_again(
         assert "pixels_sha256" in caplog.text
 
 
+def encoded(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+IN_MEMORY: dict[str, Any] = {
+    "array": lambda a: a,
+    "bytes": encoded,
+    "named bytes": lambda a: NamedBytes(encoded(a), "a.png"),
+    "file object": lambda a: io.BytesIO(encoded(a)),
+    "pil": Image.fromarray,
+    "masked": lambda a: np.ma.masked_equal(a, 0),
+    "read": lambda a: read(encoded(a)),
+    "tensor": lambda a: pytest.importorskip("torch").from_numpy(a),
+}
+
+
+@pytest.mark.parametrize("kind", IN_MEMORY)
+@pytest.mark.parametrize("role", ["mask", "image", "channel"])
+def test_images_and_masks_in_memory_are_compared_as_a_whole(
+    picture: np.ndarray, detector: Detector, tmp_path: Path, counted: Counted, kind: str, role: str
+) -> None:
+    if kind == "read" and role == "mask":
+        pytest.skip("no mask is a SourceImage")
+    state, make, before = tmp_path / "state", IN_MEMORY[kind], np.tile(picture[..., 0], (2, 2))
+    after = before.copy()
+    after[100:160, 300:400] = 0  # between the samples
+
+    def run(pixels: np.ndarray, state: Path | None, **more: Any) -> Features:
+        if role == "mask":
+            return detect(before, detector, state, mask=make(pixels), **more)
+        channels = 0 if role == "channel" else None
+        return detect(make(pixels), detector, state, channels=channels, **more)
+
+    interrupted(counted, lambda **more: run(before, state, **more), 80)
+    assert_identical(run(after, state), run(after, None))
+    interrupted(counted, lambda **more: run(after, state, **more), 80)
+    counted.tiles = 0
+    run(after, state)
+    assert 0 < counted.tiles < 65  # of 129
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+def test_a_changed_file_behind_a_folder_or_a_virtual_raster_starts_again(
+    picture: np.ndarray, detector: Detector, tmp_path: Path, counted: Counted,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    zarr, tifffile = pytest.importorskip("zarr"), pytest.importorskip("tifffile")
+    rasterio = pytest.importorskip("rasterio")
+    pixels, state = np.tile(picture[..., 0], (2, 2)), tmp_path / "state"
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    multiscales = [{"axes": axes, "datasets": [{"path": "0"}], "version": "0.4"}]
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    group.attrs["multiscales"] = multiscales
+    chunked = group.create_array("0", shape=pixels.shape, chunks=(64, 64), dtype=pixels.dtype)
+    chunked[:] = pixels
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    from rasterio.shutil import copy
+
+    with rasterio.open(tmp_path / "a.tif") as file:
+        copy(file, tmp_path / "a.vrt", driver="VRT")
+
+    def change_chunk() -> None:
+        chunked[128:192, 320:384] = 0
+
+    def change_raster() -> None:
+        changed = pixels.copy()
+        changed[128:192, 320:384] = 0
+        tifffile.imwrite(tmp_path / "a.tif", changed)
+
+    for name, change in (("a.zarr", change_chunk), ("a.vrt", change_raster)):
+        source = tmp_path / name
+        interrupted(counted, lambda **more: detect(source, detector, state, **more), 80)  # noqa: B023
+        change()
+        caplog.clear()
+        assert_identical(detect(source, detector, state), detect(source, detector, None))
+        assert "another image: " in caplog.text and "modified_ns" in caplog.text
+
+
+def test_a_range_of_values_that_was_of_fewer_tiles_starts_again(
+    picture: np.ndarray, detector: Detector, tmp_path: Path, counted: Counted,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("tiepoint.images.windows.BLOCK_PX", 9000)  # many strips
+    pixels, state = np.tile(picture[..., 0], (3, 3)).astype(np.uint16) * 20, tmp_path / "state"
+    pixels[112:120, 200:330] *= 8  # between the samples, in one strip
+    image, skip = Damaged(pixels), {"on_damage": "skip"}
+    image.y, image.x = 115, 230
+    interrupted(counted, lambda **more: detect(image, detector, state, **skip, **more), 150)
+    image.y = -1  # the disk gives its brightest part at the second attempt
+    assert_identical(detect(image, detector, state, **skip), detect(image, detector, None, **skip))
+    assert "value_range: " in caplog.text
+
+
 def test_the_engine_is_no_other_setting(
     picture: np.ndarray, tmp_path: Path, counted: Counted, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,21 +282,3 @@ def test_a_foreign_file_and_one_in_use_are_errors(
     with pytest.raises(OutputError, match="another run is writing it"):
         detect(picture, detector, state)
     lock.release()
-
-
-def test_a_stream_keeps_the_state_until_the_next_image_is_asked_for(
-    picture: np.ndarray, detector: Detector, tmp_path: Path
-) -> None:
-    for name in ("a", "b"):
-        np.save(tmp_path / f"{name}.npy", picture)
-    states = tmp_path / "out"
-    tiled = TiledDetector(detector, tile_px=64, states=states)
-    stream = tiled.stream([tmp_path / "a.npy", tmp_path / "b.npy"])
-    names = []
-    for _ in range(2):
-        next(stream).require()
-        (state,) = (path for path in states.iterdir() if path.suffix == ".tiles")
-        names.append(state.name[:6])
-    assert names == ["a.npy-", "b.npy-"]
-    assert next(stream, None) is None
-    assert list(states.iterdir()) == []

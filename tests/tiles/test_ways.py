@@ -12,7 +12,7 @@ import pytest
 
 from support.tiled import Damaged, assert_identical, assert_same
 from tiepoint import Detector, detect_tiled
-from tiepoint.errors import ConfigError, OutputError
+from tiepoint.errors import ImageError, OutputError
 from tiepoint.formats import fields
 from tiepoint.tiles import mapped
 
@@ -108,7 +108,7 @@ def test_more_keypoints_than_a_file_holds_are_refused(
 ) -> None:
     assert mapped.MOST_KEYPOINTS == fields.MAX_KEYPOINTS
     monkeypatch.setattr("tiepoint.tiles.run.MOST_KEYPOINTS", 50)
-    with pytest.raises(ConfigError, match="more than 50 keypoints, which no file holds; raise the"):
+    with pytest.raises(ImageError, match="more than 50 keypoints, which no file holds; raise the"):
         detect_tiled(picture, detector, tile_px=64, mapped=True)
 
 

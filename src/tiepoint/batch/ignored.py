@@ -20,9 +20,9 @@ COMPANIONS = frozenset(
         *(".geojson", ".prj", ".tfw", ".tifw", ".jgw", ".jpgw", ".pgw", ".pngw", ".wld", ".ovr"),
         *(".shp", ".shx", ".dbf", ".cpg", ".pp3", ".aae", ".dop", ".cos"),
         # results, of this program and of others
-        *(".npz", ".npy", ".h5", ".hdf5", ".db", ".parquet", ".partial", ".lock", ".mat"),
-        *(".pkl", ".pt", ".pth", ".safetensors", ".onnx", ".ply", ".las", ".laz", ".obj", ".mtl"),
-        *(".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".md5", ".sha256", ".bak", ".tmp"),
+        *(".npz", ".npy", ".h5", ".hdf5", ".db", ".parquet", ".partial", ".lock", ".tiles"),
+        *(".mat", ".pkl", ".pt", ".pth", ".safetensors", ".onnx", ".ply", ".las", ".laz", ".obj"),
+        *(".mtl", ".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".md5", ".sha256", ".bak", ".tmp"),
     }
 )
 """Endings of files that are no pictures. They are left out without a word."""

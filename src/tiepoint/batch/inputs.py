@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ from urllib.parse import unquote, urlsplit
 
 from tiepoint.batch.ignored import LINKED_FOLDERS, kind_of
 from tiepoint.batch.stores import is_overlay
+from tiepoint.files.paths import UNSAFE
 from tiepoint.files.writing import special_kind
 from tiepoint.images.photographs import is_image_name
 from tiepoint.images.slides import is_zarr_folder
 from tiepoint.images.urls import is_url, without_credentials
 
-_UNSAFE = re.compile(r'[\x00-\x1f\\:*?"<>|]')  # not allowed in a file name somewhere
 _NAMED_LENGTH = 300
 """Characters of a wrong argument that are shown."""
 
@@ -216,8 +215,8 @@ def _name_of_url(url: str) -> PurePosixPath:
         raise ValueError("host or port of this URL is broken") from None
     if not any(letter.isalnum() for letter in host):
         raise ValueError("this URL names no host")
-    parts = [_UNSAFE.sub("_", part).rstrip(" .") for part in unquote(split.path).split("/")]
-    netloc = _UNSAFE.sub("_", split.netloc.rpartition("@")[2]).strip(" .")
+    parts = [UNSAFE.sub("_", part).rstrip(" .") for part in unquote(split.path).split("/")]
+    netloc = UNSAFE.sub("_", split.netloc.rpartition("@")[2]).strip(" .")
     name = PurePosixPath(netloc, *filter(None, parts))
     if split.query:  # often the only difference between two images
         digest = hashlib.sha256(split.query.encode()).hexdigest()[:8]

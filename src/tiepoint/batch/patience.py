@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tiepoint.errors import EngineError, ImageError, TiepointError, UnreachableError
+from tiepoint.files.lock import LockedError
 
 DELAYS_S = (0.5, 1.0, 2.0)
 """Pauses between the attempts to read a source, s."""
@@ -30,7 +31,7 @@ Value = TypeVar("Value")
 
 def is_temporary(error: TiepointError) -> bool:
     """Whether the same image may be processed by a later run, with nothing changed."""
-    if isinstance(error, UnreachableError | EngineError):
+    if isinstance(error, UnreachableError | EngineError | LockedError):
         return True
     cause = error.__cause__
     return isinstance(cause, OSError) and cause.errno in _OF_THE_MOMENT

@@ -97,8 +97,11 @@ def _run_group(
         detections = detector.stream(sources, mask=masks if any(masks) else None, **options)
     for item in plans:
         if isinstance(item, ImageRecord):
+            if item.status == "skipped":
+                _forget(detector, item.source)
             yield item
         elif item.stored is not None:
+            _forget(detector, item.source)
             yield draw_stored(item, store)
         else:
             start = time.perf_counter()
@@ -106,6 +109,14 @@ def _run_group(
             yield store_result(item, store, detection, 1000 * (time.perf_counter() - start))
     for _ in detections:  # there is none left; asking removes the state of the last one
         pass
+
+
+def _forget(detector: Detector | TiledDetector, source: str) -> None:
+    """Remove the tiles of an image that is done, in case its run was killed before it did."""
+    from tiepoint.tiles.stream import TiledDetector
+
+    if isinstance(detector, TiledDetector):
+        detector.forget(source)
 
 
 def store_result(

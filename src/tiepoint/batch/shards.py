@@ -193,6 +193,9 @@ class _Shard:
         self, shard: Shard, job: ShardJob, path: Path, before: ShardRecord | None,
         redone: str | None,
     ) -> None:  # fmt: skip
+        from tiepoint.tiles.stream import TiledDetector
+
+        self._is_tiled = isinstance(job.detector, TiledDetector)
         self._shard, self._job, self._path, self._redone = shard, job, path, redone
         images = () if before is None else before.images
         self._rows = {row.name: (number, row) for number, row in enumerate(images)}
@@ -253,12 +256,12 @@ class _Shard:
         self, item: _Item, result: Features | TiepointError | None, add: Add, milliseconds: float
     ) -> ImageRecord:
         """Add an image to the file, or to the failures."""
+        if isinstance(result, TiepointError):
+            return self._failed(item, str(result), temporary=is_temporary(result))
         is_new = result is not None
         try:
             if result is None:
                 result = self._kept(item.name)
-            if isinstance(result, TiepointError):
-                raise result
             add(item.name, result)
         except OutputError:
             raise
@@ -293,8 +296,10 @@ class _Shard:
                 if item.data is not None and not isinstance(item.data, TiepointError):
                     yield item.data
 
+        masks = self._job.masks if self._is_tiled else None  # others are in the images already
+        mask = None if masks is None else lambda _: masks.of(waiting[-1].name)
         # A generator, because the results of a list depend on its length by round-off.
-        for detection in self._job.detector.stream(sources(), **self._job.options):
+        for detection in self._job.detector.stream(sources(), mask=mask, **self._job.options):
             while waiting[0].data is None or isinstance(waiting[0].data, TiepointError):
                 item = waiting.popleft()
                 yield item, item.data
@@ -359,8 +364,8 @@ class _Shard:
         return self._masked(name, NamedBytes(data, source))
 
     def _masked(self, name: str, data: Any) -> Any:
-        """The image with its mask, if it has one."""
-        if self._job.masks is None or isinstance(data, TiepointError):
+        """The image with its mask, if it has one; in tiles both are read later, in windows."""
+        if self._job.masks is None or self._is_tiled or isinstance(data, TiepointError):
             return data
         try:
             mask = self._job.masks.of(name)

@@ -5,8 +5,12 @@
 from __future__ import annotations
 
 import os
+import re
 from os import PathLike
 from pathlib import Path
+
+UNSAFE = re.compile(r'[\x00-\x1f\\:*?"<>|]')
+"""Characters that some system does not allow in a file name, those between folders aside."""
 
 
 def exists(path: str | PathLike[str]) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tiepoint.errors import ConfigError, ImageError
 from tiepoint.files.paths import is_folder
 from tiepoint.geometry import Placement
-from tiepoint.images.arrays import ChannelOrder, is_black
+from tiepoint.images.arrays import ChannelOrder, Decoded, is_black
 from tiepoint.images.gaps import away_from_gaps
 from tiepoint.images.ranges import check_nominal
 from tiepoint.images.reading import SourceImage, decoded_of, read
@@ -82,7 +82,7 @@ def read_masked(
         check_nominal(image)
     if mask is None:
         return image
-    name = os.fsdecode(mask) if isinstance(mask, str | os.PathLike) else "array"
+    name = name_of(mask)
     try:
         allowed = allowed_by(mask)
     except ImageError as error:
@@ -107,15 +107,25 @@ def allowed_by(mask: Any, max_pixels: int | None = None) -> Mask:
     """
     if isinstance(mask, np.ndarray):  # any type, because only zero matters
         array = np.ma.filled(mask, 0)
-        four = array.ndim == 3 and array.shape[2] == 4
-        visible = array[:, :, 3] != 0 if four else np.ones(array.shape[:2], bool)
-        black = ~array[:, :, :3].any(axis=2) if array.ndim == 3 else array == 0
+        seen = array[:, :, 3] != 0 if array.ndim == 3 and array.shape[2] == 4 else None
+        coloured = (array[:, :, :3] if array.ndim == 3 else array[..., None]).any(axis=-1)
+        allowed = coloured.astype(bool, copy=False)
+        allowed = allowed if seen is None else allowed & seen
     else:
         image = decoded_of(mask, max_pixels=max_pixels)[0]
-        seen, black = image.seen, is_black(image)
-        visible = np.ones(black.shape, bool) if seen is None else seen
-    allowed = visible & ~black
-    return allowed if allowed.any() or visible.all() else visible
+        seen, allowed = image.seen, allowed_in(image)
+    return allowed if seen is None or allowed.any() or seen.all() else seen
+
+
+def allowed_in(image: Decoded) -> Mask:
+    """`H W`, where a part of a mask is neither black nor transparent."""
+    coloured = ~is_black(image)
+    return coloured if image.seen is None else coloured & image.seen
+
+
+def name_of(mask: Any) -> str:
+    """The name of a mask in `meta`: its path as given, or "array"."""
+    return os.fsdecode(mask) if isinstance(mask, str | os.PathLike) else "array"
 
 
 def check_masks(masks: MaskSource, count: int | None) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from tiepoint.errors import ImageError
 from tiepoint.files.writing import special_kind
 from tiepoint.images.arrays import ChannelOrder
-from tiepoint.images.planes import Channels, ChosenChannels
+from tiepoint.images.planes import Channels, ChosenChannels, numbers_of
 from tiepoint.images.raster import RasterWindows, is_raster
 from tiepoint.images.reading import is_source, read
 from tiepoint.images.slides import is_slide, open_slide
@@ -37,10 +37,13 @@ def open_windows(
             the first three bands of a raster or the samples of a colour, or else the first channel.
 
     Raises:
+        ConfigError: Channels that are no whole numbers from 0 on.
         ImageError: The image cannot be read, is too large to be decoded as a whole, or has no such
             channel.
         MissingExtraError: The extra that reads this file is not installed.
     """
+    if channels is not None:
+        channels = numbers_of(channels)
     if is_slide(source):
         with open_slide(source, channels) as slide:
             yield slide
@@ -66,17 +69,22 @@ def _opened(source: Any, channel_order: ChannelOrder) -> WindowSource:
             "path, or an object with size_hw, dtype and read(window, level)"
         )
     image = read(source, channel_order=channel_order)
-    turn = image.exif_orientation
-    return ArrayWindows(image.pixels, image.name, valid=image.valid, exif_orientation=turn)
+    return ArrayWindows(
+        image.pixels, image.name, valid=image.valid, exif_orientation=image.exif_orientation
+    )
 
 
-def is_windowed(path: str) -> bool:
-    """Whether `open_windows` reads a file in windows, rather than decodes it as a whole.
+def is_windowed(source: Any) -> bool:
+    """Whether `open_windows` reads a source in windows, rather than has it in memory as a whole.
 
     Raises:
         MissingExtraError: The extra that reads the file is not installed.
     """
-    return is_mapped(path) or is_slide(path) or is_raster(path)
+    if isinstance(source, np.ndarray):
+        return isinstance(source, np.memmap)
+    if isinstance(source, WindowSource) or _is_sliced(source):
+        return True
+    return is_mapped(source) or is_slide(source) or is_raster(source)
 
 
 def is_mapped(source: Any) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import ImageError
+from tiepoint.checks import check_whole
+from tiepoint.errors import ConfigError, ImageError
 from tiepoint.geometry import SizeHW
 from tiepoint.images.arrays import Decoded, from_array
 from tiepoint.images.windows import Window, WindowSource, unreadable
@@ -95,7 +96,9 @@ class ChosenChannels:
     def __init__(self, source: WindowSource, channels: Channels) -> None:
         self.name, self.size_hw, self.dtype = source.name, source.size_hw, source.dtype
         self.has_gaps, self.levels = source.has_gaps, source.levels
+        self.exif_orientation = getattr(source, "exif_orientation", 1)
         self._source = source
+        self.arrays = getattr(source, "arrays", [])
         first = source.read(Window(0, 0, 1, 1)).pixels
         self._chosen = chosen_channels(
             channels, first.shape[2] if first.ndim == 3 else 1, self.name
@@ -108,25 +111,35 @@ class ChosenChannels:
         return replace(image, pixels=fused(pixels, self._chosen))
 
 
+def numbers_of(channels: int | Sequence[int]) -> tuple[int, ...]:
+    """The numbers of channels.
+
+    Raises:
+        ConfigError: No whole numbers from 0 on, or none at all.
+    """
+    several = isinstance(channels, Sequence) and not isinstance(channels, str)
+    numbers: Sequence[Any] = channels if several else (channels,)  # type: ignore[assignment]
+    for number in numbers:
+        check_whole("channels", number, minimum=0, unit="a channel, or several")
+    if not numbers:
+        raise ConfigError(f"channels is {channels!r}, expected at least one number")
+    return tuple(map(int, numbers))
+
+
 def chosen_channels(channels: Channels, count: int, name: str) -> tuple[int, ...]:
     """The numbers of channels; None is channel 0.
 
     Raises:
-        ImageError: No such channel, or none at all.
+        ConfigError: See `numbers_of`.
+        ImageError: No such channel.
     """
-    given: Any = (0,) if channels is None else channels
-    numbers = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else (*given,)
-    if not numbers or any(not _is_channel(number, count) for number in numbers):
+    numbers = numbers_of(0 if channels is None else channels)
+    if max(numbers) >= count:
         raise ImageError(
-            f"{name}: channels {', '.join(map(repr, numbers)) or 'none'}, expected some of the "
-            f"{count} from 0 to {count - 1}"
+            f"{name}: channels {', '.join(map(str, numbers))}, expected some of the {count} from "
+            f"0 to {count - 1}"
         )
-    return tuple(int(number) for number in numbers)
-
-
-def _is_channel(number: object, count: int) -> bool:
-    is_whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
-    return is_whole and 0 <= int(number) < count  # type: ignore[call-overload]
+    return numbers
 
 
 def fused(part: NDArray[Any], channels: Sequence[int]) -> NDArray[Any]:

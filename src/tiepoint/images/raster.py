@@ -93,6 +93,7 @@ class RasterWindows:
             ) from error
         self._lock = threading.Lock()  # a dataset is for one thread at a time
         file = self._file
+        self.files: Sequence[str] = file.files  # with those of a VRT, and masks of their own
         kinds = list(file.colorinterp)
         others = [i for i, kind in enumerate(kinds, 1) if kind != ColorInterp.alpha]
         if not others:

@@ -81,10 +81,10 @@ def _ome_tiff(name: str, channels: Channels) -> Iterator[PlaneWindows]:
             series = opened.enter_context(tifffile.TiffFile(name)).series[0]
             numbers = range(len(series.levels))
             arrays = [zarr.open(series.aszarr(level=number), mode="r") for number in numbers]
-            windows = PlaneWindows(arrays, series.axes, name, channels)
+            planes = PlaneWindows(arrays, series.axes, name, channels)
         except (tifffile.TiffFileError, OSError, IndexError, ValueError) as error:
             raise _unknown(name, "an OME-TIFF file", error) from error
-        yield windows
+        yield planes
 
 
 def _ome_zarr(name: str, channels: Channels) -> PlaneWindows:

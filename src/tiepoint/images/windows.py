@@ -50,6 +50,8 @@ class Window(NamedTuple):
 class WindowSource(Protocol):
     """An image that is read in windows. Any object of this form will do.
 
+    It may have an `exif_orientation` too, 2 to 8 if its file's rows are turned.
+
     Attributes:
         name: Name in messages and results.
         size_hw: (height, width) of the image, px.
@@ -82,7 +84,7 @@ class ArrayWindows:
     Args:
         array: `H W`, or `H W C` with 1, 3 or 4 channels.
         valid: H W bool, False without data; None = all with finite values.
-        exif_orientation: EXIF orientation of the file, already applied.
+        exif_orientation: The orientation that is applied, 1 to 8.
     """
 
     def __init__(
@@ -103,6 +105,15 @@ class ArrayWindows:
         self.levels: Sequence[SizeHW] = [self.size_hw]
         masked = isinstance(array, np.ma.MaskedArray)
         self.has_gaps = valid is not None or masked or self.dtype.kind == "f" or shape[2:] == (4,)
+
+    @property
+    def arrays(self) -> list[NDArray[Any]]:
+        """All arrays that decide the pixels; none if they are no arrays of NumPy."""
+        if not isinstance(self._array, np.ndarray):
+            return []
+        masked = isinstance(self._array, np.ma.MaskedArray)
+        gaps = [np.ma.getmaskarray(self._array)] if masked else []
+        return [np.asarray(self._array), *gaps, *([] if self._valid is None else [self._valid])]
 
     def read(self, window: Window, level: int = 0) -> Decoded:
         """See `WindowSource.read`."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.config import DetectionConfig, ProcessorConfig
 from tiepoint.features import Features, Provenance
-from tiepoint.geometry import fit_inside
+from tiepoint.geometry import SizeHW, fit_inside
 from tiepoint.images.arrays import ChannelOrder
 from tiepoint.images.masks import MaskSource
 from tiepoint.images.ranges import Range
@@ -19,6 +19,15 @@ from tiepoint.images.reading import SourceImage
 from tiepoint.keypoints.result import Keypoints
 
 Float32 = NDArray[np.float32]
+
+
+class ImageHead(NamedTuple):
+    """An image without its pixels; see `reading.SourceImage`."""
+
+    name: str
+    size_hw: SizeHW
+    exif_orientation: int
+    mask_name: str | None
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,10 @@ class Request:
     provenance: Provenance
 
     def features(
-        self, image: SourceImage, value_range: Range | None, keypoints: Keypoints[Float32]
+        self,
+        image: SourceImage | ImageHead,
+        value_range: Range | None,
+        keypoints: Keypoints[Float32],
     ) -> Features:
         """The features of an image.
 

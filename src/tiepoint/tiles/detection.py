@@ -12,20 +12,23 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, Unpack, get_args
 
 from tiepoint.architecture import CELL_PX
-from tiepoint.checks import check_choice, check_whole
+from tiepoint.checks import check_choice, check_whole, shown
 from tiepoint.config import DetectionConfig, DetectionOptions
 from tiepoint.detector import Detector
-from tiepoint.errors import ConfigError
+from tiepoint.errors import ConfigError, TooManyPixelsError
 from tiepoint.features import Features, Provenance
 from tiepoint.images.arrays import ChannelOrder
+from tiepoint.images.mask_windows import open_mask
 from tiepoint.images.opening import open_windows
-from tiepoint.images.planes import Channels
+from tiepoint.images.planes import Channels, numbers_of
+from tiepoint.images.reading import SourceImage
 from tiepoint.images.windows import WindowSource
 from tiepoint.tiles.records import TileRecords, made_from
-from tiepoint.tiles.run import Allowed, Progress, TiledRun
+from tiepoint.tiles.run import Progress, TiledRun
 
 OnDamage = Literal["raise", "skip"]
 
@@ -51,6 +54,11 @@ class TileSettings:
     def __post_init__(self) -> None:
         check_choice("on_damage", self.on_damage, get_args(OnDamage))
         check_tile(self.tile_px)
+        if self.channels is not None:
+            numbers_of(self.channels)
+        is_path = isinstance(self.state, str | PathLike)
+        if self.state is not None and not (is_path and Path(self.state).name):
+            raise ConfigError(f"state is {shown(self.state)}, expected the path of a file")
 
 
 def detect_tiled(
@@ -79,8 +87,9 @@ def detect_tiled(
             raster file (extra `geo`), an image of a microscope (extra `bio`), a `WindowSource`, or
             any other image, which is decoded whole.
         detector: None takes `Detector()`. Its own `max_side` has no effect.
-        mask: Where keypoints are allowed (0: not there), of the image's size: an array or another
-            source that is read in windows; None allows them everywhere.
+        mask: Where keypoints are allowed, of the image's size; `masks.allowed_by` has the rule. An
+            array of any type, or another source, which is read in windows as the image is. None is
+            the mask of a `SourceImage`, or allows them everywhere.
         tile_px: Side of a tile, px of the input, a multiple of 8.
         on_damage: "raise" ends at a tile that cannot be read; "skip" goes past it, and
             `meta["damaged"]` has its (x, y, width, height) in px of the image.
@@ -99,10 +108,10 @@ def detect_tiled(
         Features, with "tile_px" in `meta`.
 
     Raises:
-        ImageError: The image or a tile of it cannot be read.
-        ConfigError: A setting that is not possible in tiles, a mask of another size, neither
-            `max_keypoints` nor `mapped` for an image above `LARGE_PX`, or more keypoints than a
-            file holds.
+        ImageError: The image, its mask or a tile of them cannot be read; the mask has another size;
+            neither `max_keypoints` nor `mapped` for an image above `LARGE_PX`; or more keypoints
+            than a file holds.
+        ConfigError: A setting that is not possible in tiles.
         EngineError: The engine failed on a tile.
         FormatError: The state is a file of another program.
         OutputError: The disk is full, or another run is writing the state.
@@ -129,10 +138,14 @@ def tiled(
     request = replace(request, provenance=provenance)
     detection = request.detection
     check_detection(detection, detector)
+    mask_name = None
+    if mask is None and isinstance(source, SourceImage):
+        mask, mask_name = source.mask, source.mask_name
     with ExitStack() as opened:
         image = opened.enter_context(open_windows(source, channel_order, settings.channels))
-        white = None if mask is None else opened.enter_context(open_windows(mask))
-        allowed = None if white is None else Allowed(white, image)
+        allowed = None
+        if mask is not None:
+            allowed = opened.enter_context(open_mask(mask, image, mask_name))
         mapped = settings.mapped and detection.max_keypoints is None
         if not mapped:
             _check_bounded(image, detection)
@@ -143,8 +156,8 @@ def tiled(
         records = None
         if settings.state is not None or mapped or detection.spread:
             decisive = made_from(
-                image, source, None if white is None else (white, mask), provenance,
-                tile_px=settings.tile_px, channel_order=channel_order,
+                image, source, None if allowed is None else (allowed.source, mask), provenance,
+                tile_px=settings.tile_px, channel_order=channel_order, value_range=run.value_range,
             )  # fmt: skip
             records = TileRecords(settings.state, decisive)
             opened.callback(records.close)
@@ -156,7 +169,7 @@ def tiled(
 def _check_bounded(image: WindowSource, detection: DetectionConfig) -> None:
     pixels = math.prod(image.size_hw)
     if detection.max_keypoints is None and pixels > LARGE_PX:
-        raise ConfigError(
+        raise TooManyPixelsError(
             f"{image.name}: {pixels:,} px without max_keypoints, and above {LARGE_PX:,} px all of "
             "them may not fit into memory; give a number of keypoints, or keep them on disk: "
             "mapped=True, or on the command line -o with an .h5 file or a store of such files"
@@ -167,8 +180,8 @@ def of_channels(provenance: Provenance, channels: Channels) -> Provenance:
     """A provenance whose settings have the channels, if some are chosen."""
     if channels is None:
         return provenance
-    numbers = [channels] if isinstance(channels, int) else list(channels)
-    return replace(provenance, settings={**provenance.settings, "channels": numbers})
+    settings = {**provenance.settings, "channels": list(numbers_of(channels))}
+    return replace(provenance, settings=settings)
 
 
 def native(options: DetectionOptions) -> DetectionOptions:

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from logging import getLogger
 from pathlib import Path
@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.errors import FormatError, ImageError
+from tiepoint.errors import FormatError, ImageError, OutputError
 from tiepoint.features import Provenance
 from tiepoint.files.journal import Journal
+from tiepoint.files.paths import is_folder
 from tiepoint.files.reading import parse_json
 from tiepoint.files.writing import make_folder
 from tiepoint.geometry import SizeHW
-from tiepoint.images.reading import SourceImage
+from tiepoint.images.opening import is_mapped
 from tiepoint.images.windows import Window, WindowSource, strips
 from tiepoint.keypoints.result import Keypoints
 
@@ -139,6 +140,17 @@ class TileRecords:
             return None
 
 
+def forget(path: Path) -> None:
+    """Delete the tiles of an image, unless a run has them, or the file is of another program."""
+    if path.exists():
+        with suppress(FormatError, OutputError, OSError):
+            journal = Journal(path, _TITLE, path=path)
+            try:
+                journal.remove()
+            finally:
+                journal.release()
+
+
 def made_from(
     image: WindowSource,
     source: Any,
@@ -169,37 +181,41 @@ def made_from(
 
 
 def _identity(image: WindowSource, source: Any) -> dict[str, Any]:
-    """Size and type of an image, size and time of its file, and a digest of pixels.
+    """Size and type of an image, size and time of its files, and a digest of pixels.
 
-    The digest has all pixels of an array in memory, and else some.
+    The digest has all pixels of an image in memory, and else some.
     """
     state: dict[str, Any] = {"size_hw": list(image.size_hw), "dtype": str(image.dtype)}
-    if isinstance(source, str | os.PathLike):
+    for path in _files_of(image, source):
         with suppress(OSError, ValueError):  # a URL, or a path that only its reader knows
-            status = Path(source).stat()
-            state |= {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+            status = path.stat()
+            # Sums, in which the change of any file shows.
+            for name, value in (("bytes", status.st_size), ("modified_ns", status.st_mtime_ns)):
+                state[name] = state.get(name, 0) + value
     digest = hashlib.sha256()
-    for array in _arrays_of(source):
+    arrays = [] if is_mapped(source) else getattr(image, "arrays", [])
+    for array in arrays:
         for rows in strips((len(array), math.prod(array.shape[1:]))):
             digest.update(np.ascontiguousarray(array[rows.slices[0]]).tobytes())
-    for window in _samples(image.size_hw):
+    for window in () if arrays else _samples(image.size_hw):
         try:
-            digest.update(np.ascontiguousarray(image.read(window).pixels).tobytes())
+            read = image.read(window)
         except ImageError:
             digest.update(b"damaged")
+            continue
+        for values in (read.pixels, read.seen):
+            digest.update(b"" if values is None else np.ascontiguousarray(values).tobytes())
     return {**state, "pixels_sha256": digest.hexdigest()}
 
 
-def _arrays_of(source: Any) -> Iterator[NDArray[Any]]:
-    """The pixels of an image in memory, and where it has data."""
-    if isinstance(source, SourceImage):
-        yield source.pixels
-        if source.valid is not None:
-            yield source.valid
-    elif isinstance(source, np.ndarray):
-        yield np.asarray(source)
-        if isinstance(source, np.ma.MaskedArray):
-            yield np.ma.getmaskarray(source)
+def _files_of(image: WindowSource, source: Any) -> Iterable[Path]:
+    """The files that an image is read from, as far as they are known."""
+    if not isinstance(source, str | os.PathLike):
+        return []
+    path = Path(os.fsdecode(source))
+    if is_folder(path):  # of zarr
+        return path.rglob("*")
+    return map(Path, getattr(image, "files", [path]))
 
 
 def _samples(size_hw: SizeHW) -> Iterator[Window]:

@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 
 from tiepoint.config import DetectionConfig
 from tiepoint.detector import Detector
-from tiepoint.errors import ConfigError, EngineError, ImageError
+from tiepoint.errors import EngineError, ImageError
 from tiepoint.features import Features
 from tiepoint.geometry import Placement, SizeHW
+from tiepoint.images.mask_windows import MaskWindows
+from tiepoint.images.ranges import Range
 from tiepoint.images.windows import Window, WindowSource, tiles
-from tiepoint.keypoints.request import Request
+from tiepoint.keypoints.request import ImageHead, Request
 from tiepoint.keypoints.result import Keypoints, in_image, merge_scales
 from tiepoint.keypoints.selection import Pixels
 from tiepoint.network.windowed import WindowedInput
@@ -61,30 +63,6 @@ class Task:
     key: str
 
 
-class Allowed:
-    """Where a mask of the image's size allows keypoints."""
-
-    def __init__(self, mask: WindowSource, image: WindowSource) -> None:
-        self._mask, self._size_hw = mask, image.size_hw
-        if tuple(mask.size_hw) != tuple(image.size_hw):
-            raise ConfigError(
-                f"{image.name}: its mask has (height, width) {mask.size_hw}, expected "
-                f"{image.size_hw}"
-            )
-
-    def read(self, window: Window, size_hw: SizeHW) -> Mask:
-        """H W of a window of the input at one of its sizes: the nearest value of the mask."""
-        rows, columns = (
-            ((np.arange(at.start, at.stop) + 0.5) * (old / new)).astype(np.intp)
-            for at, old, new in zip(window.slices, self._size_hw, size_hw, strict=True)
-        )
-        top, left = int(rows[0]), int(columns[0])
-        part = Window(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left)
-        pixels = self._mask.read(part).pixels
-        white = pixels != 0 if pixels.ndim == 2 else (pixels != 0).any(axis=2)
-        return np.asarray(white[np.ix_(rows - top, columns - left)])
-
-
 class TiledRun:
     """One image, from its tiles to its features.
 
@@ -101,7 +79,7 @@ class TiledRun:
         detector: Detector,
         image: WindowSource,
         request: Request,
-        allowed: Allowed | None,
+        allowed: MaskWindows | None,
         tile_px: int,
         *,
         goes_on: bool,
@@ -128,6 +106,11 @@ class TiledRun:
         ]
         passes = 2 if detection.spread else 1
         self._count = passes * sum(map(len, self._levels))
+
+    @property
+    def value_range(self) -> Range | None:
+        """See `WindowedInput.value_range`; other strips may have been read for it before."""
+        return self._input.value_range
 
     def features(self, records: TileRecords | None, *, mapped: bool) -> Features:
         """The features of the image.
@@ -165,7 +148,7 @@ class TiledRun:
             for _, rows in self._each(tasks, self._detect, self._rows):
                 count += len(rows)
                 if count > MOST_KEYPOINTS:
-                    raise ConfigError(
+                    raise ImageError(
                         f"{self._image.name}: more than {MOST_KEYPOINTS:,} keypoints, which no "
                         "file holds; raise the threshold, or give max_keypoints"
                     )
@@ -200,7 +183,7 @@ class TiledRun:
             if len(inside.rows):
                 again.append(replace(task, key=f"chosen {task.key}"))
                 chosen[again[-1].key] = inside
-        self._done += len(tasks) - len(again)
+        self._advance(len(tasks) - len(again))
         for _, rows in self._each(again, partial(self._describe, chosen=chosen), self._rows):
             best.add(keypoints_of(rows))
         return self._in_image(best.result(self._rows), tasks[0])
@@ -227,8 +210,11 @@ class TiledRun:
             self._damaged.add(self._in_px_of_image(task))
         else:
             yield task, rows
-        self._done += 1
-        if self._progress is not None:
+        self._advance(1)
+
+    def _advance(self, count: int) -> None:
+        self._done += count
+        if count and self._progress is not None:
             self._progress(self._done, self._count)
 
     def _detect(self, task: Task, best: BestKeypoints | None = None) -> Rows | None:
@@ -312,22 +298,17 @@ class TiledRun:
 
     def _with_record(self, keypoints: Keypoints[Float32]) -> Features:
         """The keypoints with the record of the image."""
-        meta: dict[str, Any] = {"source": self._image.name, "tile_px": self._tile_px}
-        if self._input.value_range is not None:
-            meta["value_range"] = list(self._input.value_range)
+        head = ImageHead(
+            self._image.name,
+            self._image.size_hw,
+            getattr(self._image, "exif_orientation", 1),
+            None if self._allowed is None else self._allowed.name,
+        )
+        features = self._request.features(head, self._input.value_range, keypoints)
+        meta: dict[str, Any] = {**features.meta, "tile_px": self._tile_px}
         if self._damaged:
             meta["damaged"] = sorted([list(one) for one in self._damaged])
-        return Features(
-            xy=keypoints.xy,
-            scores=keypoints.scores,
-            descriptors=keypoints.descriptors,
-            covariance=keypoints.covariance,
-            size_hw=self._image.size_hw,
-            meta=meta,
-            provenance=self._request.provenance,
-            px_per_input_px=1 / max(self._request.detection.scales),
-            scales_px=keypoints.scales_px,
-        )
+        return replace(features, meta=meta)
 
 
 def _inside(points: Points, tile: Window) -> Mask:

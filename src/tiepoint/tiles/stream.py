@@ -11,11 +11,14 @@ from typing import Any, Unpack
 
 from tiepoint.config import DetectionOptions
 from tiepoint.detector import Detector
-from tiepoint.errors import EngineError, ImageError
+from tiepoint.errors import EngineError, FormatError, ImageError, MissingExtraError
 from tiepoint.features import Provenance
+from tiepoint.files.lock import LockedError
+from tiepoint.files.paths import UNSAFE
 from tiepoint.images.masks import MaskSource, mask_of
 from tiepoint.images.planes import Channels
-from tiepoint.streaming import Detection
+from tiepoint.images.urls import without_credentials
+from tiepoint.streaming import Detection, check_stream
 from tiepoint.tiles.detection import (
     TILE_PX,
     OnDamage,
@@ -25,10 +28,14 @@ from tiepoint.tiles.detection import (
     of_channels,
     tiled,
 )
+from tiepoint.tiles.records import forget
 from tiepoint.tiles.run import Progress
 
 STATE_ENDING = ".tiles"
-_MOST_STEM = 60
+_MOST_BYTES = 120  # of a name, so that the name of the lock is no longer than 255
+
+_OF_ONE_IMAGE = (ImageError, EngineError, FormatError, LockedError, MissingExtraError)
+"""Errors of an image, its mask or its state, after which others may do. A full disk is none."""
 
 
 class TiledDetector:
@@ -72,6 +79,12 @@ class TiledDetector:
         The state of an image is removed when the next one is asked for, so store its features
         before, and ask once more after the last one.
         """
+        check_stream(sources, mask)
+        return self._stream(sources, mask, options)
+
+    def _stream(
+        self, sources: Iterable[Any], mask: MaskSource, options: DetectionOptions
+    ) -> Iterator[Detection]:
         for index, source in enumerate(sources):
             settings = replace(self._settings, state=self._state(source))
             try:
@@ -80,8 +93,14 @@ class TiledDetector:
                     source, self._detector, settings, own, progress=self._progress, **options
                 ) as features:
                     yield Detection(source, features, None)
-            except (ImageError, EngineError) as error:
+            except _OF_ONE_IMAGE as error:
                 yield Detection(source, None, error)
+
+    def forget(self, source: Any) -> None:
+        """Remove the state of an image whose features are stored, which a killed run left."""
+        state = self._state(source)
+        if state is not None:
+            forget(state)
 
     def provenance(self, **options: Unpack[DetectionOptions]) -> Provenance:
         """The provenance of features made with these options."""
@@ -109,6 +128,11 @@ class TiledDetector:
         path = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
         if self._states is None or not isinstance(path, str | os.PathLike):
             return None
-        whole = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - also of a URL
-        digest = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-        return self._states / f"{Path(whole).name[:_MOST_STEM]}-{digest}{STATE_ENDING}"
+        whole = os.fsdecode(path)
+        if "://" in whole:  # without the query, whose signature is another one each time
+            whole = without_credentials(whole).partition("?")[0]
+        else:
+            whole = os.path.abspath(whole)  # noqa: PTH100 - no links
+        digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        name = UNSAFE.sub("_", Path(whole).name).encode("utf-8", "ignore")[:_MOST_BYTES]
+        return self._states / f"{name.decode('utf-8', 'ignore')}-{digest}{STATE_ENDING}"

@@ -12,11 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from support import large_pairs
-from tiepoint.errors import ConfigError, ImageError
+from tiepoint.errors import ImageError
 from tiepoint.geometry import SizeHW
+from tiepoint.images import mask_windows
 from tiepoint.images.arrays import Decoded
+from tiepoint.images.mask_windows import MaskWindows
 from tiepoint.images.windows import ArrayWindows, Window
-from tiepoint.registration.large import masking
 from tiepoint.registration.large.masking import MaskedWindows
 from tiepoint.registration.large.register import register_large
 from tiepoint.registration.register import registration_detector
@@ -66,9 +67,10 @@ def test_windows_have_no_data_where_the_mask_is_black(
     block_px: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(masking, "BLOCK_PX", block_px)
+    monkeypatch.setattr(mask_windows, "BLOCK_PX", block_px)
     image, mask = arrays
-    source = MaskedWindows(Levels(image, [(102, 79), (51, 40)]), Levels(mask, mask_levels))
+    levels = Levels(image, [(102, 79), (51, 40)])
+    source = MaskedWindows(levels, MaskWindows(Levels(mask, mask_levels), levels, "mask"))
     for level, size_hw in enumerate(source.levels):
         sizes: list[SizeHW] = [(203, 157), *mask_levels]
         used = min(size for size in sizes if size[0] >= size_hw[0])
@@ -88,7 +90,9 @@ def test_gaps_of_the_image_and_transparent_parts_of_the_mask_add_up() -> None:
     mask = np.full((20, 30, 4), 255, np.uint8)
     mask[:, 25:, 3] = 0
     mask[:4, :, :3] = 0
-    read = MaskedWindows(ArrayWindows(image), ArrayWindows(mask)).read(Window(0, 0, 20, 30))
+    windows = ArrayWindows(image)
+    source = MaskedWindows(windows, MaskWindows(ArrayWindows(mask), windows, "mask"))
+    read = source.read(Window(0, 0, 20, 30))
     expected = np.zeros((20, 30), bool)
     expected[4:, 5:25] = True
     assert read.valid is not None
@@ -124,7 +128,7 @@ def test_masked_labels_take_no_part(tmp_path: Path) -> None:
 def test_unusable_masks_are_refused(tmp_path: Path) -> None:
     image = large_pairs.texture(300)
     small = np.ones((300, 299), np.uint8)
-    with pytest.raises(ConfigError, match=r"mask .*\(300, 299\), expected \(300, 300\)"):
+    with pytest.raises(ImageError, match=r"mask .*\(300, 299\), expected \(300, 300\)"):
         register_large(image, image, mask_b=small)
     with pytest.raises(ImageError, match="missing.png"):
         register_large(image, image, mask_a=tmp_path / "missing.png")

@@ -117,8 +117,7 @@ def register_large(
         a, b: Each a source of `open_windows`: a raster file, an array or memory map, or any other
             image. Images without smaller copies are read once for their overview.
         detector: None takes `registration_detector(checkpoint)`.
-        mask_a, mask_b: Where each image is used (0: not there), of its size: another source of
-            `open_windows`.
+        mask_a, mask_b: Where each image is used, of its size; see `mask_windows.open_mask`.
         on_damage: Windows that cannot be read: "raise", or "skip" leaves them out and records
             them. Overviews must be readable.
         progress: Called after each window.
@@ -128,8 +127,8 @@ def register_large(
         LargeRegistration. Check `success`; `reason` explains a failure.
 
     Raises:
-        ImageError: An image or a mask cannot be read.
-        ConfigError: A setting out of range or unknown; a mask of another size.
+        ImageError: An image or a mask cannot be read, or a mask has another size.
+        ConfigError: A setting out of range or unknown.
     """
     settings = resolve(config or LargeConfig(), overrides)
     check_choice("on_damage", on_damage, get_args(OnDamage))
