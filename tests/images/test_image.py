@@ -192,6 +192,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     refused("not_here.jpg", "not_here.jpg", "looked for in", str(Path.cwd()))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps the working folder")
+def test_a_missing_file_is_named_in_a_folder_that_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    refused("not_here.jpg", "not_here.jpg: no such file; check the path")
+
+
 def test_what_is_no_image_file_is_refused(tmp_path: Path) -> None:
     text, empty = tmp_path / "a.jpg", tmp_path / "b.jpg"
     text.write_text("hello " * 100)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from tiepoint.images import raster
 from tiepoint.images.opening import open_windows
 from tiepoint.images.reading import read
 from tiepoint.images.windows import ArrayWindows, Window, WindowSource, strips, tiles
+from tiepoint.registration.large.georeference import georeference_of
 
 RNG = np.random.default_rng(0)
 PLACE = Window(30, 17, 40, 51)
@@ -206,3 +210,67 @@ def test_without_the_extra_tiff_is_decoded_whole_and_vrt_names_it(
         assert isinstance(opened, ArrayWindows) and opened.size_hw == (9, 8)
     with pytest.raises(MissingExtraError, match="geo"), open_windows(tmp_path / "a.vrt"):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "a.npy", "a.svs", "a.vrt"])
+def test_a_named_pipe_is_refused_and_never_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    program = f"""
+from tiepoint.errors import ImageError
+from tiepoint.images.opening import open_windows
+try:
+    with open_windows({str(tmp_path / name)!r}):
+        pass
+except ImageError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert f"{name}: a named pipe" in done.stdout
+
+
+def test_an_archive_of_numpy_is_no_array(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", image=np.zeros((5, 5)))
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with (
+        pytest.raises(ImageError, match="a.npy: cannot be mapped"),
+        open_windows(tmp_path / "a.npy"),
+    ):
+        pass
+
+
+def test_a_damaged_tiff_file_prints_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("rasterio", reason="needs the extra geo")
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + b"\x7f" * 100)
+    with pytest.raises(ImageError), open_windows(tmp_path / "a.tif"):
+        pass
+    assert not [record for record in caplog.records if record.name == "tifffile"]
+
+
+@pytest.mark.parametrize("name", ["x.tif", "x.npy", "x.svs", "x.ome.tif", "x.vrt"])
+def test_no_message_shows_the_password_of_a_url(name: str) -> None:
+    pytest.importorskip("rasterio", reason="needs the extra geo")
+    url = f"http://me:secret@127.0.0.1:9/{name}"
+    for call in (lambda: open_windows(url).__enter__(), lambda: georeference_of(url)):
+        try:
+            call()
+        except (ImageError, MissingExtraError) as error:
+            assert "secret" not in str(error)
+        else:
+            assert not raster.is_raster(url)
+
+
+def test_a_mean_of_channels_has_no_data_where_one_of_them_has_none(tmp_path: Path) -> None:
+    pytest.importorskip("rasterio", reason="needs the extra geo")
+    bands = RNG.integers(100, 200, (2, 20, 30)).astype(np.int16)
+    bands[0, 3, 4] = bands[1, 5, 6] = bands[:, 7, 8] = -9999
+    path = write(tmp_path / "a.tif", bands, nodata=-9999)
+    gaps = {(0, 1): [(3, 4), (5, 6), (7, 8)], (1,): [(5, 6), (7, 8)]}
+    for channels, expected in gaps.items():
+        with open_windows(path, channels=channels) as opened:
+            seen = opened.read(Window(0, 0, 20, 30)).seen
+        assert seen is not None
+        assert [tuple(at) for at in np.argwhere(~seen).tolist()] == expected

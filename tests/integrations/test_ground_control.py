@@ -13,6 +13,7 @@ from support import large_results
 from support.registered import MATRICES, carried, matched
 from tiepoint.errors import ConfigError, ImageError, RegistrationError
 from tiepoint.geometry import apply_homography
+from tiepoint.images.arrays import upright
 from tiepoint.integrations.ground_control import (
     PIXELS,
     GroundControl,
@@ -139,3 +140,24 @@ def test_gdal_reads_the_points_of_a_virtual_file(crs: str, tmp_path: Path) -> No
     )
     with pytest.raises(ImageError, match="GDAL cannot open it"):
         write_gcp_vrt(tmp_path / "b.vrt", tmp_path / "none.png", points)
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_columns_and_rows_are_those_of_the_stored_image(orientation: int) -> None:
+    stored = np.arange(480 * 640).reshape(480, 640)
+    upright_px = upright(stored.astype(np.float32), orientation)
+    xy = np.array([[10, 20], [300, 40], [7, 470], [100, 100]], np.float32)
+    features = dataclasses.replace(
+        registration(4, wrong=0).features_a, xy=xy, size_hw=upright_px.shape,
+        meta={"exif_orientation": orientation},
+    )  # fmt: skip
+    small = dataclasses.replace(registration(4, wrong=0), features_a=features)
+    places = [features.xy[a].astype(int).tolist() for a in small.matches.pairs[:, 0]]
+    large = large_results.result(
+        xy_a=small.xy_a.astype(float), xy_b=small.xy_b.astype(float), inliers=np.ones(4, bool),
+        sizes_hw=(upright_px.shape, (420, 520)), exif_orientation=orientation,
+    )  # fmt: skip
+    for result in (small, large):
+        points = ground_control(result, GEOTRANSFORM)
+        columns, rows = (points.pixels - 0.5).round().astype(int).T
+        assert stored[rows, columns].tolist() == [int(upright_px[y, x]) for x, y in places]

@@ -152,6 +152,16 @@ def test_a_constant_image_has_no_keypoints(
     assert len(found) == 0
 
 
+@pytest.mark.parametrize("value", [2**53, 2**63, -(2**63)])
+def test_a_constant_of_huge_numbers_has_no_keypoints(
+    value: int, detector: tiepoint.Detector
+) -> None:
+    image = np.full((64, 80), value, np.int64 if value < 0 else np.uint64)
+    assert len(detector(image, threshold=0.005)) == 0
+    tiled = tiepoint.detect_tiled(image, detector=detector, threshold=0.005, scales=(1.0,))
+    assert len(tiled) == 0
+
+
 def test_noise_of_one_count_stays_noise(detector: tiepoint.Detector) -> None:
     noise = np.random.default_rng(0).normal(7000, 0.7, (240, 320))
     assert len(detector(np.rint(noise).astype(np.uint16), threshold=0.005)) == 0

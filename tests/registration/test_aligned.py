@@ -263,3 +263,13 @@ def test_the_command_writes_jpegs_with_a_quality_and_a_fill(
     with Image.open(out) as image:
         assert image.info["dpi"] == (240, 240)
         assert np.asarray(image)[10:-10, :10].min() > 240
+
+
+@pytest.mark.parametrize("dpi", [0.01, 0.4, 1.0, 300.0, 65_535.0, 101_600.0])
+@pytest.mark.parametrize("ending", [".jpg", ".tif", ".webp"])
+def test_any_resolution_stays_in_the_file(dpi: float, ending: str) -> None:
+    data = encoded_picture(pixels(B_HW), ending, Metadata(dpi=(dpi, 2 * dpi)))
+    with Image.open(io.BytesIO(data)) as image:
+        exif = image.getexif()
+        held = [exif[tag] for tag in (282, 283)] if 282 in exif else image.info["dpi"]
+        assert [float(value) for value in held] == pytest.approx([dpi, 2 * dpi], rel=1e-3)

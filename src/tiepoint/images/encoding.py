@@ -33,6 +33,7 @@ FULL_COLOUR_QUALITY = 90
 _PNG_HEAD_BYTES = 33
 """Signature and IHDR; the other chunks that are added precede the pixels."""
 _METRES_PER_INCH = 0.0254
+_MOST_JPEG_DPI = 65535
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _INCH = 282, 283, 296, 2
 _EXIF_SIZE = (40962, 40963)
 _ASCII, _SHORT, _LONG, _UNDEFINED, _DOUBLE = 2, 3, 4, 7, 12
@@ -117,15 +118,17 @@ def _resolution_tags(dpi: tuple[float, float] | None) -> Mapping[int, Any]:
 
 
 def _lossy(picture: Pixels, name: str, carried: Metadata, quality: int) -> bytes:
-    """JPEG or WebP. WebP has no place for the resolution but EXIF."""
+    """JPEG or WebP. WebP has no place for the resolution but EXIF, and JPEG 16 bits for it."""
     options: dict[str, Any] = {"quality": quality}
+    dpi = [round(one) for one in carried.dpi or ()]
+    in_exif = bool(dpi) and (name == "WEBP" or not 1 <= min(dpi) <= max(dpi) <= _MOST_JPEG_DPI)
     if name == "JPEG":
         options["subsampling"] = 0 if quality >= FULL_COLOUR_QUALITY else 2
-        if carried.dpi is not None:
-            options["dpi"] = tuple(round(one) for one in carried.dpi)
+        if dpi and not in_exif:
+            options["dpi"] = tuple(dpi)
     if carried.icc_profile is not None:
         options["icc_profile"] = carried.icc_profile
-    if carried.exif or (carried.dpi and name == "WEBP"):
+    if carried.exif or in_exif:
         options["exif"] = b"Exif\0\0" + exif_bytes(carried.exif, _resolution_tags(carried.dpi))
     buffer = io.BytesIO()
     try:

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from tiepoint.errors import ImageError
+from tiepoint.files.writing import special_kind
 from tiepoint.images.arrays import ChannelOrder
 from tiepoint.images.planes import Channels, ChosenChannels, numbers_of
 from tiepoint.images.raster import RasterWindows, is_raster
 from tiepoint.images.reading import is_source, read
 from tiepoint.images.slides import is_slide, open_slide
+from tiepoint.images.urls import without_credentials
 from tiepoint.images.windows import ArrayWindows, WindowSource
 
 
@@ -87,19 +89,20 @@ def is_windowed(source: Any) -> bool:
 
 def is_mapped(source: Any) -> bool:
     """Whether a source is the path of an .npy file."""
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(source, str | os.PathLike) or special_kind(source):
         return False
     return Path(os.fsdecode(source)).suffix.lower() == ".npy"
 
 
 def _mapped(path: str | os.PathLike[str]) -> Any:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(os.fsdecode(path), "r")
     except (OSError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
+        name = without_credentials(os.fsdecode(path))
         raise ImageError(
-            f"{os.fsdecode(path)}: cannot be mapped ({reason}); expected an array of numbers that "
-            "numpy.save has written"
+            f"{name}: cannot be mapped ({reason}); expected an array of numbers that numpy.save "
+            "has written"
         ) from error
 
 

@@ -168,6 +168,7 @@ def range_by(spread: Spread, contrast: Contrast) -> Range | None:
     largest = max(abs(low), abs(high))
     least = MIN_STEPS * (spread.step or float(np.finfo(np.float32).eps) * largest)
     least = max(least, spread.noise(low, high) / NOISE_LEVELS)
+    least = max(least, MIN_STEPS * float(np.finfo(np.float64).eps) * largest)  # of whole numbers
     if high - low < least or high == low:
         middle, half = (low + high) / 2, (least or 1.0) / 2
         low, high = middle - half, middle + half

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiepoint.errors import ImageError, import_extra, is_installed
+from tiepoint.files.writing import special_kind
 from tiepoint.geometry import SizeHW
 from tiepoint.images.arrays import Decoded, from_array, with_alpha
 from tiepoint.images.planes import Channels, chosen_channels, fused
+from tiepoint.images.quiet import logger_quiet
+from tiepoint.images.urls import without_credentials
 from tiepoint.images.windows import Window, unreadable
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ def is_raster(source: Any) -> bool:
     Raises:
         MissingExtraError: Only GDAL reads the file, and the extra `geo` is not installed.
     """
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(source, str | os.PathLike) or special_kind(source):
         return False
     ending = Path(os.fsdecode(source)).suffix.lower()
     if ending not in RASTER_ENDINGS:
@@ -52,7 +55,8 @@ def is_raster(source: Any) -> bool:
 def _orientation(path: str | os.PathLike[str]) -> int:
     import tifffile
 
-    with suppress(Exception), tifffile.TiffFile(path) as file:  # GDAL reports what is wrong
+    # GDAL reports what is wrong.
+    with suppress(Exception), logger_quiet("tifffile"), tifffile.TiffFile(path) as file:
         return int(file.pages.first.tags.valueof(_ORIENTATION, 1))
     return 1
 
@@ -65,7 +69,8 @@ class RasterWindows:
             taken.
 
     Three bands or more are RGB and further ones; fewer are grey and further ones. No data have
-    pixels that the file's masks exclude: by a no-data value, a mask band, or transparency.
+    pixels that the file's masks exclude: by a no-data value in all bands, or in one of a mean; a
+    mask band; or transparency.
 
     Raises:
         ImageError: No such file, not a raster, or no such channel.
@@ -75,11 +80,12 @@ class RasterWindows:
         rasterio = import_extra("rasterio", "reading a raster in windows", "geo")
         from rasterio.enums import ColorInterp, MaskFlags
 
-        self.name = os.fsdecode(path)
+        place = os.fsdecode(path)
+        self.name = without_credentials(place)
         try:
             with warnings.catch_warnings():  # most images are no maps
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                self._file = rasterio.open(self.name)
+                self._file = rasterio.open(place)
         except (rasterio.errors.RasterioError, OSError, ValueError) as error:
             raise ImageError(
                 f"{self.name}: GDAL cannot open it ({_short(error)}), expected a raster file; "
@@ -151,7 +157,8 @@ class RasterWindows:
         gaps = None
         if self.has_gaps:
             masks = self._file.read_masks(self._bands, **how)  # C H W
-            gaps = (masks == 0).all(axis=0)
+            # A mean needs all of its bands.
+            gaps = (masks == 0).any(axis=0) if self._is_fused else (masks == 0).all(axis=0)
         if self._alpha is not None and self.dtype.str[1:] in ("u1", "u2"):
             alpha = self._file.read(self._alpha, **how)
             channels = pixels if pixels.ndim == 3 else pixels[..., None]
@@ -173,4 +180,4 @@ def _palette(file: Any, band: int) -> Any:
 
 
 def _short(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return without_credentials((str(error).strip().splitlines() or [type(error).__name__])[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
@@ -208,7 +209,10 @@ def _open(name: str) -> BinaryIO:
         return open_regular(name)
     except FileNotFoundError as error:
         name = _shortened(name)
-        hint = "" if Path(name).is_absolute() else f" (looked for in {Path.cwd()})"
+        hint = ""
+        if not Path(name).is_absolute():
+            with suppress(OSError):  # the working folder is removed
+                hint = f" (looked for in {Path.cwd()})"
         raise ImageError(f"{name}: no such file; check the path{hint}") from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         if isinstance(error, IsADirectoryError | PermissionError) and is_folder(name):

@@ -15,9 +15,11 @@ import numpy as np
 
 from tiepoint.errors import ImageError, import_extra, is_installed
 from tiepoint.files.paths import is_file, is_folder
+from tiepoint.files.writing import special_kind
 from tiepoint.geometry import SizeHW
 from tiepoint.images.arrays import Decoded, from_array
 from tiepoint.images.planes import Channels, PlaneWindows, chosen_channels, fused
+from tiepoint.images.urls import without_credentials
 from tiepoint.images.windows import Window, WindowSource, unreadable
 
 OME_TIFF_ENDINGS = (".ome.tif", ".ome.tiff", ".ome.tf2", ".ome.tf8", ".ome.btf")
@@ -32,7 +34,7 @@ def is_slide(source: Any) -> bool:
 
     Without the extra, OME-TIFF is read as other TIFF files are.
     """
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(source, str | os.PathLike) or special_kind(source):
         return False
     name = os.fsdecode(source).lower()
     if name.endswith(OME_TIFF_ENDINGS):
@@ -142,8 +144,11 @@ class _Scanned:
 
 
 def _unknown(name: str, expected: str, error: BaseException) -> ImageError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    text = getattr(error, "strerror", None) or str(error)  # which may name the file again
+    reason = (text.strip().splitlines() or [type(error).__name__])[0]
     return ImageError(
-        f"{name}: cannot be opened ({reason}), expected {expected}; check the path, or copy it "
-        "again"
+        without_credentials(
+            f"{name}: cannot be opened ({reason}), expected {expected}; check the path, or copy it "
+            "again"
+        )
     )

@@ -12,6 +12,7 @@ from tiepoint.checks import check_whole
 from tiepoint.errors import ImageError
 from tiepoint.geometry import SizeHW
 from tiepoint.images.arrays import ChannelOrder, Decoded, from_array
+from tiepoint.images.urls import without_credentials
 
 BLOCK_PX = 1 << 22
 """Approximate number of pixels of the strips in which a whole image is read once."""
@@ -146,7 +147,7 @@ def tiles(size_hw: SizeHW, tile_px: int) -> list[Window]:
 
 def unreadable(name: str, window: Window, error: BaseException) -> ImageError:
     """The error of a window that cannot be read."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = without_credentials((str(error).strip().splitlines() or [type(error).__name__])[0])
     top, left, height, width = window
     return ImageError(
         f"{name}: {width}x{height} px at x {left}, y {top} cannot be read ({reason}); the file is "

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from tiepoint.errors import ConfigError, ImageError, RegistrationError, import_extra
 from tiepoint.files.writing import write_bytes
-from tiepoint.geometry import SizeHW
+from tiepoint.geometry import SizeHW, apply_homography, stored_matrix
 from tiepoint.registration.large.result import LargeRegistration
 from tiepoint.registration.result import Registration
 
@@ -40,7 +40,8 @@ class GroundControl(NamedTuple):
     """Points of image A and their places on the map.
 
     Attributes:
-        pixels: N 2 float64, column and row of A, with the top-left corner of the image at (0, 0).
+        pixels: N 2 float64, column and row of A as its file stores it, with the top-left corner at
+            (0, 0): QGIS and GDAL ignore the EXIF orientation.
         map_xy: N 2 float64, coordinates in the map's reference system.
     """
 
@@ -82,7 +83,8 @@ def ground_control(
     if max_points < 1:
         raise ConfigError(f"max_points is {max_points}, expected at least 1")
     chosen = _spread(registration, max_points)
-    pixels = registration.xy_a[chosen].astype(np.float64) + 0.5  # N 2
+    as_stored = stored_matrix(_size_of_a(registration), _orientation_of_a(registration))
+    pixels = apply_homography(as_stored, registration.xy_a[chosen]) + 0.5  # N 2
     on_map = registration.xy_b[chosen].astype(np.float64) + 0.5  # N 2
     map_xy = numbers[[0, 3]] + on_map @ numbers[[1, 2, 4, 5]].reshape(2, 2).T
     return GroundControl(pixels, map_xy)
@@ -187,6 +189,12 @@ def _size_of_a(registration: Registration | LargeRegistration) -> SizeHW:
     if isinstance(registration, LargeRegistration):
         return registration.sizes_hw[0]
     return registration.features_a.size_hw
+
+
+def _orientation_of_a(registration: Registration | LargeRegistration) -> int:
+    if isinstance(registration, LargeRegistration):
+        return registration.exif_orientation
+    return int(registration.features_a.meta.get("exif_orientation") or 1)
 
 
 def _one_line(crs: str) -> str:

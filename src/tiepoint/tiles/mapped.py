@@ -7,7 +7,6 @@ Descriptors and covariances go from tile to tile into their places in the file.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from tempfile import gettempdir
 import numpy as np
 from numpy.typing import NDArray
 
-from tiepoint.files.writing import temporary_name, unwritable
+from tiepoint.files.writing import allocate, temporary_name, unwritable
 from tiepoint.keypoints.result import Keypoints
 
 Float32 = NDArray[np.float32]
@@ -68,11 +67,7 @@ def _mapped(shape: tuple[int, ...], folder: Path | None) -> Float32:
     path = (folder or Path(gettempdir())) / temporary_name()
     try:
         with path.open("xb") as file:
-            size = 4 * math.prod(shape)
-            if hasattr(os, "posix_fallocate"):  # else a full disk would end the process later
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                file.truncate(size)
+            allocate(file.fileno(), 0, 4 * math.prod(shape))
         return np.memmap(path, np.float32, "r+", shape=shape)
     except OSError as error:
         raise unwritable(path, error) from error

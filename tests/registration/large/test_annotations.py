@@ -134,6 +134,7 @@ def test_another_reference_system_is_converted() -> None:
         (None, "type None"),
         ({"type": "Circle", "coordinates": [1, 2]}, "type 'Circle'"),
         ({"type": "Point"}, "type 'Point'"),
+        ({"type": ["Point"], "coordinates": [1, 2]}, "type \\['Point'\\]"),
         ({"type": "Point", "coordinates": [1]}, "positions of two numbers"),
         ({"type": "Point", "coordinates": ["a", "b"]}, "positions of two numbers"),
         ({"type": "LineString", "coordinates": [[1, 2], [3]]}, "positions of two numbers"),
@@ -157,3 +158,15 @@ def test_a_position_behind_the_camera_is_refused() -> None:
 def test_a_failed_registration_carries_nothing() -> None:
     with pytest.raises(RegistrationError, match="not registered"):
         carry_annotations(feature("Point"), result(None))
+
+
+@pytest.mark.parametrize(
+    ("name", "xy"),
+    [("EPSG:999999", [9, 45]), ("nonsense", [9, 45]), ("", [9, 45]), ("EPSG:4326", [9, 100])],
+)
+def test_coordinates_that_cannot_be_converted_are_refused(name: str, xy: list[float]) -> None:
+    pytest.importorskip("rasterio", reason="needs the extra geo")
+    crs = {"type": "name", "properties": {"name": name}}
+    placed = result(georeferences=(PLACE_A, PLACE_B))
+    with pytest.raises(FormatError, match=r"crs is .*cannot be converted"):
+        carry_annotations({"type": "Point", "coordinates": xy, "crs": crs}, placed)

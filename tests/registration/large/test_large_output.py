@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from support.large_results import BENT, PLACE_B, SIZES, result
-from tiepoint.errors import ConfigError, RegistrationError
+from tiepoint.errors import ConfigError, OutputError, RegistrationError
 from tiepoint.images.windows import ArrayWindows, Window
 from tiepoint.registration.large import output
 from tiepoint.registration.large.output import write_warped
@@ -153,4 +155,17 @@ def test_what_cannot_be_written_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         write_warped(tmp_path / name, image, None, result(**changes))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs posix_fallocate")
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OutputError, match=r"w.ome.tif: cannot be written \(No space left"):
+        write_warped(tmp_path / "w.ome.tif", pixels(), None, result())
     assert not list(tmp_path.iterdir())

@@ -252,3 +252,18 @@ def test_real_photographs_of_a_wall_are_stitched_and_another_is_left_out(shared:
     panorama = stitch([*wall, other], detector=DETECTOR)
     assert panorama.members == (0, 1, 2) and list(panorama.left_out) == [3]
     assert panorama.residual_px < 1.5
+
+
+def test_pixels_without_data_are_not_in_the_picture(photographs: list[Picture]) -> None:
+    photo = photographs[2]
+    left, right = photo[:, 0:360], photo[:, 200:560]
+    alpha = np.full(left.shape[:2], 255, np.uint8)
+    alpha[:, 300:], alpha[:60, :100] = 0, 0  # under the right image, and where no other is
+    panorama = stitch([np.dstack([left, alpha]), right], detector=DETECTOR)
+    assert panorama.members == (0, 1)
+    assert not panorama.valid[5:50, 5:90].any() and panorama.picture[5:50, 5:90].max() == 0
+    height, width = (min(sides) for sides in zip(panorama.valid.shape, (400, 560), strict=True))
+    hidden = np.s_[70 : height - 5, 290 : width - 5]
+    assert panorama.valid[hidden].all()
+    off = np.abs(panorama.picture[hidden].astype(int) - photo[hidden]).mean()
+    assert off < 12

@@ -105,7 +105,7 @@ def _carried(value: Any, sides: _Sides, where: str, depth: int) -> dict[str, Any
         result["geometries"] = [
             _carried(one, sides, where, depth + 1) for one in value["geometries"]
         ]
-    elif kind in _LEVELS and isinstance(value.get("coordinates"), list):
+    elif isinstance(kind, str) and kind in _LEVELS and isinstance(value.get("coordinates"), list):
         bends = sides.bends and kind in _EDGES
         level = _LEVELS[kind]
         result["coordinates"] = _positions(value["coordinates"], level, sides, bends, where)
@@ -180,7 +180,12 @@ def _to_px(place: Georeference | None, crs: str | None, origin: Origin) -> Calla
     warp = import_extra("rasterio.warp", "coordinates of another reference system", "geo")
 
     def transformed(xy: Array) -> Array:
-        x, y = warp.transform(crs, place.crs, xy[:, 0].tolist(), xy[:, 1].tolist())
+        try:
+            x, y = warp.transform(crs, place.crs, xy[:, 0].tolist(), xy[:, 1].tolist())
+        except Exception as error:  # GDAL and PROJ have errors of their own
+            raise FormatError(
+                f"crs is {crs!r:.80}: coordinates cannot be converted from it ({error})"
+            ) from error
         return place.from_map(np.stack([x, y], axis=1))
 
     return transformed

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tiepoint.errors import ImageError, import_extra
 from tiepoint.images.raster import is_raster
+from tiepoint.images.urls import without_credentials
 
 Array = NDArray[np.float64]
 
@@ -66,7 +67,8 @@ def georeference_of(source: Any) -> Georeference | None:
         with warnings.catch_warnings(), _opened(rasterio, source) as file:
             transform, crs = file.transform, file.crs
     except (rasterio.errors.RasterioError, OSError, ValueError) as error:
-        raise ImageError(f"{source}: GDAL cannot open it ({error})") from error
+        message = without_credentials(f"{source}: GDAL cannot open it ({error})")
+        raise ImageError(message) from error
     if transform.is_identity or transform.determinant == 0:
         return None
     return Georeference(tuple(transform.to_gdal()), "" if crs is None else _text(crs))

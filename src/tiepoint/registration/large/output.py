@@ -23,6 +23,7 @@ from tiepoint.files.writing import allocate, replacing, unwritable
 from tiepoint.geometry import SizeHW
 from tiepoint.images.metadata import Metadata, metadata_of
 from tiepoint.images.opening import open_windows
+from tiepoint.images.urls import without_credentials
 from tiepoint.images.windows import Window, WindowSource
 from tiepoint.images.windows import tiles as tiles_of
 from tiepoint.registration.aligned import fill_value
@@ -74,7 +75,8 @@ def write_warped(
 
     A `.tif` file is a cloud optimised GeoTIFF with B's map position and A's tags. An `.ome.tif`
     file is an OME-TIFF with smaller copies, B's resolution and A's colour profile. Grey and RGB
-    images keep their type; further bands are left out.
+    images of 8 or 16 bits or of float32 keep their type, other numbers become float32; further
+    bands are left out.
 
     Args:
         path: The file.
@@ -235,7 +237,8 @@ def _own_tags(source: Any) -> dict[str, str]:
         with _without_place_allowed(), rasterio.open(os.fsdecode(source)) as file:
             return dict(file.tags())
     except (rasterio.errors.RasterioError, OSError):
-        logger.warning("%s: its tags cannot be read and are left out", source)
+        name = without_credentials(os.fsdecode(source))
+        logger.warning("%s: its tags cannot be read and are left out", name)
         return {}
 
 

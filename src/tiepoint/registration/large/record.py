@@ -45,6 +45,7 @@ def transform_json(registration: LargeRegistration) -> dict[str, Any]:
         **registration.summary(),
         "matrix": None if mapping is None else mapping.matrix.tolist(),
         "deformation": None if mapping is None else _deformation_json(mapping.deformation),
+        "exif_orientation": registration.exif_orientation,
         "georeferences": [
             None if place is None else place.to_json() for place in registration.georeferences
         ],
@@ -125,6 +126,7 @@ def _read(values: Any) -> LargeRegistration:
         sizes_hw=(sizes[0], sizes[1]),
         georeferences=(places[0], places[1]),
         damaged=tuple((str(name), (float(x), float(y))) for name, x, y in values["damaged"]),
+        exif_orientation=int(values["exif_orientation"]),
     )
 
 

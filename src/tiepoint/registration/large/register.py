@@ -77,6 +77,7 @@ class _Job:
 
     sources: tuple[WindowSource, WindowSource]
     georeferences: tuple[Georeference | None, Georeference | None]
+    exif_orientation: int
     detector: Detector
     config: LargeConfig
     skips: bool
@@ -141,8 +142,8 @@ def register_large(
     ):
         places = georeference_of(a), georeference_of(b)
         job = _Job(
-            (source_a, source_b), places, detector, settings, on_damage == "skip",
-            progress or (lambda step, done, total: None),
+            (source_a, source_b), places, getattr(whole_a, "exif_orientation", 1), detector,
+            settings, on_damage == "skip", progress or (lambda step, done, total: None),
         )  # fmt: skip
         return _registered(job)
 
@@ -331,6 +332,7 @@ def _result(
         names=job.names,
         sizes_hw=job.sizes_hw,
         georeferences=job.georeferences,
+        exif_orientation=job.exif_orientation,
         damaged=points.damaged,
     )
 
@@ -360,5 +362,6 @@ def _failed(
         names=job.names,
         sizes_hw=job.sizes_hw,
         georeferences=job.georeferences,
+        exif_orientation=job.exif_orientation,
         damaged=() if points is None else points.damaged,
     )

@@ -69,6 +69,7 @@ class LargeRegistration:
         sizes_hw: (height, width) of A and of B, px.
         georeferences: Map positions of A and of B; None for images without one.
         damaged: Windows that could not be read: (image, centre in A).
+        exif_orientation: EXIF orientation of A's file, 1 to 8, which is applied to all places in A.
     """
 
     success: bool
@@ -88,6 +89,7 @@ class LargeRegistration:
     sizes_hw: tuple[SizeHW, SizeHW]
     georeferences: tuple[Georeference | None, Georeference | None] = (None, None)
     damaged: tuple[tuple[str, tuple[float, float]], ...] = ()
+    exif_orientation: int = 1
 
     def __repr__(self) -> str:
         if not self.success:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tiepoint.errors import RegistrationError
 from tiepoint.geometry import Matrix, SizeHW
+from tiepoint.images.gaps import filled
 
 Surface = Literal["plane", "sphere"]
 Picture = NDArray[np.uint8]
@@ -115,12 +116,16 @@ def canvas_of(
 
 
 def warped(
-    picture: Picture, matrix: Matrix, canvas: Canvas
+    picture: Picture, matrix: Matrix, canvas: Canvas, valid: NDArray[np.bool_] | None = None
 ) -> tuple[Picture, Picture, tuple[int, int]]:
     """An image on the canvas.
 
+    Args:
+        valid: H W, where the image has data; None = everywhere.
+
     Returns:
-        Its pixels h w 3, its mask h w (255 inside), and its top-left corner (x, y) on the canvas.
+        Its pixels h w 3, its mask h w (255 where it has data), and its top-left corner (x, y) on
+        the canvas.
     """
     size_hw = picture.shape[0], picture.shape[1]
     low, high = extent(matrix, size_hw, canvas.surface) * canvas.scale
@@ -137,11 +142,17 @@ def warped(
             place = np.where(mapped[..., 2:] > 0, mapped[..., :2] / mapped[..., 2:], -1e6)
         xy[first : first + _ROWS] = np.clip(place, -1e6, 1e6)
     inside = (xy >= -0.5).all(axis=2) & (xy <= np.array(size_hw[::-1]) - 0.5).all(axis=2)
-    pixels = cv2.remap(
-        picture, xy[..., 0], xy[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    if valid is not None:
+        picture = np.dstack([filled(band, valid) for band in np.moveaxis(picture, 2, 0)])
+        inside &= _remapped(np.where(valid, 255, 0).astype(np.uint8), xy) == 255
+    pixels = _remapped(picture, xy)
     corner = x0 - canvas.left, y0 - canvas.top
-    return np.asarray(pixels, np.uint8), np.where(inside, 255, 0).astype(np.uint8), corner
+    return pixels, np.where(inside, 255, 0).astype(np.uint8), corner
+
+
+def _remapped(picture: Picture, xy: NDArray[np.float32]) -> Picture:
+    how = {"interpolation": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
+    return np.asarray(cv2.remap(picture, xy[..., 0], xy[..., 1], **how), np.uint8)
 
 
 def seams(
@@ -175,13 +186,20 @@ def seams(
 
 
 def blended(
-    pictures: Sequence[Picture], matrices: Array, canvas: Canvas
+    pictures: Sequence[Picture],
+    valid: Sequence[NDArray[np.bool_] | None],
+    matrices: Array,
+    canvas: Canvas,
 ) -> tuple[Picture, NDArray[np.bool_]]:
     """The panorama H W 3, and H W where it has pixels.
 
     Gains even out the exposure, and the multi-band blender hides the seams.
+
+    Args:
+        valid: H W of each image, where it has data; None = everywhere.
     """
-    parts = [warped(one, matrix, canvas) for one, matrix in zip(pictures, matrices, strict=True)]
+    each = zip(pictures, matrices, valid, strict=True)
+    parts = [warped(picture, matrix, canvas, data) for picture, matrix, data in each]
     corners = [corner for _, _, corner in parts]
     pixels, masks = [part[0] for part in parts], [part[1] for part in parts]
     detail: Any = cv2.detail  # OpenCV's type stubs lack some of its names
@@ -198,5 +216,5 @@ def blended(
     blender.prepare((0, 0, width, height))
     for one, mask, corner in zip(even, cut, corners, strict=True):
         blender.feed(one.astype(np.int16), mask, corner)
-    picture, valid = blender.blend(None, None)
-    return np.clip(picture, 0, 255).astype(np.uint8), np.asarray(valid) > 0
+    picture, seen = blender.blend(None, None)
+    return np.clip(picture, 0, 255).astype(np.uint8), np.asarray(seen) > 0

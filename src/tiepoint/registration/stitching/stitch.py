@@ -138,7 +138,8 @@ def stitch(
     chosen, matrices, scale = _surface_of(solved, surface)
     canvas = blending.canvas_of(matrices, sizes, chosen, scale)
     pictures = [to_rgb8(sources[image]) for image in members]
-    picture, valid = blending.blended(pictures, matrices, canvas)
+    with_data = [sources[image].valid for image in members]
+    picture, valid = blending.blended(pictures, with_data, matrices, canvas)
     return Panorama(
         picture, valid, tuple(members), left_out, solved.kind, chosen, residual_px, registrations
     )
