@@ -270,6 +270,7 @@ def test_a_dead_worker_is_reported() -> None:
     next(scenes)
     [worker] = multiprocessing.active_children()
     worker.kill()
+    worker.join(5)
     with pytest.raises(TiepointError, match="died"):
         list(scenes)
 

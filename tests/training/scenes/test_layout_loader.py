@@ -166,7 +166,9 @@ def test_a_worker_that_dies_is_reported() -> None:
     crew = LayoutLoader(CONFIG, 0, 4, workers=2)
     try:
         next(crew)
-        os.kill(workers_alive()[1].pid, signal.SIGKILL)
+        worker = workers_alive()[1]
+        worker.kill()
+        worker.join(5)
         with pytest.raises(TiepointError, match=r"a worker that draws scenes died"):
             for _ in range(3 * AHEAD):
                 next(crew)

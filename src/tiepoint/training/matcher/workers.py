@@ -17,7 +17,13 @@ from tiepoint.training.matcher.drawing import (
     scene_features,
 )
 from tiepoint.training.matcher.settings import MatcherData
-from tiepoint.training.scenes.processes import Workers, portable, received, set_up_worker
+from tiepoint.training.scenes.processes import (
+    Workers,
+    portable,
+    received,
+    send,
+    set_up_worker,
+)
 from tiepoint.weights.checkpoint import Checkpoint
 
 POLL_S = 0.5
@@ -97,7 +103,7 @@ def _in_order(
     limit = AHEAD * len(pipes)
     while next_index < indices.stop and not stop.is_set():
         while idle and len(done) < limit and (index := next(waiting, None)) is not None:
-            idle.pop().send(index)
+            send(idle.pop(), index)
         for pipe in wait([p for p in pipes if p not in idle], timeout=POLL_S):
             assert isinstance(pipe, Connection)
             index, scene = received(pipe)

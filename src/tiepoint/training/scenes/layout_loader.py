@@ -21,7 +21,7 @@ from tiepoint.training.scenes.composition import scene_number
 from tiepoint.training.scenes.layouts import Layouts, joined, layouts_of
 from tiepoint.training.scenes.packed_exposures import PackedExposures, pack_exposures
 from tiepoint.training.scenes.photometry import draw_exposure
-from tiepoint.training.scenes.processes import CONTEXT, Workers, portable, set_up_worker
+from tiepoint.training.scenes.processes import CONTEXT, Workers, portable, send, set_up_worker
 from tiepoint.training.scenes.settings import DataConfig
 from tiepoint.training.scenes.stored import scene_dtype, store_scene
 
@@ -143,7 +143,7 @@ class LayoutLoader:
                 share.append((index, firsts.get(index, NOWHERE)))
             for pipe, share in zip(workers.pipes, shares, strict=True):
                 if share:
-                    pipe.send((number, share))
+                    send(pipe, (number, share))
             self._requested[number] = _Requested(scenes, places)
             self._ahead += 1
 
