@@ -79,6 +79,13 @@ def test_another_seed_makes_another_network(tmp_path: Path) -> None:
     assert not torch.equal(tensors(ours)[0], tensors(theirs)[0])
 
 
+@pytest.mark.parametrize("seed", [2**32, 2**63 - 1])
+def test_a_run_takes_every_seed_that_a_state_may_have(tmp_path: Path, seed: int) -> None:
+    run = Trainer(RunConfig(replace(PRESET, steps=1), seed), Squares, tmp_path, CPU)
+    assert run.run()
+    assert load_state(tmp_path).run.seed == seed
+
+
 def test_starting_a_run_leaves_torchs_own_randomness_alone(tmp_path: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -330,3 +337,13 @@ def test_bfloat16_is_left_out_where_the_processor_would_emulate_it(
         assert torch.is_autocast_enabled("cpu") == has_kernels
     with new(tmp_path, replace(PRESET, bf16=False))._precision():
         assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(
+    ("capability", "has_bf16"), [((9, 0), True), ((8, 0), True), ((7, 5), False)]
+)
+def test_bfloat16_is_left_out_where_the_gpu_would_emulate_it(
+    capability: tuple[int, int], has_bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert trainer._computes_in_bf16(torch.device("cuda")) == has_bf16

@@ -68,7 +68,7 @@ def resolve_engine(engine: str, device: str, precision: str) -> EngineChoice:
     if not is_installed(engine):
         raise MissingExtraError(f"engine {engine!r} on device {device!r}", engine)
     if precision == "auto":
-        has_bf16 = _cpu_has_bf16() if engine == "openvino" else _gpu_has_bf16(device)
+        has_bf16 = _cpu_has_bf16() if engine == "openvino" else gpu_has_bf16(device)
         precision = "bf16" if has_bf16 else "f32"
     return EngineChoice(engine, device, precision)
 
@@ -209,7 +209,7 @@ def check_threads(engine: str, threads: int | None) -> None:
         raise ConfigError("threads is for engine='openvino'; for torch call torch.set_num_threads")
 
 
-def _gpu_has_bf16(device: str) -> bool:
+def gpu_has_bf16(device: str) -> bool:
     """Whether an NVIDIA GPU multiplies bfloat16 numbers: from compute capability 8 on (Ampere)."""
     if not device.startswith("cuda"):
         return False

@@ -27,6 +27,11 @@ def constant(
     return torch.tensor(values, dtype=dtype, device=device)
 
 
+def step_seed(seed: int, step: int) -> int:
+    """Seed of the generator of a step: 64 bits, as torch takes them."""
+    return ((seed << 32) + step) % 2**64
+
+
 def first_chosen(values: Tensor, chosen: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The first chosen values of each row, P K -> P count, and which of these there are."""
     number = chosen.cumsum(dim=1)  # P K, from 1

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tiepoint.errors import TrainingError
 from tiepoint.files.writing import make_folder
+from tiepoint.network.engines import gpu_has_bf16
 from tiepoint.training import devices
 from tiepoint.training.conditional import Update, new_optimiser, restore_optimiser
 from tiepoint.training.detector.batch import Batch, collate
@@ -203,7 +204,7 @@ class Loop(ABC, Generic[P, Given, B]):
         for group in self.optimiser.param_groups:
             group["lr"] = self.preset.rate_at(self.done, progress.step)
         # Seeded by the step, so resuming needs no generator state.
-        self._generator.manual_seed((self.config.seed << 32) + progress.step)
+        self._generator.manual_seed(devices.step_seed(self.config.seed, progress.step))
         self.network.train()
         self._update.begin()
         result = self.objective(batch, stage, self._generator)
@@ -343,4 +344,4 @@ def _computes_in_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         has_kernels = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         return has_kernels and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return device.type == "cuda"
+    return gpu_has_bf16(str(device))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Event
 
@@ -270,8 +271,31 @@ def test_a_dead_worker_is_reported() -> None:
     next(scenes)
     [worker] = multiprocessing.active_children()
     worker.kill()
+    worker.join(5)
     with pytest.raises(TiepointError, match="died"):
         list(scenes)
+
+
+def test_workers_get_work_before_each_scene_is_given_away() -> None:
+    """The caller may take long, and workers must not wait for it."""
+    ours, theirs = zip(*(multiprocessing.Pipe() for _ in range(2)), strict=True)
+    scenes = matcher_workers._in_order(list(ours), range(5), Event())
+    for worker in theirs:
+        worker.send((0 if worker is theirs[1] else 1, "scene"))
+    assert next(scenes) == "scene"
+    assert sorted(requests(theirs)) == [0, 1, 2, 3]
+    theirs[0].send((2, "scene"))
+    assert next(scenes) == "scene"  # the second, which was there already
+    assert requests(theirs) == [4]
+
+
+def requests(workers: Iterable[Connection]) -> list[int]:
+    """The requests that workers have not read."""
+    numbers = []
+    for worker in workers:
+        while worker.poll():
+            numbers.append(worker.recv())
+    return numbers
 
 
 def test_each_scene_has_one_of_the_nms_radii() -> None:

@@ -74,6 +74,15 @@ def chosen(bank: DeviceBank, recipe: MatcherPreset, number: int = 6, seed: int =
     return bank.choose(number, recipe.unrelated, torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("seed", [2**32, 2**63 - 1])
+def test_every_seed_of_a_run_makes_batches(bank: DeviceBank, seed: int) -> None:
+    first, again, other = (bank.batch(PRESET, STAGE, seed, step) for step in (4, 4, 5))
+    assert torch.equal(first.a.descriptors, again.a.descriptors)
+    assert first.a.descriptors.shape != other.a.descriptors.shape or not torch.equal(
+        first.a.descriptors, other.a.descriptors
+    )
+
+
 def test_seed_and_step_decide_a_batch(bank: DeviceBank) -> None:
     first, again, other, seeded = (
         bank.batch(PRESET, STAGE, seed, step) for seed, step in ((4, 9), (4, 9), (4, 10), (5, 9))

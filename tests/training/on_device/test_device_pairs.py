@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 from dataclasses import replace
 
 import numpy as np
@@ -209,7 +207,9 @@ def test_a_closed_source_stops() -> None:
 def test_a_worker_that_dies_is_reported() -> None:
     steps_of = DevicePairs(CONFIG, 0, 2, workers=1, place=CPU)
     next(steps_of).batch()
-    os.kill(workers_alive()[0].pid, signal.SIGKILL)
+    worker = workers_alive()[0]
+    worker.kill()
+    worker.join(5)
     with pytest.raises(TiepointError, match="a worker that draws scenes died"):
         for _ in range(10_000):
             next(steps_of)

@@ -11,7 +11,7 @@ from support.device_pairs import arrangement_of, reference
 from support.queued import waits
 from support.scene_parts import SIZE, of_kind
 from tiepoint.training.on_device import rendering
-from tiepoint.training.on_device.rendering import Views, render_views
+from tiepoint.training.on_device.rendering import Views, px_numbers, render_views
 from tiepoint.training.scenes import composition, layouts, outlines
 from tiepoint.training.scenes.canvas import coverage
 from tiepoint.training.scenes.composition import Scene
@@ -176,3 +176,11 @@ def test_rendering_waits_for_nothing(both) -> None:
     assert not waits(lambda: render_views(bank, layout, SIZE, CONFIG.cover_px))
     counts = count(lambda: render_views(bank, layout, SIZE, CONFIG.cover_px))
     assert counts.kernels.total() <= 150 + 3 * len(layout.ranks)
+
+
+def test_every_px_of_a_large_view_has_its_own_number() -> None:
+    """Even where float32 has no odd numbers; px outside have that of the nearest inside."""
+    height, width = 5001, 5003
+    xy = torch.tensor([[5002.0, 5000.0], [5001.0, 5000.0], [2.0, 4001.0], [-3.0, 9000.0]])
+    expected = [5003 * 5001 - 1, 5003 * 5001 - 2, 5003 * 4001 + 2, 5003 * 5000]
+    assert px_numbers(xy, (height, width)).tolist() == expected

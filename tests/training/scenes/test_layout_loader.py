@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -166,7 +167,9 @@ def test_a_worker_that_dies_is_reported() -> None:
     crew = LayoutLoader(CONFIG, 0, 4, workers=2)
     try:
         next(crew)
-        os.kill(workers_alive()[1].pid, signal.SIGKILL)
+        worker = workers_alive()[1]
+        worker.kill()
+        worker.join(5)
         with pytest.raises(TiepointError, match=r"a worker that draws scenes died"):
             for _ in range(3 * AHEAD):
                 next(crew)
@@ -205,6 +208,32 @@ def test_an_unexpected_error_of_a_worker_keeps_its_traceback(monkeypatch) -> Non
     error = ours.recv()
     assert isinstance(error, TiepointError)
     assert "a pair from 7 on" in str(error) and "UnexpectedError: no room" in str(error)
+
+
+def test_a_worker_draws_all_requests_though_nobody_reads(monkeypatch) -> None:
+    """More than the buffer of a pipe takes; and it ends when the reader leaves the rest unread."""
+    drawn = []
+
+    def large_part(config, seed, count, wanted, stored) -> bytes:
+        drawn.append(wanted[0][0])
+        return bytes(200_000)
+
+    monkeypatch.setattr(layout_loader, "draw_part", large_part)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    ours, theirs = multiprocessing.Pipe()
+    arguments = theirs, CONFIG, 0, 1, bytes(scene_dtype((64, 72)).itemsize)
+    worker = Thread(target=layout_loader.run_layout_worker, args=arguments, daemon=True)
+    worker.start()
+    for number in range(AHEAD):
+        ours.send((number, [(number, -1)]))
+    start = time.monotonic()
+    while len(drawn) < AHEAD and time.monotonic() - start < 10:
+        time.sleep(0.01)
+    assert drawn == list(range(AHEAD))
+    assert [ours.recv()[0] for _ in range(AHEAD // 2)] == drawn[: AHEAD // 2]
+    ours.close()
+    worker.join(10)
+    assert not worker.is_alive()
 
 
 def test_drawing_layouts_needs_no_torch() -> None:

@@ -113,7 +113,9 @@ def test_what_goes_wrong_in_this_process_closes_the_loader(tmp_path) -> None:
 def test_a_worker_that_dies_is_reported() -> None:
     crew = PairLoader(CONFIG, 0, 2, workers=1)
     next(crew)
-    os.kill(workers_alive()[0].pid, signal.SIGKILL)
+    worker = workers_alive()[0]
+    worker.kill()
+    worker.join(5)
     with pytest.raises(TiepointError, match=r"a worker that draws scenes died.*use fewer workers"):
         for _ in range(10):
             next(crew)
@@ -122,7 +124,9 @@ def test_a_worker_that_dies_is_reported() -> None:
 def test_one_dead_worker_of_two_is_reported() -> None:
     crew = PairLoader(CONFIG, 0, 4, workers=2)
     next(crew)
-    os.kill(workers_alive()[1].pid, signal.SIGKILL)
+    worker = workers_alive()[1]
+    worker.kill()
+    worker.join(5)
     with pytest.raises(TiepointError, match="died"):
         for _ in range(10):
             next(crew)

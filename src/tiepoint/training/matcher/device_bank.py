@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tiepoint.matching.learned.network_torch import Points
-from tiepoint.training.devices import first_chosen
+from tiepoint.training.devices import first_chosen, step_seed
 from tiepoint.training.matcher.bank import Scenes
 from tiepoint.training.matcher.batch import MatcherBatch, size_of_step, step_rng
 from tiepoint.training.matcher.labels import Side, labels
@@ -98,7 +98,7 @@ class DeviceBank:
     ) -> MatcherBatch:
         """The batch of a step: always the same, whatever the steps before."""
         keypoints, number = size_of_step(stage, step_rng(seed, step))
-        generator = torch.Generator(self.device).manual_seed((seed << 32) + step)
+        generator = torch.Generator(self.device).manual_seed(step_seed(seed, step))
         pairs = self.choose(number, recipe.unrelated, generator)
         draws = [self.draw(number, keypoints, generator) for _ in range(2)]
         return self.augmented(pairs, recipe, (draws[0], draws[1]))

@@ -17,7 +17,13 @@ from tiepoint.training.matcher.drawing import (
     scene_features,
 )
 from tiepoint.training.matcher.settings import MatcherData
-from tiepoint.training.scenes.processes import Workers, portable, received, set_up_worker
+from tiepoint.training.scenes.processes import (
+    Workers,
+    portable,
+    received,
+    send,
+    set_up_worker,
+)
 from tiepoint.weights.checkpoint import Checkpoint
 
 POLL_S = 0.5
@@ -96,14 +102,15 @@ def _in_order(
     idle = list(pipes)
     limit = AHEAD * len(pipes)
     while next_index < indices.stop and not stop.is_set():
-        while idle and len(done) < limit and (index := next(waiting, None)) is not None:
-            idle.pop().send(index)
-        for pipe in wait([p for p in pipes if p not in idle], timeout=POLL_S):
+        busy = [pipe for pipe in pipes if pipe not in idle]
+        for pipe in wait(busy, timeout=POLL_S if busy and next_index not in done else 0):
             assert isinstance(pipe, Connection)
             index, scene = received(pipe)
             done[index] = scene
             idle.append(pipe)
-        while next_index in done:
+        while idle and len(done) < limit and (index := next(waiting, None)) is not None:
+            send(idle.pop(), index)
+        if next_index in done:  # one, then the workers again: the caller may take long
             yield done.pop(next_index)
             next_index += 1
 

@@ -19,8 +19,8 @@ from tiepoint.training.scenes.layout_loader import Chunk
 from tiepoint.training.scenes.layouts import Rows
 
 FEW_EDGES, MORE_EDGES = 4, 12
-"""Edges of all planes are padded to the first number; further ones of some planes to the second, or
-to the most that there are."""
+"""Edges of all planes are padded to the first number. Planes with further ones are in two groups,
+up to the second number and beyond, each padded to its own largest number."""
 FAR_PX = 1e4
 """Distance to an edge that is not there."""
 

@@ -6,6 +6,7 @@ antialiased by the distance to their edges.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -191,12 +192,17 @@ def _candidates(
 def _ring_owners(fine: Tensor, xy: Tensor, radius: float) -> Tensor:
     """V N P: owners of the fine px in a disc around V N points of the views."""
     offsets = constant(tuple(ring_offsets(radius).ravel()), xy.device).view(-1, 2)  # P 2
-    height, width = fine.shape[1:]
     at = ((xy[:, :, None] + offsets + 0.5) * FINE - 0.5).round()  # V N P 2
-    column = at[..., 0].clamp(0, width - 1).long()
-    row = at[..., 1].clamp(0, height - 1).long()
-    index = (row * width + column).flatten(1)  # V N*P
-    return fine.flatten(1).gather(1, index).view(column.shape)
+    index = px_numbers(at, fine.shape[1:])  # V N P
+    return fine.flatten(1).gather(1, index.flatten(1)).view(index.shape)
+
+
+def px_numbers(xy: Tensor, size_hw: Sequence[int]) -> Tensor:
+    """... int64: numbers of px, row by row, of the nearest px inside to ... 2 whole xy."""
+    height, width = size_hw
+    # Multiplied as integers: float32 has all of them only up to 2^24.
+    row, column = xy[..., 1].clamp(0, height - 1).long(), xy[..., 0].clamp(0, width - 1).long()
+    return row * width + column
 
 
 def _flows(layout: Arrangement, owners: Tensor) -> Tensor:
@@ -213,9 +219,9 @@ def _flows(layout: Arrangement, owners: Tensor) -> Tensor:
     nearest = xy.nan_to_num(nan=-1.0).round()
     column, row = nearest.unbind(dim=3)
     seen = (column >= 0) & (row >= 0) & (column < width) & (row < height)
-    index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+    index = px_numbers(nearest, (height, width)).flatten(1)  # V H*W
     others = owners.roll(views // 2, dims=0).flatten(1)  # the other view of each pair
-    same = others.gather(1, index.long().flatten(1)).view_as(owners) == owners
+    same = others.gather(1, index).view_as(owners) == owners
     return torch.where((seen & same)[..., None], xy, torch.nan)
 
 

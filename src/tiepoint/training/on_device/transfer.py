@@ -14,7 +14,7 @@ ALIGNMENT = 16  # bytes
 
 
 def together_on(arrays: Mapping[str, NDArray[Any]], place: torch.device) -> dict[str, Tensor]:
-    """Upload arrays by one copy; the host does not wait, and may change the arrays at once."""
+    """Upload arrays by one copy; the host may change them at once. It does not wait for CUDA."""
     ends = np.cumsum([-(-array.nbytes // ALIGNMENT) * ALIGNMENT for array in arrays.values()])
     size = int(ends[-1]) if len(ends) else 0
     host = torch.empty(size, dtype=torch.uint8, pin_memory=place.type == "cuda")
@@ -22,7 +22,8 @@ def together_on(arrays: Mapping[str, NDArray[Any]], place: torch.device) -> dict
     for start, array in zip(starts, arrays.values(), strict=True):
         part = bytes_of_host[start : start + array.nbytes]
         part.view(array.dtype).reshape(array.shape)[...] = array
-    device = host.to(place, non_blocking=True)  # the pinned memory is kept until it is there
+    # Pinned memory is kept until the copy is there; MPS copies from other memory.
+    device = host.to(place, non_blocking=place.type != "mps")
     return {
         name: device[start : start + array.nbytes]
         .view(torch.from_numpy(np.empty(0, array.dtype)).dtype)

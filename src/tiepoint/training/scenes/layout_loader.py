@@ -2,7 +2,7 @@
 
 A chunk is all pairs of a few steps. Its pairs are the same as `PairLoader`'s: the same scenes by
 the same cameras in the same light. Workers copy each scene once into shared memory, and send
-layouts through their pipes.
+layouts through their pipes. A thread of each worker sends, so drawing never waits for the reader.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -21,12 +23,13 @@ from tiepoint.training.scenes.composition import scene_number
 from tiepoint.training.scenes.layouts import Layouts, joined, layouts_of
 from tiepoint.training.scenes.packed_exposures import PackedExposures, pack_exposures
 from tiepoint.training.scenes.photometry import draw_exposure
-from tiepoint.training.scenes.processes import CONTEXT, Workers, portable, set_up_worker
+from tiepoint.training.scenes.processes import CONTEXT, Workers, portable, send, set_up_worker
 from tiepoint.training.scenes.settings import DataConfig
 from tiepoint.training.scenes.stored import scene_dtype, store_scene
 
 AHEAD = 12
-"""Chunks in flight beyond the requested one: a scene takes a worker as long as its share of ten."""
+"""Chunks in flight beyond the requested one. A new scene takes a worker as long as the layouts of
+70 pairs, so the time for a chunk varies with its new scenes."""
 NOWHERE = -1
 """In place of a place in memory: the scene is stored already."""
 
@@ -143,7 +146,7 @@ class LayoutLoader:
                 share.append((index, firsts.get(index, NOWHERE)))
             for pipe, share in zip(workers.pipes, shares, strict=True):
                 if share:
-                    pipe.send((number, share))
+                    send(pipe, (number, share))
             self._requested[number] = _Requested(scenes, places)
             self._ahead += 1
 
@@ -214,12 +217,23 @@ def run_layout_worker(
     """Main function of a worker: draw the requested parts until the pipe closes."""
     set_up_worker()
     stored = np.frombuffer(memory, scene_dtype(config.size_hw))
+    drawn: SimpleQueue[object] = SimpleQueue()
+    sender = Thread(target=_send_all, args=(drawn, pipe), daemon=True)
+    sender.start()
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             number, wanted = pipe.recv()
             try:
-                part = draw_part(config, seed, pairs, wanted, stored)
+                drawn.put((number, draw_part(config, seed, pairs, wanted, stored)))
             except Exception as error:  # noqa: BLE001 - the trainer must raise it
-                pipe.send(portable(error, f"a pair from {wanted[0][0]} on"))
-                return
-            pipe.send((number, part))
+                drawn.put(portable(error, f"a pair from {wanted[0][0]} on"))
+                break
+    drawn.put(None)
+    sender.join()
+
+
+def _send_all(drawn: SimpleQueue[object], pipe: Connection) -> None:
+    """Send what a worker has drawn, as far as its reader takes it, until a None."""
+    with contextlib.suppress(ConnectionError):
+        for message in iter(drawn.get, None):
+            pipe.send(message)

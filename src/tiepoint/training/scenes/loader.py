@@ -23,6 +23,7 @@ from tiepoint.training.scenes.processes import (
     CONTEXT,
     Workers,
     portable,
+    send,
     set_up_worker,
 )
 from tiepoint.training.scenes.settings import DataConfig
@@ -121,7 +122,7 @@ class PairLoader:
                 shares[index % self.config.bank % len(shares)].append(index)
             for pipe, share in zip(pipes, shares, strict=True):
                 if share:
-                    pipe.send((self._requested % self._slots, share))
+                    send(pipe, (self._requested % self._slots, share))
             self._done[self._requested] = {}
             self._requested += 1
 

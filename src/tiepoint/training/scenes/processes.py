@@ -98,13 +98,26 @@ def received(pipe: Connection) -> Any:
     """
     try:
         message = pipe.recv()
-    except (EOFError, ConnectionError) as error:
+    except (EOFError, OSError) as error:  # OSError: it died within a message
         raise TiepointError(
             "a worker that draws scenes died, perhaps for lack of memory: use fewer workers"
         ) from error
     if isinstance(message, BaseException):
         raise message
     return message
+
+
+def send(pipe: Connection, message: object) -> None:
+    """Send a message to a worker.
+
+    Raises:
+        TiepointError: The worker died or sent an error.
+    """
+    try:
+        pipe.send(message)
+    except ConnectionError:
+        while True:
+            received(pipe)  # its last results, then its error or its end
 
 
 def portable(error: Exception, what: str) -> TiepointError:
