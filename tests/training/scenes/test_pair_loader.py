@@ -159,12 +159,44 @@ def test_a_worker_that_hangs_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not workers_alive()  # a stopped process ignores SIGTERM and is killed
 
 
-def test_workers_ignore_ctrl_c() -> None:
+@pytest.mark.skipif(os.name == "nt", reason="os.kill ends a process there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_leave_signals_to_the_run(number: signal.Signals) -> None:
+    """Before their imports too: a signal to all processes of a run ends it with a saved state."""
     with PairLoader(CONFIG, 0, 1, workers=1) as crew:
+        os.kill(workers_alive()[0].pid, number)
         next(crew)
-        os.kill(workers_alive()[0].pid, signal.SIGINT)
+        os.kill(workers_alive()[0].pid, number)
         for _ in range(AHEAD + 2):
             next(crew)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no masks of signals")
+def test_starting_workers_leaves_the_signals_of_this_process_alone() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        with PairLoader(CONFIG, 0, 1, workers=1):
+            expected = before | {signal.SIGUSR1}
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == expected
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_a_program_that_closes_nothing_ends_with_its_workers(tmp_path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from tiepoint.training.scenes.loader import PairLoader\n"
+        "from tiepoint.training.scenes.settings import DataConfig\n"
+        "if __name__ == '__main__':\n"
+        "    loader = PairLoader(DataConfig(size_hw=(64, 64), bank=4), 0, 1, workers=1)\n"
+        "    next(loader)\n"
+        "    print(loader._workers.processes[0].pid)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, check=True, timeout=120
+    )
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)
 
 
 @pytest.mark.parametrize(

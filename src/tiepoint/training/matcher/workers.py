@@ -77,10 +77,10 @@ def drawn_scenes(
                 return
             yield scene_features(detector, drawing.data, drawing.seed, index)
         return
-    processes = Workers(
-        run_worker, (drawing,), min(workers, max(1, len(indices))), "tiepoint-scenes"
-    )
+    processes = Workers(run_worker, (), min(workers, max(1, len(indices))), "tiepoint-scenes")
     try:
+        for pipe in processes.pipes:
+            send(pipe, drawing)
         here = None if drawing.device is None else drawing.detector(None)
         scenes = _in_order(processes.pipes, indices, stop)
         for index, scene in zip(indices, scenes, strict=False):  # fewer scenes after a stop
@@ -115,11 +115,12 @@ def _in_order(
             next_index += 1
 
 
-def run_worker(pipe: Connection, drawing: Drawing) -> None:
-    """Main function of a worker: draw the requested scenes until the pipe closes, and detect in
-    them unless the parent does."""
+def run_worker(pipe: Connection) -> None:
+    """Main function of a worker: get a `Drawing`, then draw the requested scenes until the pipe
+    closes, and detect in them unless the parent does."""
     set_up_worker()
     with contextlib.suppress(EOFError, ConnectionError):
+        drawing: Drawing = pipe.recv()
         detector: Detector | None = None
         while True:
             index = pipe.recv()

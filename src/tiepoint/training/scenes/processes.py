@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import signal
+import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.util import Finalize
 from typing import Any, cast
 
 from tiepoint.errors import TiepointError
@@ -17,7 +22,7 @@ logger = logging.getLogger(__name__)
 CONTEXT = multiprocessing.get_context("spawn")
 """Not forked: the caller may have a GPU and threads, which a fork would break."""
 END_S = 5.0
-"""Longest wait for a worker to end; then it is killed."""
+"""Longest wait for a killed worker."""
 PATIENCE_S = 600.0  # longest silence of all workers before they count as hung
 POLL_S = 10.0  # longest single wait for a worker
 
@@ -27,6 +32,7 @@ class Workers:
 
     Args:
         main: Main function of a worker: `main(pipe, *arguments)`. It calls `set_up_worker` first.
+        arguments: A few KB: no signal ends the wait for a worker to read more than a pipe's buffer.
         name: Prefix of the processes' names.
 
     Attributes:
@@ -38,12 +44,15 @@ class Workers:
     ) -> None:
         self.pipes: list[Connection] = []
         self.processes: list[Any] = []
+        # Also at the exit of Python, which would wait for workers that ignore its SIGTERM.
+        self._end = Finalize(self, _end, (self.processes,), exitpriority=0)
         for number in range(count):
             ours, theirs = CONTEXT.Pipe()
             process = CONTEXT.Process(
                 target=main, args=(theirs, *arguments), name=f"{name}-{number}", daemon=True
             )
-            process.start()
+            with _signals_blocked():
+                process.start()
             theirs.close()
             self.processes.append(process)
             self.pipes.append(ours)
@@ -66,27 +75,42 @@ class Workers:
 
     def close(self) -> None:
         """End the workers."""
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            process.join(timeout=END_S)
-            if process.exitcode is None:
-                logger.warning("%s does not end by itself and is killed", process.name)
-                process.kill()
-                process.join(timeout=END_S)
+        self._end()
         for pipe in self.pipes:
             pipe.close()
         self.processes, self.pipes = [], []
 
 
-def set_up_worker() -> None:
-    """Leave Ctrl-C to the parent, end on SIGTERM, and use one core."""
-    import signal
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Block SIGINT and SIGTERM here for a moment, and in a process that is started here for good.
 
+    A signal to all processes of a run would end a worker that has not reached `set_up_worker`.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it unblocks both signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(processes: list[Any]) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join(timeout=END_S)
+
+
+def set_up_worker() -> None:
+    """Leave Ctrl-C and SIGTERM to the parent, which ends its workers, and use one core."""
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(1)  # there is one process per core already
 
 
