@@ -323,7 +323,7 @@ def _rewritten(path: Path, *, is_damaged: bool = False) -> Iterator[Any]:
         OutputError: It cannot be written; its `__cause__` is the error of h5py.
     """
     lost = list[str]()
-    with replacing(path) as copy:
+    with replacing(path, durable=True) as copy:  # the journal is removed after it
         try:
             if not is_damaged and exists(path):
                 shutil.copyfile(path, copy)
