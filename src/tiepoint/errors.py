@@ -52,6 +52,11 @@ class TrainingError(TiepointError):
     """A training run cannot start or continue, or is not worth continuing."""
 
 
+def reason_of(error: BaseException) -> str:
+    """The first line of an error's text, or its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def how_to_install(extra: str) -> str:
     """The commands that install an extra."""
     return f'pip install "tiepoint[{extra}]", or in a clone pip install ".[{extra}]"'

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiepoint.errors import ImageError, import_extra, is_installed
+from tiepoint.errors import ImageError, import_extra, is_installed, reason_of
 from tiepoint.files.writing import special_kind
 from tiepoint.geometry import SizeHW
 from tiepoint.images.arrays import Decoded, from_array, with_alpha
@@ -180,4 +180,4 @@ def _palette(file: Any, band: int) -> Any:
 
 
 def _short(error: BaseException) -> str:
-    return without_credentials((str(error).strip().splitlines() or [type(error).__name__])[0])
+    return without_credentials(reason_of(error))

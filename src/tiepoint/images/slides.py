@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tiepoint.errors import ImageError, import_extra, is_installed
+from tiepoint.errors import ImageError, import_extra, is_installed, reason_of
 from tiepoint.files.paths import is_file, is_folder
 from tiepoint.files.writing import special_kind
 from tiepoint.geometry import SizeHW
@@ -144,8 +144,7 @@ class _Scanned:
 
 
 def _unknown(name: str, expected: str, error: BaseException) -> ImageError:
-    text = getattr(error, "strerror", None) or str(error)  # which may name the file again
-    reason = (text.strip().splitlines() or [type(error).__name__])[0]
+    reason = getattr(error, "strerror", None) or reason_of(error)  # which may name the file again
     return ImageError(
         without_credentials(
             f"{name}: cannot be opened ({reason}), expected {expected}; check the path, or copy it "

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiepoint.checks import check_whole
-from tiepoint.errors import ImageError
+from tiepoint.errors import ImageError, reason_of
 from tiepoint.geometry import SizeHW
 from tiepoint.images.arrays import ChannelOrder, Decoded, from_array
 from tiepoint.images.urls import without_credentials
@@ -147,7 +147,7 @@ def tiles(size_hw: SizeHW, tile_px: int) -> list[Window]:
 
 def unreadable(name: str, window: Window, error: BaseException) -> ImageError:
     """The error of a window that cannot be read."""
-    reason = without_credentials((str(error).strip().splitlines() or [type(error).__name__])[0])
+    reason = without_credentials(reason_of(error))
     top, left, height, width = window
     return ImageError(
         f"{name}: {width}x{height} px at x {left}, y {top} cannot be read ({reason}); the file is "

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tiepoint.config import DetectionConfig
 from tiepoint.detector import Detector
-from tiepoint.errors import EngineError, ImageError
+from tiepoint.errors import EngineError, ImageError, reason_of
 from tiepoint.features import Features
 from tiepoint.geometry import Placement, SizeHW
 from tiepoint.images.mask_windows import MaskWindows
@@ -276,10 +276,9 @@ class TiledRun:
         try:
             yield
         except (MemoryError, RuntimeError) as error:  # engines raise RuntimeError
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise EngineError(
                 f"{self._image.name}: the engine failed on a tile of {window.width}x"
-                f"{window.height} px ({reason}); if memory ran out, lower tile_px"
+                f"{window.height} px ({reason_of(error)}); if memory ran out, lower tile_px"
             ) from error
 
     def _in_image(self, keypoints: Keypoints[Float32], task: Task) -> Keypoints[Float32]:

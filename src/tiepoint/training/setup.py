@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tiepoint.errors import ConfigError, MissingExtraError, is_installed
+from tiepoint.errors import ConfigError, MissingExtraError, is_installed, reason_of
 from tiepoint.network.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def find_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
-            f"device {name!r} cannot be used ({str(error).splitlines()[0]}); expected auto, cpu, "
+            f"device {name!r} cannot be used ({reason_of(error)}); expected auto, cpu, "
             "cuda, cuda:N or mps"
         ) from error
     return device

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tiepoint.checks import check_whole, check_within, is_number, shown
-from tiepoint.errors import TiepointError, TrainingError
+from tiepoint.errors import TiepointError, TrainingError, reason_of
 from tiepoint.files.writing import write_bytes
 from tiepoint.training.presets import Preset
 from tiepoint.training.schedule import Schedule
@@ -187,7 +187,7 @@ def _unpack(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise TrainingError(f"{path}: missing; expected the folder of a saved run") from error
     except Exception as error:  # torch raises a dozen types for as many kinds of damage
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
         raise TrainingError(
             f"{path}: not a whole training state ({reason}); copy it again or start over"
         ) from error
