@@ -387,8 +387,7 @@ def test_memory_does_not_grow_with_the_number_of_images(here: Path) -> None:
     for count in (50, 350):
         folder = pictures(here / f"photos-{count}", [f"{number:05}.png" for number in range(count)])
         tracemalloc.start()
-        for _ in fill_lazily(here / f"{count}.store", folder, count // 50):
-            pass
+        sum(1 for _ in fill_lazily(here / f"{count}.store", folder, count // 50))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         shutil.rmtree(folder)

@@ -7,6 +7,7 @@ import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -110,21 +111,23 @@ def test_json_of_another_layout_has_a_smaller_limit(
         load(tmp_path / "x.json")
 
 
+@pytest.mark.parametrize(
+    ("module", "limits", "message"),
+    [
+        (features_json, {"MAX_BYTES": 1000}, r"300 keypoints take \d+ bytes"),
+        (reading, {"JSON_BYTES": 1000, "JSON_GROWTH": 1}, "300 keypoints needs .* of memory"),
+    ],
+)
 def test_json_that_would_be_too_large_to_read_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType,
+    limits: dict[str, int],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(features_json, "MAX_BYTES", 1000)
-    with pytest.raises(FormatError, match=r"300 keypoints take \d+ bytes .* save as \.npz"):
-        save(make(300), tmp_path / "x.json")
-    assert not (tmp_path / "x.json").exists()
-
-
-def test_json_that_would_need_too_much_memory_to_read_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reading, "JSON_BYTES", 1000)
-    monkeypatch.setattr(reading, "JSON_GROWTH", 1)
-    with pytest.raises(FormatError, match=r"300 keypoints needs .* of memory.* save as \.npz"):
+    for name, limit in limits.items():
+        monkeypatch.setattr(module, name, limit)
+    with pytest.raises(FormatError, match=rf"{message}.* save as \.npz"):
         save(make(300), tmp_path / "x.json")
     assert not (tmp_path / "x.json").exists()
 

@@ -7,6 +7,9 @@ from html.parser import HTMLParser
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
+NASTY = "<script>alert(1)</script>&\"'.png"
+"""A file name that a page must escape."""
+
 
 class Page(HTMLParser):
     """The elements of a page in order.

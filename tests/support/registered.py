@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,7 @@ from tiepoint.features import Features, Matches
 from tiepoint.geometry import apply_homography, corners_xy
 from tiepoint.registration.estimation import Estimate
 from tiepoint.registration.fit import Fit
+from tiepoint.registration.record import record_json
 
 Points = NDArray[np.float64]
 
@@ -112,3 +115,14 @@ def corners_off_px(result: tiepoint.Registration, truth: np.ndarray) -> float:
     corners = corners_xy(result.features_a.size_hw)
     apart = result.transform(corners) - apply_homography(truth, corners)
     return float(np.hypot(*apart.T).max())
+
+
+def registration_values(
+    a: str, b: str, *, wrong: int = 10, points: bool = True, model: Any = "homography"
+) -> dict[str, Any]:
+    """The record of a registration, as `register --json` prints it."""
+    features_a, features_b, matches = matched(
+        *carried(MATRICES["homography"], noise_px=0.7, wrong=wrong)
+    )
+    result = tiepoint.register(features_a, features_b, matches=matches, model=model)
+    return record_json(a, b, result, RegistrationConfig(model=model), points=points)
